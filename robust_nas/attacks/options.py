@@ -1,0 +1,80 @@
+"""The attacks as option values: what the YAML says, what prints itself in a report, and what is called.
+
+Shapes: images are float `[B, C, H, W]` in 0..1, labels int64 `[B]`; `eps` and `step_size` are on the 0..1 scale.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from robust_nas.config import Count, NonNegative, Options, Positive
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor, nn
+
+Norm = Literal["linf", "l2"]
+
+
+class GradientAttack(Options):
+    """What every attack of the gradient family has; `robust_nas.attacks.gradient` holds their one loop."""
+
+    eps: NonNegative
+    norm: Norm = "linf"
+    bn: Literal["eval", "batch"] = "eval"
+    keep: Literal["best", "last"] = "best"
+
+    def __call__(
+        self, model: nn.Module, images: Tensor, labels: Tensor, generator: Generator | None = None
+    ) -> Tensor:
+        """Adversarial images `[B, C, H, W]`, detached; the model is left as it was.
+
+        `generator` lives on the images' device; without one, a fresh generator with seed 0 is used.
+        Raises `AttackError` for images outside 0..1 or of a wrong shape or type.
+        """
+        from robust_nas.attacks.gradient import attack
+
+        return attack(self, model, images, labels, generator)
+
+
+class FGSM(GradientAttack):
+    """One signed gradient step of length eps from the image itself (Goodfellow et al., 2015)."""
+
+    name: Literal["fgsm"] = "fgsm"
+
+
+class FGSMRS(GradientAttack):
+    """FGSM from a uniform random start, step 1.25 eps, projected (Wong et al., 2020). For training."""
+
+    name: Literal["fgsm-rs"] = "fgsm-rs"
+    norm: Literal["linf"] = "linf"
+    step_size: Positive | None = None  # None: 1.25 eps
+    keep: Literal["best", "last"] = "last"
+
+
+class NFGSM(GradientAttack):
+    """FGSM from noise of k eps, not projected back onto the ball, only into the box (de Jorge et al., 2022).
+
+    For training alone: the result lies within (k + 1) eps of the image, not within eps.
+    """
+
+    name: Literal["n-fgsm"] = "n-fgsm"
+    norm: Literal["linf"] = "linf"
+    noise: Positive = 2.0  # k
+    step_size: Positive | None = None  # None: eps
+    keep: Literal["last"] = "last"
+
+
+class PGD(GradientAttack):
+    """Projected gradient ascent with restarts (Madry et al., 2018)."""
+
+    name: Literal["pgd"] = "pgd"
+    step_size: Positive | None = None  # None: 2.5 eps / steps
+    steps: Count = 10
+    loss: Literal["ce", "kl"] = "ce"
+    random_start: bool = True
+    restarts: Count = 1
+
+
+Attack = Annotated[FGSM | FGSMRS | NFGSM | PGD, Field(discriminator="name")]

@@ -1,0 +1,53 @@
+"""The exception family: what a user did, or met, that this package can put into one sentence.
+
+Every message holds the offending value, where it came from, and what would be accepted. The command line
+prints it without a traceback and exits with `exit_code`: 2 for a mistake in what was asked, 1 for a failure.
+"""
+
+from __future__ import annotations
+
+
+class RobustNASError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+    exit_code = 1
+
+
+class ConfigError(RobustNASError):
+    """A config, an override or an option value is not acceptable."""
+
+    exit_code = 2
+
+
+class SearchSpaceError(ConfigError):
+    """A search space breaks a rule of its schema."""
+
+
+class ArchitectureError(ConfigError):
+    """An architecture is malformed, or does not belong to the space or the input it is used with."""
+
+
+class DataError(RobustNASError):
+    """A dataset is missing, truncated or mislabelled."""
+
+
+class RunError(RobustNASError):
+    """A run folder cannot be used or written."""
+
+
+class RunExistsError(RunError):
+    """A run folder exists and neither `--resume` nor `--overwrite` was given."""
+
+    exit_code = 2
+
+
+class CheckpointError(RobustNASError):
+    """A checkpoint or a model file is damaged, foreign, or does not fit."""
+
+
+class DivergenceError(RobustNASError):
+    """A loss or gradient became NaN, infinite or absurdly large."""
+
+
+class AttackError(RobustNASError):
+    """An attack or an evaluation got inputs that it cannot judge."""
