@@ -124,12 +124,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """`SafeDumper` that writes lists of plain values on one line and nested ones as blocks."""
+    """`SafeDumper` that writes short lists (and lists of them) on one line, deeper ones as blocks."""
+
+
+def _depth(value: object) -> int:
+    if isinstance(value, Mapping):
+        return 9
+    return 1 + max(map(_depth, value), default=0) if isinstance(value, list) else 0
 
 
 def _represent_sequence(dumper: yaml.SafeDumper, values: Sequence[Any]) -> yaml.Node:
-    flat = not any(isinstance(value, Mapping) for value in values)
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=flat)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=_depth(values) <= 2)
 
 
 _Dumper.add_representer(list, _represent_sequence)
@@ -200,20 +205,38 @@ def json_copy(tree: Any) -> Any:
     return [json_copy(value) for value in tree] if isinstance(tree, list | tuple) else tree
 
 
-def check(model: type[Model], tree: object, source: str, error: type[ConfigError] = ConfigError) -> Model:
-    """The option value that `tree` describes, or `error` with every problem on a line of its own."""
+def check(
+    model: type[Model],
+    tree: object,
+    source: str,
+    error: type[ConfigError] = ConfigError,
+    overrides: Sequence[str] = (),
+) -> Model:
+    """The option value that `tree` describes, or `error` with every problem on a line of its own.
+
+    `overrides` are those already applied to the tree: a problem in one of them is said to come from there.
+    """
     try:
         return model.model_validate(tree)
     except ValidationError as problems:
-        raise error(explain(problems, model, source)) from None
+        raise error(explain(problems, model, source, overrides)) from None
 
 
-def explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
-    """One line per problem: `source: key.subkey: got value; allowed: ...`."""
+def explain(
+    error: ValidationError, model: type[BaseModel], source: str, overrides: Sequence[str] = ()
+) -> str:
+    """One line per problem: `source: key.subkey: got value; what is allowed`."""
+    paths = {override.partition("=")[0].strip(): override for override in overrides}
+    problems = error.errors(include_url=False)
+    inner = {problem["loc"][:depth] for problem in problems for depth in range(len(problem["loc"]))}
     lines = []
-    for problem in error.errors(include_url=False):
+    for problem in problems:
+        if problem["type"] == "too_short" and problem["loc"] in inner:
+            continue  # items that were refused one by one
         keys, owner = _walk(model, problem["loc"])
-        where = f"{source}: {'.'.join(keys)}" if keys else source
+        path = ".".join(keys)
+        origin = next((f"override {text!r}" for key, text in paths.items() if path == key), source)
+        where = f"{origin}: {path}" if keys else source
         kind = problem["type"]
         if kind == "extra_forbidden":
             allowed = list(owner.model_fields) if owner else []
@@ -230,9 +253,14 @@ def explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
             lines.append(f"{where}: got name {got!r}; allowed: {', '.join(names)}")
         else:
             message = problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+            message = message[:1].lower() + message[1:] if kind != "value_error" else message
             value = repr(problem["input"])
             shown = value if len(value) <= 80 else value[:77] + "..."
-            lines.append(f"{where}: got {shown}; {message[:1].lower()}{message[1:]}")
+            got = "" if isinstance(problem["input"], Mapping) and kind == "value_error" else f"got {shown}; "
+            if lines and lines[-1].startswith(f"{where}: {got}"):
+                lines[-1] += f", or {message}"  # another branch of a union refused the same value
+            else:
+                lines.append(f"{where}: {got}{message}")
     return "\n".join(lines)
 
 

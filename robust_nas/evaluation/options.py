@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from robust_nas.attacks.options import FGSM, PGD, Norm
-from robust_nas.config import Count, NonNegative, Options, parse_number
+from robust_nas.config import Count, NonNegative, Options, Positive
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor, nn
+
+OfficialAttack = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
+STANDARD: tuple[OfficialAttack, ...] = ("apgd-ce", "apgd-t", "fab-t", "square")
 
 
 class ThreatModel(Options):
@@ -19,14 +25,35 @@ class ThreatModel(Options):
 
 
 class AutoAttack(Options):
-    """AutoAttack (Croce and Hein, 2020) through the authors' own package, or a list of its attacks."""
+    """AutoAttack (Croce and Hein, 2020) through the authors' own package, or a list of its attacks.
+
+    Listed attacks run with the settings that they have in the standard suite.
+    """
 
     name: Literal["autoattack"] = "autoattack"
-    eps: NonNegative
+    eps: Positive
     norm: Norm = "linf"
-    attacks: tuple[Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"], ...] | None = Field(
-        default=None, min_length=1
-    )  # None: the standard suite
+    attacks: tuple[OfficialAttack, ...] | None = Field(default=None, min_length=1)  # None: the standard suite
+
+    @property
+    def label(self) -> str:
+        """A short name for tables and progress bars: the attacks that run."""
+        return "autoattack" if self.attacks is None else "+".join(self.attacks)
+
+    def parts(self) -> tuple[AutoAttack, ...]:
+        """One value per attack of the suite, in order."""
+        return tuple(self.model_copy(update={"attacks": (name,)}) for name in self.attacks or STANDARD)
+
+    def __call__(
+        self, model: nn.Module, images: Tensor, labels: Tensor, generator: Generator | None = None
+    ) -> Tensor:
+        """Adversarial images `[B, C, H, W]` float32; the image itself where no attack of the list succeeded.
+
+        Raises `AttackError` for inputs that cannot be attacked.
+        """
+        from robust_nas.evaluation.autoattack import run_autoattack, seed_from
+
+        return run_autoattack(self, model, images, labels, seed=seed_from(generator)).images
 
 
 class Step(Options):
@@ -41,37 +68,36 @@ class EvaluationOptions(Options):
 
     threat_model: ThreatModel
     attacks: tuple[Step, ...] = Field(min_length=1)
-    images: Count | None = None  # evaluate on so many test images (None: all)
+    images: Count | None = None  # evaluate on at most so many test images (None: all)
     batch_size: Count = 256
 
     @model_validator(mode="before")
     @classmethod
     def _inherit_threat_model(cls, values: Any) -> Any:
-        """Gives every attack the threat model's norm and eps, and refuses an attack with others."""
-        threat = values.get("threat_model") if isinstance(values, Mapping) else None
-        steps = values.get("attacks") if isinstance(values, Mapping) else None
+        """Gives every attack written as plain keys the norm and eps of the threat model."""
+        if not isinstance(values, Mapping):
+            return values
+        threat, steps = values.get("threat_model"), values.get("attacks")
+        if isinstance(threat, ThreatModel):
+            threat = {"norm": threat.norm, "eps": threat.eps}
         if not isinstance(threat, Mapping) or not isinstance(steps, list | tuple):
             return values
-        limits = {"norm": threat.get("norm", "linf"), "eps": threat.get("eps")}
+        limits = {key: threat[key] for key in ("norm", "eps") if key in threat}
         filled = []
         for step in steps:
             attack = step.get("attack") if isinstance(step, Mapping) else None
-            if not isinstance(attack, Mapping):
-                filled.append(step)
-                continue
-            for key, limit in limits.items():
-                if key in attack and parse_number_or_text(attack[key]) != parse_number_or_text(limit):
-                    raise ValueError(
-                        f"attack {attack.get('name')!r} has {key} {attack[key]!r}, the threat model {limit!r}; "
-                        "an attack of an evaluation uses the threat model's"
-                    )
-            filled.append({**step, "attack": {**limits, **attack}})
+            filled.append({**step, "attack": {**limits, **attack}} if isinstance(attack, Mapping) else step)
         return {**values, "attacks": filled}
 
-
-def parse_number_or_text(value: object) -> object:
-    """The number that a value stands for, or the value itself where it stands for none."""
-    try:
-        return parse_number(value)
-    except ValueError:
-        return value
+    @model_validator(mode="after")
+    def _keep_to_threat_model(self) -> Self:
+        """Refuses an attack of another norm or eps: its figures would answer another question."""
+        for step in self.attacks:
+            for key in ("norm", "eps"):
+                got, limit = getattr(step.attack, key), getattr(self.threat_model, key)
+                if got != limit:
+                    raise ValueError(
+                        f"attack {step.attack.label!r} has {key} {got!r}, the threat model {limit!r}; "
+                        "an attack of an evaluation uses the threat model's"
+                    )
+        return self

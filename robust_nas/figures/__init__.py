@@ -1,0 +1,31 @@
+"""Every plot and cell drawing, from plain values; each is written as PNG and SVG, and its numbers as CSV."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from robust_nas.figures.cells import draw_cells
+    from robust_nas.figures.curves import plot_search, plot_training
+    from robust_nas.figures.evaluation import plot_evaluation
+    from robust_nas.figures.style import new_figure, save
+
+__all__ = ["draw_cells", "new_figure", "plot_evaluation", "plot_search", "plot_training", "save"]
+
+_FILES = {
+    "draw_cells": "cells",
+    "new_figure": "style",
+    "plot_evaluation": "evaluation",
+    "plot_search": "curves",
+    "plot_training": "curves",
+    "save": "style",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FILES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_FILES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,18 @@
+"""Every torch module: operations, the supernet, networks from an architecture; saving and loading model folders."""
+
+from robust_nas.nets.build import build_network
+from robust_nas.nets.model import Model, ModelDescription, inference_state, load_model, read_model, save_model
+from robust_nas.nets.network import CellNetwork
+from robust_nas.nets.supernet import Supernet
+
+__all__ = [
+    "CellNetwork",
+    "Model",
+    "ModelDescription",
+    "Supernet",
+    "build_network",
+    "inference_state",
+    "load_model",
+    "read_model",
+    "save_model",
+]

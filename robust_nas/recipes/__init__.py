@@ -1,0 +1,85 @@
+"""The run config, composed of every room's options, and the recipes that ship with the package.
+
+A recipe is a complete YAML file beside this one; a user's own file has the same keys. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from robust_nas.config import Count, CountOrZero, NonNegative, Options, apply_overrides, check, read_yaml
+from robust_nas.data.options import DataOptions
+from robust_nas.errors import ArchitectureError, ConfigError
+from robust_nas.evaluation.options import EvaluationOptions
+from robust_nas.search.options import DSARA
+from robust_nas.spaces import CellSpace, load_space
+from robust_nas.training.options import Training
+
+FOLDER = Path(__file__).resolve().parent
+
+
+class SpaceChoice(Options):
+    """A shipped search space or a path to one, and changes to it: any keys of its file."""
+
+    name: str = "dsara"
+    changes: dict[str, Any] = {}
+
+    def load(self) -> CellSpace:
+        """The space. Raises `SearchSpaceError`."""
+        return load_space(self.name, self.changes)
+
+
+class NetworkSize(Options):
+    """Depth and width of the final network; None takes the space's or the architecture's own."""
+
+    cells: Count | None = None
+    channels: Count | None = None
+
+
+class RunConfig(Options):
+    """Everything that decides a run: one YAML file."""
+
+    schema_version: Literal[1] = 1
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+    seed: CountOrZero = 0
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
+    threads: Literal["auto"] | Count = "auto"
+    checkpoint_seconds: NonNegative = 60.0
+    data: DataOptions
+    space: SpaceChoice = SpaceChoice()
+    search: DSARA
+    network: NetworkSize = NetworkSize()
+    training: Training
+    evaluation: EvaluationOptions
+
+    @model_validator(mode="after")
+    def _sizes_are_possible(self) -> Self:
+        space = self.space.load()
+        for section, cells in (("search", self.search.cells), ("network", self.network.cells)):
+            try:
+                list(space.layout.places(cells or 20, 1, dict.fromkeys(space.layout.kinds, space.nodes)))
+            except ArchitectureError as error:
+                raise ValueError(f"{section}.{error}") from None
+        return self
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped recipes, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The run config of a shipped recipe or a YAML file, with `a.b=c` overrides applied.
+
+    Raises `ConfigError` that names the key, the value, where it was written, and what is allowed.
+    """
+    text = str(recipe)
+    path = FOLDER / f"{text}.yaml" if text in recipe_names() else Path(text).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"{text!r} is neither a recipe nor a file; recipes: {', '.join(recipe_names())}")
+    source = text if path.parent == FOLDER else str(path)
+    return check(RunConfig, apply_overrides(read_yaml(path), overrides), source, overrides=overrides)

@@ -1,0 +1,33 @@
+"""What can be searched: cell spaces, architectures, analytic costs, random sampling. No torch, no training."""
+
+from robust_nas.spaces.architecture import (
+    Cell,
+    CellArchitecture,
+    Edge,
+    architecture_from_text,
+    load_architecture,
+)
+from robust_nas.spaces.counting import count
+from robust_nas.spaces.files import shipped_names
+from robust_nas.spaces.layout import CellPlace, Layout
+from robust_nas.spaces.operations import OPERATIONS, Cost
+from robust_nas.spaces.sampling import sample
+from robust_nas.spaces.space import CellSpace, Size, load_space
+
+__all__ = [
+    "OPERATIONS",
+    "Cell",
+    "CellArchitecture",
+    "CellPlace",
+    "CellSpace",
+    "Cost",
+    "Edge",
+    "Layout",
+    "Size",
+    "architecture_from_text",
+    "count",
+    "load_architecture",
+    "load_space",
+    "sample",
+    "shipped_names",
+]

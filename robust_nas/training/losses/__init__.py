@@ -1,0 +1,1 @@
+"""Training losses, one file per method; each is called through its option value in `training/options.py`."""

@@ -1,0 +1,59 @@
+"""Images with their labels, as every reader returns them: uint8 pixels, int64 labels.
+
+Legend: N images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robust_nas.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """`pixels` uint8 [N, C, H, W] and `labels` int64 [N], on one device."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        pixels, labels = self.pixels, self.labels
+        if pixels.dtype != torch.uint8 or pixels.ndim != 4:
+            raise DataError(
+                f"pixels are {pixels.dtype} of shape {tuple(pixels.shape)}; uint8 [N, C, H, W] is needed"
+            )
+        if labels.dtype != torch.int64 or labels.shape != pixels.shape[:1]:
+            raise DataError(
+                f"labels are {labels.dtype} of shape {tuple(labels.shape)}; int64 [{len(pixels)}] is needed"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> Images:
+        """The same images on `device`."""
+        return Images(self.pixels.to(device), self.labels.to(device))
+
+    def subset(self, indices: Tensor) -> Images:
+        """The images at `indices`, in that order; the indices may live on any device."""
+        indices = indices.to(self.pixels.device)
+        return Images(self.pixels[indices], self.labels[indices])
+
+    def float(self, indices: Tensor | None = None) -> Tensor:
+        """float32 [N, C, H, W] in 0..1 of all images, or of those at `indices`."""
+        pixels = self.pixels if indices is None else self.pixels[indices.to(self.pixels.device)]
+        return pixels.to(torch.float32) / 255
+
+
+def check_labels(labels: Tensor, classes: int, source: object) -> None:
+    """Raises `DataError`, naming `source` and the first bad label, unless all lie in 0..classes-1."""
+    bad = ((labels < 0) | (labels >= classes)).nonzero()
+    if len(bad):
+        first = int(bad[0])
+        raise DataError(
+            f"{source}: label {int(labels[first])} of image {first}; labels go from 0 to {classes - 1}"
+        )

@@ -1,0 +1,117 @@
+"""Plain Python: one file that defines the found network with torch alone, and its weights beside it.
+
+The file carries the text of `nets/operations.py` and `nets/network.py` without their imports of this package, the cells
+as literals, and `load()`. It is executed once against the model before it gets its final name.
+"""
+
+from __future__ import annotations
+
+import io
+import pprint
+import re
+from pathlib import Path
+
+import torch
+
+from robust_nas._version import __version__
+from robust_nas.errors import RunError
+from robust_nas.nets import Model, inference_state, network, operations
+from robust_nas.nets.build import plans
+from robust_nas.runs import write_atomic
+
+SOURCE, WEIGHTS = "network.py", "weights.pt"
+
+
+def export_source(model: Model, folder: Path) -> tuple[Path, Path]:
+    """Writes `network.py` and `weights.pt` and returns their paths.
+
+    Raises `RunError` when the folder holds other files of these names, or the exported form computes other logits.
+    """
+    for name in (SOURCE, WEIGHTS):
+        if (folder / name).exists() and not _ours(folder):
+            raise RunError(f"{folder / name}: exists already and was not written by this export; choose another folder")
+    state = inference_state(model.network)
+    text = source_text(model)
+    _compare(text, state, model)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written: {error.strerror}") from None
+    weights = io.BytesIO()
+    torch.save(state, weights)
+    write_atomic(folder / WEIGHTS, weights.getvalue())
+    write_atomic(folder / SOURCE, text.encode())
+    return folder / SOURCE, folder / WEIGHTS
+
+
+def _ours(folder: Path) -> bool:
+    path = folder / SOURCE
+    return path.is_file() and "exported by robust_nas" in path.read_text(encoding="utf-8", errors="replace")[:400]
+
+
+def source_text(model: Model) -> str:
+    """The Python file as text."""
+    description, architecture = model.description, model.architecture
+    cells = pprint.pformat([tuple(plan) for plan in plans(architecture)], width=110)
+    shape = "x".join(map(str, description.input_shape))
+    return f'''"""Network {architecture.name!r}, exported by robust_nas {__version__}. Needs torch alone.
+
+    from network import load
+    logits = load()(images)  # images: float [B, {shape}] in 0..1, logits [B, {len(description.class_names)}]
+
+Cells: (channels of the input before last, of the last input, of a node, reduces, reduced before, nodes, output nodes);
+a node is a list of (operation, source), sources 0 and 1 are the outputs of the two cells before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CLASS_NAMES = {list(description.class_names)!r}
+MEAN, STD = {tuple(description.mean)!r}, {tuple(description.std)!r}
+CELLS = {cells}
+
+
+{_body(operations)}
+
+{_body(network)}
+
+def build() -> CellNetwork:
+    """The network with fresh weights."""
+    return CellNetwork([CellPlan(*cell) for cell in CELLS], len(CLASS_NAMES), MEAN, STD)
+
+
+def load(weights: Path = Path(__file__).with_name("{WEIGHTS}")) -> CellNetwork:
+    """The trained network in eval mode."""
+    network = build()
+    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    return network.eval()
+'''
+
+
+def _body(module: object) -> str:
+    """A module's text behind its imports."""
+    text = Path(str(vars(module)["__file__"])).read_text(encoding="utf-8")
+    first = re.search(r"^(?:class|def|#|[A-Z_]+\b)", text, flags=re.MULTILINE)
+    if first is None:
+        raise RunError(f"{module}: holds no definitions")
+    return text[first.start() :].rstrip() + "\n"
+
+
+def _compare(text: str, state: dict[str, torch.Tensor], model: Model) -> None:
+    """Executes the exported text and holds its logits against the model's on random images."""
+    names: dict[str, object] = {"__name__": "exported_network", "__file__": "network.py"}
+    exec(compile(text, SOURCE, "exec"), names)  # noqa: S102 - the text was generated above from our own files
+    exported = names["build"]()  # type: ignore[operator]
+    exported.load_state_dict(state)
+    images = torch.rand(2, *model.description.input_shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ours = model.network.cpu().eval()(images)
+        if not torch.equal(exported.eval()(images), ours):
+            raise RunError("the exported network computes other logits than the model; nothing was written")

@@ -1,0 +1,332 @@
+"""Cells as drawings: states in columns from left to right, every edge through a label with its operation.
+
+A label is an item of the layout like a state is, and stands just before the state it leads to. So two edges
+from one source to one state are two lines, and no label can lie on another, on a state, or on a foreign line.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import networkx as nx
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle, FancyBboxPatch, PathPatch, Polygon
+from matplotlib.path import Path as Curve
+
+from robust_nas.errors import ArchitectureError, RunError
+from robust_nas.figures import style
+from robust_nas.figures.layout import heights
+
+Nodes = Sequence[Sequence[tuple[str, int]]]
+
+_INPUTS = ("$c_{k-2}$", "$c_{k-1}$")
+_OUTPUT = "$c_k$"
+_OTHER = "other operation"
+
+# Lengths in points.
+_FONT = 9.5
+_RADIUS = 14.0
+_LABEL_HEIGHT = 18.0
+_LETTER = 0.62 * _FONT
+_FAN = 44.0
+_ARROW = 30.0
+_HEAD = 7.0
+_MARGIN = 12.0
+_TITLE = 22.0
+_LEGEND = 34.0
+_LINE = 11.0
+_ROOM = {"state": 2 * _RADIUS + 10, "label": _LABEL_HEIGHT + 8, "lane": 14.0}
+
+_FAMILIES = (
+    ("sep", "separable convolution", style.BLUE),
+    ("dil", "dilated separable convolution", style.VERMILLION),
+    ("skip", "skip connection", style.GREEN),
+    ("max", "pooling", style.PURPLE),
+    ("avg", "pooling", style.PURPLE),
+    ("conv", "convolution", style.ORANGE),
+    ("none", "no connection", style.YELLOW),
+)
+_LEGEND_ENTRIES = [*{family: colour for _, family, colour in _FAMILIES}.items(), (_OTHER, style.BLACK)]
+_SHORT = {
+    "skip_connect": "skip",
+    "identity": "skip",
+    "nor_conv": "conv",
+    "sep_conv": "sep",
+    "dil_conv": "dil",
+    "max_pool": "max",
+    "avg_pool": "avg",
+}
+
+
+class _Item(NamedTuple):
+    """One thing in one column: a state, a label, or a lane that keeps the way free for a long edge."""
+
+    role: str
+    key: tuple[int | str, ...]
+
+
+_END = _Item("state", ("output",))
+_Places = Mapping[_Item, tuple[float, float]]
+
+
+class _Edge(NamedTuple):
+    items: tuple[_Item, ...]
+    colour: str
+
+
+class _Cell(NamedTuple):
+    columns: list[list[_Item]]
+    edges: list[_Edge]
+    text: dict[_Item, str]
+    colour: dict[_Item, str]
+
+
+def draw_cells(
+    cells: Mapping[str, Nodes],
+    stem: Path,
+    *,
+    concat: Mapping[str, Sequence[int]] | None = None,
+    caption: str = "",
+) -> tuple[Path, ...]:
+    """The paths of the drawing as PNG and SVG and of its edges as CSV; one panel per kind, stacked.
+
+    Args:
+        cells: kind -> nodes; a node is its (operation, source) pairs. Sources 0 and 1 are the outputs of the
+            two cells before, 2 is node 0, 3 is node 1, and so on.
+        stem: where to write, without a suffix.
+        concat: kind -> the sources (2 is node 0) concatenated into the cell's output; all nodes if absent.
+        caption: a line of text under the drawing.
+
+    Raises:
+        ArchitectureError: an edge comes from a state that is not before its node.
+        RunError: there is no cell to draw, or the files cannot be written.
+    """
+    outputs = {kind: tuple((concat or {}).get(kind, range(2, 2 + len(cells[kind])))) for kind in cells}
+    figure = cells_figure(cells, outputs, caption)
+    rows: list[tuple[str, int | str, int, str]] = []
+    for kind, nodes in cells.items():
+        rows += [(kind, 2 + i, source, name) for i, node in enumerate(nodes) for name, source in node]
+        rows += [(kind, "output", source, "concat") for source in outputs[kind]]
+    return style.save(figure, stem, (("cell", "target", "source", "operation"), rows))
+
+
+def short_name(operation: str) -> str:
+    """`sep_conv_3x3` as `sep 3x3`: what fits on an edge."""
+    for long, short in _SHORT.items():
+        operation = operation.replace(long, short)
+    return operation.replace("_", " ")
+
+
+@style.drawing()
+def cells_figure(
+    cells: Mapping[str, Nodes], concat: Mapping[str, Sequence[int]], caption: str = ""
+) -> Figure:
+    """The drawing, not yet written; its one axes is in points, so that boxes fit their text."""
+    if not cells or not any(cells.values()):
+        raise RunError("there is no cell to draw: expected at least one kind with at least one node")
+    panels = {kind: _cell(kind, nodes, concat[kind]) for kind, nodes in cells.items()}
+    places = {kind: _placed(cell) for kind, cell in panels.items()}
+    far = max(x for place in places.values() for x, _ in place.values()) + _RADIUS + _MARGIN
+    width = max(far, 72 * style.WIDTH)
+    tall = {
+        kind: max(y + _ROOM[item.role] / 2 for item, (_, y) in place.items())
+        for kind, place in places.items()
+    }
+    foot = _LEGEND + _LINE * (style.wrap(caption, width / 72).count("\n") + 1 if caption else 0)
+    height = sum(tall.values()) + len(tall) * _TITLE + foot
+
+    figure = Figure(figsize=(width / 72, height / 72), dpi=style.DPI)
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    axes.axis("off")
+    top = 0.0
+    for number, (kind, cell) in enumerate(panels.items()):
+        if number:
+            axes.plot([_MARGIN, width - _MARGIN], [top, top], color="#D8D8D8", linewidth=0.8)
+        axes.text(_MARGIN, top + 14, f"{kind} cell", fontsize=11, fontweight="bold", va="center")
+        top += _TITLE
+        _draw(axes, cell, {item: (x, y + top) for item, (x, y) in places[kind].items()})
+        top += tall[kind]
+    _legend(axes, panels.values(), top + _LEGEND / 2, width)
+    if caption:
+        text = style.wrap(caption, width / 72)
+        axes.text(_MARGIN, top + _LEGEND - 3, text, fontsize=8, color=style.GREY, va="top")
+    return figure
+
+
+def _family(operation: str) -> tuple[str, str]:
+    start = re.split(r"[ _]", short_name(operation))[0]
+    for prefix, family, colour in _FAMILIES:
+        if start == prefix:
+            return family, colour
+    return _OTHER, style.BLACK
+
+
+def _cell(kind: str, nodes: Nodes, concat: Sequence[int]) -> _Cell:
+    """The cell's items in columns: states at even columns by longest path, labels just before their state."""
+    last = 1 + len(nodes)
+    rank = [0, 0]
+    for target, node in enumerate(nodes, start=2):
+        for name, source in node:
+            if not 0 <= source < target:
+                raise ArchitectureError(
+                    f"{kind} cell: {name!r} into state {target} comes from {source}, not from 0..{target - 1}"
+                )
+        rank.append(1 + max((rank[source] for _, source in node), default=0))
+    if bad := [source for source in concat if not 2 <= source <= last]:
+        raise ArchitectureError(f"{kind} cell: concat names {bad}, not among the nodes' states 2..{last}")
+
+    cell = _Cell([[] for _ in range(2 * max(rank) + 2)], [], {}, {})
+    states = [_Item("state", (i,)) for i in range(last + 1)]
+    for item, at in zip(states, rank, strict=True):
+        _put(cell, item, 2 * at)
+    _put(cell, _END, len(cell.columns) - 1)
+    cell.text.update(zip(states, [*_INPUTS, *map(str, range(len(nodes)))], strict=True))
+    cell.text[_END] = _OUTPUT
+
+    for target, node in enumerate(nodes, start=2):
+        for slot, (name, source) in enumerate(node):
+            label = _Item("label", (target, slot))
+            cell.text[label], cell.colour[label] = short_name(name), _family(name)[1]
+            between = range(2 * rank[source] + 1, 2 * rank[target] - 1)
+            lanes = [_Item("lane", (target, slot, column)) for column in between]
+            for item, column in [*zip(lanes, between, strict=True), (label, 2 * rank[target] - 1)]:
+                _put(cell, item, column)
+            cell.edges.append(_Edge((states[source], *lanes, label, states[target]), cell.colour[label]))
+    for source in concat:
+        # All of these end in one place, so they share one lane: a bus.
+        between = range(2 * rank[source] + 1, len(cell.columns) - 1)
+        lanes = [_Item("lane", ("bus", column)) for column in between]
+        for item, column in zip(lanes, between, strict=True):
+            _put(cell, item, column)
+        cell.edges.append(_Edge((states[source], *lanes, _END), style.GREY))
+    return cell
+
+
+def _put(cell: _Cell, item: _Item, column: int) -> None:
+    if item not in cell.columns[column]:
+        cell.columns[column].append(item)
+
+
+def _half_width(cell: _Cell, item: _Item) -> float:
+    if item.role == "label":
+        return (len(cell.text[item]) * _LETTER + 12) / 2
+    return _RADIUS
+
+
+def _placed(cell: _Cell) -> dict[_Item, tuple[float, float]]:
+    graph = nx.DiGraph()
+    graph.add_nodes_from(item for column in cell.columns for item in column)
+    for edge in cell.edges:
+        for left, right in pairwise(edge.items):
+            # Gansner et al. (1993): the longer the way, the straighter it should be.
+            graph.add_edge(left, right, weight=(1, 3, 8)[(left.role == "lane") + (right.role == "lane")])
+    size: dict[Hashable, float] = {item: _ROOM[item.role] for item in graph}
+    y = heights(graph, cell.columns, size)
+    lowest = min(y[item] - size[item] / 2 for item in graph)
+
+    x, at = {}, _MARGIN
+    for number, column in enumerate(cell.columns):
+        half = max(_half_width(cell, item) for item in column)
+        at += half
+        x.update(dict.fromkeys(column, at))
+        at += half + (_FAN if number % 2 == 0 else _ARROW)
+    return {item: (x[item], y[item] - lowest) for item in x}
+
+
+def _draw(axes: Axes, cell: _Cell, place: _Places) -> None:
+    ports = _ports(cell, place)
+    reach = {
+        item: max(_half_width(cell, other) for other in column) for column in cell.columns for item in column
+    }
+    for edge in cell.edges:
+        bus = edge.items[-1] == _END
+        stop = next((i for i, item in enumerate(edge.items) if item.role == "label"), None)
+        pieces = [edge.items] if stop is None else [edge.items[: stop + 1], edge.items[stop:]]
+        for piece in pieces:
+            line = PathPatch(_curve(piece, place, ports, reach), fill=False, edgecolor=edge.colour)
+            line.set(linewidth=1.2 if bus else 1.9, zorder=1 if bus else 2, capstyle="round")
+            axes.add_patch(line)
+            if piece[-1].role == "state":
+                x, y = ports[piece[-1], piece[-2]]
+                head = [(x, y), (x - _HEAD, y - _HEAD / 2), (x - _HEAD, y + _HEAD / 2)]
+                axes.add_patch(Polygon(head, facecolor=edge.colour, edgecolor="none", zorder=2.5))
+    leads_on = {edge.items[0] for edge in cell.edges} | {_END}
+    for item, text in cell.text.items():
+        x, y = place[item]
+        if item.role == "label":
+            half = _half_width(cell, item)
+            corner = (x - half, y - _LABEL_HEIGHT / 2)
+            box = FancyBboxPatch(corner, 2 * half, _LABEL_HEIGHT, boxstyle="round,pad=0,rounding_size=6")
+            box.set(facecolor="white", edgecolor=cell.colour[item], linewidth=1.5, zorder=3)
+            axes.add_patch(box)
+        else:
+            face = "#E9EEF2" if text in (*_INPUTS, _OUTPUT) else "white"
+            circle = Circle((x, y), _RADIUS, facecolor=face, edgecolor="black", linewidth=1.2, zorder=3)
+            if item not in leads_on:
+                circle.set(facecolor="white", edgecolor="#9A9A9A", linestyle="--")
+            axes.add_patch(circle)
+        axes.text(x, y, text, fontsize=_FONT, ha="center", va="center", zorder=4)
+
+
+def _ports(cell: _Cell, place: _Places) -> dict[tuple[_Item, _Item], tuple[float, float]]:
+    """Where the line between two neighbours touches the first: spread over a circle, sorted by height."""
+    ports = {}
+    for item, (x, y) in place.items():
+        half = _half_width(cell, item)
+        for side, turn in ((-1, -1), (1, 1)):
+            links = (pair[::turn] for edge in cell.edges for pair in pairwise(edge.items))
+            near = sorted({other for this, other in links if this == item}, key=lambda other: place[other][1])
+            for number, other in enumerate(near):
+                step = min(26.0, 110.0 / len(near)) if item.role == "state" else 0.0
+                angle = math.radians(step * (number - (len(near) - 1) / 2))
+                ports[item, other] = (x + side * half * math.cos(angle), y + half * math.sin(angle))
+    return ports
+
+
+def _curve(
+    items: Sequence[_Item],
+    place: _Places,
+    ports: Mapping[tuple[_Item, _Item], tuple[float, float]],
+    reach: Mapping[_Item, float],
+) -> Curve:
+    """A line that is level across columns and bends only between them, where nothing stands."""
+    points, codes = [ports[items[0], items[1]]], [Curve.MOVETO]
+    for left, right in pairwise(items):
+        start, end = ports[left, right], ports[right, left]
+        bend_from = (place[left][0] + reach[left], start[1])
+        bend_to = (place[right][0] - reach[right], end[1])
+        middle = (bend_from[0] + bend_to[0]) / 2
+        points += [start, bend_from, (middle, start[1]), (middle, end[1]), bend_to, end]
+        codes += [Curve.LINETO] * 2 + [Curve.CURVE4] * 3 + [Curve.LINETO]
+    return Curve(points, codes)
+
+
+def _legend(axes: Axes, cells: Iterable[_Cell], y: float, width: float) -> None:
+    used = {colour for cell in cells for colour in cell.colour.values()}
+    entries = [(family, colour) for family, colour in _LEGEND_ENTRIES if colour in used]
+    entries.append(("concatenated into the output", style.GREY))
+    wanted = sum(0.58 * style.LEGEND_SIZE * len(family) + 32 for family, _ in entries)
+    axes.legend(
+        [Line2D([], [], color=colour, linewidth=2.2) for _, colour in entries],
+        [family for family, _ in entries],
+        loc="center left",
+        bbox_to_anchor=(_MARGIN, y),
+        bbox_transform=axes.transData,
+        borderaxespad=0,
+        borderpad=0,
+        ncols=math.ceil(len(entries) / math.ceil(wanted / width)),
+        handlelength=1.4,
+        handletextpad=0.5,
+        labelspacing=0.3,
+        columnspacing=1.4,
+    )

@@ -1,0 +1,136 @@
+"""What all figures share: colours, paper, captions, and how a figure reaches the disk.
+
+A figure is three files beside each other, `<stem>.png`, `<stem>.svg` and `<stem>.csv`. Equal values give
+equal bytes, so a re-run leaves no difference in git. Sizes are in points (1/72 inch) or inches.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import textwrap
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from robust_nas.errors import RunError
+
+# Okabe and Ito (2008): eight colours told apart by colour-blind readers too.
+BLACK = "#000000"
+ORANGE = "#E69F00"
+SKY = "#56B4E9"
+GREEN = "#009E73"
+YELLOW = "#F0E442"
+BLUE = "#0072B2"
+VERMILLION = "#D55E00"
+PURPLE = "#CC79A7"
+GREY = "#5F5F5F"
+CYCLE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)
+
+NATURAL = BLUE
+ADVERSARIAL = VERMILLION
+
+WIDTH = 9.6
+DPI = 160
+LEGEND_SIZE = 8.0
+
+_RC: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": LEGEND_SIZE,
+    "lines.linewidth": 1.6,
+    "svg.hashsalt": "robust_nas",
+    "svg.fonttype": "none",
+}
+
+Table = tuple[Sequence[str], Sequence[Sequence[Any]]]
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """The settings that figures are drawn and written under, whatever the caller's own matplotlibrc says."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_RC)
+        yield
+
+
+def new_figure(
+    rows: int = 1, columns: int = 1, *, height: float, width: float = WIDTH, caption: str = ""
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `width` x `height` inches and its axes, row by row, with the caption under them."""
+    with drawing():
+        figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+        FigureCanvasAgg(figure)
+        grid = figure.subplots(rows, columns, squeeze=False)
+        if caption:
+            figure.supxlabel(wrap(caption, width), x=0.01, ha="left", fontsize=8, color=GREY)
+        return figure, list(grid.flat)
+
+
+def wrap(caption: str, width: float) -> str:
+    """The caption in lines that fit `width` inches at 8 points (DejaVu: 0.53 em a letter on average)."""
+    return textwrap.fill(caption, max(20, int(width * 72 / (8 * 0.56))))
+
+
+def save(figure: Figure, stem: Path, table: Table) -> tuple[Path, ...]:
+    """The paths of `<stem>.png`, `<stem>.svg` and `<stem>.csv`, written only after all three could be made.
+
+    Each appears under its name complete or not at all. `table` is the header and the rows behind the figure.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    with drawing():
+        contents = {
+            ".png": _rendered(figure, "png", {"Software": None}),
+            ".svg": _rendered(figure, "svg", {"Date": None}),
+            ".csv": _csv(table),
+        }
+    return tuple(_write(stem.with_name(stem.name + suffix), data) for suffix, data in contents.items())
+
+
+def _rendered(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+    return buffer.getvalue()
+
+
+def _csv(table: Table) -> bytes:
+    header, rows = table
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _write(path: Path, data: bytes) -> Path:
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(data)
+        os.replace(part, path)
+    except OSError as error:
+        raise RunError(f"cannot write the figure {path}: {error.strerror or error}") from error
+    finally:
+        if part.exists():
+            part.unlink()
+    return path

@@ -1,0 +1,63 @@
+"""From an architecture (plain data) to a network (torch module), seeded without touching the global generator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+
+import torch
+
+from robust_nas.nets.network import CellNetwork, CellPlan
+from robust_nas.spaces import CellArchitecture
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's CPU generator seeded inside, and as it was outside: module constructors know no other."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def plans(architecture: CellArchitecture) -> list[CellPlan]:
+    """The cells of an architecture as the plain numbers a network is built from."""
+    result = []
+    for place in architecture.places():
+        cell = architecture.cell(place.kind)
+        nodes = tuple(tuple((edge.operation, edge.source) for edge in node) for node in cell.nodes)
+        result.append(
+            CellPlan(
+                place.c_pp, place.c_p, place.c, place.reduction, place.reduction_prev, nodes, cell.concat
+            )
+        )
+    return result
+
+
+def build_network(
+    architecture: CellArchitecture,
+    *,
+    input_shape: tuple[int, int, int] = (3, 32, 32),
+    classes: int = 10,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    affine: bool = True,
+    auxiliary: bool = False,
+    seed: int = 0,
+) -> CellNetwork:
+    """The network of an architecture with weights drawn from `seed`; mean and std default to 0 and 1.
+
+    With `auxiliary`, a second classifier stands behind the last reduction cell, as in DARTS.
+    """
+    colours = input_shape[0]
+    cell_plans = plans(architecture)
+    with seeded(seed):
+        network = CellNetwork(cell_plans, classes, mean or (0.0,) * colours, std or (1.0,) * colours, affine)
+        if auxiliary:
+            index = int(Fraction(architecture.layout.reductions[-1]) * architecture.cells)
+            side = min(input_shape[1:])
+            for _ in architecture.layout.reductions:
+                side = -(-side // 2)
+            plan = cell_plans[index]
+            network.add_auxiliary_head(index, plan.c * len(plan.concat), side)
+    return network

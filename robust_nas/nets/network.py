@@ -1,0 +1,163 @@
+"""A network from an architecture: stem, cells, global average pooling, linear classifier.
+
+Images are float `[B, C, H, W]` in 0..1; normalisation is the first layer. This file needs torch and
+`operations.py` alone: the plain-Python export carries its text.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from robust_nas.nets.operations import OPERATIONS, FactorizedReduce, ReLUConvBN
+
+
+class CellPlan(NamedTuple):
+    """One cell as plain numbers: channels of its inputs and nodes, strides, edges per node, output nodes."""
+
+    c_pp: int
+    c_p: int
+    c: int
+    reduction: bool
+    reduction_prev: bool
+    nodes: tuple[tuple[tuple[str, int], ...], ...]
+    concat: tuple[int, ...]
+
+
+class Normalise(nn.Module):
+    """(x - mean) / std per channel; the statistics are buffers and travel with the weights."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, C, H, W]` of the same shape."""
+        return (x - self.mean) / self.std
+
+
+class DropPath(nn.Module):
+    """Drops an edge for whole examples with probability `p` while training, and rescales the rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.p = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, C, H, W]` of the same shape; the identity in eval mode or at p = 0."""
+        if not self.training or self.p == 0.0:
+            return x
+        keep = torch.empty(x.shape[0], 1, 1, 1, dtype=x.dtype, device=x.device).bernoulli_(1 - self.p)
+        return x * keep / (1 - self.p)
+
+
+class NetworkCell(nn.Module):
+    """A cell: two adapted inputs, nodes that add their edges, and the concatenation of the output nodes."""
+
+    def __init__(self, plan: CellPlan, affine: bool = True) -> None:
+        super().__init__()
+        adapt = FactorizedReduce if plan.reduction_prev else ReLUConvBN
+        self.preprocess0 = adapt(plan.c_pp, plan.c, affine)
+        self.preprocess1 = ReLUConvBN(plan.c_p, plan.c, affine)
+        self.sources = [[source for _, source in node] for node in plan.nodes]
+        self.concat = plan.concat
+        self.nodes = nn.ModuleList(
+            nn.ModuleList(
+                OPERATIONS[operation](plan.c, 2 if plan.reduction and source < 2 else 1, affine)
+                for operation, source in node
+            )
+            for node in plan.nodes
+        )
+        self.drop_path = DropPath()
+
+    def forward(self, s0: Tensor, s1: Tensor) -> Tensor:
+        """Outputs of the two cells before, to `[B, c * len(concat), H', W']`."""
+        states = [self.preprocess0(s0), self.preprocess1(s1)]
+        for edges, sources in zip(self.nodes, self.sources, strict=True):
+            terms = []
+            for edge, source in zip(edges, sources, strict=True):
+                term = edge(states[source])
+                terms.append(term if isinstance(edge, nn.Identity) else self.drop_path(term))
+            states.append(sum(terms[1:], terms[0]))
+        return torch.cat([states[index] for index in self.concat], dim=1)
+
+
+class AuxiliaryHead(nn.Module):
+    """A second classifier on an inner cell, used in training alone: pooling to 2x2, two convolutions, linear.
+
+    DARTS's head for 8x8 maps (5x5 average pooling, stride 3), with the window grown or shrunk for other sizes.
+    """
+
+    def __init__(self, channels: int, side: int, classes: int) -> None:
+        super().__init__()
+        if side < 4:
+            raise ValueError(f"the auxiliary head needs feature maps of at least 4x4, got {side}x{side}")
+        self.features = nn.Sequential(
+            nn.ReLU(),
+            nn.AvgPool2d(side - 3, stride=3, count_include_pad=False),
+            nn.Conv2d(channels, 128, 1, bias=False),
+            nn.BatchNorm2d(128),
+            nn.ReLU(),
+            nn.Conv2d(128, 768, 2, bias=False),
+            nn.BatchNorm2d(768),
+            nn.ReLU(),
+        )
+        self.classifier = nn.Linear(768, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, channels, side, side]` to logits `[B, classes]`."""
+        return self.classifier(self.features(x).flatten(1))
+
+
+class CellNetwork(nn.Module):
+    """Stem, cells, pooling, classifier; `forward` gives logits `[B, classes]`."""
+
+    def __init__(
+        self,
+        plans: list[CellPlan],
+        classes: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        affine: bool = True,
+    ) -> None:
+        super().__init__()
+        self.normalise = Normalise(mean, std)
+        stem = plans[0].c_p
+        self.stem = nn.Sequential(nn.Conv2d(len(mean), stem, 3, padding=1, bias=False), nn.BatchNorm2d(stem))
+        self.cells = nn.ModuleList(NetworkCell(plan, affine) for plan in plans)
+        self.classifier = nn.Linear(plans[-1].c * len(plans[-1].concat), classes)
+        self.auxiliary: AuxiliaryHead | None = None
+        self.auxiliary_after = -1
+
+    def add_auxiliary_head(self, after_cell: int, channels: int, side: int) -> None:
+        """Puts a second classifier behind a cell whose output is `[B, channels, side, side]`."""
+        self.auxiliary = AuxiliaryHead(channels, side, self.classifier.out_features)
+        self.auxiliary_after = after_cell
+
+    def set_drop_path(self, p: float) -> None:
+        """Sets the probability with which an edge is dropped while training."""
+        for module in self.modules():
+            if isinstance(module, DropPath):
+                module.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images `[B, C, H, W]` in 0..1 to logits `[B, classes]`."""
+        s0 = s1 = self.stem(self.normalise(x))
+        for cell in self.cells:
+            s0, s1 = s1, cell(s0, s1)
+        return self.classifier(s1.mean((2, 3)))
+
+    def auxiliary_logits(self, x: Tensor) -> Tensor:
+        """Logits `[B, classes]` of the auxiliary head, computed up to its cell only."""
+        if self.auxiliary is None:
+            raise ValueError("this network was built without an auxiliary head")
+        s0 = s1 = self.stem(self.normalise(x))
+        for cell in list(self.cells)[: self.auxiliary_after + 1]:
+            s0, s1 = s1, cell(s0, s1)
+        return self.auxiliary(s1)

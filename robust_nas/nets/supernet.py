@@ -1,0 +1,136 @@
+"""The supernet: every edge is a mixture of all candidate operations, weighted by softmax(alpha) (DARTS).
+
+    edge(x) = sum_o softmax(alpha_e)_o * o(x)
+
+Alphas are shared by all cells of a kind, weights are not. Written plainly: the reference that a faster form is held
+against. E edges of a cell, O operations, B batch, K classes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from robust_nas.nets.build import seeded
+from robust_nas.nets.network import Normalise
+from robust_nas.nets.operations import OPERATIONS, FactorizedReduce, ReLUConvBN
+from robust_nas.spaces import CellArchitecture, CellPlace, CellSpace, Edge
+
+
+def candidate(operation: str, channels: int, stride: int) -> nn.Module:
+    """An operation as it stands in the supernet: batch norm without scale, and one behind every pooling."""
+    module = OPERATIONS[operation](channels, stride, False)
+    pooling = operation in ("max_pool_3x3", "avg_pool_3x3")
+    return nn.Sequential(module, nn.BatchNorm2d(channels, affine=False)) if pooling else module
+
+
+class MixedOperation(nn.ModuleList):
+    """The weighted sum of all candidate operations on one edge."""
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        """`[B, C, H, W]` and `[O]` to `[B, C, H', W']`."""
+        terms = [weight * operation(x) for weight, operation in zip(weights, self, strict=True)]
+        return sum(terms[1:], terms[0])
+
+
+class SupernetCell(nn.Module):
+    """A cell in which every node takes every earlier state through a mixed operation."""
+
+    def __init__(self, place: CellPlace, space: CellSpace) -> None:
+        super().__init__()
+        adapt = FactorizedReduce if place.reduction_prev else ReLUConvBN
+        self.kind = place.kind
+        self.preprocess0 = adapt(place.c_pp, place.c, affine=False)
+        self.preprocess1 = ReLUConvBN(place.c_p, place.c, affine=False)
+        self.edges = nn.ModuleList(
+            MixedOperation(
+                candidate(operation, place.c, 2 if place.reduction and source < 2 else 1)
+                for operation in space.operations
+            )
+            for _, source in space.edges
+        )
+        self.num_nodes = space.nodes
+
+    def forward(self, s0: Tensor, s1: Tensor, weights: Tensor) -> Tensor:
+        """Outputs of the two cells before and weights `[E, O]`, to `[B, nodes * c, H', W']`."""
+        states = [self.preprocess0(s0), self.preprocess1(s1)]
+        edge = 0
+        for _ in range(self.num_nodes):
+            terms = [
+                self.edges[edge + index](state, weights[edge + index]) for index, state in enumerate(states)
+            ]
+            edge += len(states)
+            states.append(sum(terms[1:], terms[0]))
+        return torch.cat(states[2:], dim=1)
+
+
+class Supernet(nn.Module):
+    """All architectures of a space at once; `alphas[kind]` is `[E, O]`, `forward` gives logits `[B, K]`.
+
+    `cells` and `channels` default to the space's search size. Weights and alphas (1e-3 times a standard normal, as in
+    DARTS) are drawn from `seed`.
+    """
+
+    def __init__(
+        self,
+        space: CellSpace,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        channels: int | None = None,
+        cells: int | None = None,
+        *,
+        mean: tuple[float, ...] | None = None,
+        std: tuple[float, ...] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.space = space
+        channels = channels or space.search.channels
+        concat = dict.fromkeys(space.layout.kinds, space.nodes)
+        places = list(space.layout.places(cells or space.search.cells, channels, concat))
+        stem = places[0].c_p
+        with seeded(seed):
+            self.normalise = Normalise(mean or (0.0,) * in_channels, std or (1.0,) * in_channels)
+            self.stem = nn.Sequential(
+                nn.Conv2d(in_channels, stem, 3, padding=1, bias=False), nn.BatchNorm2d(stem)
+            )
+            self.cells = nn.ModuleList(SupernetCell(place, space) for place in places)
+            self.classifier = nn.Linear(places[-1].c * space.nodes, num_classes)
+            shape = (len(space.edges), len(space.operations))
+            self.alphas = nn.ParameterDict(
+                {kind: nn.Parameter(1e-3 * torch.randn(shape)) for kind in space.layout.kinds}
+            )
+
+    def weights(self) -> list[nn.Parameter]:
+        """Every parameter but the alphas, in the order of `named_parameters`."""
+        return [parameter for name, parameter in self.named_parameters() if not name.startswith("alphas.")]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images `[B, C, H, W]` in 0..1 to logits `[B, K]`."""
+        mixing = {kind: alpha.softmax(dim=1) for kind, alpha in self.alphas.items()}
+        s0 = s1 = self.stem(self.normalise(x))
+        for cell in self.cells:
+            s0, s1 = s1, cell(s0, s1, mixing[str(cell.kind)])
+        return self.classifier(s1.mean((2, 3)))
+
+    def derive(self, name: str = "derived") -> CellArchitecture:
+        """The architecture by DARTS's rule, at the space's final size.
+
+        Per node, the edges with the largest weight of their best operation are kept, with that operation; ties go to
+        the earlier source and the earlier operation.
+        """
+        genotype = {
+            kind: self._derive_nodes(alpha.detach().softmax(dim=1)) for kind, alpha in self.alphas.items()
+        }
+        return self.space.architecture(name, genotype)
+
+    def _derive_nodes(self, mixing: Tensor) -> list[list[Edge]]:
+        best, choice = (values.tolist() for values in mixing.cpu().max(dim=1))
+        nodes: list[list[Edge]] = [[] for _ in range(self.space.nodes)]
+        candidates: list[list[tuple[float, Edge]]] = [[] for _ in nodes]
+        for (node, source), weight, index in zip(self.space.edges, best, choice, strict=True):
+            candidates[node].append((weight, Edge(self.space.operations[index], source)))
+        for node, found in enumerate(candidates):
+            strongest = sorted(found, key=lambda pair: -pair[0])[: self.space.edges_per_node]
+            nodes[node] = sorted((edge for _, edge in strongest), key=lambda edge: edge.source)
+        return nodes

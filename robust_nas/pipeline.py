@@ -1,0 +1,456 @@
+"""The whole way from one config: search, train, evaluate, export, one after the other, and each as one call.
+
+Every function takes a config (or reads it from the artifact before), writes one run folder, and can be continued with
+`mode="resume"`. Torch is imported when a function is called, not before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robust_nas import figures
+from robust_nas.config import Options
+from robust_nas.errors import ConfigError
+from robust_nas.recipes import RunConfig
+from robust_nas.runs import Mode, Progress, Run, environment, read_json, silent, write_json
+from robust_nas.spaces import CellArchitecture, Size, count, load_architecture
+
+if TYPE_CHECKING:
+    import torch
+
+    from robust_nas.data import Dataset
+    from robust_nas.evaluation import Evaluation
+
+RESULTS = Path("results")
+Warn = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """A finished search: where it is, what it found, and the record of `result.json`."""
+
+    folder: Path
+    architecture: CellArchitecture
+    record: dict[str, Any]
+
+
+def run_search(
+    config: RunConfig,
+    out: Path | None = None,
+    *,
+    mode: Mode = "new",
+    seeds: int = 1,
+    progress: Progress = silent,
+) -> SearchResult:
+    """Searches an architecture; the folder (default `results/<name>-search`) gets `architecture.yaml` and figures.
+
+    With `seeds` > 1 the search is repeated with seeds `seed`, `seed + 1`, ... in subfolders; the architecture with the
+    lowest final adversarial loss of its alphas is the result, and `result.json` reports the spread.
+    """
+    folder = out or RESULTS / f"{config.name}-search"
+    if seeds < 1:
+        raise ConfigError(f"seeds: got {seeds}; at least 1 is needed")
+    if seeds > 1:
+        return _repeat_search(config, folder, mode, seeds, progress)
+    with Run(folder, config, mode) as run:
+        if not run.finished:
+            _search_once(run, config, progress)
+        return SearchResult(folder, load_architecture(folder / "architecture.yaml"), read_json(folder / "result.json"))
+
+
+def _search_once(run: Run, config: RunConfig, progress: Progress) -> None:
+    from robust_nas.nets import Supernet
+    from robust_nas.search.loop import collapsed, search
+
+    with _prepared(run, config) as (dataset, device):
+        space = config.space.load()
+        options = config.search
+        mean, std = _normalisation(config, dataset)
+        supernet = Supernet(
+            space,
+            dataset.classes,
+            dataset.shape[0],
+            options.channels,
+            options.cells,
+            mean=mean,
+            std=std,
+            seed=config.seed,
+        ).to(device)
+        outcome = search(
+            run,
+            supernet,
+            dataset.train.to(device),
+            options,
+            config.data.augment,
+            name=config.name,
+            seed=config.seed,
+            checkpoint_seconds=config.checkpoint_seconds,
+            progress=progress,
+        )
+    size = Size(
+        cells=config.network.cells or space.network.cells,
+        channels=config.network.channels or space.network.channels,
+    )
+    found = outcome.architecture.resized(size.cells, size.channels)
+    cost = count(found, dataset.shape, dataset.classes)
+    run.write("architecture.yaml", found.to_yaml())
+    write_json(run.folder / "alphas.json", {"operations": list(space.operations), "softmax": outcome.mixing})
+    records = run.records()
+    stage2 = next((record["global_step"] for record in records if record["stage"] == 2), None)
+    attack = f"{options.attack.name}, {options.attack.norm} eps {options.attack.eps:.4g}, seed {config.seed}"
+    caption = f"{config.name}: search on {dataset.name}, {len(dataset.train)} images, {attack}"
+    figures.plot_search(records, run.folder / "figures" / "search", stage2_from_step=stage2, caption=caption)
+    draw_architecture(found, run.folder / "figures" / "cells", caption=caption)
+    run.finish(
+        {
+            "seed": config.seed,
+            "params": cost.params,
+            "macs": cost.macs,
+            "seconds": round(outcome.seconds, 1),
+            "loss_natural": outcome.last.get("loss_natural"),
+            "loss_adversarial": _mean_of_last_epoch(records, "loss_adversarial"),
+            "entropy": outcome.last.get("entropy"),
+            "skips": {cell.kind: cell.operations().count("skip_connect") for cell in found.genotype},
+            "warnings": collapsed(found),
+        }
+    )
+
+
+def _mean_of_last_epoch(records: list[dict[str, Any]], key: str) -> float:
+    last = [record[key] for record in records if record["epoch"] == records[-1]["epoch"]]
+    return sum(last) / len(last)
+
+
+def _repeat_search(config: RunConfig, folder: Path, mode: Mode, seeds: int, progress: Progress) -> SearchResult:
+    """Searches once per seed in subfolders `seed-<n>` and writes the best one and the spread."""
+    with Run(folder, config, mode) as run:
+        results = []
+        for seed in range(config.seed, config.seed + seeds):
+            changed = config.model_copy(update={"seed": seed})
+            inner: Mode = "resume" if mode == "resume" else "new"
+            results.append(run_search(changed, folder / f"seed-{seed}", mode=inner, progress=progress))
+        best = min(results, key=lambda result: float(result.record["loss_adversarial"]))
+        run.write("architecture.yaml", best.architecture.to_yaml())
+        losses = [float(result.record["loss_adversarial"]) for result in results]
+        edges = [{(c.kind, n, e) for c in r.architecture.genotype for n, node in enumerate(c.nodes) for e in node} for r in results]
+        shared = [len(a & b) / len(a) for i, a in enumerate(edges) for b in edges[i + 1 :]]
+        run.finish(
+            {
+                **best.record,
+                "seeds": [result.record["seed"] for result in results],
+                "chosen_seed": best.record["seed"],
+                "loss_adversarial_per_seed": losses,
+                "params_per_seed": [result.record["params"] for result in results],
+                "macs_per_seed": [result.record["macs"] for result in results],
+                "skips_per_seed": [result.record["skips"] for result in results],
+                "edges_shared_between_pairs": [round(share, 3) for share in shared],
+            }
+        )
+        return SearchResult(folder, best.architecture, read_json(folder / "result.json"))
+
+
+def train(
+    config: RunConfig,
+    architecture: CellArchitecture,
+    out: Path | None = None,
+    *,
+    mode: Mode = "new",
+    progress: Progress = silent,
+) -> Path:
+    """Trains an architecture by the config's recipe; returns the model folder (default `results/<name>-model`).
+
+    `config.network` overrides the architecture's own number of cells and channels.
+    """
+    architecture = architecture.resized(config.network.cells, config.network.channels)
+    folder = out or RESULTS / f"{config.name}-model"
+    with Run(folder, TrainJob(config=config, architecture=architecture), mode) as run:
+        if not run.finished:
+            _train_once(run, config, architecture, progress)
+    return folder
+
+
+class TrainJob(Options):
+    """What a model folder was made from: the run config and the architecture."""
+
+    config: RunConfig
+    architecture: CellArchitecture
+
+
+def _train_once(run: Run, config: RunConfig, architecture: CellArchitecture, progress: Progress) -> None:
+    from robust_nas.data import split
+    from robust_nas.nets import ModelDescription, build_network, save_model
+    from robust_nas.training.loop import train as train_network
+
+    options = config.training
+    with _prepared(run, config) as (dataset, device):
+        mean, std = _normalisation(config, dataset)
+        network = build_network(
+            architecture,
+            input_shape=dataset.shape,
+            classes=dataset.classes,
+            mean=mean,
+            std=std,
+            auxiliary=options.auxiliary_weight > 0,
+            seed=config.seed,
+        ).to(device)
+        images = dataset.train.to(device)
+        kept, held_out = split(images.labels, config.data.validation, config.seed)
+        outcome = train_network(
+            run,
+            network,
+            images.subset(kept),
+            images.subset(held_out),
+            options,
+            config.data.augment,
+            seed=config.seed,
+            checkpoint_seconds=config.checkpoint_seconds,
+            progress=progress,
+        )
+    made = {
+        "recipe": config.name,
+        "seed": config.seed,
+        "loss": repr(options.loss),
+        "epoch": outcome.epoch,
+        "validation_clean": outcome.clean,
+        "validation_robust": outcome.robust,
+        "validation_attack": repr(options.validation_attack),
+        "dataset": dataset.name,
+        "dataset_checksum": dataset.checksum,
+    }
+    description = ModelDescription(
+        input_shape=dataset.shape, class_names=dataset.class_names, mean=mean, std=std, made_by=made
+    )
+    save_model(run.folder, architecture, outcome.state, description)
+    attack = options.validation_attack
+    caption = (
+        f"{architecture.name}: {options.loss.name} training on {len(kept)} images of {dataset.name}, seed {config.seed}; "
+        f"validation: {attack.name}-{attack.steps}, {attack.norm} eps {attack.eps:.4g}, {len(held_out)} images"
+    )
+    figures.plot_training(run.records(), run.folder / "figures" / "training", best_epoch=outcome.epoch, caption=caption)
+    cost = count(architecture, dataset.shape, dataset.classes)
+    run.finish({**made, "params": cost.params, "macs": cost.macs, "seconds": round(outcome.seconds, 1)})
+
+
+def evaluate(
+    config: RunConfig,
+    model_folder: Path,
+    out: Path | None = None,
+    *,
+    mode: Mode = "new",
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Attacks a model on the test set; returns the tree of `evaluation.json` (default in `<model>/evaluation`)."""
+    from robust_nas.nets import read_model
+
+    folder = out or model_folder / "evaluation"
+    model = read_model(model_folder)
+    with Run(folder, EvaluateJob(config=config, model=_relative(model_folder, folder)), mode) as run:
+        if not run.finished:
+            with _prepared(run, config) as (dataset, device):
+                if (dataset.shape, dataset.class_names) != (model.description.input_shape, model.description.class_names):
+                    raise ConfigError(
+                        f"{model_folder}: takes {model.description.input_shape} images of classes "
+                        f"{', '.join(model.description.class_names)}; {dataset.name} has {dataset.shape} and other classes"
+                        if dataset.shape == model.description.input_shape
+                        else f"{model_folder}: takes images of shape {model.description.input_shape}, "
+                        f"{dataset.name} has {dataset.shape}"
+                    )
+                found = _evaluate(config, model.network.to(device), dataset, progress)
+            tree = {"model": _relative(model_folder, folder), "dataset": dataset.name, **found.to_tree()}
+            write_json(folder / "evaluation.json", tree)
+            threat = config.evaluation.threat_model
+            caption = f"{model.architecture.name} on {dataset.name}, {threat.norm} eps {threat.eps:.4g}, seed {config.seed}"
+            figures.plot_evaluation(evaluation_bars(tree), folder / "figures" / "evaluation", caption=caption)
+            run.finish({"clean": tree["clean"]["accuracy"], "robust": tree["robust"]["accuracy"]})
+        return read_json(folder / "evaluation.json")
+
+
+class EvaluateJob(Options):
+    """What an evaluation was made from: the run config and the model folder, relative to the evaluation's."""
+
+    config: RunConfig
+    model: str
+
+
+def _evaluate(config: RunConfig, network: torch.nn.Module, dataset: Dataset, progress: Progress) -> Evaluation:
+    import torch
+
+    from robust_nas.evaluation import evaluate as attack_all
+
+    network = network.to(memory_format=torch.channels_last)
+
+    def report(name: str, fraction: float) -> None:
+        progress(f"evaluate: {name}", round(1000 * fraction), 1000)
+
+    return attack_all(network, dataset.test, config.evaluation, seed=config.seed, progress=report)
+
+
+def evaluation_bars(tree: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row per bar of the evaluation's figure and table: clean, after each attack, and the worst case."""
+    clean = tree["clean"]
+    rows = [{"label": "clean", **_bar(clean)}]
+    rows += [{"label": attack["label"], **_bar(attack["share"])} for attack in tree["attacks"]]
+    return [*rows, {"label": "worst case", **_bar(tree["robust"])}]
+
+
+def _bar(score: Mapping[str, Any]) -> dict[str, Any]:
+    low, high = score["interval"]
+    return {"accuracy": score["accuracy"], "low": low, "high": high, "images": score["images"]}
+
+
+def export(model_folder: Path, out: Path | None = None) -> Path:
+    """Writes the model as plain Python with torch alone (`network.py`, `weights.pt`); returns the folder."""
+    from robust_nas.export import export_source
+    from robust_nas.nets import read_model
+
+    folder = out or model_folder / "export"
+    export_source(read_model(model_folder), folder)
+    return folder
+
+
+def run(
+    config: RunConfig,
+    out: Path | None = None,
+    *,
+    mode: Mode = "new",
+    progress: Progress = silent,
+    warn: Warn = lambda message: None,
+) -> dict[str, Any]:
+    """The whole way; returns the tree of `summary.json` in the folder (default `results/<name>`)."""
+    folder = out or RESULTS / config.name
+    began = time.perf_counter()
+    with Run(folder, config, mode) as outer:
+        if outer.finished:
+            return read_json(folder / "summary.json")
+        for message in _doubts(config):
+            warn(message)
+        write_json(folder / "environment.json", environment(config))
+        inner: Mode = "resume" if mode == "resume" else "new"
+        found = run_search(config, folder / "search", mode=inner, progress=progress)
+        for message in found.record["warnings"]:
+            warn(message)
+        model = train(config, found.architecture, folder / "model", mode=inner, progress=progress)
+        verdict = evaluate(config, model, folder / "evaluation", mode=inner, progress=progress)
+        export(model, folder / "export")
+        trained = read_json(model / "result.json")
+        summary = {
+            "schema_version": 1,
+            "name": config.name,
+            "clean": verdict["clean"]["accuracy"],
+            "robust": verdict["robust"]["accuracy"],
+            "attack": " + ".join(verdict["robust"]["attacks"]),
+            "norm": config.evaluation.threat_model.norm,
+            "eps": config.evaluation.threat_model.eps,
+            "images": verdict["robust"]["images"],
+            "images_clean": verdict["clean"]["images"],
+            "params": trained["params"],
+            "macs": trained["macs"],
+            "seconds": round(found.record["seconds"] + trained["seconds"] + verdict["seconds"], 1),
+            "seconds_this_call": round(time.perf_counter() - began, 1),
+            "seconds_per_step": {
+                "search": found.record["seconds"],
+                "train": trained["seconds"],
+                "evaluate": round(verdict["seconds"], 1),
+            },
+            "seed": config.seed,
+            "dataset": verdict["dataset"],
+            "artifacts": {
+                "architecture": "search/architecture.yaml",
+                "model": "model",
+                "evaluation": "evaluation/evaluation.json",
+                "export": "export/network.py",
+                "cells": "search/figures/cells.png",
+                "search_curves": "search/figures/search.png",
+                "training_curves": "model/figures/training.png",
+                "evaluation_figure": "evaluation/figures/evaluation.png",
+            },
+        }
+        write_json(folder / "summary.json", summary)
+        outer.finish({"summary": "summary.json"})
+        return summary
+
+
+def _doubts(config: RunConfig) -> list[str]:
+    """What is allowed but probably not meant."""
+    eps = config.evaluation.threat_model.eps
+    return [
+        f"{name} attacks with eps {found:.4g}, the evaluation with {eps:.4g}"
+        for name, found in (
+            ("search.attack", config.search.attack.eps),
+            ("training.validation_attack", config.training.validation_attack.eps),
+        )
+        if found != eps
+    ]
+
+
+def draw_architecture(architecture: CellArchitecture, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
+    """Draws the cells of an architecture as PNG and SVG (and their edges as CSV); returns the paths."""
+    cells = {
+        cell.kind: [[(edge.operation, edge.source) for edge in node] for node in cell.nodes]
+        for cell in architecture.genotype
+    }
+    concat = {cell.kind: cell.concat for cell in architecture.genotype}
+    return figures.draw_cells(cells, stem, concat=concat, caption=caption)
+
+
+@contextlib.contextmanager
+def _prepared(run: Run, config: RunConfig) -> Iterator[tuple[Dataset, torch.device]]:
+    """The dataset and the device; threads as the config says, inside; and `environment.json` of the run."""
+    import torch
+
+    from robust_nas.data import load_dataset
+
+    device = _device(config.device)
+    for precision in (config.search.precision, config.training.precision):
+        if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+            raise ConfigError(f"precision: bf16 is not supported by {torch.cuda.get_device_name(device)}")
+    dataset = load_dataset(config.data, seed=config.seed)
+    before = torch.get_num_threads()
+    try:
+        if config.threads != "auto":
+            torch.set_num_threads(config.threads)
+        record = environment(
+            config,
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            threads=torch.get_num_threads(),
+            dataset=dataset.name,
+            dataset_checksum=dataset.checksum,
+            images={"train": len(dataset.train), "test": len(dataset.test)},
+            splits={"seed": config.seed, "search_halves": 0.5, "validation": config.data.validation},
+        )
+        write_json(run.folder / "environment.json", record)
+        yield dataset, device
+    finally:
+        torch.set_num_threads(before)
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device: got {name!r}; this torch sees no GPU; allowed here: auto, cpu")
+    return torch.device(name)
+
+
+def _normalisation(config: RunConfig, dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    from robust_nas.data import channel_statistics
+
+    if config.data.normalise == "dataset":
+        return channel_statistics(dataset.train)
+    colours = dataset.shape[0]
+    return (0.0,) * colours, (1.0,) * colours
+
+
+def _relative(path: Path, start: Path) -> str:
+    """`path` as seen from `start`, so that a folder of results can be moved as a whole."""
+    import os
+
+    return Path(os.path.relpath(path.resolve(), start.resolve())).as_posix()
+

@@ -1,0 +1,21 @@
+"""The point of least norm on the segment between two gradients: MGDA's closed form for two tasks.
+
+    gamma* = clip( <u2 - u1, u2> / ||u2 - u1||^2, 0, 1 ),   g = gamma* u1 + (1 - gamma*) u2
+
+Sener and Koltun, 2018; stage 2 of DSARA. For equal gradients every gamma gives the same point, and 1/2 is returned.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def min_norm(u1: Tensor, u2: Tensor) -> tuple[Tensor, Tensor]:
+    """gamma* (a scalar in 0..1) and the combined gradient, for two flat gradients of one shape."""
+    difference = u2 - u1
+    squared = difference.dot(difference)
+    floor = torch.finfo(u1.dtype).tiny
+    gamma = (difference.dot(u2) / squared.clamp_min(floor)).clamp(0, 1)
+    gamma = torch.where(squared > floor, gamma, torch.full_like(gamma, 0.5))
+    return gamma, torch.lerp(u2, u1, gamma)

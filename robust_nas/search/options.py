@@ -1,0 +1,55 @@
+"""The search strategies as option values."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from robust_nas.attacks.options import FGSM, FGSMRS, NFGSM, PGD
+from robust_nas.config import Count, CountOrZero, NonNegative, Options, Positive
+
+InnerAttack = Annotated[FGSM | FGSMRS | NFGSM | PGD, Field(discriminator="name")]
+
+
+class WeightOptimiser(Options):
+    """SGD with momentum for the supernet's weights, cosine from `learning_rate` to `min_learning_rate`."""
+
+    learning_rate: Positive = 0.025
+    min_learning_rate: NonNegative = 0.001
+    momentum: NonNegative = 0.9
+    weight_decay: NonNegative = 3e-4
+    clip_norm: Positive = 5.0
+
+
+class AlphaOptimiser(Options):
+    """Adam for the architecture parameters."""
+
+    learning_rate: Positive = 3e-4
+    betas: tuple[NonNegative, NonNegative] = (0.5, 0.999)
+    weight_decay: NonNegative = 1e-3
+
+
+class DSARA(Options):
+    """DSARA's two-stage search; the defaults are those of the official ARNAS code where it has them."""
+
+    name: Literal["dsara"] = "dsara"
+    epochs: Count = 50
+    stage1_epochs: CountOrZero = 21  # adversarial loss alone before it; inferred from the official code
+    batch_size: Annotated[Count, Field(ge=2)] = 32
+    cells: Count | None = None  # None: the space's search size
+    channels: Count | None = None
+    attack: InnerAttack = PGD(eps=8 / 255, step_size=2 / 255, steps=7, keep="last")
+    combine: Literal["min-norm", "sum"] = "min-norm"  # of the two gradients in stage 2
+    adversarial_weight: Positive = 1.0  # lambda, on the adversarial gradient of stage 2
+    order: Literal[1, 2] = 1  # 2: gradient through one unrolled weight step
+    finite_difference: Positive = 0.01  # r of the second order, step r / ||v||
+    weights: WeightOptimiser = WeightOptimiser()
+    alphas: AlphaOptimiser = AlphaOptimiser()
+    precision: Literal["float32", "bf16"] = "float32"
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Self:
+        if self.stage1_epochs > self.epochs:
+            raise ValueError(f"stage1_epochs is {self.stage1_epochs}, more than the {self.epochs} epochs")
+        return self

@@ -1,0 +1,114 @@
+"""An architecture: the small, frozen, hashable value that a search returns and a network is built from.
+
+It is complete (cells, placement, filters, stem, number of cells, channels) and carries neither weights nor recipe.
+Nodes are numbered with the two cell inputs first: sources 0 and 1 are the outputs of the cells before, 2, 3, ... the
+nodes in order.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple, Self
+
+from pydantic import Field, model_validator
+
+from robust_nas.config import Count, CountOrZero, Options, check, parse_yaml, read_yaml, to_yaml
+from robust_nas.errors import ArchitectureError
+from robust_nas.spaces.files import shipped
+from robust_nas.spaces.layout import CellPlace, Kind, Layout
+from robust_nas.spaces.operations import OPERATIONS
+
+
+class Edge(NamedTuple):
+    """An operation on the output of a source node."""
+
+    operation: str
+    source: CountOrZero
+
+
+class Cell(Options):
+    """One cell of a genotype: the edges into every node, and the nodes that form the output."""
+
+    kind: Kind
+    nodes: tuple[Annotated[tuple[Edge, ...], Field(min_length=1)], ...] = Field(min_length=1)
+    concat: Annotated[tuple[CountOrZero, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _acyclic_and_known(self) -> Self:
+        for number, node in enumerate(self.nodes):
+            for edge in node:
+                if edge.operation not in OPERATIONS:
+                    raise ValueError(
+                        f"node {number}: unknown operation {edge.operation!r}; known: {', '.join(OPERATIONS)}"
+                    )
+                if edge.source >= number + 2:
+                    raise ValueError(
+                        f"node {number}: source {edge.source} is not before it; allowed: 0..{number + 1}"
+                    )
+        last = len(self.nodes) + 1
+        if len(set(self.concat)) < len(self.concat) or not all(2 <= index <= last for index in self.concat):
+            raise ValueError(f"concat {list(self.concat)} must be distinct nodes, allowed: 2..{last}")
+        return self
+
+    def operations(self) -> list[str]:
+        """The operations of all edges, node by node."""
+        return [edge.operation for node in self.nodes for edge in node]
+
+
+class CellArchitecture(Options):
+    """A stack of cells: its genotype, its layout, and its size."""
+
+    schema_version: Literal[1] = 1
+    type: Literal["cell"] = "cell"
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    cells: Count
+    channels: Count
+    layout: Layout
+    genotype: tuple[Cell, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        kinds = [cell.kind for cell in self.genotype]
+        if len(set(kinds)) < len(kinds) or set(kinds) != set(self.layout.kinds):
+            raise ValueError(
+                f"genotype has cells {', '.join(kinds)}; the layout needs {', '.join(self.layout.kinds)}, once each"
+            )
+        self.places()
+        return self
+
+    def cell(self, kind: str) -> Cell:
+        """The cell of a kind."""
+        return next(cell for cell in self.genotype if cell.kind == kind)
+
+    def places(self) -> list[CellPlace]:
+        """Every cell of the stack from the input to the output."""
+        concat = {cell.kind: len(cell.concat) for cell in self.genotype}
+        try:
+            return list(self.layout.places(self.cells, self.channels, concat))
+        except ArchitectureError as error:
+            raise ValueError(str(error)) from None
+
+    def resized(self, cells: int | None = None, channels: int | None = None) -> CellArchitecture:
+        """The same genotype at another depth or width. Raises `ArchitectureError` for an impossible size."""
+        tree = self.model_dump() | {"cells": cells or self.cells, "channels": channels or self.channels}
+        return check(CellArchitecture, tree, self.name, ArchitectureError)
+
+    def to_yaml(self) -> str:
+        """YAML text that `read_architecture` turns back into an equal value."""
+        return to_yaml(self)
+
+
+def architecture_from_text(text: str, source: str) -> CellArchitecture:
+    """The architecture that a YAML or JSON text describes. Raises `ArchitectureError`."""
+    tree = parse_yaml(text, source)
+    if not isinstance(tree, dict):
+        raise ArchitectureError(f"{source}: a mapping of keys to values is needed, got {type(tree).__name__}")
+    return check(CellArchitecture, tree, source, ArchitectureError)
+
+
+def load_architecture(name_or_path: str | Path) -> CellArchitecture:
+    """A shipped architecture by name (`arnas`, `darts_v2`), a YAML or JSON file, or a folder that holds one."""
+    if (Path(name_or_path) / "architecture.yaml").is_file():
+        name_or_path = Path(name_or_path) / "architecture.yaml"
+    path = shipped("architectures", name_or_path, ArchitectureError)
+    return check(CellArchitecture, read_yaml(path), str(path), ArchitectureError)

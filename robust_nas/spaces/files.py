@@ -1,0 +1,32 @@
+"""Where the shipped search spaces and architectures are: in the wheel, or beside the package in a checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from robust_nas.errors import ConfigError
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def folder() -> Path:
+    """The folder of `search_spaces/`."""
+    installed = _PACKAGE / "search_spaces"
+    return installed if installed.is_dir() else _PACKAGE.parent / "search_spaces"
+
+
+def shipped_names(kind: str = "") -> list[str]:
+    """Names of the YAML files that ship in a subfolder of `search_spaces/`, sorted."""
+    return sorted(path.stem for path in (folder() / kind).glob("*.yaml"))
+
+
+def shipped(kind: str, name_or_path: str | Path, error: type[ConfigError]) -> Path:
+    """The file that a shipped name or a path means. Raises `error` with the known names."""
+    text = str(name_or_path)
+    if text in shipped_names(kind):
+        return folder() / kind / f"{text}.yaml"
+    path = Path(text).expanduser()
+    if path.is_file():
+        return path
+    known = ", ".join(shipped_names(kind))
+    raise error(f"{text!r} is neither a shipped name nor a file; shipped: {known}")

@@ -1,0 +1,112 @@
+"""How cells are stacked: which kind stands where, where resolution halves, how many filters each stage has.
+
+A network of L cells is cut into stages by its reduction cells; reduction r stands at cell floor(fraction_r * L) and
+begins stage r + 1. Every other cell has the kind of its stage. A node of stage s has `channels * filters[s]` channels,
+a cell's output is the concatenation of its nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Annotated, NamedTuple, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from robust_nas.config import Count, Options
+from robust_nas.errors import ArchitectureError
+
+
+def _proper_fraction(text: str) -> str:
+    try:
+        value = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError("a fraction of the depth is needed, such as 1/3") from None
+    if not 0 < value < 1:
+        raise ValueError("a fraction of the depth between 0 and 1 is needed, such as 1/3")
+    return text
+
+
+Kind = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
+DepthFraction = Annotated[str, AfterValidator(_proper_fraction)]
+
+
+class CellPlace(NamedTuple):
+    """One cell of a stack: its kind, strides and channels (`c_pp`, `c_p` of its inputs, `c` of its nodes)."""
+
+    kind: str
+    stage: int
+    reduction: bool
+    reduction_prev: bool
+    c_pp: int
+    c_p: int
+    c: int
+
+
+class Layout(Options):
+    """Placement of cell kinds by depth, places of the reductions, filters per stage, and the stem."""
+
+    stages: tuple[Kind, ...] = Field(min_length=1)  # kind of the cells of each stage
+    reduction_cells: tuple[Kind, ...] = ()  # kind of each reduction cell
+    reductions: tuple[DepthFraction, ...] = ()  # where they stand, as fractions of the depth
+    filters: tuple[Count, ...] = Field(min_length=1)  # filters of a node per stage, relative to `channels`
+    stem: Count = 3  # channels of the stem's 3x3 convolution, relative to `channels`
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        stages = len(self.stages)
+        for name, given, wanted in (
+            ("filters", len(self.filters), stages),
+            ("reductions", len(self.reductions), stages - 1),
+            ("reduction_cells", len(self.reduction_cells), stages - 1),
+        ):
+            if given != wanted:
+                raise ValueError(f"{name} has {given} entries; {stages} stages need {wanted}")
+        depths = [Fraction(text) for text in self.reductions]
+        if any(b <= a for a, b in zip(depths, depths[1:], strict=False)):
+            raise ValueError("reductions must increase with depth")
+        both = set(self.stages) & set(self.reduction_cells)
+        if both:
+            raise ValueError(
+                f"kind {min(both)!r} is both a stage's cell and a reduction cell; they need two kinds"
+            )
+        return self
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Every cell kind once, in the order of first appearance by depth."""
+        ordered = [self.stages[0]]
+        for reduction, stage in zip(self.reduction_cells, self.stages[1:], strict=True):
+            ordered += [reduction, stage]
+        return tuple(dict.fromkeys(ordered))
+
+    def is_reduction(self, kind: str) -> bool:
+        """Whether cells of this kind halve the resolution."""
+        return kind in self.reduction_cells
+
+    def places(self, cells: int, channels: int, concat: dict[str, int]) -> Iterator[CellPlace]:
+        """Every cell from the input to the output; `concat` gives the number of concatenated nodes per kind.
+
+        Raises `ArchitectureError` when `cells` is too small for the reductions to stand apart.
+        """
+        starts = [int(Fraction(text) * cells) for text in self.reductions]
+        if cells < 1 or len(set(starts)) < len(starts):
+            needed = next(n for n in range(1, 10_000) if self._apart(n))
+            raise ArchitectureError(
+                f"cells: got {cells}; reductions at {', '.join(self.reductions)} need at least {needed} cells"
+            )
+        c_pp = c_p = self.stem * channels
+        reduction_prev = False
+        stage = 0
+        for index in range(cells):
+            reduction = index in starts
+            if reduction:
+                stage = starts.index(index) + 1
+            kind = self.reduction_cells[stage - 1] if reduction else self.stages[stage]
+            c = channels * self.filters[stage]
+            yield CellPlace(kind, stage, reduction, reduction_prev, c_pp, c_p, c)
+            c_pp, c_p, reduction_prev = c_p, c * concat[kind], reduction
+
+    def _apart(self, cells: int) -> bool:
+        starts = [int(Fraction(text) * cells) for text in self.reductions]
+        return len(set(starts)) == len(starts)

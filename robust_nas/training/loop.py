@@ -1,0 +1,276 @@
+"""The training loop: one for every loss; keeps the epoch with the best robust accuracy on the validation split.
+
+Killed at any instant, it resumes to the same bits: weights, average, optimiser, generators, position, best so far.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from robust_nas.data import Augment, Images, augment
+from robust_nas.data.order import batches
+from robust_nas.errors import CheckpointError, DivergenceError
+from robust_nas.nets import CellNetwork, inference_state
+from robust_nas.runs import Progress, Run, silent
+from robust_nas.training.options import Training
+from robust_nas.training.schedules import factor
+
+MAX_LOSS = 1e4
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """The kept weights, the epoch they are of, its validation accuracies (0..1), and the cost."""
+
+    state: dict[str, Tensor]
+    epoch: int
+    clean: float
+    robust: float
+    seconds: float
+
+
+def train(
+    run: Run,
+    network: CellNetwork,
+    images: Images,
+    validation: Images,
+    options: Training,
+    augmentation: Augment,
+    *,
+    seed: int,
+    checkpoint_seconds: float = 60.0,
+    progress: Progress = silent,
+) -> TrainingOutcome:
+    """Trains `network` on `images` (both on one device) and returns the best weights by `validation`.
+
+    Continues from the run's checkpoint where there is one. Raises `DivergenceError` when the loss stops being finite;
+    the checkpoint before it stays.
+    """
+    job = _Training(run, network, images, validation, options, augmentation, seed)
+    with torch.random.fork_rng(devices=[] if job.device.type == "cpu" else [job.device]):
+        torch.manual_seed(seed)  # drop path's masks; the global generator is put back afterwards
+        job.restore()
+        return job.loop(checkpoint_seconds, progress)
+
+
+class _Training:
+    """The state of one training: everything that a checkpoint holds."""
+
+    def __init__(
+        self,
+        run: Run,
+        network: CellNetwork,
+        images: Images,
+        validation: Images,
+        options: Training,
+        augmentation: Augment,
+        seed: int,
+    ) -> None:
+        self.run, self.options, self.augmentation, self.seed = run, options, augmentation, seed
+        self.images = images
+        self.validation = validation.subset(torch.arange(min(len(validation), options.validation_images or len(validation))))
+        self.device = images.pixels.device
+        self.network = network.to(memory_format=torch.channels_last)
+        self.average: AveragedModel | None = None
+        if options.ema is not None:
+            self.average = AveragedModel(network, multi_avg_fn=_exponential(options.ema), use_buffers=True)
+        self.optimiser = torch.optim.SGD(
+            network.parameters(),
+            options.learning_rate,
+            momentum=options.momentum,
+            weight_decay=options.weight_decay,
+            nesterov=options.nesterov,
+        )
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.epoch = self.step = 0
+        self.seconds = 0.0
+        self.sums = {"loss": 0.0, "correct": 0.0, "seen": 0.0}
+        self.best: dict[str, Any] | None = None
+        self.steps = len(batches(len(images), options.batch_size, seed=0, epoch=0))
+
+    @property
+    def model(self) -> CellNetwork:
+        """The network that is validated and kept: the average where there is one."""
+        return self.network if self.average is None else self.average.module
+
+    def loop(self, checkpoint_seconds: float, progress: Progress) -> TrainingOutcome:
+        """Runs to the last epoch."""
+        total = self.options.epochs * self.steps
+        began = saved = time.perf_counter()
+        earlier = self.seconds
+        note = ""
+        while self.epoch < self.options.epochs:
+            order = batches(len(self.images), self.options.batch_size, seed=self.seed, epoch=self.epoch)
+            self.network.set_drop_path(self.options.drop_path * self.epoch / self.options.epochs)
+            while self.step < self.steps:
+                if time.perf_counter() - saved >= checkpoint_seconds:
+                    self.seconds = earlier + time.perf_counter() - began
+                    self.save()
+                    saved = time.perf_counter()
+                self._one_step(order[self.step])
+                self.step += 1
+                mean = self.sums["loss"] / self.sums["seen"]
+                progress("train", self.epoch * self.steps + self.step, total, f"loss {mean:.3f}{note}")
+            record = self._end_epoch()
+            if record["robust"] is not None:
+                note = f", validation {100 * record['clean']:.1f} % clean, {100 * record['robust']:.1f} % robust"
+        self.seconds = earlier + time.perf_counter() - began
+        self.save()
+        if self.best is None:
+            raise CheckpointError(f"{self.run.folder}: the checkpoint is finished but holds no best epoch")
+        return TrainingOutcome(
+            self.best["state"], self.best["epoch"], self.best["clean"], self.best["robust"], self.seconds
+        )
+
+    def _one_step(self, indices: Tensor) -> None:
+        options = self.options
+        progress = self.epoch + self.step / self.steps
+        for group in self.optimiser.param_groups:
+            group["lr"] = options.learning_rate * factor(options.schedule, progress, options.epochs)
+        part = self.images.subset(indices)
+        x = augment(part.pixels, self.augmentation, self.generator).contiguous(memory_format=torch.channels_last)
+        self.network.train()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+            value = options.loss(self.network, x, part.labels, self.generator)
+            loss = value.loss
+            if options.auxiliary_weight:
+                logits = self.network.auxiliary_logits(x).float()
+                loss = loss + options.auxiliary_weight * F.cross_entropy(logits, part.labels)
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if options.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), options.clip_norm)
+        self.optimiser.step()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        correct = (value.logits.argmax(1) == part.labels).sum()
+        shown, right = torch.stack([loss.detach().double(), correct.double()]).tolist()
+        if not abs(shown) <= MAX_LOSS:
+            raise DivergenceError(
+                f"{self.run.folder}: training diverged in epoch {self.epoch}, step {self.step}: the loss is {shown}; "
+                "the last good checkpoint stays. A smaller training.learning_rate or a clip_norm may help"
+            )
+        self.sums["loss"] += shown * len(part)
+        self.sums["correct"] += right
+        self.sums["seen"] += len(part)
+
+    def _end_epoch(self) -> dict[str, Any]:
+        """Validates where it is due, keeps the best, logs, and moves on to the next epoch."""
+        options, epoch = self.options, self.epoch
+        final = epoch == options.epochs - 1
+        due = epoch >= options.validate_from and (epoch - options.validate_from) % options.validate_every == 0
+        clean = robust = None
+        if due or final:
+            clean, robust = self.validate()
+            if self.best is None or (robust, clean) > (self.best["robust"], self.best["clean"]):
+                self.best = {
+                    "epoch": epoch,
+                    "clean": clean,
+                    "robust": robust,
+                    "state": {name: tensor.clone() for name, tensor in inference_state(self.model).items()},
+                }
+        record = {
+            "epoch": epoch,
+            "loss": self.sums["loss"] / self.sums["seen"],
+            "train_accuracy": self.sums["correct"] / self.sums["seen"],
+            "clean": clean,
+            "robust": robust,
+            "learning_rate": self.optimiser.param_groups[0]["lr"],
+        }
+        self.run.log(record)
+        self.epoch, self.step = epoch + 1, 0
+        self.sums = dict.fromkeys(self.sums, 0.0)
+        return record
+
+    def validate(self) -> tuple[float, float]:
+        """Clean and robust accuracy of the kept model on the validation split; the attack is seeded anew."""
+        model = self.model.eval()
+        generator = torch.Generator(self.device).manual_seed(self.seed + 1)
+        clean = robust = 0
+        for indices in torch.arange(len(self.validation)).split(256):
+            part = self.validation.subset(indices)
+            x = part.float().contiguous(memory_format=torch.channels_last)
+            attacked = self.options.validation_attack(model, x, part.labels, generator)
+            with torch.no_grad():
+                right = model(x).argmax(1) == part.labels
+                clean += int(right.sum())
+                robust += int((right & (model(attacked).argmax(1) == part.labels)).sum())
+        return clean / len(self.validation), robust / len(self.validation)
+
+    def save(self) -> None:
+        """Writes the checkpoint."""
+        cuda = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
+        self.run.save_checkpoint(
+            {
+                "job": "train",
+                "epoch": self.epoch,
+                "step": self.step,
+                "seconds": self.seconds,
+                "sums": self.sums,
+                "best": self.best,
+                "network": self.network.state_dict(),
+                "average": None if self.average is None else self.average.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "generator": self.generator.get_state(),
+                "global_generators": [torch.get_rng_state(), *cuda],
+            }
+        )
+
+    def restore(self) -> None:
+        """Puts the run's checkpoint back where there is one. Raises `CheckpointError`."""
+        state = self.run.load_checkpoint()
+        if state is None:
+            return
+        if state.get("job") != "train":
+            raise CheckpointError(
+                f"{self.run.folder}: its checkpoint is of job {state.get('job')!r}, not of a training"
+            )
+        with _fitting(self.run):
+            self.network.load_state_dict(state["network"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.generator.set_state(state["generator"])
+            torch.set_rng_state(state["global_generators"][0])
+            if self.device.type == "cuda":
+                torch.cuda.set_rng_state(state["global_generators"][1], self.device)
+            self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
+            self.sums, self.best = state["sums"], state["best"]
+
+
+@contextlib.contextmanager
+def _fitting(run: Run) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{run.folder}: its checkpoint does not fit: {error}") from None
+
+
+def _exponential(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
+    """The average's update: decay min(d, (1 + n) / (10 + n)) after n updates, so that the start is forgotten."""
+
+    @torch.no_grad()
+    def update(averages: list[Tensor], values: list[Tensor], updates: Tensor | int) -> None:
+        weight = 1 - min(decay, (1 + int(updates)) / (10 + int(updates)))
+        for average, value in zip(averages, values, strict=True):
+            if average.is_floating_point():
+                average.lerp_(value.to(average.dtype), weight)
+            else:
+                average.copy_(value)
+
+    return update
+
+
+def expected_steps(images: int, options: Training) -> int:
+    """Optimiser steps of a whole training."""
+    return options.epochs * max(1, math.floor(images / options.batch_size))

@@ -1,0 +1,22 @@
+"""TRADES: L = CE(f(x), y) + beta KL(p(x) || p(x')), x' = argmax over the ball of that KL (Zhang et al., 2019).
+
+The KL is summed over classes and averaged over the batch. Clean and adversarial images go through the network one
+after the other, each with its own batch statistics, as in the official code.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from robust_nas.training.options import LossValue, Trades
+
+
+def loss(options: Trades, model: nn.Module, images: Tensor, labels: Tensor, generator: Generator) -> LossValue:
+    """The loss on images `[B, C, H, W]`; the logits returned are the adversarial ones."""
+    attacked = options.attack(model, images, labels, generator)
+    clean, adversarial = model(images).float(), model(attacked).float()
+    divergence = F.kl_div(
+        adversarial.log_softmax(1), clean.log_softmax(1), reduction="batchmean", log_target=True
+    )
+    return LossValue(F.cross_entropy(clean, labels) + options.beta * divergence, adversarial)

@@ -1,0 +1,271 @@
+"""The protocol on linear models, where the worst case is known, and with attacks made by hand."""
+
+import dataclasses
+import json
+import math
+from typing import Literal
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robust_nas.attacks import FGSM, PGD
+from robust_nas.errors import AttackError, ConfigError
+from robust_nas.evaluation import AutoAttack, EvaluationOptions, Step, ThreatModel, evaluate, protocol
+
+SHAPE = (1, 3, 3)
+EPS = 0.04
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """A stand-in for the images of `robust_nas.data`."""
+
+    pixels: Tensor
+    labels: Tensor
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def linear(classes=2, seed=3):
+    layer = nn.Linear(math.prod(SHAPE), classes)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator(seed)))
+        layer.bias.copy_(-layer.weight.sum(1) / 2)
+    return nn.Sequential(nn.Flatten(), layer), layer.weight.detach()
+
+
+def dataset(model, count=60, wrong=8):
+    """Pixels away from the box's ends; the model is right on all but the first `wrong`."""
+    pixels = torch.randint(60, 196, (count, *SHAPE), generator=generator(), dtype=torch.uint8)
+    labels = model(pixels.float() / 255).argmax(1)
+    labels[:wrong] = (labels[:wrong] + 1) % model[1].out_features
+    return Images(pixels, labels)
+
+
+def options(*steps, **keys):
+    threat = {"threat_model": {"norm": "linf", "eps": EPS}}
+    return EvaluationOptions.model_validate({**threat, "attacks": list(steps), **keys})
+
+
+def worst_case(model, weight, images):
+    """Which examples no perturbation of eps can break: margin - eps ||w||_1 > 0."""
+    logits = model(images.pixels.float() / 255).detach()
+    margin = (logits[:, 0] - logits[:, 1]) * (1 - 2 * images.labels.float())
+    return margin - EPS * (weight[0] - weight[1]).abs().sum() > 0, margin > 0
+
+
+def order(count, seed=0):
+    return torch.randperm(count, generator=generator(seed))
+
+
+def test_exact_on_a_linear_model():
+    model, weight = linear()
+    images = dataset(model)
+    robust, clean = worst_case(model, weight, images)
+    found = evaluate(model, images, options({"attack": {"name": "pgd", "steps": 5}}, batch_size=7))
+    assert (found.clean.correct, found.clean.images) == (52, 60)
+    assert 0 < robust.sum() < clean.sum()
+    assert (found.robust.correct, found.robust.images) == (int(robust.sum()), 60)
+    assert set(found.rows[0].broken_indices) == set((clean & ~robust).nonzero().flatten().tolist())
+    assert set(found.clean_wrong_indices) == set(range(8))
+    assert found.rows[0].attacked == 52
+
+
+class Halfway(FGSM):
+    """A weak attack: FGSM on the images of one label, nothing on the others."""
+
+    only: int
+
+    def __call__(self, model, images, labels, generator=None):
+        moved = super().__call__(model, images, labels, generator)
+        return torch.where((labels == self.only).view(-1, 1, 1, 1), moved, images)
+
+
+def by_hand(*attacks, threat=None, shares=None):
+    """Options with attacks that the YAML does not know."""
+    shares = shares or [None] * len(attacks)
+    steps = tuple(Step.model_construct(attack=a, images=n) for a, n in zip(attacks, shares, strict=True))
+    return EvaluationOptions.model_construct(
+        threat_model=threat or ThreatModel(eps=EPS), attacks=steps, images=None, batch_size=16
+    )
+
+
+def test_worst_case_is_per_example_not_the_minimum_of_means():
+    model, weight = linear()
+    images = dataset(model)
+    robust, clean = worst_case(model, weight, images)
+    found = evaluate(model, images, by_hand(Halfway(eps=EPS, only=0), Halfway(eps=EPS, only=1)))
+    first, second = found.rows
+    assert first.broken > 0
+    assert second.broken > 0
+    assert first.broken + second.broken == int((clean & ~robust).sum())
+    assert found.robust.correct == int(robust.sum())
+    # The second attack got only what the first had left.
+    assert second.attacked == first.attacked - first.broken
+    assert found.robust == second.common == second.share
+
+
+def test_smaller_shares_are_prefixes():
+    model, weight = linear()
+    images = dataset(model)
+    robust, clean = worst_case(model, weight, images)
+    plan = by_hand(Halfway(eps=EPS, only=0), FGSM(eps=EPS), PGD(eps=EPS, steps=3), shares=[None, 20, 500])
+    found = evaluate(model, images, plan, seed=4)
+    prefix = order(60, 4)[:20]
+    assert [row.images for row in found.rows] == [60, 20, 60]
+    assert found.clean.correct == int(clean.sum())
+    assert found.clean_common.correct == int(clean[prefix].sum())
+    assert found.robust.images == 20
+    assert found.robust.correct == int(robust[prefix].sum())
+    zero_broken = clean & ~robust & (images.labels == 0)
+    assert found.rows[0].broken == int(zero_broken.sum())
+    assert found.rows[1].attacked == int((clean & ~zero_broken)[prefix].sum())
+    assert found.rows[1].share == found.rows[1].common
+    assert found.rows[2].broken == int((clean & ~robust & ~zero_broken).sum()) - found.rows[1].broken
+    common = [row.common.correct for row in found.rows]
+    assert common == sorted(common, reverse=True)
+
+
+def test_fewer_images_are_a_prefix_too():
+    model, _ = linear()
+    images = dataset(model)
+    small, large = (
+        evaluate(model, images, options({"attack": {"name": "fgsm"}}, images=count), seed=2)
+        for count in (20, 40)
+    )
+    chosen = set(order(60, 2)[:20].tolist())
+    assert small.clean.images == 20
+    assert set(small.rows[0].broken_indices) == chosen & set(large.rows[0].broken_indices)
+
+
+def test_reproducible_by_seed_and_silent_about_the_rest():
+    model, _ = linear(5)
+    images = dataset(model)
+    plan = options(
+        {"attack": {"name": "pgd", "steps": 2, "step_size": 0.01}, "images": 30},
+        {"attack": {"name": "autoattack", "attacks": ["apgd-ce", "apgd-t"]}, "images": 12},
+    )
+    noise = torch.get_rng_state()
+
+    def tree(seed):
+        found = evaluate(model, images, plan, seed=seed).to_tree()
+        found["seconds"] = 0
+        for row in found["attacks"]:
+            row["seconds"] = 0
+        return found
+
+    first = tree(1)
+    assert first == tree(1)
+    assert first["attacks"][0]["broken_indices"] != tree(2)["attacks"][0]["broken_indices"]
+    assert torch.equal(noise, torch.get_rng_state())
+    assert json.loads(json.dumps(first, allow_nan=False)) == first
+    assert [row["label"] for row in first["attacks"]] == ["pgd-2", "apgd-ce", "apgd-t"]
+    assert first["attacks"][0]["parameters"]["step_size"] == 0.01
+    assert first["attacks"][2]["parameters"]["apgd-t"]["targets"] == 4
+    assert first["robust"]["images"] == 12
+    low, high = first["robust"]["interval"]
+    assert 0 <= low <= first["robust"]["accuracy"] <= high <= 1
+
+
+def test_progress_ends_every_part_at_one():
+    model, _ = linear()
+    heard = []
+    plan = options({"attack": {"name": "fgsm"}}, {"attack": {"name": "pgd"}}, batch_size=25)
+    evaluate(model, dataset(model), plan, progress=lambda name, fraction: heard.append((name, fraction)))
+    assert list(dict.fromkeys(name for name, _ in heard)) == ["clean", "fgsm", "pgd-10"]
+    assert {name for name, fraction in heard if fraction == 1} == {"clean", "fgsm", "pgd-10"}
+
+
+def test_works_in_training_mode_and_under_inference_mode():
+    model, _ = linear()
+    images = dataset(model)
+    noisy = nn.Sequential(model[0], nn.Dropout(0.9), model[1]).train()
+    plan = options({"attack": {"name": "pgd", "steps": 3}})
+    with torch.inference_mode():
+        found = evaluate(noisy, images, plan)
+    assert noisy.training
+    assert found.robust == evaluate(model, images, plan).robust
+
+
+def test_nothing_left_to_attack():
+    model, _ = linear()
+    images = dataset(model, count=10, wrong=10)
+    found = evaluate(model, images, options({"attack": {"name": "fgsm"}}))
+    assert (found.clean.correct, found.rows[0].attacked, found.robust.correct) == (0, 0, 0)
+
+
+class Cheat(FGSM):
+    """An attack that breaks the rules by `how`."""
+
+    how: Literal["ball", "box", "nan"]
+
+    def __call__(self, model, images, labels, generator=None):
+        if self.how == "ball":
+            return (images + self.eps + 1e-4).clamp(0, 1)
+        return images - 2 if self.how == "box" else images * torch.nan
+
+
+@pytest.mark.parametrize(("how", "message"), [("ball", "more than eps"), ("box", "0..1"), ("nan", "nan")])
+def test_perturbations_are_measured_anew(how, message):
+    model, _ = linear()
+    with pytest.raises(AttackError, match=message):
+        evaluate(model, dataset(model), by_hand(Cheat(eps=EPS, how=how)))
+
+
+def test_logits_that_are_not_finite_are_wrong():
+    class Exploding(nn.Module):
+        def forward(self, x):
+            return torch.full((len(x), 2), torch.nan) * x.mean()
+
+    model, _ = linear()
+    assert evaluate(Exploding(), dataset(model), options({"attack": {"name": "fgsm"}})).clean.correct == 0
+
+
+def test_bad_input_is_refused_before_any_attack(monkeypatch):
+    model, _ = linear(3)
+    images = dataset(model)
+    monkeypatch.setattr(protocol, "run_autoattack", lambda *a, **k: pytest.fail("an attack started"))
+    standard = options({"attack": {"name": "autoattack"}})
+    with pytest.raises(AttackError, match="apgd-t needs at least 4 classes"):
+        evaluate(model, images, standard)
+    with pytest.raises(AttackError, match="label 7"):
+        evaluate(model, Images(images.pixels, images.labels.clamp_min(7)), standard)
+    with pytest.raises(AttackError, match="float32"):
+        evaluate(model, Images(images.pixels.float(), images.labels), standard)
+    with pytest.raises(AttackError, match="int32"):
+        evaluate(model, Images(images.pixels, images.labels.int()), standard)
+    with pytest.raises(AttackError, match="no images"):
+        evaluate(model, Images(images.pixels[:0], images.labels[:0]), standard)
+
+
+# Options
+
+
+def test_attacks_inherit_the_threat_model():
+    plan = options(
+        {"attack": {"name": "pgd", "steps": 20}}, {"attack": {"name": "autoattack"}, "images": 128}
+    )
+    assert [(step.attack.eps, step.attack.norm) for step in plan.attacks] == [(EPS, "linf")] * 2
+    mixed = EvaluationOptions(
+        threat_model=ThreatModel(eps="8/255", norm="l2"), attacks=[{"attack": {"name": "pgd"}}]
+    )
+    assert mixed.attacks[0].attack == PGD(eps=8 / 255, norm="l2")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: options({"attack": {"name": "pgd", "eps": 0.3}}),
+        lambda: options({"attack": {"name": "pgd", "norm": "l2"}}),
+        lambda: EvaluationOptions(threat_model=ThreatModel(eps=EPS), attacks=(Step(attack=FGSM(eps=0.3)),)),
+        lambda: EvaluationOptions(
+            threat_model=ThreatModel(eps=EPS), attacks=(Step(attack=AutoAttack(eps=0.3)),)
+        ),
+    ],
+)
+def test_attacks_of_another_threat_model_are_refused(make):
+    with pytest.raises((ConfigError, ValueError), match="the threat model"):
+        make()
