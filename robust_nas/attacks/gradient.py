@@ -151,7 +151,7 @@ def _start(plan: _Plan, options: GradientAttack, images: Tensor, generator: Gene
 def _direction(gradient: Tensor, norm: Norm) -> Tensor:
     """The steepest ascent direction of unit length in the norm; zero where the gradient is zero or NaN."""
     if norm == "linf":
-        return gradient.sign().nan_to_num_(0.0)
+        return gradient.sign()  # torch's sign of NaN is 0
     length = _l2(gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
     return (gradient / length).nan_to_num_(0.0)
 

@@ -1,0 +1,50 @@
+"""The command line `robust-nas`: one file per verb; parse, call the library, print.
+
+Exit codes: 0 done, 1 failed, 2 bad usage. Errors of this package are printed without a traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from robust_nas.cli import count, evaluate, export, run, search, spaces, train
+from robust_nas.errors import RobustNASError
+
+app = typer.Typer(
+    help="Search for neural architectures that stay accurate under adversarial attack.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run")(run.command)
+app.command("search")(search.command)
+app.command("train")(train.command)
+app.command("evaluate")(evaluate.command)
+app.command("export")(export.command)
+app.command("count")(count.command)
+app.add_typer(spaces.app, name="spaces")
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    if version:
+        from robust_nas._version import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app()
+    except RobustNASError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the last checkpoint stays, continue with --resume", err=True)
+        sys.exit(1)

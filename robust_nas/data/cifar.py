@@ -117,10 +117,16 @@ class _Bounded(io.RawIOBase):
     def __init__(self, stream: gzip.GzipFile, limit: int, source: Path) -> None:
         super().__init__()
         self.stream, self.limit, self.left, self.source = stream, limit, limit, source
+        self.ended = False
 
     def read(self, size: int = -1) -> bytes:
         """At most `size` bytes; raises `DataError` beyond the limit."""
         data = self.stream.read(size)
+        if (
+            not data and self.ended
+        ):  # tarfile passes over a forged size of 2**60 block by block, even after the end
+            raise EOFError("a member is declared larger than the archive")
+        self.ended = not data
         self.left -= len(data)
         if self.left < 0:
             raise DataError(f"{self.source}: unpacks to more than {self.limit} bytes; {WHERE}")

@@ -83,3 +83,14 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"{text!r} is neither a recipe nor a file; recipes: {', '.join(recipe_names())}")
     source = text if path.parent == FOLDER else str(path)
     return check(RunConfig, apply_overrides(read_yaml(path), overrides), source, overrides=overrides)
+
+
+def model_config(folder: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The run config that a model folder was trained with, with overrides applied. Raises `ConfigError`."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(f"{folder}: no model folder of a training, {path.name} is missing; name a --recipe")
+    tree = read_yaml(path).get("config")
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: is not the config of a training; name a --recipe")
+    return check(RunConfig, apply_overrides(tree, overrides), str(path), overrides=overrides)

@@ -328,6 +328,17 @@ def test_bf16_autocast_keeps_float32_images():
     assert (adversarial - images).abs().max() <= EPS + 1e-6
 
 
+def test_parameters_are_frozen_meanwhile_to_spare_their_gradients():
+    model = conv_net()
+    seen = []
+    model.register_forward_pre_hook(
+        lambda module, _: seen.extend(p.requires_grad for p in module.parameters())
+    )
+    PGD(eps=EPS, steps=2)(model, *batch())
+    assert seen
+    assert not any(seen)
+
+
 def test_batch_statistics_are_used_and_not_recorded():
     images, labels = batch()
     model = conv_net()

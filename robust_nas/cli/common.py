@@ -1,0 +1,161 @@
+"""What the verbs share: their options, progress on a terminal and off it, tables."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from robust_nas.errors import ConfigError
+from robust_nas.runs import Mode, silent
+from robust_nas.runs import Progress as Report
+
+if TYPE_CHECKING:
+    from robust_nas.recipes import RunConfig
+
+Recipe = Annotated[str, typer.Argument(help="A shipped recipe (quickstart, fashion, dsara-cifar10) or a YAML file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Config values, such as search.epochs=3.")
+]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to write instead of the usual folder.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue what is there; start it if there is nothing.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the resolved config and stop.")]
+
+SECONDS_BETWEEN_LINES = 15.0
+
+
+def mode_of(resume: bool, overwrite: bool) -> Mode:
+    """What the two flags mean together. Raises `ConfigError` for both at once."""
+    if resume and overwrite:
+        raise ConfigError("--resume continues a run and --overwrite replaces it; give one of them")
+    return "resume" if resume else "overwrite" if overwrite else "new"
+
+
+def resolve(recipe: str, overrides: list[str] | None, print_config: bool) -> RunConfig:
+    """The config of a recipe; with `print_config` it is printed and the program ends."""
+    from robust_nas.recipes import load_config
+
+    config = load_config(recipe, overrides or ())
+    if print_config:
+        from robust_nas.config import to_yaml
+
+        typer.echo(to_yaml(config), nl=False)
+        raise typer.Exit
+    return config
+
+
+def say(message: str) -> None:
+    """A line for people, on standard error."""
+    typer.echo(message, err=True)
+
+
+def print_json(tree: object) -> None:
+    """One JSON document on standard output."""
+    typer.echo(json.dumps(tree, indent=2))
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Report]:
+    """Bars with rate and time left on a terminal, plain lines elsewhere, nothing when quiet; on standard error."""
+    if quiet:
+        yield silent
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        with Progress(
+            TextColumn("{task.description:<18}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[rate]} {task.fields[note]}"),
+            console=Console(stderr=True),
+        ) as bars:
+            yield _Bars(bars)
+    else:
+        yield _Lines()
+
+
+class _Bars:
+    """One rich bar per job."""
+
+    def __init__(self, bars: Any) -> None:
+        self.bars = bars
+        self.tasks: dict[str, Any] = {}
+
+    def __call__(self, job: str, done: int, total: int, note: str = "") -> None:
+        if job not in self.tasks:
+            self.tasks[job] = self.bars.add_task(job, total=total, note=note, rate="", completed=done - 1)
+        task = self.tasks[job]
+        speed = next(found.speed for found in self.bars.tasks if found.id == task)
+        rate = f"{speed:.1f}/s" if speed else ""
+        self.bars.update(task, completed=done, total=total, note=note, rate=rate)
+
+
+class _Lines:
+    """A line now and then."""
+
+    def __init__(self) -> None:
+        self.job, self.first, self.began, self.said = "", 0, 0.0, 0.0
+
+    def __call__(self, job: str, done: int, total: int, note: str = "") -> None:
+        now = time.monotonic()
+        if job != self.job:
+            self.job, self.first, self.began, self.said = job, done - 1, now, now
+        elif now - self.said < SECONDS_BETWEEN_LINES and done < total:
+            return
+        elapsed = now - self.began
+        rate = (done - self.first) / elapsed if elapsed > 0 else 0.0
+        left = f", {(total - done) / rate:.0f} s left" if rate and done < total else ""
+        say(f"{job}: {done}/{total}{f', {rate:.1f}/s' if elapsed > 1 else ''}{left if elapsed > 1 else ''}  {note}")
+        self.said = now
+
+
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on standard output; the first column is left-aligned, the others right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title=title, title_justify="left")
+    for index, name in enumerate(header):
+        shown.add_column(name, justify="right" if index else "left")
+    for row in rows:
+        shown.add_row(*row)
+    console = Console()
+    console.print(shown, width=None if console.is_terminal else 110)
+
+
+def percent(value: float) -> str:
+    """A share as per cent with one decimal."""
+    return f"{100 * value:.1f} %"
+
+
+def accuracy_rows(tree: Mapping[str, Any]) -> list[list[str]]:
+    """The rows of the evaluation table: name, accuracy, interval, images, seconds."""
+    from robust_nas.pipeline import evaluation_bars
+
+    seconds = ["", *(f"{attack['seconds']:.1f}" for attack in tree["attacks"]), f"{tree['seconds']:.1f}"]
+    return [
+        [
+            bar["label"],
+            percent(bar["accuracy"]),
+            f"{100 * bar['low']:.1f} .. {100 * bar['high']:.1f}",
+            str(bar["images"]),
+            time_taken,
+        ]
+        for bar, time_taken in zip(evaluation_bars(tree), seconds, strict=True)
+    ]
+
+
+ACCURACY_HEADER = ("under", "accuracy", "95 % interval", "images", "seconds")

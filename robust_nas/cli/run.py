@@ -1,0 +1,45 @@
+"""`robust-nas run`: search, train, evaluate, export, from one YAML."""
+
+from __future__ import annotations
+
+from robust_nas.cli import common
+
+
+def command(
+    recipe: common.Recipe,
+    overrides: common.Overrides = None,
+    out: common.Out = None,
+    resume: common.Resume = False,
+    overwrite: common.Overwrite = False,
+    print_config: common.PrintConfig = False,
+    json: common.Json = False,
+    quiet: common.Quiet = False,
+) -> None:
+    """Search, train, evaluate and export in one go, into results/<name>/.
+
+    Example: [bold]robust-nas run quickstart search.epochs=3[/bold]
+
+    In Python: robust_nas.run(robust_nas.load_config("quickstart"))
+    """
+    config = common.resolve(recipe, overrides, print_config)
+    mode = common.mode_of(resume, overwrite)
+    from robust_nas import pipeline
+    from robust_nas.runs import read_json
+
+    folder = out or pipeline.RESULTS / config.name
+    with common.progress(quiet) as report:
+        summary = pipeline.run(
+            config, folder, mode=mode, progress=report, warn=lambda message: common.say(f"warning: {message}")
+        )
+    if json:
+        common.print_json(summary)
+        return
+    tree = read_json(folder / summary["artifacts"]["evaluation"])
+    title = (
+        f"{summary['name']}: {summary['dataset']}, {summary['norm']} eps {summary['eps']:.4g}, seed {summary['seed']}, "
+        f"{summary['params']:,} params, {summary['macs'] / 1e6:.2f} M MACs, {summary['seconds']:.0f} s"
+    )
+    common.table(title, common.ACCURACY_HEADER, common.accuracy_rows(tree))
+    for name, path in summary["artifacts"].items():
+        print(f"{name.replace('_', ' '):<18} {folder / path}")
+    print(f"{'summary':<18} {folder / 'summary.json'}")

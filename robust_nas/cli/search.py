@@ -1,0 +1,64 @@
+"""`robust-nas search`: find an architecture."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from robust_nas.cli import common
+
+
+def command(
+    recipe: common.Recipe,
+    overrides: common.Overrides = None,
+    out: common.Out = None,
+    seeds: Annotated[int, typer.Option(help="Repeat with this many seeds and report the spread.", min=1)] = 1,
+    resume: common.Resume = False,
+    overwrite: common.Overwrite = False,
+    print_config: common.PrintConfig = False,
+    json: common.Json = False,
+    quiet: common.Quiet = False,
+) -> None:
+    """Search an architecture with an adversarially trained supernet.
+
+    Example: [bold]robust-nas search quickstart --seeds 3 --out results/three-seeds[/bold]
+
+    In Python: robust_nas.run_search(robust_nas.load_config("quickstart"), seeds=3)
+    """
+    config = common.resolve(recipe, overrides, print_config)
+    mode = common.mode_of(resume, overwrite)
+    from robust_nas import pipeline
+
+    with common.progress(quiet) as report:
+        found = pipeline.run_search(config, out, mode=mode, seeds=seeds, progress=report)
+    for message in found.record["warnings"]:
+        common.say(f"warning: {message}")
+    if json:
+        common.print_json({"folder": str(found.folder), **found.record})
+        return
+    record = found.record
+    columns = range(len(record.get("seeds", [0])))
+    rows = [
+        [
+            str(record["seeds"][i] if "seeds" in record else record["seed"]),
+            f"{(record['loss_adversarial_per_seed'][i] if 'seeds' in record else record['loss_adversarial']):.3f}",
+            f"{(record['params_per_seed'][i] if 'seeds' in record else record['params']):,}",
+            f"{(record['macs_per_seed'][i] if 'seeds' in record else record['macs']) / 1e6:.2f} M",
+            ", ".join(
+                f"{kind} {skips}"
+                for kind, skips in (record["skips_per_seed"][i] if "seeds" in record else record["skips"]).items()
+            ),
+        ]
+        for i in columns
+    ]
+    common.table(
+        f"{config.name}: search, {record['seconds']:.0f} s a seed",
+        ("seed", "adversarial loss", "params", "MACs", "skips"),
+        rows,
+    )
+    if "seeds" in record:
+        shared = record["edges_shared_between_pairs"]
+        print(f"edges shared between two seeds: {100 * sum(shared) / len(shared):.0f} % on average")
+    print(f"architecture       {found.folder / 'architecture.yaml'}")
+    print(f"cells              {found.folder / ('seed-' + str(record['chosen_seed']) if 'seeds' in record else '') / 'figures/cells.png'}")

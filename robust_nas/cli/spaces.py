@@ -1,0 +1,150 @@
+"""`robust-nas spaces`: list, show, draw and sample search spaces and their architectures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robust_nas.cli import common
+from robust_nas.cli.count import Cells, Channels, Classes, Input, input_shape
+from robust_nas.errors import ConfigError, RunExistsError
+
+app = typer.Typer(help="List, show, draw and sample search spaces.", no_args_is_help=True, rich_markup_mode="rich")
+
+
+@app.command("list")
+def list_all(json: common.Json = False) -> None:
+    """List the shipped search spaces and architectures.
+
+    Example: [bold]robust-nas spaces list[/bold]
+    """
+    from robust_nas.spaces import count, load_architecture, load_space, shipped_names
+
+    spaces = [load_space(name) for name in shipped_names()]
+    architectures = [load_architecture(name) for name in shipped_names("architectures")]
+    if json:
+        common.print_json({"spaces": [s.name for s in spaces], "architectures": [a.name for a in architectures]})
+        return
+    common.table(
+        "search spaces",
+        ("name", "cell kinds", "nodes", "operations", "filters", "search", "final"),
+        [
+            [
+                space.name,
+                ", ".join(space.layout.kinds),
+                str(space.nodes),
+                str(len(space.operations)),
+                ":".join(map(str, space.layout.filters)),
+                f"{space.search.cells} cells, {space.search.channels} ch.",
+                f"{space.network.cells} cells, {space.network.channels} ch.",
+            ]
+            for space in spaces
+        ],
+    )
+    costs = [(a, count(a)) for a in architectures]
+    common.table(
+        "architectures (input 3x32x32, 10 classes)",
+        ("name", "cells", "channels", "params", "MACs"),
+        [[a.name, str(a.cells), str(a.channels), f"{c.params:,}", f"{c.macs / 1e6:,.2f} M"] for a, c in costs],
+    )
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="A space or an architecture: shipped name or file.")]) -> None:
+    """Print a space or an architecture as the YAML it is read from.
+
+    Example: [bold]robust-nas spaces show arnas[/bold]
+    """
+    from robust_nas.config import to_yaml
+    from robust_nas.spaces import load_architecture, load_space, shipped_names
+
+    known = name in shipped_names("architectures") or (name not in shipped_names() and _is_architecture(name))
+    typer.echo(to_yaml(load_architecture(name) if known else load_space(name)), nl=False)
+
+
+def _is_architecture(path: str) -> bool:
+    from robust_nas.config import read_yaml
+
+    if Path(path).is_dir():
+        return True
+    return Path(path).is_file() and "genotype" in read_yaml(Path(path))
+
+
+@app.command()
+def draw(
+    architecture: Annotated[str, typer.Argument(help="A shipped name, a YAML file, or a folder that holds one.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Stem of the files (default: <name>-cells).")] = None,
+) -> None:
+    """Draw the cells of an architecture as PNG and SVG.
+
+    Example: [bold]robust-nas spaces draw arnas --out arnas[/bold]
+    """
+    from robust_nas.pipeline import draw_architecture
+    from robust_nas.spaces import load_architecture
+
+    found = load_architecture(architecture)
+    stem = out or Path(f"{found.name}-cells")
+    caption = f"{found.name}: {found.cells} cells, {found.channels} channels"
+    for path in draw_architecture(found, stem, caption=caption):
+        print(path)
+
+
+@app.command()
+def sample(
+    space: Annotated[str, typer.Argument(help="A shipped space or a YAML file.")],
+    macs: Annotated[str | None, typer.Option(help="Accepted MACs as LOW:HIGH, such as 0.5G:0.6G.")] = None,
+    params: Annotated[str | None, typer.Option(help="Accepted parameters as LOW:HIGH, such as 3M:4M.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.", min=0)] = 0,
+    input: Input = "3x32x32",
+    classes: Classes = 10,
+    cells: Cells = None,
+    channels: Channels = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the YAML here instead of printing it.")] = None,
+) -> None:
+    """Draw a random architecture of a space within a budget: the control that a search needs.
+
+    Example: [bold]robust-nas spaces sample dsara --macs 1.2G:1.3G --seed 1 --out random.yaml[/bold]
+
+    In Python: robust_nas.sample(robust_nas.load_space("dsara"), 1, macs=(1.2e9, 1.3e9))
+    """
+    from robust_nas.runs import write_atomic
+    from robust_nas.spaces import Size, load_space
+    from robust_nas.spaces import sample as draw_one
+
+    found = load_space(space)
+    size = Size(cells=cells or found.network.cells, channels=channels or found.network.channels)
+    architecture = draw_one(
+        found,
+        seed,
+        macs=limits("--macs", macs),
+        params=limits("--params", params),
+        size=size,
+        input_shape=input_shape(input),
+        classes=classes,
+    )
+    if out is None:
+        typer.echo(architecture.to_yaml(), nl=False)
+        return
+    if out.exists():
+        raise RunExistsError(f"{out}: exists already; choose another file")
+    write_atomic(out, architecture.to_yaml().encode())
+    print(out)
+
+
+def limits(option: str, text: str | None) -> tuple[float, float] | None:
+    """Two numbers of a text such as `0.5G:0.6G`. Raises `ConfigError`."""
+    if text is None:
+        return None
+    units = {"k": 1e3, "m": 1e6, "g": 1e9}
+    try:
+        low, high = (
+            float(part[:-1]) * units[part[-1].lower()] if part[-1:].isalpha() else float(part)
+            for part in text.split(":")
+        )
+    except (ValueError, KeyError):
+        raise ConfigError(f"{option}: got {text!r}; LOW:HIGH is needed, such as 0.5G:0.6G") from None
+    if not 0 <= low <= high:
+        raise ConfigError(f"{option}: got {text!r}; LOW must be at most HIGH")
+    return low, high

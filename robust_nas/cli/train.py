@@ -1,0 +1,61 @@
+"""`robust-nas train`: an architecture and a recipe make a model."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from robust_nas.cli import common
+
+
+def command(
+    recipe: common.Recipe,
+    overrides: common.Overrides = None,
+    architecture: Annotated[
+        str, typer.Option("--architecture", "-a", help="A shipped name, a YAML file, or a folder that holds one.")
+    ] = "",
+    out: common.Out = None,
+    resume: common.Resume = False,
+    overwrite: common.Overwrite = False,
+    print_config: common.PrintConfig = False,
+    json: common.Json = False,
+    quiet: common.Quiet = False,
+) -> None:
+    """Train an architecture by a recipe and write the model folder.
+
+    network.cells and network.channels of the recipe replace the architecture's own size.
+
+    Example: [bold]robust-nas train quickstart --architecture arnas --out results/arnas-digits[/bold]
+
+    In Python: robust_nas.train(config, robust_nas.load_architecture("arnas"))
+    """
+    config = common.resolve(recipe, overrides, print_config)
+    mode = common.mode_of(resume, overwrite)
+    if not architecture:
+        raise typer.BadParameter("name the architecture to train, such as --architecture arnas")
+    from robust_nas.spaces import load_architecture
+
+    chosen = load_architecture(architecture)
+    from robust_nas import pipeline
+    from robust_nas.runs import read_json
+
+    with common.progress(quiet) as report:
+        folder = pipeline.train(config, chosen, out, mode=mode, progress=report)
+    record = read_json(folder / "result.json")
+    if json:
+        common.print_json({"folder": str(folder), **record})
+        return
+    row = [
+        chosen.name,
+        f"{record['params']:,}",
+        f"{record['macs'] / 1e6:.2f} M",
+        str(record["epoch"]),
+        common.percent(record["validation_clean"]),
+        common.percent(record["validation_robust"]),
+        f"{record['seconds']:.0f}",
+    ]
+    header = ("architecture", "params", "MACs", "epoch kept", "clean (val.)", "robust (val.)", "seconds")
+    common.table(f"{config.name}: training, validation split", header, [row])
+    print(f"model              {folder}")
+    print(f"curves             {folder / 'figures/training.png'}")
