@@ -13,18 +13,23 @@ import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
 from robust_nas.errors import ConfigError
 
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass as _PydanticMeta
+else:
+    _PydanticMeta = type(BaseModel)  # pydantic does not export its metaclass by name
+
 Model = TypeVar("Model", bound=BaseModel)
 MAX_YAML_BYTES = 4_000_000
 
 
-class _OptionsMeta(type(BaseModel)):  # type: ignore[misc]  # pydantic does not export its metaclass by name
+class _OptionsMeta(_PydanticMeta):
     """Turns pydantic's error into ours where a value is constructed in Python."""
 
     def __call__(cls, **values: Any) -> Any:

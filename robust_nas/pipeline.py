@@ -60,7 +60,9 @@ def run_search(
     with Run(folder, config, mode) as run:
         if not run.finished:
             _search_once(run, config, progress)
-        return SearchResult(folder, load_architecture(folder / "architecture.yaml"), read_json(folder / "result.json"))
+        return SearchResult(
+            folder, load_architecture(folder / "architecture.yaml"), read_json(folder / "result.json")
+        )
 
 
 def _search_once(run: Run, config: RunConfig, progress: Progress) -> None:
@@ -126,7 +128,9 @@ def _mean_of_last_epoch(records: list[dict[str, Any]], key: str) -> float:
     return sum(last) / len(last)
 
 
-def _repeat_search(config: RunConfig, folder: Path, mode: Mode, seeds: int, progress: Progress) -> SearchResult:
+def _repeat_search(
+    config: RunConfig, folder: Path, mode: Mode, seeds: int, progress: Progress
+) -> SearchResult:
     """Searches once per seed in subfolders `seed-<n>` and writes the best one and the spread."""
     with Run(folder, config, mode) as run:
         results = []
@@ -137,7 +141,10 @@ def _repeat_search(config: RunConfig, folder: Path, mode: Mode, seeds: int, prog
         best = min(results, key=lambda result: float(result.record["loss_adversarial"]))
         run.write("architecture.yaml", best.architecture.to_yaml())
         losses = [float(result.record["loss_adversarial"]) for result in results]
-        edges = [{(c.kind, n, e) for c in r.architecture.genotype for n, node in enumerate(c.nodes) for e in node} for r in results]
+        edges = [
+            {(c.kind, n, e) for c in r.architecture.genotype for n, node in enumerate(c.nodes) for e in node}
+            for r in results
+        ]
         shared = [len(a & b) / len(a) for i, a in enumerate(edges) for b in edges[i + 1 :]]
         run.finish(
             {
@@ -231,7 +238,9 @@ def _train_once(run: Run, config: RunConfig, architecture: CellArchitecture, pro
         f"{architecture.name}: {options.loss.name} training on {len(kept)} images of {dataset.name}, seed {config.seed}; "
         f"validation: {attack.name}-{attack.steps}, {attack.norm} eps {attack.eps:.4g}, {len(held_out)} images"
     )
-    figures.plot_training(run.records(), run.folder / "figures" / "training", best_epoch=outcome.epoch, caption=caption)
+    figures.plot_training(
+        run.records(), run.folder / "figures" / "training", best_epoch=outcome.epoch, caption=caption
+    )
     cost = count(architecture, dataset.shape, dataset.classes)
     run.finish({**made, "params": cost.params, "macs": cost.macs, "seconds": round(outcome.seconds, 1)})
 
@@ -252,7 +261,10 @@ def evaluate(
     with Run(folder, EvaluateJob(config=config, model=_relative(model_folder, folder)), mode) as run:
         if not run.finished:
             with _prepared(run, config) as (dataset, device):
-                if (dataset.shape, dataset.class_names) != (model.description.input_shape, model.description.class_names):
+                if (dataset.shape, dataset.class_names) != (
+                    model.description.input_shape,
+                    model.description.class_names,
+                ):
                     raise ConfigError(
                         f"{model_folder}: takes {model.description.input_shape} images of classes "
                         f"{', '.join(model.description.class_names)}; {dataset.name} has {dataset.shape} and other classes"
@@ -277,7 +289,9 @@ class EvaluateJob(Options):
     model: str
 
 
-def _evaluate(config: RunConfig, network: torch.nn.Module, dataset: Dataset, progress: Progress) -> Evaluation:
+def _evaluate(
+    config: RunConfig, network: torch.nn.Module, dataset: Dataset, progress: Progress
+) -> Evaluation:
     import torch
 
     from robust_nas.evaluation import evaluate as attack_all
@@ -453,4 +467,3 @@ def _relative(path: Path, start: Path) -> str:
     import os
 
     return Path(os.path.relpath(path.resolve(), start.resolve())).as_posix()
-

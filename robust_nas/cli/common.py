@@ -19,12 +19,16 @@ from robust_nas.runs import Progress as Report
 if TYPE_CHECKING:
     from robust_nas.recipes import RunConfig
 
-Recipe = Annotated[str, typer.Argument(help="A shipped recipe (quickstart, fashion, dsara-cifar10) or a YAML file.")]
+Recipe = Annotated[
+    str, typer.Argument(help="A shipped recipe (quickstart, fashion, dsara-cifar10) or a YAML file.")
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Config values, such as search.epochs=3.")
 ]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to write instead of the usual folder.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue what is there; start it if there is nothing.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue what is there; start it if there is nothing.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
@@ -70,7 +74,14 @@ def progress(quiet: bool) -> Iterator[Report]:
         yield silent
     elif sys.stderr.isatty():
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         with Progress(
             TextColumn("{task.description:<18}"),
@@ -118,7 +129,9 @@ class _Lines:
         elapsed = now - self.began
         rate = (done - self.first) / elapsed if elapsed > 0 else 0.0
         left = f", {(total - done) / rate:.0f} s left" if rate and done < total else ""
-        say(f"{job}: {done}/{total}{f', {rate:.1f}/s' if elapsed > 1 else ''}{left if elapsed > 1 else ''}  {note}")
+        say(
+            f"{job}: {done}/{total}{f', {rate:.1f}/s' if elapsed > 1 else ''}{left if elapsed > 1 else ''}  {note}"
+        )
         self.said = now
 
 
@@ -127,13 +140,14 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> N
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table(title=title, title_justify="left")
+    shown = Table()
     for index, name in enumerate(header):
         shown.add_column(name, justify="right" if index else "left")
     for row in rows:
         shown.add_row(*row)
-    console = Console()
-    console.print(shown, width=None if console.is_terminal else 110)
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    console.print(title, style="bold", soft_wrap=True, markup=False)
+    console.print(shown)
 
 
 def percent(value: float) -> str:

@@ -41,7 +41,9 @@ def command(
         common.print_json(rows)
         return
     lines = [[str(row["name"]), f"{row['params']:,}", f"{int(row['macs']) / 1e6:,.2f} M"] for row in rows]
-    common.table(f"input {input}, {classes} classes, no auxiliary head", ("architecture", "params", "MACs"), lines)
+    common.table(
+        f"input {input}, {classes} classes, no auxiliary head", ("architecture", "params", "MACs"), lines
+    )
 
 
 def input_shape(text: str) -> tuple[int, int, int]:

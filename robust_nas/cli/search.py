@@ -47,7 +47,9 @@ def command(
             f"{(record['macs_per_seed'][i] if 'seeds' in record else record['macs']) / 1e6:.2f} M",
             ", ".join(
                 f"{kind} {skips}"
-                for kind, skips in (record["skips_per_seed"][i] if "seeds" in record else record["skips"]).items()
+                for kind, skips in (
+                    record["skips_per_seed"][i] if "seeds" in record else record["skips"]
+                ).items()
             ),
         ]
         for i in columns
@@ -61,4 +63,6 @@ def command(
         shared = record["edges_shared_between_pairs"]
         print(f"edges shared between two seeds: {100 * sum(shared) / len(shared):.0f} % on average")
     print(f"architecture       {found.folder / 'architecture.yaml'}")
-    print(f"cells              {found.folder / ('seed-' + str(record['chosen_seed']) if 'seeds' in record else '') / 'figures/cells.png'}")
+    print(
+        f"cells              {found.folder / ('seed-' + str(record['chosen_seed']) if 'seeds' in record else '') / 'figures/cells.png'}"
+    )

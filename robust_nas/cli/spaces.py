@@ -11,7 +11,9 @@ from robust_nas.cli import common
 from robust_nas.cli.count import Cells, Channels, Classes, Input, input_shape
 from robust_nas.errors import ConfigError, RunExistsError
 
-app = typer.Typer(help="List, show, draw and sample search spaces.", no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(
+    help="List, show, draw and sample search spaces.", no_args_is_help=True, rich_markup_mode="rich"
+)
 
 
 @app.command("list")
@@ -25,7 +27,9 @@ def list_all(json: common.Json = False) -> None:
     spaces = [load_space(name) for name in shipped_names()]
     architectures = [load_architecture(name) for name in shipped_names("architectures")]
     if json:
-        common.print_json({"spaces": [s.name for s in spaces], "architectures": [a.name for a in architectures]})
+        common.print_json(
+            {"spaces": [s.name for s in spaces], "architectures": [a.name for a in architectures]}
+        )
         return
     common.table(
         "search spaces",
@@ -47,12 +51,17 @@ def list_all(json: common.Json = False) -> None:
     common.table(
         "architectures (input 3x32x32, 10 classes)",
         ("name", "cells", "channels", "params", "MACs"),
-        [[a.name, str(a.cells), str(a.channels), f"{c.params:,}", f"{c.macs / 1e6:,.2f} M"] for a, c in costs],
+        [
+            [a.name, str(a.cells), str(a.channels), f"{c.params:,}", f"{c.macs / 1e6:,.2f} M"]
+            for a, c in costs
+        ],
     )
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="A space or an architecture: shipped name or file.")]) -> None:
+def show(
+    name: Annotated[str, typer.Argument(help="A space or an architecture: shipped name or file.")],
+) -> None:
     """Print a space or an architecture as the YAML it is read from.
 
     Example: [bold]robust-nas spaces show arnas[/bold]
@@ -74,8 +83,12 @@ def _is_architecture(path: str) -> bool:
 
 @app.command()
 def draw(
-    architecture: Annotated[str, typer.Argument(help="A shipped name, a YAML file, or a folder that holds one.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Stem of the files (default: <name>-cells).")] = None,
+    architecture: Annotated[
+        str, typer.Argument(help="A shipped name, a YAML file, or a folder that holds one.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Stem of the files (default: <name>-cells).")
+    ] = None,
 ) -> None:
     """Draw the cells of an architecture as PNG and SVG.
 
@@ -95,13 +108,17 @@ def draw(
 def sample(
     space: Annotated[str, typer.Argument(help="A shipped space or a YAML file.")],
     macs: Annotated[str | None, typer.Option(help="Accepted MACs as LOW:HIGH, such as 0.5G:0.6G.")] = None,
-    params: Annotated[str | None, typer.Option(help="Accepted parameters as LOW:HIGH, such as 3M:4M.")] = None,
+    params: Annotated[
+        str | None, typer.Option(help="Accepted parameters as LOW:HIGH, such as 3M:4M.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the draw.", min=0)] = 0,
     input: Input = "3x32x32",
     classes: Classes = 10,
     cells: Cells = None,
     channels: Channels = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the YAML here instead of printing it.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write the YAML here instead of printing it.")
+    ] = None,
 ) -> None:
     """Draw a random architecture of a space within a budget: the control that a search needs.
 

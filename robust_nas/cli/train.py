@@ -13,7 +13,8 @@ def command(
     recipe: common.Recipe,
     overrides: common.Overrides = None,
     architecture: Annotated[
-        str, typer.Option("--architecture", "-a", help="A shipped name, a YAML file, or a folder that holds one.")
+        str,
+        typer.Option("--architecture", "-a", help="A shipped name, a YAML file, or a folder that holds one."),
     ] = "",
     out: common.Out = None,
     resume: common.Resume = False,

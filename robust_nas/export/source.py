@@ -29,7 +29,9 @@ def export_source(model: Model, folder: Path) -> tuple[Path, Path]:
     """
     for name in (SOURCE, WEIGHTS):
         if (folder / name).exists() and not _ours(folder):
-            raise RunError(f"{folder / name}: exists already and was not written by this export; choose another folder")
+            raise RunError(
+                f"{folder / name}: exists already and was not written by this export; choose another folder"
+            )
     state = inference_state(model.network)
     text = source_text(model)
     _compare(text, state, model)
@@ -46,7 +48,10 @@ def export_source(model: Model, folder: Path) -> tuple[Path, Path]:
 
 def _ours(folder: Path) -> bool:
     path = folder / SOURCE
-    return path.is_file() and "exported by robust_nas" in path.read_text(encoding="utf-8", errors="replace")[:400]
+    return (
+        path.is_file()
+        and "exported by robust_nas" in path.read_text(encoding="utf-8", errors="replace")[:400]
+    )
 
 
 def source_text(model: Model) -> str:

@@ -85,7 +85,9 @@ class DSARASearch:
 
     def alpha_gradient(self, stage: int, alphas_batch: Batch, weights_batch: Batch) -> AlphaStep:
         """The gradient that the alphas descend in `stage` (1 or 2)."""
-        images = [alphas_batch.adversarial] if stage == 1 else [alphas_batch.natural, alphas_batch.adversarial]
+        images = (
+            [alphas_batch.adversarial] if stage == 1 else [alphas_batch.natural, alphas_batch.adversarial]
+        )
         with attack_mode(self.supernet, "batch"):
             if self.options.order == 1:
                 pairs = [self._loss_gradient(x, alphas_batch.labels, self.alphas) for x in images]
@@ -125,7 +127,9 @@ class DSARASearch:
             loss = F.cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), labels)
             return loss.detach(), torch.autograd.grad(loss, parameters)
 
-    def _second_order(self, images: list[Tensor], labels: Tensor, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+    def _second_order(
+        self, images: list[Tensor], labels: Tensor, batch: Batch
+    ) -> list[tuple[Tensor, Tensor]]:
         """Loss and flat alpha gradient at the unrolled weights for each of `images`; w' is computed once."""
         learning_rate = self.weight_optimiser.param_groups[0]["lr"]
         _, gradients = self._loss_gradient(batch.adversarial, batch.labels, self.weights)

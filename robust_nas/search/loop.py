@@ -105,7 +105,9 @@ def search(
             weights_batch, alphas_batch = drawn
             alpha_step = algorithm.alpha_step(stage, alphas_batch, weights_batch)
             loss, _ = algorithm.weight_step(weights_batch)
-            last = _record(epoch, step, epoch * steps + step, stage, learning_rate, loss, alpha_step, supernet)
+            last = _record(
+                epoch, step, epoch * steps + step, stage, learning_rate, loss, alpha_step, supernet
+            )
             _refuse_divergence(last, run)
             run.log(last)
             progress("search", epoch * steps + step + 1, options.epochs * steps, _note(last))

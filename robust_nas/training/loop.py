@@ -78,7 +78,9 @@ class _Training:
     ) -> None:
         self.run, self.options, self.augmentation, self.seed = run, options, augmentation, seed
         self.images = images
-        self.validation = validation.subset(torch.arange(min(len(validation), options.validation_images or len(validation))))
+        self.validation = validation.subset(
+            torch.arange(min(len(validation), options.validation_images or len(validation)))
+        )
         self.device = images.pixels.device
         self.network = network.to(memory_format=torch.channels_last)
         self.average: AveragedModel | None = None
@@ -123,7 +125,9 @@ class _Training:
                 progress("train", self.epoch * self.steps + self.step, total, f"loss {mean:.3f}{note}")
             record = self._end_epoch()
             if record["robust"] is not None:
-                note = f", validation {100 * record['clean']:.1f} % clean, {100 * record['robust']:.1f} % robust"
+                note = (
+                    f", validation {100 * record['clean']:.1f} % clean, {100 * record['robust']:.1f} % robust"
+                )
         self.seconds = earlier + time.perf_counter() - began
         self.save()
         if self.best is None:
@@ -138,7 +142,9 @@ class _Training:
         for group in self.optimiser.param_groups:
             group["lr"] = options.learning_rate * factor(options.schedule, progress, options.epochs)
         part = self.images.subset(indices)
-        x = augment(part.pixels, self.augmentation, self.generator).contiguous(memory_format=torch.channels_last)
+        x = augment(part.pixels, self.augmentation, self.generator).contiguous(
+            memory_format=torch.channels_last
+        )
         self.network.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
             value = options.loss(self.network, x, part.labels, self.generator)

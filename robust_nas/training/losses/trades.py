@@ -12,7 +12,9 @@ from torch import Generator, Tensor, nn
 from robust_nas.training.options import LossValue, Trades
 
 
-def loss(options: Trades, model: nn.Module, images: Tensor, labels: Tensor, generator: Generator) -> LossValue:
+def loss(
+    options: Trades, model: nn.Module, images: Tensor, labels: Tensor, generator: Generator
+) -> LossValue:
     """The loss on images `[B, C, H, W]`; the logits returned are the adversarial ones."""
     attacked = options.attack(model, images, labels, generator)
     clean, adversarial = model(images).float(), model(attacked).float()
