@@ -32,11 +32,11 @@ MAX_YAML_BYTES = 4_000_000
 class _OptionsMeta(_PydanticMeta):
     """Turns pydantic's error into ours where a value is constructed in Python."""
 
-    def __call__(cls, **values: Any) -> Any:
+    def __call__(cls, **values: Any) -> Any:  # noqa: N805 - a metaclass
         try:
             return super().__call__(**values)
         except ValidationError as error:
-            raise ConfigError(explain(error, cls, cls.__name__)) from None
+            raise ConfigError(explain(error, typing.cast(type[BaseModel], cls), cls.__name__)) from None
 
 
 class Options(BaseModel, metaclass=_OptionsMeta):
@@ -69,8 +69,8 @@ def _no_bool(value: object) -> object:
 
 def print_number(value: float) -> str | float:
     """`8/255` where the value is exactly a multiple of 1/255 that has no short decimal form, else the number."""
-    levels = round(value * 255)
-    return f"{levels}/255" if len(repr(value)) > 8 and 0 < levels < 255 and levels / 255 == value else value
+    levels = round(value * 255) if 0 < value < 1 else 0
+    return f"{levels}/255" if levels and len(repr(value)) > 8 and levels / 255 == value else value
 
 
 Number = Annotated[
@@ -85,13 +85,20 @@ CountOrZero = Annotated[Integer, Field(ge=0)]
 
 
 class _Loader(yaml.SafeLoader):
-    """`SafeLoader` that refuses a key written twice, which YAML would silently take the last of."""
+    """`SafeLoader` that refuses a key written twice, which YAML would silently take the last of, and aliases.
+
+    A few aliases of aliases stand for billions of values; the first copy of such a tree would fill the memory.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call] # not in the stubs
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not taken here", mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
             if not isinstance(key_node, yaml.ScalarNode):
                 raise yaml.constructor.ConstructorError(
                     None, None, "a key must be a plain word", key_node.start_mark
@@ -108,17 +115,26 @@ def parse_yaml(text: str, source: str) -> Any:
     """The value of a YAML text. `source` names it in errors. Raises `ConfigError`."""
     if len(text) > MAX_YAML_BYTES:
         raise ConfigError(f"{source}: {len(text)} characters; a YAML file here has at most {MAX_YAML_BYTES}")
-    if "&" in text and "*" in text and text.count("*") > 200:
-        raise ConfigError(f"{source}: too many YAML aliases")
     try:
         return yaml.load(text, _Loader)  # noqa: S506 - _Loader is a SafeLoader
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigError(f"{source}: not valid YAML: {error}") from None
 
 
+def existing_file(name_or_path: str | Path) -> Path | None:
+    """The file of that path, `~` expanded; None where there is none, or where no file can be."""
+    try:
+        path = Path(name_or_path).expanduser()
+        return path if path.is_file() else None
+    except (OSError, RuntimeError, ValueError):  # too long, not readable, no such user, a zero byte
+        return None
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping that a YAML file holds. Raises `ConfigError` when it cannot be read or is no mapping."""
     try:
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise ConfigError(f"{path}: is too large; a YAML file here has at most {MAX_YAML_BYTES} bytes")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
@@ -187,7 +203,7 @@ def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> dict[str,
         for position, key in enumerate(keys):
             last = position == len(keys) - 1
             if isinstance(node, list):
-                if not key.isdigit() or int(key) >= len(node):
+                if key not in map(str, range(len(node))):
                     raise ConfigError(f"override {override!r}: {key!r} is no index of a list of {len(node)}")
                 index: Any = int(key)
             else:

@@ -6,16 +6,17 @@ Every function takes a config (or reads it from the artifact before), writes one
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robust_nas import figures
-from robust_nas.config import Options
+from robust_nas.config import Count, Options
 from robust_nas.errors import ConfigError
+from robust_nas.preparation import normalisation, prepared, relative
 from robust_nas.recipes import RunConfig
 from robust_nas.runs import Mode, Progress, Run, environment, read_json, silent, write_json
 from robust_nas.spaces import CellArchitecture, Size, count, load_architecture
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from robust_nas.data import Dataset
     from robust_nas.evaluation import Evaluation
+    from robust_nas.nets.model import ModelDescription
 
 RESULTS = Path("results")
 Warn = Callable[[str], None]
@@ -69,10 +71,10 @@ def _search_once(run: Run, config: RunConfig, progress: Progress) -> None:
     from robust_nas.nets import Supernet
     from robust_nas.search.loop import collapsed, search
 
-    with _prepared(run, config) as (dataset, device):
+    with prepared(run, config) as (dataset, device):
         space = config.space.load()
         options = config.search
-        mean, std = _normalisation(config, dataset)
+        mean, std = normalisation(config, dataset)
         supernet = Supernet(
             space,
             dataset.classes,
@@ -103,7 +105,7 @@ def _search_once(run: Run, config: RunConfig, progress: Progress) -> None:
     run.write("architecture.yaml", found.to_yaml())
     write_json(run.folder / "alphas.json", {"operations": list(space.operations), "softmax": outcome.mixing})
     records = run.records()
-    stage2 = next((record["global_step"] for record in records if record["stage"] == 2), None)
+    stage2 = next((record["step"] for record in records if record["stage"] == 2), None)
     attack = f"{options.attack.name}, {options.attack.norm} eps {options.attack.eps:.4g}, seed {config.seed}"
     caption = f"{config.name}: search on {dataset.name}, {len(dataset.train)} images, {attack}"
     figures.plot_search(records, run.folder / "figures" / "search", stage2_from_step=stage2, caption=caption)
@@ -124,7 +126,7 @@ def _search_once(run: Run, config: RunConfig, progress: Progress) -> None:
 
 
 def _mean_of_last_epoch(records: list[dict[str, Any]], key: str) -> float:
-    last = [record[key] for record in records if record["epoch"] == records[-1]["epoch"]]
+    last = [float(record[key]) for record in records if record["epoch"] == records[-1]["epoch"]]
     return sum(last) / len(last)
 
 
@@ -132,7 +134,7 @@ def _repeat_search(
     config: RunConfig, folder: Path, mode: Mode, seeds: int, progress: Progress
 ) -> SearchResult:
     """Searches once per seed in subfolders `seed-<n>` and writes the best one and the spread."""
-    with Run(folder, config, mode) as run:
+    with Run(folder, SeedsJob(config=config, seeds=seeds), mode) as run:
         results = []
         for seed in range(config.seed, config.seed + seeds):
             changed = config.model_copy(update={"seed": seed})
@@ -159,6 +161,13 @@ def _repeat_search(
             }
         )
         return SearchResult(folder, best.architecture, read_json(folder / "result.json"))
+
+
+class SeedsJob(Options):
+    """What a repeated search was made from."""
+
+    config: RunConfig
+    seeds: Count
 
 
 def train(
@@ -194,8 +203,8 @@ def _train_once(run: Run, config: RunConfig, architecture: CellArchitecture, pro
     from robust_nas.training.loop import train as train_network
 
     options = config.training
-    with _prepared(run, config) as (dataset, device):
-        mean, std = _normalisation(config, dataset)
+    with prepared(run, config) as (dataset, device):
+        mean, std = normalisation(config, dataset)
         network = build_network(
             architecture,
             input_shape=dataset.shape,
@@ -235,8 +244,9 @@ def _train_once(run: Run, config: RunConfig, architecture: CellArchitecture, pro
     save_model(run.folder, architecture, outcome.state, description)
     attack = options.validation_attack
     caption = (
-        f"{architecture.name}: {options.loss.name} training on {len(kept)} images of {dataset.name}, seed {config.seed}; "
-        f"validation: {attack.name}-{attack.steps}, {attack.norm} eps {attack.eps:.4g}, {len(held_out)} images"
+        f"{architecture.name}: {options.loss.name} training on {len(kept)} images of {dataset.name}, "
+        f"seed {config.seed}; validation: {attack.name}-{attack.steps}, {attack.norm} eps {attack.eps:.4g}, "
+        f"{len(held_out)} images"
     )
     figures.plot_training(
         run.records(), run.folder / "figures" / "training", best_epoch=outcome.epoch, caption=caption
@@ -258,50 +268,57 @@ def evaluate(
 
     folder = out or model_folder / "evaluation"
     model = read_model(model_folder)
-    with Run(folder, EvaluateJob(config=config, model=_relative(model_folder, folder)), mode) as run:
+    weights = hashlib.sha256((model_folder / "model.safetensors").read_bytes()).hexdigest()
+    job = EvaluateJob(config=config, model=relative(model_folder, folder), weights=weights)
+    with Run(folder, job, mode) as run:
         if not run.finished:
-            with _prepared(run, config) as (dataset, device):
-                if (dataset.shape, dataset.class_names) != (
-                    model.description.input_shape,
-                    model.description.class_names,
-                ):
-                    raise ConfigError(
-                        f"{model_folder}: takes {model.description.input_shape} images of classes "
-                        f"{', '.join(model.description.class_names)}; {dataset.name} has {dataset.shape} and other classes"
-                        if dataset.shape == model.description.input_shape
-                        else f"{model_folder}: takes images of shape {model.description.input_shape}, "
-                        f"{dataset.name} has {dataset.shape}"
-                    )
+            with prepared(run, config) as (dataset, device):
+                _refuse_other_images(model.description, dataset, model_folder)
                 found = _evaluate(config, model.network.to(device), dataset, progress)
-            tree = {"model": _relative(model_folder, folder), "dataset": dataset.name, **found.to_tree()}
+            tree = {"model": relative(model_folder, folder), "dataset": dataset.name, **found.to_tree()}
             write_json(folder / "evaluation.json", tree)
             threat = config.evaluation.threat_model
-            caption = f"{model.architecture.name} on {dataset.name}, {threat.norm} eps {threat.eps:.4g}, seed {config.seed}"
+            threat_text = f"{threat.norm} eps {threat.eps:.4g}, seed {config.seed}"
+            caption = f"{model.architecture.name} on {dataset.name}, {threat_text}"
             figures.plot_evaluation(evaluation_bars(tree), folder / "figures" / "evaluation", caption=caption)
             run.finish({"clean": tree["clean"]["accuracy"], "robust": tree["robust"]["accuracy"]})
         return read_json(folder / "evaluation.json")
 
 
 class EvaluateJob(Options):
-    """What an evaluation was made from: the run config and the model folder, relative to the evaluation's."""
+    """What an evaluation was made from: the run config, and the model by its place (as seen from the evaluation)."""
 
     config: RunConfig
     model: str
+    weights: str  # SHA-256 of model.safetensors: a model trained anew is another model
+
+
+def _refuse_other_images(model: ModelDescription, dataset: Dataset, folder: Path) -> None:
+    """Raises `ConfigError` when a model takes images of another shape, or of other classes, than the dataset's."""
+    if model.input_shape != dataset.shape:
+        raise ConfigError(
+            f"{folder}: takes images of shape {model.input_shape}, {dataset.name} has {dataset.shape}"
+        )
+    if model.class_names != dataset.class_names:
+        ours, theirs = (", ".join(names[:4]) for names in (model.class_names, dataset.class_names))
+        raise ConfigError(
+            f"{folder}: tells {len(model.class_names)} classes ({ours}, ...), "
+            f"{dataset.name} has {len(dataset.class_names)} ({theirs}, ...)"
+        )
 
 
 def _evaluate(
     config: RunConfig, network: torch.nn.Module, dataset: Dataset, progress: Progress
 ) -> Evaluation:
-    import torch
-
     from robust_nas.evaluation import evaluate as attack_all
-
-    network = network.to(memory_format=torch.channels_last)
+    from robust_nas.nets import channels_last
 
     def report(name: str, fraction: float) -> None:
-        progress(f"evaluate: {name}", round(1000 * fraction), 1000)
+        progress(f"evaluate: {name}", round(100 * fraction), 100)  # per cent of the attack's images
 
-    return attack_all(network, dataset.test, config.evaluation, seed=config.seed, progress=report)
+    return attack_all(
+        channels_last(network), dataset.test, config.evaluation, seed=config.seed, progress=report
+    )
 
 
 def evaluation_bars(tree: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -346,6 +363,7 @@ def run(
         write_json(folder / "environment.json", environment(config))
         inner: Mode = "resume" if mode == "resume" else "new"
         found = run_search(config, folder / "search", mode=inner, progress=progress)
+        write_json(folder / "environment.json", read_json(found.folder / "environment.json"))
         for message in found.record["warnings"]:
             warn(message)
         model = train(config, found.architecture, folder / "model", mode=inner, progress=progress)
@@ -410,60 +428,3 @@ def draw_architecture(architecture: CellArchitecture, stem: Path, *, caption: st
     }
     concat = {cell.kind: cell.concat for cell in architecture.genotype}
     return figures.draw_cells(cells, stem, concat=concat, caption=caption)
-
-
-@contextlib.contextmanager
-def _prepared(run: Run, config: RunConfig) -> Iterator[tuple[Dataset, torch.device]]:
-    """The dataset and the device; threads as the config says, inside; and `environment.json` of the run."""
-    import torch
-
-    from robust_nas.data import load_dataset
-
-    device = _device(config.device)
-    for precision in (config.search.precision, config.training.precision):
-        if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-            raise ConfigError(f"precision: bf16 is not supported by {torch.cuda.get_device_name(device)}")
-    dataset = load_dataset(config.data, seed=config.seed)
-    before = torch.get_num_threads()
-    try:
-        if config.threads != "auto":
-            torch.set_num_threads(config.threads)
-        record = environment(
-            config,
-            device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-            threads=torch.get_num_threads(),
-            dataset=dataset.name,
-            dataset_checksum=dataset.checksum,
-            images={"train": len(dataset.train), "test": len(dataset.test)},
-            splits={"seed": config.seed, "search_halves": 0.5, "validation": config.data.validation},
-        )
-        write_json(run.folder / "environment.json", record)
-        yield dataset, device
-    finally:
-        torch.set_num_threads(before)
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device: got {name!r}; this torch sees no GPU; allowed here: auto, cpu")
-    return torch.device(name)
-
-
-def _normalisation(config: RunConfig, dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    from robust_nas.data import channel_statistics
-
-    if config.data.normalise == "dataset":
-        return channel_statistics(dataset.train)
-    colours = dataset.shape[0]
-    return (0.0,) * colours, (1.0,) * colours
-
-
-def _relative(path: Path, start: Path) -> str:
-    """`path` as seen from `start`, so that a folder of results can be moved as a whole."""
-    import os
-
-    return Path(os.path.relpath(path.resolve(), start.resolve())).as_posix()

@@ -1,4 +1,4 @@
-"""Run folders: config, environment, metrics, checkpoints, artifacts; written so that a kill at any instant loses nothing.
+"""Run folders: config, environment, metrics, checkpoints, artifacts; a kill at any instant loses nothing.
 
 Files appear under their final name complete or not at all. `metrics.jsonl` is append-only; a checkpoint remembers its
 length, and a resumed run cuts off what was written after the checkpoint. `result.json`, written last, marks the end.
@@ -8,22 +8,29 @@ A lock keeps two processes out of one folder and is released by the kernel when 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import io
 import json
 import os
 import pickle
 import platform
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol
+from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 
 from robust_nas._version import __version__
 from robust_nas.config import Options, config_hash, read_yaml, to_tree, to_yaml
-from robust_nas.errors import CheckpointError, RobustNASError, RunError, RunExistsError
+from robust_nas.errors import CheckpointError, RunError, RunExistsError
+
+if TYPE_CHECKING:
+    import torch
 
 Mode = Literal["new", "resume", "overwrite"]
 CONFIG, ENVIRONMENT, METRICS, CHECKPOINT, RESULT = (
@@ -33,6 +40,8 @@ CONFIG, ENVIRONMENT, METRICS, CHECKPOINT, RESULT = (
     "checkpoint.pt",
     "result.json",
 )
+LOCK = ".lock"
+_LEFTOVER = re.compile(r"\..+\.[0-9]+\.tmp")  # of a process that was killed while it wrote a file
 
 
 class Progress(Protocol):
@@ -46,8 +55,11 @@ def silent(job: str, done: int, total: int, note: str = "") -> None:
     """The progress of a library call that shows none."""
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Writes a file under its final name completely or not at all. Raises `RunError`."""
+def write_atomic(path: Path, data: bytes | memoryview) -> None:
+    """Writes a file under its final name completely or not at all.
+
+    Raises `RunError` when it cannot be written; what had that name before then stays.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -131,36 +143,51 @@ class Run:
         """
         self.folder = Path(folder)
         self.config = config
-        occupied = self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir()))
-        if occupied and mode == "new":
-            raise RunExistsError(
-                f"{self.folder}: exists already; continue it with --resume, replace it with --overwrite, "
-                "or choose another folder with --out"
-            )
-        if occupied and mode == "overwrite" and not (self.folder / CONFIG).is_file():
-            raise RunExistsError(f"{self.folder}: holds no {CONFIG}, so it is no run and is not overwritten")
+        self._metrics: IO[bytes] | None = None
         try:
+            self._refuse_occupied(mode)
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.folder / ".lock").open("a")
+            self._lock = (self.folder / LOCK).open("a")
         except OSError as error:
             raise RunError(f"{self.folder}: cannot be written: {error.strerror or error}") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise RunError(f"{self.folder}: another process is working in it") from None
-        self._metrics: IO[bytes] | None = None
-        try:
+            self._refuse_occupied(
+                mode
+            )  # again: another process may have come and gone before the lock was ours
             self._prepare(mode)
-        except RobustNASError:
+        except OSError as error:
+            self.close()
+            busy = error.errno in (errno.EAGAIN, errno.EACCES)
+            reason = "another process is working in it" if busy else f"cannot be used: {error}"
+            raise RunError(f"{self.folder}: {reason}") from None
+        except BaseException:
             self.close()
             raise
 
+    def _refuse_occupied(self, mode: Mode) -> None:
+        """Raises `RunExistsError` when `mode` does not allow what the folder holds."""
+        if self.folder.is_dir():
+            names = {child.name for child in self.folder.iterdir() if not _LEFTOVER.fullmatch(child.name)}
+            if not names - {LOCK}:
+                return
+        elif not self.folder.exists():
+            return
+        if mode == "new":
+            raise RunExistsError(
+                f"{self.folder}: exists already; continue it with --resume, replace it with --overwrite, "
+                "or choose another folder with --out"
+            )
+        if not (self.folder / CONFIG).is_file():
+            refused = "continued" if mode == "resume" else "overwritten"
+            raise RunExistsError(f"{self.folder}: holds no {CONFIG}, so it is no run and is not {refused}")
+
     def _prepare(self, mode: Mode) -> None:
         if mode == "overwrite":
-            for child in self.folder.iterdir():
-                if child.name != ".lock":
-                    shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
+            self._clear()
+        for child in self.folder.iterdir():
+            if _LEFTOVER.fullmatch(child.name):
+                shutil.rmtree(child) if child.is_dir() else child.unlink()
         if mode == "resume" and (self.folder / CONFIG).is_file():
             changed = sorted(differences(read_yaml(self.folder / CONFIG), to_tree(self.config)))
             if changed:
@@ -171,6 +198,23 @@ class Run:
         else:
             self.write(CONFIG, to_yaml(self.config))
 
+    def _clear(self) -> None:
+        """Empties the folder, in an order in which a kill leaves a run that can be resumed or overwritten.
+
+        What says that the run is finished or far goes first; the config stays until the new one takes its place.
+        """
+        for child in sorted(
+            self.folder.iterdir(), key=lambda child: (child.name != RESULT, child.name != CHECKPOINT)
+        ):
+            if child.name in (LOCK, CONFIG):
+                continue
+            if child.is_dir() and not child.is_symlink():
+                # A run inside loses its name at once: it is never met half deleted.
+                child = child.rename(self.folder / f".{child.name}.{os.getpid()}.tmp")
+                shutil.rmtree(child)
+            else:
+                child.unlink()
+
     def __enter__(self) -> Run:
         return self
 
@@ -180,7 +224,10 @@ class Run:
     def close(self) -> None:
         """Closes the metrics and releases the lock."""
         if self._metrics is not None:
-            self._metrics.close()
+            with contextlib.suppress(
+                OSError
+            ):  # a full disk; whatever a checkpoint counts on was flushed with it
+                self._metrics.close()
             self._metrics = None
         self._lock.close()
 
@@ -192,19 +239,37 @@ class Run:
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Appends one line to `metrics.jsonl`."""
-        try:
+        with self._metrics_errors():
             if self._metrics is None:
                 self._metrics = (self.folder / METRICS).open("ab")
-            self._metrics.write((json.dumps(record, separators=(",", ":")) + "\n").encode())
-        except OSError as error:
-            raise RunError(f"{self.folder / METRICS}: cannot be written: {error.strerror or error}") from None
+            self._metrics.write((json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n").encode())
 
     def records(self) -> list[dict[str, Any]]:
         """Every line of `metrics.jsonl` so far."""
-        if self._metrics is not None:
-            self._metrics.flush()
+        self._flush_metrics()
         path = self.folder / METRICS
         return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+    def _flush_metrics(self) -> int:
+        """Brings the metrics to the disk and returns their length in bytes."""
+        with self._metrics_errors():
+            if self._metrics is not None:
+                self._metrics.flush()
+                os.fsync(self._metrics.fileno())
+            path = self.folder / METRICS
+            return path.stat().st_size if path.is_file() else 0
+
+    @contextlib.contextmanager
+    def _metrics_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            path = self.folder / METRICS
+            raise RunError(f"{path}: cannot be written: {error.strerror or error}; {self._kept()}") from None
+
+    def _kept(self) -> str:
+        there = (self.folder / CHECKPOINT).is_file()
+        return "the last good checkpoint stays" if there else "there is no checkpoint yet"
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Replaces the checkpoint by `state` (tensors, numbers, strings, lists, dicts), atomically.
@@ -213,27 +278,16 @@ class Run:
         """
         import torch
 
-        path = self.folder / CHECKPOINT
-        temporary = self.folder / f".{CHECKPOINT}.{os.getpid()}.tmp"
+        offset = self._flush_metrics()
+        whole = {**state, "config_hash": config_hash(self.config), "metrics_bytes": offset}
+        buffer = (
+            io.BytesIO()
+        )  # written in one piece: torch's own writer words a full disk as a bug of its own
+        torch.save(whole, buffer)
         try:
-            offset = 0
-            if self._metrics is not None:
-                self._metrics.flush()
-                os.fsync(self._metrics.fileno())
-            if (self.folder / METRICS).is_file():
-                offset = (self.folder / METRICS).stat().st_size
-            whole = {**state, "config_hash": config_hash(self.config), "metrics_bytes": offset}
-            with temporary.open("wb") as file:
-                torch.save(whole, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except (OSError, RuntimeError) as error:
-            kept = "the last good checkpoint stays" if path.is_file() else "there is no checkpoint yet"
-            raise RunError(f"{path}: cannot be written: {error}; {kept}") from None
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+            write_atomic(self.folder / CHECKPOINT, buffer.getbuffer())
+        except RunError as error:
+            raise RunError(f"{error}; {self._kept()}") from None
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The last checkpoint, or None when there is none; cuts the metrics back to it.
@@ -247,12 +301,21 @@ class Run:
         state = read_checkpoint(path)
         if state.get("config_hash") != config_hash(self.config):
             raise CheckpointError(f"{path}: belongs to another config")
-        length = (self.folder / METRICS).stat().st_size if (self.folder / METRICS).is_file() else 0
+        length = self._flush_metrics()
         if length < state["metrics_bytes"]:
             raise CheckpointError(f"{self.folder / METRICS}: is shorter than when the checkpoint was written")
         if length > state["metrics_bytes"]:
-            os.truncate(self.folder / METRICS, state["metrics_bytes"])
+            with self._metrics_errors():
+                os.truncate(self.folder / METRICS, state["metrics_bytes"])
         return state
+
+    @contextlib.contextmanager
+    def restoring(self) -> Iterator[None]:
+        """Puts a checkpoint back inside; what torch raises when it does not fit becomes `CheckpointError`."""
+        try:
+            yield
+        except (LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{self.folder / CHECKPOINT}: does not fit this run: {error}") from None
 
     @property
     def finished(self) -> bool:
@@ -261,8 +324,7 @@ class Run:
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Writes `result.json`, the mark of a finished job."""
-        if self._metrics is not None:
-            self._metrics.flush()
+        self._flush_metrics()
         write_json(self.folder / RESULT, result)
 
 
@@ -271,15 +333,33 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     import torch
 
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # torch's doubts about a foreign pickle, which it then refuses
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path}: refused, it is no plain checkpoint: {reason}") from None
-    except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: damaged or truncated: {str(error).splitlines()[0]}") from None
-    if not isinstance(state, dict) or "metrics_bytes" not in state:
+        raise CheckpointError(f"{path}: refused, it is no plain checkpoint: {_first_line(error)}") from None
+    except Exception as error:  # damaged bytes make the unpickler raise whatever they happen to mean
+        raise CheckpointError(f"{path}: damaged or truncated: {_first_line(error)}") from None
+    if not isinstance(state, dict) or not isinstance(state.get("metrics_bytes"), int):
         raise CheckpointError(f"{path}: is not a checkpoint of a run")
     return state
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Loads an optimiser's state and checks its shapes, which torch does not. Raises `ValueError`."""
+    optimiser.load_state_dict(state)
+    for parameter, buffers in optimiser.state.items():
+        for name, value in buffers.items():
+            shape = getattr(value, "shape", ())
+            if shape and shape != parameter.shape:
+                raise ValueError(
+                    f"the optimiser's {name} has shape {list(shape)}, its parameter {list(parameter.shape)}"
+                )
 
 
 def differences(old: object, new: object, prefix: str = "") -> set[str]:

@@ -107,7 +107,9 @@ class _Bars:
 
     def __call__(self, job: str, done: int, total: int, note: str = "") -> None:
         if job not in self.tasks:
-            self.tasks[job] = self.bars.add_task(job, total=total, note=note, rate="", completed=done - 1)
+            self.tasks[job] = self.bars.add_task(
+                job, total=total, note=note, rate="", completed=max(done - 1, 0)
+            )
         task = self.tasks[job]
         speed = next(found.speed for found in self.bars.tasks if found.id == task)
         rate = f"{speed:.1f}/s" if speed else ""
@@ -123,7 +125,7 @@ class _Lines:
     def __call__(self, job: str, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
         if job != self.job:
-            self.job, self.first, self.began, self.said = job, done - 1, now, now
+            self.job, self.first, self.began, self.said = job, max(done - 1, 0), now, now
         elif now - self.said < SECONDS_BETWEEN_LINES and done < total:
             return
         elapsed = now - self.began

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import typer
@@ -32,15 +33,12 @@ def command(
     from robust_nas.spaces import count, load_architecture
 
     shape = input_shape(input)
-    rows = []
-    for name in architectures:
-        architecture = load_architecture(name).resized(cells, channels)
-        cost = count(architecture, shape, classes)
-        rows.append({"name": architecture.name, "params": cost.params, "macs": cost.macs})
+    found = [load_architecture(name).resized(cells, channels) for name in architectures]
+    costs = [(architecture.name, count(architecture, shape, classes)) for architecture in found]
     if json:
-        common.print_json(rows)
+        common.print_json([{"name": name, "params": cost.params, "macs": cost.macs} for name, cost in costs])
         return
-    lines = [[str(row["name"]), f"{row['params']:,}", f"{int(row['macs']) / 1e6:,.2f} M"] for row in rows]
+    lines = [[name, f"{cost.params:,}", f"{cost.macs / 1e6:,.2f} M"] for name, cost in costs]
     common.table(
         f"input {input}, {classes} classes, no auxiliary head", ("architecture", "params", "MACs"), lines
     )
@@ -48,7 +46,7 @@ def command(
 
 def input_shape(text: str) -> tuple[int, int, int]:
     """(C, H, W) of a text such as `3x32x32`. Raises `ConfigError`."""
-    parts = text.lower().split("x")
-    if len(parts) != 3 or not all(part.isdigit() and int(part) > 0 for part in parts):
+    parts = re.fullmatch(r"([1-9][0-9]{0,5})[xX]([1-9][0-9]{0,5})[xX]([1-9][0-9]{0,5})", text)
+    if parts is None:
         raise ConfigError(f"--input: got {text!r}; channels x height x width is needed, such as 3x32x32")
-    return int(parts[0]), int(parts[1]), int(parts[2])
+    return int(parts[1]), int(parts[2]), int(parts[3])

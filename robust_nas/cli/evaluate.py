@@ -47,7 +47,8 @@ def command(
         common.print_json(tree)
         return
     threat = tree["threat_model"]
-    title = f"{model}: {tree['dataset']}, {threat['norm']} eps {float(config.evaluation.threat_model.eps):.4g}, seed {tree['seed']}"
+    eps = config.evaluation.threat_model.eps
+    title = f"{model}: {tree['dataset']}, {threat['norm']} eps {eps:.4g}, seed {tree['seed']}"
     common.table(title, common.ACCURACY_HEADER, common.accuracy_rows(tree))
     for flag in tree["flags"]:
         common.say(f"warning: {flag}")

@@ -63,6 +63,5 @@ def command(
         shared = record["edges_shared_between_pairs"]
         print(f"edges shared between two seeds: {100 * sum(shared) / len(shared):.0f} % on average")
     print(f"architecture       {found.folder / 'architecture.yaml'}")
-    print(
-        f"cells              {found.folder / ('seed-' + str(record['chosen_seed']) if 'seeds' in record else '') / 'figures/cells.png'}"
-    )
+    chosen = found.folder / f"seed-{record['chosen_seed']}" if "seeds" in record else found.folder
+    print(f"cells              {chosen / 'figures/cells.png'}")

@@ -91,6 +91,7 @@ def evaluate(
         started = time.perf_counter()
         generator = Generator(device).manual_seed(seed + position)
         attacked = right[:share].nonzero().squeeze(1)
+        report(attack.label, 0.0)
         for indices, fraction in _batches(attacked, options.batch_size):
             x, y = batch(indices)
             if isinstance(attack, AutoAttack):
@@ -104,6 +105,8 @@ def evaluate(
             )
             right[indices] = judge(model, adversarial, y)[0].cpu()
             report(attack.label, fraction)
+        if len(attacked) == 0:
+            report(attack.label, 1.0)
         broken = attacked[~right[attacked]]
         extra = settings(attack, classes) if isinstance(attack, AutoAttack) else {"step_size": attack.step}
         rows.append(

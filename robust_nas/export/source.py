@@ -59,7 +59,8 @@ def source_text(model: Model) -> str:
     description, architecture = model.description, model.architecture
     cells = pprint.pformat([tuple(plan) for plan in plans(architecture)], width=110)
     shape = "x".join(map(str, description.input_shape))
-    return f'''"""Network {architecture.name!r}, exported by robust_nas {__version__}. Needs torch alone.
+    # Names come from files that anyone may have written: they stand in literals alone, never in a docstring.
+    return f'''"""A network exported by robust_nas {__version__}. Needs torch alone.
 
     from network import load
     logits = load()(images)  # images: float [B, {shape}] in 0..1, logits [B, {len(description.class_names)}]
@@ -70,7 +71,7 @@ a node is a list of (operation, source), sources 0 and 1 are the outputs of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,6 +79,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+NAME = {architecture.name!r}
 CLASS_NAMES = {list(description.class_names)!r}
 MEAN, STD = {tuple(description.mean)!r}, {tuple(description.std)!r}
 CELLS = {cells}

@@ -1,6 +1,6 @@
 """Every torch module: operations, the supernet, networks from an architecture; saving and loading model folders."""
 
-from robust_nas.nets.build import build_network
+from robust_nas.nets.build import build_network, channels_last
 from robust_nas.nets.model import Model, ModelDescription, inference_state, load_model, read_model, save_model
 from robust_nas.nets.network import CellNetwork
 from robust_nas.nets.supernet import Supernet
@@ -11,6 +11,7 @@ __all__ = [
     "ModelDescription",
     "Supernet",
     "build_network",
+    "channels_last",
     "inference_state",
     "load_model",
     "read_model",

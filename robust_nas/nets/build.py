@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fractions import Fraction
+from typing import TypeVar
 
 import torch
+from torch import nn
 
+from robust_nas.errors import ArchitectureError
 from robust_nas.nets.network import CellNetwork, CellPlan
 from robust_nas.spaces import CellArchitecture
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def channels_last(network: Network) -> Network:
+    """The network with its convolution weights in channels-last memory order, in place; the values stay."""
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch leaves it out of its stubs
+    return network
 
 
 @contextmanager
@@ -47,17 +57,24 @@ def build_network(
 ) -> CellNetwork:
     """The network of an architecture with weights drawn from `seed`; mean and std default to 0 and 1.
 
-    With `auxiliary`, a second classifier stands behind the last reduction cell, as in DARTS.
+    With `auxiliary`, a second classifier stands behind the last reduction cell, as in DARTS. Raises `ArchitectureError`
+    where the feature maps there are too small for it.
     """
     colours = input_shape[0]
     cell_plans = plans(architecture)
     with seeded(seed):
         network = CellNetwork(cell_plans, classes, mean or (0.0,) * colours, std or (1.0,) * colours, affine)
         if auxiliary:
-            index = int(Fraction(architecture.layout.reductions[-1]) * architecture.cells)
-            side = min(input_shape[1:])
-            for _ in architecture.layout.reductions:
-                side = -(-side // 2)
+            index = max(
+                (i for i, plan in enumerate(cell_plans) if plan.reduction), default=len(cell_plans) - 1
+            )
+            halvings = sum(plan.reduction for plan in cell_plans)
+            height, width = (-(-side // 2**halvings) for side in input_shape[1:])
+            if min(height, width) < 4:
+                raise ArchitectureError(
+                    f"auxiliary head: needs feature maps of at least 4x4 behind cell {index}, got {height}x{width} "
+                    f"from an input of {input_shape[1]}x{input_shape[2]}; train with auxiliary_weight 0"
+                )
             plan = cell_plans[index]
-            network.add_auxiliary_head(index, plan.c * len(plan.concat), side)
+            network.add_auxiliary_head(index, plan.c * len(plan.concat), height, width)
     return network

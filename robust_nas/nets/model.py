@@ -1,13 +1,15 @@
 """The model folder: `architecture.yaml`, `model.safetensors`, `model.json`; saved atomically, rebuilt bit for bit.
 
-Names and shapes of the stored tensors are compared with the architecture's (built on torch's meta device) before any
-tensor is allocated or copied.
+Names, shapes and types of the stored tensors are compared with the architecture's (built on torch's meta device), and
+the file's length with them, before any tensor is allocated or copied.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,6 +29,10 @@ from robust_nas.spaces import CellArchitecture, load_architecture
 
 ARCHITECTURE, WEIGHTS, DESCRIPTION = "architecture.yaml", "model.safetensors", "model.json"
 MAX_HEADER_BYTES = 100_000_000
+DTYPES = {
+    torch.float32: "F32",
+    torch.int64: "I64",
+}  # of the tensors of a network, and their names in the file
 
 
 class ModelDescription(Options):
@@ -37,7 +43,7 @@ class ModelDescription(Options):
     class_names: Annotated[tuple[str, ...], Field(min_length=2)]
     mean: tuple[Number, ...]
     std: tuple[Positive, ...]
-    made_by: dict[str, Any] = {}
+    made_by: dict[str, Any] = Field(default={})
 
 
 @dataclass(frozen=True)
@@ -80,13 +86,16 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> nn.Mod
 def read_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
     """The model of a folder, in eval mode.
 
-    Raises `CheckpointError` for a missing, damaged or foreign file, `ArchitectureError` for a malformed architecture.
+    Raises `CheckpointError` for a missing, damaged or foreign file, whichever of the three it is.
     """
     folder = Path(folder)
     missing = [name for name in (ARCHITECTURE, WEIGHTS, DESCRIPTION) if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(f"{folder}: no model folder, {', '.join(missing)} is missing")
-    architecture = load_architecture(folder / ARCHITECTURE)
+    try:
+        architecture = load_architecture(folder / ARCHITECTURE)
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
     description = _read_description(folder / DESCRIPTION)
     colours = description.input_shape[0]
     if len(description.mean) != colours or len(description.std) != colours:
@@ -101,9 +110,12 @@ def read_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
             std=description.std,
         )
 
-    with torch.device("meta"):
-        expected = {name: tuple(tensor.shape) for name, tensor in build().state_dict().items()}
-    check_shapes(folder / WEIGHTS, expected)
+    try:
+        with torch.device("meta"):
+            expected = build().state_dict()
+    except (RuntimeError, OverflowError, TypeError) as error:  # sizes that no tensor can have
+        raise CheckpointError(f"{folder / ARCHITECTURE}: no network can be built: {error}") from None
+    check_tensors(folder / WEIGHTS, expected)
     network = build()
     try:
         state = load_file(folder / WEIGHTS)
@@ -129,10 +141,10 @@ def _read_description(path: Path) -> ModelDescription:
         raise CheckpointError(str(error)) from None
 
 
-def check_shapes(path: Path, expected: dict[str, tuple[int, ...]]) -> None:
-    """Compares a safetensors header with names and shapes, before any tensor is read.
+def check_tensors(path: Path, expected: Mapping[str, torch.Tensor]) -> None:
+    """Compares a safetensors header with the names, shapes and types of tensors (meta ones do), and the file's length.
 
-    Raises `CheckpointError` with the first differences.
+    Nothing but the header is read. Raises `CheckpointError` with the first differences.
     """
     try:
         with path.open("rb") as file:
@@ -140,16 +152,22 @@ def check_shapes(path: Path, expected: dict[str, tuple[int, ...]]) -> None:
             if length > MAX_HEADER_BYTES:
                 raise ValueError(f"its header claims {length} bytes")
             header = json.loads(file.read(length))
-        found = {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+            size = file.seek(0, os.SEEK_END)
+        header.pop("__metadata__", None)
+        found = {name: (tuple(entry["shape"]), entry["dtype"]) for name, entry in header.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError) as error:
         raise CheckpointError(f"{path}: no safetensors file: {error}") from None
-    problems = [f"{name} is missing" for name in expected if name not in found]
-    problems += [f"{name} is foreign" for name in found if name not in expected]
+    wanted = {name: (tuple(tensor.shape), DTYPES[tensor.dtype]) for name, tensor in expected.items()}
+    problems = [f"{name} is missing" for name in wanted if name not in found]
+    problems += [f"{name} is foreign" for name in found if name not in wanted]
     problems += [
-        f"{name} has shape {list(found[name])}, the architecture needs {list(shape)}"
-        for name, shape in expected.items()
-        if name in found and found[name] != shape
+        f"{name} is {found[name][1]} {list(found[name][0])}, the architecture needs {dtype} {list(shape)}"
+        for name, (shape, dtype) in wanted.items()
+        if name in found and found[name] != (shape, dtype)
     ]
     if problems:
         more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise CheckpointError(f"{path}: does not fit the architecture: {'; '.join(problems[:3])}{more}")
+    needed = 8 + length + sum(tensor.numel() * tensor.element_size() for tensor in expected.values())
+    if size != needed:
+        raise CheckpointError(f"{path}: is damaged or truncated: {size} bytes, its tensors need {needed}")

@@ -6,6 +6,7 @@ Images are float `[B, C, H, W]` in 0..1; normalisation is the first layer. This 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -57,6 +58,22 @@ class DropPath(nn.Module):
         return x * keep / (1 - self.p)
 
 
+class Node(nn.ModuleList):
+    """A node of a cell: the sum of its edges, each an operation on one earlier state."""
+
+    def __init__(self, operations: Iterable[nn.Module], sources: list[int]) -> None:
+        super().__init__(operations)
+        self.sources = sources
+
+    def forward(self, states: list[Tensor], drop_path: DropPath) -> Tensor:
+        """The states `[B, c, H, W]` so far to the next one; identities are never dropped, as in DARTS."""
+        terms: list[Tensor] = []
+        for edge, source in zip(self, self.sources, strict=True):
+            term = edge(states[source])
+            terms.append(term if isinstance(edge, nn.Identity) else drop_path(term))
+        return sum(terms[1:], terms[0])
+
+
 class NetworkCell(nn.Module):
     """A cell: two adapted inputs, nodes that add their edges, and the concatenation of the output nodes."""
 
@@ -65,12 +82,14 @@ class NetworkCell(nn.Module):
         adapt = FactorizedReduce if plan.reduction_prev else ReLUConvBN
         self.preprocess0 = adapt(plan.c_pp, plan.c, affine)
         self.preprocess1 = ReLUConvBN(plan.c_p, plan.c, affine)
-        self.sources = [[source for _, source in node] for node in plan.nodes]
         self.concat = plan.concat
         self.nodes = nn.ModuleList(
-            nn.ModuleList(
-                OPERATIONS[operation](plan.c, 2 if plan.reduction and source < 2 else 1, affine)
-                for operation, source in node
+            Node(
+                [
+                    OPERATIONS[operation](plan.c, 2 if plan.reduction and source < 2 else 1, affine)
+                    for operation, source in node
+                ],
+                [source for _, source in node],
             )
             for node in plan.nodes
         )
@@ -79,12 +98,8 @@ class NetworkCell(nn.Module):
     def forward(self, s0: Tensor, s1: Tensor) -> Tensor:
         """Outputs of the two cells before, to `[B, c * len(concat), H', W']`."""
         states = [self.preprocess0(s0), self.preprocess1(s1)]
-        for edges, sources in zip(self.nodes, self.sources, strict=True):
-            terms = []
-            for edge, source in zip(edges, sources, strict=True):
-                term = edge(states[source])
-                terms.append(term if isinstance(edge, nn.Identity) else self.drop_path(term))
-            states.append(sum(terms[1:], terms[0]))
+        for node in self.nodes:
+            states.append(node(states, self.drop_path))
         return torch.cat([states[index] for index in self.concat], dim=1)
 
 
@@ -94,13 +109,11 @@ class AuxiliaryHead(nn.Module):
     DARTS's head for 8x8 maps (5x5 average pooling, stride 3), with the window grown or shrunk for other sizes.
     """
 
-    def __init__(self, channels: int, side: int, classes: int) -> None:
+    def __init__(self, channels: int, height: int, width: int, classes: int) -> None:
         super().__init__()
-        if side < 4:
-            raise ValueError(f"the auxiliary head needs feature maps of at least 4x4, got {side}x{side}")
         self.features = nn.Sequential(
             nn.ReLU(),
-            nn.AvgPool2d(side - 3, stride=3, count_include_pad=False),
+            nn.AvgPool2d((height - 3, width - 3), stride=3, count_include_pad=False),
             nn.Conv2d(channels, 128, 1, bias=False),
             nn.BatchNorm2d(128),
             nn.ReLU(),
@@ -111,8 +124,9 @@ class AuxiliaryHead(nn.Module):
         self.classifier = nn.Linear(768, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, channels, side, side]` to logits `[B, classes]`."""
-        return self.classifier(self.features(x).flatten(1))
+        """`[B, channels, height, width]`, both at least 4, to logits `[B, classes]`."""
+        logits: Tensor = self.classifier(self.features(x).flatten(1))
+        return logits
 
 
 class CellNetwork(nn.Module):
@@ -135,9 +149,9 @@ class CellNetwork(nn.Module):
         self.auxiliary: AuxiliaryHead | None = None
         self.auxiliary_after = -1
 
-    def add_auxiliary_head(self, after_cell: int, channels: int, side: int) -> None:
-        """Puts a second classifier behind a cell whose output is `[B, channels, side, side]`."""
-        self.auxiliary = AuxiliaryHead(channels, side, self.classifier.out_features)
+    def add_auxiliary_head(self, after_cell: int, channels: int, height: int, width: int) -> None:
+        """Puts a second classifier behind a cell whose output is `[B, channels, height, width]`."""
+        self.auxiliary = AuxiliaryHead(channels, height, width, self.classifier.out_features)
         self.auxiliary_after = after_cell
 
     def set_drop_path(self, p: float) -> None:
@@ -151,7 +165,8 @@ class CellNetwork(nn.Module):
         s0 = s1 = self.stem(self.normalise(x))
         for cell in self.cells:
             s0, s1 = s1, cell(s0, s1)
-        return self.classifier(s1.mean((2, 3)))
+        logits: Tensor = self.classifier(s1.mean((2, 3)))
+        return logits
 
     def auxiliary_logits(self, x: Tensor) -> Tensor:
         """Logits `[B, classes]` of the auxiliary head, computed up to its cell only."""
@@ -160,4 +175,5 @@ class CellNetwork(nn.Module):
         s0 = s1 = self.stem(self.normalise(x))
         for cell in list(self.cells)[: self.auxiliary_after + 1]:
             s0, s1 = s1, cell(s0, s1)
-        return self.auxiliary(s1)
+        logits: Tensor = self.auxiliary(s1)
+        return logits

@@ -38,7 +38,8 @@ class FactorizedReduce(nn.Module):
         """`[B, c_in, H, W]` to `[B, c_out, ceil(H/2), ceil(W/2)]`."""
         x = F.relu(x)
         aside = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))[:, :, 1:, 1:]
-        return self.bn(torch.cat([self.conv1(x), self.conv2(aside)], dim=1))
+        halved: Tensor = self.bn(torch.cat([self.conv1(x), self.conv2(aside)], dim=1))
+        return halved
 
 
 class SeparableConv(nn.Sequential):

@@ -29,7 +29,7 @@ class MixedOperation(nn.ModuleList):
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """`[B, C, H, W]` and `[O]` to `[B, C, H', W']`."""
-        terms = [weight * operation(x) for weight, operation in zip(weights, self, strict=True)]
+        terms: list[Tensor] = [weight * operation(x) for weight, operation in zip(weights, self, strict=True)]
         return sum(terms[1:], terms[0])
 
 
@@ -111,7 +111,8 @@ class Supernet(nn.Module):
         s0 = s1 = self.stem(self.normalise(x))
         for cell in self.cells:
             s0, s1 = s1, cell(s0, s1, mixing[str(cell.kind)])
-        return self.classifier(s1.mean((2, 3)))
+        logits: Tensor = self.classifier(s1.mean((2, 3)))
+        return logits
 
     def derive(self, name: str = "derived") -> CellArchitecture:
         """The architecture by DARTS's rule, at the space's final size.

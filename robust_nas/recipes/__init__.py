@@ -11,7 +11,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from robust_nas.config import Count, CountOrZero, NonNegative, Options, apply_overrides, check, read_yaml
+from robust_nas.config import (
+    Count,
+    CountOrZero,
+    NonNegative,
+    Options,
+    apply_overrides,
+    check,
+    existing_file,
+    read_yaml,
+)
 from robust_nas.data.options import DataOptions
 from robust_nas.errors import ArchitectureError, ConfigError
 from robust_nas.evaluation.options import EvaluationOptions
@@ -26,7 +35,7 @@ class SpaceChoice(Options):
     """A shipped search space or a path to one, and changes to it: any keys of its file."""
 
     name: str = "dsara"
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = Field(default={})
 
     def load(self) -> CellSpace:
         """The space. Raises `SearchSpaceError`."""
@@ -59,9 +68,13 @@ class RunConfig(Options):
     @model_validator(mode="after")
     def _sizes_are_possible(self) -> Self:
         space = self.space.load()
-        for section, cells in (("search", self.search.cells), ("network", self.network.cells)):
+        concat = dict.fromkeys(space.layout.kinds, space.nodes)
+        for section, chosen, own in (
+            ("search", self.search, space.search),
+            ("network", self.network, space.network),
+        ):
             try:
-                list(space.layout.places(cells or 20, 1, dict.fromkeys(space.layout.kinds, space.nodes)))
+                list(space.layout.places(chosen.cells or own.cells, chosen.channels or own.channels, concat))
             except ArchitectureError as error:
                 raise ValueError(f"{section}.{error}") from None
         return self
@@ -78,8 +91,8 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises `ConfigError` that names the key, the value, where it was written, and what is allowed.
     """
     text = str(recipe)
-    path = FOLDER / f"{text}.yaml" if text in recipe_names() else Path(text).expanduser()
-    if not path.is_file():
+    path = FOLDER / f"{text}.yaml" if text in recipe_names() else existing_file(text)
+    if path is None:
         raise ConfigError(f"{text!r} is neither a recipe nor a file; recipes: {', '.join(recipe_names())}")
     source = text if path.parent == FOLDER else str(path)
     return check(RunConfig, apply_overrides(read_yaml(path), overrides), source, overrides=overrides)
@@ -87,9 +100,9 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 def model_config(folder: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """The run config that a model folder was trained with, with overrides applied. Raises `ConfigError`."""
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise ConfigError(f"{folder}: no model folder of a training, {path.name} is missing; name a --recipe")
+    path = existing_file(folder / "config.yaml")
+    if path is None:
+        raise ConfigError(f"{folder}: no model folder of a training, config.yaml is missing; name a --recipe")
     tree = read_yaml(path).get("config")
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: is not the config of a training; name a --recipe")

@@ -1,0 +1,1 @@
+"""Search strategies: DSARA's two stages, and the loop that runs them."""

@@ -24,13 +24,14 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from robust_nas.attacks.mode import attack_mode
+from robust_nas.errors import ConfigError
 from robust_nas.nets import Supernet
 from robust_nas.search.min_norm import min_norm
 from robust_nas.search.options import DSARA, WeightOptimiser
+from robust_nas.training.losses.natural import cross_entropy
 
 
 class Batch(NamedTuple):
@@ -56,6 +57,13 @@ class DSARASearch:
     """Supernet, its two optimisers, and the two steps."""
 
     def __init__(self, supernet: Supernet, options: DSARA) -> None:
+        """Raises `ConfigError` when the supernet is too shallow to hold every kind of cell of its space."""
+        absent = supernet.alphas.keys() - {cell.kind for cell in supernet.cells}
+        if absent:
+            raise ConfigError(
+                f"search.cells: got {len(supernet.cells)}; the supernet then has no {' and no '.join(sorted(absent))} "
+                "cell, and its alphas would never be searched; more cells are needed"
+            )
         self.supernet = supernet
         self.options = options
         self.weights = supernet.weights()
@@ -76,7 +84,7 @@ class DSARASearch:
     def alpha_step(self, stage: int, alphas_batch: Batch, weights_batch: Batch) -> AlphaStep:
         """Moves the alphas; `weights_batch` is used by the second order alone."""
         step = self.alpha_gradient(stage, alphas_batch, weights_batch)
-        pieces = step.gradient.split([alpha.numel() for alpha in self.alphas])
+        pieces = torch.split(step.gradient, [alpha.numel() for alpha in self.alphas])
         for alpha, piece in zip(self.alphas, pieces, strict=True):
             alpha.grad = piece.view_as(alpha)
         self.alpha_optimiser.step()
@@ -109,7 +117,7 @@ class DSARASearch:
         self.supernet.train()
         with self._autocast(batch.adversarial):
             logits = self.supernet(batch.adversarial)
-        loss = F.cross_entropy(logits.float(), batch.labels)
+        loss = cross_entropy(logits, batch.labels)
         gradients = torch.autograd.grad(loss, self.weights)
         for weight, gradient in zip(self.weights, gradients, strict=True):
             weight.grad = gradient
@@ -123,8 +131,7 @@ class DSARASearch:
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Cross-entropy and its gradient with respect to some parameters; no other gradient is computed."""
         with requiring_grad(parameters), self._autocast(images):
-            logits = self.supernet(images)
-            loss = F.cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), labels)
+            loss = cross_entropy(self.supernet(images), labels)
             return loss.detach(), torch.autograd.grad(loss, parameters)
 
     def _second_order(
@@ -162,7 +169,7 @@ class DSARASearch:
         return result
 
     def _sgd_direction(self, gradients: tuple[Tensor, ...]) -> list[Tensor]:
-        """mu b + gradient + wd w: where SGD's next step would go, but for the learning rate and clipping."""
+        """SGD's next step, mu b + gradient + wd w, but for the learning rate and clipping."""
         options: WeightOptimiser = self.options.weights
         direction = []
         for weight, gradient in zip(self.weights, gradients, strict=True):

@@ -12,15 +12,16 @@ from torch import Tensor
 
 from robust_nas.data import Augment, Images, augment, split
 from robust_nas.data.order import batches
-from robust_nas.errors import CheckpointError, DivergenceError
-from robust_nas.nets import Supernet
-from robust_nas.runs import Progress, Run, silent
+from robust_nas.errors import CheckpointError
+from robust_nas.nets import Supernet, channels_last
+from robust_nas.runs import Progress, Run, restore_optimiser, silent
 from robust_nas.search.dsara import AlphaStep, Batch, DSARASearch
 from robust_nas.search.options import DSARA
 from robust_nas.spaces import CellArchitecture
+from robust_nas.training.divergence import refuse_broken_weights, refuse_divergence
 from robust_nas.training.schedules import cosine
 
-MAX_LOSS = 1e4  # cross-entropy far beyond anything that training recovers from
+REMEDY = "A smaller search.weights.learning_rate or clip_norm may help"
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,7 @@ def search(
     finite; the checkpoint before it stays.
     """
     device = images.pixels.device
-    supernet.to(memory_format=torch.channels_last)
-    algorithm = DSARASearch(supernet, options)
+    algorithm = DSARASearch(channels_last(supernet), options)
     generator = torch.Generator(device).manual_seed(seed)
     halves = [images.subset(indices) for indices in split(images.labels, 0.5, seed)]
     steps = min(len(batches(len(half), options.batch_size, seed=0, epoch=0)) for half in halves)
@@ -65,6 +65,7 @@ def search(
     began = saved = time.perf_counter()
 
     def save(epoch: int, step: int) -> None:
+        refuse_broken_weights([supernet], f"{run.folder}: search, before epoch {epoch}, step {step}", REMEDY)
         run.save_checkpoint(
             {
                 "job": "search",
@@ -105,10 +106,8 @@ def search(
             weights_batch, alphas_batch = drawn
             alpha_step = algorithm.alpha_step(stage, alphas_batch, weights_batch)
             loss, _ = algorithm.weight_step(weights_batch)
-            last = _record(
-                epoch, step, epoch * steps + step, stage, learning_rate, loss, alpha_step, supernet
-            )
-            _refuse_divergence(last, run)
+            last = _record(epoch, epoch * steps + step, stage, learning_rate, loss, alpha_step, supernet)
+            refuse_divergence(_watched(last), f"{run.folder}: search, epoch {epoch}, step {step}", REMEDY)
             run.log(last)
             progress("search", epoch * steps + step + 1, options.epochs * steps, _note(last))
         first_step = 0
@@ -123,20 +122,17 @@ def _restore(
     """Puts a checkpoint back and returns epoch, step, seconds so far, and the last record."""
     if state.get("job") != "search":
         raise CheckpointError(f"{run.folder}: its checkpoint is of job {state.get('job')!r}, not of a search")
-    try:
+    with run.restoring():
         algorithm.supernet.load_state_dict(state["supernet"])
-        algorithm.weight_optimiser.load_state_dict(state["weight_optimiser"])
-        algorithm.alpha_optimiser.load_state_dict(state["alpha_optimiser"])
+        restore_optimiser(algorithm.weight_optimiser, state["weight_optimiser"])
+        restore_optimiser(algorithm.alpha_optimiser, state["alpha_optimiser"])
         generator.set_state(state["generator"])
         return state["epoch"], state["step"], state["seconds"], state["last"]
-    except (KeyError, RuntimeError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{run.folder}: its checkpoint does not fit: {error}") from None
 
 
 def _record(
     epoch: int,
     step: int,
-    global_step: int,
     stage: int,
     learning_rate: float,
     loss: Tensor,
@@ -169,7 +165,6 @@ def _record(
     return {
         "epoch": epoch,
         "step": step,
-        "global_step": global_step,
         "stage": stage,
         "learning_rate": learning_rate,
         **named,
@@ -178,20 +173,19 @@ def _record(
     }
 
 
-def _refuse_divergence(record: dict[str, Any], run: Run) -> None:
-    watched = [(key, record[key]) for key in ("loss_weights", "loss_natural", "loss_adversarial")]
-    watched += [(f"entropy of the {kind} alphas", value) for kind, value in record["entropy"].items()]
-    for key, value in watched:
-        if value is not None and not abs(value) <= MAX_LOSS:
-            raise DivergenceError(
-                f"{run.folder}: the search diverged in epoch {record['epoch']}, step {record['step']}: {key} is {value}; "
-                "the last good checkpoint stays. A smaller search.weights.learning_rate or clip_norm may help"
-            )
+def _watched(record: dict[str, Any]) -> dict[str, float | None]:
+    """What shows that a search diverged: large losses, infinite gradients; NaN alphas show in their entropy."""
+    losses = {key: record[key] for key in ("loss_weights", "loss_natural", "loss_adversarial")}
+    norms = {key: record[key] for key in ("norm_natural", "norm_adversarial")}
+    infinite = {key: norm for key, norm in norms.items() if norm is not None and not math.isfinite(norm)}
+    entropies = {f"entropy of the {kind} alphas": value for kind, value in record["entropy"].items()}
+    return {**losses, **infinite, **entropies}
 
 
 def _note(record: dict[str, Any]) -> str:
     natural = "" if record["loss_natural"] is None else f" natural {record['loss_natural']:.2f}"
-    return f"stage {record['stage']}, loss {record['loss_weights']:.2f}, alphas: adversarial {record['loss_adversarial']:.2f}{natural}"
+    alphas = f"adversarial {record['loss_adversarial']:.2f}{natural}"
+    return f"stage {record['stage']}, loss {record['loss_weights']:.2f}, alphas: {alphas}"
 
 
 def collapsed(architecture: CellArchitecture) -> list[str]:

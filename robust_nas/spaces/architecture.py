@@ -12,10 +12,19 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from robust_nas.config import Count, CountOrZero, Options, check, parse_yaml, read_yaml, to_yaml
+from robust_nas.config import (
+    Count,
+    CountOrZero,
+    Options,
+    check,
+    existing_file,
+    parse_yaml,
+    read_yaml,
+    to_yaml,
+)
 from robust_nas.errors import ArchitectureError
 from robust_nas.spaces.files import shipped
-from robust_nas.spaces.layout import CellPlace, Kind, Layout
+from robust_nas.spaces.layout import CellPlace, Kind, Layout, Name
 from robust_nas.spaces.operations import OPERATIONS
 
 
@@ -60,7 +69,7 @@ class CellArchitecture(Options):
 
     schema_version: Literal[1] = 1
     type: Literal["cell"] = "cell"
-    name: Annotated[str, Field(min_length=1, max_length=200)]
+    name: Name
     cells: Count
     channels: Count
     layout: Layout
@@ -90,7 +99,8 @@ class CellArchitecture(Options):
 
     def resized(self, cells: int | None = None, channels: int | None = None) -> CellArchitecture:
         """The same genotype at another depth or width. Raises `ArchitectureError` for an impossible size."""
-        tree = self.model_dump() | {"cells": cells or self.cells, "channels": channels or self.channels}
+        size = {"cells": cells, "channels": channels}
+        tree = self.model_dump() | {key: value for key, value in size.items() if value is not None}
         return check(CellArchitecture, tree, self.name, ArchitectureError)
 
     def to_yaml(self) -> str:
@@ -108,7 +118,6 @@ def architecture_from_text(text: str, source: str) -> CellArchitecture:
 
 def load_architecture(name_or_path: str | Path) -> CellArchitecture:
     """A shipped architecture by name (`arnas`, `darts_v2`), a YAML or JSON file, or a folder that holds one."""
-    if (Path(name_or_path) / "architecture.yaml").is_file():
-        name_or_path = Path(name_or_path) / "architecture.yaml"
-    path = shipped("architectures", name_or_path, ArchitectureError)
+    inside = existing_file(Path(name_or_path) / "architecture.yaml")
+    path = inside or shipped("architectures", name_or_path, ArchitectureError)
     return check(CellArchitecture, read_yaml(path), str(path), ArchitectureError)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from robust_nas.config import existing_file
 from robust_nas.errors import ConfigError
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -25,8 +26,8 @@ def shipped(kind: str, name_or_path: str | Path, error: type[ConfigError]) -> Pa
     text = str(name_or_path)
     if text in shipped_names(kind):
         return folder() / kind / f"{text}.yaml"
-    path = Path(text).expanduser()
-    if path.is_file():
+    path = existing_file(text)
+    if path is not None:
         return path
     known = ", ".join(shipped_names(kind))
     raise error(f"{text!r} is neither a shipped name nor a file; shipped: {known}")

@@ -7,8 +7,10 @@ a cell's output is the concatenation of its nodes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import pairwise
 from typing import Annotated, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -16,17 +18,18 @@ from pydantic import AfterValidator, Field, model_validator
 from robust_nas.config import Count, Options
 from robust_nas.errors import ArchitectureError
 
+MAX_CELLS = 1000
+MAX_FILTERS = 1 << 20
+
 
 def _proper_fraction(text: str) -> str:
-    try:
-        value = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        raise ValueError("a fraction of the depth is needed, such as 1/3") from None
-    if not 0 < value < 1:
+    parts = re.fullmatch(r"([0-9]{1,2})/([0-9]{1,2})", text)
+    if parts is None or not 0 < int(parts[1]) < int(parts[2]):
         raise ValueError("a fraction of the depth between 0 and 1 is needed, such as 1/3")
     return text
 
 
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=200)]
 Kind = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 DepthFraction = Annotated[str, AfterValidator(_proper_fraction)]
 
@@ -63,7 +66,7 @@ class Layout(Options):
             if given != wanted:
                 raise ValueError(f"{name} has {given} entries; {stages} stages need {wanted}")
         depths = [Fraction(text) for text in self.reductions]
-        if any(b <= a for a, b in zip(depths, depths[1:], strict=False)):
+        if any(b <= a for a, b in pairwise(depths)):
             raise ValueError("reductions must increase with depth")
         both = set(self.stages) & set(self.reduction_cells)
         if both:
@@ -87,11 +90,13 @@ class Layout(Options):
     def places(self, cells: int, channels: int, concat: dict[str, int]) -> Iterator[CellPlace]:
         """Every cell from the input to the output; `concat` gives the number of concatenated nodes per kind.
 
-        Raises `ArchitectureError` when `cells` is too small for the reductions to stand apart.
+        Raises `ArchitectureError` when `cells` is too small for the reductions to stand apart, or a size is absurd.
         """
+        if cells > MAX_CELLS:
+            raise ArchitectureError(f"cells: got {cells}; at most {MAX_CELLS} are allowed")
         starts = [int(Fraction(text) * cells) for text in self.reductions]
         if cells < 1 or len(set(starts)) < len(starts):
-            needed = next(n for n in range(1, 10_000) if self._apart(n))
+            needed = next((n for n in range(1, MAX_CELLS + 1) if self._apart(n)), f"more than {MAX_CELLS}")
             raise ArchitectureError(
                 f"cells: got {cells}; reductions at {', '.join(self.reductions)} need at least {needed} cells"
             )
@@ -104,6 +109,11 @@ class Layout(Options):
                 stage = starts.index(index) + 1
             kind = self.reduction_cells[stage - 1] if reduction else self.stages[stage]
             c = channels * self.filters[stage]
+            if not (2 if reduction or reduction_prev else 1) <= c <= MAX_FILTERS:
+                raise ArchitectureError(
+                    f"channels: got {channels}, so a node of stage {stage} has {c} filters; "
+                    f"allowed: 2..{MAX_FILTERS}, as a reduction halves them"
+                )
             yield CellPlace(kind, stage, reduction, reduction_prev, c_pp, c_p, c)
             c_pp, c_p, reduction_prev = c_p, c * concat[kind], reduction
 

@@ -13,7 +13,7 @@ from robust_nas.spaces.architecture import CellArchitecture, Edge
 from robust_nas.spaces.counting import count
 from robust_nas.spaces.space import CellSpace, Size
 
-MAX_DRAWS = 20_000
+MAX_DRAWS = 5_000
 
 
 def sample(

@@ -12,7 +12,7 @@ from robust_nas.config import Count, Options, check, json_copy, merge, read_yaml
 from robust_nas.errors import SearchSpaceError
 from robust_nas.spaces.architecture import Cell, CellArchitecture, Edge
 from robust_nas.spaces.files import shipped
-from robust_nas.spaces.layout import Layout
+from robust_nas.spaces.layout import Layout, Name
 from robust_nas.spaces.operations import OPERATIONS
 
 
@@ -34,9 +34,9 @@ class CellSpace(Options):
 
     schema_version: Literal[1] = 1
     type: Literal["cell"] = "cell"
-    name: Annotated[str, Field(min_length=1, max_length=200)]
+    name: Name
     source: str = ""
-    nodes: Count
+    nodes: Annotated[Count, Field(le=64)]
     edges_per_node: Count = 2  # kept per node when an architecture is derived
     operations: tuple[Annotated[str, AfterValidator(_known)], ...] = Field(min_length=1)
     layout: Layout

@@ -5,27 +5,29 @@ Killed at any instant, it resumes to the same bits: weights, average, optimiser,
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from robust_nas.data import Augment, Images, augment
 from robust_nas.data.order import batches
-from robust_nas.errors import CheckpointError, DivergenceError
-from robust_nas.nets import CellNetwork, inference_state
-from robust_nas.runs import Progress, Run, silent
+from robust_nas.errors import CheckpointError
+from robust_nas.nets import CellNetwork, channels_last, inference_state
+from robust_nas.runs import Progress, Run, restore_optimiser, silent
+from robust_nas.training.divergence import refuse_broken_weights, refuse_divergence
+from robust_nas.training.losses.natural import cross_entropy
 from robust_nas.training.options import Training
 from robust_nas.training.schedules import factor
 
-MAX_LOSS = 1e4
+REMEDY = "A smaller training.learning_rate or a clip_norm may help"
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class _Training:
             torch.arange(min(len(validation), options.validation_images or len(validation)))
         )
         self.device = images.pixels.device
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = channels_last(network)
         self.average: AveragedModel | None = None
         if options.ema is not None:
             self.average = AveragedModel(network, multi_avg_fn=_exponential(options.ema), use_buffers=True)
@@ -103,7 +105,13 @@ class _Training:
     @property
     def model(self) -> CellNetwork:
         """The network that is validated and kept: the average where there is one."""
-        return self.network if self.average is None else self.average.module
+        return self.network if self.average is None else cast(CellNetwork, self.average.module)
+
+    def _where(self) -> str:
+        return f"{self.run.folder}: training, epoch {self.epoch}, step {self.step}"
+
+    def _refuse_broken_weights(self) -> None:
+        refuse_broken_weights(dict.fromkeys((self.network, self.model)), self._where(), REMEDY)
 
     def loop(self, checkpoint_seconds: float, progress: Progress) -> TrainingOutcome:
         """Runs to the last epoch."""
@@ -150,8 +158,8 @@ class _Training:
             value = options.loss(self.network, x, part.labels, self.generator)
             loss = value.loss
             if options.auxiliary_weight:
-                logits = self.network.auxiliary_logits(x).float()
-                loss = loss + options.auxiliary_weight * F.cross_entropy(logits, part.labels)
+                logits = self.network.auxiliary_logits(x)
+                loss = loss + options.auxiliary_weight * cross_entropy(logits, part.labels)
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if options.clip_norm is not None:
@@ -161,11 +169,7 @@ class _Training:
             self.average.update_parameters(self.network)
         correct = (value.logits.argmax(1) == part.labels).sum()
         shown, right = torch.stack([loss.detach().double(), correct.double()]).tolist()
-        if not abs(shown) <= MAX_LOSS:
-            raise DivergenceError(
-                f"{self.run.folder}: training diverged in epoch {self.epoch}, step {self.step}: the loss is {shown}; "
-                "the last good checkpoint stays. A smaller training.learning_rate or a clip_norm may help"
-            )
+        refuse_divergence({"the loss": shown}, self._where(), REMEDY)
         self.sums["loss"] += shown * len(part)
         self.sums["correct"] += right
         self.sums["seen"] += len(part)
@@ -177,6 +181,7 @@ class _Training:
         due = epoch >= options.validate_from and (epoch - options.validate_from) % options.validate_every == 0
         clean = robust = None
         if due or final:
+            self._refuse_broken_weights()
             clean, robust = self.validate()
             if self.best is None or (robust, clean) > (self.best["robust"], self.best["clean"]):
                 self.best = {
@@ -203,7 +208,7 @@ class _Training:
         model = self.model.eval()
         generator = torch.Generator(self.device).manual_seed(self.seed + 1)
         clean = robust = 0
-        for indices in torch.arange(len(self.validation)).split(256):
+        for indices in torch.split(torch.arange(len(self.validation)), 256):
             part = self.validation.subset(indices)
             x = part.float().contiguous(memory_format=torch.channels_last)
             attacked = self.options.validation_attack(model, x, part.labels, generator)
@@ -214,7 +219,8 @@ class _Training:
         return clean / len(self.validation), robust / len(self.validation)
 
     def save(self) -> None:
-        """Writes the checkpoint."""
+        """Writes the checkpoint. Raises `DivergenceError` where the weights are not fit to be kept."""
+        self._refuse_broken_weights()
         cuda = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
         self.run.save_checkpoint(
             {
@@ -241,32 +247,33 @@ class _Training:
             raise CheckpointError(
                 f"{self.run.folder}: its checkpoint is of job {state.get('job')!r}, not of a training"
             )
-        with _fitting(self.run):
+        with self.run.restoring():
             self.network.load_state_dict(state["network"])
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
-            self.optimiser.load_state_dict(state["optimiser"])
+            restore_optimiser(self.optimiser, state["optimiser"])
             self.generator.set_state(state["generator"])
             torch.set_rng_state(state["global_generators"][0])
             if self.device.type == "cuda":
                 torch.cuda.set_rng_state(state["global_generators"][1], self.device)
             self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
             self.sums, self.best = state["sums"], state["best"]
+            if self.best is not None:
+                _check_best(self.best["state"], inference_state(self.model))
 
 
-@contextlib.contextmanager
-def _fitting(run: Run) -> Iterator[None]:
-    try:
-        yield
-    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{run.folder}: its checkpoint does not fit: {error}") from None
+def _check_best(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raises `ValueError` when the best weights of a checkpoint are not those of this network."""
+    shapes = [{name: tuple(tensor.shape) for name, tensor in state.items()} for state in (found, expected)]
+    if shapes[0] != shapes[1]:
+        raise ValueError("its best epoch is of another network")
 
 
-def _exponential(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
+def _exponential(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
     """The average's update: decay min(d, (1 + n) / (10 + n)) after n updates, so that the start is forgotten."""
 
     @torch.no_grad()
-    def update(averages: list[Tensor], values: list[Tensor], updates: Tensor | int) -> None:
+    def update(averages: Tensors, values: Tensors, updates: Tensor | int) -> None:
         weight = 1 - min(decay, (1 + int(updates)) / (10 + int(updates)))
         for average, value in zip(averages, values, strict=True):
             if average.is_floating_point():

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from robust_nas.training.options import LossValue, Natural
+
+
+def widened(logits: Tensor) -> Tensor:
+    """The logits in float32 at least: under autocast they come in bf16, in which no loss is taken."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The mean cross-entropy of logits `[B, K]`, in float32 at least."""
+    return F.cross_entropy(widened(logits), labels)
 
 
 def loss(
@@ -13,4 +24,4 @@ def loss(
 ) -> LossValue:
     """Cross-entropy on images `[B, C, H, W]` as they are."""
     logits = model(images)
-    return LossValue(F.cross_entropy(logits.float(), labels), logits)
+    return LossValue(cross_entropy(logits, labels), logits)

@@ -5,13 +5,13 @@ The maximiser is approached by any attack of the gradient family: PGD, FGSM-RS, 
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from robust_nas.training.losses.natural import cross_entropy
 from robust_nas.training.options import LossValue, Madry
 
 
 def loss(options: Madry, model: nn.Module, images: Tensor, labels: Tensor, generator: Generator) -> LossValue:
     """Cross-entropy on the attacked images `[B, C, H, W]`."""
     logits = model(options.attack(model, images, labels, generator))
-    return LossValue(F.cross_entropy(logits.float(), labels), logits)
+    return LossValue(cross_entropy(logits, labels), logits)

@@ -1,0 +1,248 @@
+"""The command line: help, exit codes, machine output, and that it answers before torch is imported."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from typer.testing import CliRunner
+
+from robust_nas import __version__, count, load_architecture, load_config
+from robust_nas.cli import app, main
+from robust_nas.cli.count import input_shape
+from robust_nas.cli.spaces import limits
+from robust_nas.config import to_tree, to_yaml
+from robust_nas.errors import ConfigError
+from robust_nas.spaces import architecture_from_text, load_space
+
+VERBS = ["run", "search", "train", "evaluate", "export", "count"]
+SUBVERBS = ["list", "show", "draw", "sample"]
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Outcome]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """Runs the console script's entry point in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["robust-nas", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+        out, err = capsys.readouterr()
+        return Outcome(code, out, err)
+
+    return run
+
+
+@pytest.mark.parametrize("verb", [*[(verb,) for verb in VERBS], *[("spaces", verb) for verb in SUBVERBS]])
+def test_every_verb_has_help_with_an_example(verb: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*verb, "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert "Example: robust-nas " + " ".join(verb) in result.output
+
+
+def test_help_names_every_verb_and_the_version_prints(call: Call) -> None:
+    result = CliRunner().invoke(app, ["-h"])
+    assert all(verb in result.output for verb in [*VERBS, "spaces"])
+    assert call("--version") == (0, f"{__version__}\n", "")
+
+
+def test_count_prints_the_published_figures_as_a_list(call: Call) -> None:
+    done = call("count", "arnas", "darts_v2", "--input", "3x32x32", "--json")
+    assert (done.code, done.err) == (0, "")
+    assert json.loads(done.out) == [
+        {"name": "arnas", "params": 4_520_394, "macs": 1_240_151_040},
+        {"name": "darts_v2", "params": 3_349_342, "macs": 528_359_040},
+    ]
+    assert isinstance(json.loads(call("count", "arnas", "--json").out), list)
+    plain = call("count", "arnas").out
+    assert "4,520,394" in plain
+    assert "1,240.15 M" in plain
+
+
+def test_count_takes_the_size_and_files(call: Call, tmp_path: Path) -> None:
+    options = ("--input", "1x28x28", "--classes", 7, "--cells", 8, "--channels", 16, "--json")
+    cost = count(load_architecture("arnas").resized(8, 16), (1, 28, 28), 7)
+    expected = [{"name": "arnas", "params": cost.params, "macs": cost.macs}]
+    (tmp_path / "architecture.yaml").write_text(load_architecture("arnas").to_yaml())
+    for name in ("arnas", "architecture.yaml", tmp_path):
+        assert json.loads(call("count", name, *options).out) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        (["count", "arnas", "--input", "32x32"], "got '32x32'; channels x height x width"),
+        (["count", "arnas", "--input", "3x0x32"], "got '3x0x32'"),
+        (["count", "arnas", "--input", "²x3x3"], "--input"),
+        (["count", "arnas", "--input", "3x3x" + "9" * 5000], "--input"),
+        (["count", "arnas", "--cells", "1"], "need at least 2 cells"),
+        (["count", "arnas", "--cells", "999999999"], "at most 1000"),
+        (["count", "arnas", "--cells", "0"], "--cells"),
+        (["count", "nosuch"], "shipped: arnas, darts_v2"),
+        (["count"], "Missing argument"),
+        (["spaces", "show", "nosuch"], "'nosuch'"),
+        (["spaces", "draw", "nosuch"], "'nosuch'"),
+        (["spaces", "sample", "nosuch"], "shipped: darts, dsara"),
+        (["spaces", "sample", "dsara", "--macs", "1G"], "LOW:HIGH is needed"),
+        (["spaces", "sample", "dsara", "--macs", "2G:1G"], "LOW must be at most HIGH"),
+        (["spaces", "sample", "dsara", "--macs", "nan:1G"], "LOW:HIGH is needed"),
+        (["spaces", "sample", "dsara", "--macs", "1X:2X"], "LOW:HIGH is needed"),
+        (["spaces", "sample", "dsara", "--seed", "-1"], "--seed"),
+        (["spaces", "sample", "dsara", "--cells", "1"], "at least 2 cells"),
+        (["run", "nosuch"], "recipes: dsara-cifar10"),
+        (["run", "quickstart", "search.epoch=3"], "did you mean 'epochs'?"),
+        (["run", "quickstart", "search.epochs"], "key.subkey=value"),
+        (["run", "quickstart", "--resume", "--overwrite"], "give one of them"),
+        (["train", "quickstart"], "--architecture"),
+        (["train", "quickstart", "-a", "nosuch"], "shipped: arnas, darts_v2"),
+        (["search", "quickstart", "--seeds", "0"], "--seeds"),
+        (["evaluate", "."], "config.yaml is missing"),
+        (["nosuchverb"], "nosuchverb"),
+        (["run", "--nosuchoption"], "--nosuchoption"),
+    ],
+)
+def test_bad_usage_is_exit_code_2_and_one_readable_answer(
+    call: Call, arguments: list[str], fragment: str
+) -> None:
+    done = call(*arguments)
+    assert done.code == 2
+    assert done.out == ""
+    assert fragment in done.err
+    assert "Traceback" not in done.err
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_a_failure_is_exit_code_1(call: Call, tmp_path: Path) -> None:
+    done = call("export", tmp_path)
+    assert done.code == 1
+    assert done.err.startswith("error: ")
+    assert "no model folder" in done.err
+
+
+def test_the_printed_config_is_the_config(call: Call, tmp_path: Path) -> None:
+    for verb in (["run"], ["search"], ["train"]):
+        done = call(*verb, "quickstart", "search.epochs=3", "search.attack.eps=8/255", "--print-config")
+        assert (done.code, done.err) == (0, "")
+        (tmp_path / "printed.yaml").write_text(done.out)
+        config = load_config("quickstart", ["search.epochs=3", "search.attack.eps=8/255"])
+        assert load_config(tmp_path / "printed.yaml") == config
+        assert done.out == to_yaml(config)
+
+
+def test_spaces_list_and_show(call: Call, tmp_path: Path) -> None:
+    assert json.loads(call("spaces", "list", "--json").out) == {
+        "spaces": ["darts", "dsara"],
+        "architectures": ["arnas", "darts_v2"],
+    }
+    text = call("spaces", "list").out
+    assert "accurate, reduce, robust" in text
+    assert "4,520,394" in text
+    assert architecture_from_text(call("spaces", "show", "arnas").out, "shown") == load_architecture("arnas")
+    (tmp_path / "space.yaml").write_text(call("spaces", "show", "dsara").out)
+    assert load_space(tmp_path / "space.yaml") == load_space("dsara")
+    assert call("spaces", "show", "space.yaml").out == call("spaces", "show", "dsara").out
+    (tmp_path / "architecture.yaml").write_text(load_architecture("arnas").to_yaml())
+    assert call("spaces", "show", tmp_path).out == call("spaces", "show", "arnas").out
+
+
+def test_spaces_draw_writes_both_pictures(call: Call, tmp_path: Path) -> None:
+    done = call("spaces", "draw", "arnas", "--out", tmp_path / "cells")
+    assert done.code == 0
+    for path in done.out.split():
+        assert Path(path).stat().st_size > 500
+    assert {path.suffix for path in tmp_path.iterdir()} >= {".png", ".svg"}
+
+
+def test_spaces_sample_is_seeded_within_budget_and_overwrites_nothing(call: Call, tmp_path: Path) -> None:
+    arguments = ("spaces", "sample", "dsara", "--cells", 6, "--channels", 8, "--macs", "3M:30M", "--seed", 4)
+    first = call(*arguments)
+    assert first.code == 0
+    drawn = architecture_from_text(first.out, "drawn")
+    assert 3e6 <= count(drawn).macs <= 30e6
+    assert (drawn.cells, drawn.channels) == (6, 8)
+    assert call(*arguments).out == first.out
+    assert call(*arguments, "--out", "random.yaml").code == 0
+    assert load_architecture(tmp_path / "random.yaml") == drawn
+    again = call(*arguments, "--out", "random.yaml")
+    assert again.code == 2
+    assert "exists already" in again.err
+    assert call(*arguments, "--out", "none/random.yaml").code == 1
+
+
+def test_small_parsers() -> None:
+    assert input_shape("1X28x9") == (1, 28, 9)
+    assert limits("--macs", "0.5G:600m") == (0.5e9, 600e6)
+    assert limits("--macs", None) is None
+    with pytest.raises(ConfigError):
+        limits("--macs", "")
+
+
+def python(code: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+
+
+HEAVY = """
+import sys
+import robust_nas.cli
+heavy = {"torch", "numpy", "matplotlib", "networkx", "sklearn", "safetensors", "robust_nas.pipeline"}
+print(sorted(heavy & set(sys.modules)))
+"""
+
+
+def test_the_command_line_imports_nothing_heavy(tmp_path: Path) -> None:
+    done = python(HEAVY, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "[]\n")
+
+
+WRONG = """
+import sys
+from robust_nas.cli import main
+sys.argv = ["robust-nas", *sys.argv[1:]]
+try:
+    main()
+finally:
+    assert "torch" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["run", "quickstart", "search.epochs=-1"], 2),
+        (["train", "quickstart", "training.los=3", "-a", "arnas"], 2),
+        (["run", "quickstart", "--print-config"], 0),
+        (["count", "arnas", "--json"], 0),
+    ],
+)
+def test_what_needs_no_torch_does_not_import_it(arguments: list[str], code: int, tmp_path: Path) -> None:
+    done = python(WRONG, *arguments, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert ("error: " in done.stderr) == (code == 2)
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_file_of_a_user_names_the_file(call: Call, tmp_path: Path) -> None:
+    tree = to_tree(load_config("quickstart"))
+    tree["search"]["epochs"] = "many"
+    (tmp_path / "mine.yaml").write_text(to_yaml(tree))
+    done = call("run", "mine.yaml")
+    assert done.code == 2
+    assert "mine.yaml: search.epochs: got 'many'" in done.err

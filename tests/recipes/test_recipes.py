@@ -1,0 +1,165 @@
+"""The shipped recipes, the run config, and that nothing of it needs torch."""
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from robust_nas.config import check, config_hash, parse_yaml, read_yaml, to_tree, to_yaml
+from robust_nas.errors import ConfigError
+from robust_nas.recipes import FOLDER, RunConfig, load_config, model_config, recipe_names
+
+RECIPES = recipe_names()
+
+
+def test_the_recipes_of_the_readme_ship() -> None:
+    assert {"quickstart", "fashion", "dsara-cifar10"} <= set(RECIPES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_shipped_recipe_loads_and_its_print_reads_back_equal(name: str, tmp_path: Path) -> None:
+    config = load_config(name)
+    assert config.name == name
+    printed = tmp_path / "printed.yaml"
+    printed.write_text(to_yaml(config))
+    assert load_config(printed) == config
+    assert config_hash(load_config(printed)) == config_hash(config)
+    assert RunConfig(**to_tree(config)) == config
+
+
+def test_a_run_config_prints_itself_completely() -> None:
+    config = load_config("quickstart")
+    changed = load_config("quickstart", ["search.attack.eps=0.2"])
+    assert repr(config) != repr(changed)
+    assert "eps=0.2" in repr(changed)
+
+
+def test_overrides_reach_every_room() -> None:
+    config = load_config(
+        "quickstart",
+        [
+            "search.epochs=3",
+            "search.attack={name: pgd, eps: 8/255, steps: 2}",
+            "space.changes.layout.filters=[1, 2, 4]",
+            "evaluation.attacks.1.attack.steps=5",
+            "network.cells=8",
+        ],
+    )
+    assert config.search.epochs == 3
+    assert config.search.attack.eps == 8 / 255
+    assert config.space.load().layout.filters == (1, 2, 4)
+    assert config.evaluation.attacks[1].attack.steps == 5  # type: ignore[union-attr]
+    assert config.network.cells == 8
+
+
+@pytest.mark.parametrize(
+    ("override", "fragments"),
+    [
+        ("search.epoch=3", ["override 'search.epoch=3'", "search.epoch", "did you mean 'epochs'?"]),
+        ("search.epochs=-3", ["search.epochs", "got -3", "greater than or equal to 1"]),
+        ("search.attack.eps=big", ["search.attack.eps", "got 'big'", "8/255"]),
+        ("search.attack.name=cw", ["search.attack", "got name 'cw'", "fgsm", "pgd"]),
+        ("data.name=cifar11", ["data.name", "got 'cifar11'", "'cifar10'"]),
+        ("device=gpu", ["device", "got 'gpu'"]),
+        ("name=../elsewhere", ["name", "got '../elsewhere'"]),
+        ("schema_version=2", ["schema_version", "got 2", "1"]),
+        ("search.stage1_epochs=99", ["stage1_epochs is 99"]),
+        ("search.cells=1", ["search.cells", "got 1", "at least 2"]),
+        ("network.cells=1000000000", ["network.cells", "got 1000000000", "at most"]),
+        ("network.channels=10000000", ["network.channels", "got 10000000", "allowed"]),
+        ("space.name=dartz", ["'dartz'", "darts, dsara"]),
+        ("space.changes.nodes=0", ["nodes", "got 0"]),
+        ("space.changes.layout.filters=[1]", ["filters has 1 entries"]),
+        ("threads=0", ["threads", "got 0"]),
+        ("evaluation.attacks=[]", ["evaluation.attacks", "got []"]),
+        ("training=null", ["training", "got None"]),
+    ],
+)
+def test_a_mistake_names_the_key_the_value_and_what_is_allowed(override: str, fragments: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("quickstart", [override])
+    for fragment in fragments:
+        assert fragment in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["quickstrat", "", "x" * 5000, "~nosuchuser/x", "a\0b", "/"])
+def test_an_unknown_recipe_is_answered_with_the_names(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"recipes: .*quickstart"):
+        load_config(name)
+
+
+def test_the_config_of_a_folder_without_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"config\.yaml is missing"):
+        model_config(tmp_path)
+    (tmp_path / "config.yaml").write_text("a: 1")
+    with pytest.raises(ConfigError, match="not the config of a training"):
+        model_config(tmp_path)
+
+
+junk = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-5, 5),
+    st.just(10**400),
+    st.floats(),
+    st.text(max_size=6),
+    st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.text(max_size=4) | st.integers(), st.integers(), max_size=2),
+)
+
+
+def places(tree: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    return [prefix] * bool(prefix) + [
+        place for key, value in items for place in places(value, (*prefix, key))
+    ]
+
+
+@settings(max_examples=150)
+@given(st.data())
+def test_a_recipe_with_any_value_put_anywhere_loads_or_is_refused_with_our_error(data: st.DataObject) -> None:
+    tree = copy.deepcopy(to_tree(load_config("quickstart")))
+    *way, last = data.draw(st.sampled_from(places(tree)))
+    node: Any = tree
+    for key in way:
+        node = node[key]
+    if isinstance(node, dict) and data.draw(st.booleans()):
+        node[data.draw(st.text(max_size=5) | st.integers(0, 3))] = data.draw(junk)
+    else:
+        node[last] = data.draw(junk)
+    try:
+        config = check(RunConfig, tree, "junk.yaml")
+    except ConfigError as error:
+        assert str(error)  # noqa: PT017 - some are accepted
+    else:
+        assert check(RunConfig, parse_yaml(to_yaml(config), "printed"), "printed") == config
+
+
+NO_TORCH = """
+import sys
+from robust_nas import load_config
+from robust_nas.errors import ConfigError
+load_config("dsara-cifar10", ["data.path=/data"])
+try:
+    load_config("quickstart", ["search.epoch=3"])
+except ConfigError as error:
+    assert error.exit_code == 2
+    assert "torch" not in sys.modules and "matplotlib" not in sys.modules
+    sys.exit(error.exit_code)
+"""
+
+
+def test_a_config_is_checked_without_torch() -> None:
+    done = subprocess.run([sys.executable, "-c", NO_TORCH], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "")
+
+
+def test_every_recipe_is_complete_enough_to_be_read_by_people() -> None:
+    for name in RECIPES:
+        tree = read_yaml(FOLDER / f"{name}.yaml")
+        assert {"schema_version", "name", "data", "search", "training", "evaluation"} <= set(tree)

@@ -1,0 +1,204 @@
+"""The search loop: stages and records, resuming to the same bits, refusing what is damaged or has diverged."""
+
+import math
+
+import pytest
+import torch
+
+from robust_nas.attacks import FGSM
+from robust_nas.data import Augment, Images
+from robust_nas.errors import CheckpointError, DivergenceError
+from robust_nas.nets import Supernet
+from robust_nas.runs import CHECKPOINT, Run, read_checkpoint
+from robust_nas.search.loop import collapsed, search
+from robust_nas.search.options import DSARA, AlphaOptimiser, WeightOptimiser
+from robust_nas.spaces import Edge, load_space
+
+CLASSES = 4
+OPERATIONS = ["skip_connect", "sep_conv_3x3"]
+SPACE = load_space(
+    "dsara",
+    {
+        "nodes": 1,
+        "operations": OPERATIONS,
+        "layout": {
+            "stages": ["accurate", "robust"],
+            "reduction_cells": ["reduce"],
+            "reductions": ["1/2"],
+            "filters": [1, 2],
+        },
+    },
+)
+STEPS = 2  # of an epoch: 16 images in each half, 8 a batch
+
+
+class Stopped(Exception):  # noqa: N818 - no error
+    """Stands for a kill."""
+
+
+def options(**changes):
+    values = {
+        "epochs": 3,
+        "stage1_epochs": 1,
+        "batch_size": 8,
+        "attack": FGSM(eps=0.1),
+        "alphas": AlphaOptimiser(learning_rate=0.1),
+        **changes,
+    }
+    return DSARA(**values)
+
+
+def images():
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (32, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    return Images(pixels, torch.arange(32) % CLASSES)
+
+
+def run_search(folder, values, *, mode="new", progress=lambda *_: None, net=None):
+    net = net or Supernet(SPACE, CLASSES, 1, channels=2, cells=3, seed=0)
+    with Run(folder, values, mode) as run:
+        outcome = search(
+            run,
+            net,
+            images(),
+            values,
+            Augment(crop=1),
+            name="found",
+            seed=3,
+            checkpoint_seconds=0.0,
+            progress=progress,
+        )
+        return outcome, run.records(), net
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("at", [1, 2, 3, 6])
+def test_a_search_stopped_after_any_step_resumes_to_the_same_bits(tmp_path, at, order):
+    values = options(order=order)
+    expected, records, net = run_search(tmp_path / "whole", values)
+
+    def stop(job, done, total, note=""):
+        if done == at:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_search(tmp_path / "cut", values, progress=stop)
+    found, again, resumed = run_search(tmp_path / "cut", values, mode="resume")
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), resumed.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(net.buffers(), resumed.buffers(), strict=True))
+    assert found.architecture == expected.architecture
+    assert (found.mixing, found.last, again) == (expected.mixing, expected.last, records)
+
+
+def test_the_record_of_every_step_says_what_its_stage_did(tmp_path):
+    values = options()
+    _, records, net = run_search(tmp_path, values)
+    assert [record["step"] for record in records] == list(range(3 * STEPS))
+    assert [record["stage"] for record in records] == [1] * STEPS + [2] * 2 * STEPS
+    natural = ("loss_natural", "gamma", "norm_natural", "cosine")
+    for record in records:
+        for key in natural:
+            assert (record[key] is None) == (record["stage"] == 1)
+        assert record.keys() >= {"epoch", "step", "learning_rate", "loss_weights", *natural}
+        assert record["norm_adversarial"] > 0
+        assert record["entropy"].keys() == record["skips"].keys() == set(net.alphas)
+        assert all(0 <= value <= math.log(len(OPERATIONS)) + 1e-6 for value in record["entropy"].values())
+        if record["stage"] == 2:
+            assert 0 <= record["gamma"] <= 1
+            assert -1.0001 <= record["cosine"] <= 1.0001
+    rates = [record["learning_rate"] for record in records[::STEPS]]
+    assert rates[0] == values.weights.learning_rate
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_without_a_second_stage_the_natural_loss_never_matters(tmp_path):
+    _, records, _ = run_search(tmp_path, options(stage1_epochs=3))
+    assert {record["stage"] for record in records} == {1}
+    assert {record["loss_natural"] for record in records} == {None}
+
+
+def test_the_second_stage_moves_the_alphas_elsewhere(tmp_path):
+    one, _, _ = run_search(tmp_path / "a", options(stage1_epochs=3))
+    two, _, _ = run_search(tmp_path / "b", options(stage1_epochs=1))
+    added, _, _ = run_search(tmp_path / "c", options(stage1_epochs=1, combine="sum"))
+    assert one.mixing != two.mixing
+    assert two.mixing != added.mixing
+
+
+def test_the_mixing_is_the_softmax_of_the_final_alphas_and_the_architecture_its_derivation(tmp_path):
+    outcome, _, net = run_search(tmp_path, options())
+    assert outcome.architecture == net.derive("found")
+    for kind, alpha in net.alphas.items():
+        assert outcome.mixing[kind] == alpha.detach().softmax(1).tolist()
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_an_absurd_learning_rate_stops_with_a_sound_checkpoint(tmp_path, order):
+    weights = WeightOptimiser(learning_rate=1e15, clip_norm=1e9)
+    values = options(epochs=20, weights=weights, order=order)
+    with pytest.raises(
+        DivergenceError, match=r"search, (before )?epoch \d+, step \d+: diverged.*checkpoint stays"
+    ):
+        run_search(tmp_path, values)
+    state = read_checkpoint(tmp_path / CHECKPOINT)
+    assert all(t.isfinite().all() for t in state["supernet"].values() if t.is_floating_point())
+    with pytest.raises(DivergenceError):
+        run_search(tmp_path, values, mode="resume")
+
+
+@pytest.mark.parametrize("name", ["classifier.bias", "alphas.robust"])
+@pytest.mark.parametrize("at", [3, 3 * STEPS])
+def test_a_supernet_that_breaks_in_a_step_is_never_saved(tmp_path, name, at):
+    net = Supernet(SPACE, CLASSES, 1, channels=2, cells=3, seed=0)
+
+    def spoil(job, done, total, note=""):
+        if done == at:
+            with torch.no_grad():
+                net.get_parameter(name).view(-1)[0] = float("nan")
+
+    with pytest.raises(DivergenceError, match=f"{name} holds NaN"):
+        run_search(tmp_path, options(), net=net, progress=spoil)
+    state = read_checkpoint(tmp_path / CHECKPOINT)
+    assert state["supernet"][name].isfinite().all()
+
+
+def _wrong_alphas(state):
+    state["supernet"]["alphas.robust"] = torch.zeros(5, 5)
+
+
+def _wrong_moments(state):
+    state["alpha_optimiser"]["state"][0]["exp_avg"] = torch.zeros(9)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _wrong_alphas,
+        _wrong_moments,
+        lambda state: state["supernet"].update(foreign=torch.zeros(1)),
+        lambda state: state["weight_optimiser"]["param_groups"][0]["params"].pop(),
+        lambda state: state.pop("epoch"),
+        lambda state: state.update(job="train"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, damage):
+    values = options()
+    run_search(tmp_path, values)
+    state = read_checkpoint(tmp_path / CHECKPOINT)
+    damage(state)
+    torch.save(state, tmp_path / CHECKPOINT)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    with pytest.raises(CheckpointError, match=r"does not fit|not of a search"):
+        run_search(tmp_path, values, mode="resume")
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def test_a_cell_of_mostly_skips_is_warned_of():
+    def architecture(*operations):
+        node = [Edge(operation, source) for source, operation in enumerate(operations)]
+        return SPACE.architecture("x", {kind: [node] for kind in SPACE.layout.kinds})
+
+    assert collapsed(architecture("skip_connect", "sep_conv_3x3")) == []
+    warnings = collapsed(architecture("skip_connect", "skip_connect"))
+    assert len(warnings) == len(SPACE.layout.kinds)
+    assert "the robust cell collapsed: 2 of its 2 operations are skip_connect" in warnings

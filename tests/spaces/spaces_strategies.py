@@ -1,0 +1,45 @@
+"""Random valid architectures for hypothesis: any layout, any number of edges per node, any output nodes."""
+
+from hypothesis import strategies as st
+
+from robust_nas.spaces import OPERATIONS, Cell, CellArchitecture, Edge, Layout
+
+FRACTIONS = ("1/5", "1/3", "1/2", "3/5", "2/3", "9/10")
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> Layout:
+    stages = draw(st.integers(1, 3))
+    chosen = draw(st.lists(st.sampled_from(FRACTIONS), min_size=stages - 1, max_size=stages - 1, unique=True))
+    return Layout(
+        stages=tuple(draw(st.sampled_from(["first", "second"])) for _ in range(stages)),
+        reduction_cells=tuple(draw(st.sampled_from(["reduce", "squeeze"])) for _ in range(stages - 1)),
+        reductions=tuple(sorted(chosen, key=FRACTIONS.index)),
+        filters=tuple(draw(st.lists(st.integers(1, 4), min_size=stages, max_size=stages))),
+        stem=draw(st.integers(1, 3)),
+    )
+
+
+@st.composite
+def cells(draw: st.DrawFn, kind: str) -> Cell:
+    nodes = tuple(
+        tuple(
+            Edge(draw(st.sampled_from(list(OPERATIONS))), draw(st.integers(0, node + 1)))
+            for _ in range(draw(st.integers(1, 4)))
+        )
+        for node in range(draw(st.integers(1, 4)))
+    )
+    concat = draw(st.lists(st.integers(2, len(nodes) + 1), min_size=1, unique=True))
+    return Cell(kind=kind, nodes=nodes, concat=tuple(concat))
+
+
+@st.composite
+def architectures(draw: st.DrawFn) -> CellArchitecture:
+    layout = draw(layouts())
+    return CellArchitecture(
+        name=draw(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,20}", fullmatch=True)),
+        cells=draw(st.integers(10, 12)),
+        channels=draw(st.integers(2, 5)),
+        layout=layout,
+        genotype=tuple(draw(cells(kind)) for kind in layout.kinds),
+    )

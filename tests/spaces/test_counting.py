@@ -1,0 +1,50 @@
+"""Analytic parameters and MACs: the published figures, and equality with torch's own count on the built module."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from spaces_strategies import architectures
+from torch.utils.flop_counter import FlopCounterMode
+
+from robust_nas.nets import build_network
+from robust_nas.spaces import CellArchitecture, Cost, Size, count, load_architecture, load_space, sample
+
+Shape = tuple[int, int, int]
+
+
+def torch_count(architecture: CellArchitecture, shape: Shape, classes: int) -> Cost:
+    """Parameters and half the FLOPs that torch counts on the meta device."""
+    with torch.device("meta"):
+        network = build_network(architecture, input_shape=shape, classes=classes).eval()
+        images = torch.empty(1, *shape)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        assert network(images).shape == (1, classes)
+    return Cost(sum(parameter.numel() for parameter in network.parameters()), counter.get_total_flops() // 2)
+
+
+def test_the_published_figures() -> None:
+    assert count(load_architecture("arnas")) == Cost(4_520_394, 1_240_151_040)
+    assert count(load_architecture("darts_v2")) == Cost(3_349_342, 528_359_040)
+
+
+@pytest.mark.parametrize("name", ["arnas", "darts_v2"])
+def test_shipped_architectures_count_as_torch_counts(name: str) -> None:
+    architecture = load_architecture(name)
+    assert count(architecture) == torch_count(architecture, (3, 32, 32), 10)
+
+
+@pytest.mark.parametrize("space", ["dsara", "darts"])
+@pytest.mark.parametrize("cells", range(3, 21))
+def test_sampled_architectures_of_every_depth_count_as_torch_counts(space: str, cells: int) -> None:
+    drawn = sample(load_space(space), seed=cells, size=Size(cells=cells, channels=1 + cells % 7))
+    shape = ((3, 32, 32), (1, 28, 28), (2, 7, 9), (1, 8, 8), (4, 1, 5))[cells % 5]
+    assert count(drawn, shape, 2 + cells) == torch_count(drawn, shape, 2 + cells)
+
+
+@settings(max_examples=8)
+@given(architectures(), st.tuples(*[st.integers(1, 33)] * 3), st.integers(1, 5))
+def test_any_architecture_on_any_input_counts_as_torch_counts(
+    architecture: CellArchitecture, shape: Shape, classes: int
+) -> None:
+    assert count(architecture, shape, classes) == torch_count(architecture, shape, classes)

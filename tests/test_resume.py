@@ -1,0 +1,166 @@
+"""`kill -9` at random moments of both stages and of training, then resume: the same bits as without a kill.
+
+Each process searches and trains where the one before it was killed. It arms a timer in a chosen step, and the timer
+kills it some milliseconds later, wherever it then is: in an attack, a step, a write. Every step writes a checkpoint.
+The killed processes are forks of one that has imported all they need, which spares minutes; the uninterrupted run and
+the one that finishes the killed run are processes of their own.
+"""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from robust_nas.config import apply_overrides, to_yaml
+from robust_nas.recipes import load_config
+from robust_nas.runs import CHECKPOINT, METRICS, read_checkpoint
+
+CONFIG = {
+    "schema_version": 1,
+    "name": "tiny",
+    "seed": 5,
+    "device": "cpu",
+    "threads": 1,
+    "checkpoint_seconds": 0,
+    "data": {"name": "digits", "limit": 200, "validation": 0.2, "augment": {"crop": 1, "cutout": 2}},
+    "space": {
+        "name": "dsara",
+        "changes": {
+            "nodes": 2,
+            "operations": ["max_pool_3x3", "skip_connect", "sep_conv_3x3"],
+            "layout": {
+                "stages": ["accurate", "robust"],
+                "reduction_cells": ["reduce"],
+                "reductions": ["1/2"],
+                "filters": [1, 2],
+            },
+        },
+    },
+    "search": {
+        "epochs": 4,
+        "stage1_epochs": 2,
+        "batch_size": 50,
+        "cells": 3,
+        "channels": 2,
+        "attack": {"name": "fgsm-rs", "eps": 0.1},
+        "alphas": {"learning_rate": 0.05},
+    },
+    "network": {"cells": 3, "channels": 4},
+    "training": {
+        "epochs": 2,
+        "batch_size": 32,
+        "loss": {"name": "pgd", "attack": {"name": "pgd", "eps": 0.1, "steps": 2, "keep": "last"}},
+        "validation_attack": {"name": "pgd", "eps": 0.1, "steps": 2},
+    },
+    "evaluation": {"threat_model": {"norm": "linf", "eps": 0.1}, "attacks": [{"attack": {"name": "fgsm"}}]},
+}
+VARIANTS = {
+    "second-order-trades-ema": [
+        "search.order=2",
+        "training.loss={name: trades, attack: {name: pgd, loss: kl, eps: 0.1, steps: 2, keep: last}}",
+        "training.ema=0.9",
+        "training.drop_path=0.3",
+        "training.auxiliary_weight=0.4",
+        "training.clip_norm=5",
+        "training.nesterov=true",
+    ],
+}
+# (job, step in which the timer is armed), in the order of the processes; a search has 8 steps, a training 10.
+MOMENTS = [("search", 1), ("search", 3), ("search", 5), ("search", 7), ("train", 2), ("train", 6)]
+
+JOB = """
+import json, os, signal, sys, threading
+from pathlib import Path
+from robust_nas import load_config, run_search, train
+
+def work(config, folder, job=None, step=None, delay=None):
+    def progress(name, done, total, note=""):
+        if (name, done) == (job, step):
+            threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+    found = run_search(config, folder / "search", mode="resume", progress=progress)
+    train(config, found.architecture, folder / "model", mode="resume", progress=progress)
+
+config, folder = load_config(sys.argv[1]), Path(sys.argv[2])
+moments = json.loads(sys.argv[3])
+if not moments:
+    work(config, folder)
+    sys.exit()
+import matplotlib.pyplot, networkx, sklearn.datasets, torch._dynamo
+for job, step, delay in moments:
+    child = os.fork()
+    if child == 0:
+        work(config, folder, job, step, delay)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    place = folder / ("search" if job == "search" else "model")
+    state = torch.load(place / "checkpoint.pt", weights_only=True)
+    print(json.dumps([job, state["epoch"], os.waitstatus_to_exitcode(status)]))
+"""
+
+
+def start(recipe, folder, moments=()):
+    """Runs the job, killed at each of the moments; returns [job, epoch of the checkpoint, exit code] of each."""
+    arguments = [sys.executable, "-c", JOB, str(recipe), str(folder), json.dumps(moments)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def equal(one, other, path="checkpoint"):
+    """Compares two trees bit for bit; what takes time may differ."""
+    assert type(one) is type(other), path
+    if isinstance(one, torch.Tensor):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other), path
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key in one.keys() - {"seconds"}:
+            equal(one[key], other[key], f"{path}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), path
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            equal(*pair, f"{path}.{index}")
+    else:
+        assert one == other, path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)
+def test_killed_again_and_again_a_run_ends_in_the_same_bits(tmp_path, overrides):
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(to_yaml(apply_overrides(CONFIG, overrides)))
+    config = load_config(recipe)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    start(recipe, whole)
+    delay = random.Random(0)  # noqa: S311 - moments, not secrets
+    killed = start(recipe, cut, [(job, step, delay.uniform(0, 0.06)) for job, step in MOMENTS])
+    assert [code for _, _, code in killed] == [-signal.SIGKILL] * len(MOMENTS)
+    stages = {1 if epoch < config.search.stage1_epochs else 2 for job, epoch, _ in killed if job == "search"}
+    assert stages == {1, 2}
+    assert not (cut / "model" / "model.safetensors").exists()
+    start(recipe, cut)
+
+    for name in (
+        "search/architecture.yaml",
+        "search/alphas.json",
+        f"search/{METRICS}",
+        "model/architecture.yaml",
+        "model/model.safetensors",
+        "model/model.json",
+        f"model/{METRICS}",
+    ):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes(), name
+    for folder in ("search", "model"):
+        equal(
+            read_checkpoint(cut / folder / CHECKPOINT), read_checkpoint(whole / folder / CHECKPOINT), folder
+        )
+        results = [json.loads((root / folder / "result.json").read_text()) for root in (cut, whole)]
+        equal(*results, folder)
+        assert sorted(path.name for path in (cut / folder).iterdir()) == sorted(
+            path.name for path in (whole / folder).iterdir()
+        )

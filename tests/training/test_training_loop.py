@@ -1,0 +1,295 @@
+"""The training loop: what it keeps, averages, clips and drops; resuming to the same bits; when it stops."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robust_nas.attacks import FGSMRS, PGD
+from robust_nas.data import Augment, Images
+from robust_nas.errors import CheckpointError, DivergenceError
+from robust_nas.nets import Supernet, build_network, inference_state
+from robust_nas.runs import CHECKPOINT, Run, read_checkpoint
+from robust_nas.spaces import load_space
+from robust_nas.training import loop
+from robust_nas.training.loop import _exponential, expected_steps, train
+from robust_nas.training.options import Cosine, Madry, Natural, Training
+
+CLASSES = 4
+SPACE = load_space(
+    "dsara",
+    {
+        "nodes": 1,
+        "operations": ["skip_connect", "sep_conv_3x3"],
+        "layout": {
+            "stages": ["accurate", "robust"],
+            "reduction_cells": ["reduce"],
+            "reductions": ["1/2"],
+            "filters": [1, 2],
+        },
+    },
+)
+ARCHITECTURE = Supernet(SPACE, CLASSES, 1, channels=2, cells=3, seed=1).derive().resized(3, 2)
+
+
+def options(**changes):
+    values = {
+        "epochs": 2,
+        "batch_size": 8,
+        "loss": Madry(attack=FGSMRS(eps=0.1)),
+        "learning_rate": 0.05,
+        "validation_attack": PGD(eps=0.1, steps=1),
+        **changes,
+    }
+    return Training(**values)
+
+
+def images(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    return Images(pixels, torch.arange(count) % CLASSES)
+
+
+def network(auxiliary=False):
+    return build_network(ARCHITECTURE, input_shape=(1, 8, 8), classes=CLASSES, auxiliary=auxiliary, seed=0)
+
+
+def run_training(folder, values, *, mode="new", progress=lambda *_: None, checkpoint_seconds=0.0, net=None):
+    net = net or network(values.auxiliary_weight > 0)
+    with Run(folder, values, mode) as run:
+        outcome = train(
+            run,
+            net,
+            images(24),
+            images(12, seed=1),
+            values,
+            Augment(crop=1),
+            seed=3,
+            checkpoint_seconds=checkpoint_seconds,
+            progress=progress,
+        )
+        return outcome, run.records(), net
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+FULL = {"ema": 0.9, "drop_path": 0.3, "auxiliary_weight": 0.4, "clip_norm": 5.0, "nesterov": True}
+
+
+class Stopped(Exception):  # noqa: N818 - no error
+    """Stands for a kill."""
+
+
+@pytest.mark.parametrize("changes", [{}, FULL], ids=["plain", "full"])
+@pytest.mark.parametrize("at", [1, 3, 4, 6])
+def test_a_training_stopped_after_any_step_resumes_to_the_same_bits(tmp_path, at, changes):
+    values = options(**changes)
+    expected, records, net = run_training(tmp_path / "whole", values)
+
+    def stop(job, done, total, note=""):
+        if done == at:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_training(tmp_path / "cut", values, progress=stop)
+    found, again, resumed = run_training(tmp_path / "cut", values, mode="resume")
+    assert same(found.state, expected.state)
+    assert same(resumed.state_dict(), net.state_dict())
+    assert again == records
+    assert (found.epoch, found.clean, found.robust) == (expected.epoch, expected.clean, expected.robust)
+
+
+def test_a_finished_training_resumes_to_its_result_without_a_step(tmp_path):
+    values = options()
+    expected, records, _ = run_training(tmp_path, values)
+    steps = []
+    found, again, _ = run_training(tmp_path, values, mode="resume", progress=lambda *told: steps.append(told))
+    assert steps == []
+    assert same(found.state, expected.state)
+    assert again == records
+
+
+def test_the_global_generator_neither_decides_nor_is_moved(tmp_path):
+    values = options(drop_path=0.5)
+    first, _, _ = run_training(tmp_path / "a", values)
+    with torch.random.fork_rng():
+        torch.manual_seed(12345)
+        before = torch.get_rng_state()
+        second, _, _ = run_training(tmp_path / "b", values)
+        assert torch.equal(torch.get_rng_state(), before)
+    assert same(first.state, second.state)
+
+
+def test_drop_path_rises_linearly_from_zero_and_changes_the_training(tmp_path, monkeypatch):
+    seen = []
+    net = network()
+    monkeypatch.setattr(net, "set_drop_path", seen.append)
+    run_training(tmp_path / "a", options(epochs=4, drop_path=0.4), net=net)
+    assert seen == pytest.approx([0.0, 0.1, 0.2, 0.3])
+    _, _, dropped = run_training(tmp_path / "b", options(drop_path=0.9))
+    _, _, plain = run_training(tmp_path / "c", options())
+    assert not same(dropped.state_dict(), plain.state_dict())
+
+
+SCORES = [(0.5, 0.3), (0.9, 0.2), (0.5, 0.4), (0.6, 0.4), (0.6, 0.4), (0.99, 0.1)]  # clean, robust
+
+
+def test_the_epoch_with_the_best_robust_then_clean_accuracy_is_kept(tmp_path, monkeypatch):
+    scores = iter(SCORES)
+    monkeypatch.setattr(loop._Training, "validate", lambda self: next(scores))
+    net = network()
+    states = []
+
+    def remember(job, done, total, note=""):
+        states.append({name: tensor.clone() for name, tensor in net.state_dict().items()})
+
+    outcome, records, _ = run_training(tmp_path, options(epochs=6), net=net, progress=remember)
+    assert (outcome.epoch, outcome.clean, outcome.robust) == (3, 0.6, 0.4)
+    assert [(record["clean"], record["robust"]) for record in records] == SCORES
+    assert same(outcome.state, states[4 * 3 - 1])  # after the last of three steps of epoch 3
+
+
+def test_only_due_epochs_are_validated_and_always_the_last(tmp_path):
+    _, records, _ = run_training(tmp_path, options(epochs=6, validate_from=1, validate_every=3))
+    assert [record["epoch"] for record in records if record["robust"] is not None] == [1, 4, 5]
+
+
+def test_validation_scores_the_kept_model_and_repeats_itself(tmp_path):
+    values = options(ema=0.5, validation_images=5)
+    with Run(tmp_path, values) as run:
+        job = loop._Training(run, network(), images(24), images(12, seed=1), values, Augment(), 3)
+        assert len(job.validation) == 5
+        assert job.model is not job.network
+        first = job.validate()
+        assert job.validate() == first
+        with torch.no_grad():
+            x = job.validation.float()
+            clean = (job.model.eval()(x).argmax(1) == job.validation.labels).double().mean()
+        assert first[0] == pytest.approx(float(clean))
+        assert first[1] <= first[0]
+
+
+@pytest.mark.parametrize("clip_norm", [1e-4, 1e-2])
+def test_clipping_bounds_the_step_of_all_weights_together(tmp_path, clip_norm):
+    values = options(
+        epochs=1, batch_size=24, clip_norm=clip_norm, momentum=0.0, weight_decay=0.0, learning_rate=0.5
+    )
+    start = {name: p.detach().clone() for name, p in network().named_parameters()}
+    _, _, net = run_training(tmp_path, values)
+    moved = torch.cat([(p.detach() - start[name]).flatten() for name, p in net.named_parameters()])
+    assert float(moved.norm()) == pytest.approx(0.5 * clip_norm, rel=2e-2)
+
+
+@given(st.floats(0.0, 0.999), st.integers(1, 10_000))
+def test_the_average_is_a_linear_recursion_with_a_fixed_point(decay, updates):
+    update = _exponential(decay)
+    average, value = torch.tensor([1.0, -2.0, 8.0]), torch.tensor([3.0, -2.0, 0.5])
+    d = min(decay, (1 + updates) / (10 + updates))
+    expected = d * average + (1 - d) * value
+    counter = torch.tensor(3)
+    update([average, counter], [value, torch.tensor(7)], torch.tensor(updates))
+    torch.testing.assert_close(average, expected)
+    assert counter == 7  # whole numbers, such as batch norm's counter, are copied
+    fixed = value.clone()
+    update([fixed], [value], updates)
+    assert torch.equal(fixed, value)
+
+
+def test_the_average_of_a_run_follows_the_recursion_step_by_step(tmp_path):
+    values = options(epochs=1, ema=0.7)
+    name = "classifier.weight"
+    net = network()
+    seen = []
+    outcome, _, _ = run_training(
+        tmp_path, values, net=net, progress=lambda *_: seen.append(net.state_dict()[name].clone())
+    )
+    expected = seen[0]
+    for updates, value in enumerate(seen[1:], start=1):
+        d = min(0.7, (1 + updates) / (10 + updates))
+        expected = d * expected + (1 - d) * value
+    torch.testing.assert_close(outcome.state[name], expected)
+
+
+def test_the_learning_rate_follows_the_schedule(tmp_path):
+    _, records, _ = run_training(tmp_path, options(epochs=4, schedule=Cosine()))
+    progress = [(epoch + 2 / 3) / 4 for epoch in range(4)]  # at the last of three steps
+    expected = [0.05 * (1 + math.cos(math.pi * share)) / 2 for share in progress]
+    assert [record["learning_rate"] for record in records] == pytest.approx(expected)
+    assert expected_steps(24, options(epochs=4)) == 12
+
+
+def test_the_kept_state_rebuilds_the_model_without_its_auxiliary_head(tmp_path):
+    outcome, _, net = run_training(tmp_path, options(auxiliary_weight=0.4))
+    plain = network()
+    assert plain.load_state_dict(outcome.state)
+    assert any(name.startswith("auxiliary.") for name in net.state_dict())
+    assert outcome.state.keys() == inference_state(plain).keys()
+
+
+def test_an_absurd_learning_rate_stops_with_a_sound_checkpoint(tmp_path):
+    values = options(epochs=20, learning_rate=1e12, loss=Natural())
+    with pytest.raises(DivergenceError, match=r"training, epoch \d+, step \d+: diverged.*smaller training"):
+        run_training(tmp_path, values)
+    state = read_checkpoint(tmp_path / CHECKPOINT)
+    assert all(t.isfinite().all() for t in state["network"].values() if t.is_floating_point())
+    with pytest.raises(DivergenceError):
+        run_training(tmp_path, values, mode="resume")
+
+
+@pytest.mark.parametrize("at", [2, 5, 6])
+def test_weights_that_break_in_a_step_are_never_saved_nor_kept(tmp_path, at):
+    """The loss of the step is still sound: only the next one, or the validation, would meet the NaN."""
+    net = network()
+
+    def spoil(job, done, total, note=""):
+        if done == at:
+            with torch.no_grad():
+                net.classifier.bias[0] = float("nan")
+
+    with pytest.raises(DivergenceError, match=r"classifier\.bias holds NaN"):
+        run_training(tmp_path, options(), net=net, progress=spoil)
+    state = read_checkpoint(tmp_path / CHECKPOINT)
+    assert state["network"]["classifier.bias"].isfinite().all()
+
+
+def _of_another_network(state):
+    state["network"]["classifier.weight"] = torch.zeros(3, 3)
+
+
+def _wrong_momentum(state):
+    first = state["optimiser"]["state"][0]
+    first["momentum_buffer"] = torch.zeros(7)
+
+
+def _wrong_best(state):
+    state["best"]["state"]["classifier.weight"] = torch.zeros(3, 3)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _of_another_network,
+        _wrong_momentum,
+        _wrong_best,
+        lambda state: state["network"].pop("classifier.bias"),
+        lambda state: state.pop("optimiser"),
+        lambda state: state.update(generator=torch.zeros(3, dtype=torch.uint8)),
+        lambda state: state.update(global_generators=[]),
+        lambda state: state.update(job="search"),
+        lambda state: state.update(average={}),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, damage):
+    values = options(ema=0.9)
+    run_training(tmp_path, values)
+    state = read_checkpoint(tmp_path / CHECKPOINT)
+    damage(state)
+    torch.save(state, tmp_path / CHECKPOINT)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    with pytest.raises(CheckpointError, match=r"does not fit|not of a training"):
+        run_training(tmp_path, values, mode="resume")
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
