@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,6 +134,8 @@ def _repeat_search(
     config: RunConfig, folder: Path, mode: Mode, seeds: int, progress: Progress
 ) -> SearchResult:
     """Searches once per seed in subfolders `seed-<n>` and writes the best one and the spread."""
+    from robust_nas.search.spread import spread
+
     with Run(folder, SeedsJob(config=config, seeds=seeds), mode) as run:
         results = []
         for seed in range(config.seed, config.seed + seeds):
@@ -142,22 +144,11 @@ def _repeat_search(
             results.append(run_search(changed, folder / f"seed-{seed}", mode=inner, progress=progress))
         best = min(results, key=lambda result: float(result.record["loss_adversarial"]))
         run.write("architecture.yaml", best.architecture.to_yaml())
-        losses = [float(result.record["loss_adversarial"]) for result in results]
-        edges = [
-            {(c.kind, n, e) for c in r.architecture.genotype for n, node in enumerate(c.nodes) for e in node}
-            for r in results
-        ]
-        shared = [len(a & b) / len(a) for i, a in enumerate(edges) for b in edges[i + 1 :]]
         run.finish(
             {
                 **best.record,
-                "seeds": [result.record["seed"] for result in results],
                 "chosen_seed": best.record["seed"],
-                "loss_adversarial_per_seed": losses,
-                "params_per_seed": [result.record["params"] for result in results],
-                "macs_per_seed": [result.record["macs"] for result in results],
-                "skips_per_seed": [result.record["skips"] for result in results],
-                "edges_shared_between_pairs": [round(share, 3) for share in shared],
+                **spread([result.record for result in results], [result.architecture for result in results]),
             }
         )
         return SearchResult(folder, best.architecture, read_json(folder / "result.json"))
@@ -264,6 +255,7 @@ def evaluate(
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Attacks a model on the test set; returns the tree of `evaluation.json` (default in `<model>/evaluation`)."""
+    from robust_nas.evaluation import bars
     from robust_nas.nets import read_model
 
     folder = out or model_folder / "evaluation"
@@ -280,7 +272,7 @@ def evaluate(
             threat = config.evaluation.threat_model
             threat_text = f"{threat.norm} eps {threat.eps:.4g}, seed {config.seed}"
             caption = f"{model.architecture.name} on {dataset.name}, {threat_text}"
-            figures.plot_evaluation(evaluation_bars(tree), folder / "figures" / "evaluation", caption=caption)
+            figures.plot_evaluation(bars(tree), folder / "figures" / "evaluation", caption=caption)
             run.finish({"clean": tree["clean"]["accuracy"], "robust": tree["robust"]["accuracy"]})
         return read_json(folder / "evaluation.json")
 
@@ -319,19 +311,6 @@ def _evaluate(
     return attack_all(
         channels_last(network), dataset.test, config.evaluation, seed=config.seed, progress=report
     )
-
-
-def evaluation_bars(tree: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row per bar of the evaluation's figure and table: clean, after each attack, and the worst case."""
-    clean = tree["clean"]
-    rows = [{"label": "clean", **_bar(clean)}]
-    rows += [{"label": attack["label"], **_bar(attack["share"])} for attack in tree["attacks"]]
-    return [*rows, {"label": "worst case", **_bar(tree["robust"])}]
-
-
-def _bar(score: Mapping[str, Any]) -> dict[str, Any]:
-    low, high = score["interval"]
-    return {"accuracy": score["accuracy"], "low": low, "high": high, "images": score["images"]}
 
 
 def export(model_folder: Path, out: Path | None = None) -> Path:

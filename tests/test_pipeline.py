@@ -8,7 +8,7 @@ import torch
 import robust_nas
 from robust_nas.config import ConfigError, apply_overrides, check
 from robust_nas.errors import RunExistsError
-from robust_nas.pipeline import evaluation_bars
+from robust_nas.evaluation import bars as evaluation_bars
 from robust_nas.recipes import RunConfig
 
 CONFIG = {
@@ -159,10 +159,10 @@ def test_what_is_probably_not_meant_is_warned_of(finished, tmp_path):
 def test_repeated_searches_report_their_spread_and_choose_by_the_adversarial_loss(tmp_path):
     found = robust_nas.run_search(config(), tmp_path / "seeds", seeds=2)
     record = found.record
-    assert record["seeds"] == [5, 6]
-    losses = record["loss_adversarial_per_seed"]
+    assert [one["seed"] for one in record["per_seed"]] == [5, 6]
+    losses = [one["loss_adversarial"] for one in record["per_seed"]]
     assert record["chosen_seed"] == [5, 6][losses.index(min(losses))]
-    assert len(record["params_per_seed"]) == len(record["macs_per_seed"]) == 2
+    assert all({"params", "macs", "skips", "seconds"} <= one.keys() for one in record["per_seed"])
     assert len(record["edges_shared_between_pairs"]) == 1
     assert 0 <= record["edges_shared_between_pairs"][0] <= 1
     alone = robust_nas.run_search(config("seed=6"), tmp_path / "alone")

@@ -38,30 +38,25 @@ def command(
         common.print_json({"folder": str(found.folder), **found.record})
         return
     record = found.record
-    columns = range(len(record.get("seeds", [0])))
     rows = [
         [
-            str(record["seeds"][i] if "seeds" in record else record["seed"]),
-            f"{(record['loss_adversarial_per_seed'][i] if 'seeds' in record else record['loss_adversarial']):.3f}",
-            f"{(record['params_per_seed'][i] if 'seeds' in record else record['params']):,}",
-            f"{(record['macs_per_seed'][i] if 'seeds' in record else record['macs']) / 1e6:.2f} M",
-            ", ".join(
-                f"{kind} {skips}"
-                for kind, skips in (
-                    record["skips_per_seed"][i] if "seeds" in record else record["skips"]
-                ).items()
-            ),
+            str(one["seed"]),
+            f"{one['loss_adversarial']:.3f}",
+            f"{one['params']:,}",
+            f"{one['macs'] / 1e6:.2f} M",
+            ", ".join(f"{kind} {skips}" for kind, skips in one["skips"].items()),
+            f"{one['seconds']:.0f}",
         ]
-        for i in columns
+        for one in record.get("per_seed", [record])
     ]
     common.table(
-        f"{config.name}: search, {record['seconds']:.0f} s a seed",
-        ("seed", "adversarial loss", "params", "MACs", "skips"),
+        f"{config.name}: search",
+        ("seed", "adversarial loss", "params", "MACs", "skips", "seconds"),
         rows,
     )
-    if "seeds" in record:
+    if "per_seed" in record:
         shared = record["edges_shared_between_pairs"]
         print(f"edges shared between two seeds: {100 * sum(shared) / len(shared):.0f} % on average")
     print(f"architecture       {found.folder / 'architecture.yaml'}")
-    chosen = found.folder / f"seed-{record['chosen_seed']}" if "seeds" in record else found.folder
+    chosen = found.folder / f"seed-{record['chosen_seed']}" if "per_seed" in record else found.folder
     print(f"cells              {chosen / 'figures/cells.png'}")

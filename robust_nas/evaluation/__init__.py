@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from robust_nas.evaluation.intervals import wilson
 from robust_nas.evaluation.options import AutoAttack, EvaluationOptions, Step, ThreatModel
-from robust_nas.evaluation.report import Evaluation, Row, Score
+from robust_nas.evaluation.report import Evaluation, Row, Score, bars
 
 if TYPE_CHECKING:
     from robust_nas.evaluation.protocol import evaluate
@@ -19,6 +19,7 @@ __all__ = [
     "Score",
     "Step",
     "ThreatModel",
+    "bars",
     "evaluate",
     "wilson",
 ]

@@ -13,6 +13,7 @@ The tree, schema version 1; a score is `{correct, images, accuracy, interval}`, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,3 +123,19 @@ class Evaluation:
             "robust": {**self.robust.to_tree(), "attacks": [row.label for row in self.rows]},
             "flags": list(self.flags),
         }
+
+
+def bars(tree: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row per bar of a figure or table: clean, after each attack (on its share), and the worst case."""
+    rows = [("clean", tree["clean"])]
+    rows += [(attack["label"], attack["share"]) for attack in tree["attacks"]]
+    return [
+        {
+            "label": label,
+            "accuracy": score["accuracy"],
+            "low": score["interval"][0],
+            "high": score["interval"][1],
+            "images": score["images"],
+        }
+        for label, score in [*rows, ("worst case", tree["robust"])]
+    ]

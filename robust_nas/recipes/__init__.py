@@ -54,7 +54,7 @@ class RunConfig(Options):
 
     schema_version: Literal[1] = 1
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
-    seed: CountOrZero = 0
+    seed: Annotated[CountOrZero, Field(le=2**32 - 1)] = 0
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
     threads: Literal["auto"] | Count = "auto"
     checkpoint_seconds: NonNegative = 60.0
@@ -73,10 +73,17 @@ class RunConfig(Options):
             ("search", self.search, space.search),
             ("network", self.network, space.network),
         ):
+            cells, channels = chosen.cells or own.cells, chosen.channels or own.channels
             try:
-                list(space.layout.places(chosen.cells or own.cells, chosen.channels or own.channels, concat))
+                kinds = {place.kind for place in space.layout.places(cells, channels, concat)}
             except ArchitectureError as error:
                 raise ValueError(f"{section}.{error}") from None
+            absent = set(space.layout.kinds) - kinds
+            if absent and section == "search":
+                raise ValueError(
+                    f"search.cells: got {cells}, which leaves no {', '.join(sorted(absent))} cell to search; "
+                    "more cells are needed"
+                )
         return self
 
 

@@ -80,9 +80,10 @@ class _Training:
     ) -> None:
         self.run, self.options, self.augmentation, self.seed = run, options, augmentation, seed
         self.images = images
-        self.validation = validation.subset(
-            torch.arange(min(len(validation), options.validation_images or len(validation)))
-        )
+        self.validation = validation
+        if options.validation_images is not None and options.validation_images < len(validation):
+            order = torch.randperm(len(validation), generator=torch.Generator().manual_seed(seed))
+            self.validation = validation.subset(order[: options.validation_images])
         self.device = images.pixels.device
         self.network = channels_last(network)
         self.average: AveragedModel | None = None
