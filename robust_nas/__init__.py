@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING
 from robust_nas._version import __version__
 
 if TYPE_CHECKING:
+    from robust_nas.jobs.evaluate import evaluate
+    from robust_nas.jobs.export import export
+    from robust_nas.jobs.search import draw_architecture, run_search
+    from robust_nas.jobs.train import train
     from robust_nas.nets import Supernet, build_network, load_model
-    from robust_nas.pipeline import evaluate, export, run, run_search, train
+    from robust_nas.pipeline import run
     from robust_nas.recipes import RunConfig, load_config
     from robust_nas.spaces import CellArchitecture, CellSpace, count, load_architecture, load_space, sample
 
@@ -23,16 +27,17 @@ _HOMES = {
     "Supernet": "nets",
     "build_network": "nets",
     "count": "spaces",
-    "evaluate": "pipeline",
-    "export": "pipeline",
+    "draw_architecture": "jobs.search",
+    "evaluate": "jobs.evaluate",
+    "export": "jobs.export",
     "load_architecture": "spaces",
     "load_config": "recipes",
     "load_model": "nets",
     "load_space": "spaces",
     "run": "pipeline",
-    "run_search": "pipeline",
+    "run_search": "jobs.search",
     "sample": "spaces",
-    "train": "pipeline",
+    "train": "jobs.train",
 }
 
 __all__ = [
@@ -43,6 +48,7 @@ __all__ = [
     "__version__",
     "build_network",
     "count",
+    "draw_architecture",
     "evaluate",
     "export",
     "load_architecture",

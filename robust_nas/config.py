@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SerializationInfo,
+    ValidationError,
+)
 
 from robust_nas.errors import ConfigError
 
@@ -67,6 +75,10 @@ def _no_bool(value: object) -> object:
     return value
 
 
+def _serialise_number(value: float, info: SerializationInfo) -> str | float:
+    return print_number(value) if info.context == "yaml" else value
+
+
 def print_number(value: float) -> str | float:
     """`8/255` where the value is exactly a multiple of 1/255 that has no short decimal form, else the number."""
     levels = round(value * 255) if 0 < value < 1 else 0
@@ -74,7 +86,7 @@ def print_number(value: float) -> str | float:
 
 
 Number = Annotated[
-    float, BeforeValidator(parse_number), PlainSerializer(print_number, when_used="unless-none")
+    float, BeforeValidator(parse_number), PlainSerializer(_serialise_number, when_used="unless-none")
 ]
 Positive = Annotated[Number, Field(gt=0)]
 NonNegative = Annotated[Number, Field(ge=0)]
@@ -162,13 +174,18 @@ _Dumper.add_representer(list, _represent_sequence)
 
 
 def to_tree(value: BaseModel) -> dict[str, Any]:
-    """Plain dicts, lists, numbers and strings of an option value, in the order of its fields."""
+    """Plain dicts, lists, numbers and strings of an option value, in the order of its fields, as JSON has them."""
     return value.model_dump(mode="json")
+
+
+def to_yaml_tree(value: BaseModel) -> dict[str, Any]:
+    """The same as a YAML file has it: with numbers such as `8/255`."""
+    return value.model_dump(mode="json", context="yaml")
 
 
 def to_yaml(tree: BaseModel | Mapping[str, Any]) -> str:
     """YAML text of an option value or a plain tree; reading it back gives an equal value."""
-    plain = to_tree(tree) if isinstance(tree, BaseModel) else tree
+    plain = to_yaml_tree(tree) if isinstance(tree, BaseModel) else tree
     return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
@@ -232,13 +249,14 @@ def check(
     source: str,
     error: type[ConfigError] = ConfigError,
     overrides: Sequence[str] = (),
+    context: str | None = None,
 ) -> Model:
     """The option value that `tree` describes, or `error` with every problem on a line of its own.
 
     `overrides` are those already applied to the tree: a problem in one of them is said to come from there.
     """
     try:
-        return model.model_validate(tree)
+        return model.model_validate(tree, context=context)
     except ValidationError as problems:
         raise error(explain(problems, model, source, overrides)) from None
 
@@ -256,14 +274,18 @@ def explain(
             continue  # items that were refused one by one
         keys, owner = _walk(model, problem["loc"])
         path = ".".join(keys)
-        origin = next((f"override {text!r}" for key, text in paths.items() if path == key), source)
+        origins = (
+            f"override {text!r}" for key, text in paths.items() if _inside(path, key) or _inside(key, path)
+        )
+        origin = next(origins, source)
         where = f"{origin}: {path}" if keys else source
         kind = problem["type"]
         if kind == "extra_forbidden":
             allowed = list(owner.model_fields) if owner else []
-            close = difflib.get_close_matches(keys[-1], allowed, 1)
+            unknown = str(problem["loc"][-1])
+            close = difflib.get_close_matches(unknown, allowed, 1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            lines.append(f"{where}: unknown key {keys[-1]!r}; {hint}allowed: {', '.join(allowed)}")
+            lines.append(f"{where}: unknown key {unknown!r}; {hint}allowed: {', '.join(allowed)}")
         elif kind == "missing":
             lines.append(f"{where}: missing, and it has no default")
         elif kind in ("union_tag_invalid", "union_tag_not_found"):
@@ -283,6 +305,10 @@ def explain(
             else:
                 lines.append(f"{where}: {got}{message}")
     return "\n".join(lines)
+
+
+def _inside(path: str, other: str) -> bool:
+    return f"{path}.".startswith(f"{other}.")
 
 
 def _walk(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel] | None]:

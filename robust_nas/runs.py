@@ -8,7 +8,6 @@ A lock keeps two processes out of one folder and is released by the kernel when 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import io
 import json
@@ -20,14 +19,14 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
+from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from robust_nas._version import __version__
-from robust_nas.config import Options, config_hash, read_yaml, to_tree, to_yaml
-from robust_nas.errors import CheckpointError, RunError, RunExistsError
+from robust_nas.config import Options, config_hash, read_yaml, to_yaml, to_yaml_tree
+from robust_nas.errors import CheckpointError, ConfigError, DataError, RunError, RunExistsError
 
 if TYPE_CHECKING:
     import torch
@@ -141,8 +140,11 @@ class Run:
         Raises `RunExistsError` when it holds anything and mode is "new", `RunError` when it cannot be written, is in
         use, or belongs to another config (resume) or to no run at all (overwrite).
         """
+        if mode not in get_args(Mode):
+            raise ConfigError(f"mode: got {mode!r}; allowed: {', '.join(get_args(Mode))}")
         self.folder = Path(folder)
         self.config = config
+        self._made = not self.folder.exists()
         self._metrics: IO[bytes] | None = None
         try:
             self._refuse_occupied(mode)
@@ -151,16 +153,13 @@ class Run:
         except OSError as error:
             raise RunError(f"{self.folder}: cannot be written: {error.strerror or error}") from None
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._refuse_occupied(
-                mode
-            )  # again: another process may have come and gone before the lock was ours
+            _lock_or_refuse(self._lock, self.folder)
+            # Again: another process may have come and gone before the lock was ours.
+            self._refuse_occupied(mode)
             self._prepare(mode)
         except OSError as error:
             self.close()
-            busy = error.errno in (errno.EAGAIN, errno.EACCES)
-            reason = "another process is working in it" if busy else f"cannot be used: {error}"
-            raise RunError(f"{self.folder}: {reason}") from None
+            raise RunError(f"{self.folder}: cannot be used: {error}") from None
         except BaseException:
             self.close()
             raise
@@ -178,9 +177,13 @@ class Run:
                 f"{self.folder}: exists already; continue it with --resume, replace it with --overwrite, "
                 "or choose another folder with --out"
             )
-        if not (self.folder / CONFIG).is_file():
+        if not ((self.folder / CONFIG).is_file() and (self.folder / LOCK).is_file()):
             refused = "continued" if mode == "resume" else "overwritten"
-            raise RunExistsError(f"{self.folder}: holds no {CONFIG}, so it is no run and is not {refused}")
+            raise RunExistsError(
+                f"{self.folder}: holds no {CONFIG} and {LOCK} of a run, so it is none and is not {refused}"
+            )
+        if mode == "overwrite" and self.folder.resolve() in (Path.home(), *Path.cwd().parents, Path.cwd()):
+            raise RunExistsError(f"{self.folder}: is where you are, or above it, and is not overwritten")
 
     def _prepare(self, mode: Mode) -> None:
         if mode == "overwrite":
@@ -189,11 +192,12 @@ class Run:
             if _LEFTOVER.fullmatch(child.name):
                 shutil.rmtree(child) if child.is_dir() else child.unlink()
         if mode == "resume" and (self.folder / CONFIG).is_file():
-            changed = sorted(differences(read_yaml(self.folder / CONFIG), to_tree(self.config)))
+            changed = sorted(differences(read_yaml(self.folder / CONFIG), to_yaml_tree(self.config)))
             if changed:
                 raise RunExistsError(
                     f"{self.folder}: was started with another config and cannot be resumed with this one; "
-                    f"different: {', '.join(changed[:6])}"
+                    f"different: {', '.join(changed[:6])}. Use that config, start anew with --overwrite, "
+                    "or choose another folder with --out"
                 )
         else:
             self.write(CONFIG, to_yaml(self.config))
@@ -202,7 +206,14 @@ class Run:
         """Empties the folder, in an order in which a kill leaves a run that can be resumed or overwritten.
 
         What says that the run is finished or far goes first; the config stays until the new one takes its place.
+        Raises `RunError` when another process works in a run inside.
         """
+        with contextlib.ExitStack() as inner:
+            for path in self.folder.glob(f"*/**/{LOCK}"):
+                _lock_or_refuse(inner.enter_context(path.open("a")), path.parent)
+            self._remove_children()
+
+    def _remove_children(self) -> None:
         for child in sorted(
             self.folder.iterdir(), key=lambda child: (child.name != RESULT, child.name != CHECKPOINT)
         ):
@@ -218,8 +229,19 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, ConfigError | DataError):
+            self._discard_if_nothing_was_done()
         self.close()
+
+    def _discard_if_nothing_was_done(self) -> None:
+        """Removes a folder that a mistake of the user left without any work in it, so that it is not in the way."""
+        with contextlib.suppress(OSError):  # then the folder stays, and the mistake is what is reported
+            names = {child.name for child in self.folder.iterdir()}
+            if self._made and names <= {CONFIG, ENVIRONMENT, LOCK}:
+                for name in names:
+                    (self.folder / name).unlink()
+                self.folder.rmdir()
 
     def close(self) -> None:
         """Closes the metrics and releases the lock."""
@@ -248,7 +270,11 @@ class Run:
         """Every line of `metrics.jsonl` so far."""
         self._flush_metrics()
         path = self.folder / METRICS
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise RunError(f"{path}: damaged: {error}") from None
 
     def _flush_metrics(self) -> int:
         """Brings the metrics to the disk and returns their length in bytes."""
@@ -320,12 +346,28 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether the job of this folder came to its end."""
-        return (self.folder / RESULT).is_file()
+        return is_finished(self.folder)
 
-    def finish(self, result: Mapping[str, Any]) -> None:
-        """Writes `result.json`, the mark of a finished job."""
+    def finish(self, result: Mapping[str, Any], artifacts: Sequence[str]) -> None:
+        """Writes `result.json`, the mark of a finished job, with the artifacts that belong to it."""
         self._flush_metrics()
-        write_json(self.folder / RESULT, result)
+        write_json(self.folder / RESULT, {**result, "artifacts": list(artifacts)})
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the job of a folder came to its end, and what it made is still there: else it can be made again."""
+    try:
+        artifacts = read_json(folder / RESULT)["artifacts"]
+        return all((folder / name).exists() for name in artifacts)
+    except (RunError, KeyError, TypeError):
+        return False
+
+
+def _lock_or_refuse(file: IO[Any], folder: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise RunError(f"{folder}: another process is working in it") from None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -7,9 +7,12 @@ import torch
 
 import robust_nas
 from robust_nas.config import ConfigError, apply_overrides, check
-from robust_nas.errors import RunExistsError
+from robust_nas.data import load_dataset
+from robust_nas.errors import DataError, RunExistsError
 from robust_nas.evaluation import bars as evaluation_bars
+from robust_nas.jobs.material import training_split
 from robust_nas.recipes import RunConfig
+from robust_nas.runs import Run
 
 CONFIG = {
     "schema_version": 1,
@@ -140,7 +143,7 @@ def test_the_bars_of_the_figure_are_clean_every_attack_and_the_worst_case(finish
     folder, summary, _, _ = finished
     tree = json.loads((folder / "evaluation" / "evaluation.json").read_text())
     bars = evaluation_bars(tree)
-    assert [bar["label"] for bar in bars] == ["clean", "fgsm", "pgd-2", "worst case"]
+    assert [bar["label"] for bar in bars] == ["clean", "+ fgsm", "+ pgd-2", "worst case"]
     assert all(bar["low"] <= bar["accuracy"] <= bar["high"] for bar in bars)
     assert (bars[0]["accuracy"], bars[-1]["accuracy"]) == (summary["clean"], summary["robust"])
 
@@ -211,3 +214,43 @@ def test_an_evaluation_is_not_resumed_for_a_model_trained_anew(finished, tmp_pat
 def test_a_gpu_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"device: got 'cuda:99'; this torch sees \d+ GPUs"):
         robust_nas.run_search(config("device=cuda:99"), tmp_path / "run")
+
+
+def test_the_search_never_sees_the_validation_split():
+    chosen = config()
+    dataset = load_dataset(chosen.data, seed=chosen.seed)
+    images, validation = training_split(chosen, dataset)
+    seen, held_out = ({pixels.numpy().tobytes() for pixels in part.pixels} for part in (images, validation))
+    every = {pixels.numpy().tobytes() for pixels in dataset.train.pixels}
+    assert len(images) + len(validation) == len(dataset.train)
+    assert seen | held_out == every
+    assert not seen & held_out
+
+
+def test_changed_images_are_refused_when_a_run_is_resumed(tmp_path):
+    chosen = config()
+    robust_nas.run_search(chosen, tmp_path / "search")
+    record = json.loads((tmp_path / "search" / "environment.json").read_text())
+    (tmp_path / "search" / "environment.json").write_text(json.dumps({**record, "dataset_checksum": "other"}))
+    (tmp_path / "search" / "result.json").unlink()
+    with pytest.raises(DataError, match="was started on other images"):
+        robust_nas.run_search(chosen, tmp_path / "search", mode="resume")
+
+
+@pytest.mark.parametrize(
+    ("override", "error"),
+    [
+        ("data.validation=0", "data.validation"),
+        ("training.momentum=1.5", "training.momentum"),
+        ("search.alphas.betas=[1.0, 0.9]", "search.alphas.betas"),
+        ("training.auxiliary_weight=0.4", "training.auxiliary_weight"),
+        ("data.path=here", "data.path"),
+        ("device=cuda:7", "device"),
+    ],
+)
+def test_what_would_fail_hours_later_is_refused_first_and_leaves_an_old_run_alone(tmp_path, override, error):
+    with Run(tmp_path / "old", config()) as old:
+        old.write("architecture.yaml", "precious")
+    with pytest.raises(ConfigError, match=error.replace(".", r"\.")):
+        robust_nas.run(config(override), tmp_path / "old", mode="overwrite")
+    assert (tmp_path / "old" / "architecture.yaml").read_text() == "precious"

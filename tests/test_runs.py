@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robust_nas.config import Options
-from robust_nas.errors import CheckpointError, RunError, RunExistsError
+from robust_nas.errors import CheckpointError, ConfigError, DataError, RunError, RunExistsError
 from robust_nas.runs import (
     CHECKPOINT,
     CONFIG,
@@ -24,6 +24,7 @@ from robust_nas.runs import (
     Run,
     differences,
     environment,
+    is_finished,
     read_checkpoint,
     read_json,
     write_atomic,
@@ -117,7 +118,7 @@ FULL_DISK = """
         lambda: run.save_checkpoint({"weights": torch.zeros(100_000)}),
         lambda: write_atomic(folder / "big", bytes(100_000)),
         lambda: [run.log({"text": "x" * 1000}) for _ in range(100)],
-        lambda: run.finish({}),
+        lambda: run.finish({}, []),
     ):
         try:
             attempt()
@@ -190,7 +191,7 @@ def test_resuming_with_another_config_names_the_keys_and_changes_nothing(tmp_pat
     with Run(tmp_path, Config()) as run:
         run.save_checkpoint({})
     before = files(tmp_path)
-    with pytest.raises(RunExistsError, match=r"different: inner\.rate, seed$"):
+    with pytest.raises(RunExistsError, match=r"different: inner\.rate, seed\. Use that config"):
         Run(tmp_path, Config(seed=1, inner=Inner(rate=0.2)), "resume")
     assert files(tmp_path) == before
 
@@ -213,7 +214,7 @@ def test_overwriting_leaves_nothing_of_the_old_run(tmp_path):
         run.save_checkpoint({})
         (tmp_path / "figures").mkdir()
         (tmp_path / "figures" / "a.png").touch()
-        run.finish({})
+        run.finish({}, [])
     with Run(tmp_path, Config(seed=1), "overwrite") as run:
         assert not run.finished
         assert run.load_checkpoint() is None
@@ -240,7 +241,7 @@ def test_an_overwrite_killed_at_any_point_can_be_repeated_and_never_looks_finish
         run.save_checkpoint({})
         (tmp_path / "search").mkdir()
         (tmp_path / "search" / RESULT).touch()
-        run.finish({})
+        run.finish({}, [])
     deleted = []
     real = {name: getattr(os, name) for name in ("unlink", "rename")}
 
@@ -465,10 +466,51 @@ def test_a_finished_run_says_so(tmp_path):
     with Run(tmp_path, Config()) as run:
         assert not run.finished
         run.log({"step": 0})
-        run.finish({"clean": 0.5})
+        run.finish({"clean": 0.5}, [])
         assert run.finished
         assert (tmp_path / METRICS).read_text() == '{"step":0}\n'
-    assert json.loads((tmp_path / RESULT).read_text()) == {"clean": 0.5}
+    assert json.loads((tmp_path / RESULT).read_text()) == {"clean": 0.5, "artifacts": []}
+
+
+def test_a_run_whose_artifact_is_gone_is_not_finished_and_can_make_it_again(tmp_path):
+    with Run(tmp_path, Config()) as run:
+        run.write("architecture.yaml", "found")
+        run.finish({}, ["architecture.yaml"])
+    assert is_finished(tmp_path)
+    (tmp_path / "architecture.yaml").unlink()
+    assert not is_finished(tmp_path)
+
+
+def test_overwriting_refuses_what_is_no_run_or_is_in_use(tmp_path):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "config.yaml").write_text("title: my blog")
+    (precious / "thesis.txt").write_text("years of work")
+    with pytest.raises(RunExistsError, match="is none and is not overwritten"):
+        Run(precious, Config(), "overwrite")
+    assert (precious / "thesis.txt").read_text() == "years of work"
+    Run(tmp_path / "outer", Config()).close()
+    with Run(tmp_path / "outer" / "inner", Config()) as inner:
+        with pytest.raises(RunError, match="another process is working in it"):
+            Run(tmp_path / "outer", Config(), "overwrite")
+        assert (inner.folder / CONFIG).is_file()
+
+
+def test_a_mistake_found_before_any_work_leaves_no_folder_in_the_way(tmp_path):
+    with pytest.raises(DataError), Run(tmp_path / "new", Config()):
+        raise DataError("no such images")
+    assert not (tmp_path / "new").exists()
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    with pytest.raises(DataError), Run(mine, Config()):
+        raise DataError("no such images")
+    assert mine.is_dir()
+
+
+def test_an_unknown_mode_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="allowed: new, resume, overwrite"):
+        Run(tmp_path / "run", Config(), "overwrit")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_environment_names_versions_machine_and_config():

@@ -6,9 +6,10 @@ scale.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from robust_nas.config import Count, NonNegative, Options, Positive
 
@@ -121,3 +122,13 @@ class PGD(GradientAttack):
 
 
 Attack = Annotated[FGSM | FGSMRS | NFGSM | PGD, Field(discriminator="name")]
+
+
+def _last_iterate(value: object) -> object:
+    """`keep: last` where a mapping does not say."""
+    return {"keep": "last", **value} if isinstance(value, Mapping) else value
+
+
+Attacked = TypeVar("Attacked")
+# An attack inside a training loss or a search: training takes the last iterate, where nothing else is written.
+LastIterate = Annotated[Attacked, BeforeValidator(_last_iterate)]

@@ -6,11 +6,14 @@ Exit codes: 0 done, 1 failed, 2 bad usage. Errors of this package are printed wi
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 import typer
 
 from robust_nas.cli import count, evaluate, export, run, search, spaces, train
 from robust_nas.errors import RobustNASError
+
+INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 app = typer.Typer(
     help="Search for neural architectures that stay accurate under adversarial attack.",
@@ -45,6 +48,24 @@ def main() -> None:
     except RobustNASError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; the last checkpoint stays, continue with --resume", err=True)
+    except SystemExit as end:
+        if end.code != INTERRUPTED:
+            raise
+        typer.echo(
+            "interrupted; the last checkpoint stays where there is one, continue with --resume", err=True
+        )
         sys.exit(1)
+    except MemoryError:
+        _out_of_memory()
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error) and type(error).__name__ != "OutOfMemoryError":
+            raise
+        _out_of_memory()
+    except OSError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+def _out_of_memory() -> NoReturn:
+    typer.echo("error: not enough memory; fewer channels, cells or a smaller batch_size need less", err=True)
+    sys.exit(1)

@@ -19,13 +19,24 @@ from robust_nas.runs import Progress as Report
 if TYPE_CHECKING:
     from robust_nas.recipes import RunConfig
 
+
+def _not_empty(path: Path | None) -> Path | None:
+    """Refuses `--out ""`, which an unset shell variable makes and which would mean the current folder."""
+    if path is not None and str(path) in ("", "."):
+        raise typer.BadParameter("name a folder of its own")
+    return path
+
+
 Recipe = Annotated[
     str, typer.Argument(help="A shipped recipe (quickstart, fashion, dsara-cifar10) or a YAML file.")
 ]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Config values, such as search.epochs=3.")
 ]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to write instead of the usual folder.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", callback=_not_empty, help="Where to write instead of the usual folder."),
+]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Continue what is there; start it if there is nothing.")
 ]
@@ -174,4 +185,4 @@ def accuracy_rows(tree: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
-ACCURACY_HEADER = ("under", "accuracy", "95 % interval", "images", "seconds")
+ACCURACY_HEADER = ("right after", "accuracy", "95 % interval", "images", "seconds")

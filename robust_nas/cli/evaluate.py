@@ -38,11 +38,11 @@ def command(
         typer.echo(to_yaml(config), nl=False)
         return
     mode = common.mode_of(resume, overwrite)
-    from robust_nas import pipeline
+    from robust_nas.jobs.evaluate import evaluate
 
     folder = out or model / "evaluation"
     with common.progress(quiet) as report:
-        tree = pipeline.evaluate(config, model, folder, mode=mode, progress=report)
+        tree = evaluate(config, model, folder, mode=mode, progress=report)
     if json:
         common.print_json(tree)
         return

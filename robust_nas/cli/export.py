@@ -13,6 +13,7 @@ from robust_nas.cli import common
 def command(
     model: Annotated[Path, typer.Argument(help="A model folder, such as results/quickstart/model.")],
     out: common.Out = None,
+    overwrite: common.Overwrite = False,
     json: common.Json = False,
 ) -> None:
     """Write a model as one Python file that needs torch alone, and its weights.
@@ -21,9 +22,9 @@ def command(
 
     In Python: robust_nas.export(pathlib.Path("results/quickstart/model"))
     """
-    from robust_nas import pipeline
+    from robust_nas.jobs.export import export
 
-    folder = pipeline.export(model, out)
+    folder = export(model, out, overwrite=overwrite)
     if json:
         common.print_json({"folder": str(folder), "source": "network.py", "weights": "weights.pt"})
         return

@@ -24,9 +24,10 @@ def command(
     config = common.resolve(recipe, overrides, print_config)
     mode = common.mode_of(resume, overwrite)
     from robust_nas import pipeline
+    from robust_nas.recipes import RESULTS
     from robust_nas.runs import read_json
 
-    folder = out or pipeline.RESULTS / config.name
+    folder = out or RESULTS / config.name
     with common.progress(quiet) as report:
         summary = pipeline.run(
             config, folder, mode=mode, progress=report, warn=lambda message: common.say(f"warning: {message}")

@@ -28,10 +28,10 @@ def command(
     """
     config = common.resolve(recipe, overrides, print_config)
     mode = common.mode_of(resume, overwrite)
-    from robust_nas import pipeline
+    from robust_nas.jobs.search import run_search
 
     with common.progress(quiet) as report:
-        found = pipeline.run_search(config, out, mode=mode, seeds=seeds, progress=report)
+        found = run_search(config, out, mode=mode, seeds=seeds, progress=report)
     for message in found.record["warnings"]:
         common.say(f"warning: {message}")
     if json:

@@ -94,7 +94,7 @@ def draw(
 
     Example: [bold]robust-nas spaces draw arnas --out arnas[/bold]
     """
-    from robust_nas.pipeline import draw_architecture
+    from robust_nas.jobs.search import draw_architecture
     from robust_nas.spaces import load_architecture
 
     found = load_architecture(architecture)

@@ -38,11 +38,11 @@ def command(
     from robust_nas.spaces import load_architecture
 
     chosen = load_architecture(architecture)
-    from robust_nas import pipeline
+    from robust_nas.jobs.train import train
     from robust_nas.runs import read_json
 
     with common.progress(quiet) as report:
-        folder = pipeline.train(config, chosen, out, mode=mode, progress=report)
+        folder = train(config, chosen, out, mode=mode, progress=report)
     record = read_json(folder / "result.json")
     if json:
         common.print_json({"folder": str(folder), **record})

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from robust_nas.data.images import Images, check_labels
+from robust_nas.data.options import CIFAR10
 from robust_nas.errors import DataError
 
 FOLDER = "cifar-10-batches-bin"
@@ -42,7 +43,6 @@ RECORD_BYTES = 1 + 3 * 32 * 32
 IMAGES_PER_FILE = 10_000
 MAX_NAMES_BYTES = 4096
 MAX_MEMBERS = 64  # the official archive has 9
-WHERE = f"get the binary version, https://www.cs.toronto.edu/~kriz/{ARCHIVE}"
 PYTHON_HINT = "the python version, whose pickles can run code, is not read; the binary version is needed: "
 # What gzip and tarfile raise on a forged or truncated archive; chained long-name headers recurse.
 DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, OverflowError, RecursionError)
@@ -75,12 +75,12 @@ def read_cifar10(
     elif path.is_file():
         source, files = path, _read_archive(path, size)
     else:
-        raise DataError(f"{path}: no such folder or file; {WHERE}")
+        raise DataError(f"{path}: no such folder or file; {CIFAR10}")
 
     parts = {}
     for name in (*TRAIN_FILES, TEST_FILE):
         if name not in files:
-            raise DataError(f"{source}: no file {name}; {WHERE}")
+            raise DataError(f"{source}: no file {name}; {CIFAR10}")
         parts[name] = _decode(files.pop(name), size, f"{source}/{name}")
     train = Images(
         torch.cat([parts[name].pixels for name in TRAIN_FILES]),
@@ -93,8 +93,8 @@ def read_cifar10(
 def _missing(folder: Path) -> str:
     traces = ("data_batch_1", "cifar-10-batches-py/data_batch_1", "cifar-10-python.tar.gz")
     if any((folder / trace).is_file() for trace in traces):
-        return f"{folder}: {PYTHON_HINT}{WHERE}"
-    return f"{folder}: no {TRAIN_FILES[0]}, no {FOLDER}, no {ARCHIVE}; {WHERE}"
+        return f"{folder}: {PYTHON_HINT}{CIFAR10}"
+    return f"{folder}: no {TRAIN_FILES[0]}, no {FOLDER}, no {ARCHIVE}; {CIFAR10}"
 
 
 def _read_folder(folder: Path, size: int) -> dict[str, bytes]:
@@ -129,7 +129,7 @@ class _Bounded(io.RawIOBase):
         self.ended = not data
         self.left -= len(data)
         if self.left < 0:
-            raise DataError(f"{self.source}: unpacks to more than {self.limit} bytes; {WHERE}")
+            raise DataError(f"{self.source}: unpacks to more than {self.limit} bytes; {CIFAR10}")
         return data
 
 
@@ -144,28 +144,28 @@ def _read_archive(path: Path, size: int) -> dict[str, bytes]:
             with tarfile.open(fileobj=bounded, mode="r|", bufsize=2**17) as archive:
                 for count, member in enumerate(archive):
                     if count >= MAX_MEMBERS:
-                        raise DataError(f"{path}: more than {MAX_MEMBERS} members; {WHERE}")
+                        raise DataError(f"{path}: more than {MAX_MEMBERS} members; {CIFAR10}")
                     python = python or member.name.startswith("cifar-10-batches-py")
                     if member.name not in allowed:
                         continue
                     name = allowed[member.name]
                     if name in files:
-                        raise DataError(f"{path}: {member.name} is there twice; {WHERE}")
+                        raise DataError(f"{path}: {member.name} is there twice; {CIFAR10}")
                     files[name] = _read_member(archive, member, path, size)
     except DAMAGE as error:
-        raise DataError(f"{path}: not a readable .tar.gz, or truncated: {error}; {WHERE}") from None
+        raise DataError(f"{path}: not a readable .tar.gz, or truncated: {error}; {CIFAR10}") from None
     if python:
-        raise DataError(f"{path}: {PYTHON_HINT}{WHERE}")
+        raise DataError(f"{path}: {PYTHON_HINT}{CIFAR10}")
     return files
 
 
 def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path, size: int) -> bytes:
     source = f"{path}/{member.name}"
     if not member.isreg() or member.issparse():
-        raise DataError(f"{source}: not a regular file; {WHERE}")
+        raise DataError(f"{source}: not a regular file; {CIFAR10}")
     largest = MAX_NAMES_BYTES if member.name.endswith(NAMES_FILE) else size
     if not 0 <= member.size <= largest:
-        raise DataError(f"{source}: {member.size} bytes; at most {largest} are accepted; {WHERE}")
+        raise DataError(f"{source}: {member.size} bytes; at most {largest} are accepted; {CIFAR10}")
     stream = archive.extractfile(member)
     return stream.read() if stream else b""
 
@@ -175,7 +175,7 @@ def _decode(content: bytes, size: int, source: str) -> Images:
         found = f"more than {size}" if len(content) > size else str(len(content))
         raise DataError(
             f"{source}: {found} bytes; {size} are needed "
-            f"({size // RECORD_BYTES} records of {RECORD_BYTES}); {WHERE}"
+            f"({size // RECORD_BYTES} records of {RECORD_BYTES}); {CIFAR10}"
         )
     records = np.frombuffer(content, dtype=np.uint8).reshape(-1, RECORD_BYTES)
     labels = torch.from_numpy(records[:, 0].astype(np.int64))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from robust_nas.data.images import Images, check_labels
 from robust_nas.data.options import DataOptions
 from robust_nas.data.splits import balanced
-from robust_nas.errors import ConfigError, DataError
+from robust_nas.errors import DataError
 
 __all__ = ["Dataset", "Images", "channel_statistics", "load_dataset"]
 
@@ -72,11 +71,9 @@ def load_dataset(options: DataOptions, *, seed: int = 0) -> Dataset:
 
 
 def _read(options: DataOptions) -> tuple[Images, Images, tuple[str, ...]]:
+    path = options.location()
     # A reader is imported when it is asked for: scikit-learn alone takes a second.
-    path = None if options.path is None else Path(options.path).expanduser()
     if options.name == "digits":
-        if path is not None:
-            raise ConfigError(f"path: got {str(path)!r}; digits comes with scikit-learn and takes no path")
         from robust_nas.data.digits import read_digits
 
         return read_digits()
@@ -84,16 +81,13 @@ def _read(options: DataOptions) -> tuple[Images, Images, tuple[str, ...]]:
         from robust_nas.data.idx import DEFAULT_FOLDER, read_fashion_mnist
 
         return read_fashion_mnist(path or DEFAULT_FOLDER)
+    assert path is not None  # noqa: S101 - `location` has refused it
     if options.name == "cifar10":
-        from robust_nas.data.cifar import WHERE, read_cifar10
+        from robust_nas.data.cifar import read_cifar10
 
-        if path is None:
-            raise ConfigError(f"path: got None; cifar10 needs the folder or archive of its files; {WHERE}")
         return read_cifar10(path)
-    from robust_nas.data.folder import LAYOUT, read_image_folder
+    from robust_nas.data.folder import read_image_folder
 
-    if path is None:
-        raise ConfigError(f"path: got None; image-folder needs the folder of the images; {LAYOUT}")
     return read_image_folder(path)
 
 

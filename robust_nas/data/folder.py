@@ -22,13 +22,13 @@ import torch
 from PIL import Image
 
 from robust_nas.data.images import Images
+from robust_nas.data.options import IMAGE_FOLDER
 from robust_nas.errors import DataError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg")
 GREY = frozenset({"1", "L", "LA"})
 COLOUR = frozenset({"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 MAX_PIXELS = 4096 * 4096  # of one image: beyond it, a small file is more likely a bomb than a dataset
-LAYOUT = "train/<class>/*.png|jpg|jpeg and test/<class>/*.png|jpg|jpeg are needed"
 
 
 def read_image_folder(root: Path) -> tuple[Images, Images, tuple[str, ...]]:
@@ -59,9 +59,9 @@ def _list_part(root: Path, part: str) -> dict[str, list[Path]]:
         folders = [entry for entry in _entries(root / part, root) if entry.is_dir()]
         classes = {folder.name: _list_class(folder, root) for folder in folders}
     except OSError as error:
-        raise DataError(f"{root / part}: cannot be listed: {error}; {LAYOUT}") from None
+        raise DataError(f"{root / part}: cannot be listed: {error}; {IMAGE_FOLDER}") from None
     if not classes:
-        raise DataError(f"{root / part}: no class folder; {LAYOUT}")
+        raise DataError(f"{root / part}: no class folder; {IMAGE_FOLDER}")
     return classes
 
 
@@ -72,7 +72,9 @@ def _list_class(folder: os.DirEntry[str], root: Path) -> list[Path]:
         if entry.name.lower().endswith(EXTENSIONS) and entry.is_file()
     ]
     if not paths:
-        raise DataError(f"{folder.path}: no {', '.join(EXTENSIONS)} file in this class folder; {LAYOUT}")
+        raise DataError(
+            f"{folder.path}: no {', '.join(EXTENSIONS)} file in this class folder; {IMAGE_FOLDER}"
+        )
     return paths
 
 
@@ -135,7 +137,7 @@ def _common_layout(paths: list[Path]) -> tuple[int, int, str]:
                 raise DataError(f"{path}: pixel mode {image.mode}; 8-bit grey or colour is needed")
             grey = grey and image.mode in GREY
     if first is None:
-        raise DataError(f"no images; {LAYOUT}")
+        raise DataError(f"no images; {IMAGE_FOLDER}")
     return first[0], first[1], "L" if grey else "RGB"
 
 

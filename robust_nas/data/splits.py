@@ -56,7 +56,9 @@ def balanced(labels: Tensor, count: int, seed: int) -> Tensor:
     """
     classes, sizes = _classes(labels)
     if count < len(sizes):
-        raise ConfigError(f"limit: got {count}; at least {len(sizes)} are needed, an image of each class")
+        raise ConfigError(
+            f"data.limit: got {count}; at least {len(sizes)} are needed, an image of each class"
+        )
     count = min(count, len(labels))
     # Fill all classes to one level, as high as it goes; what is left over goes to the first that have more.
     levels = np.arange(sizes.max() + 1)

@@ -126,9 +126,9 @@ class Evaluation:
 
 
 def bars(tree: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row per bar of a figure or table: clean, after each attack (on its share), and the worst case."""
+    """A row per bar of a figure or table: clean, what each attack (on its share) left over, and the worst case."""
     rows = [("clean", tree["clean"])]
-    rows += [(attack["label"], attack["share"]) for attack in tree["attacks"]]
+    rows += [(f"+ {attack['label']}", attack["share"]) for attack in tree["attacks"]]
     return [
         {
             "label": label,

@@ -26,7 +26,7 @@ def channels_last(network: Network) -> Network:
 def seeded(seed: int) -> Iterator[None]:
     """Torch's CPU generator seeded inside, and as it was outside: module constructors know no other."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU as well
         yield
 
 

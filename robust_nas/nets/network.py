@@ -49,12 +49,14 @@ class DropPath(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.p = 0.0
+        self.generator: torch.Generator | None = None  # None: torch's global one
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C, H, W]` of the same shape; the identity in eval mode or at p = 0."""
         if not self.training or self.p == 0.0:
             return x
-        keep = torch.empty(x.shape[0], 1, 1, 1, dtype=x.dtype, device=x.device).bernoulli_(1 - self.p)
+        keep = torch.empty(x.shape[0], 1, 1, 1, dtype=x.dtype, device=x.device)
+        keep.bernoulli_(1 - self.p, generator=self.generator)
         return x * keep / (1 - self.p)
 
 
@@ -154,11 +156,11 @@ class CellNetwork(nn.Module):
         self.auxiliary = AuxiliaryHead(channels, height, width, self.classifier.out_features)
         self.auxiliary_after = after_cell
 
-    def set_drop_path(self, p: float) -> None:
-        """Sets the probability with which an edge is dropped while training."""
+    def set_drop_path(self, p: float, generator: torch.Generator | None = None) -> None:
+        """Sets the probability with which an edge is dropped while training, and the source of the draws."""
         for module in self.modules():
             if isinstance(module, DropPath):
-                module.p = p
+                module.p, module.generator = p, generator
 
     def forward(self, x: Tensor) -> Tensor:
         """Images `[B, C, H, W]` in 0..1 to logits `[B, classes]`."""

@@ -67,8 +67,8 @@ class SupernetCell(nn.Module):
 class Supernet(nn.Module):
     """All architectures of a space at once; `alphas[kind]` is `[E, O]`, `forward` gives logits `[B, K]`.
 
-    `cells` and `channels` default to the space's search size. Weights and alphas (1e-3 times a standard normal, as in
-    DARTS) are drawn from `seed`.
+    `cells` and `channels` are DARTS's search size unless told otherwise. Weights and alphas (1e-3 times a standard
+    normal, as in DARTS) are drawn from `seed`.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class Supernet(nn.Module):
         space: CellSpace,
         num_classes: int = 10,
         in_channels: int = 3,
-        channels: int | None = None,
-        cells: int | None = None,
+        channels: int = 16,
+        cells: int = 8,
         *,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
@@ -85,9 +85,8 @@ class Supernet(nn.Module):
     ) -> None:
         super().__init__()
         self.space = space
-        channels = channels or space.search.channels
         concat = dict.fromkeys(space.layout.kinds, space.nodes)
-        places = list(space.layout.places(cells or space.search.cells, channels, concat))
+        places = list(space.layout.places(cells, channels, concat))
         stem = places[0].c_p
         with seeded(seed):
             self.normalise = Normalise(mean or (0.0,) * in_channels, std or (1.0,) * in_channels)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from robust_nas.config import (
     Count,
@@ -29,6 +29,7 @@ from robust_nas.spaces import CellSpace, load_space
 from robust_nas.training.options import Training
 
 FOLDER = Path(__file__).resolve().parent
+RESULTS = Path("results")  # where run folders go unless told otherwise
 
 
 class SpaceChoice(Options):
@@ -55,8 +56,8 @@ class RunConfig(Options):
     schema_version: Literal[1] = 1
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     seed: Annotated[CountOrZero, Field(le=2**32 - 1)] = 0
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
-    threads: Literal["auto"] | Count = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")] = "auto"
+    threads: Literal["auto"] | Annotated[Count, Field(le=1024)] = "auto"
     checkpoint_seconds: NonNegative = 60.0
     data: DataOptions
     space: SpaceChoice = SpaceChoice()
@@ -66,7 +67,11 @@ class RunConfig(Options):
     evaluation: EvaluationOptions
 
     @model_validator(mode="after")
-    def _sizes_are_possible(self) -> Self:
+    def _sizes_are_possible(self, info: ValidationInfo) -> Self:
+        if info.context == "model":
+            return (
+                self  # a trained model needs its search space no more, and may have been moved away from it
+            )
         space = self.space.load()
         concat = dict.fromkeys(space.layout.kinds, space.nodes)
         for section, chosen, own in (
@@ -108,9 +113,10 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 def model_config(folder: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """The run config that a model folder was trained with, with overrides applied. Raises `ConfigError`."""
     path = existing_file(folder / "config.yaml")
-    if path is None:
-        raise ConfigError(f"{folder}: no model folder of a training, config.yaml is missing; name a --recipe")
-    tree = read_yaml(path).get("config")
+    inner = f"; did you mean {folder / 'model'}?" if existing_file(folder / "model" / "config.yaml") else ""
+    if path is None and not existing_file(folder / "model.safetensors"):
+        raise ConfigError(f"{folder}: is no model folder{inner}")
+    tree = read_yaml(path).get("config") if path else None
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: is not the config of a training; name a --recipe")
-    return check(RunConfig, apply_overrides(tree, overrides), str(path), overrides=overrides)
+        raise ConfigError(f"{folder}: holds no config of a training{inner or '; name a --recipe'}")
+    return check(RunConfig, apply_overrides(tree, overrides), str(path), overrides=overrides, context="model")

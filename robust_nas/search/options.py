@@ -6,10 +6,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from robust_nas.attacks.options import FGSM, FGSMRS, NFGSM, PGD
-from robust_nas.config import Count, CountOrZero, NonNegative, Options, Positive
+from robust_nas.attacks.options import FGSM, FGSMRS, NFGSM, PGD, LastIterate
+from robust_nas.config import Count, CountOrZero, Fraction01, NonNegative, Options, Positive
+from robust_nas.data.options import Augment
 
-InnerAttack = Annotated[FGSM | FGSMRS | NFGSM | PGD, Field(discriminator="name")]
+InnerAttack = LastIterate[Annotated[FGSM | FGSMRS | NFGSM | PGD, Field(discriminator="name")]]
 
 
 class WeightOptimiser(Options):
@@ -17,7 +18,7 @@ class WeightOptimiser(Options):
 
     learning_rate: Positive = 0.025
     min_learning_rate: NonNegative = 0.001
-    momentum: NonNegative = 0.9
+    momentum: Fraction01 = 0.9
     weight_decay: NonNegative = 3e-4
     clip_norm: Positive = 5.0
 
@@ -26,12 +27,16 @@ class AlphaOptimiser(Options):
     """Adam for the architecture parameters."""
 
     learning_rate: Positive = 3e-4
-    betas: tuple[NonNegative, NonNegative] = (0.5, 0.999)
+    betas: tuple[Fraction01, Fraction01] = (0.5, 0.999)
     weight_decay: NonNegative = 1e-3
 
 
 class DSARA(Options):
-    """DSARA's two-stage search; the defaults are those of the official ARNAS code where it has them."""
+    """DSARA's two-stage search.
+
+    Defaults are those of the official ARNAS code, but for the two stages, lambda (there 0.1), the order (there 2)
+    and batch norm during the attack (there in training mode): `docs/methods/dsara.md`.
+    """
 
     name: Literal["dsara"] = "dsara"
     epochs: Count = 50
@@ -39,6 +44,7 @@ class DSARA(Options):
     batch_size: Annotated[Count, Field(ge=2)] = 32
     cells: Count | None = None  # None: the space's search size
     channels: Count | None = None
+    augment: Augment | None = None  # None: the data section's
     attack: InnerAttack = PGD(eps=8 / 255, step_size=2 / 255, steps=7, keep="last")
     combine: Literal["min-norm", "sum"] = "min-norm"  # of the two gradients in stage 2
     adversarial_weight: Positive = 1.0  # lambda, on the adversarial gradient of stage 2

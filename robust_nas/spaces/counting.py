@@ -6,6 +6,7 @@ Follows the network cell by cell with the resolutions of its two inputs. Equal t
 
 from __future__ import annotations
 
+from robust_nas.errors import ArchitectureError
 from robust_nas.spaces.architecture import CellArchitecture
 from robust_nas.spaces.operations import OPERATIONS, Cost, batch_norm, factorized_reduce, pointwise
 
@@ -15,6 +16,8 @@ def count(
 ) -> Cost:
     """Parameters and MACs per image of the final network on `input_shape` = (C, H, W)."""
     colours, height, width = input_shape
+    if min(colours, height, width, classes) < 1:
+        raise ArchitectureError(f"input {input_shape} with {classes} classes; positive numbers are needed")
     stem = architecture.layout.stem * architecture.channels
     total = Cost(colours * stem * 9, colours * stem * 9 * height * width).plus(batch_norm(stem, True))
     size = (height, width)  # of the cell's second input, and of its output unless it reduces

@@ -83,10 +83,6 @@ class Layout(Options):
             ordered += [reduction, stage]
         return tuple(dict.fromkeys(ordered))
 
-    def is_reduction(self, kind: str) -> bool:
-        """Whether cells of this kind halve the resolution."""
-        return kind in self.reduction_cells
-
     def places(self, cells: int, channels: int, concat: dict[str, int]) -> Iterator[CellPlace]:
         """Every cell from the input to the output; `concat` gives the number of concatenated nodes per kind.
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from robust_nas.config import Count, Options, check, json_copy, merge, read_yaml
-from robust_nas.errors import SearchSpaceError
+from robust_nas.errors import ArchitectureError, SearchSpaceError
 from robust_nas.spaces.architecture import Cell, CellArchitecture, Edge
 from robust_nas.spaces.files import shipped
 from robust_nas.spaces.layout import Layout, Name
@@ -55,7 +55,7 @@ class CellSpace(Options):
             concat = dict.fromkeys(self.layout.kinds, self.nodes)
             try:
                 list(self.layout.places(size.cells, size.channels, concat))
-            except Exception as error:
+            except ArchitectureError as error:
                 raise ValueError(str(error)) from None
         return self
 
@@ -89,4 +89,5 @@ def load_space(name_or_path: str | Path, changes: Mapping[str, Any] | None = Non
     """
     path = shipped("", name_or_path, SearchSpaceError)
     tree = merge(read_yaml(path), json_copy(changes or {}))
-    return check(CellSpace, tree, str(path), SearchSpaceError)
+    source = f"{path} with space.changes" if changes else str(path)
+    return check(CellSpace, tree, source, SearchSpaceError)

@@ -5,7 +5,6 @@ Killed at any instant, it resumes to the same bits: weights, average, optimiser,
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from robust_nas.data import Augment, Images, augment
 from robust_nas.data.order import batches
-from robust_nas.errors import CheckpointError
+from robust_nas.errors import CheckpointError, DivergenceError
 from robust_nas.nets import CellNetwork, channels_last, inference_state
 from robust_nas.runs import Progress, Run, restore_optimiser, silent
 from robust_nas.training.divergence import refuse_broken_weights, refuse_divergence
@@ -59,10 +58,8 @@ def train(
     the checkpoint before it stays.
     """
     job = _Training(run, network, images, validation, options, augmentation, seed)
-    with torch.random.fork_rng(devices=[] if job.device.type == "cpu" else [job.device]):
-        torch.manual_seed(seed)  # drop path's masks; the global generator is put back afterwards
-        job.restore()
-        return job.loop(checkpoint_seconds, progress)
+    job.restore()
+    return job.loop(checkpoint_seconds, progress)
 
 
 class _Training:
@@ -122,7 +119,9 @@ class _Training:
         note = ""
         while self.epoch < self.options.epochs:
             order = batches(len(self.images), self.options.batch_size, seed=self.seed, epoch=self.epoch)
-            self.network.set_drop_path(self.options.drop_path * self.epoch / self.options.epochs)
+            self.network.set_drop_path(
+                self.options.drop_path * self.epoch / self.options.epochs, self.generator
+            )
             while self.step < self.steps:
                 if time.perf_counter() - saved >= checkpoint_seconds:
                     self.seconds = earlier + time.perf_counter() - began
@@ -214,7 +213,13 @@ class _Training:
             x = part.float().contiguous(memory_format=torch.channels_last)
             attacked = self.options.validation_attack(model, x, part.labels, generator)
             with torch.no_grad():
-                right = model(x).argmax(1) == part.labels
+                logits = model(x)
+                if not logits.isfinite().all():
+                    raise DivergenceError(
+                        f"{self._where()}: diverged, the network's logits on the validation split are not finite; "
+                        f"the last good checkpoint stays. {REMEDY}"
+                    )
+                right = logits.argmax(1) == part.labels
                 clean += int(right.sum())
                 robust += int((right & (model(attacked).argmax(1) == part.labels)).sum())
         return clean / len(self.validation), robust / len(self.validation)
@@ -222,7 +227,6 @@ class _Training:
     def save(self) -> None:
         """Writes the checkpoint. Raises `DivergenceError` where the weights are not fit to be kept."""
         self._refuse_broken_weights()
-        cuda = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
         self.run.save_checkpoint(
             {
                 "job": "train",
@@ -235,7 +239,6 @@ class _Training:
                 "average": None if self.average is None else self.average.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
                 "generator": self.generator.get_state(),
-                "global_generators": [torch.get_rng_state(), *cuda],
             }
         )
 
@@ -254,9 +257,6 @@ class _Training:
                 self.average.load_state_dict(state["average"])
             restore_optimiser(self.optimiser, state["optimiser"])
             self.generator.set_state(state["generator"])
-            torch.set_rng_state(state["global_generators"][0])
-            if self.device.type == "cuda":
-                torch.cuda.set_rng_state(state["global_generators"][1], self.device)
             self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
             self.sums, self.best = state["sums"], state["best"]
             if self.best is not None:
@@ -283,8 +283,3 @@ def _exponential(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], Non
                 average.copy_(value)
 
     return update
-
-
-def expected_steps(images: int, options: Training) -> int:
-    """Optimiser steps of a whole training."""
-    return options.epochs * max(1, math.floor(images / options.batch_size))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from robust_nas.attacks.options import FGSMRS, NFGSM, PGD
+from robust_nas.attacks.options import FGSMRS, NFGSM, PGD, LastIterate
 from robust_nas.config import Count, CountOrZero, Fraction01, NonNegative, Options, Positive
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Madry(Options):
     """Cross-entropy on adversarial images alone (Madry et al., 2018)."""
 
     name: Literal["pgd"] = "pgd"
-    attack: InnerAttack
+    attack: LastIterate[InnerAttack]
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, generator: Generator) -> LossValue:
         """The loss on images `[B, C, H, W]` in 0..1 with labels `[B]`; the model is in training mode."""
@@ -51,7 +51,7 @@ class Trades(Options):
     """Clean cross-entropy plus beta times KL to the adversarial prediction (Zhang et al., 2019)."""
 
     name: Literal["trades"] = "trades"
-    attack: PGD
+    attack: LastIterate[PGD]
     beta: NonNegative = 6.0
 
     @model_validator(mode="after")
@@ -96,7 +96,7 @@ class Training(Options):
     batch_size: Annotated[Count, Field(ge=2)] = 128
     loss: Loss
     learning_rate: Positive = 0.1
-    momentum: NonNegative = 0.9
+    momentum: Fraction01 = 0.9
     nesterov: bool = False
     weight_decay: NonNegative = 5e-4
     clip_norm: Positive | None = None
@@ -109,3 +109,9 @@ class Training(Options):
     validate_every: Count = 1  # epochs; the last one is always validated
     validate_from: CountOrZero = 0  # first epoch that is validated
     precision: Literal["float32", "bf16"] = "float32"
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0; momentum is 0")
+        return self

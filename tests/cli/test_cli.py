@@ -112,7 +112,7 @@ def test_count_takes_the_size_and_files(call: Call, tmp_path: Path) -> None:
         (["train", "quickstart"], "--architecture"),
         (["train", "quickstart", "-a", "nosuch"], "shipped: arnas, darts_v2"),
         (["search", "quickstart", "--seeds", "0"], "--seeds"),
-        (["evaluate", "."], "config.yaml is missing"),
+        (["evaluate", "."], "is no model folder"),
         (["nosuchverb"], "nosuchverb"),
         (["run", "--nosuchoption"], "--nosuchoption"),
     ],
@@ -201,7 +201,7 @@ def python(code: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess
 HEAVY = """
 import sys
 import robust_nas.cli
-heavy = {"torch", "numpy", "matplotlib", "networkx", "sklearn", "safetensors", "robust_nas.pipeline"}
+heavy = {"torch", "numpy", "matplotlib", "networkx", "sklearn", "safetensors", "robust_nas.pipeline", "robust_nas.jobs"}
 print(sorted(heavy & set(sys.modules)))
 """
 

@@ -26,7 +26,7 @@ def test_darts_supernet_has_the_size_that_the_official_code_prints() -> None:
 
 
 def test_dsara_supernet_is_the_published_structure() -> None:
-    supernet = Supernet(DSARA)
+    supernet = Supernet(DSARA, channels=24)
     assert [cell.kind[0] for cell in supernet.cells] == list("aaraarrr")  # accurate, reduce, robust
     assert {kind: tuple(alpha.shape) for kind, alpha in supernet.alphas.items()} == {
         "accurate": (14, 7),

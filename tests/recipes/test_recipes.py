@@ -94,10 +94,10 @@ def test_an_unknown_recipe_is_answered_with_the_names(name: str) -> None:
 
 
 def test_the_config_of_a_folder_without_one(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"config\.yaml is missing"):
+    with pytest.raises(ConfigError, match="is no model folder"):
         model_config(tmp_path)
     (tmp_path / "config.yaml").write_text("a: 1")
-    with pytest.raises(ConfigError, match="not the config of a training"):
+    with pytest.raises(ConfigError, match="holds no config of a training"):
         model_config(tmp_path)
 
 

@@ -49,7 +49,7 @@ def test_every_cell_gets_what_the_two_before_it_give(
     for i, place in enumerate(places):
         assert (place.c_pp, place.c_p) == (outputs[i], outputs[i + 1])
         assert place.reduction_prev == (i > 0 and places[i - 1].reduction)
-        assert place.reduction == layout.is_reduction(place.kind)
+        assert place.reduction == (place.kind in layout.reduction_cells)
         assert place.c == channels * layout.filters[place.stage]
     assert [place.stage for place in places] == sorted(place.stage for place in places)
     assert Counter(place.reduction for place in places)[True] == len(layout.reductions)

@@ -6,6 +6,7 @@ as literals, and `load()`. It is executed once against the model before it gets 
 
 from __future__ import annotations
 
+import copy
 import io
 import pprint
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 import torch
 
 from robust_nas._version import __version__
-from robust_nas.errors import RunError
+from robust_nas.errors import RunError, RunExistsError
 from robust_nas.nets import Model, inference_state, network, operations
 from robust_nas.nets.build import plans
 from robust_nas.runs import write_atomic
@@ -22,15 +23,20 @@ from robust_nas.runs import write_atomic
 SOURCE, WEIGHTS = "network.py", "weights.pt"
 
 
-def export_source(model: Model, folder: Path) -> tuple[Path, Path]:
-    """Writes `network.py` and `weights.pt` and returns their paths.
+def export_source(model: Model, folder: Path, *, overwrite: bool = False) -> tuple[Path, Path]:
+    """Writes `network.py` and `weights.pt` and returns their paths; `overwrite` replaces an earlier export.
 
-    Raises `RunError` when the folder holds other files of these names, or the exported form computes other logits.
+    Raises `RunExistsError` when the folder holds files of these names that may not be replaced, and `RunError` when
+    the exported form computes other logits than the model.
     """
     for name in (SOURCE, WEIGHTS):
         if (folder / name).exists() and not _ours(folder):
-            raise RunError(
+            raise RunExistsError(
                 f"{folder / name}: exists already and was not written by this export; choose another folder"
+            )
+        if (folder / name).exists() and not overwrite:
+            raise RunExistsError(
+                f"{folder / name}: exists already; replace it with --overwrite, or choose another folder with --out"
             )
     state = inference_state(model.network)
     text = source_text(model)
@@ -41,8 +47,10 @@ def export_source(model: Model, folder: Path) -> tuple[Path, Path]:
         raise RunError(f"{folder}: cannot be written: {error.strerror}") from None
     weights = io.BytesIO()
     torch.save(state, weights)
-    write_atomic(folder / WEIGHTS, weights.getvalue())
+    # A kill in between leaves no weights, which `load` says, rather than those of another network.
+    (folder / WEIGHTS).unlink(missing_ok=True)
     write_atomic(folder / SOURCE, text.encode())
+    write_atomic(folder / WEIGHTS, weights.getvalue())
     return folder / SOURCE, folder / WEIGHTS
 
 
@@ -119,6 +127,6 @@ def _compare(text: str, state: dict[str, torch.Tensor], model: Model) -> None:
     exported.load_state_dict(state)
     images = torch.rand(2, *model.description.input_shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        ours = model.network.cpu().eval()(images)
+        ours = copy.deepcopy(model.network).cpu().eval()(images)
         if not torch.equal(exported.eval()(images), ours):
             raise RunError("the exported network computes other logits than the model; nothing was written")

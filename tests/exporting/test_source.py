@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from robust_nas.errors import RunError
-from robust_nas.export import export_source
+from robust_nas.errors import RunError, RunExistsError
+from robust_nas.exporting import export_source
 from robust_nas.nets import Model, ModelDescription, build_network
 from robust_nas.spaces import Size, load_architecture, load_space, sample
 
@@ -65,9 +65,17 @@ def test_the_exported_file_computes_identical_logits_with_torch_alone(tmp_path: 
         assert torch.equal(torch.load(tmp_path / "logits.pt", weights_only=True), model.network(x))
 
 
-def test_a_second_export_replaces_the_first_and_is_the_same(tmp_path: Path) -> None:
+def test_a_second_export_replaces_the_first_only_when_told_to(tmp_path: Path) -> None:
     first = export_source(make(), tmp_path)[0].read_bytes()
-    assert export_source(make(), tmp_path)[0].read_bytes() == first
+    with pytest.raises(RunExistsError, match="replace it with --overwrite"):
+        export_source(make(), tmp_path)
+    assert export_source(make(), tmp_path, overwrite=True)[0].read_bytes() == first
+
+
+def test_an_export_killed_before_its_weights_can_be_repeated(tmp_path: Path) -> None:
+    _, weights = export_source(make(), tmp_path)
+    weights.unlink()
+    assert export_source(make(), tmp_path, overwrite=True)[1].is_file()
 
 
 @pytest.mark.parametrize("name", ["network.py", "weights.pt"])

@@ -1,5 +1,5 @@
 """A trained network in forms that run elsewhere."""
 
-from robust_nas.export.source import export_source
+from robust_nas.exporting.source import export_source
 
 __all__ = ["export_source"]

@@ -1,0 +1,139 @@
+"""What every job does before it starts: device, threads, dataset, normalisation, and the record of all that."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robust_nas.errors import ConfigError, DataError
+from robust_nas.recipes import RunConfig
+from robust_nas.runs import ENVIRONMENT, Mode, Run, environment, is_finished, read_json, write_json
+
+if TYPE_CHECKING:
+    import torch
+
+    from robust_nas.data import Dataset, Images
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a job works on: the dataset, and the device it runs on."""
+
+    dataset: Dataset
+    device: torch.device
+
+
+def prepare(config: RunConfig) -> Material:
+    """The dataset and the device, and whether the config fits them; nothing is written.
+
+    Raises `ConfigError`, `DataError` or `AttackError` for what would otherwise fail hours later.
+    """
+    config.data.location()  # a missing path is answered before torch is imported
+    import torch
+
+    from robust_nas.data import load_dataset
+
+    device = choose_device(config.device)
+    for precision in (config.search.precision, config.training.precision):
+        if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+            raise ConfigError(f"precision: bf16 is not supported by {torch.cuda.get_device_name(device)}")
+    dataset = load_dataset(config.data, seed=config.seed)
+    training_split(config, dataset)
+    _refuse_misfits(config, dataset)
+    return Material(dataset, device)
+
+
+def _refuse_misfits(config: RunConfig, dataset: Dataset) -> None:
+    """Raises for an auxiliary head or an attack that is not defined for images of this shape and number of classes."""
+    from robust_nas.evaluation.autoattack import check_suite
+    from robust_nas.evaluation.options import AutoAttack
+
+    side = min(dataset.shape[1:])
+    for _ in config.space.load().layout.reductions if config.training.auxiliary_weight else ():
+        side = -(-side // 2)
+    if config.training.auxiliary_weight and side < 4:
+        raise ConfigError(
+            f"training.auxiliary_weight: got {config.training.auxiliary_weight}; the auxiliary head needs feature maps "
+            f"of at least 4x4 behind the reductions, {dataset.name} leaves {side}x{side}; allowed here: 0"
+        )
+    for step in config.evaluation.attacks:
+        if isinstance(step.attack, AutoAttack):
+            check_suite(step.attack, dataset.classes, *dataset.shape[1:])
+
+
+@contextlib.contextmanager
+def session(run: Run, config: RunConfig, material: Material) -> Iterator[None]:
+    """Threads as the config says, inside; and `environment.json` of the run.
+
+    Raises `DataError` when the run was started on other images.
+    """
+    import torch
+
+    dataset, device = material.dataset, material.device
+    path = run.folder / ENVIRONMENT
+    if path.is_file():
+        before = read_json(path).get("dataset_checksum")
+        if before not in (None, dataset.checksum):
+            raise DataError(
+                f"{run.folder}: was started on other images of {dataset.name}; their checksum was {before}"
+            )
+    threads = torch.get_num_threads()
+    try:
+        if config.threads != "auto":
+            torch.set_num_threads(config.threads)
+        record = environment(
+            config,
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            threads=torch.get_num_threads(),
+            dataset=dataset.name,
+            dataset_checksum=dataset.checksum,
+            images={"train": len(dataset.train), "test": len(dataset.test)},
+            splits={"seed": config.seed, "validation": config.data.validation, "search_halves": 0.5},
+        )
+        write_json(path, record)
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that a config's `device` means. Raises `ConfigError` for a GPU that is not there."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    seen = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= seen:
+        allowed = ", ".join(["auto", "cpu", *(f"cuda:{index}" for index in range(seen))])
+        raise ConfigError(f"device: got {name!r}; this torch sees {seen} GPUs; allowed here: {allowed}")
+    return device
+
+
+def normalisation(config: RunConfig, dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each channel that the model's first layer gets: the training set's, or 0 and 1."""
+    from robust_nas.data import channel_statistics
+
+    if config.data.normalise == "dataset":
+        return channel_statistics(dataset.train)
+    colours = dataset.shape[0]
+    return (0.0,) * colours, (1.0,) * colours
+
+
+def training_split(config: RunConfig, dataset: Dataset) -> tuple[Images, Images]:
+    """The images that search and training may see, and the validation split that decides which epoch is kept.
+
+    The search never sees the validation split: its alphas are fitted to half of the rest.
+    """
+    from robust_nas.data import split
+
+    kept, held_out = split(dataset.train.labels, config.data.validation, config.seed)
+    return dataset.train.subset(kept), dataset.train.subset(held_out)
+
+
+def needed(config: RunConfig, folder: Path, mode: Mode) -> Material | None:
+    """The job's material, loaded and checked before a folder is touched; None where `folder` is finished already."""
+    return None if mode == "resume" and is_finished(folder) else prepare(config)

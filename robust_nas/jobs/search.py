@@ -1,0 +1,177 @@
+"""A search as a job: from a config to `architecture.yaml`, once or for several seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from robust_nas import figures
+from robust_nas.config import Count, Options
+from robust_nas.errors import ConfigError
+from robust_nas.jobs.material import Material, needed, normalisation, prepare, session, training_split
+from robust_nas.recipes import RESULTS, RunConfig
+from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
+from robust_nas.spaces import CellArchitecture, CellSpace, Size, count, load_architecture
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """A finished search: where it is, what it found, and the record of `result.json`."""
+
+    folder: Path
+    architecture: CellArchitecture
+    record: dict[str, Any]
+
+
+def run_search(
+    config: RunConfig,
+    out: Path | None = None,
+    *,
+    mode: Mode = "new",
+    seeds: int = 1,
+    progress: Progress = silent,
+    material: Material | None = None,
+) -> SearchResult:
+    """Searches an architecture; the folder (default `results/<name>-search`) gets `architecture.yaml` and figures.
+
+    With `seeds` > 1 the search is repeated with seeds `seed`, `seed + 1`, ... in subfolders; the architecture with the
+    lowest final adversarial loss of its alphas is the result, and `result.json` reports the spread.
+    """
+    folder = Path(out) if out else RESULTS / f"{config.name}-search"
+    if seeds < 1:
+        raise ConfigError(f"seeds: got {seeds}; at least 1 is needed")
+    if seeds > 1:
+        return _repeat_search(config, folder, mode, seeds, progress, material)
+    material = material or needed(config, folder, mode)
+    with Run(folder, SearchJob(config=config, space=config.space.load()), mode) as run:
+        if not run.finished:
+            _search_once(run, config, material or prepare(config), progress)
+        return SearchResult(
+            folder, load_architecture(folder / "architecture.yaml"), read_json(folder / "result.json")
+        )
+
+
+class SearchJob(Options):
+    """What a search was made from: the run config, and the space as its file had it."""
+
+    config: RunConfig
+    space: CellSpace
+
+
+def _search_once(run: Run, config: RunConfig, material: Material, progress: Progress) -> None:
+    from robust_nas.nets import Supernet
+    from robust_nas.search.loop import collapsed, search
+
+    dataset, device = material.dataset, material.device
+    with session(run, config, material):
+        space = config.space.load()
+        options = config.search
+        mean, std = normalisation(config, dataset)
+        supernet = Supernet(
+            space,
+            dataset.classes,
+            dataset.shape[0],
+            options.channels or space.search.channels,
+            options.cells or space.search.cells,
+            mean=mean,
+            std=std,
+            seed=config.seed,
+        ).to(device)
+        images, _ = training_split(config, dataset)
+        outcome = search(
+            run,
+            supernet,
+            images.to(device),
+            options,
+            options.augment or config.data.augment,
+            name=config.name,
+            seed=config.seed,
+            checkpoint_seconds=config.checkpoint_seconds,
+            progress=progress,
+        )
+    size = Size(
+        cells=config.network.cells or space.network.cells,
+        channels=config.network.channels or space.network.channels,
+    )
+    found = outcome.architecture.resized(size.cells, size.channels)
+    cost = count(found, dataset.shape, dataset.classes)
+    run.write("architecture.yaml", found.to_yaml())
+    write_json(run.folder / "alphas.json", {"operations": list(space.operations), "softmax": outcome.mixing})
+    records = run.records()
+    stage2 = next((record["step"] for record in records if record["stage"] == 2), None)
+    attack = f"{options.attack.name}, {options.attack.norm} eps {options.attack.eps:.4g}, seed {config.seed}"
+    caption = f"{config.name}: search on {dataset.name}, {len(images)} images, {attack}"
+    figures.plot_search(records, run.folder / "figures" / "search", stage2_from_step=stage2, caption=caption)
+    draw_architecture(found, run.folder / "figures" / "cells", caption=caption)
+    run.finish(
+        {
+            "seed": config.seed,
+            "params": cost.params,
+            "macs": cost.macs,
+            "seconds": round(outcome.seconds, 1),
+            "loss_natural": _mean_of_last_epoch(records, "loss_natural"),
+            "loss_adversarial": _mean_of_last_epoch(records, "loss_adversarial"),
+            "entropy": outcome.last.get("entropy"),
+            "skips": {cell.kind: cell.operations().count("skip_connect") for cell in found.genotype},
+            "warnings": collapsed(found),
+        },
+        ["architecture.yaml", "alphas.json", "figures/cells.png", "figures/search.png"],
+    )
+
+
+def _mean_of_last_epoch(records: list[dict[str, Any]], key: str) -> float | None:
+    last = [record[key] for record in records if record["epoch"] == records[-1]["epoch"]]
+    return None if None in last else sum(last) / len(last)
+
+
+def _repeat_search(
+    config: RunConfig,
+    folder: Path,
+    mode: Mode,
+    seeds: int,
+    progress: Progress,
+    material: Material | None,
+) -> SearchResult:
+    """Searches once per seed in subfolders `seed-<n>` and writes the best one and the spread."""
+    from robust_nas.search.spread import spread
+
+    material = material or needed(config, folder, mode)
+    with Run(folder, SeedsJob(config=config, seeds=seeds), mode) as run:
+        results = []
+        for seed in range(config.seed, config.seed + seeds):
+            changed = config.model_copy(update={"seed": seed})
+            inner: Mode = "resume" if mode == "resume" else "new"
+            # A limited training set is another choice for every seed.
+            shared = material if config.data.limit is None else None
+            results.append(
+                run_search(changed, folder / f"seed-{seed}", mode=inner, progress=progress, material=shared)
+            )
+        best = min(results, key=lambda result: float(result.record["loss_adversarial"]))
+        run.write("architecture.yaml", best.architecture.to_yaml())
+        run.finish(
+            {
+                **best.record,
+                "chosen_seed": best.record["seed"],
+                **spread([result.record for result in results], [result.architecture for result in results]),
+            },
+            ["architecture.yaml"],
+        )
+        return SearchResult(folder, best.architecture, read_json(folder / "result.json"))
+
+
+class SeedsJob(Options):
+    """What a repeated search was made from."""
+
+    config: RunConfig
+    seeds: Count
+
+
+def draw_architecture(architecture: CellArchitecture, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
+    """Draws the cells of an architecture as PNG and SVG (and their edges as CSV); returns the paths."""
+    cells = {
+        cell.kind: [[(edge.operation, edge.source) for edge in node] for node in cell.nodes]
+        for cell in architecture.genotype
+    }
+    concat = {cell.kind: cell.concat for cell in architecture.genotype}
+    return figures.draw_cells(cells, stem, concat=concat, caption=caption)

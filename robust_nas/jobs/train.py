@@ -1,0 +1,101 @@
+"""A training as a job: from a config and an architecture to a model folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from robust_nas import figures
+from robust_nas.config import Options
+from robust_nas.jobs.material import Material, needed, normalisation, prepare, session, training_split
+from robust_nas.recipes import RESULTS, RunConfig
+from robust_nas.runs import Mode, Progress, Run, silent
+from robust_nas.spaces import CellArchitecture, count
+
+
+def train(
+    config: RunConfig,
+    architecture: CellArchitecture,
+    out: Path | None = None,
+    *,
+    mode: Mode = "new",
+    progress: Progress = silent,
+    material: Material | None = None,
+) -> Path:
+    """Trains an architecture by the config's recipe; returns the model folder (default `results/<name>-model`).
+
+    The architecture keeps its own size: `config.network` is the size of what a search finds.
+    """
+    folder = Path(out) if out else RESULTS / f"{config.name}-model"
+    material = material or needed(config, folder, mode)
+    with Run(folder, TrainJob(config=config, architecture=architecture), mode) as run:
+        if not run.finished:
+            _train_once(run, config, architecture, material or prepare(config), progress)
+    return folder
+
+
+class TrainJob(Options):
+    """What a model folder was made from: the run config and the architecture."""
+
+    config: RunConfig
+    architecture: CellArchitecture
+
+
+def _train_once(
+    run: Run, config: RunConfig, architecture: CellArchitecture, material: Material, progress: Progress
+) -> None:
+    from robust_nas.nets import ModelDescription, build_network, save_model
+    from robust_nas.nets.model import ARCHITECTURE, DESCRIPTION, WEIGHTS
+    from robust_nas.training.loop import train as train_network
+
+    options = config.training
+    dataset, device = material.dataset, material.device
+    with session(run, config, material):
+        mean, std = normalisation(config, dataset)
+        network = build_network(
+            architecture,
+            input_shape=dataset.shape,
+            classes=dataset.classes,
+            mean=mean,
+            std=std,
+            auxiliary=options.auxiliary_weight > 0,
+            seed=config.seed,
+        ).to(device)
+        images, validation = training_split(config, dataset)
+        outcome = train_network(
+            run,
+            network,
+            images.to(device),
+            validation.to(device),
+            options,
+            config.data.augment,
+            seed=config.seed,
+            checkpoint_seconds=config.checkpoint_seconds,
+            progress=progress,
+        )
+    made = {
+        "recipe": config.name,
+        "seed": config.seed,
+        "loss": repr(options.loss),
+        "epoch": outcome.epoch,
+        "validation_clean": outcome.clean,
+        "validation_robust": outcome.robust,
+        "validation_attack": repr(options.validation_attack),
+        "dataset": dataset.name,
+        "dataset_checksum": dataset.checksum,
+    }
+    description = ModelDescription(
+        input_shape=dataset.shape, class_names=dataset.class_names, mean=mean, std=std, made_by=made
+    )
+    save_model(run.folder, architecture, outcome.state, description)
+    attack = options.validation_attack
+    caption = (
+        f"{architecture.name}: {options.loss.name} training on {len(images)} images of {dataset.name}, "
+        f"seed {config.seed}; validation: {attack.name}-{attack.steps}, {attack.norm} eps {attack.eps:.4g}, "
+        f"{len(validation)} images"
+    )
+    figures.plot_training(
+        run.records(), run.folder / "figures" / "training", best_epoch=outcome.epoch, caption=caption
+    )
+    cost = count(architecture, dataset.shape, dataset.classes)
+    result = {**made, "params": cost.params, "macs": cost.macs, "seconds": round(outcome.seconds, 1)}
+    run.finish(result, [ARCHITECTURE, DESCRIPTION, WEIGHTS, "figures/training.png"])
