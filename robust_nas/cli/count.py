@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from robust_nas.cli import common
-from robust_nas.errors import ConfigError
+from robust_nas.errors import CheckpointError, ConfigError
 
 Input = Annotated[str, typer.Option("--input", help="Channels x height x width of an image.")]
 Classes = Annotated[int, typer.Option(help="Number of classes.", min=1)]
@@ -18,8 +19,12 @@ Channels = Annotated[int | None, typer.Option(help="Channels instead of the arch
 
 def command(
     architectures: Annotated[list[str], typer.Argument(help="Shipped names, YAML files, or model folders.")],
-    input: Input = "3x32x32",
-    classes: Classes = 10,
+    input: Annotated[
+        str | None, typer.Option(help="Channels x height x width; default 3x32x32, or a model folder's own.")
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Number of classes; default 10, or its own.", min=1)
+    ] = None,
     cells: Cells = None,
     channels: Channels = None,
     json: common.Json = False,
@@ -32,16 +37,40 @@ def command(
     """
     from robust_nas.spaces import count, load_architecture
 
-    shape = input_shape(input)
-    found = [load_architecture(name).resized(cells, channels) for name in architectures]
-    costs = [(architecture.name, count(architecture, shape, classes)) for architecture in found]
+    rows = []
+    for name in architectures:
+        architecture = load_architecture(name).resized(cells, channels)
+        own_shape, own_classes = _model_size(Path(name))
+        shape = input_shape(input) if input else own_shape
+        cost = count(architecture, shape, classes or own_classes)
+        rows.append((architecture.name, shape, classes or own_classes, cost))
     if json:
-        common.print_json([{"name": name, "params": cost.params, "macs": cost.macs} for name, cost in costs])
+        common.print_json(
+            [{"name": name, "params": cost.params, "macs": cost.macs} for name, _, _, cost in rows]
+        )
         return
-    lines = [[name, f"{cost.params:,}", f"{cost.macs / 1e6:,.2f} M"] for name, cost in costs]
     common.table(
-        f"input {input}, {classes} classes, no auxiliary head", ("architecture", "params", "MACs"), lines
+        "convolutions and linear layers, no auxiliary head",
+        ("architecture", "input", "classes", "params", "MACs"),
+        [
+            [name, "x".join(map(str, shape)), str(number), f"{cost.params:,}", f"{cost.macs / 1e6:,.2f} M"]
+            for name, shape, number, cost in rows
+        ],
     )
+
+
+def _model_size(folder: Path) -> tuple[tuple[int, int, int], int]:
+    """Input shape and number of classes of a model folder; CIFAR-10's for anything else."""
+    if not (folder / "model.json").is_file():
+        return (3, 32, 32), 10
+    from robust_nas.runs import read_json
+
+    tree = read_json(folder / "model.json")
+    try:
+        colours, height, width = tree["input_shape"]
+        return (int(colours), int(height), int(width)), len(tree["class_names"])
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError(f"{folder / 'model.json'}: holds no input_shape and class_names") from None
 
 
 def input_shape(text: str) -> tuple[int, int, int]:

@@ -61,16 +61,21 @@ def list_all(json: common.Json = False) -> None:
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(help="A space or an architecture: shipped name or file.")],
+    json: common.Json = False,
 ) -> None:
     """Print a space or an architecture as the YAML it is read from.
 
     Example: [bold]robust-nas spaces show arnas[/bold]
     """
-    from robust_nas.config import to_yaml
+    from robust_nas.config import to_tree, to_yaml
     from robust_nas.spaces import load_architecture, load_space, shipped_names
 
     known = name in shipped_names("architectures") or (name not in shipped_names() and _is_architecture(name))
-    typer.echo(to_yaml(load_architecture(name) if known else load_space(name)), nl=False)
+    found = load_architecture(name) if known else load_space(name)
+    if json:
+        common.print_json(to_tree(found))
+        return
+    typer.echo(to_yaml(found), nl=False)
 
 
 def _is_architecture(path: str) -> bool:
@@ -89,18 +94,41 @@ def draw(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Stem of the files (default: <name>-cells).")
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+    json: common.Json = False,
 ) -> None:
-    """Draw the cells of an architecture as PNG and SVG.
+    """Draw the cells of an architecture as PNG and SVG, with their edges as CSV.
 
     Example: [bold]robust-nas spaces draw arnas --out arnas[/bold]
+
+    In Python: robust_nas.draw_architecture(robust_nas.load_architecture("arnas"), pathlib.Path("arnas"))
     """
     from robust_nas.jobs.search import draw_architecture
-    from robust_nas.spaces import load_architecture
+    from robust_nas.spaces import load_architecture, shipped_names
 
+    if architecture in shipped_names():
+        raise ConfigError(f"{architecture} is a search space; draw an architecture of it (`spaces sample`)")
     found = load_architecture(architecture)
     stem = out or Path(f"{found.name}-cells")
+    if not stem.name:
+        raise ConfigError(
+            f"--out: got {str(stem)!r}; the stem of the files is needed, such as drawings/arnas"
+        )
+    taken = [
+        path
+        for path in (stem.with_name(stem.name + end) for end in (".png", ".svg", ".csv"))
+        if path.exists()
+    ]
+    if taken and not overwrite:
+        raise RunExistsError(
+            f"{taken[0]}: exists already; replace it with --overwrite, or choose another --out"
+        )
     caption = f"{found.name}: {found.cells} cells, {found.channels} channels"
-    for path in draw_architecture(found, stem, caption=caption):
+    paths = draw_architecture(found, stem, caption=caption)
+    if json:
+        common.print_json({"files": [str(path) for path in paths]})
+        return
+    for path in paths:
         print(path)
 
 
@@ -119,6 +147,7 @@ def sample(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the YAML here instead of printing it.")
     ] = None,
+    json: common.Json = False,
 ) -> None:
     """Draw a random architecture of a space within a budget: the control that a search needs.
 
@@ -126,6 +155,7 @@ def sample(
 
     In Python: robust_nas.sample(robust_nas.load_space("dsara"), 1, macs=(1.2e9, 1.3e9))
     """
+    from robust_nas.config import to_tree
     from robust_nas.runs import write_atomic
     from robust_nas.spaces import Size, load_space
     from robust_nas.spaces import sample as draw_one
@@ -141,13 +171,16 @@ def sample(
         input_shape=input_shape(input),
         classes=classes,
     )
-    if out is None:
-        typer.echo(architecture.to_yaml(), nl=False)
-        return
-    if out.exists():
+    if out is not None and out.exists():
         raise RunExistsError(f"{out}: exists already; choose another file")
-    write_atomic(out, architecture.to_yaml().encode())
-    print(out)
+    if out is not None:
+        write_atomic(out, architecture.to_yaml().encode())
+    if json:
+        common.print_json(to_tree(architecture))
+    elif out is not None:
+        print(out)
+    else:
+        typer.echo(architecture.to_yaml(), nl=False)
 
 
 def limits(option: str, text: str | None) -> tuple[float, float] | None:

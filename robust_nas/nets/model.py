@@ -1,4 +1,6 @@
-"""The model folder: `architecture.yaml`, `model.safetensors`, `model.json`; saved atomically, rebuilt bit for bit.
+"""The model folder: `architecture.yaml`, `model.safetensors`, `model.json`, each written atomically.
+
+What is loaded gives the same logits bit for bit, in the same memory format and with the same number of threads.
 
 Names, shapes and types of the stored tensors are compared with the architecture's (built on torch's meta device), and
 the file's length with them, before any tensor is allocated or copied.
