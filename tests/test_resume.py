@@ -26,7 +26,7 @@ CONFIG = {
     "device": "cpu",
     "threads": 1,
     "checkpoint_seconds": 0,
-    "data": {"name": "digits", "limit": 200, "validation": 0.2, "augment": {"crop": 1, "cutout": 2}},
+    "data": {"name": "digits", "limit": 250, "validation": 0.2, "augment": {"crop": 1, "cutout": 2}},
     "space": {
         "name": "dsara",
         "changes": {
@@ -69,8 +69,8 @@ VARIANTS = {
         "training.nesterov=true",
     ],
 }
-# (job, step in which the timer is armed), in the order of the processes; a search has 8 steps, a training 10.
-MOMENTS = [("search", 1), ("search", 3), ("search", 5), ("search", 7), ("train", 2), ("train", 6)]
+# (job, step in which the timer is armed), in the order of the processes; a search has 8 steps, a training 12.
+MOMENTS = [("search", 1), ("search", 3), ("search", 5), ("search", 7), ("train", 2), ("train", 6), ("train", 10)]
 
 JOB = """
 import json, os, signal, sys, threading
