@@ -11,13 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from robust_nas.environment import environment
 from robust_nas.jobs.evaluate import evaluate
 from robust_nas.jobs.export import export
 from robust_nas.jobs.material import needed
 from robust_nas.jobs.search import run_search
 from robust_nas.jobs.train import train
 from robust_nas.recipes import RESULTS, RunConfig
-from robust_nas.runs import Mode, Progress, Run, environment, read_json, silent, write_json
+from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
 
 Warn = Callable[[str], None]
 

@@ -13,18 +13,13 @@ import io
 import json
 import os
 import pickle
-import platform
 import re
 import shutil
-import subprocess
-import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, get_args
 
-from robust_nas._version import __version__
 from robust_nas.config import Options, config_hash, read_yaml, to_yaml, to_yaml_tree
 from robust_nas.errors import CheckpointError, ConfigError, DataError, RunError, RunExistsError
 
@@ -87,48 +82,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise RunError(f"{path}: a JSON object is needed")
     return tree
-
-
-def environment(config: Options, **more: Any) -> dict[str, Any]:
-    """What a result depends on beside its config: versions, machine, code version, and what the caller adds."""
-    packages = ("torch", "numpy", "safetensors", "pydantic", "pyautoattack")
-    return {
-        "robust_nas": __version__,
-        "code": _code_version(),
-        "config_hash": config_hash(config),
-        "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in packages},
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        **more,
-    }
-
-
-def _code_version() -> str | None:
-    """The commit of the checkout this package runs from, with `+` when it has changes; None for an installed one."""
-    root = Path(__file__).resolve().parent.parent
-    git = shutil.which("git")
-    if git is None or not (root / ".git").exists():
-        return None
-    try:
-        commit, changes = (
-            subprocess.run(  # noqa: S603 - fixed arguments
-                [git, "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
-            ).stdout.strip()
-            for arguments in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno"))
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return commit + ("+" if changes else "")
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 class Run:

@@ -70,7 +70,15 @@ VARIANTS = {
     ],
 }
 # (job, step in which the timer is armed), in the order of the processes; a search has 8 steps, a training 12.
-MOMENTS = [("search", 1), ("search", 3), ("search", 5), ("search", 7), ("train", 2), ("train", 6), ("train", 10)]
+MOMENTS = [
+    ("search", 1),
+    ("search", 3),
+    ("search", 5),
+    ("search", 7),
+    ("train", 2),
+    ("train", 6),
+    ("train", 10),
+]
 
 JOB = """
 import json, os, signal, sys, threading

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from robust_nas.environment import environment
 from robust_nas.errors import ConfigError, DataError
 from robust_nas.recipes import RunConfig
-from robust_nas.runs import ENVIRONMENT, Mode, Run, environment, is_finished, read_json, write_json
+from robust_nas.runs import ENVIRONMENT, Mode, Run, is_finished, read_json, write_json
 
 if TYPE_CHECKING:
     import torch

@@ -1,0 +1,57 @@
+"""What a result depends on beside its config: versions, machine, code."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from robust_nas._version import __version__
+from robust_nas.config import Options, config_hash
+
+
+def environment(config: Options, **more: Any) -> dict[str, Any]:
+    """What a result depends on beside its config: versions, machine, code version, and what the caller adds."""
+    packages = ("torch", "numpy", "safetensors", "pydantic", "pyautoattack")
+    return {
+        "robust_nas": __version__,
+        "code": _code_version(),
+        "config_hash": config_hash(config),
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in packages},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        **more,
+    }
+
+
+def _code_version() -> str | None:
+    """The commit of the checkout this package runs from, with `+` when it has changes; None for an installed one."""
+    root = Path(__file__).resolve().parent.parent
+    git = shutil.which("git")
+    if git is None or not (root / ".git").exists():
+        return None
+    try:
+        commit, changes = (
+            subprocess.run(  # noqa: S603 - fixed arguments
+                [git, "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
+            ).stdout.strip()
+            for arguments in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno"))
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+" if changes else "")
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
