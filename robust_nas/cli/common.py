@@ -185,4 +185,4 @@ def accuracy_rows(tree: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
-ACCURACY_HEADER = ("right after", "accuracy", "95 % interval", "images", "seconds")
+ACCURACY_HEADER = ("after", "still right", "95 % interval", "images", "seconds")
