@@ -36,7 +36,7 @@ class RunError(RobustNASError):
 
 
 class RunExistsError(RunError):
-    """A run folder exists and neither `--resume` nor `--overwrite` was given."""
+    """A folder or file exists and may not be continued or replaced as asked."""
 
     exit_code = 2
 

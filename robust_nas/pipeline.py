@@ -1,7 +1,7 @@
 """The whole way from one config: search, train, evaluate, export, one job after the other.
 
-Every job takes a config, reads the artifact before it, writes one run folder, and can be continued with
-`mode="resume"`. Torch is imported when a job is called, not before.
+Search, training and evaluation take a config, read the artifact before, write one run folder each, and can be continued
+with `mode="resume"`; an export is written anew. Torch is imported when a job is called, not before.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from robust_nas.environment import environment
 from robust_nas.jobs.evaluate import evaluate
 from robust_nas.jobs.export import export
-from robust_nas.jobs.material import needed
+from robust_nas.jobs.material import needed, refuse_attacks, refuse_auxiliary_head, refuse_other_images
 from robust_nas.jobs.search import run_search
 from robust_nas.jobs.train import train
 from robust_nas.recipes import RESULTS, RunConfig
@@ -35,6 +35,12 @@ def run(
     folder = Path(out) if out else RESULTS / config.name
     began = time.perf_counter()
     material = needed(config, folder, mode)
+    if material is not None:
+        refuse_auxiliary_head(config, config.space.load().layout, material.dataset)
+        refuse_attacks(config, material.dataset)
+    if material is not None and mode == "resume":
+        for part in (".", "search", "model", "evaluation"):
+            refuse_other_images(folder / part, material.dataset)
     with Run(folder, config, mode) as outer:
         if outer.finished:
             return read_json(folder / "summary.json")
@@ -52,6 +58,8 @@ def run(
         verdict = evaluate(
             config, model, folder / "evaluation", mode=inner, progress=progress, material=material
         )
+        if not (folder / "export" / "network.py").exists():
+            (folder / "export" / "weights.pt").unlink(missing_ok=True)  # what a kill in an export left
         export(model, folder / "export", overwrite=True)
         trained = read_json(model / "result.json")
         summary: dict[str, Any] = {
@@ -87,7 +95,13 @@ def run(
             },
         }
         write_json(folder / "summary.json", summary)
-        outer.finish({}, ["summary.json", *summary["artifacts"].values()])
+        inside = (
+            "model/architecture.yaml",
+            "model/model.json",
+            "model/model.safetensors",
+            "export/weights.pt",
+        )
+        outer.finish({}, ["summary.json", *summary["artifacts"].values(), *inside])
         return summary
 
 

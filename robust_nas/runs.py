@@ -90,8 +90,8 @@ class Run:
     def __init__(self, folder: Path, config: Options, mode: Mode = "new") -> None:
         """Opens or makes the folder.
 
-        Raises `RunExistsError` when it holds anything and mode is "new", `RunError` when it cannot be written, is in
-        use, or belongs to another config (resume) or to no run at all (overwrite).
+        Raises `RunExistsError` when it holds anything and mode is "new", belongs to another config (resume), or is no
+        run (resume, overwrite); and `RunError` when it cannot be written or is in use.
         """
         if mode not in get_args(Mode):
             raise ConfigError(f"mode: got {mode!r}; allowed: {', '.join(get_args(Mode))}")

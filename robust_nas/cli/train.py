@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from robust_nas.cli import common
+from robust_nas.errors import ConfigError
 
 
 def command(
@@ -25,7 +27,7 @@ def command(
 ) -> None:
     """Train an architecture by a recipe and write the model folder.
 
-    network.cells and network.channels of the recipe replace the architecture's own size.
+    The architecture keeps its own size; network.cells and network.channels size what a search finds.
 
     Example: [bold]robust-nas train quickstart --architecture arnas --out results/arnas-digits[/bold]
 
@@ -38,6 +40,11 @@ def command(
     from robust_nas.spaces import load_architecture
 
     chosen = load_architecture(architecture)
+    source = Path(architecture).resolve()
+    if overwrite and out and source.exists() and out.resolve() in (source, *source.parents):
+        raise ConfigError(
+            f"--out: {out} holds the architecture {architecture}, which --overwrite would remove"
+        )
     from robust_nas.jobs.train import train
     from robust_nas.runs import read_json
 

@@ -98,11 +98,6 @@ class Evaluation:
     dtype: str = "float32"
 
     @property
-    def attack(self) -> str:
-        """The labels of all attacks, such as `fgsm + pgd-20 + apgd-ce`."""
-        return " + ".join(row.label for row in self.rows)
-
-    @property
     def seconds(self) -> float:
         """What all attacks took together."""
         return sum(row.seconds for row in self.rows)

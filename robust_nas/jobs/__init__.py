@@ -1,1 +1,1 @@
-"""The jobs, one file per verb that does one: each takes a config and writes one run folder."""
+"""The jobs, one file per verb that does one: search, training, evaluation (a run folder each) and export."""

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robust_nas import figures
-from robust_nas.config import Options
+from robust_nas.config import Options, check
 from robust_nas.errors import ConfigError
-from robust_nas.jobs.material import Material, needed, prepare, session
+from robust_nas.jobs.material import Material, needed, prepare, refuse_attacks, session
 from robust_nas.recipes import RunConfig
 from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
 
@@ -37,12 +37,18 @@ def evaluate(
 
     model_folder = Path(model_folder)
     folder = Path(out) if out else model_folder / "evaluation"
+    if folder.resolve() in (model_folder.resolve(), *model_folder.resolve().parents):
+        raise ConfigError(
+            f"{folder}: holds the model; an evaluation needs a folder of its own, such as {model_folder}/evaluation"
+        )
     model = read_model(model_folder)
     weights = hashlib.sha256((model_folder / "model.safetensors").read_bytes()).hexdigest()
-    job = EvaluateJob(config=config, model=relative(model_folder, folder), weights=weights)
+    tree = {"config": config, "model": relative(model_folder, folder), "weights": weights}
+    job = check(EvaluateJob, tree, "evaluation", context="model")
     material = material or needed(config, folder, mode)
     if material is not None:
-        _refuse_other_images(model.description, material.dataset, model_folder)
+        _refuse_misfit(model.description, material.dataset, model_folder)
+        refuse_attacks(config, material.dataset)
     with Run(folder, job, mode) as run:
         if not run.finished:
             material = material or prepare(config)
@@ -68,7 +74,7 @@ class EvaluateJob(Options):
     weights: str  # SHA-256 of model.safetensors: a model trained anew is another model
 
 
-def _refuse_other_images(model: ModelDescription, dataset: Dataset, folder: Path) -> None:
+def _refuse_misfit(model: ModelDescription, dataset: Dataset, folder: Path) -> None:
     """Raises `ConfigError` when a model takes images of another shape, or of other classes, than the dataset's."""
     if model.input_shape != dataset.shape:
         raise ConfigError(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from robust_nas.data import Dataset, Images
+    from robust_nas.spaces import Layout
 
 
 @dataclass(frozen=True)
@@ -28,41 +29,57 @@ class Material:
 
 
 def prepare(config: RunConfig) -> Material:
-    """The dataset and the device, and whether the config fits them; nothing is written.
+    """The dataset and the device; nothing is written.
 
-    Raises `ConfigError`, `DataError` or `AttackError` for what would otherwise fail hours later.
+    Raises `ConfigError` or `DataError` for what would otherwise fail hours later.
     """
     config.data.location()  # a missing path is answered before torch is imported
-    import torch
-
     from robust_nas.data import load_dataset
 
     device = choose_device(config.device)
-    for precision in (config.search.precision, config.training.precision):
-        if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-            raise ConfigError(f"precision: bf16 is not supported by {torch.cuda.get_device_name(device)}")
     dataset = load_dataset(config.data, seed=config.seed)
     training_split(config, dataset)
-    _refuse_misfits(config, dataset)
     return Material(dataset, device)
 
 
-def _refuse_misfits(config: RunConfig, dataset: Dataset) -> None:
-    """Raises for an auxiliary head or an attack that is not defined for images of this shape and number of classes."""
-    from robust_nas.evaluation.autoattack import check_suite
-    from robust_nas.evaluation.options import AutoAttack
+def refuse_precision(precision: str, device: torch.device) -> None:
+    """Raises `ConfigError` for bf16 on a GPU without it."""
+    import torch
 
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ConfigError(f"precision: bf16 is not supported by {torch.cuda.get_device_name(device)}")
+
+
+def refuse_auxiliary_head(config: RunConfig, layout: Layout, dataset: Dataset) -> None:
+    """Raises `ConfigError` when the recipe asks for an auxiliary head on feature maps that are too small for it."""
     side = min(dataset.shape[1:])
-    for _ in config.space.load().layout.reductions if config.training.auxiliary_weight else ():
+    for _ in layout.reductions:
         side = -(-side // 2)
     if config.training.auxiliary_weight and side < 4:
         raise ConfigError(
-            f"training.auxiliary_weight: got {config.training.auxiliary_weight}; the auxiliary head needs feature maps "
-            f"of at least 4x4 behind the reductions, {dataset.name} leaves {side}x{side}; allowed here: 0"
+            f"training.auxiliary_weight: got {config.training.auxiliary_weight}; the auxiliary head needs feature "
+            f"maps of at least 4x4 behind the reductions, {dataset.name} leaves {side}x{side}; allowed here: 0"
         )
+
+
+def refuse_attacks(config: RunConfig, dataset: Dataset) -> None:
+    """Raises `AttackError` for an attack that is not defined for so few classes or such small images."""
+    from robust_nas.evaluation.autoattack import check_suite
+    from robust_nas.evaluation.options import AutoAttack
+
     for step in config.evaluation.attacks:
         if isinstance(step.attack, AutoAttack):
             check_suite(step.attack, dataset.classes, *dataset.shape[1:])
+
+
+def refuse_other_images(folder: Path, dataset: Dataset) -> None:
+    """Raises `DataError` when the run in `folder` was started on other images."""
+    path = folder / ENVIRONMENT
+    before = read_json(path).get("dataset_checksum") if path.is_file() else None
+    if before not in (None, dataset.checksum):
+        raise DataError(
+            f"{folder}: was started on other images of {dataset.name}; their checksum was {before}"
+        )
 
 
 @contextlib.contextmanager
@@ -74,13 +91,7 @@ def session(run: Run, config: RunConfig, material: Material) -> Iterator[None]:
     import torch
 
     dataset, device = material.dataset, material.device
-    path = run.folder / ENVIRONMENT
-    if path.is_file():
-        before = read_json(path).get("dataset_checksum")
-        if before not in (None, dataset.checksum):
-            raise DataError(
-                f"{run.folder}: was started on other images of {dataset.name}; their checksum was {before}"
-            )
+    refuse_other_images(run.folder, dataset)
     threads = torch.get_num_threads()
     try:
         if config.threads != "auto":
@@ -94,7 +105,7 @@ def session(run: Run, config: RunConfig, material: Material) -> Iterator[None]:
             images={"train": len(dataset.train), "test": len(dataset.test)},
             splits={"seed": config.seed, "validation": config.data.validation, "search_halves": 0.5},
         )
-        write_json(path, record)
+        write_json(run.folder / ENVIRONMENT, record)
         yield
     finally:
         torch.set_num_threads(threads)

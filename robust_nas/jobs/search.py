@@ -9,7 +9,15 @@ from typing import Any
 from robust_nas import figures
 from robust_nas.config import Count, Options
 from robust_nas.errors import ConfigError
-from robust_nas.jobs.material import Material, needed, normalisation, prepare, session, training_split
+from robust_nas.jobs.material import (
+    Material,
+    needed,
+    normalisation,
+    prepare,
+    refuse_precision,
+    session,
+    training_split,
+)
 from robust_nas.recipes import RESULTS, RunConfig
 from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
 from robust_nas.spaces import CellArchitecture, CellSpace, Size, count, load_architecture
@@ -67,6 +75,7 @@ def _search_once(run: Run, config: RunConfig, material: Material, progress: Prog
     with session(run, config, material):
         space = config.space.load()
         options = config.search
+        refuse_precision(options.precision, device)
         mean, std = normalisation(config, dataset)
         supernet = Supernet(
             space,

@@ -6,7 +6,16 @@ from pathlib import Path
 
 from robust_nas import figures
 from robust_nas.config import Options
-from robust_nas.jobs.material import Material, needed, normalisation, prepare, session, training_split
+from robust_nas.jobs.material import (
+    Material,
+    needed,
+    normalisation,
+    prepare,
+    refuse_auxiliary_head,
+    refuse_precision,
+    session,
+    training_split,
+)
 from robust_nas.recipes import RESULTS, RunConfig
 from robust_nas.runs import Mode, Progress, Run, silent
 from robust_nas.spaces import CellArchitecture, count
@@ -27,6 +36,9 @@ def train(
     """
     folder = Path(out) if out else RESULTS / f"{config.name}-model"
     material = material or needed(config, folder, mode)
+    if material is not None:
+        refuse_precision(config.training.precision, material.device)
+        refuse_auxiliary_head(config, architecture.layout, material.dataset)
     with Run(folder, TrainJob(config=config, architecture=architecture), mode) as run:
         if not run.finished:
             _train_once(run, config, architecture, material or prepare(config), progress)

@@ -93,7 +93,8 @@ def read_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
     folder = Path(folder)
     missing = [name for name in (ARCHITECTURE, WEIGHTS, DESCRIPTION) if not (folder / name).is_file()]
     if missing:
-        raise CheckpointError(f"{folder}: no model folder, {', '.join(missing)} is missing")
+        inner = f"; did you mean {folder / 'model'}?" if (folder / "model" / WEIGHTS).is_file() else ""
+        raise CheckpointError(f"{folder}: no model folder, {', '.join(missing)} is missing{inner}")
     try:
         architecture = load_architecture(folder / ARCHITECTURE)
     except ConfigError as error:

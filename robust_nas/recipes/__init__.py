@@ -44,7 +44,7 @@ class SpaceChoice(Options):
 
 
 class NetworkSize(Options):
-    """Depth and width of the final network; None takes the space's or the architecture's own."""
+    """Depth and width of the final network; None takes the space's own."""
 
     cells: Count | None = None
     channels: Count | None = None
