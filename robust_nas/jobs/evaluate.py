@@ -43,8 +43,8 @@ def evaluate(
         )
     model = read_model(model_folder)
     weights = hashlib.sha256((model_folder / "model.safetensors").read_bytes()).hexdigest()
-    tree = {"config": config, "model": relative(model_folder, folder), "weights": weights}
-    job = check(EvaluateJob, tree, "evaluation", context="model")
+    made = {"config": config, "model": relative(model_folder, folder), "weights": weights}
+    job = check(EvaluateJob, made, "evaluation", context="model")
     material = material or needed(config, folder, mode)
     if material is not None:
         _refuse_misfit(model.description, material.dataset, model_folder)
