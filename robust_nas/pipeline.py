@@ -14,7 +14,13 @@ from typing import Any
 from robust_nas.environment import environment
 from robust_nas.jobs.evaluate import evaluate
 from robust_nas.jobs.export import export
-from robust_nas.jobs.material import needed, refuse_attacks, refuse_auxiliary_head, refuse_other_images
+from robust_nas.jobs.material import (
+    needed,
+    refuse_attacks,
+    refuse_auxiliary_head,
+    refuse_other_images,
+    refuse_precision,
+)
 from robust_nas.jobs.search import run_search
 from robust_nas.jobs.train import train
 from robust_nas.recipes import RESULTS, RunConfig
@@ -36,6 +42,8 @@ def run(
     began = time.perf_counter()
     material = needed(config, folder, mode)
     if material is not None:
+        for precision in (config.search.precision, config.training.precision):
+            refuse_precision(precision, material.device)
         refuse_auxiliary_head(config, config.space.load().layout, material.dataset)
         refuse_attacks(config, material.dataset)
     if material is not None and mode == "resume":

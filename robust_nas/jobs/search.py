@@ -52,6 +52,8 @@ def run_search(
     if seeds > 1:
         return _repeat_search(config, folder, mode, seeds, progress, material)
     material = material or needed(config, folder, mode)
+    if material is not None:
+        refuse_precision(config.search.precision, material.device)
     with Run(folder, SearchJob(config=config, space=config.space.load()), mode) as run:
         if not run.finished:
             _search_once(run, config, material or prepare(config), progress)
@@ -75,7 +77,6 @@ def _search_once(run: Run, config: RunConfig, material: Material, progress: Prog
     with session(run, config, material):
         space = config.space.load()
         options = config.search
-        refuse_precision(options.precision, device)
         mean, std = normalisation(config, dataset)
         supernet = Supernet(
             space,
@@ -146,6 +147,8 @@ def _repeat_search(
     from robust_nas.search.spread import spread
 
     material = material or needed(config, folder, mode)
+    if material is not None:
+        refuse_precision(config.search.precision, material.device)
     with Run(folder, SeedsJob(config=config, seeds=seeds), mode) as run:
         results = []
         for seed in range(config.seed, config.seed + seeds):

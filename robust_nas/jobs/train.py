@@ -100,10 +100,11 @@ def _train_once(
     )
     save_model(run.folder, architecture, outcome.state, description)
     attack = options.validation_attack
+    validated = min(len(validation), options.validation_images or len(validation))
     caption = (
         f"{architecture.name}: {options.loss.name} training on {len(images)} images of {dataset.name}, "
         f"seed {config.seed}; validation: {attack.name}-{attack.steps}, {attack.norm} eps {attack.eps:.4g}, "
-        f"{len(validation)} images"
+        f"{validated} images"
     )
     figures.plot_training(
         run.records(), run.folder / "figures" / "training", best_epoch=outcome.epoch, caption=caption

@@ -99,7 +99,10 @@ def test_a_search_of_one_step_in_stage_one(tmp_path):
 
 
 def test_a_search_with_nothing_but_steps(tmp_path):
-    plot_search([{"step": 0, "norm_natural": 0.0}, {"step": 1, "loss_weights": math.inf}], tmp_path / "s")
+    records = [{"step": 0, "norm_natural": 0.0}, {"step": 1, "loss_weights": math.inf}]
+    _, svg, table = plot_search(records, tmp_path / "s")
+    assert "not recorded" in texts(svg)
+    assert [row["step"] for row in read(table)] == ["0", "1"]
 
 
 @pytest.mark.parametrize("best", [None, 0])
