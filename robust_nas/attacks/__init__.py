@@ -2,20 +2,52 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from robust_nas.attacks.options import FGSM, FGSMRS, NFGSM, PGD, Attack
+from robust_nas.attacks.options import (
+    APGD,
+    FGSM,
+    FGSMRS,
+    NFGSM,
+    PGD,
+    AnyAttack,
+    Attack,
+    CarliniWagner,
+    DeepFool,
+    Noise,
+    Square,
+    Transfer,
+)
 
 if TYPE_CHECKING:
     from robust_nas.attacks.mode import attack_mode
+    from robust_nas.attacks.predictor import Predictor
+    from robust_nas.attacks.target import AttackResult
 
-__all__ = ["FGSM", "FGSMRS", "NFGSM", "PGD", "Attack", "attack_mode"]
+__all__ = [
+    "APGD",
+    "FGSM",
+    "FGSMRS",
+    "NFGSM",
+    "PGD",
+    "AnyAttack",
+    "Attack",
+    "AttackResult",
+    "CarliniWagner",
+    "DeepFool",
+    "Noise",
+    "Predictor",
+    "Square",
+    "Transfer",
+    "attack_mode",
+]
+
+_HOMES = {"AttackResult": "target", "Predictor": "predictor", "attack_mode": "mode"}
 
 
 def __getattr__(name: str) -> Any:
     """Resolves what needs torch on first use."""
-    if name == "attack_mode":
-        from robust_nas.attacks.mode import attack_mode
-
-        return attack_mode
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,75 @@
+"""APGD's step rule (Croce and Hein, 2020, Algorithm 1): momentum, and a step size that halves itself.
+
+    z       = P(x_t + eta g_t)
+    x_{t+1} = P(x_t + a (z - x_t) + (1 - a) (x_t - x_{t-1}))        a = 0.75, and 1 in the first step
+    eta     = 2 eps at first; halved at a checkpoint w_j when
+              1. fewer than rho of the steps since w_{j-1} raised the loss, or
+              2. eta was not halved at w_{j-1}, and the best loss has not changed since;
+              x then goes back to the best point so far
+    w_j     = ceil(p_j steps), p_0 = 0, p_1 = 0.22, p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06)
+
+The lengths of the intervals are rounded down as in the authors' code: 22, 19, 16, ... of 100 steps.
+B batch, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from robust_nas.attacks.balls import direction, project
+from robust_nas.attacks.options import Norm
+
+MOMENTUM = 0.75  # a
+FIRST, SHRINK, SHORTEST = 0.22, 0.03, 0.06  # shares of the steps
+
+
+class Adaptive:
+    """The rule, with its memory of one run: called with an iterate, its gradient and its loss."""
+
+    def __init__(self, images: Tensor, eps: float, norm: Norm, steps: int, rho: float) -> None:
+        self.images, self.eps, self.norm, self.rho = images, eps, norm, rho
+        self.interval = max(int(FIRST * steps), 1)
+        self.shrink, self.shortest = max(int(SHRINK * steps), 1), max(int(SHORTEST * steps), 1)
+        self.size = torch.full((len(images), 1, 1, 1), 2 * eps, dtype=images.dtype, device=images.device)
+        self.since = 0  # steps since the last checkpoint
+        self.before: Tensor | None = None  # x_{t-1}
+
+    def __call__(self, x: Tensor, gradient: Tensor, loss: Tensor) -> Tensor:
+        """The next iterate `[B, C, H, W]`."""
+        loss = loss.nan_to_num(nan=-torch.inf)
+        if self.before is None:
+            self.best_x, self.best_gradient, self.best = x, gradient, loss
+            self.rises = torch.zeros_like(loss)
+            self.best_at_check, self.halved = loss, torch.ones_like(loss, dtype=torch.bool)
+            a, self.before = 1.0, x
+        else:
+            x, gradient = self._judge(x, gradient, loss)
+            a = MOMENTUM
+        self.last = loss
+        z = project(x + self.size * direction(gradient, self.norm), self.images, self.eps, self.norm)
+        ahead = x + a * (z - x) + (1 - a) * (x - self.before)
+        self.before = x
+        return project(ahead, self.images, self.eps, self.norm)
+
+    def _judge(self, x: Tensor, gradient: Tensor, loss: Tensor) -> tuple[Tensor, Tensor]:
+        """Takes note of an iterate; at a checkpoint, the point to go on from and its gradient."""
+        self.rises += loss > self.last
+        better = loss > self.best
+        self.best_x = torch.where(_wide(better), x, self.best_x)
+        self.best_gradient = torch.where(_wide(better), gradient, self.best_gradient)
+        self.best = torch.where(better, loss, self.best)
+        self.since += 1
+        if self.since < self.interval:
+            return x, gradient
+        halve = (self.rises <= self.rho * self.interval) | (~self.halved & (self.best_at_check >= self.best))
+        self.size = torch.where(_wide(halve), self.size / 2, self.size)
+        self.halved, self.best_at_check = halve, self.best
+        self.rises = torch.zeros_like(loss)
+        self.interval, self.since = max(self.interval - self.shrink, self.shortest), 0
+        x = torch.where(_wide(halve), self.best_x, x)
+        return x, torch.where(_wide(halve), self.best_gradient, gradient)
+
+
+def _wide(per_example: Tensor) -> Tensor:
+    return per_example.view(-1, 1, 1, 1)

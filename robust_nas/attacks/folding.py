@@ -1,0 +1,211 @@
+"""A copy of a model for attacks in eval mode: batch norm folded into the convolutions, channels-last memory order.
+
+    bn(W * x + b) = (g / s) W * x + g / s (b - mean) + beta,   s = sqrt(var + eps)
+
+also where the batch norm follows a concatenation of convolutions (a factorised reduction). The graph comes from
+torch.fx and is kept per model; weights are copied anew for every attack, so that a model in training is attacked
+as it stands. A model that cannot be traced, has hooks, or whose copy does not give its logits, is attacked as it
+is: `folded` then says why. Nothing about the model is trusted, its logits are compared on every call.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+COMPARED = 2  # images on which the copy is held against the model
+RELATIVE = 1e-3  # of the largest logit; folding rounds at 1e-6, a wrong trace is off by whole units
+
+
+class Folded(NamedTuple):
+    """The copy, or None and the reason."""
+
+    network: nn.Module | None
+    how: str
+
+
+class _Fold(NamedTuple):
+    """A convolution whose batch norm went into it: output channels `start..start + size` of the norm."""
+
+    convolution: str  # name of the module in the model
+    norm: str
+    start: int
+
+
+class _Trace(NamedTuple):
+    """A traced copy, and where its tensors come from."""
+
+    network: fx.GraphModule
+    folds: dict[str, _Fold]  # name in the copy -> what it is made of
+    modules: dict[str, str]  # name in the copy -> name in the model, copied as it is
+    constants: dict[str, str]  # buffer in the copy -> dotted name of a parameter or buffer in the model
+
+
+# model -> the signature that it was traced with, and the trace, or why there is none
+_TRACES: WeakKeyDictionary[nn.Module, tuple[tuple[Any, ...], _Trace | str]] = WeakKeyDictionary()
+
+
+def folded(model: nn.Module, images: Tensor) -> Folded:
+    """The folded copy of a model in eval mode, with the model's weights of now, on the model's device."""
+    signature = _signature(model)
+    known, trace = _TRACES.get(model, (None, ""))
+    if known != signature:
+        trace = _traced(model)
+        _TRACES[model] = signature, trace
+    if isinstance(trace, str):
+        return Folded(None, f"as it is: {trace}")
+    try:
+        with torch.no_grad():
+            _refresh(trace, model)
+            few = images[:COMPARED].contiguous(memory_format=torch.channels_last)
+            with torch.autocast(images.device.type, enabled=False):
+                own, copied = model(images[:COMPARED]), trace.network(few)
+            scale = own.abs().max()
+            if own.shape != copied.shape or not (own - copied).abs().max() <= RELATIVE * scale:
+                return Folded(None, "as it is: its traced copy gives other logits")
+    except Exception as error:  # whatever a foreign module raises when it meets what it did not expect
+        return Folded(None, f"as it is: its traced copy fails ({_first_line(error)})")
+    return Folded(trace.network, "folded")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0][:120] or type(error).__name__
+
+
+def _signature(model: nn.Module) -> tuple[Any, ...]:
+    """What the graph depends on: changes when a module or tensor is replaced, moved or reshaped."""
+    modules = tuple((name, id(module)) for name, module in model.named_modules())
+    named = [*model.named_parameters(), *model.named_buffers()]
+    return modules, tuple((name, tuple(t.shape), t.dtype, t.device) for name, t in named)
+
+
+def _traced(model: nn.Module) -> _Trace | str:
+    """The trace, or why there is none."""
+    for module in model.modules():
+        hooks = (
+            module._forward_hooks,
+            module._forward_pre_hooks,
+            module._backward_hooks,
+            module._backward_pre_hooks,
+        )
+        if any(hooks):
+            return f"{type(module).__name__} has hooks"
+    try:
+        graph = fx.Tracer().trace(model)
+    except Exception as error:  # fx raises whatever the traced code raises when it meets a proxy
+        return f"torch.fx cannot trace it ({_first_line(error)})"
+    try:
+        return _folded_copy(model, graph)
+    except Exception as error:  # a module that cannot be copied
+        return f"it cannot be copied ({_first_line(error)})"
+
+
+def _folded_copy(model: nn.Module, graph: fx.Graph) -> _Trace:
+    graph.eliminate_dead_code()
+    modules = dict(model.named_modules())
+    root = nn.Module()
+    folds: dict[str, _Fold] = {}
+    plain: dict[str, str] = {}
+    constants: dict[str, str] = {}
+    for node in list(graph.nodes):
+        if node.op == "call_module" and _is_norm(modules.get(node.target)):
+            sources = _convolutions(node, modules)
+            start = 0
+            for source in sources:
+                taken = str(source.target)
+                name = f"folded_{len(folds)}"
+                own = modules[taken]
+                folds[name] = _Fold(taken, str(node.target), start)
+                start += own.out_channels
+                fused = copy.deepcopy(own)
+                fused.bias = nn.Parameter(own.weight.new_zeros(own.out_channels))
+                root.add_module(name, fused)
+                source.target = name
+            if sources:
+                node.replace_all_uses_with(node.args[0])
+                graph.erase_node(node)
+    for node in graph.nodes:
+        if node.op == "call_module" and node.target not in folds:
+            name = f"plain_{len(plain)}"
+            plain[name] = node.target
+            root.add_module(name, copy.deepcopy(modules[node.target]))
+            node.target = name
+        elif node.op == "get_attr":
+            name = f"constant_{len(constants)}"
+            constants[name] = node.target
+            root.register_buffer(name, _attribute(model, node.target).detach().clone())
+            node.target = name
+    for parameter in root.parameters():
+        parameter.requires_grad = False
+    root.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch leaves it out of its stubs
+    network = fx.GraphModule(root, graph).eval()
+    return _Trace(network, folds, plain, constants)
+
+
+def _is_norm(module: nn.Module | None) -> bool:
+    """Whether it is a plain batch norm of images with running statistics."""
+    return type(module) is nn.BatchNorm2d and module.running_mean is not None
+
+
+def _convolutions(node: fx.Node, modules: dict[str, nn.Module]) -> list[fx.Node]:
+    """The convolutions that a batch norm can go into: its input, or all parts of a concatenation of channels."""
+    source = node.args[0]
+    parts: Any = [source]
+    if isinstance(source, fx.Node) and source.op == "call_function" and source.target is torch.cat:
+        dim = source.kwargs.get("dim", source.args[1] if len(source.args) > 1 else 0)
+        if dim != 1 or len(source.users) > 1:
+            return []
+        parts = source.args[0]
+    for part in parts:
+        if not (
+            isinstance(part, fx.Node)
+            and part.op == "call_module"
+            and type(modules.get(str(part.target))) is nn.Conv2d
+            and len(part.users) == 1
+        ):
+            return []
+    return list(parts)
+
+
+def _attribute(model: nn.Module, target: str) -> Tensor:
+    value: Any = model
+    for part in target.split("."):
+        value = getattr(value, part)
+    return value  # type: ignore[no-any-return]
+
+
+def _refresh(trace: _Trace, model: nn.Module) -> None:
+    """Copies the model's tensors of now into the copy, folding on the way."""
+    modules = dict(model.named_modules())
+    for name, fold in trace.folds.items():
+        convolution: Any = modules[fold.convolution]
+        norm: Any = modules[fold.norm]
+        part = slice(fold.start, fold.start + convolution.out_channels)
+        scale, shift = (None if t is None else t[part] for t in (norm.weight, norm.bias))
+        weight, bias = fuse_conv_bn_weights(
+            convolution.weight,
+            convolution.bias,
+            norm.running_mean[part],
+            norm.running_var[part],
+            norm.eps,
+            scale,
+            shift,
+        )
+        own: Any = trace.network.get_submodule(name)
+        own.weight.copy_(weight)
+        own.bias.copy_(bias)
+    for name, target in trace.modules.items():
+        pairs = zip(_tensors(trace.network.get_submodule(name)), _tensors(modules[target]), strict=True)
+        for own, now in pairs:
+            own.copy_(now)
+    for name, target in trace.constants.items():
+        getattr(trace.network, name).copy_(_attribute(model, target))
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]

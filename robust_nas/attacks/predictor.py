@@ -1,0 +1,66 @@
+"""What is attacked and judged: a module with the rule by which its outputs become an answer.
+
+    deterministic  logits f(x)
+    random         log of the mean softmax over S forward passes, each with fresh draws: log 1/S sum_s p_s(x)
+    abstaining     the last logit means "rejected"; an answer is right when it is the label or a rejection
+
+An attack on a random predictor averages `eot` passes in the same way, so that it follows the gradient of the
+deployed rule (Athalye et al., 2018). An abstaining predictor with K classes gives K + 1 logits; for an example
+of label y it is attacked as the K-class problem in which z_y is max(z_y, z_rejected): the attack wins with a
+wrong and accepted input alone (the extra class is Carlini and Wagner's, 2017).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from robust_nas.errors import AttackError
+
+
+class Predictor(nn.Module):
+    """A module with its deployed rule; `forward` gives the logits `[B, K]` of that rule (K + 1 where it abstains).
+
+    `samples` is S of a random predictor; None declares a deterministic one.
+    """
+
+    def __init__(self, module: nn.Module, *, samples: int | None = None, abstains: bool = False) -> None:
+        super().__init__()
+        if samples is not None and samples < 1:
+            raise AttackError(f"samples: got {samples}; a random predictor needs at least one forward pass")
+        self.module = module
+        self.samples = samples
+        self.abstains = abstains
+
+    @staticmethod
+    def of(model: nn.Module) -> Predictor:
+        """The model itself where it is a predictor, else a deterministic one around it."""
+        return model if isinstance(model, Predictor) else Predictor(model)
+
+    @property
+    def random(self) -> bool:
+        """Whether it was declared random."""
+        return self.samples is not None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images `[B, C, H, W]` to the logits of the deployed rule."""
+        return averaged(self.module, x, self.samples or 1)
+
+
+def averaged(module: nn.Module, x: Tensor, passes: int) -> Tensor:
+    """The log of the mean softmax over several forward passes `[B, K]`; of one pass, the logits as they are."""
+    if passes == 1:
+        logits: Tensor = module(x)
+        return logits
+    # One pass after the other: every draw is a forward pass of its own, and memory stays that of one batch.
+    draws = torch.stack([module(x).float().log_softmax(1) for _ in range(passes)])
+    return draws.logsumexp(0) - math.log(passes)
+
+
+def merged(logits: Tensor, labels: Tensor) -> Tensor:
+    """Logits `[B, K + 1]` with a last class "rejected" as `[B, K]`, where a rejection counts as the label."""
+    classes, rejected = logits[:, :-1], logits[:, -1:]
+    own = labels.unsqueeze(1)
+    return classes.scatter(1, own, torch.maximum(classes.gather(1, own), rejected))

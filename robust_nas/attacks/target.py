@@ -1,0 +1,214 @@
+"""The model as an attack sees it: logits and input gradients of the deployed rule, counted, and nothing touched.
+
+    run(options, model, images, labels)   opens the target, calls `search(options, target)` of the attack's family,
+                                          and packs what came out
+
+B batch, C channels, H height, W width, K classes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from robust_nas.attacks.folding import folded
+from robust_nas.attacks.inputs import check_inputs, check_logits, own_generator
+from robust_nas.attacks.losses import Loss
+from robust_nas.attacks.mode import attack_mode
+from robust_nas.attacks.options import Attack
+from robust_nas.attacks.predictor import Predictor, averaged, merged
+from robust_nas.errors import AttackError
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackResult:
+    """What an attack gives back, and what it took."""
+
+    images: Tensor  # [B, C, H, W], detached, in the dtype and memory format of the images attacked
+    how: str  # "folded", or "as it is: <reason>"
+    forwards: int  # forward passes of one image
+    backwards: int  # backward passes of one image, to the input alone
+    loss: Tensor | None = None  # [runs, steps + 1, B] of every candidate, where a trace was asked for
+    wrong: Tensor | None = None  # [runs, steps + 1, B] whether the candidate was misclassified
+
+
+class Trace:
+    """The loss and the error of every candidate, step by step and run by run."""
+
+    def __init__(self) -> None:
+        self.runs: list[list[tuple[Tensor, Tensor]]] = []
+
+    def begin(self) -> None:
+        """Starts the next run: a restart, or the next target class."""
+        self.runs.append([])
+
+    def add(self, loss: Tensor, wrong: Tensor) -> None:
+        """Loss `[B]` and error `[B]` of one candidate per example."""
+        self.runs[-1].append((loss.detach().float().cpu(), wrong.cpu()))
+
+    def stacked(self) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """Losses and errors `[runs, steps + 1, B]`; None where nothing was traced."""
+        if not self.runs or not self.runs[0]:
+            return None, None
+        loss, wrong = (
+            torch.stack([torch.stack([entry[which] for entry in run]) for run in self.runs])
+            for which in (0, 1)
+        )
+        return loss, wrong
+
+
+class Target:
+    """A model under attack. `images` and `labels` are clones; `generator` is the one source of the attack's draws."""
+
+    def __init__(
+        self,
+        options: Attack,
+        predictor: Predictor,
+        network: nn.Module,
+        how: str,
+        images: Tensor,
+        labels: Tensor,
+        generator: Generator,
+        trace: Trace | None,
+        last_label: int,
+    ) -> None:
+        self.options, self.predictor, self.network, self.how = options, predictor, network, how
+        self.images, self.labels, self.generator, self.trace = images, labels, generator, trace
+        self.passes = max(options.eot, 1)
+        self.last_label = last_label
+        self.forwards = self.backwards = 0
+
+    def _logits(self, x: Tensor, labels: Tensor, *, search: bool) -> Tensor:
+        half = search and self.options.precision == "bf16"
+        # Candidates of a float32 attack are made in the precision that the caller's autocast says.
+        cast = (
+            torch.autocast(x.device.type, torch.bfloat16, enabled=half)
+            if half or self.options.precision == "bf16"
+            else contextlib.nullcontext()
+        )
+        with cast:
+            logits = check_logits(averaged(self.network, x, self.passes), x, self.last_label)
+        self.forwards += len(x) * self.passes
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        return merged(logits, labels) if self.predictor.abstains else logits
+
+    def logits(self, x: Tensor, labels: Tensor | None = None, *, search: bool = False) -> Tensor:
+        """Logits `[B, K]`, at least float32, without a gradient; `search` allows the precision of the candidates.
+
+        `labels` are those of `x` where it is not the whole batch.
+        """
+        with torch.no_grad():
+            return self._logits(x, self.labels if labels is None else labels, search=search)
+
+    def gradient(self, x: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits `[B, K]`, loss `[B]` and the gradient of its sum for `x`; zero where the model gives none."""
+        x = x.detach().requires_grad_()
+        logits = self._logits(x, self.labels, search=True)
+        values = loss(logits)
+        gradient = None
+        if values.requires_grad:  # a model that detaches gives none: the evaluation's findings say so
+            (gradient,) = torch.autograd.grad(values.sum(), x, allow_unused=True)
+            self.backwards += len(x) * self.passes
+        if gradient is None:
+            gradient = torch.zeros_like(x)
+        return logits.detach(), values.detach(), gradient
+
+
+def run(
+    options: Attack,
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    generator: Generator | None = None,
+    *,
+    trace: bool = False,
+) -> AttackResult:
+    """The outcome of an attack; the model comes back as it was: modes, `requires_grad`, buffers and gradients.
+
+    The caller may be inside `no_grad` or `inference_mode`. Raises `AttackError` for inputs that cannot be attacked.
+    """
+    family: Any = import_module(f"robust_nas.attacks.{options.family}")
+    with opened(options, model, images, labels, generator, trace=trace) as target:
+        found = family.search(options, target)
+        loss, wrong = target.trace.stacked() if target.trace else (None, None)
+        return AttackResult(
+            images=torch.empty_like(images, requires_grad=False).copy_(found).detach(),
+            how=target.how,
+            forwards=target.forwards,
+            backwards=target.backwards,
+            loss=loss,
+            wrong=wrong,
+        )
+
+
+@contextlib.contextmanager
+def opened(
+    options: Attack,
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    generator: Generator | None,
+    *,
+    trace: bool = False,
+) -> Iterator[Target]:
+    """The target of an attack, the inputs checked and the model in the state in which it is attacked."""
+    with torch.inference_mode(mode=False), torch.enable_grad(), attack_mode(model, options.bn):
+        # Clones, because a tensor made under inference_mode cannot be saved for the backward pass.
+        images, labels = images.detach().clone(), labels.clone()
+        last_label = check_inputs(images, labels)
+        generator = own_generator(generator, images)
+        predictor = Predictor.of(model)
+        network, how = predictor.module, "as it is: it is random"
+        if not options.fold or options.bn != "eval":
+            how = "as it is: " + ("with batch statistics" if options.fold else "not asked to fold")
+        elif not predictor.random:
+            copy, how = folded(predictor.module, images)
+            if copy is not None:
+                network = copy
+                images = images.contiguous(memory_format=torch.channels_last)
+        with _own_draws(predictor, images, generator):
+            record = Trace() if trace else None
+            target = Target(options, predictor, network, how, images, labels, generator, record, last_label)
+            _refuse_few_classes(target)
+            yield target
+
+
+def _refuse_few_classes(target: Target) -> None:
+    least = target.options.least_classes
+    if least <= 2:
+        return
+    classes = target.logits(target.images[:1], target.labels[:1]).shape[1]
+    if classes < least:
+        raise AttackError(
+            f"{target.options.label} needs at least {least} classes, the model has {classes}; "
+            "fewer targets or another loss need less"
+        )
+
+
+@contextlib.contextmanager
+def _own_draws(predictor: Predictor, images: Tensor, generator: Generator) -> Iterator[None]:
+    """The draws of a random model, which come from torch's global generators, follow from the attack's generator."""
+    if not predictor.random:
+        yield
+        return
+    with seeded_globally(
+        int(torch.randint(2**62, (), generator=generator, device=images.device)), images.device
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def seeded_globally(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch's global generators seeded inside, and as they were outside: a random module knows no others."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed(seed)
+        yield
