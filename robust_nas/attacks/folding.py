@@ -106,7 +106,6 @@ def _traced(model: nn.Module) -> _Trace | str:
 
 
 def _folded_copy(model: nn.Module, graph: fx.Graph) -> _Trace:
-    graph.eliminate_dead_code()
     modules = dict(model.named_modules())
     root = nn.Module()
     folds: dict[str, _Fold] = {}
@@ -144,6 +143,8 @@ def _folded_copy(model: nn.Module, graph: fx.Graph) -> _Trace:
         parameter.requires_grad = False
     root.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch leaves it out of its stubs
     network = fx.GraphModule(root, graph).eval()
+    network.graph.eliminate_dead_code()
+    network.recompile()
     return _Trace(network, folds, plain, constants)
 
 

@@ -23,14 +23,15 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from robust_nas.attacks.inputs import check_inputs, logits_of
+from robust_nas.attacks.inputs import check_inputs, check_logits
 from robust_nas.attacks.mode import attack_mode
 from robust_nas.errors import AttackError
 from robust_nas.evaluation.measure import check_perturbation
-from robust_nas.evaluation.options import STANDARD, AutoAttack
+from robust_nas.evaluation.options import AutoAttack
 
 LEAST_CLASSES = {"apgd-t": 4, "apgd-dlr": 3}  # their losses rank so many logits; the others need two
 TARGETS = 9
+EOT = 20  # forward passes per gradient of the version for randomised models
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,8 @@ class Outcome:
 
     images: Tensor  # [B, C, H, W] float32; the image itself where no attack succeeded
     flags: tuple[str, ...]  # the package's own warnings about the model, such as a randomised forward pass
+    forwards: int  # forward passes of one image
+    backwards: int  # those of them that were differentiated
 
 
 def run_autoattack(
@@ -65,18 +68,24 @@ def run_autoattack(
             raise AttackError(f"images are {x.dtype}; AutoAttack works in float32")
         last_label = check_inputs(x, y)
         with torch.no_grad():
-            classes = logits_of(model, x[:1], last_label).shape[1]
+            classes = check_logits(model(x[:1]), x[:1], last_label).shape[1]
         check_suite(options, classes, *x.shape[2:])
-        official = _official(options, _Logits(model), classes, x.device, seed)
+        counted = _Logits(model)
+        official = _official(options, counted, classes, x.device, seed)
         adversarial, _ = official.run_standard_evaluation(x, y, batch_size=batch_size)
         check_perturbation(adversarial, x, options.norm, options.eps, options.label)
     result = torch.empty_like(images, requires_grad=False).copy_(adversarial)
-    return Outcome(images=result.detach(), flags=tuple(dict.fromkeys(flags.messages)))
+    return Outcome(
+        images=result.detach(),
+        flags=tuple(dict.fromkeys(flags.messages)),
+        forwards=counted.forwards,
+        backwards=counted.backwards,
+    )
 
 
 def check_suite(options: AutoAttack, classes: int, height: int, width: int) -> None:
     """Raises `AttackError` where an attack of the list is not defined for such a model or such images."""
-    for name in options.attacks or STANDARD:
+    for name in options.names:
         least = LEAST_CLASSES.get(name, 2)
         if classes < least:
             raise AttackError(
@@ -103,9 +112,11 @@ def settings(options: AutoAttack, classes: int) -> dict[str, Any]:
         },
         "square": {"queries": 5000, "restarts": 1, "p_init": 0.8},
     }  # fmt: skip
+    rand = {"eot": EOT} if options.version == "rand" else {}
     return {
         "pyautoattack": version("pyautoattack"),
-        **{name: every[name] for name in options.attacks or STANDARD},
+        **rand,
+        **{name: every[name] for name in options.names},
     }
 
 
@@ -117,13 +128,16 @@ def seed_from(generator: Generator | None) -> int:
 
 
 class _Logits(nn.Module):
-    """The model's logits, contiguous: the package flattens with `view` and writes into what it gets."""
+    """The model's logits, contiguous: the package flattens with `view` and writes into what it gets. Counts passes."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self.forwards = self.backwards = 0
 
     def forward(self, x: Tensor) -> Tensor:
+        self.forwards += len(x)
+        self.backwards += len(x) * (x.requires_grad and torch.is_grad_enabled())
         logits: Tensor = self.model(x)
         return logits.contiguous()
 
@@ -134,9 +148,9 @@ def _official(options: AutoAttack, model: nn.Module, classes: int, device: torch
 
     norm = {"linf": "Linf", "l2": "L2"}[options.norm]
     official = OfficialAutoAttack(
-        model, eps=options.eps, norm=norm, device=device, seed=seed, version="standard"
+        model, eps=options.eps, norm=norm, device=device, seed=seed, version=options.version
     )
-    official.attacks_to_run = list(options.attacks or STANDARD)
+    official.attacks_to_run = list(options.names)
     official.apgd_targeted.n_target_classes = min(TARGETS, classes - 1)
     official.fab.n_target_classes = min(TARGETS, classes - 1)
     return official

@@ -1,4 +1,4 @@
-"""The protocol: clean accuracy, every attack on what those before it left, the worst case per example.
+"""The protocol: clean accuracy, every attack on what those before it left, the worst case per example, findings.
 
 The test images are taken in the order of a seeded permutation, so that an attack with a smaller share gets a
 prefix of what an attack with a larger one gets. Within its share an attack gets only the examples that are
@@ -6,32 +6,40 @@ still right: an example that was misclassified clean, or broken by an earlier at
 
     row.attacked   how many of its share the attack got
     row.broken     how many of those it turned wrong
+    row.own        what is right of those it got
     row.share      what is right of its share after it and all attacks before it
     row.common     the same on the common prefix, the smallest share of all: these never rise from row to row
     robust         the last row's `common`: right under every attack, per example
 
-AutoAttack is spread over one row per attack of its suite. Success is judged by a float32 forward pass in eval
-mode on images whose perturbation is measured anew (Carlini et al., 2019).
+AutoAttack is spread over one row per attack of its suite. Success is judged by float32 forward passes of the
+deployed rule in eval mode, with fresh draws where it is random, on images whose perturbation is measured anew
+(Carlini et al., 2019). Every batch of every attack, and every finding, is a part of its own in the journal.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Generator, Tensor, nn
 
-from robust_nas.attacks.options import FGSM, PGD
+from robust_nas.attacks.options import GradientAttack
+from robust_nas.attacks.predictor import Predictor
 from robust_nas.config import to_tree
 from robust_nas.errors import AttackError
-from robust_nas.evaluation.autoattack import check_suite, run_autoattack, seed_from, settings
-from robust_nas.evaluation.measure import check_perturbation, judge
-from robust_nas.evaluation.options import AutoAttack, EvaluationOptions
-from robust_nas.evaluation.report import Evaluation, Row, Score
+from robust_nas.evaluation.autoattack import check_suite, run_autoattack, settings
+from robust_nas.evaluation.journal import Journal
+from robust_nas.evaluation.measure import Judged, check_perturbation, fingerprint, judge
+from robust_nas.evaluation.options import AutoAttack, EvaluationOptions, OwnAttack, Step, ThreatModel
+from robust_nas.evaluation.report import Evaluation, Finding, Row, Score
+from robust_nas.evaluation.seeds import generator_of, seed_of
+from robust_nas.evaluation.traces import TraceRecord, curve, traced
 
 Progress = Callable[[str, float], None]
+SHOWN = 16  # examples of which the images are kept for the figure
 
 
 class LabelledImages(Protocol):
@@ -39,122 +47,396 @@ class LabelledImages(Protocol):
 
     @property
     def pixels(self) -> Tensor:
-        """The images, uint8 `[N, C, H, W]`."""
+        """The images, uint8, or float in 0..1, `[N, C, H, W]`."""
 
     @property
     def labels(self) -> Tensor:
         """Their classes, int64 `[N]`."""
 
 
+@dataclass
+class Progressed:
+    """Where an evaluation stands after its attacks; what the findings start from."""
+
+    predictor: Predictor
+    options: EvaluationOptions
+    pixels: Tensor  # [N, C, H, W] in the order of the evaluation, on the CPU
+    labels: Tensor  # [N]
+    seed: int
+    device: torch.device
+    classes: int
+    clean_logits: Tensor  # [N, K]
+    clean_right: Tensor  # [N]
+    right: Tensor  # [N] after all attacks, each on its share
+    common: int
+    traces: list[TraceRecord] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    flags: dict[str, None] = field(default_factory=dict)
+    largest: float = 0.0  # perturbation seen
+    not_finite: int = 0  # images with logits that are not
+    untouched: bool = True
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Images float32 in 0..1 and labels, on the device."""
+        return as_float(self.pixels[indices]).to(self.device), self.labels[indices].to(self.device)
+
+
 def evaluate(
+    model: nn.Module,
+    data: LabelledImages,
+    threat_model: ThreatModel,
+    suite: str | Sequence[Step] = "cascade",
+    *,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: Progress | None = None,
+    **more: Any,
+) -> Evaluation:
+    """Attacks any torch module on labelled images: the worst case per example, findings and a verdict.
+
+    Args:
+        model: from images `[B, C, H, W]` in 0..1 to logits `[B, K]`, or a `Predictor` with another deployed rule.
+        data: an object with `pixels` (uint8, or float in 0..1, `[N, C, H, W]`) and `labels` (int64 `[N]`).
+        threat_model: norm and eps, on the 0..1 scale.
+        suite: `quick`, `cascade`, `autoattack`, `rand`, `transfer`, a YAML file, or a list of `Step`.
+        seed: of the order of the images, of the attacks and of a random rule's draws.
+        device: where the images go; default: where the model's parameters are.
+        progress: called as `progress(name, fraction)`.
+        more: further fields of `EvaluationOptions`, such as `images`, `batch_size`, `findings`, `deployed`.
+
+    Raises:
+        ConfigError: the options are not acceptable.
+        AttackError: the inputs cannot be judged; raised before any attack starts where it can be known then.
+    """
+    named = {"suite": suite} if isinstance(suite, str) else {"attacks": tuple(suite)}
+    options = EvaluationOptions(threat_model=threat_model, **named, **more)
+    return follow_protocol(model, data, options, seed=seed, device=device, progress=progress)
+
+
+def follow_protocol(
     model: nn.Module,
     images: LabelledImages,
     options: EvaluationOptions,
     *,
     seed: int = 0,
     device: torch.device | str | None = None,
+    journal: Journal | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Clean accuracy, a row per attack, and robust accuracy: the worst case per example over all of them.
+    """Clean accuracy, a row per attack, robust accuracy (the worst case per example), findings and verdict.
 
     `images` should be the test set, and this its only use. `device` is where the images go (default: where
     the model's parameters are). `progress(name, fraction)` is called after every batch. The model is left as
     it was. Raises `AttackError` for inputs that cannot be judged, before any attack starts where it can be
     known then.
     """
+    from robust_nas.evaluation.findings import collect
+
     device = torch.device(device) if device is not None else _device_of(model)
     report = progress or (lambda name, fraction: None)
-    order = torch.randperm(len(images.labels), generator=Generator().manual_seed(seed))[: options.images]
-    if len(order) == 0:
-        raise AttackError("no images to evaluate on")
-    pixels, labels = _take(images, order)
+    journal = journal or Journal()
+    pixels, labels = check_images(images)
+    order = torch.randperm(len(labels), generator=Generator().manual_seed(seed))[: options.images]
     attacks = _spread(options, len(order))
-    common = min(share for _, share in attacks)
-
-    def batch(indices: Tensor) -> tuple[Tensor, Tensor]:
-        return pixels[indices].to(device).float().div_(255), labels[indices].to(device)
-
-    right = torch.zeros(len(order), dtype=torch.bool)  # [N] the worst case per example so far
-    classes = 0
-    for indices, fraction in _batches(torch.arange(len(order)), options.batch_size):
-        correct, classes = judge(model, *batch(indices))
-        right[indices] = correct.cpu()
-        report("clean", fraction)
-    clean_right = right.clone()
+    predictor = _deployed(model, options)
+    before = fingerprint(predictor)
+    clean = journal.once(
+        "clean", lambda: _clean(predictor, pixels[order], labels[order], options, seed, device, report)
+    )
+    state = Progressed(
+        predictor=predictor,
+        options=options,
+        pixels=pixels[order],
+        labels=labels[order],
+        seed=seed,
+        device=device,
+        classes=clean["logits"].shape[1] - predictor.abstains,
+        clean_logits=clean["logits"],
+        clean_right=clean["right"],
+        right=clean["right"].clone(),
+        common=min(share for _, share in attacks),
+        not_finite=int((~clean["logits"].isfinite().all(1)).sum()),
+    )
     for attack, _ in attacks:
-        if isinstance(attack, AutoAttack):
-            check_suite(attack, classes, *pixels.shape[2:])
-
-    rows: list[Row] = []
-    flags: dict[str, None] = {}
+        _refuse_undefined(attack, state)
+    draws = clean["draws"].clone()  # [D, N] right in each draw under all attacks so far
+    examples = _Examples(state)
     for position, (attack, share) in enumerate(attacks):
-        started = time.perf_counter()
-        generator = Generator(device).manual_seed(seed + position)
-        attacked = right[:share].nonzero().squeeze(1)
+        attacked = state.right[:share].nonzero().squeeze(1)
         report(attack.label, 0.0)
-        for indices, fraction in _batches(attacked, options.batch_size):
-            x, y = batch(indices)
-            if isinstance(attack, AutoAttack):
-                outcome = run_autoattack(attack, model, x, y, seed=seed_from(generator), batch_size=len(x))
-                adversarial = outcome.images
-                flags.update(dict.fromkeys(f"{attack.label}: {flag}" for flag in outcome.flags))
-            else:
-                adversarial = attack(model, x, y, generator)
-            check_perturbation(
-                adversarial, x, options.threat_model.norm, options.threat_model.eps, attack.label
-            )
-            right[indices] = judge(model, adversarial, y)[0].cpu()
+        records = []
+        for number, (indices, fraction) in enumerate(_batches(attacked, options.batch_size)):
+            name = f"attack {position} {attack.label} batch {number}"
+            record = journal.once(name, lambda: _attack_batch(state, attack, indices, name))  # noqa: B023
+            state.right[indices] = record["right"]
+            draws[:, indices] &= record["draws"]
+            examples.keep(indices, record, attack.label)
+            records.append(record)
             report(attack.label, fraction)
         if len(attacked) == 0:
             report(attack.label, 1.0)
-        broken = attacked[~right[attacked]]
-        extra = settings(attack, classes) if isinstance(attack, AutoAttack) else {"step_size": attack.step}
-        rows.append(
-            Row(
-                label=attack.label,
-                attack=repr(attack),
-                parameters={**to_tree(attack), **extra},
-                images=share,
-                attacked=len(attacked),
-                broken=len(broken),
-                share=_score(right[:share]),
-                common=_score(right[:common]),
-                seconds=time.perf_counter() - started,
-                broken_indices=tuple(order[broken].tolist()),
-            )
-        )
+        _add_row(state, attack, share, attacked, records, order)
+    state.untouched = fingerprint(predictor) == before
+    report("findings", 0.0)
+    found: list[Finding] = []
+    passes, seconds = 0, 0.0
+    eps_curve: list[dict[str, Any]] = []
+    if options.findings != "none":
+        collected = collect(state, journal, lambda fraction: report("findings", fraction))
+        found, passes, seconds = collected.findings, collected.passes, collected.seconds
+        eps_curve = collected.eps_curve
+    report("findings", 1.0)
+    common = state.common
     return Evaluation(
         options=options,
-        clean=_score(clean_right),
-        clean_common=_score(clean_right[:common]),
-        rows=tuple(rows),
-        robust=_score(right[:common]),
-        clean_wrong_indices=tuple(order[~clean_right].tolist()),
-        flags=tuple(flags),
+        clean=_score(state.clean_right),
+        clean_common=_score(state.clean_right[:common]),
+        rows=tuple(state.rows),
+        robust=_score(state.right[:common]),
+        clean_wrong_indices=tuple(order[~state.clean_right].tolist()),
+        findings=tuple(found),
+        eps_curve=tuple(eps_curve),
+        examples=examples.shown(),
+        findings_seconds=seconds,
+        findings_passes=passes,
+        clean_draws=tuple(clean["draws"].float().mean(1).tolist()) if predictor.random else (),
+        robust_draws=tuple(draws[:, :common].float().mean(1).tolist()) if predictor.random else (),
+        rejected=float(clean["rejected"].float().mean()) if predictor.abstains else None,
+        classes=state.classes,
         seed=seed,
         device=str(device),
     )
 
 
-def _take(images: LabelledImages, order: Tensor) -> tuple[Tensor, Tensor]:
-    """The pixels and labels in `order`, on the CPU: batches go to the device one by one."""
+def check_images(images: LabelledImages) -> tuple[Tensor, Tensor]:
+    """Pixels and labels on the CPU. Raises `AttackError` for what cannot be evaluated on."""
     pixels, labels = images.pixels, images.labels
-    if pixels.dtype != torch.uint8 or pixels.dim() != 4 or len(pixels) != len(labels):
+    if not (pixels.dtype == torch.uint8 or pixels.is_floating_point()) or pixels.dim() != 4:
         raise AttackError(
-            f"pixels are {pixels.dtype} of shape {tuple(pixels.shape)} for {len(labels)} labels; "
-            "uint8 [images, channels, height, width] is needed"
+            f"pixels are {pixels.dtype} of shape {tuple(pixels.shape)}; "
+            "uint8, or float in 0..1, [images, channels, height, width] is needed"
         )
-    if labels.dtype != torch.int64 or labels.dim() != 1:
+    if labels.dtype != torch.int64 or labels.dim() != 1 or len(labels) != len(pixels):
         raise AttackError(
-            f"labels are {labels.dtype} of shape {tuple(labels.shape)}; int64 [images] is needed"
+            f"labels are {labels.dtype} of shape {tuple(labels.shape)} for {len(pixels)} images; "
+            "int64 [images] is needed"
         )
-    return pixels[order.to(pixels.device)].cpu(), labels[order.to(labels.device)].cpu()
+    if len(labels) == 0 or pixels.numel() == 0:
+        raise AttackError("no images to evaluate on")
+    if pixels.is_floating_point():
+        low, high = (float(limit) for limit in pixels.aminmax())
+        if not (low >= 0 and high <= 1):  # written so that NaN fails it too
+            raise AttackError(f"images reach from {low:.6g} to {high:.6g}; pixels lie in 0..1, without NaN")
+    if int(labels.min()) < 0:
+        raise AttackError(f"label {int(labels.min())}; classes are counted from 0")
+    return pixels.cpu(), labels.cpu()
 
 
-def _spread(options: EvaluationOptions, available: int) -> list[tuple[FGSM | PGD | AutoAttack, int]]:
+def as_float(pixels: Tensor) -> Tensor:
+    """float32 in 0..1 of uint8 pixels, or of float ones."""
+    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
+
+
+def _deployed(model: nn.Module, options: EvaluationOptions) -> Predictor:
+    """The model with the rule that the options declare, or with its own where it is a predictor."""
+    declared = options.deployed
+    if isinstance(model, Predictor):
+        return model
+    return Predictor(model, samples=declared.samples, abstains=declared.abstains)
+
+
+def _clean(
+    predictor: Predictor,
+    pixels: Tensor,
+    labels: Tensor,
+    options: EvaluationOptions,
+    seed: int,
+    device: torch.device,
+    report: Progress,
+) -> dict[str, Any]:
+    """The answers on the images as they are, `[N]` each."""
+    parts: list[Judged] = []
+    for number, (indices, fraction) in enumerate(_batches(torch.arange(len(labels)), options.batch_size)):
+        x, y = as_float(pixels[indices]).to(device), labels[indices].to(device)
+        try:
+            parts.append(
+                judge(
+                    predictor, x, y, draws=options.deployed.draws, seed=seed_of(seed, "judge clean", number)
+                )
+            )
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            first = (str(error).splitlines() or [""])[0]
+            raise AttackError(
+                f"the model cannot take images of shape {tuple(pixels.shape[1:])}: "
+                f"{type(error).__name__}: {first}"
+            ) from None
+        report("clean", fraction)
+    return {
+        "right": torch.cat([part.right for part in parts]).cpu(),
+        "draws": torch.cat([part.draws for part in parts], dim=1).cpu(),
+        "logits": torch.cat([part.logits for part in parts]).cpu(),
+        "rejected": torch.cat([part.rejected for part in parts]).cpu(),
+    }
+
+
+def _refuse_undefined(attack: OwnAttack | AutoAttack, state: Progressed) -> None:
+    """Raises `AttackError` where an attack is not defined for such a model or such images."""
+    if isinstance(attack, AutoAttack):
+        if state.predictor.abstains:
+            raise AttackError(
+                "autoattack knows no rejection, and this model abstains; use the suite `cascade` or a list"
+            )
+        check_suite(attack, state.classes, *state.pixels.shape[2:])
+    elif state.classes < attack.least_classes:
+        raise AttackError(
+            f"{attack.label} needs at least {attack.least_classes} classes, the model has {state.classes}; "
+            "list other attacks, or another loss or fewer targets"
+        )
+
+
+def _attack_batch(
+    state: Progressed, attack: OwnAttack | AutoAttack, indices: Tensor, name: str
+) -> dict[str, Any]:
+    """What one attack did to one batch, as plain values."""
+    x, y = state.batch(indices)
+    seed = seed_of(state.seed, name)
+    began = time.perf_counter()
+    flags: tuple[str, ...] = ()
+    trace = None
+    if isinstance(attack, AutoAttack):
+        # The package averages its own passes, so it gets the module rather than the deployed rule.
+        outcome = run_autoattack(attack, state.predictor.module, x, y, seed=seed % 2**31, batch_size=len(x))
+        adversarial, forwards, backwards = outcome.images, outcome.forwards, outcome.backwards
+        flags, how = outcome.flags, "as it is: by its authors' package"
+    else:
+        result = attack.run(state.predictor, x, y, generator_of(state.device, seed), trace=True)
+        adversarial, forwards, backwards, how = result.images, result.forwards, result.backwards, result.how
+        trace = traced(result)
+    threat = state.options.threat_model
+    largest = check_perturbation(adversarial, x, threat.norm, threat.eps, attack.label)
+    judged = judge(
+        state.predictor,
+        adversarial,
+        y,
+        draws=state.options.deployed.draws,
+        seed=seed_of(state.seed, "judge", name),
+    )
+    shown = (indices < SHOWN).nonzero().squeeze(1)
+    return {
+        "right": judged.right.cpu(),
+        "draws": judged.draws.cpu(),
+        "not_finite": int((~judged.logits.isfinite().all(1)).sum()),
+        "largest": largest,
+        "flags": list(flags),
+        "how": how,
+        "forwards": forwards + judged.forwards,
+        "backwards": backwards,
+        "trace": trace,
+        "shown": {int(indices[i]): (adversarial[i].cpu(), judged.logits[i].cpu()) for i in shown},
+        "seconds": time.perf_counter() - began,
+    }
+
+
+def _add_row(
+    state: Progressed,
+    attack: OwnAttack | AutoAttack,
+    share: int,
+    attacked: Tensor,
+    records: list[dict[str, Any]],
+    order: Tensor,
+) -> None:
+    """Adds up the batches of one attack."""
+    broken = attacked[~state.right[attacked]]
+    extra: dict[str, Any] = {}
+    if isinstance(attack, AutoAttack):
+        extra = settings(attack, state.classes)
+    elif isinstance(attack, GradientAttack):
+        extra = {"step_size": attack.step}
+    traces = [record["trace"] for record in records if record["trace"] is not None]
+    if traces and not isinstance(attack, AutoAttack):
+        state.traces.append(TraceRecord.joined(attack, attacked, traces))
+    for record in records:
+        state.flags.update(dict.fromkeys(f"{attack.label}: {flag}" for flag in record["flags"]))
+        state.largest = max(state.largest, record["largest"])
+        state.not_finite += record["not_finite"]
+    state.rows.append(
+        Row(
+            label=attack.label,
+            attack=repr(attack),
+            parameters={**to_tree(attack), **extra},
+            how="; ".join(dict.fromkeys(record["how"] for record in records)) or "nothing was left to attack",
+            images=share,
+            attacked=len(attacked),
+            broken=len(broken),
+            share=_score(state.right[:share]),
+            common=_score(state.right[: state.common]),
+            seconds=sum(record["seconds"] for record in records),
+            forwards=sum(record["forwards"] for record in records),
+            backwards=sum(record["backwards"] for record in records),
+            broken_indices=tuple(order[broken].tolist()),
+            trace=tuple(curve(state.traces[-1])) if traces else (),
+        )
+    )
+
+
+class _Examples:
+    """The first images of the order: as they are, and as the attack left them that broke them, or the last one."""
+
+    def __init__(self, state: Progressed) -> None:
+        self.state = state
+        self.found: dict[int, dict[str, Any]] = {}
+
+    def keep(self, indices: Tensor, record: dict[str, Any], label: str) -> None:
+        """Takes note of a batch."""
+        right = dict(zip(indices.tolist(), record["right"].tolist(), strict=True))
+        for index, (image, logits) in record["shown"].items():
+            self.found[index] = {
+                "adversarial": image,
+                "logits": logits,
+                "attack": label,
+                "broken": not right[index],
+            }
+
+    def shown(self) -> tuple[dict[str, Any], ...]:
+        """Mappings as `robust_nas.figures.plot_adversarial_grid` takes them."""
+        state = self.state
+        rows = []
+        for index, found in sorted(self.found.items()):
+            clean, adversarial = as_float(state.pixels[index]), found["adversarial"]
+            guesses = [_guess(logits, state) for logits in (state.clean_logits[index], found["logits"])]
+            delta = (adversarial - clean).flatten()
+            linf = state.options.threat_model.norm == "linf"
+            rows.append(
+                {
+                    "clean": clean.numpy(),
+                    "adversarial": adversarial.numpy(),
+                    "label": int(state.labels[index]),
+                    "clean_prediction": guesses[0][0],
+                    "adversarial_prediction": guesses[1][0],
+                    "confidence_clean": guesses[0][1],
+                    "confidence_adversarial": guesses[1][1],
+                    "attack": found["attack"],
+                    "broken": found["broken"],
+                    "perturbation": float(delta.abs().max() if linf else delta.norm()),
+                }
+            )
+        return tuple(rows)
+
+
+def _guess(logits: Tensor, state: Progressed) -> tuple[int, float]:
+    """The class, -1 for a rejection, and its probability."""
+    probabilities = logits.softmax(0)
+    guess = int(probabilities.argmax())
+    rejected = state.predictor.abstains and guess == state.classes
+    return (-1 if rejected else guess), float(probabilities.max())
+
+
+def _spread(options: EvaluationOptions, available: int) -> list[tuple[OwnAttack | AutoAttack, int]]:
     """Every attack with its share of the images; AutoAttack as one attack after the other."""
-    spread: list[tuple[FGSM | PGD | AutoAttack, int]] = []
-    for step in options.attacks:
+    spread: list[tuple[OwnAttack | AutoAttack, int]] = []
+    for step in options.steps:
         share = min(step.images or available, available)
         parts = step.attack.parts() if isinstance(step.attack, AutoAttack) else (step.attack,)
         spread += [(part, share) for part in parts]

@@ -1,0 +1,159 @@
+"""The active test (Zimmermann, Brendel, Tramer, Carlini, 2022): a planted adversarial example must be found.
+
+Around an image, the model's features tell points inside the ball from one point on its boundary:
+
+    phi_i   features of inner points, within 0.95 eps, and of the image;  phi_b  of a point at distance eps
+    w       least squares for -1 on phi_i and +1 on phi_b
+    tau     w phi_b less a tenth of its lead over the largest w phi_i
+
+The image with the score w phi(x) - tau as its margin is a two-class problem that has an adversarial example in the
+ball by construction. An attack that does not find one there cannot be believed where it finds none elsewhere. The
+features are what the last linear layer gets, or the logits where there is none. The read-out (least squares in closed
+form, instead of a trained one) is our choice. n images, m inner points, d features.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robust_nas.attacks.balls import noise_in_ball, project
+from robust_nas.attacks.mode import attack_mode
+from robust_nas.attacks.options import Norm
+from robust_nas.attacks.predictor import Predictor
+from robust_nas.evaluation.measure import judge
+from robust_nas.evaluation.probes import Made, Probe, Spent, strongest
+from robust_nas.evaluation.protocol import Progressed
+from robust_nas.evaluation.report import Finding
+from robust_nas.evaluation.seeds import generator_of
+
+INNER = 48  # m
+RADIUS = 0.95  # of eps, of the inner points
+LEAD = 0.9  # of the boundary point's lead, where tau is
+RIDGE = 1e-6  # relative to the mean diagonal
+RANDOM = 24  # points on the boundary, for how often chance finds one
+STEPS = 50
+MOST = 24  # images
+
+
+class Planted(nn.Module):
+    """The two-class problem of one image each: logits `[n, 2]`, class 1 where the planted example is found."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.layer = _last_linear(model)
+        self.read_out = torch.empty(0)  # [n, d]
+        self.threshold = torch.empty(0)  # [n]
+        self.scale = torch.empty(0)  # [n], one unit of it is one nat
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the last linear layer gets, `[B, d]`."""
+        if self.layer is None:
+            logits: Tensor = self.model(x)
+            return logits.float()
+        caught: list[Tensor] = []
+        handle = self.layer.register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0]))
+        try:
+            logits = self.model(x)
+        finally:
+            handle.remove()
+        return (caught[-1] if caught and caught[-1].dim() == 2 else logits).float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images `[n, C, H, W]`, one for each problem, or the first few of them."""
+        n = len(x)
+        score = (self.features(x) * self.read_out[:n].to(x.device)).sum(1) - self.threshold[:n]
+        score = score / self.scale[:n]
+        return torch.stack([-score, score], 1) / 2
+
+
+def _last_linear(model: nn.Module) -> nn.Linear | None:
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    return layers[-1] if layers else None
+
+
+def planted(state: Progressed, images: Tensor) -> Probe:
+    """The probe, on images that are right."""
+    name, allowed = "active test", "at least 90 % of the planted examples found"
+    attack = strongest(state)
+    steps = min(attack.steps, STEPS)
+    attack = attack.model_copy(
+        update={"steps": steps, "loss": "ce", "restarts": 1, "keep": "best", "fold": False}
+        | ({"step_size": 2.5 * attack.eps / steps} if hasattr(attack, "step_size") else {})
+    )
+
+    def run(indices: Tensor, spent: Spent) -> Made:
+        x, _ = state.batch(indices)
+        problem = Planted(state.predictor.module)
+        generator = generator_of(state.device, state.seed, "finding", name)
+        valid, chance = plant(problem, x, attack.eps, attack.norm, generator)
+        spent.passes += len(x) * (1 + INNER + 1 + RANDOM)
+        if not valid.any():
+            text = "no example could be planted: the features do not move within the ball"
+            return [Finding(name=name, status="WARN", allowed=allowed, images=len(x), text=text)], []
+        labels = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        result = attack.run(problem, x, labels, generator)
+        found = ~judge(Predictor(problem), result.images, labels).right
+        spent.passes += result.forwards + result.backwards + len(x)
+        rate = float(found[valid].float().mean())
+        count = int(valid.sum())
+        status: Any = "PASS" if rate >= 0.9 else "WARN" if rate >= 0.7 else "FAIL"
+        return [
+            Finding(
+                name=name,
+                status=status,
+                value=rate,
+                allowed=allowed,
+                images=count,
+                text=f"{attack.label} found {int(found[valid].sum())} of {count} planted adversarial examples "
+                f"(a random point of the boundary is one in {100 * chance:.1f} % of tries)"
+                + ("" if status == "PASS" else ": the attack does not work on this model"),
+            )
+        ], []
+
+    cost = 2 + INNER + RANDOM + (2 * steps + 2) * attack.eot
+    return Probe(name=name, images=images[:MOST], cost=cost, share=0.5, allowed=allowed, run=run)
+
+
+@torch.no_grad()
+def plant(
+    problem: Planted, x: Tensor, eps: float, norm: Norm, generator: torch.Generator
+) -> tuple[Tensor, float]:
+    """Fits the read-outs. Which images got a planted example `[n]`, and how often a random point finds one."""
+    with attack_mode(problem):
+        inner = [problem.features(x)]
+        for _ in range(INNER):
+            noise = noise_in_ball(x, RADIUS * eps, norm, generator)
+            inner.append(problem.features(project(x + noise, x, RADIUS * eps, norm)))
+        planted_at = problem.features(_boundary(x, eps, norm, generator)).double()
+        points = torch.stack(inner, 1).double()  # [n, m + 1, d]
+        centre = points.mean(1, keepdim=True)
+        rows = torch.cat([points, planted_at.unsqueeze(1)], 1) - centre  # [n, m + 2, d]
+        wanted = rows.new_full(rows.shape[:2], -1.0)
+        wanted[:, -1] = 1.0
+        gram = rows @ rows.transpose(1, 2)  # dual form: fewer points than features
+        mean = gram.diagonal(dim1=1, dim2=2).mean(1)
+        ridge = (RIDGE * mean).clamp_min(1e-30).view(-1, 1, 1) * torch.eye(rows.shape[1], device=x.device)
+        weights = torch.linalg.solve(gram + ridge, wanted.unsqueeze(2)).squeeze(2)
+        read_out = (rows * weights.unsqueeze(2)).sum(1)  # [n, d]
+        scores = (torch.cat([points, planted_at.unsqueeze(1)], 1) * read_out.unsqueeze(1)).sum(2)
+        highest, own = scores[:, :-1].amax(1), scores[:, -1]
+        lead = own - highest
+        valid = (lead > 1e-3) & read_out.isfinite().all(1)
+        problem.read_out = read_out.float()
+        problem.threshold = (highest + LEAD * lead).float()
+        problem.scale = lead.clamp_min(1e-6).float()
+        hits = [problem(_boundary(x, eps, norm, generator)).argmax(1) == 1 for _ in range(RANDOM)]
+        chance = torch.stack(hits).float()[:, valid].mean() if valid.any() else torch.zeros(())
+    return valid, float(chance)
+
+
+def _boundary(x: Tensor, eps: float, norm: Norm, generator: torch.Generator) -> Tensor:
+    """A random point at distance eps of each image (less where the box is in the way)."""
+    noise = torch.empty(x.shape, dtype=x.dtype, device=x.device).normal_(generator=generator)
+    if norm == "linf":
+        return project(x + eps * noise.sign(), x, eps, norm)
+    return project(x + eps * noise / noise.flatten(1).norm(dim=1).view(-1, 1, 1, 1), x, eps, norm)

@@ -1,0 +1,28 @@
+"""What an evaluation has done so far, part by part, so that a killed one goes on where it was.
+
+A part is one batch of one attack, or one finding. A record holds tensors, numbers, strings, lists and dicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+class Journal:
+    """Records by name. `save` gets all of them after every new one."""
+
+    def __init__(
+        self, records: dict[str, Any] | None = None, save: Callable[[dict[str, Any]], None] | None = None
+    ) -> None:
+        self.records = records if records is not None else {}
+        self._save = save
+
+    def once(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The record of that name; made and saved where there is none."""
+        if name not in self.records:
+            self.records[name] = make()
+            if self._save is not None:
+                self._save(self.records)
+        record: dict[str, Any] = self.records[name]
+        return record

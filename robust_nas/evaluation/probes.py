@@ -1,0 +1,427 @@
+"""The findings that make passes of their own: sanity tests after Carlini et al. (2019) and Pintor et al. (2022).
+
+Each function gives a `Probe`: what it needs per image, and what it makes of the first images that it is given.
+A probe that tries to break survivors counts those that only it broke: the suite had missed them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robust_nas.attacks.losses import ce
+from robust_nas.attacks.options import APGD, FGSM, PGD, Attack, Noise, Square, Transfer
+from robust_nas.attacks.target import opened
+from robust_nas.evaluation.intervals import wilson
+from robust_nas.evaluation.measure import Judged, judge
+from robust_nas.evaluation.options import AutoAttack
+from robust_nas.evaluation.protocol import Progressed
+from robust_nas.evaluation.report import Finding, Status
+from robust_nas.evaluation.seeds import generator_of, seed_of
+
+QUERIES = 500  # of Square, per survivor
+GREY = 0.5  # Linf: within it every image can become one and the same grey
+
+
+class Spent:
+    """Passes that a probe has made."""
+
+    def __init__(self) -> None:
+        self.passes = 0
+
+
+Made = tuple[list[Finding], list[dict[str, Any]]]  # findings, and points of the eps curve
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """One check: on which images it may run, what it costs, and how it is run."""
+
+    name: str
+    images: Tensor  # indices into the order of the evaluation, the first of which it gets
+    cost: int  # passes per image
+    share: float  # of the passes left that it may take
+    allowed: str
+    run: Callable[[Tensor, Spent], Made]
+
+
+def attempt(
+    state: Progressed, attack: Attack, indices: Tensor, spent: Spent, name: str
+) -> tuple[Judged, Tensor]:
+    """What the deployed rule says of the images after an attack, and the adversarial images; passes are counted."""
+    rights, images = [], []
+    for number, part in enumerate(torch.split(indices, state.options.batch_size)):
+        x, y = state.batch(part)
+        result = attack.run(
+            state.predictor, x, y, generator_of(state.device, state.seed, "finding", name, number)
+        )
+        judged = judge(
+            state.predictor,
+            result.images,
+            y,
+            draws=state.options.deployed.draws,
+            seed=seed_of(state.seed, "judge finding", name, number),
+        )
+        spent.passes += result.forwards + result.backwards + judged.forwards
+        rights.append(judged)
+        images.append(result.images.cpu())
+    joined = Judged(
+        right=torch.cat([judged.right for judged in rights]).cpu(),
+        draws=torch.cat([judged.draws for judged in rights], dim=1).cpu(),
+        logits=torch.cat([judged.logits for judged in rights]).cpu(),
+        forwards=sum(judged.forwards for judged in rights),
+    )
+    return joined, torch.cat(images)
+
+
+def _judging(state: Progressed) -> int:
+    """Passes of one image's judgement."""
+    samples = state.predictor.samples
+    return 1 if samples is None else samples * state.options.deployed.draws
+
+
+def _eot(state: Progressed) -> int:
+    return state.options.deployed.eot if state.predictor.random else 1
+
+
+def _graded(count: int, tested: int, worst: float) -> Status:
+    """PASS for none, FAIL for more than a share of those tested (and more than one), WARN between."""
+    return "PASS" if not count else "FAIL" if count > max(1, worst * tested) else "WARN"
+
+
+def deterministic(state: Progressed, images: Tensor) -> Probe:
+    """Two passes of the same images."""
+    allowed = "at most 1e-4 of the largest output"
+
+    def run(indices: Tensor, spent: Spent) -> Made:
+        x, y = state.batch(indices)
+        module = type(state.predictor)(state.predictor.module, abstains=state.predictor.abstains)
+        seeds = (seed_of(state.seed, "deterministic", number) for number in (0, 1))
+        first, second = (judge(module, x, y, seed=seed).logits for seed in seeds)
+        spent.passes += 2 * len(x)
+        difference = (first - second).abs().max() / first.abs().max().clamp_min(1e-12)
+        moved = float(difference.nan_to_num(0.0))
+        varies = moved > 1e-4
+        declared = state.predictor.random
+        text = "two passes gave the same outputs"
+        if varies:
+            text = "outputs vary from pass to pass"
+            text += (
+                ", as declared"
+                if declared
+                else "; declare it (deployed.samples), so that it is attacked through its randomness"
+            )
+        elif declared:
+            text = "declared random, but two passes gave the same outputs"
+        status: Status = "PASS" if varies == declared else "WARN" if declared else "FAIL"
+        return [
+            Finding(
+                name="deterministic forward",
+                status=status,
+                value=moved,
+                allowed="declared random" if declared else allowed,
+                images=len(x),
+                text=text,
+            )
+        ], []
+
+    return Probe(name="deterministic forward", images=images, cost=2, share=1.0, allowed=allowed, run=run)
+
+
+def zero_gradients(state: Progressed, images: Tensor) -> Probe:
+    """The share of images on which the cross-entropy has no gradient at all, in the model as it is."""
+    name, allowed = "zero gradients", "0 % of the images"
+
+    def run(indices: Tensor, spent: Spent) -> Made:
+        x, y = state.batch(indices)
+        # The cost of any attack of the family: its target gives the gradient, its step is not taken.
+        probe = FGSM(
+            norm=state.options.threat_model.norm,
+            eps=state.options.threat_model.eps,
+            fold=False,
+            eot=_eot(state),
+        )
+        generator = generator_of(state.device, state.seed, "finding", name)
+        with opened(probe, state.predictor, x, y, generator) as target:
+            _, _, gradient = target.gradient(target.images, lambda logits: ce(logits, target.labels))
+            spent.passes += target.forwards + target.backwards
+        flat = gradient.flatten(1)
+        dead = ((flat == 0) | ~flat.isfinite()).all(1)
+        share = float(dead.float().mean())
+        return [
+            Finding(
+                name=name,
+                status="PASS" if share == 0 else "FAIL" if share > 0.1 else "WARN",
+                value=share,
+                allowed=allowed,
+                images=len(x),
+                text=f"{int(dead.sum())} of {len(x)} images have no input gradient of the cross-entropy: saturated, "
+                "quantised or detached; gradient attacks are blind there"
+                if share
+                else "the cross-entropy has an input gradient on every image",
+            )
+        ], []
+
+    return Probe(name=name, images=images, cost=2 * _eot(state), share=1.0, allowed=allowed, run=run)
+
+
+def _breaker(
+    state: Progressed,
+    images: Tensor,
+    attack: Attack,
+    *,
+    name: str,
+    cost: int,
+    share: float,
+    worst: float,
+    missed: str,
+    fine: str,
+) -> Probe:
+    """A probe that attacks survivors and counts what it breaks."""
+    allowed = "0 survivors broken"
+
+    def run(indices: Tensor, spent: Spent) -> Made:
+        judged, _ = attempt(state, attack, indices, spent, name)
+        count = int((~judged.right).sum())
+        text = f"{attack.label} broke {count} of {len(indices)} survivors: {missed}" if count else fine
+        status = _graded(count, len(indices), worst)
+        return [
+            Finding(
+                name=name,
+                status=status,
+                value=count,
+                allowed=allowed,
+                images=len(indices),
+                text=text,
+            )
+        ], []
+
+    return Probe(name=name, images=images, cost=cost, share=share, allowed=allowed, run=run)
+
+
+def _limits(state: Progressed) -> dict[str, Any]:
+    return {"norm": state.options.threat_model.norm, "eps": state.options.threat_model.eps}
+
+
+def fgsm(state: Progressed, survivors: Tensor) -> Probe:
+    """A single step must not break what the suite did not."""
+    return _breaker(
+        state,
+        survivors,
+        FGSM(**_limits(state), eot=_eot(state)),
+        name="iterative at least as strong as FGSM",
+        cost=3 * _eot(state) + _judging(state),
+        share=1.0,
+        worst=0.02,
+        missed="the iterative attacks are weaker than one step",
+        fine="no survivor falls to a single step",
+    )
+
+
+def noise(state: Progressed, survivors: Tensor) -> Probe:
+    """Nor must random noise."""
+    return _breaker(
+        state,
+        survivors,
+        Noise(**_limits(state), draws=10, eot=_eot(state)),
+        name="white box at least as strong as noise",
+        cost=11 * _eot(state) + _judging(state),
+        share=0.5,
+        worst=0.02,
+        missed="random noise does what the attacks did not",
+        fine="no survivor falls to random noise",
+    )
+
+
+def strongest(state: Progressed) -> PGD | APGD:
+    """The suite's last iterative attack without targets, or APGD-CE where it has none of ours."""
+    own = [
+        step.attack
+        for step in state.options.steps
+        if isinstance(step.attack, PGD | APGD) and not step.attack.loss.endswith("-targeted")
+    ]
+    if own:
+        return own[-1]
+    return APGD(**_limits(state), eot=_eot(state))
+
+
+def more_effort(state: Progressed, survivors: Tensor) -> Probe:
+    """The suite's strongest untargeted attack again with twice the steps and twice the starts."""
+    attack = strongest(state)
+    changes: dict[str, Any] = {"steps": 2 * attack.steps, "restarts": 2 * attack.restarts, "keep": "best"}
+    if isinstance(attack, PGD):
+        changes |= {"step_size": attack.step, "random_start": True}
+    doubled = attack.model_copy(update=changes)
+    return _breaker(
+        state,
+        survivors,
+        doubled,
+        name="doubling steps and restarts changes nothing",
+        cost=doubled.restarts * (2 * doubled.steps + 1) * doubled.eot + 1 + _judging(state),
+        share=0.5,
+        worst=0.05,
+        missed=f"{attack.label} had not converged",
+        fine=f"{attack.label} with {doubled.steps} steps from {doubled.restarts} starts breaks no survivor",
+    )
+
+
+def transfer(state: Progressed, survivors: Tensor) -> Probe | None:
+    """Attacks made on the surrogates, where there are any, and no attack of the suite was of that kind."""
+    folders = state.options.surrogates
+    if not folders or any(isinstance(step.attack, Transfer) for step in state.options.steps):
+        return None
+    attack = Transfer(**_limits(state), surrogates=folders)
+    return _breaker(
+        state,
+        survivors,
+        attack,
+        name="white box at least as strong as transfer",
+        cost=len(folders) * (2 * attack.attack.steps + 3) + 1 + _judging(state),
+        share=0.5,
+        worst=0.05,
+        missed="attacks made on other models do what the white box did not",
+        fine=f"no survivor falls to attacks made on {len(folders)} other models",
+    )
+
+
+def square(state: Progressed, survivors: Tensor) -> Probe | None:
+    """Square with 500 queries on at most 64 survivors, where the suite has no Square of its own."""
+    for step in state.options.steps:
+        if isinstance(step.attack, Square) or (
+            isinstance(step.attack, AutoAttack) and "square" in step.attack.names
+        ):
+            return None
+    attack = Square(**_limits(state), queries=QUERIES, eot=_eot(state))
+    return _breaker(
+        state,
+        survivors,
+        attack,
+        name="white box at least as strong as Square",
+        cost=(QUERIES + 1) * _eot(state) + _judging(state),
+        share=1.0,
+        worst=0.05,
+        missed="a gradient-free attack does what the white box did not; run the suite autoattack",
+        fine=f"no survivor falls to Square with {QUERIES} queries",
+    )
+
+
+def eps_curve(state: Progressed, images: Tensor) -> Probe:
+    """Accuracy against the budget: it must fall, reach chance where all images can be alike, and 0 without a bound."""
+    threat = state.options.threat_model
+    pixels = state.pixels[0].numel()
+    linf = threat.norm == "linf"
+    grey, unbounded = (GREY, 1.0) if linf else (GREY * pixels**0.5, pixels**0.5)
+    small = [threat.eps * factor for factor in (0.5, 1, 2) if threat.eps * factor < grey]
+    budgets = [*[(eps, 10) for eps in small if eps > 0], (grey, 20), (unbounded, 20)]
+    eot = _eot(state)
+    name = "accuracy falls with eps"
+
+    def run(indices: Tensor, spent: Spent) -> Made:
+        clean = int(state.clean_right[indices].sum())
+        points = [_point(0.0, clean, len(indices), "none")]
+        for eps, steps in budgets:
+            # The margin never saturates, so that a confident model is not mistaken for a robust one.
+            attack = PGD(norm=threat.norm, eps=eps, steps=steps, loss="margin", eot=eot)
+            judged, _ = attempt(state, attack, indices, spent, f"{name} {eps}")
+            right = judged.right & state.clean_right[indices]
+            points.append(_point(eps, int(right.sum()), len(indices), attack.label))
+        return _curve_findings(points, state.classes), points
+
+    cost = sum(2 * steps + 2 for _, steps in budgets) * eot + len(budgets) * _judging(state)
+    return Probe(name=name, images=images, cost=cost, share=0.6, allowed="never rises", run=run)
+
+
+def _point(eps: float, right: int, images: int, attack: str) -> dict[str, Any]:
+    low, high = wilson(right, images)
+    return {
+        "eps": eps,
+        "accuracy": right / images,
+        "low": low,
+        "high": high,
+        "images": images,
+        "attack": attack,
+    }
+
+
+def _curve_findings(points: list[dict[str, Any]], classes: int) -> list[Finding]:
+    n = points[0]["images"]
+    accuracies = [point["accuracy"] for point in points]
+    rise = max(after - before for before, after in pairwise(accuracies))
+    at_grey, unbounded = accuracies[-2], accuracies[-1]
+    chance = 1 / classes
+    return [
+        Finding(
+            name="accuracy falls with eps",
+            status="PASS" if rise <= 0 else "FAIL" if rise > max(2 / n, 0.05) else "WARN",
+            value=max(rise, 0.0),
+            allowed="never rises",
+            images=n,
+            text="accuracy never rises with a larger budget"
+            if rise <= 0
+            else f"accuracy rises by {100 * rise:.1f} points at a larger budget: the attack gets stuck",
+        ),
+        Finding(
+            name="at most chance where all images can be alike",
+            status="PASS" if at_grey <= chance else "FAIL" if points[-2]["low"] > chance else "WARN",
+            value=at_grey,
+            allowed=f"at most {chance:.3g} at eps {points[-2]['eps']:.4g}",
+            images=n,
+            text=f"{100 * at_grey:.1f} % right at eps {points[-2]['eps']:.4g}"
+            + (
+                ""
+                if at_grey <= chance
+                else ", where every image can become the same grey: the gradients mislead"
+            ),
+        ),
+        Finding(
+            name="0 % without a bound",
+            status="PASS" if unbounded == 0 else "FAIL" if unbounded > max(1 / n, 0.05) else "WARN",
+            value=unbounded,
+            allowed=f"0 at eps {points[-1]['eps']:.4g}",
+            images=n,
+            text=f"{100 * unbounded:.1f} % right without a bound"
+            + (
+                ""
+                if unbounded == 0
+                else ": an attack that may do anything must succeed; the gradients mislead"
+            ),
+        ),
+    ]
+
+
+def eot_curve(state: Progressed, images: Tensor) -> Probe | None:
+    """A random model under PGD with more and more passes per gradient: the suite's number must be enough."""
+    if not state.predictor.random:
+        return None
+    most = state.options.deployed.eot
+    counts = sorted({1, max(1, most // 4), most, 4 * most})
+    name, allowed = "EOT sample curve", "no further fall beyond the passes of the suite"
+
+    def run(indices: Tensor, spent: Spent) -> Made:
+        accuracies = []
+        for count in counts:
+            attack = PGD(**_limits(state), steps=10, eot=count)
+            judged, _ = attempt(state, attack, indices, spent, f"{name} {count}")
+            accuracies.append(float(judged.right.float().mean()))
+        fall = accuracies[counts.index(most)] - accuracies[-1]
+        listed = ", ".join(f"{c}: {100 * a:.1f} %" for c, a in zip(counts, accuracies, strict=True))
+        status: Status = "PASS" if fall <= 1 / len(indices) else "FAIL" if fall > 0.1 else "WARN"
+        return [
+            Finding(
+                name=name,
+                status=status,
+                value=fall,
+                allowed=allowed,
+                images=len(indices),
+                text=f"accuracy under PGD-10 by passes per gradient: {listed}"
+                + ("" if status == "PASS" else "; raise deployed.eot"),
+            )
+        ], []
+
+    cost = sum(22 * count for count in counts) + len(counts) * _judging(state)
+    return Probe(name=name, images=images, cost=cost, share=1.0, allowed=allowed, run=run)

@@ -1,0 +1,70 @@
+"""The losses that attacks saw on their way: what tells whether they had finished, and what they passed by.
+
+Of an attack with several runs the first one's curve is kept (its first start, or its likeliest target), and over
+all runs whether any iterate was misclassified. T candidates in a run, B examples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robust_nas.attacks.options import Attack
+from robust_nas.attacks.target import AttackResult
+
+QUANTILES = (0.1, 0.5, 0.9)
+
+
+@dataclass(frozen=True)
+class TraceRecord:
+    """The traces of one attack over the examples that it got."""
+
+    attack: Attack
+    indices: Tensor  # [B] into the order of the evaluation
+    loss: Tensor  # [T, B] of the first run
+    wrong: Tensor  # [T, B] bool, of the first run
+    ever_wrong: Tensor  # [B] bool, in any run
+
+    @staticmethod
+    def joined(attack: Attack, indices: Tensor, parts: list[dict[str, Tensor]]) -> TraceRecord:
+        """One record of several batches."""
+        loss, wrong = (torch.cat([part[key] for part in parts], dim=1) for key in ("loss", "wrong"))
+        return TraceRecord(attack, indices, loss, wrong, torch.cat([part["ever_wrong"] for part in parts]))
+
+
+def traced(result: AttackResult) -> dict[str, Any] | None:
+    """The part of a result that is kept; None for an attack without steps."""
+    if result.loss is None or result.wrong is None:
+        return None
+    return {
+        "loss": result.loss[0].contiguous(),
+        "wrong": result.wrong[0].contiguous(),
+        "ever_wrong": result.wrong.any(0).any(0),
+    }
+
+
+def curve(record: TraceRecord) -> list[dict[str, float]]:
+    """Per step: mean, 10th and 90th percentile of the loss, and the share that is right up to there."""
+    loss = record.loss.nan_to_num(nan=0.0, posinf=1e4, neginf=-1e4)
+    low, _, high = torch.quantile(loss, torch.tensor(QUANTILES), dim=1)
+    right = 1 - record.wrong.int().cummax(0).values.float().mean(1)
+    return [
+        {"step": step, "mean": mean, "low": a, "high": b, "still_right": share}
+        for step, (mean, a, b, share) in enumerate(
+            zip(loss.mean(1).tolist(), low.tolist(), high.tolist(), right.tolist(), strict=True)
+        )
+    ]
+
+
+def late_gain(loss: Tensor, share: float = 0.1) -> Tensor:
+    """Per example, how much of the whole gain of the best loss so far came in the last `share` of the steps, `[B]`.
+
+    NaN where the loss never rose.
+    """
+    best = loss.cummax(0).values
+    late = max(1, round(share * (len(loss) - 1)))
+    gain = best[-1] - best[0]
+    return torch.where(gain > 0, (best[-1] - best[-1 - late]) / gain, torch.nan)
