@@ -38,13 +38,16 @@ class BasicBlock(nn.Module):
         self.conv1 = nn.Conv2d(c_in, c_out, 3, stride=stride, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(c_out)
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1, bias=False)
+        self.stride = stride
         same = c_in == c_out and stride == 1
-        self.shortcut = None if same else nn.Conv2d(c_in, c_out, 1, stride=stride, bias=False)
+        self.shortcut = None if same else nn.Conv2d(c_in, c_out, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, c_in, H, W]` to `[B, c_out, ceil(H/stride), ceil(W/stride)]`."""
         active = F.relu(self.norm1(x))
-        shortcut = x if self.shortcut is None else self.shortcut(active)
+        # The stride is taken before the 1x1 convolution: a strided one on fewer than 16 channels in channels-last order
+        # writes beyond its memory on a CPU (oneDNN issue 6035).
+        shortcut = x if self.shortcut is None else self.shortcut(active[:, :, :: self.stride, :: self.stride])
         residual: Tensor = self.conv2(F.relu(self.norm2(self.conv1(active))))
         return shortcut + residual
 
