@@ -18,11 +18,20 @@ if TYPE_CHECKING:
     from robust_nas.nets import Supernet, build_network, load_model
     from robust_nas.pipeline import run
     from robust_nas.recipes import RunConfig, load_config
-    from robust_nas.spaces import CellArchitecture, CellSpace, count, load_architecture, load_space, sample
+    from robust_nas.spaces import (
+        CellArchitecture,
+        CellSpace,
+        ResidualArchitecture,
+        count,
+        load_architecture,
+        load_space,
+        sample,
+    )
 
 _HOMES = {
     "CellArchitecture": "spaces",
     "CellSpace": "spaces",
+    "ResidualArchitecture": "spaces",
     "RunConfig": "recipes",
     "Supernet": "nets",
     "build_network": "nets",
@@ -43,6 +52,7 @@ _HOMES = {
 __all__ = [
     "CellArchitecture",
     "CellSpace",
+    "ResidualArchitecture",
     "RunConfig",
     "Supernet",
     "__version__",

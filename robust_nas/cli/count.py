@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from robust_nas.cli import common
-from robust_nas.errors import CheckpointError, ConfigError
+from robust_nas.errors import ArchitectureError, CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from robust_nas.spaces import Architecture
 
 Input = Annotated[str, typer.Option("--input", help="Channels x height x width of an image.")]
 Classes = Annotated[int, typer.Option(help="Number of classes.", min=1)]
@@ -18,7 +21,9 @@ Channels = Annotated[int | None, typer.Option(help="Channels instead of the arch
 
 
 def command(
-    architectures: Annotated[list[str], typer.Argument(help="Shipped names, YAML files, or model folders.")],
+    architectures: Annotated[
+        list[str], typer.Argument(help="Shipped names, wrn-D-k, YAML files, or model folders.")
+    ],
     input: Annotated[
         str | None, typer.Option(help="Channels x height x width; default 3x32x32, or a model folder's own.")
     ] = None,
@@ -31,7 +36,7 @@ def command(
 ) -> None:
     """Count parameters and MACs (multiply-adds of convolutions and linear layers; FLOPs = 2 x MACs).
 
-    Example: [bold]robust-nas count arnas darts_v2 --input 3x32x32 --json[/bold]
+    Example: [bold]robust-nas count arnas wrn-28-10 --input 3x32x32 --json[/bold]
 
     In Python: robust_nas.count(robust_nas.load_architecture("arnas"))
     """
@@ -39,7 +44,7 @@ def command(
 
     rows = []
     for name in architectures:
-        architecture = load_architecture(name).resized(cells, channels)
+        architecture = _resized(load_architecture(name), cells, channels)
         own_shape, own_classes = _model_size(Path(name))
         shape = input_shape(input) if input else own_shape
         cost = count(architecture, shape, classes or own_classes)
@@ -57,6 +62,22 @@ def command(
             for name, shape, number, cost in rows
         ],
     )
+
+
+def _resized(architecture: Architecture, cells: int | None, channels: int | None) -> Architecture:
+    """The architecture at another size, where one is asked for. Raises `ArchitectureError`."""
+    from robust_nas.spaces import ResidualArchitecture
+
+    if cells is None and channels is None:
+        return architecture
+    if isinstance(architecture, ResidualArchitecture):
+        flags = {"--cells": cells, "--channels": channels}
+        given = " ".join(f"{flag} {value}" for flag, value in flags.items() if value is not None)
+        raise ArchitectureError(
+            f"{given}: {architecture.name} is a residual network, sized by its depths and widths; "
+            "leave the flag out, or name cell architectures alone"
+        )
+    return architecture.resized(cells, channels)
 
 
 def _model_size(folder: Path) -> tuple[tuple[int, int, int], int]:

@@ -22,7 +22,7 @@ def list_all(json: common.Json = False) -> None:
 
     Example: [bold]robust-nas spaces list[/bold]
     """
-    from robust_nas.spaces import count, load_architecture, load_space, shipped_names
+    from robust_nas.spaces import WIDE_RESNETS, count, load_architecture, load_space, shipped_names
 
     spaces = [load_space(name) for name in shipped_names()]
     architectures = [load_architecture(name) for name in shipped_names("architectures")]
@@ -50,17 +50,15 @@ def list_all(json: common.Json = False) -> None:
     costs = [(a, count(a)) for a in architectures]
     common.table(
         "architectures (input 3x32x32, 10 classes)",
-        ("name", "cells", "channels", "params", "MACs"),
-        [
-            [a.name, str(a.cells), str(a.channels), f"{c.params:,}", f"{c.macs / 1e6:,.2f} M"]
-            for a, c in costs
-        ],
+        ("name", "type", "size", "params", "MACs"),
+        [[a.name, a.type, a.describe(), f"{c.params:,}", f"{c.macs / 1e6:,.2f} M"] for a, c in costs],
     )
+    print(f"and by name: {WIDE_RESNETS}")
 
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A space or an architecture: shipped name or file.")],
+    name: Annotated[str, typer.Argument(help="A space or an architecture: shipped name, wrn-D-k, or file.")],
     json: common.Json = False,
 ) -> None:
     """Print a space or an architecture as the YAML it is read from.
@@ -68,9 +66,9 @@ def show(
     Example: [bold]robust-nas spaces show arnas[/bold]
     """
     from robust_nas.config import to_tree, to_yaml
-    from robust_nas.spaces import load_architecture, load_space, shipped_names
+    from robust_nas.spaces import is_shipped, load_architecture, load_space
 
-    known = name in shipped_names("architectures") or (name not in shipped_names() and _is_architecture(name))
+    known = is_shipped("architectures", name) or (not is_shipped("", name) and _is_architecture(name))
     found = load_architecture(name) if known else load_space(name)
     if json:
         common.print_json(to_tree(found))
@@ -80,10 +78,14 @@ def show(
 
 def _is_architecture(path: str) -> bool:
     from robust_nas.config import read_yaml
+    from robust_nas.spaces import wide_resnet
 
     if Path(path).is_dir():
         return True
-    return Path(path).is_file() and "genotype" in read_yaml(Path(path))
+    if Path(path).is_file():
+        tree = read_yaml(Path(path))
+        return tree.get("type") == "residual" or not {"genotype", "depths"}.isdisjoint(tree)
+    return wide_resnet(path) is not None
 
 
 @app.command()
@@ -104,9 +106,9 @@ def draw(
     In Python: robust_nas.draw_architecture(robust_nas.load_architecture("arnas"), pathlib.Path("arnas"))
     """
     from robust_nas.jobs.search import draw_architecture
-    from robust_nas.spaces import load_architecture, shipped_names
+    from robust_nas.spaces import is_shipped, load_architecture
 
-    if architecture in shipped_names():
+    if is_shipped("", architecture):
         raise ConfigError(f"{architecture} is a search space; draw an architecture of it (`spaces sample`)")
     found = load_architecture(architecture)
     stem = out or Path(f"{found.name}-cells")
@@ -123,7 +125,7 @@ def draw(
         raise RunExistsError(
             f"{taken[0]}: exists already; replace it with --overwrite, or choose another --out"
         )
-    caption = f"{found.name}: {found.cells} cells, {found.channels} channels"
+    caption = f"{found.name}: {found.describe()}"
     paths = draw_architecture(found, stem, caption=caption)
     if json:
         common.print_json({"files": [str(path) for path in paths]})

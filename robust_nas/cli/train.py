@@ -16,7 +16,9 @@ def command(
     overrides: common.Overrides = None,
     architecture: Annotated[
         str,
-        typer.Option("--architecture", "-a", help="A shipped name, a YAML file, or a folder that holds one."),
+        typer.Option(
+            "--architecture", "-a", help="A shipped name, wrn-D-k, a YAML file, or a folder that holds one."
+        ),
     ] = "",
     out: common.Out = None,
     resume: common.Resume = False,

@@ -1,7 +1,7 @@
 """Plain Python: one file that defines the found network with torch alone, and its weights beside it.
 
-The file carries the text of `nets/operations.py` and `nets/network.py` without their imports of this package, the cells
-as literals, and `load()`. It is executed once against the model before it gets its final name.
+The file carries the text of the files in `nets/` that define the network, without their imports of this package, the
+cells or stages as literals, and `load()`. It is executed once against the model before it gets its final name.
 """
 
 from __future__ import annotations
@@ -10,15 +10,19 @@ import copy
 import io
 import pprint
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
 
 import torch
 
 from robust_nas._version import __version__
 from robust_nas.errors import RunError, RunExistsError
-from robust_nas.nets import Model, inference_state, network, operations
-from robust_nas.nets.build import plans
+from robust_nas.nets import Model, inference_state, network, normalise, operations, residual
+from robust_nas.nets.build import plans, stage_plans
 from robust_nas.runs import write_atomic
+from robust_nas.spaces import Architecture, ResidualArchitecture
 
 SOURCE, WEIGHTS = "network.py", "weights.pt"
 
@@ -62,25 +66,65 @@ def _ours(folder: Path) -> bool:
     )
 
 
+class _Form(NamedTuple):
+    """What the exported files of the families differ in."""
+
+    legend: str  # of the literals
+    literals: str
+    imports: str
+    modules: tuple[ModuleType, ...]
+    network: str  # the class
+    plans: str  # its first arguments, made from the literals
+
+
+CELLS = """\
+Cells: (channels of the input before last, of the last input, of a node, reduces, reduced before, nodes, output nodes);
+a node is a list of (operation, source), sources 0 and 1 are the outputs of the two cells before.
+"""
+STAGES = "Stages: (blocks, their channels, stride of the first one); STEM is the channels of the stem.\n"
+
+
+def _form(architecture: Architecture) -> _Form:
+    if isinstance(architecture, ResidualArchitecture):
+        return _Form(
+            STAGES,
+            f"STEM = {architecture.stem}\nSTAGES = {_literal(stage_plans(architecture))}",
+            "",
+            (normalise, residual),
+            "ResidualNetwork",
+            "[StagePlan(*stage) for stage in STAGES], STEM",
+        )
+    return _Form(
+        CELLS,
+        f"CELLS = {_literal(plans(architecture))}",
+        "from collections.abc import Callable, Iterable\n",
+        (operations, normalise, network),
+        "CellNetwork",
+        "[CellPlan(*cell) for cell in CELLS]",
+    )
+
+
+def _literal(values: Sequence[tuple[object, ...]]) -> str:
+    return pprint.pformat([tuple(value) for value in values], width=110)
+
+
 def source_text(model: Model) -> str:
     """The Python file as text."""
     description, architecture = model.description, model.architecture
-    cells = pprint.pformat([tuple(plan) for plan in plans(architecture)], width=110)
+    form = _form(architecture)
     shape = "x".join(map(str, description.input_shape))
+    bodies = "\n\n".join(map(_body, form.modules))
     # Names come from files that anyone may have written: they stand in literals alone, never in a docstring.
     return f'''"""A network exported by robust_nas {__version__}. Needs torch alone.
 
     from network import load
     logits = load()(images)  # images: float [B, {shape}] in 0..1, logits [B, {len(description.class_names)}]
 
-Cells: (channels of the input before last, of the last input, of a node, reduces, reduced before, nodes, output nodes);
-a node is a list of (operation, source), sources 0 and 1 are the outputs of the two cells before.
-"""
+{form.legend}"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from pathlib import Path
+{form.imports}from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -90,19 +134,17 @@ from torch import Tensor, nn
 NAME = {architecture.name!r}
 CLASS_NAMES = {list(description.class_names)!r}
 MEAN, STD = {tuple(description.mean)!r}, {tuple(description.std)!r}
-CELLS = {cells}
+{form.literals}
 
 
-{_body(operations)}
+{bodies}
 
-{_body(network)}
-
-def build() -> CellNetwork:
+def build() -> {form.network}:
     """The network with fresh weights."""
-    return CellNetwork([CellPlan(*cell) for cell in CELLS], len(CLASS_NAMES), MEAN, STD)
+    return {form.network}({form.plans}, len(CLASS_NAMES), MEAN, STD)
 
 
-def load(weights: Path = Path(__file__).with_name("{WEIGHTS}")) -> CellNetwork:
+def load(weights: Path = Path(__file__).with_name("{WEIGHTS}")) -> {form.network}:
     """The trained network in eval mode."""
     network = build()
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))

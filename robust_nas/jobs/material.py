@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from robust_nas.data import Dataset, Images
-    from robust_nas.spaces import Layout
+    from robust_nas.spaces import Layout, ResidualArchitecture
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,17 @@ def refuse_auxiliary_head(config: RunConfig, layout: Layout, dataset: Dataset) -
             f"training.auxiliary_weight: got {config.training.auxiliary_weight}; the auxiliary head needs feature "
             f"maps of at least 4x4 behind the reductions, {dataset.name} leaves {side}x{side}; allowed here: 0"
         )
+
+
+def refuse_cell_options(config: RunConfig, architecture: ResidualArchitecture) -> None:
+    """Raises `ConfigError` when the recipe asks a residual network for what cell networks alone have."""
+    for key in ("auxiliary_weight", "drop_path"):
+        value = getattr(config.training, key)
+        if value:
+            raise ConfigError(
+                f"training.{key}: got {value}; {architecture.name} is a residual network, "
+                "which has neither an auxiliary head nor drop path; allowed for it: 0"
+            )
 
 
 def refuse_attacks(config: RunConfig, dataset: Dataset) -> None:

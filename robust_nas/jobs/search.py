@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from robust_nas import figures
-from robust_nas.config import Count, Options
-from robust_nas.errors import ConfigError
+from robust_nas.config import Count, Options, check, read_yaml
+from robust_nas.errors import ArchitectureError, ConfigError
 from robust_nas.jobs.material import (
     Material,
     needed,
@@ -20,7 +20,7 @@ from robust_nas.jobs.material import (
 )
 from robust_nas.recipes import RESULTS, RunConfig
 from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
-from robust_nas.spaces import CellArchitecture, CellSpace, Size, count, load_architecture
+from robust_nas.spaces import Architecture, CellArchitecture, CellSpace, ResidualArchitecture, Size, count
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ def run_search(
     with Run(folder, SearchJob(config=config, space=config.space.load()), mode) as run:
         if not run.finished:
             _search_once(run, config, material or prepare(config), progress)
-        return SearchResult(
-            folder, load_architecture(folder / "architecture.yaml"), read_json(folder / "result.json")
-        )
+        path = folder / "architecture.yaml"
+        found = check(CellArchitecture, read_yaml(path), str(path), ArchitectureError)
+        return SearchResult(folder, found, read_json(folder / "result.json"))
 
 
 class SearchJob(Options):
@@ -179,8 +179,15 @@ class SeedsJob(Options):
     seeds: Count
 
 
-def draw_architecture(architecture: CellArchitecture, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
-    """Draws the cells of an architecture as PNG and SVG (and their edges as CSV); returns the paths."""
+def draw_architecture(architecture: Architecture, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
+    """Draws the cells of an architecture as PNG and SVG (and their edges as CSV); returns the paths.
+
+    Raises `ArchitectureError` for a residual network.
+    """
+    if isinstance(architecture, ResidualArchitecture):
+        raise ArchitectureError(
+            f"{architecture.name}: a residual network has no cells to draw; name a cell architecture, such as arnas"
+        )
     cells = {
         cell.kind: [[(edge.operation, edge.source) for edge in node] for node in cell.nodes]
         for cell in architecture.genotype

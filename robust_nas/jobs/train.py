@@ -12,18 +12,19 @@ from robust_nas.jobs.material import (
     normalisation,
     prepare,
     refuse_auxiliary_head,
+    refuse_cell_options,
     refuse_precision,
     session,
     training_split,
 )
 from robust_nas.recipes import RESULTS, RunConfig
 from robust_nas.runs import Mode, Progress, Run, silent
-from robust_nas.spaces import CellArchitecture, count
+from robust_nas.spaces import Architecture, ResidualArchitecture, count
 
 
 def train(
     config: RunConfig,
-    architecture: CellArchitecture,
+    architecture: Architecture,
     out: Path | None = None,
     *,
     mode: Mode = "new",
@@ -34,11 +35,14 @@ def train(
 
     The architecture keeps its own size: `config.network` is the size of what a search finds.
     """
+    if isinstance(architecture, ResidualArchitecture):
+        refuse_cell_options(config, architecture)
     folder = Path(out) if out else RESULTS / f"{config.name}-model"
     material = material or needed(config, folder, mode)
     if material is not None:
         refuse_precision(config.training.precision, material.device)
-        refuse_auxiliary_head(config, architecture.layout, material.dataset)
+        if not isinstance(architecture, ResidualArchitecture):
+            refuse_auxiliary_head(config, architecture.layout, material.dataset)
     with Run(folder, TrainJob(config=config, architecture=architecture), mode) as run:
         if not run.finished:
             _train_once(run, config, architecture, material or prepare(config), progress)
@@ -49,11 +53,11 @@ class TrainJob(Options):
     """What a model folder was made from: the run config and the architecture."""
 
     config: RunConfig
-    architecture: CellArchitecture
+    architecture: Architecture
 
 
 def _train_once(
-    run: Run, config: RunConfig, architecture: CellArchitecture, material: Material, progress: Progress
+    run: Run, config: RunConfig, architecture: Architecture, material: Material, progress: Progress
 ) -> None:
     from robust_nas.nets import ModelDescription, build_network, save_model
     from robust_nas.nets.model import ARCHITECTURE, DESCRIPTION, WEIGHTS

@@ -3,12 +3,14 @@
 from robust_nas.nets.build import build_network, channels_last
 from robust_nas.nets.model import Model, ModelDescription, inference_state, load_model, read_model, save_model
 from robust_nas.nets.network import CellNetwork
+from robust_nas.nets.residual import ResidualNetwork
 from robust_nas.nets.supernet import Supernet
 
 __all__ = [
     "CellNetwork",
     "Model",
     "ModelDescription",
+    "ResidualNetwork",
     "Supernet",
     "build_network",
     "channels_last",

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import torch
 from torch import nn
 
 from robust_nas.errors import ArchitectureError
 from robust_nas.nets.network import CellNetwork, CellPlan
-from robust_nas.spaces import CellArchitecture
+from robust_nas.nets.residual import ResidualNetwork, StagePlan
+from robust_nas.spaces import Architecture, CellArchitecture, ResidualArchitecture
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -44,8 +45,36 @@ def plans(architecture: CellArchitecture) -> list[CellPlan]:
     return result
 
 
+def stage_plans(architecture: ResidualArchitecture) -> list[StagePlan]:
+    """The stages of an architecture as the plain numbers a network is built from."""
+    return [StagePlan(*stage) for stage in architecture.stages()]
+
+
+@overload
 def build_network(
     architecture: CellArchitecture,
+    *,
+    input_shape: tuple[int, int, int] = ...,
+    classes: int = ...,
+    mean: tuple[float, ...] | None = ...,
+    std: tuple[float, ...] | None = ...,
+    affine: bool = ...,
+    auxiliary: bool = ...,
+    seed: int = ...,
+) -> CellNetwork: ...
+@overload
+def build_network(
+    architecture: Architecture,
+    *,
+    input_shape: tuple[int, int, int] = ...,
+    classes: int = ...,
+    mean: tuple[float, ...] | None = ...,
+    std: tuple[float, ...] | None = ...,
+    auxiliary: bool = ...,
+    seed: int = ...,
+) -> CellNetwork | ResidualNetwork: ...
+def build_network(
+    architecture: Architecture,
     *,
     input_shape: tuple[int, int, int] = (3, 32, 32),
     classes: int = 10,
@@ -54,16 +83,26 @@ def build_network(
     affine: bool = True,
     auxiliary: bool = False,
     seed: int = 0,
-) -> CellNetwork:
+) -> CellNetwork | ResidualNetwork:
     """The network of an architecture with weights drawn from `seed`; mean and std default to 0 and 1.
 
-    With `auxiliary`, a second classifier stands behind the last reduction cell, as in DARTS. Raises `ArchitectureError`
-    where the feature maps there are too small for it.
+    With `auxiliary`, a second classifier stands behind the last reduction cell, as in DARTS; without `affine`, batch
+    norms of the cells neither scale nor shift. Raises `ArchitectureError` where the feature maps are too small for the
+    classifier, and for a residual network, which has neither choice.
     """
     colours = input_shape[0]
+    mean, std = mean or (0.0,) * colours, std or (1.0,) * colours
+    if isinstance(architecture, ResidualArchitecture):
+        if auxiliary or not affine:
+            raise ArchitectureError(
+                f"{architecture.name}: got auxiliary={auxiliary}, affine={affine}; "
+                "a residual network is built with auxiliary=False, affine=True"
+            )
+        with seeded(seed):
+            return ResidualNetwork(stage_plans(architecture), architecture.stem, classes, mean, std)
     cell_plans = plans(architecture)
     with seeded(seed):
-        network = CellNetwork(cell_plans, classes, mean or (0.0,) * colours, std or (1.0,) * colours, affine)
+        network = CellNetwork(cell_plans, classes, mean, std, affine)
         if auxiliary:
             index = max(
                 (i for i, plan in enumerate(cell_plans) if plan.reduction), default=len(cell_plans) - 1

@@ -25,9 +25,8 @@ from torch import nn
 from robust_nas.config import Count, Number, Options, Positive, check, to_tree
 from robust_nas.errors import CheckpointError, ConfigError
 from robust_nas.nets.build import build_network
-from robust_nas.nets.network import CellNetwork
 from robust_nas.runs import write_atomic
-from robust_nas.spaces import CellArchitecture, load_architecture
+from robust_nas.spaces import Architecture, load_architecture
 
 ARCHITECTURE, WEIGHTS, DESCRIPTION = "architecture.yaml", "model.safetensors", "model.json"
 MAX_HEADER_BYTES = 100_000_000
@@ -52,8 +51,8 @@ class ModelDescription(Options):
 class Model:
     """A network with the architecture and the description it was built from."""
 
-    network: CellNetwork
-    architecture: CellArchitecture
+    network: nn.Module
+    architecture: Architecture
     description: ModelDescription
     folder: Path | None = field(default=None)
 
@@ -69,7 +68,7 @@ def inference_state(network: nn.Module) -> dict[str, torch.Tensor]:
 
 def save_model(
     folder: Path,
-    architecture: CellArchitecture,
+    architecture: Architecture,
     state: dict[str, torch.Tensor],
     description: ModelDescription,
 ) -> None:
@@ -104,7 +103,7 @@ def read_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
     if len(description.mean) != colours or len(description.std) != colours:
         raise CheckpointError(f"{folder / DESCRIPTION}: mean and std need {colours} numbers, one per channel")
 
-    def build() -> CellNetwork:
+    def build() -> nn.Module:
         return build_network(
             architecture,
             input_shape=description.input_shape,

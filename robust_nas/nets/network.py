@@ -1,7 +1,7 @@
 """A network from an architecture: stem, cells, global average pooling, linear classifier.
 
-Images are float `[B, C, H, W]` in 0..1; normalisation is the first layer. This file needs torch and
-`operations.py` alone: the plain-Python export carries its text.
+Images are float `[B, C, H, W]` in 0..1; normalisation is the first layer. This file needs torch, `normalise.py`
+and `operations.py` alone: the plain-Python export carries its text.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from robust_nas.nets.normalise import Normalise
 from robust_nas.nets.operations import OPERATIONS, FactorizedReduce, ReLUConvBN
 
 
@@ -25,22 +26,6 @@ class CellPlan(NamedTuple):
     reduction_prev: bool
     nodes: tuple[tuple[tuple[str, int], ...], ...]
     concat: tuple[int, ...]
-
-
-class Normalise(nn.Module):
-    """(x - mean) / std per channel; the statistics are buffers and travel with the weights."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, C, H, W]` of the same shape."""
-        return (x - self.mean) / self.std
 
 
 class DropPath(nn.Module):

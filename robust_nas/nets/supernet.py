@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_nas.nets.build import seeded
-from robust_nas.nets.network import Normalise
+from robust_nas.nets.normalise import Normalise
 from robust_nas.nets.operations import OPERATIONS, FactorizedReduce, ReLUConvBN
 from robust_nas.spaces import CellArchitecture, CellPlace, CellSpace, Edge
 

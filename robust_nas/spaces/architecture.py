@@ -1,14 +1,14 @@
 """An architecture: the small, frozen, hashable value that a search returns and a network is built from.
 
-It is complete (cells, placement, filters, stem, number of cells, channels) and carries neither weights nor recipe.
-Nodes are numbered with the two cell inputs first: sources 0 and 1 are the outputs of the cells before, 2, 3, ... the
-nodes in order.
+It is a cell network (here) or a residual network (`residual.py`), told apart by `type`. It is complete (for cells:
+genotype, placement, filters, stem, number of cells, channels) and carries neither weights nor recipe. Nodes of a cell
+are numbered with the two cell inputs first: sources 0 and 1 are the outputs of the cells before, 2, 3, ... the nodes.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -26,6 +26,7 @@ from robust_nas.errors import ArchitectureError
 from robust_nas.spaces.files import shipped
 from robust_nas.spaces.layout import CellPlace, Kind, Layout, Name
 from robust_nas.spaces.operations import OPERATIONS
+from robust_nas.spaces.residual import WIDE_RESNETS, ResidualArchitecture, wide_resnet
 
 
 class Edge(NamedTuple):
@@ -103,21 +104,46 @@ class CellArchitecture(Options):
         tree = self.model_dump() | {key: value for key, value in size.items() if value is not None}
         return check(CellArchitecture, tree, self.name, ArchitectureError)
 
+    def describe(self) -> str:
+        """The size in words."""
+        return f"{self.cells} cells, {self.channels} channels"
+
     def to_yaml(self) -> str:
-        """YAML text that `read_architecture` turns back into an equal value."""
+        """YAML text that `load_architecture` turns back into an equal value."""
         return to_yaml(self)
 
 
-def architecture_from_text(text: str, source: str) -> CellArchitecture:
+Architecture = Annotated[CellArchitecture | ResidualArchitecture, Field(discriminator="type")]
+
+
+def architecture_from_text(text: str, source: str) -> Architecture:
     """The architecture that a YAML or JSON text describes. Raises `ArchitectureError`."""
     tree = parse_yaml(text, source)
     if not isinstance(tree, dict):
         raise ArchitectureError(f"{source}: a mapping of keys to values is needed, got {type(tree).__name__}")
-    return check(CellArchitecture, tree, source, ArchitectureError)
+    return _check(tree, source)
 
 
-def load_architecture(name_or_path: str | Path) -> CellArchitecture:
-    """A shipped architecture by name (`arnas`, `darts_v2`), a YAML or JSON file, or a folder that holds one."""
-    inside = existing_file(Path(name_or_path) / "architecture.yaml")
-    path = inside or shipped("architectures", name_or_path, ArchitectureError)
-    return check(CellArchitecture, read_yaml(path), str(path), ArchitectureError)
+def load_architecture(name_or_path: str | Path) -> Architecture:
+    """A shipped architecture by name (`arnas`, `wrn-34-r`), a wide residual network by name (`wrn-28-10`), a YAML or
+    JSON file, or a folder that holds one. Raises `ArchitectureError`.
+    """
+    path = existing_file(Path(name_or_path) / "architecture.yaml")
+    if path is None:
+        named = wide_resnet(str(name_or_path))
+        if named is not None:
+            return named
+        path = shipped("architectures", name_or_path, ArchitectureError, also=WIDE_RESNETS)
+    return _check(read_yaml(path), str(path))
+
+
+def _check(tree: dict[str, Any], source: str) -> Architecture:
+    """The architecture of the family that the tree's `type` names."""
+    found, allowed = tree.get("type"), "cell, residual"
+    if "type" not in tree:
+        raise ArchitectureError(f"{source}: type: missing, and it has no default; allowed: {allowed}")
+    if found == "cell":
+        return check(CellArchitecture, tree, source, ArchitectureError)
+    if found == "residual":
+        return check(ResidualArchitecture, tree, source, ArchitectureError)
+    raise ArchitectureError(f"{source}: type: got {found!r}; allowed: {allowed}")

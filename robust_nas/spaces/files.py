@@ -21,13 +21,21 @@ def shipped_names(kind: str = "") -> list[str]:
     return sorted(path.stem for path in (folder() / kind).glob("*.yaml"))
 
 
-def shipped(kind: str, name_or_path: str | Path, error: type[ConfigError]) -> Path:
-    """The file that a shipped name or a path means. Raises `error` with the known names."""
+def is_shipped(kind: str, name: str) -> bool:
+    """Whether a file of that name ships; a hyphen and an underscore are one, as in `wrn-34-r`."""
+    return name.replace("-", "_") in shipped_names(kind)
+
+
+def shipped(kind: str, name_or_path: str | Path, error: type[ConfigError], also: str = "") -> Path:
+    """The file that a shipped name or a path means.
+
+    Raises `error` with the known names, and with `also`, what else would have been taken.
+    """
     text = str(name_or_path)
-    if text in shipped_names(kind):
-        return folder() / kind / f"{text}.yaml"
+    if is_shipped(kind, text):
+        return folder() / kind / f"{text.replace('-', '_')}.yaml"
     path = existing_file(text)
     if path is not None:
         return path
-    known = ", ".join(shipped_names(kind))
+    known = ", ".join(shipped_names(kind)) + (f"; or {also}" if also else "")
     raise error(f"{text!r} is neither a shipped name nor a file; shipped: {known}")

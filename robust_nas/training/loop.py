@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from robust_nas.data import Augment, Images, augment
@@ -42,7 +42,7 @@ class TrainingOutcome:
 
 def train(
     run: Run,
-    network: CellNetwork,
+    network: nn.Module,
     images: Images,
     validation: Images,
     options: Training,
@@ -68,7 +68,7 @@ class _Training:
     def __init__(
         self,
         run: Run,
-        network: CellNetwork,
+        network: nn.Module,
         images: Images,
         validation: Images,
         options: Training,
@@ -101,9 +101,14 @@ class _Training:
         self.steps = len(batches(len(images), options.batch_size, seed=0, epoch=0))
 
     @property
-    def model(self) -> CellNetwork:
+    def model(self) -> nn.Module:
         """The network that is validated and kept: the average where there is one."""
-        return self.network if self.average is None else cast(CellNetwork, self.average.module)
+        return self.network if self.average is None else self.average.module
+
+    @property
+    def cells(self) -> CellNetwork:
+        """The network, where the recipe asks for what only a cell network has: drop path, an auxiliary head."""
+        return cast(CellNetwork, self.network)
 
     def _where(self) -> str:
         return f"{self.run.folder}: training, epoch {self.epoch}, step {self.step}"
@@ -119,9 +124,10 @@ class _Training:
         note = ""
         while self.epoch < self.options.epochs:
             order = batches(len(self.images), self.options.batch_size, seed=self.seed, epoch=self.epoch)
-            self.network.set_drop_path(
-                self.options.drop_path * self.epoch / self.options.epochs, self.generator
-            )
+            if self.options.drop_path:
+                self.cells.set_drop_path(
+                    self.options.drop_path * self.epoch / self.options.epochs, self.generator
+                )
             while self.step < self.steps:
                 if time.perf_counter() - saved >= checkpoint_seconds:
                     self.seconds = earlier + time.perf_counter() - began
@@ -158,7 +164,7 @@ class _Training:
             value = options.loss(self.network, x, part.labels, self.generator)
             loss = value.loss
             if options.auxiliary_weight:
-                logits = self.network.auxiliary_logits(x)
+                logits = self.cells.auxiliary_logits(x)
                 loss = loss + options.auxiliary_weight * cross_entropy(logits, part.labels)
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

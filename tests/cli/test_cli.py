@@ -75,6 +75,22 @@ def test_count_prints_the_published_figures_as_a_list(call: Call) -> None:
     assert "1,240.15 M" in plain
 
 
+def test_residual_networks_are_counted_and_shown_by_name(call: Call, tmp_path: Path) -> None:
+    done = call("count", "wrn-28-10", "wrn-34-r", "wrn_34_r", "arnas", "--json")
+    assert (done.code, done.err) == (0, "")
+    assert [(row["name"], row["params"]) for row in json.loads(done.out)] == [
+        ("wrn-28-10", 36_479_194),
+        ("wrn-34-r", 68_116_698),
+        ("wrn-34-r", 68_116_698),
+        ("arnas", 4_520_394),
+    ]
+    shown = call("spaces", "show", "wrn-16-4").out
+    assert architecture_from_text(shown, "shown") == load_architecture("wrn-16-4")
+    (tmp_path / "mine.yaml").write_text(shown)
+    assert call("spaces", "show", "mine.yaml").out == shown
+    assert call("spaces", "show", "wrn-34-r").out == call("spaces", "show", "wrn_34_r").out
+
+
 def test_count_takes_the_size_and_files(call: Call, tmp_path: Path) -> None:
     options = ("--input", "1x28x28", "--classes", 7, "--cells", 8, "--channels", 16, "--json")
     cost = count(load_architecture("arnas").resized(8, 16), (1, 28, 28), 7)
@@ -113,6 +129,14 @@ def test_count_takes_the_size_and_files(call: Call, tmp_path: Path) -> None:
         (["train", "quickstart", "-a", "nosuch"], "shipped: arnas, darts_v2"),
         (["search", "quickstart", "--seeds", "0"], "--seeds"),
         (["evaluate", "."], "is no model folder"),
+        (["count", "wrn-27-2"], "'wrn-27-2': depth 27 is not 6n + 4 with n >= 1; nearest: 22 and 28"),
+        (["count", "arnas", "wrn-28-10", "--cells", "8"], "--cells 8: wrn-28-10 is a residual network"),
+        (["count", "wrn-28-10", "--channels", "8"], "--channels 8: wrn-28-10 is a residual network"),
+        (["spaces", "show", "wrn-27-2"], "nearest: 22 and 28"),
+        (["spaces", "draw", "wrn-10-1"], "a residual network has no cells to draw"),
+        (["spaces", "draw", "wrn-34-r"], "a residual network has no cells to draw"),
+        (["train", "quickstart", "-a", "wrn-10-0"], "the widening factor is 0"),
+        (["train", "quickstart", "training.drop_path=0.2", "-a", "wrn-10-1"], "training.drop_path: got 0.2"),
         (["nosuchverb"], "nosuchverb"),
         (["run", "--nosuchoption"], "--nosuchoption"),
     ],
@@ -148,11 +172,13 @@ def test_the_printed_config_is_the_config(call: Call, tmp_path: Path) -> None:
 def test_spaces_list_and_show(call: Call, tmp_path: Path) -> None:
     assert json.loads(call("spaces", "list", "--json").out) == {
         "spaces": ["darts", "dsara"],
-        "architectures": ["arnas", "darts_v2"],
+        "architectures": ["arnas", "darts_v2", "wrn-34-r"],
     }
     text = call("spaces", "list").out
     assert "accurate, reduce, robust" in text
     assert "4,520,394" in text
+    assert "5-5-5 blocks, 320-640-512 channels" in text
+    assert "wrn-D-k" in text
     assert architecture_from_text(call("spaces", "show", "arnas").out, "shown") == load_architecture("arnas")
     (tmp_path / "space.yaml").write_text(call("spaces", "show", "dsara").out)
     assert load_space(tmp_path / "space.yaml") == load_space("dsara")
@@ -228,7 +254,7 @@ finally:
         (["run", "quickstart", "search.epochs=-1"], 2),
         (["train", "quickstart", "training.los=3", "-a", "arnas"], 2),
         (["run", "quickstart", "--print-config"], 0),
-        (["count", "arnas", "--json"], 0),
+        (["count", "arnas", "wrn-28-10", "--json"], 0),
     ],
 )
 def test_what_needs_no_torch_does_not_import_it(arguments: list[str], code: int, tmp_path: Path) -> None:

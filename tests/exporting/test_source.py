@@ -10,13 +10,20 @@ import torch
 from robust_nas.errors import RunError, RunExistsError
 from robust_nas.exporting import export_source
 from robust_nas.nets import Model, ModelDescription, build_network
-from robust_nas.spaces import Size, load_architecture, load_space, sample
+from robust_nas.spaces import Architecture, ResidualArchitecture, Size, load_architecture, load_space, sample
 
 SHAPE = (1, 9, 8)
 
 
-def make(name: str = "found", class_names: tuple[str, ...] = ("a", "b", "c")) -> Model:
-    architecture = sample(load_space("dsara"), 3, size=Size(cells=4, channels=3))
+CELLS = sample(load_space("dsara"), 3, size=Size(cells=4, channels=3))
+RESIDUAL = ResidualArchitecture(name="found", stem=3, depths=(2, 1, 1), widths=(3, 5, 5))
+
+
+def make(
+    name: str = "found",
+    class_names: tuple[str, ...] = ("a", "b", "c"),
+    architecture: Architecture = CELLS,
+) -> Model:
     architecture = architecture.model_copy(update={"name": name})
     description = ModelDescription(input_shape=SHAPE, class_names=class_names, mean=(1 / 3,), std=(8 / 255,))
     network = build_network(
@@ -45,8 +52,11 @@ with torch.no_grad():
 """
 
 
-def test_the_exported_file_computes_identical_logits_with_torch_alone(tmp_path: Path) -> None:
-    model = make()
+@pytest.mark.parametrize("architecture", [CELLS, RESIDUAL], ids=["cells", "residual"])
+def test_the_exported_file_computes_identical_logits_with_torch_alone(
+    tmp_path: Path, architecture: Architecture
+) -> None:
+    model = make(architecture=architecture)
     source, weights = export_source(model, tmp_path / "export")
     assert (source.name, weights.name) == ("network.py", "weights.pt")
     assert "robust_nas" not in "".join(line for line in source.read_text().splitlines() if "import" in line)
@@ -93,10 +103,13 @@ def test_a_folder_that_cannot_be_made_is_our_error(tmp_path: Path) -> None:
         export_source(make(), tmp_path / "file" / "export")
 
 
-def test_names_of_foreign_files_are_literals_and_never_code(tmp_path: Path) -> None:
+@pytest.mark.parametrize("architecture", [CELLS, RESIDUAL], ids=["cells", "residual"])
+def test_names_of_foreign_files_are_literals_and_never_code(
+    tmp_path: Path, architecture: Architecture
+) -> None:
     mark = tmp_path / "ran"
     attack = f'""";open({str(mark)!r}, "w");"""'
-    model = make(attack, (attack, "'''", "\\", "\n", "{x}", "\ud800"))  # past the checks of a file
+    model = make(attack, (attack, "'''", "\\", "\n", "{x}", "\ud800"), architecture)  # past the checks
     source, _ = export_source(model, tmp_path / "export")
     names: dict[str, object] = {"__name__": "network", "__file__": str(source)}
     exec(compile(source.read_text(), "network.py", "exec"), names)  # noqa: S102

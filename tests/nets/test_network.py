@@ -38,16 +38,24 @@ def test_every_operation_gives_the_ceiling_of_its_stride(
     assert out.shape == (2, channels, -(-height // stride), -(-width // stride))
 
 
-def test_factorised_reduce_takes_the_even_and_the_odd_pixels() -> None:
-    reduce = FactorizedReduce(1, 2, affine=False).eval()
+@pytest.mark.parametrize("channels", [1, 16])
+def test_factorised_reduce_takes_the_even_and_the_odd_pixels(channels: int) -> None:
+    reduce = FactorizedReduce(channels, 2, affine=False).eval()
     with torch.no_grad():
-        reduce.conv1.weight.fill_(1.0)
-        reduce.conv2.weight.fill_(1.0)
+        reduce.conv1.weight.fill_(1 / channels)
+        reduce.conv2.weight.fill_(1 / channels)
     for side in (6, 7):
         x = images(1, 1, side, side)
         aside = nn.functional.pad(x, (0, 1, 0, 1))[:, :, 1::2, 1::2][:, :, : -(-side // 2), : -(-side // 2)]
         expected = torch.cat([x[:, :, ::2, ::2], aside], 1) / (1 + 1e-5) ** 0.5
-        torch.testing.assert_close(reduce(x), expected)
+        torch.testing.assert_close(reduce(x.expand(1, channels, side, side)), expected)
+
+
+def test_no_1x1_convolution_on_few_channels_is_strided() -> None:
+    # oneDNN (issue 6035) writes beyond its memory in the backward pass of one in channels-last order
+    for channels in (1, 15, 16):
+        reduce = FactorizedReduce(channels, 4)
+        assert {reduce.conv1.stride, reduce.conv2.stride} == {(2, 2) if channels == 16 else (1, 1)}
 
 
 def test_average_pooling_does_not_count_the_border() -> None:

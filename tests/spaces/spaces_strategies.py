@@ -1,9 +1,10 @@
-"""Random valid architectures for hypothesis: any layout, any number of edges per node, any output nodes."""
+"""Random valid architectures for hypothesis: cells of any layout, edges, output nodes; residual stages of any size."""
 
 from hypothesis import strategies as st
 
-from robust_nas.spaces import OPERATIONS, Cell, CellArchitecture, Edge, Layout
+from robust_nas.spaces import OPERATIONS, Cell, CellArchitecture, Edge, Layout, ResidualArchitecture
 
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,20}", fullmatch=True)
 FRACTIONS = ("1/5", "1/3", "1/2", "3/5", "2/3", "9/10")
 
 
@@ -37,9 +38,23 @@ def cells(draw: st.DrawFn, kind: str) -> Cell:
 def architectures(draw: st.DrawFn) -> CellArchitecture:
     layout = draw(layouts())
     return CellArchitecture(
-        name=draw(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,20}", fullmatch=True)),
+        name=draw(NAMES),
         cells=draw(st.integers(10, 12)),
         channels=draw(st.integers(2, 5)),
         layout=layout,
         genotype=tuple(draw(cells(kind)) for kind in layout.kinds),
+    )
+
+
+@st.composite
+def residual_architectures(draw: st.DrawFn) -> ResidualArchitecture:
+    depths = draw(st.lists(st.integers(1, 3), min_size=1, max_size=4))
+    per_stage = len(depths)
+    return ResidualArchitecture(
+        name=draw(NAMES),
+        stem=draw(st.integers(1, 5)),
+        depths=tuple(depths),
+        # few values, so that neighbours are often equal
+        widths=tuple(draw(st.lists(st.integers(1, 5), min_size=per_stage, max_size=per_stage))),
+        strides=tuple(draw(st.lists(st.integers(1, 3), min_size=per_stage, max_size=per_stage))),
     )

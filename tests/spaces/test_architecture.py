@@ -44,7 +44,8 @@ def test_equality_is_by_value(one: CellArchitecture, other: CellArchitecture) ->
 @pytest.mark.parametrize("name", shipped_names("architectures"))
 def test_shipped_architectures_load_by_name_file_and_folder(name: str, tmp_path: Path) -> None:
     architecture = load_architecture(name)
-    assert architecture.name == name
+    assert architecture.name in (name, name.replace("_", "-"))
+    assert load_architecture(architecture.name) == architecture
     (tmp_path / "architecture.yaml").write_text(architecture.to_yaml())
     (tmp_path / "found.json").write_text(json.dumps(to_tree(architecture)))
     for place in (tmp_path, str(tmp_path), tmp_path / "architecture.yaml", tmp_path / "found.json"):
@@ -122,7 +123,10 @@ def broken(way: tuple[Any, ...], value: object) -> str:
         (("channels",), 1.5, "channels: got 1.5"),
         (("channels",), None, "channels: missing"),
         (("weights",), "x", "unknown key 'weights'"),
-        (("type",), "residual", "type: got 'residual'"),
+        (("type",), "tree", "type: got 'tree'; allowed: cell, residual"),
+        (("type",), ["cell"], "type: got ['cell']; allowed: cell, residual"),
+        (("type",), None, "type: missing, and it has no default; allowed: cell, residual"),
+        (("type",), "residual", "unknown key 'genotype'"),
         (("schema_version",), 9, "schema_version: got 9"),
         (("name",), '"""; import os', "name: got"),
         (("name",), "../up", "name: got"),

@@ -8,12 +8,21 @@ from spaces_strategies import architectures
 from torch.utils.flop_counter import FlopCounterMode
 
 from robust_nas.nets import build_network
-from robust_nas.spaces import CellArchitecture, Cost, Size, count, load_architecture, load_space, sample
+from robust_nas.spaces import (
+    Architecture,
+    CellArchitecture,
+    Cost,
+    Size,
+    count,
+    load_architecture,
+    load_space,
+    sample,
+)
 
 Shape = tuple[int, int, int]
 
 
-def torch_count(architecture: CellArchitecture, shape: Shape, classes: int) -> Cost:
+def torch_count(architecture: Architecture, shape: Shape, classes: int) -> Cost:
     """Parameters and half the FLOPs that torch counts on the meta device."""
     with torch.device("meta"):
         network = build_network(architecture, input_shape=shape, classes=classes).eval()

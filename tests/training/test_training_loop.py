@@ -12,7 +12,7 @@ from robust_nas.data import Augment, Images
 from robust_nas.errors import CheckpointError, DivergenceError
 from robust_nas.nets import Supernet, build_network, inference_state
 from robust_nas.runs import CHECKPOINT, Run, read_checkpoint
-from robust_nas.spaces import load_space
+from robust_nas.spaces import ResidualArchitecture, load_space
 from robust_nas.training import loop
 from robust_nas.training.loop import _exponential, train
 from robust_nas.training.options import Cosine, Madry, Natural, Training
@@ -32,6 +32,8 @@ SPACE = load_space(
     },
 )
 ARCHITECTURE = Supernet(SPACE, CLASSES, 1, channels=2, cells=3, seed=1).derive().resized(3, 2)
+
+RESIDUAL = ResidualArchitecture(name="residual", stem=2, depths=(1, 1), widths=(2, 4))
 
 
 def options(**changes):
@@ -84,19 +86,28 @@ class Stopped(Exception):  # noqa: N818 - no error
     """Stands for a kill."""
 
 
-@pytest.mark.parametrize("changes", [{}, FULL], ids=["plain", "full"])
+def residual():
+    return build_network(RESIDUAL, input_shape=(1, 8, 8), classes=CLASSES, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "build"),
+    [({}, None), (FULL, None), ({"ema": 0.9}, residual)],
+    ids=["plain", "full", "residual"],
+)
 @pytest.mark.parametrize("at", [1, 3, 4, 6])
-def test_a_training_stopped_after_any_step_resumes_to_the_same_bits(tmp_path, at, changes):
+def test_a_training_stopped_after_any_step_resumes_to_the_same_bits(tmp_path, at, changes, build):
     values = options(**changes)
-    expected, records, net = run_training(tmp_path / "whole", values)
+    made = build or (lambda: None)
+    expected, records, net = run_training(tmp_path / "whole", values, net=made())
 
     def stop(job, done, total, note=""):
         if done == at:
             raise Stopped
 
     with pytest.raises(Stopped):
-        run_training(tmp_path / "cut", values, progress=stop)
-    found, again, resumed = run_training(tmp_path / "cut", values, mode="resume")
+        run_training(tmp_path / "cut", values, progress=stop, net=made())
+    found, again, resumed = run_training(tmp_path / "cut", values, mode="resume", net=made())
     assert same(found.state, expected.state)
     assert same(resumed.state_dict(), net.state_dict())
     assert again == records
