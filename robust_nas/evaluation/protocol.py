@@ -158,7 +158,7 @@ def follow_protocol(
         not_finite=int((~clean["logits"].isfinite().all(1)).sum()),
     )
     for attack, _ in attacks:
-        _refuse_undefined(attack, state)
+        refuse_undefined(attack, state.classes, tuple(pixels.shape[1:]), predictor.abstains)
     draws = clean["draws"].clone()  # [D, N] right in each draw under all attacks so far
     examples = _Examples(state)
     for position, (attack, share) in enumerate(attacks):
@@ -281,17 +281,19 @@ def _clean(
     }
 
 
-def _refuse_undefined(attack: OwnAttack | AutoAttack, state: Progressed) -> None:
-    """Raises `AttackError` where an attack is not defined for such a model or such images."""
+def refuse_undefined(
+    attack: OwnAttack | AutoAttack, classes: int, shape: tuple[int, ...], abstains: bool
+) -> None:
+    """Raises `AttackError` where an attack is not defined for such a model or images of `shape` (C, H, W)."""
     if isinstance(attack, AutoAttack):
-        if state.predictor.abstains:
+        if abstains:
             raise AttackError(
-                "autoattack knows no rejection, and this model abstains; use the suite `cascade` or a list"
+                "autoattack knows no rejection, and this model abstains; use the suite cascade or a list"
             )
-        check_suite(attack, state.classes, *state.pixels.shape[2:])
-    elif state.classes < attack.least_classes:
+        check_suite(attack, classes, *shape[1:])
+    elif classes < attack.least_classes:
         raise AttackError(
-            f"{attack.label} needs at least {attack.least_classes} classes, the model has {state.classes}; "
+            f"{attack.label} needs at least {attack.least_classes} classes, the model has {classes}; "
             "list other attacks, or another loss or fewer targets"
         )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from robust_nas.environment import environment
 from robust_nas.errors import ConfigError, DataError
-from robust_nas.recipes import RunConfig
+from robust_nas.recipes import EvaluationConfig, RunConfig, Setting
 from robust_nas.runs import ENVIRONMENT, Mode, Run, is_finished, read_json, write_json
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Material:
     device: torch.device
 
 
-def prepare(config: RunConfig) -> Material:
+def prepare(config: Setting) -> Material:
     """The dataset and the device; nothing is written.
 
     Raises `ConfigError` or `DataError` for what would otherwise fail hours later.
@@ -73,14 +73,12 @@ def refuse_cell_options(config: RunConfig, architecture: ResidualArchitecture) -
             )
 
 
-def refuse_attacks(config: RunConfig, dataset: Dataset) -> None:
+def refuse_attacks(config: RunConfig | EvaluationConfig, dataset: Dataset) -> None:
     """Raises `AttackError` for an attack that is not defined for so few classes or such small images."""
-    from robust_nas.evaluation.autoattack import check_suite
-    from robust_nas.evaluation.options import AutoAttack
+    from robust_nas.evaluation.protocol import refuse_undefined
 
-    for step in config.evaluation.attacks:
-        if isinstance(step.attack, AutoAttack):
-            check_suite(step.attack, dataset.classes, *dataset.shape[1:])
+    for step in config.evaluation.steps:
+        refuse_undefined(step.attack, dataset.classes, dataset.shape, config.evaluation.deployed.abstains)
 
 
 def refuse_other_images(folder: Path, dataset: Dataset) -> None:
@@ -94,7 +92,7 @@ def refuse_other_images(folder: Path, dataset: Dataset) -> None:
 
 
 @contextlib.contextmanager
-def session(run: Run, config: RunConfig, material: Material) -> Iterator[None]:
+def session(run: Run, config: Setting, material: Material) -> Iterator[None]:
     """Threads as the config says, inside; and `environment.json` of the run.
 
     Raises `DataError` when the run was started on other images.
@@ -136,7 +134,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def normalisation(config: RunConfig, dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def normalisation(config: Setting, dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of each channel that the model's first layer gets: the training set's, or 0 and 1."""
     from robust_nas.data import channel_statistics
 
@@ -146,7 +144,7 @@ def normalisation(config: RunConfig, dataset: Dataset) -> tuple[tuple[float, ...
     return (0.0,) * colours, (1.0,) * colours
 
 
-def training_split(config: RunConfig, dataset: Dataset) -> tuple[Images, Images]:
+def training_split(config: Setting, dataset: Dataset) -> tuple[Images, Images]:
     """The images that search and training may see, and the validation split that decides which epoch is kept.
 
     The search never sees the validation split: its alphas are fitted to half of the rest.
@@ -157,6 +155,6 @@ def training_split(config: RunConfig, dataset: Dataset) -> tuple[Images, Images]
     return dataset.train.subset(kept), dataset.train.subset(held_out)
 
 
-def needed(config: RunConfig, folder: Path, mode: Mode) -> Material | None:
+def needed(config: Setting, folder: Path, mode: Mode) -> Material | None:
     """The job's material, loaded and checked before a folder is touched; None where `folder` is finished already."""
     return None if mode == "resume" and is_finished(folder) else prepare(config)

@@ -30,10 +30,18 @@ from robust_nas.spaces import Architecture, load_architecture
 
 ARCHITECTURE, WEIGHTS, DESCRIPTION = "architecture.yaml", "model.safetensors", "model.json"
 MAX_HEADER_BYTES = 100_000_000
-DTYPES = {
+DTYPES = {  # of tensors, and their names in the file
     torch.float32: "F32",
+    torch.float64: "F64",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
     torch.int64: "I64",
-}  # of the tensors of a network, and their names in the file
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 
 
 class ModelDescription(Options):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Field, model_validator
 
 from robust_nas.config import (
     Count,
@@ -50,8 +50,8 @@ class NetworkSize(Options):
     channels: Count | None = None
 
 
-class RunConfig(Options):
-    """Everything that decides a run: one YAML file."""
+class Setting(Options):
+    """What every job has: a name, a seed, a device, and the images."""
 
     schema_version: Literal[1] = 1
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
@@ -60,6 +60,22 @@ class RunConfig(Options):
     threads: Literal["auto"] | Annotated[Count, Field(le=1024)] = "auto"
     checkpoint_seconds: NonNegative = 60.0
     data: DataOptions
+
+
+class EvaluationConfig(Setting):
+    """Everything that decides an evaluation but the model."""
+
+    evaluation: EvaluationOptions
+
+    @staticmethod
+    def of(config: RunConfig | EvaluationConfig) -> EvaluationConfig:
+        """The part of a run config that an evaluation depends on."""
+        return EvaluationConfig(**{key: getattr(config, key) for key in EvaluationConfig.model_fields})
+
+
+class RunConfig(Setting):
+    """Everything that decides a run: one YAML file."""
+
     space: SpaceChoice = SpaceChoice()
     search: DSARA
     network: NetworkSize = NetworkSize()
@@ -67,11 +83,7 @@ class RunConfig(Options):
     evaluation: EvaluationOptions
 
     @model_validator(mode="after")
-    def _sizes_are_possible(self, info: ValidationInfo) -> Self:
-        if info.context == "model":
-            return (
-                self  # a trained model needs its search space no more, and may have been moved away from it
-            )
+    def _sizes_are_possible(self) -> Self:
         space = self.space.load()
         concat = dict.fromkeys(space.layout.kinds, space.nodes)
         for section, chosen, own in (
@@ -110,8 +122,8 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     return check(RunConfig, apply_overrides(read_yaml(path), overrides), source, overrides=overrides)
 
 
-def model_config(folder: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """The run config that a model folder was trained with, with overrides applied. Raises `ConfigError`."""
+def model_config(folder: Path, overrides: Sequence[str] = ()) -> EvaluationConfig:
+    """Data and evaluation that a model folder was trained with, with overrides applied. Raises `ConfigError`."""
     path = existing_file(folder / "config.yaml")
     inner = f"; did you mean {folder / 'model'}?" if existing_file(folder / "model" / "config.yaml") else ""
     if path is None and not existing_file(folder / "model.safetensors"):
@@ -119,4 +131,11 @@ def model_config(folder: Path, overrides: Sequence[str] = ()) -> RunConfig:
     tree = read_yaml(path).get("config") if path else None
     if not isinstance(tree, dict):
         raise ConfigError(f"{folder}: holds no config of a training{inner or '; name a --recipe'}")
-    return check(RunConfig, apply_overrides(tree, overrides), str(path), overrides=overrides, context="model")
+    tree = {key: tree[key] for key in EvaluationConfig.model_fields if key in tree}
+    return check(EvaluationConfig, apply_overrides(tree, overrides), str(path), overrides=overrides)
+
+
+def module_config(name: str, overrides: Sequence[str]) -> EvaluationConfig:
+    """Data and evaluation of any torch module, from overrides alone. Raises `ConfigError`."""
+    tree = apply_overrides({"name": name, "data": {}, "evaluation": {}}, overrides)
+    return check(EvaluationConfig, tree, "evaluate --module", overrides=overrides)

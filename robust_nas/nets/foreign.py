@@ -1,0 +1,70 @@
+"""Any torch module from a user's own Python file, with weights from a safetensors file.
+
+The file is executed: it is the user's own. Names, shapes and types of the weights are compared with the module's
+before anything is copied.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from robust_nas.errors import CheckpointError, ConfigError
+from robust_nas.nets.model import check_tensors
+
+
+def load_module(spec: str, weights: Path | None = None) -> nn.Module:
+    """The module that `path.py:function` builds, in eval mode, with the weights of a file.
+
+    Raises `ConfigError` for a file or function that is not there or builds no module, and `CheckpointError` for weights
+    that do not fit.
+    """
+    module = _built(spec)
+    if weights is not None:
+        if not weights.is_file():
+            raise CheckpointError(f"{weights}: no such file")
+        check_tensors(weights, module.state_dict())
+        try:
+            module.load_state_dict(load_file(weights))
+        except (SafetensorError, OSError, RuntimeError) as error:
+            raise CheckpointError(f"{weights}: cannot be loaded: {error}") from None
+    return module.eval()
+
+
+def source_of(spec: str) -> tuple[Path, str]:
+    """File and function that `path.py:function` names. Raises `ConfigError`."""
+    path, colon, name = spec.rpartition(":")
+    if not colon or not name.isidentifier() or not Path(path).is_file():
+        raise ConfigError(
+            f"--module: got {spec!r}; an existing Python file and a function in it are needed, such as net.py:build"
+        )
+    return Path(path), name
+
+
+def _built(spec: str) -> nn.Module:
+    path, name = source_of(spec)
+    found = importlib.util.spec_from_file_location(f"robust_nas_foreign_{path.stem}", path)
+    if found is None or found.loader is None:
+        raise ConfigError(f"--module: {path} is no Python file")
+    source = importlib.util.module_from_spec(found)
+    sys.path.insert(0, str(path.resolve().parent))  # so that it finds its neighbours
+    try:
+        found.loader.exec_module(source)
+        build = getattr(source, name, None)
+        if not callable(build):
+            raise ConfigError(f"--module: {path} has no function {name!r}")
+        module = build()
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever the user's own code raises
+        raise ConfigError(f"--module: {spec} fails: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(str(path.resolve().parent))
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"--module: {spec} built {type(module).__name__}; a torch.nn.Module is needed")
+    return module
