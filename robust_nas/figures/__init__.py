@@ -4,16 +4,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from robust_nas.figures.budget import plot_eps_curve
     from robust_nas.figures.cells import draw_cells
     from robust_nas.figures.curves import plot_search, plot_training
     from robust_nas.figures.evaluation import plot_evaluation
     from robust_nas.figures.style import new_figure, save
 
-__all__ = ["draw_cells", "new_figure", "plot_evaluation", "plot_search", "plot_training", "save"]
+__all__ = [
+    "draw_cells",
+    "new_figure",
+    "plot_eps_curve",
+    "plot_evaluation",
+    "plot_search",
+    "plot_training",
+    "save",
+]
 
 _FILES = {
     "draw_cells": "cells",
     "new_figure": "style",
+    "plot_eps_curve": "budget",
     "plot_evaluation": "evaluation",
     "plot_search": "curves",
     "plot_training": "curves",
