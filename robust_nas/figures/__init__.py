@@ -9,12 +9,14 @@ if TYPE_CHECKING:
     from robust_nas.figures.curves import plot_search, plot_training
     from robust_nas.figures.evaluation import plot_evaluation
     from robust_nas.figures.style import new_figure, save
+    from robust_nas.figures.traces import plot_loss_traces
 
 __all__ = [
     "draw_cells",
     "new_figure",
     "plot_eps_curve",
     "plot_evaluation",
+    "plot_loss_traces",
     "plot_search",
     "plot_training",
     "save",
@@ -25,6 +27,7 @@ _FILES = {
     "new_figure": "style",
     "plot_eps_curve": "budget",
     "plot_evaluation": "evaluation",
+    "plot_loss_traces": "traces",
     "plot_search": "curves",
     "plot_training": "curves",
     "save": "style",
