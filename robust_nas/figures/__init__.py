@@ -4,17 +4,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from robust_nas.figures.budget import plot_eps_curve
     from robust_nas.figures.cells import draw_cells
     from robust_nas.figures.curves import plot_search, plot_training
     from robust_nas.figures.evaluation import plot_evaluation
+    from robust_nas.figures.examples import plot_adversarial_grid
     from robust_nas.figures.style import new_figure, save
+    from robust_nas.figures.traces import plot_loss_traces
 
-__all__ = ["draw_cells", "new_figure", "plot_evaluation", "plot_search", "plot_training", "save"]
+__all__ = [
+    "draw_cells",
+    "new_figure",
+    "plot_adversarial_grid",
+    "plot_eps_curve",
+    "plot_evaluation",
+    "plot_loss_traces",
+    "plot_search",
+    "plot_training",
+    "save",
+]
 
 _FILES = {
     "draw_cells": "cells",
     "new_figure": "style",
+    "plot_adversarial_grid": "examples",
+    "plot_eps_curve": "budget",
     "plot_evaluation": "evaluation",
+    "plot_loss_traces": "traces",
     "plot_search": "curves",
     "plot_training": "curves",
     "save": "style",

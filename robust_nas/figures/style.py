@@ -73,13 +73,22 @@ def drawing() -> Iterator[None]:
 
 
 def new_figure(
-    rows: int = 1, columns: int = 1, *, height: float, width: float = WIDTH, caption: str = ""
+    rows: int = 1,
+    columns: int = 1,
+    *,
+    height: float,
+    width: float = WIDTH,
+    caption: str = "",
+    shares: Sequence[float] | None = None,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of `width` x `height` inches and its axes, row by row, with the caption under them."""
+    """A figure of `width` x `height` inches and its axes, row by row, with the caption under them.
+
+    `shares` tells the rows' heights relative to each other; without it all are alike.
+    """
     with drawing():
         figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
         FigureCanvasAgg(figure)
-        grid = figure.subplots(rows, columns, squeeze=False)
+        grid = figure.subplots(rows, columns, squeeze=False, height_ratios=shares)
         if caption:
             figure.supxlabel(wrap(caption, width), x=0.01, ha="left", fontsize=8, color=GREY)
         return figure, list(grid.flat)
