@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 from robust_nas._version import __version__
 
 if TYPE_CHECKING:
-    from robust_nas.jobs.evaluate import evaluate
+    from robust_nas.attacks import Predictor
+    from robust_nas.data import DataOptions, load_dataset
+    from robust_nas.evaluation import ThreatModel, evaluate
+    from robust_nas.jobs.evaluate import evaluate_module, run_evaluation
     from robust_nas.jobs.export import export
     from robust_nas.jobs.search import draw_architecture, run_search
     from robust_nas.jobs.train import train
@@ -31,19 +34,25 @@ if TYPE_CHECKING:
 _HOMES = {
     "CellArchitecture": "spaces",
     "CellSpace": "spaces",
+    "DataOptions": "data",
+    "Predictor": "attacks",
     "ResidualArchitecture": "spaces",
     "RunConfig": "recipes",
     "Supernet": "nets",
+    "ThreatModel": "evaluation",
     "build_network": "nets",
     "count": "spaces",
     "draw_architecture": "jobs.search",
-    "evaluate": "jobs.evaluate",
+    "evaluate": "evaluation",
+    "evaluate_module": "jobs.evaluate",
     "export": "jobs.export",
     "load_architecture": "spaces",
     "load_config": "recipes",
+    "load_dataset": "data",
     "load_model": "nets",
     "load_space": "spaces",
     "run": "pipeline",
+    "run_evaluation": "jobs.evaluate",
     "run_search": "jobs.search",
     "sample": "spaces",
     "train": "jobs.train",
@@ -52,20 +61,26 @@ _HOMES = {
 __all__ = [
     "CellArchitecture",
     "CellSpace",
+    "DataOptions",
+    "Predictor",
     "ResidualArchitecture",
     "RunConfig",
     "Supernet",
+    "ThreatModel",
     "__version__",
     "build_network",
     "count",
     "draw_architecture",
     "evaluate",
+    "evaluate_module",
     "export",
     "load_architecture",
     "load_config",
+    "load_dataset",
     "load_model",
     "load_space",
     "run",
+    "run_evaluation",
     "run_search",
     "sample",
     "train",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_nas.environment import environment
-from robust_nas.jobs.evaluate import evaluate
+from robust_nas.jobs.evaluate import run_evaluation
 from robust_nas.jobs.export import export
 from robust_nas.jobs.material import (
     needed,
@@ -63,7 +63,7 @@ def run(
         model = train(
             config, found.architecture, folder / "model", mode=inner, progress=progress, material=material
         )
-        verdict = evaluate(
+        verdict = run_evaluation(
             config, model, folder / "evaluation", mode=inner, progress=progress, material=material
         )
         if not (folder / "export" / "network.py").exists():
@@ -75,6 +75,7 @@ def run(
             "name": config.name,
             "clean": verdict["clean"]["accuracy"],
             "robust": verdict["robust"]["accuracy"],
+            "verdict": verdict["verdict"]["status"],
             "attack": " + ".join(verdict["robust"]["attacks"]),
             "norm": config.evaluation.threat_model.norm,
             "eps": config.evaluation.threat_model.eps,

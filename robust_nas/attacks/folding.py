@@ -95,6 +95,8 @@ def _traced(model: nn.Module) -> _Trace | str:
         )
         if any(hooks):
             return f"{type(module).__name__} has hooks"
+        if _unsafe(module):
+            return "a strided 1x1 convolution on fewer than 16 channels is unsafe in channels-last order on a CPU"
     try:
         graph = fx.Tracer().trace(model)
     except Exception as error:  # fx raises whatever the traced code raises when it meets a proxy
@@ -146,6 +148,17 @@ def _folded_copy(model: nn.Module, graph: fx.Graph) -> _Trace:
     network.graph.eliminate_dead_code()
     network.recompile()
     return _Trace(network, folds, plain, constants)
+
+
+def _unsafe(module: nn.Module) -> bool:
+    """Whether its backward pass in channels-last order writes beyond its memory (oneDNN issue 6035)."""
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.weight.device.type == "cpu"
+        and module.kernel_size == (1, 1)
+        and max(map(int, module.stride)) > 1
+        and module.in_channels < 16
+    )
 
 
 def _is_norm(module: nn.Module | None) -> bool:

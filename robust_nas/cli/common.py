@@ -169,13 +169,14 @@ def percent(value: float) -> str:
 
 
 def accuracy_rows(tree: Mapping[str, Any]) -> list[list[str]]:
-    """The rows of the evaluation table: name, accuracy, interval, images, seconds."""
+    """The rows of the evaluation table: name, how many it broke of how many, accuracy, interval, images, seconds."""
     from robust_nas.evaluation import bars
 
     seconds = ["", *(f"{attack['seconds']:.1f}" for attack in tree["attacks"]), f"{tree['seconds']:.1f}"]
     return [
         [
             bar["label"],
+            "" if bar["attacked"] is None else f"{bar['broken']} of {bar['attacked']}",
             percent(bar["accuracy"]),
             f"{100 * bar['low']:.1f} .. {100 * bar['high']:.1f}",
             str(bar["images"]),
@@ -185,4 +186,40 @@ def accuracy_rows(tree: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
-ACCURACY_HEADER = ("after", "still right", "95 % interval", "images", "seconds")
+ACCURACY_HEADER = ("after", "broke", "still right", "95 % interval", "images", "seconds")
+STYLES = {
+    "PASS": "green",
+    "WARN": "yellow",
+    "FAIL": "bold red",
+    "NOT RUN": "dim",
+    "RELIABLE": "bold green",
+    "INCONCLUSIVE": "bold yellow",
+    "UNRELIABLE": "bold red",
+}
+
+
+def show_findings(tree: Mapping[str, Any]) -> None:
+    """What was found beside the attacks, a line each, and the verdict with its reasons."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    if tree["findings"]:
+        shown = Table(title=None, show_edge=False, pad_edge=False, box=None)
+        for name in ("", "finding", "number", "images", "allowed"):
+            shown.add_column(name, justify="right" if name in ("number", "images") else "left")
+        for finding in tree["findings"]:
+            value = finding["value"]
+            shown.add_row(
+                Text(finding["status"], style=STYLES[finding["status"]]),
+                finding["name"],
+                "" if value is None else f"{value:.4g}",
+                str(finding["images"] or ""),
+                finding["allowed"],
+            )
+        console.print(shown)
+    verdict = tree["verdict"]
+    console.print(Text.assemble("verdict: ", (verdict["status"], STYLES[verdict["status"]])))
+    for reason in verdict["reasons"]:
+        console.print(Text(f"  {reason}"), soft_wrap=True)

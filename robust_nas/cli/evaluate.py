@@ -1,21 +1,47 @@
-"""`robust-nas evaluate`: attack a trained model on the test set."""
+"""`robust-nas evaluate`: attack a trained model, or any torch module, on the test set."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from robust_nas.cli import common
+from robust_nas.errors import ConfigError
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="A model folder, such as results/quickstart/model.")],
+    model: Annotated[
+        str | None, typer.Argument(help="A model folder, such as results/quickstart/model.")
+    ] = None,
     overrides: common.Overrides = None,
+    module: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of a model folder: a Python file and its function that builds the module."
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights of the module, a safetensors file (default: as built).")
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="quick, cascade, autoattack, rand, transfer, or a YAML file.")
+    ] = None,
+    eps: Annotated[
+        str | None, typer.Option(help="Perturbation budget on the 0..1 scale, such as 8/255.")
+    ] = None,
+    norm: Annotated[str | None, typer.Option(help="linf or l2.")] = None,
+    images: Annotated[int | None, typer.Option(help="At most so many test images.", min=1)] = None,
+    data: Annotated[
+        str | None, typer.Option(help="digits, fashion-mnist, cifar10, or an image folder.")
+    ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="Take data and evaluation from this recipe instead of the model's own.")
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 where the verdict is UNRELIABLE.")
+    ] = False,
     out: common.Out = None,
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
@@ -23,34 +49,88 @@ def command(
     json: common.Json = False,
     quiet: common.Quiet = False,
 ) -> None:
-    """Attack a model: clean accuracy, every attack, the worst case per example, Wilson intervals.
+    """Attack a model: worst case per example, intervals, findings, and a verdict on the figure.
 
-    Example: [bold]robust-nas evaluate results/quickstart/model evaluation.images=100[/bold]
+    Example: [bold]robust-nas evaluate results/quickstart/model --suite cascade --images 100[/bold]
 
-    In Python: robust_nas.evaluate(config, pathlib.Path("results/quickstart/model"))
+    Any module: [bold]robust-nas evaluate --module net.py:build --weights net.safetensors --data digits --eps 0.1[/bold]
+
+    In Python: robust_nas.evaluate(module, dataset.test, robust_nas.ThreatModel(eps=0.1), "cascade")
     """
-    from robust_nas.recipes import load_config, model_config
+    from robust_nas.recipes import EvaluationConfig, load_config, model_config, module_config
 
-    config = load_config(recipe, overrides or ()) if recipe else model_config(model, overrides or ())
+    if module is not None and model is not None:
+        # With --module there is no model folder: what stands in its place is the first override.
+        overrides = [model, *(overrides or [])]
+    changes = [*_shorthands(suite, eps, norm, images, data), *(overrides or [])]
+    if module is None and model is None:
+        raise typer.BadParameter("name a model folder, or a module with --module file.py:function")
+    if module is None and weights is not None:
+        raise typer.BadParameter("--weights goes with --module; a model folder has its own")
+    if recipe:
+        config = EvaluationConfig.of(load_config(recipe, changes))
+    elif module is not None:
+        config = module_config(Path(module.rpartition(":")[0]).stem or "module", changes)
+    else:
+        config = model_config(Path(str(model)), changes)
     if print_config:
         from robust_nas.config import to_yaml
 
         typer.echo(to_yaml(config), nl=False)
         return
     mode = common.mode_of(resume, overwrite)
-    from robust_nas.jobs.evaluate import evaluate
+    from robust_nas.jobs.evaluate import evaluate_module, run_evaluation
+    from robust_nas.recipes import RESULTS
 
-    folder = out or model / "evaluation"
     with common.progress(quiet) as report:
-        tree = evaluate(config, model, folder, mode=mode, progress=report)
+        if module is not None:
+            folder = out or RESULTS / f"{config.name}-evaluation"
+            tree = evaluate_module(config, module, weights, folder, mode=mode, progress=report)
+        else:
+            folder = out or Path(str(model)) / "evaluation"
+            tree = run_evaluation(config, Path(str(model)), folder, mode=mode, progress=report)
     if json:
         common.print_json(tree)
-        return
+    else:
+        _show(tree, str(module or model), folder)
+    if strict and tree["verdict"]["status"] == "UNRELIABLE":
+        common.say("error: the verdict is UNRELIABLE (--strict)")
+        raise typer.Exit(1)
+
+
+def _shorthands(
+    suite: str | None, eps: str | None, norm: str | None, images: int | None, data: str | None
+) -> list[str]:
+    """The overrides that the options stand for."""
+    changes = []
+    if suite is not None:
+        changes += ["evaluation.attacks=null", f"evaluation.suite={suite}"]
+    if eps is not None:
+        changes.append(f"evaluation.threat_model.eps={eps}")
+    if norm is not None:
+        changes.append(f"evaluation.threat_model.norm={norm}")
+    if images is not None:
+        changes.append(f"evaluation.images={images}")
+    if data is not None:
+        folder = Path(data).is_dir()
+        if not folder and ("/" in data or "\\" in data):
+            raise ConfigError(
+                f"--data: {data!r} is no folder; an image folder or the name of a dataset is needed"
+            )
+        changes += ["data.name=image-folder", f"data.path={data}"] if folder else [f"data.name={data}"]
+    return changes
+
+
+def _show(tree: dict[str, Any], what: str, folder: Path) -> None:
     threat = tree["threat_model"]
-    eps = config.evaluation.threat_model.eps
-    title = f"{model}: {tree['dataset']}, {threat['norm']} eps {eps:.4g}, seed {tree['seed']}"
+    title = (
+        f"{what}: {tree['dataset']}, {threat['norm']} eps {threat['eps']:.4g}, "
+        f"suite {tree['suite']}, seed {tree['seed']}"
+    )
     common.table(title, common.ACCURACY_HEADER, common.accuracy_rows(tree))
-    for flag in tree["flags"]:
-        common.say(f"warning: {flag}")
+    common.show_findings(tree)
     print(f"evaluation         {folder / 'evaluation.json'}")
-    print(f"figure             {folder / 'figures/evaluation.png'}")
+    for stem in ("evaluation", "eps_curve", "loss_traces", "examples"):
+        path = folder / "figures" / f"{stem}.png"
+        if path.exists():
+            print(f"{stem.replace('_', ' '):<18} {path}")

@@ -41,6 +41,7 @@ def command(
         f"{summary['params']:,} params, {summary['macs'] / 1e6:.2f} M MACs, {summary['seconds']:.0f} s"
     )
     common.table(title, common.ACCURACY_HEADER, common.accuracy_rows(tree))
+    common.show_findings(tree)
     for name, path in summary["artifacts"].items():
         print(f"{name.replace('_', ' '):<18} {folder / path}")
     print(f"{'summary':<18} {folder / 'summary.json'}")

@@ -140,7 +140,9 @@ def _evaluate(
 
     state = run.load_checkpoint() or {"job": "evaluate", "records": {}}
     if state.get("job") != "evaluate":
-        raise CheckpointError(f"{run.folder}: its checkpoint is of job {state.get('job')!r}, not of an evaluation")
+        raise CheckpointError(
+            f"{run.folder}: its checkpoint is of job {state.get('job')!r}, not of an evaluation"
+        )
 
     def save(records: dict[str, Any]) -> None:
         run.save_checkpoint({"job": "evaluate", "records": records})
@@ -155,9 +157,7 @@ def _evaluate(
     )
 
 
-def _draw(
-    found: Evaluation, tree: dict[str, Any], folder: Path, name: str, dataset: Dataset
-) -> list[str]:
+def _draw(found: Evaluation, tree: dict[str, Any], folder: Path, name: str, dataset: Dataset) -> list[str]:
     """Draws what there is to draw; returns the files, as seen from the run's folder."""
     from robust_nas.evaluation import bars
 
