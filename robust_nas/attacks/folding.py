@@ -106,7 +106,6 @@ def _traced(model: nn.Module) -> _Trace | str:
 
 
 def _folded_copy(model: nn.Module, graph: fx.Graph) -> _Trace:
-    graph.eliminate_dead_code()
     modules = dict(model.named_modules())
     root = nn.Module()
     folds: dict[str, _Fold] = {}
