@@ -79,7 +79,7 @@ def search(options: GradientAttack, target: Target) -> Tensor:
     keep_best = options.keep == "best"
     targeted = plan.loss.endswith("-targeted")
     clean = None
-    if plan.loss == "kl" or targeted or (keep_best and plan.start != "clean") or _half(options):
+    if plan.loss == "kl" or targeted or (keep_best and (plan.start != "clean" or target.lower)):
         clean = target.logits(images)
     classes: list[Tensor | None] = [None]
     if targeted and clean is not None:
@@ -111,10 +111,6 @@ def search(options: GradientAttack, target: Target) -> Tensor:
     if not (keep_best or plan.restarts * len(classes) > 1):
         return x
     return target.no_worse(best.images, clean) if keep_best and clean is not None else best.images
-
-
-def _half(options: GradientAttack) -> bool:
-    return options.precision == "bf16"
 
 
 @dataclass(frozen=True, kw_only=True)

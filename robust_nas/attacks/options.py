@@ -98,6 +98,7 @@ class MinimalAttack(Attack):
     """
 
     eps: NonNegative | None = None
+    bn: Literal["eval"] = "eval"  # examples leave the batch when they are done, so it has no statistics
 
 
 class GradientAttack(BoundedAttack):
@@ -273,6 +274,7 @@ class Square(BoundedAttack):
 
     family: ClassVar[str] = "square"
     name: Literal["square"] = "square"
+    bn: Literal["eval"] = "eval"  # examples leave the batch when they are done, so it has no statistics
     queries: Count = 5000  # per example and restart
     p_init: Annotated[Positive, Field(le=1)] = 0.8  # share of the pixels in the first squares
     restarts: Count = 1

@@ -83,19 +83,17 @@ class Target:
         self.options, self.predictor, self.network, self.how = options, predictor, network, how
         self.images, self.labels, self.generator, self.trace = images, labels, generator, trace
         self.passes = max(options.eot, 1)
+        # Whether a search sees logits of a lower precision than a verdict.
+        self.lower = options.precision == "bf16" or torch.is_autocast_enabled(images.device.type)
         self.last_label = last_label
         self.forwards = self.backwards = 0
 
     def _logits(self, x: Tensor, labels: Tensor, *, search: bool) -> Tensor:
-        half = search and self.options.precision == "bf16"
-        # Candidates of a float32 attack are made in the precision that the caller's autocast says.
-        cast = (
-            torch.autocast(x.device.type, torch.bfloat16, enabled=half)
-            if half or self.options.precision == "bf16"
-            else contextlib.nullcontext()
-        )
-        with cast:
-            network = self.network if search else self.predictor.module
+        network = self.network if search else self.predictor.module
+        # A search in float32 is made in the precision that the caller's autocast says; a verdict never is.
+        half = self.options.precision == "bf16"
+        autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=search and half)
+        with contextlib.nullcontext() if search and not half else autocast:
             logits = check_logits(averaged(network, x, self.passes), x, self.last_label)
         self.forwards += len(x) * self.passes
         logits = logits if logits.dtype == torch.float64 else logits.float()
@@ -116,7 +114,7 @@ class Target:
         A search that stops at its first success asks for this: next to the boundary, the rounding of the copy decides.
         `among` `[B]` are the examples whose verdict matters; None: all.
         """
-        if not self._rounds:
+        if not self.lower and self.network is self.predictor.module:
             return logits
         doubtful = logits.argmax(1) != labels
         rows = (doubtful if among is None else doubtful & among).nonzero().squeeze(1)
@@ -124,14 +122,9 @@ class Target:
             return logits
         return logits.index_put((rows,), self.logits(x[rows], labels[rows]).to(logits.dtype))
 
-    @property
-    def _rounds(self) -> bool:
-        """Whether a search sees other logits than the model's own."""
-        return self.options.precision != "float32" or self.network is not self.predictor.module
-
     def no_worse(self, x: Tensor, clean: Tensor) -> Tensor:
-        """Per example the better of `x` and the image itself, whose logits are `clean`: after a search in bf16."""
-        if self.options.precision == "float32":
+        """Per example the better of `x` and the image itself, whose logits are `clean`, where a search was in bf16."""
+        if not self.lower:
             return x
         best = Best(self.images, self.labels)
         best.offer(self.images, clean, margin(clean, self.labels))
@@ -246,7 +239,8 @@ def _refuse_few_classes(target: Target) -> None:
     least = target.options.least_classes
     if least <= 2:
         return
-    classes = target.logits(target.images[:1], target.labels[:1]).shape[1]
+    few = len(target.images) if target.options.bn == "batch" else 1  # one image may have no batch statistics
+    classes = target.logits(target.images[:few], target.labels[:few]).shape[1]
     if classes < least:
         raise AttackError(
             f"{target.options.label} needs at least {least} classes, the model has {classes}; "
