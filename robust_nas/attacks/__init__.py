@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from robust_nas.attacks.mode import attack_mode
     from robust_nas.attacks.predictor import Predictor
     from robust_nas.attacks.target import AttackResult
+    from robust_nas.attacks.transfer import transfer_attack
 
 __all__ = [
     "APGD",
@@ -41,9 +42,15 @@ __all__ = [
     "Square",
     "Transfer",
     "attack_mode",
+    "transfer_attack",
 ]
 
-_HOMES = {"AttackResult": "target", "Predictor": "predictor", "attack_mode": "mode"}
+_HOMES = {
+    "AttackResult": "target",
+    "Predictor": "predictor",
+    "attack_mode": "mode",
+    "transfer_attack": "transfer",
+}
 
 
 def __getattr__(name: str) -> Any:

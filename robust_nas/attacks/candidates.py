@@ -9,7 +9,7 @@ from torch import Tensor
 class Best:
     """Keeps, per example, the best of the images offered; `images` of the first offer until there are more.
 
-    A candidate whose loss is NaN is never preferred, and does not count as misclassified.
+    A candidate of which a logit or the loss is NaN is never preferred, and does not count as misclassified.
     """
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
@@ -18,15 +18,41 @@ class Best:
         self.loss: Tensor | None = None  # [B]
         self.wrong: Tensor | None = None  # [B]
 
-    def offer(self, x: Tensor, logits: Tensor, loss: Tensor) -> None:
-        """Images `[B, C, H, W]` with the model's logits `[B, K]` and the loss `[B]` that ranks them."""
-        valid = ~loss.isnan()
-        wrong = (logits.argmax(1) != self.labels) & valid
+    def offer(self, x: Tensor, logits: Tensor, loss: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Whether each is misclassified, `[B]`: images with the model's logits `[B, K]` and the loss that ranks them.
+
+        `rows` are the indices of the examples that they belong to, where they are not the whole batch; the first
+        offer is.
+        """
+        labels = self.labels if rows is None else self.labels[rows]
+        valid = ~(loss.isnan() | logits.isnan().any(1))
+        wrong = (logits.argmax(1) != labels) & valid
         loss = loss.masked_fill(~valid, -torch.inf)
         if self.loss is None or self.wrong is None:
             self.images, self.loss, self.wrong = x, loss, wrong
-            return
-        better = (wrong & ~self.wrong) | ((wrong == self.wrong) & (loss > self.loss))
+            return wrong
+        known_wrong, known_loss = (t if rows is None else t[rows] for t in (self.wrong, self.loss))
+        better = (wrong & ~known_wrong) | ((wrong == known_wrong) & (loss > known_loss))
+        if rows is not None:
+            # Not in place: `images` may be the caller's tensor.
+            where, x = (rows[better],), x[better]
+            self.images = self.images.index_put(where, x)
+            self.loss = self.loss.index_put(where, loss[better])
+            self.wrong = self.wrong.index_put(where, wrong[better])
+            return wrong
         self.images = torch.where(better.view(-1, 1, 1, 1), x, self.images)
         self.loss = torch.where(better, loss, self.loss)
         self.wrong = self.wrong | wrong
+        return wrong
+
+    def right(self) -> Tensor:
+        """The indices of the examples that no candidate is misclassified of yet; all of them before any offer."""
+        if self.wrong is None:
+            return torch.arange(len(self.labels), device=self.labels.device)
+        return (~self.wrong).nonzero().squeeze(1)
+
+    def beaten_by(self, loss: Tensor, rows: Tensor) -> Tensor:
+        """Whether misclassified candidates of that loss `[N]` would be preferred, for the examples of these indices."""
+        if self.loss is None or self.wrong is None:
+            return torch.ones_like(loss, dtype=torch.bool)
+        return ~self.wrong[rows] | (loss > self.loss[rows])

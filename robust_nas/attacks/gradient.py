@@ -36,7 +36,7 @@ from torch import Tensor
 from robust_nas.attacks.apgd import Adaptive
 from robust_nas.attacks.balls import direction, noise_in_ball, on_sphere, project
 from robust_nas.attacks.candidates import Best
-from robust_nas.attacks.losses import Loss, bound, likeliest_wrong
+from robust_nas.attacks.losses import bound, likeliest_wrong
 from robust_nas.attacks.options import APGD, FGSMRS, NFGSM, PGD, GradientAttack, Norm
 from robust_nas.attacks.target import Target
 
@@ -79,7 +79,7 @@ def search(options: GradientAttack, target: Target) -> Tensor:
     keep_best = options.keep == "best"
     targeted = plan.loss.endswith("-targeted")
     clean = None
-    if plan.loss == "kl" or targeted or (keep_best and plan.start != "clean") or _half(options):
+    if plan.loss == "kl" or targeted or (keep_best and (plan.start != "clean" or target.lower)):
         clean = target.logits(images)
     classes: list[Tensor | None] = [None]
     if targeted and clean is not None:
@@ -110,24 +110,7 @@ def search(options: GradientAttack, target: Target) -> Tensor:
                     target.trace.add(values, logits.argmax(1) != labels)
     if not (keep_best or plan.restarts * len(classes) > 1):
         return x
-    if _half(options) and clean is not None and keep_best:
-        return _chosen_in_float32(
-            target, best.images, clean, bound("margin", labels, clean=None, targets=None)
-        )
-    return best.images
-
-
-def _half(options: GradientAttack) -> bool:
-    return options.precision == "bf16"
-
-
-def _chosen_in_float32(target: Target, x: Tensor, clean: Tensor, loss: Loss) -> Tensor:
-    """The better of `x` and the images themselves, both judged in float32."""
-    final = Best(target.images, target.labels)
-    final.offer(target.images, clean, loss(clean))
-    logits = target.logits(x)
-    final.offer(x, logits, loss(logits))
-    return final.images
+    return target.no_worse(best.images, clean) if keep_best and clean is not None else best.images
 
 
 @dataclass(frozen=True, kw_only=True)

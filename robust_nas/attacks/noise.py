@@ -19,13 +19,13 @@ def search(options: Noise, target: Target) -> Tensor:
     """The most harmful of the draws and of the image itself, `[B, C, H, W]`."""
     images = target.images
     best = Best(images, target.labels)
-    logits = target.logits(images)
-    best.offer(images, logits, margin(logits, target.labels))
+    clean = target.logits(images)
+    best.offer(images, clean, margin(clean, target.labels))
     for _ in range(options.draws):
         noise = torch.empty(images.shape, dtype=images.dtype, device=images.device)
         noise.normal_(generator=target.generator)
         x = images + options.eps * direction(noise, options.norm)
         x = project(x, images, options.eps, options.norm)
-        logits = target.logits(x)
-        best.offer(x, logits, margin(logits, target.labels))
-    return best.images
+        drawn = target.judged(x, target.logits(x, search=True), target.labels)
+        best.offer(x, drawn, margin(drawn, target.labels))
+    return target.no_worse(best.images, clean)

@@ -6,6 +6,7 @@ scale.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, TypeVar
 
@@ -32,7 +33,7 @@ class Attack(Options):
     """
 
     family: ClassVar[str]  # the file of this room that holds the algorithm
-    eps: NonNegative
+    eps: NonNegative | None  # None: the box alone bounds the perturbation
     norm: Norm = "linf"
     bn: Literal["eval", "batch"] = "eval"
     fold: bool = True
@@ -47,12 +48,17 @@ class Attack(Options):
     @property
     def radius(self) -> float:
         """The largest perturbation that the attack may make, in its norm."""
-        return self.eps
+        return math.inf if self.eps is None else self.eps
 
     @property
     def least_classes(self) -> int:
         """The number of classes below which the attack is not defined."""
         return 2
+
+    @property
+    def least_side(self) -> int:
+        """The number of rows and of columns below which the attack is not defined."""
+        return 1
 
     def __call__(
         self, model: nn.Module, images: Tensor, labels: Tensor, generator: Generator | None = None
@@ -79,7 +85,23 @@ class Attack(Options):
         return run(self, model, images, labels, generator, trace=trace)
 
 
-class GradientAttack(Attack):
+class BoundedAttack(Attack):
+    """An attack that moves an image by at most eps."""
+
+    eps: NonNegative
+
+
+class MinimalAttack(Attack):
+    """An attack that looks for the smallest perturbation that is adversarial.
+
+    With `eps: null` it may be of any size; otherwise at most eps, and the image itself comes back where none is.
+    """
+
+    eps: NonNegative | None = None
+    bn: Literal["eval"] = "eval"  # examples leave the batch when they are done, so it has no statistics
+
+
+class GradientAttack(BoundedAttack):
     """The gradient family; `robust_nas.attacks.gradient` holds their one loop."""
 
     family: ClassVar[str] = "gradient"
@@ -219,18 +241,14 @@ def _refuse_targets_without_loss(options: PGD | APGD) -> None:
         )
 
 
-class CarliniWagner(Attack):
-    """The smallest L2 perturbation by Adam in tanh space, with a binary search for its weight (2017).
-
-    With `eps: null` the smallest adversarial example found, however far; otherwise at most eps away.
-    """
+class CarliniWagner(MinimalAttack):
+    """The smallest L2 perturbation by Adam in tanh space, with a binary search for its weight (2017)."""
 
     family: ClassVar[str] = "carlini_wagner"
     name: Literal["carlini-wagner"] = "carlini-wagner"
-    eps: NonNegative | None = None  # type: ignore[assignment] # None: the box alone bounds it
     norm: Literal["l2"] = "l2"
-    steps: Count = 1000
-    search_steps: Count = 9
+    steps: Count = 1000  # of Adam for each weight; fewer where the loss stops falling
+    search_steps: Count = 9  # weights tried
     learning_rate: Positive = 0.01
     weight: Positive = 0.01  # c, where the binary search starts
     confidence: NonNegative = 0.0  # kappa
@@ -240,36 +258,23 @@ class CarliniWagner(Attack):
         """A short name for tables and progress bars."""
         return "cw-l2"
 
-    @property
-    def radius(self) -> float:
-        """The largest perturbation that the attack may make."""
-        return float("inf") if self.eps is None else self.eps
 
-
-class DeepFool(Attack):
-    """The nearest boundary of the linearised model, again and again (Moosavi-Dezfooli et al., 2016).
-
-    With `eps: null` the adversarial example found, however far; otherwise at most eps away.
-    """
+class DeepFool(MinimalAttack):
+    """The nearest boundary of the linearised model, again and again (Moosavi-Dezfooli et al., 2016)."""
 
     family: ClassVar[str] = "deepfool"
     name: Literal["deepfool"] = "deepfool"
-    eps: NonNegative | None = None  # type: ignore[assignment] # None: the box alone bounds it
     steps: Count = 50
     overshoot: NonNegative = 0.02
     candidates: Annotated[Count, Field(ge=2)] = 10  # likeliest classes whose boundaries are looked at
 
-    @property
-    def radius(self) -> float:
-        """The largest perturbation that the attack may make."""
-        return float("inf") if self.eps is None else self.eps
 
-
-class Square(Attack):
+class Square(BoundedAttack):
     """Random search over squares, without any gradient (Andriushchenko et al., 2020)."""
 
     family: ClassVar[str] = "square"
     name: Literal["square"] = "square"
+    bn: Literal["eval"] = "eval"  # examples leave the batch when they are done, so it has no statistics
     queries: Count = 5000  # per example and restart
     p_init: Annotated[Positive, Field(le=1)] = 0.8  # share of the pixels in the first squares
     restarts: Count = 1
@@ -279,8 +284,13 @@ class Square(Attack):
         """Name and queries: `square-500`."""
         return f"square-{self.queries}" + (f"x{self.restarts}" if self.restarts > 1 else "")
 
+    @property
+    def least_side(self) -> int:
+        """The number of rows and of columns below which the attack is not defined: L2 starts from 5 x 5 tiles."""
+        return 5 if self.norm == "l2" else 1
 
-class Noise(Attack):
+
+class Noise(BoundedAttack):
     """The best of several random perturbations on the sphere of radius eps: a control, not an attack."""
 
     family: ClassVar[str] = "noise"
@@ -293,7 +303,7 @@ class Noise(Attack):
         return f"noise-{self.draws}"
 
 
-class Transfer(Attack):
+class Transfer(BoundedAttack):
     """An attack made on other models, each in turn, and tried on this one (Papernot et al., 2016).
 
     `surrogates` are model folders; `attack` runs on them with this norm and eps.

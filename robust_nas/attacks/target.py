@@ -3,23 +3,25 @@
     run(options, model, images, labels)   opens the target, calls `search(options, target)` of the attack's family,
                                           and packs what came out
 
-B batch, C channels, H height, W width, K classes.
+B batch, C channels, H height, W width, K classes, J losses.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
+from robust_nas.attacks.candidates import Best
 from robust_nas.attacks.folding import folded
 from robust_nas.attacks.inputs import check_inputs, check_logits, own_generator
-from robust_nas.attacks.losses import Loss
+from robust_nas.attacks.losses import Loss, margin
 from robust_nas.attacks.mode import attack_mode
 from robust_nas.attacks.options import Attack
 from robust_nas.attacks.predictor import Predictor, averaged, merged
@@ -81,43 +83,83 @@ class Target:
         self.options, self.predictor, self.network, self.how = options, predictor, network, how
         self.images, self.labels, self.generator, self.trace = images, labels, generator, trace
         self.passes = max(options.eot, 1)
+        # Whether a search sees logits of a lower precision than a verdict.
+        self.lower = options.precision == "bf16" or torch.is_autocast_enabled(images.device.type)
         self.last_label = last_label
         self.forwards = self.backwards = 0
 
     def _logits(self, x: Tensor, labels: Tensor, *, search: bool) -> Tensor:
-        half = search and self.options.precision == "bf16"
-        # Candidates of a float32 attack are made in the precision that the caller's autocast says.
-        cast = (
-            torch.autocast(x.device.type, torch.bfloat16, enabled=half)
-            if half or self.options.precision == "bf16"
-            else contextlib.nullcontext()
-        )
-        with cast:
-            logits = check_logits(averaged(self.network, x, self.passes), x, self.last_label)
+        network = self.network if search else self.predictor.module
+        # A search in float32 is made in the precision that the caller's autocast says; a verdict never is.
+        half = self.options.precision == "bf16"
+        autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=search and half)
+        with contextlib.nullcontext() if search and not half else autocast:
+            logits = check_logits(averaged(network, x, self.passes), x, self.last_label)
         self.forwards += len(x) * self.passes
         logits = logits if logits.dtype == torch.float64 else logits.float()
         return merged(logits, labels) if self.predictor.abstains else logits
 
     def logits(self, x: Tensor, labels: Tensor | None = None, *, search: bool = False) -> Tensor:
-        """Logits `[B, K]`, at least float32, without a gradient; `search` allows the precision of the candidates.
+        """Logits `[B, K]` of the model itself, at least float32, without a gradient.
 
-        `labels` are those of `x` where it is not the whole batch.
+        `search` allows the folded copy and the precision of the candidates. `labels` are those of `x` where it is
+        not the whole batch.
         """
         with torch.no_grad():
             return self._logits(x, self.labels if labels is None else labels, search=search)
 
-    def gradient(self, x: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
+    def judged(self, x: Tensor, logits: Tensor, labels: Tensor, among: Tensor | None = None) -> Tensor:
+        """Those logits of a search `[B, K]`, by the model itself in float32 where they say "misclassified".
+
+        A search that stops at its first success asks for this: next to the boundary, the rounding of the copy decides.
+        `among` `[B]` are the examples whose verdict matters; None: all.
+        """
+        if not self.lower and self.network is self.predictor.module:
+            return logits
+        doubtful = logits.argmax(1) != labels
+        rows = (doubtful if among is None else doubtful & among).nonzero().squeeze(1)
+        if len(rows) == 0:
+            return logits
+        return logits.index_put((rows,), self.logits(x[rows], labels[rows]).to(logits.dtype))
+
+    def no_worse(self, x: Tensor, clean: Tensor) -> Tensor:
+        """Per example the better of `x` and the image itself, whose logits are `clean`, where a search was in bf16."""
+        if not self.lower:
+            return x
+        best = Best(self.images, self.labels)
+        best.offer(self.images, clean, margin(clean, self.labels))
+        logits = self.logits(x)
+        best.offer(x, logits, margin(logits, self.labels))
+        return best.images
+
+    def gradient(self, x: Tensor, loss: Loss, labels: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Logits `[B, K]`, loss `[B]` and the gradient of its sum for `x`; zero where the model gives none."""
+        logits, values, (gradient,) = self.gradients(x, lambda logits: loss(logits).unsqueeze(1), labels)
+        return logits, values[:, 0], gradient
+
+    def gradients(
+        self, x: Tensor, losses: Loss, labels: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Logits `[B, K]`, several losses `[B, J]`, and for each the gradient of its sum: one pass forward, J back."""
         x = x.detach().requires_grad_()
-        logits = self._logits(x, self.labels, search=True)
-        values = loss(logits)
-        gradient = None
-        if values.requires_grad:  # a model that detaches gives none: the evaluation's findings say so
-            (gradient,) = torch.autograd.grad(values.sum(), x, allow_unused=True)
-            self.backwards += len(x) * self.passes
-        if gradient is None:
-            gradient = torch.zeros_like(x)
-        return logits.detach(), values.detach(), gradient
+        logits = self._logits(x, self.labels if labels is None else labels, search=True)
+        values = losses(logits)
+        count = values.shape[1]
+        gradients: list[Tensor] = []
+        # One backward pass after the other: batched ones (vmap) do not know every operation, and hold J times
+        # the memory.
+        for which in range(count):
+            gradient = None
+            if values.requires_grad:  # a model that detaches gives none: the evaluation's findings say so
+                (gradient,) = torch.autograd.grad(
+                    values[:, which].sum(), x, allow_unused=True, retain_graph=which < count - 1
+                )
+                self.backwards += len(x) * self.passes
+            gradients.append(torch.zeros_like(x) if gradient is None else gradient)
+        return logits.detach(), values.detach(), gradients
+
+
+Search = Callable[[Target], Tensor]  # the adversarial images [B, C, H, W]
 
 
 def run(
@@ -128,14 +170,18 @@ def run(
     generator: Generator | None = None,
     *,
     trace: bool = False,
+    search: Search | None = None,
 ) -> AttackResult:
     """The outcome of an attack; the model comes back as it was: modes, `requires_grad`, buffers and gradients.
 
-    The caller may be inside `no_grad` or `inference_mode`. Raises `AttackError` for inputs that cannot be attacked.
+    `search` is the attack's algorithm where it is not the one of its family. The caller may be inside `no_grad` or
+    `inference_mode`. Raises `AttackError` for inputs that cannot be attacked.
     """
-    family: Any = import_module(f"robust_nas.attacks.{options.family}")
+    if search is None:
+        family: Any = import_module(f"robust_nas.attacks.{options.family}")
+        search = partial(family.search, options)
     with opened(options, model, images, labels, generator, trace=trace) as target:
-        found = family.search(options, target)
+        found = search(target)
         loss, wrong = target.trace.stacked() if target.trace else (None, None)
         return AttackResult(
             images=torch.empty_like(images, requires_grad=False).copy_(found).detach(),
@@ -162,6 +208,7 @@ def opened(
         # Clones, because a tensor made under inference_mode cannot be saved for the backward pass.
         images, labels = images.detach().clone(), labels.clone()
         last_label = check_inputs(images, labels)
+        _refuse_small_images(options, images)
         generator = own_generator(generator, images)
         predictor = Predictor.of(model)
         network, how = predictor.module, "as it is: it is random"
@@ -179,11 +226,21 @@ def opened(
             yield target
 
 
+def _refuse_small_images(options: Attack, images: Tensor) -> None:
+    height, width = images.shape[2:]
+    if min(height, width) < options.least_side:
+        raise AttackError(
+            f"{options.label} in {options.norm} needs images of at least {options.least_side} x "
+            f"{options.least_side} pixels, got {height} x {width}"
+        )
+
+
 def _refuse_few_classes(target: Target) -> None:
     least = target.options.least_classes
     if least <= 2:
         return
-    classes = target.logits(target.images[:1], target.labels[:1]).shape[1]
+    few = len(target.images) if target.options.bn == "batch" else 1  # one image may have no batch statistics
+    classes = target.logits(target.images[:few], target.labels[:few]).shape[1]
     if classes < least:
         raise AttackError(
             f"{target.options.label} needs at least {least} classes, the model has {classes}; "

@@ -1,0 +1,41 @@
+"""What the attacks that look for the smallest perturbation share: its size, and what a ball leaves of it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from robust_nas.attacks.balls import project
+from robust_nas.attacks.candidates import Best
+from robust_nas.attacks.options import MinimalAttack, Norm
+from robust_nas.attacks.target import Target
+
+
+def distance(x: Tensor, images: Tensor, norm: Norm) -> Tensor:
+    """How far each example is from its image, `[B]`."""
+    size: Tensor = torch.linalg.vector_norm(
+        (x - images).flatten(1), ord=torch.inf if norm == "linf" else 2, dim=1
+    )
+    return size
+
+
+def nearest(target: Target, clean: Tensor) -> Best:
+    """Keeps the nearest misclassified image of those offered with `-distance` as the loss, else the image itself."""
+    best = Best(target.images, target.labels)
+    best.offer(target.images, clean, clean.new_zeros(len(clean)))
+    return best
+
+
+def within_eps(options: MinimalAttack, target: Target, clean: Tensor, *found: Tensor) -> Tensor:
+    """The nearest misclassified one of what was found, each projected onto the ball; else the image itself.
+
+    `clean` are the logits of the images; what is already in the ball is not moved. Without eps, the nearest found.
+    """
+    images, eps, norm = target.images, options.eps, options.norm
+    best = nearest(target, clean)
+    for x in found:
+        if eps is not None:
+            outside = distance(x, images, norm) > eps
+            x = torch.where(outside.view(-1, 1, 1, 1), project(x, images, eps, norm), x)
+        best.offer(x, target.logits(x), -distance(x, images, norm))
+    return best.images
