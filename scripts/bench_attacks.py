@@ -130,7 +130,8 @@ def main() -> None:
     )
     print(
         f"PGD-{STEPS}, batch {options.batch}, ResNet-18 shape, width {options.width}; {where}; "
-        f"torch {torch.__version__}, torchattacks {version('torchattacks')}, foolbox {version('foolbox')}; {options.rounds} rounds in turn\n"
+        f"torch {torch.__version__}, torchattacks {version('torchattacks')}, foolbox {version('foolbox')}; "
+        f"{options.rounds} rounds in turn\n"
     )
     print("| variant | median s | minimum s | ratio to torchattacks (median of rounds) |")
     print("|---|---|---|---|")
