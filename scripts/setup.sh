@@ -7,7 +7,7 @@ as_root() {
 setup() {
   local extra="${1:-}" python="${PYTHON:-python3}" stamp wanted
   stamp=".venv/.installed${extra:+-$extra}"
-  wanted="$(cat pyproject.toml constraints.txt | sha256sum)"
+  wanted="$(cat pyproject.toml constraints.txt scripts/setup.sh | sha256sum)"
   if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
     return
   fi
@@ -26,5 +26,10 @@ setup() {
   # torch first and pinned: otherwise a dependency may pull in another build of several gigabytes.
   .venv/bin/python -m pip install --quiet --disable-pip-version-check torch -c constraints.txt
   .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".${extra:+[$extra]}" -c constraints.txt
+  if [ "$extra" = dev ]; then
+    # An independent implementation that tests and benchmarks compare with. Its declared needs would bring torchvision,
+    # which it never imports; what it does import is in the extra.
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps torchattacks==3.5.1
+  fi
   echo "$wanted" > "$stamp"
 }

@@ -117,12 +117,14 @@ class FGSM(GradientAttack):
     """One gradient step of length eps from the image itself (Goodfellow et al., 2015)."""
 
     name: Literal["fgsm"] = "fgsm"
+    fold: bool = False  # a single step does not pay for the copy
 
 
 class FGSMRS(GradientAttack):
     """FGSM from a uniform random start, step 1.25 eps, projected (Wong et al., 2020). For training."""
 
     name: Literal["fgsm-rs"] = "fgsm-rs"
+    fold: bool = False  # a single step does not pay for the copy
     norm: Literal["linf"] = "linf"
     step_size: Positive | None = None  # None: 1.25 eps
     keep: Literal["best", "last"] = "last"
@@ -140,6 +142,7 @@ class NFGSM(GradientAttack):
     """
 
     name: Literal["n-fgsm"] = "n-fgsm"
+    fold: bool = False  # a single step does not pay for the copy
     norm: Literal["linf"] = "linf"
     noise: Positive = 2.0  # k
     step_size: Positive | None = None  # None: eps
