@@ -65,7 +65,7 @@ def cifar_resnet() -> tuple[nn.Module, Labelled]:
     state = torch.load(place / "model_test.pt", map_location="cpu", weights_only=True)
     network.load_state_dict(state)
     files = sorted((_package("foolbox") / "data").glob("cifar10_*.png"))
-    pixels = [torch.from_numpy(np.asarray(Image.open(file))).permute(2, 0, 1) for file in files]
+    pixels = [torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) for file in files]
     labels = [int(file.stem.split("_")[2]) for file in files]
     return network.eval(), Labelled(torch.stack(pixels), torch.tensor(labels))
 

@@ -208,7 +208,7 @@ def show_findings(tree: Mapping[str, Any]) -> None:
     if tree["findings"]:
         shown = Table(title=None, show_edge=False, pad_edge=False, box=None)
         for name in ("", "finding", "number", "images", "allowed"):
-            shown.add_column(name, justify="right" if name in ("number", "images") else "left")
+            shown.add_column(name, justify="right" if name in ("number", "images") else "left", no_wrap=True)
         for finding in tree["findings"]:
             value = finding["value"]
             shown.add_row(

@@ -133,4 +133,4 @@ def _show(tree: dict[str, Any], what: str, folder: Path) -> None:
     for stem in ("evaluation", "eps_curve", "loss_traces", "examples"):
         path = folder / "figures" / f"{stem}.png"
         if path.exists():
-            print(f"{stem.replace('_', ' '):<18} {path}")
+            print(f"{'figure: ' + stem.replace('_', ' '):<18} {path}")

@@ -77,7 +77,7 @@ def _last_linear(model: nn.Module) -> nn.Linear | None:
 
 def planted(state: Progressed, images: Tensor) -> Probe:
     """The probe, on images that are right."""
-    name, allowed = "active test", "at least 90 % of the planted examples found"
+    name, allowed = "active test", "at least 0.9 found"
     attack = strongest(state)
     steps = min(attack.steps, STEPS)
     attack = attack.model_copy(

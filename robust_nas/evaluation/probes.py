@@ -96,7 +96,7 @@ def _graded(count: int, tested: int, worst: float) -> Status:
 
 def deterministic(state: Progressed, images: Tensor) -> Probe:
     """Two passes of the same images."""
-    allowed = "at most 1e-4 of the largest output"
+    allowed = "at most 1e-4"
 
     def run(indices: Tensor, spent: Spent) -> Made:
         x, y = state.batch(indices)
@@ -135,7 +135,7 @@ def deterministic(state: Progressed, images: Tensor) -> Probe:
 
 def zero_gradients(state: Progressed, images: Tensor) -> Probe:
     """The share of images on which the cross-entropy has no gradient at all, in the model as it is."""
-    name, allowed = "zero gradients", "0 % of the images"
+    name, allowed = "zero gradients", "0 of the images"
 
     def run(indices: Tensor, spent: Spent) -> Made:
         x, y = state.batch(indices)
@@ -183,7 +183,7 @@ def _breaker(
     fine: str,
 ) -> Probe:
     """A probe that attacks survivors and counts what it breaks."""
-    allowed = "0 survivors broken"
+    allowed = "0 broken"
 
     def run(indices: Tensor, spent: Spent) -> Made:
         judged, _ = attempt(state, attack, indices, spent, name)
@@ -400,7 +400,7 @@ def eot_curve(state: Progressed, images: Tensor) -> Probe | None:
         return None
     most = state.options.deployed.eot
     counts = sorted({1, max(1, most // 4), most, 4 * most})
-    name, allowed = "EOT sample curve", "no further fall beyond the passes of the suite"
+    name, allowed = "EOT sample curve", "no further fall"
 
     def run(indices: Tensor, spent: Spent) -> Made:
         accuracies = []

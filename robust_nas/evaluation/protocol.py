@@ -39,7 +39,7 @@ from robust_nas.evaluation.seeds import generator_of, seed_of
 from robust_nas.evaluation.traces import TraceRecord, curve, traced
 
 Progress = Callable[[str, float], None]
-SHOWN = 16  # examples of which the images are kept for the figure
+SHOWN = 15  # examples of which the images are kept for the figure
 
 
 class LabelledImages(Protocol):

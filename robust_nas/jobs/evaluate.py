@@ -171,8 +171,9 @@ def _draw(found: Evaluation, tree: dict[str, Any], folder: Path, name: str, data
     if found.eps_curve:
         images = found.eps_curve[0]["images"]
         caption = f"{about}; PGD on the margin at each eps, {images} images"
+        points = [{key: point[key] for key in point if key != "attack"} for point in found.eps_curve]
         figures.plot_eps_curve(
-            found.eps_curve,
+            points,  # one line, whatever number of steps each point took
             folder / "eps_curve",
             eps=threat.eps,
             chance=1 / found.classes,
@@ -200,11 +201,11 @@ def _draw(found: Evaluation, tree: dict[str, Any], folder: Path, name: str, data
 
 def _unit(loss: str) -> str:
     return {
-        "ce": "cross-entropy (nats)",
-        "ce-targeted": "log-probability of the target (nats)",
-        "kl": "KL from the clean prediction (nats)",
-        "margin": "margin of the best wrong class (logits)",
-    }.get(loss, f"{loss} (no unit)")
+        "ce": "cross-entropy, nats",
+        "ce-targeted": "log-probability of the target, nats",
+        "kl": "KL from the clean prediction, nats",
+        "margin": "margin, logits",
+    }.get(loss, f"{loss}, no unit")
 
 
 def _refuse_misfit(model: ModelDescription, dataset: Dataset, folder: Path) -> None:
