@@ -19,11 +19,11 @@ def batch(count=6, low=0.0, high=1.0, seed=1, classes=CLASSES):
     return images, torch.randint(classes, (count,), generator=generator(seed + 1))
 
 
-def linear(classes, seed=3):
-    """Logits W x + b, with W `[K, D]` returned beside the model."""
+def linear(classes, seed=3, scale=1.0):
+    """Logits W x + b, with W `[K, D]`, of numbers of that size, returned beside the model."""
     layer = nn.Linear(math.prod(SHAPE), classes)
     with torch.no_grad():
-        layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator(seed)))
+        layer.weight.copy_(scale * torch.randn(layer.weight.shape, generator=generator(seed)))
         layer.bias.copy_(torch.randn(classes, generator=generator(seed + 1)))
     return nn.Sequential(nn.Flatten(), layer), layer.weight.detach()
 
