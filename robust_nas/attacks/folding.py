@@ -54,23 +54,33 @@ def folded(model: nn.Module, images: Tensor) -> Folded:
     """The folded copy of a model in eval mode, with the model's weights of now, on the model's device."""
     signature = _signature(model)
     known, trace = _TRACES.get(model, (None, ""))
-    if known != signature:
+    fresh = known != signature
+    if fresh:
         trace = _traced(model)
         _TRACES[model] = signature, trace
     if isinstance(trace, str):
         return Folded(None, f"as it is: {trace}")
     try:
-        with torch.no_grad():
-            _refresh(trace, model)
-            few = images[:COMPARED].contiguous(memory_format=torch.channels_last)
-            with torch.autocast(images.device.type, enabled=False):
-                own, copied = model(images[:COMPARED]), trace.network(few)
-            scale = own.abs().max()
-            if own.shape != copied.shape or not (own - copied).abs().max() <= RELATIVE * scale:
-                return Folded(None, "as it is: its traced copy gives other logits")
+        if _gives_its_logits(trace, model, images):
+            return Folded(trace.network, "folded")
     except Exception as error:  # whatever a foreign module raises when it meets what it did not expect
         return Folded(None, f"as it is: its traced copy fails ({_first_line(error)})")
-    return Folded(trace.network, "folded")
+    if fresh:
+        _TRACES[model] = signature, "its traced copy gives other logits"
+    else:  # an attribute that the trace took for a constant has changed since: a new one may do
+        del _TRACES[model]
+    return folded(model, images)
+
+
+def _gives_its_logits(trace: _Trace, model: nn.Module, images: Tensor) -> bool:
+    """Whether the copy, with the model's tensors of now, gives the model's logits for a few images."""
+    with torch.no_grad():
+        _refresh(trace, model)
+        few = images[:COMPARED].contiguous(memory_format=torch.channels_last)
+        with torch.autocast(images.device.type, enabled=False):
+            own, copied = model(images[:COMPARED]), trace.network(few)
+        scale = own.abs().max()
+        return own.shape == copied.shape and bool((own - copied).abs().max() <= RELATIVE * scale)
 
 
 def _first_line(error: Exception) -> str:
@@ -78,8 +88,8 @@ def _first_line(error: Exception) -> str:
 
 
 def _signature(model: nn.Module) -> tuple[Any, ...]:
-    """What the graph depends on: changes when a module or tensor is replaced, moved or reshaped."""
-    modules = tuple((name, id(module)) for name, module in model.named_modules())
+    """What the graph depends on: changes when a module, hook or tensor is replaced, moved or reshaped."""
+    modules = tuple((name, id(module), _hooked(module)) for name, module in model.named_modules())
     named = [*model.named_parameters(), *model.named_buffers()]
     return modules, tuple((name, tuple(t.shape), t.dtype, t.device) for name, t in named)
 
@@ -87,27 +97,50 @@ def _signature(model: nn.Module) -> tuple[Any, ...]:
 def _traced(model: nn.Module) -> _Trace | str:
     """The trace, or why there is none."""
     for module in model.modules():
-        hooks = (
-            module._forward_hooks,
-            module._forward_pre_hooks,
-            module._backward_hooks,
-            module._backward_pre_hooks,
-        )
-        if any(hooks):
+        if _hooked(module):
             return f"{type(module).__name__} has hooks"
         if _unsafe(module):
             return "a strided 1x1 convolution on fewer than 16 channels is unsafe in channels-last order on a CPU"
+    saved = [(vars(module), dict(vars(module))) for module in model.modules()]
     try:
         graph = fx.Tracer().trace(model)
     except Exception as error:  # fx raises whatever the traced code raises when it meets a proxy
         return f"torch.fx cannot trace it ({_first_line(error)})"
+    finally:
+        # Tensors that the model makes on its way become its attributes, and what it stores is a proxy: undone.
+        made = {name: value for name, value in vars(model).items() if name not in saved[0][1]}
+        for now, then in saved:
+            now.clear()
+            now.update(then)
     try:
-        return _folded_copy(model, graph)
+        return _folded_copy(model, graph, made)
     except Exception as error:  # a module that cannot be copied
         return f"it cannot be copied ({_first_line(error)})"
 
 
-def _folded_copy(model: nn.Module, graph: fx.Graph) -> _Trace:
+def _unsafe(module: nn.Module) -> bool:
+    """Whether its backward pass in channels-last order writes beyond its memory (oneDNN issue 6035)."""
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.weight.device.type == "cpu"
+        and module.kernel_size == (1, 1)
+        and max(map(int, module.stride)) > 1
+        and module.in_channels < 16
+    )
+
+
+def _hooked(module: nn.Module) -> bool:
+    hooks = (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+    )
+    return any(hooks)
+
+
+def _folded_copy(model: nn.Module, graph: fx.Graph, made: dict[str, Tensor]) -> _Trace:
+    """The graph on modules of its own; `made` are the tensors that tracing met and that no module holds."""
     modules = dict(model.named_modules())
     root = nn.Module()
     folds: dict[str, _Fold] = {}
@@ -137,28 +170,19 @@ def _folded_copy(model: nn.Module, graph: fx.Graph) -> _Trace:
             root.add_module(name, copy.deepcopy(modules[node.target]))
             node.target = name
         elif node.op == "get_attr":
-            name = f"constant_{len(constants)}"
-            constants[name] = node.target
-            root.register_buffer(name, _attribute(model, node.target).detach().clone())
+            if node.target in made:
+                name = f"made_{node.target}"
+                root.register_buffer(name, made[node.target])
+            else:
+                name = f"constant_{len(constants)}"
+                constants[name] = node.target
+                root.register_buffer(name, _attribute(model, node.target).detach().clone())
             node.target = name
     for parameter in root.parameters():
         parameter.requires_grad = False
     root.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch leaves it out of its stubs
     network = fx.GraphModule(root, graph).eval()
-    network.graph.eliminate_dead_code()
-    network.recompile()
     return _Trace(network, folds, plain, constants)
-
-
-def _unsafe(module: nn.Module) -> bool:
-    """Whether its backward pass in channels-last order writes beyond its memory (oneDNN issue 6035)."""
-    return (
-        isinstance(module, nn.Conv2d)
-        and module.weight.device.type == "cpu"
-        and module.kernel_size == (1, 1)
-        and max(map(int, module.stride)) > 1
-        and module.in_channels < 16
-    )
 
 
 def _is_norm(module: nn.Module | None) -> bool:
@@ -175,6 +199,8 @@ def _convolutions(node: fx.Node, modules: dict[str, nn.Module]) -> list[fx.Node]
         if dim != 1 or len(source.users) > 1:
             return []
         parts = source.args[0]
+        if len(set(parts)) < len(parts):
+            return []
     for part in parts:
         if not (
             isinstance(part, fx.Node)

@@ -29,7 +29,8 @@ class MixedOperation(nn.ModuleList):
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """`[B, C, H, W]` and `[O]` to `[B, C, H', W']`."""
-        terms: list[Tensor] = [weight * operation(x) for weight, operation in zip(weights, self, strict=True)]
+        # By index, because torch.fx, which folds the supernet for attacks, cannot iterate over a tensor.
+        terms: list[Tensor] = [weights[index] * operation(x) for index, operation in enumerate(self)]
         return sum(terms[1:], terms[0])
 
 

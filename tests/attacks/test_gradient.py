@@ -1,117 +1,36 @@
-"""The gradient family: exact answers on linear models, identities, and the contract of every attack."""
+"""The gradient family: exact answers on linear models, identities, and two independent implementations."""
 
 import copy
 import math
-import random
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from attacked import SHAPE, batch, certificate, conv_net, generator, linear, logits_of, two_of_four
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from robust_nas.attacks import FGSM, FGSMRS, NFGSM, PGD, attack_mode
+from robust_nas.attacks import APGD, FGSM, FGSMRS, NFGSM, PGD
 from robust_nas.attacks.gradient import KL_START
+from robust_nas.attacks.losses import bound, likeliest_wrong
 from robust_nas.errors import AttackError, ConfigError
 
-SHAPE = (3, 4, 4)
 EPS = 0.1
-ATTACKS = {
-    "fgsm": FGSM(eps=EPS),
-    "fgsm-l2": FGSM(eps=0.5, norm="l2"),
-    "fgsm-rs": FGSMRS(eps=EPS),
-    "fgsm-rs-best": FGSMRS(eps=EPS, keep="best"),
-    "n-fgsm": NFGSM(eps=EPS, noise=2.0),
-    "pgd": PGD(eps=EPS, steps=4),
-    "pgd-l2": PGD(eps=0.5, norm="l2", steps=4),
-    "pgd-kl": PGD(eps=EPS, loss="kl", steps=3),
-    "pgd-last": PGD(eps=EPS, steps=3, keep="last"),
-    "pgd-restarts": PGD(eps=EPS, steps=2, restarts=3),
-    "pgd-restarts-last": PGD(eps=EPS, steps=2, restarts=3, keep="last"),
-    "pgd-batch": PGD(eps=EPS, steps=2, bn="batch"),
-    "pgd-kl-batch": PGD(eps=EPS, loss="kl", steps=2, bn="batch", keep="last"),
-}
-every_attack = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def batch(count=6, low=0.0, high=1.0, seed=1, classes=5):
-    images = torch.rand(count, *SHAPE, generator=generator(seed)) * (high - low) + low
-    return images, torch.randint(classes, (count,), generator=generator(seed + 1))
-
-
-def linear(classes, seed=3):
-    """Logits W x + b, with W `[K, D]` returned beside the model."""
-    layer = nn.Linear(math.prod(SHAPE), classes)
-    with torch.no_grad():
-        layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator(seed)))
-        layer.bias.copy_(torch.randn(classes, generator=generator(seed + 1)))
-    return nn.Sequential(nn.Flatten(), layer), layer.weight.detach()
-
-
-def conv_net(classes=5, seed=0):
-    """A small network with BatchNorm and dropout, in a mix of modes."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = nn.Sequential(
-            nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5),
-            nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(32, classes),
-        )  # fmt: skip
-        for norm in (model[1], model[5]):
-            norm.running_mean.normal_(0, 0.2)
-            norm.running_var.uniform_(0.5, 1.5)
-    model.train()
-    model[5].eval()
-    model[0].bias.requires_grad_(requires_grad=False)
-    model[4].weight.grad = torch.ones_like(model[4].weight)
-    return model
-
-
-def state(model):
-    """Everything that an attack must leave as it was."""
-    return (
-        [module.training for module in model.modules()],
-        [parameter.requires_grad for parameter in model.parameters()],
-        [None if p.grad is None else p.grad.clone() for p in model.parameters()],
-        {key: value.clone() for key, value in model.state_dict().items()},
-        [getattr(module, "track_running_stats", None) for module in model.modules()],
-    )
-
-
-def assert_same_state(before, after):
-    assert before[0] == after[0]
-    assert before[1] == after[1]
-    for first, second in zip(before[2], after[2], strict=True):
-        assert (first is None and second is None) or torch.equal(first, second)
-    assert all(torch.equal(before[3][key], after[3][key]) for key in before[3])
-    assert before[4] == after[4]
-
-
-def radius(attack):
-    return attack.noise * attack.eps + attack.step if isinstance(attack, NFGSM) else attack.eps
-
-
-def size(attack, delta):
-    return delta.flatten(1).double().norm(p=math.inf if attack.norm == "linf" else 2, dim=1).max().item()
-
-
-def key(model, images, labels):
-    """What `keep="best"` maximises, per example: misclassified first, then the loss."""
-    with torch.no_grad(), attack_mode(model):
-        logits = model(images)
-    wrong = (logits.argmax(1) != labels).tolist()
-    return list(zip(wrong, F.cross_entropy(logits, labels, reduction="none").tolist(), strict=True))
+def key(model, images, labels, clean, loss):
+    """What `keep="best"` maximises, per example: misclassified first, then the loss of that name."""
+    logits = logits_of(model, images)
+    (targets,) = likeliest_wrong(clean, labels, 1)
+    values = bound(loss, labels, clean=clean, targets=targets)(logits)
+    return list(zip((logits.argmax(1) != labels).tolist(), values.tolist(), strict=True))
 
 
 def never_below(first, second):
     """Whether each key of `first` is at least that of `second`, up to rounding of the loss."""
     return all(
-        a[0] > b[0] or (a[0] == b[0] and a[1] >= b[1] - 1e-6) for a, b in zip(first, second, strict=True)
+        a[0] > b[0] or (a[0] == b[0] and a[1] >= b[1] - 1e-5) for a, b in zip(first, second, strict=True)
     )
 
 
@@ -123,7 +42,7 @@ def never_below(first, second):
     "make", [lambda **k: FGSM(**k), lambda **k: PGD(steps=30, step_size=0.1, **k)], ids=["fgsm", "pgd"]
 )
 def test_binary_margin_falls_by_eps_times_the_dual_norm(norm, make):
-    model, weight = linear(2)
+    model, weight = linear(2, scale=0.2)  # larger ones saturate the cross-entropy
     images, labels = batch(classes=2, low=0.3, high=0.7)
     sign = 1 - 2 * labels.float()
     w = weight[0] - weight[1]
@@ -141,30 +60,68 @@ def test_binary_margin_falls_by_eps_times_the_dual_norm(norm, make):
 
 @pytest.mark.parametrize("attack", [FGSM(eps=0.3), PGD(eps=0.3, steps=20)], ids=["fgsm", "pgd"])
 def test_binary_linf_worst_case_with_the_box_active(attack):
-    model, weight = linear(2)
+    model, weight = linear(2, scale=0.2)  # larger ones saturate the cross-entropy
     images, labels = batch(classes=2)
     w = (weight[0] - weight[1]).view(1, *SHAPE) * (1 - 2 * labels.float()).view(-1, 1, 1, 1)
     exact = (images - attack.eps * w.sign()).clamp(0, 1)
     torch.testing.assert_close(attack(model, images, labels, generator()), exact, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize(("norm", "eps", "p"), [("linf", 0.02, 1), ("l2", 0.1, 2)])
-def test_many_classes_break_where_the_certificate_ends(norm, eps, p):
-    # min_j (z_y - z_j - eps ||w_y - w_j||) > 0 certifies an example exactly. No attack breaks a certified
-    # one; cross-entropy, which mixes the rivals, breaks the others up to a small band.
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("loss", ["ce", "margin", "dlr", "kl", "ce-targeted", "dlr-targeted"])
+@pytest.mark.parametrize("momentum", [0.0, 0.75])
+def test_pgd_of_every_loss_reaches_the_worst_point(loss, norm, momentum):
+    # Every loss is monotone in a x (the KL away from the image's own), so the worst point is x -+ eps d(a).
+    model, a = two_of_four()
+    images, _ = batch(count=16, low=0.3, high=0.7)
+    labels = model(images).argmax(1)
+    attack = PGD(eps=0.1, norm=norm, loss=loss, steps=40, step_size=0.05, momentum=momentum, keep="last")
+    adversarial = attack(model, images, labels, generator())
+    unit = (a.sign() if norm == "linf" else a / a.norm()).view(1, *SHAPE)
+    towards = (2 * labels - 1).float().view(-1, 1, 1, 1) * unit
+    moved = (adversarial - images) / 0.1
+    if loss == "kl":  # its maximum is at one of the two ends
+        towards = towards * (moved * towards).sum((1, 2, 3), keepdim=True).sign()
+    torch.testing.assert_close(moved, towards.expand_as(moved), atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("loss", ["ce", "margin", "dlr", "dlr-targeted"])
+def test_apgd_of_every_loss_reaches_the_worst_value(loss, norm):
+    model, a = two_of_four()
+    images, _ = batch(count=16, low=0.3, high=0.7)
+    labels = model(images).argmax(1)
+    attack = APGD(eps=0.1, norm=norm, loss=loss, steps=60, targets=1 if "targeted" in loss else None)
+    adversarial = attack(model, images, labels, generator())
+    dual = 0.1 * (a.abs().sum() if norm == "linf" else a.norm())
+    fallen = (((adversarial - images).flatten(1) @ a) * (1 - 2 * labels)).neg()
+    assert (fallen <= dual + 1e-5).all()
+    assert (fallen >= 0.999 * dual).all()
+
+
+@pytest.mark.parametrize(("norm", "eps", "p"), [("linf", 0.012, 1), ("l2", 0.2, 2)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **k: PGD(steps=40, restarts=2, **k),
+        lambda **k: PGD(steps=40, loss="ce-targeted", targets=4, **k),
+        lambda **k: APGD(steps=40, loss="dlr-targeted", targets=4, **k),
+    ],
+    ids=["pgd", "pgd-targeted", "apgd-t"],
+)
+def test_many_classes_break_where_the_certificate_ends(make, norm, eps, p):
+    # No attack breaks an example whose certificate is larger. Targeted losses, which follow one rival at a time,
+    # break all the others; cross-entropy, which mixes the rivals, breaks them up to a small band.
     model, weight = linear(5)
-    images, labels = batch(count=64, low=0.2, high=0.8)
-    with torch.no_grad():
-        logits = model(images)
-        labels = logits.argmax(1)
-    gaps = logits.gather(1, labels[:, None]) - logits
-    drops = eps * (weight[labels][:, None] - weight[None]).norm(p=p, dim=2)
-    slack = (gaps - drops).scatter(1, labels[:, None], math.inf).min(1).values
-    adversarial = PGD(eps=eps, norm=norm, steps=40, restarts=2)(model, images, labels, generator())
-    broken = model(adversarial).argmax(1) != labels
-    assert 0 < broken.sum() < 64
-    assert not broken[slack > 1e-5].any()
-    assert broken[slack < -0.15].all()
+    images, _ = batch(count=64, low=0.2, high=0.8)
+    labels = model(images).argmax(1)
+    exact = certificate(model, weight, images, labels, p)
+    attack = make(eps=eps, norm=norm)
+    broken = model(attack(model, images, labels, generator())).argmax(1) != labels
+    assert 8 < broken.sum() < 56
+    assert not broken[exact > eps * (1 + 1e-4)].any()
+    band = 0.995 if attack.loss.endswith("targeted") else 0.85
+    assert broken[exact < band * eps].all()
 
 
 def test_binary_kl_reaches_an_end_of_the_ball():
@@ -198,13 +155,6 @@ def test_kl_starts_at_small_noise():
     assert noise.std().item() == pytest.approx(KL_START, rel=0.05)
 
 
-@every_attack
-def test_no_budget_returns_the_image(attack):
-    images, labels = batch()
-    unmoved = attack.model_copy(update={"eps": 0.0})(conv_net(), images, labels, generator())
-    assert torch.equal(unmoved, images)
-
-
 def test_uniform_start_in_the_l2_ball():
     # ||delta|| / eps has the distribution of U^(1/d): its d-th power is uniform.
     model, _ = linear(2)
@@ -232,100 +182,69 @@ def test_fgsm_is_pgd_of_one_full_step():
 # Best iterate
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60)
 @given(
-    st.integers(0, 10**6),
-    st.integers(1, 6),
-    st.integers(1, 4),
-    st.sampled_from(["linf", "l2"]),
-    st.booleans(),
+    seed=st.integers(0, 10**6),
+    steps=st.integers(1, 5),
+    more=st.integers(1, 3),
+    norm=st.sampled_from(["linf", "l2"]),
+    loss=st.sampled_from(["ce", "margin", "dlr", "kl", "ce-targeted", "dlr-targeted"]),
+    momentum=st.sampled_from([0.0, 0.9]),
+    random_start=st.booleans(),
 )
-def test_more_steps_and_restarts_never_weaken(seed, steps, more, norm, random_start):
+def test_more_steps_and_restarts_never_weaken(seed, steps, more, norm, loss, momentum, random_start):
+    # With the same draws and a step of fixed size, more of either extends the sequence of candidates.
     model = conv_net(seed=seed % 7)
     images, labels = batch(seed=seed)
+    clean = logits_of(model, images)
     common = {
         "eps": 0.1 if norm == "linf" else 0.5,
         "norm": norm,
+        "loss": loss,
+        "momentum": momentum,
         "step_size": 0.05,
-        "random_start": random_start,
+        "random_start": random_start or loss == "kl",
     }
-    short = PGD(steps=steps, **common)(model, images, labels, generator(seed))
-    longer = PGD(steps=steps + more, **common)(model, images, labels, generator(seed))
-    assert never_below(key(model, short, labels), key(model, images, labels))
-    assert never_below(key(model, longer, labels), key(model, short, labels))
-    if random_start:
-        again = PGD(steps=steps, restarts=1 + more, **common)(model, images, labels, generator(seed))
-        assert never_below(key(model, again, labels), key(model, short, labels))
+
+    def keys(**options):
+        adversarial = PGD(**common, **options)(model, images, labels, generator(seed))
+        return key(model, adversarial, labels, clean, loss)
+
+    short = keys(steps=steps)
+    assert never_below(short, key(model, images, labels, clean, loss))
+    assert never_below(keys(steps=steps + more), short)
+    if common["random_start"]:
+        assert never_below(keys(steps=steps, restarts=1 + more), short)
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 10**6), loss=st.sampled_from(["ce-targeted", "dlr-targeted"]))
+def test_more_targets_never_save_an_example(seed, loss):
+    model = conv_net(seed=seed % 7)
+    images, labels = batch(seed=seed)
+    broken = [
+        logits_of(
+            model,
+            PGD(eps=0.1, steps=3, loss=loss, targets=targets)(model, images, labels, generator(seed)),
+        ).argmax(1)
+        != labels
+        for targets in (1, 2, 4)
+    ]
+    assert broken[1][broken[0]].all()
+    assert broken[2][broken[1]].all()
 
 
 def test_a_misclassified_image_stays_misclassified():
     # Steps that are far too long land anywhere; the clean image remains a candidate.
     images, labels = batch(count=40)
     model = conv_net()
-    wrong = [entry[0] for entry in key(model, images, labels)]
+    wrong = logits_of(model, images).argmax(1) != labels
     attacked = PGD(eps=0.5, steps=2, step_size=0.5)(model, images, labels, generator())
-    assert all(after[0] for before, after in zip(wrong, key(model, attacked, labels), strict=True) if before)
+    assert 0 < wrong.sum() < 40
+    assert (logits_of(model, attacked).argmax(1) != labels)[wrong].all()
 
 
-# The contract
-
-
-@every_attack
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_stays_in_ball_and_box_and_leaves_everything_as_it_was(attack, layout):
-    model = conv_net()
-    images, labels = batch()
-    images = images.to(memory_format=layout)
-    kept, before = images.clone(), state(model)
-    noise = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy())
-    adversarial = attack(model, images, labels, generator())
-    assert size(attack, adversarial - images) <= radius(attack) + 1e-6
-    assert size(attack, adversarial - images) > 0
-    assert adversarial.min() >= 0
-    assert adversarial.max() <= 1
-    assert not adversarial.requires_grad
-    assert adversarial.dtype == images.dtype
-    assert adversarial.is_contiguous(memory_format=layout)
-    assert torch.equal(images, kept)
-    assert not images.requires_grad
-    assert_same_state(before, state(model))
-    assert torch.equal(noise[0], torch.get_rng_state())
-    assert noise[1] == random.getstate()
-    assert (noise[2] == np.random.get_state()[1]).all()
-
-
-@every_attack
-def test_deterministic_by_generator_also_under_no_grad_and_inference_mode(attack):
-    model = conv_net()
-    images, labels = batch()
-    first = attack(model, images, labels, generator(5))
-    assert torch.equal(first, attack(model, images, labels, generator(5)))
-    assert torch.equal(attack(model, images, labels), attack(model, images, labels, generator(0)))
-    if not isinstance(attack, FGSM):
-        assert not torch.equal(first, attack(model, images, labels, generator(6)))
-    with torch.no_grad():
-        assert torch.equal(first, attack(model, images, labels, generator(5)))
-    with torch.inference_mode():
-        inside = attack(model, images.clone(), labels.clone(), generator(5))
-    assert torch.equal(first, inside)
-
-
-@every_attack
-def test_the_draw_does_not_depend_on_the_memory_format(attack):
-    model = conv_net()
-    images, labels = batch()
-    first = attack(model, images, labels, generator())
-    second = attack(model, images.to(memory_format=torch.channels_last), labels, generator())
-    # Convolutions may round differently by layout, which flips the sign of a gradient next to zero.
-    assert ((first - second).abs() < 1e-5).float().mean() > 0.98
-
-
-def test_bf16_autocast_keeps_float32_images():
-    images, labels = batch()
-    with torch.autocast("cpu", torch.bfloat16):
-        adversarial = PGD(eps=EPS)(conv_net(), images, labels, generator())
-    assert adversarial.dtype == torch.float32
-    assert (adversarial - images).abs().max() <= EPS + 1e-6
+# The model meanwhile
 
 
 def test_parameters_are_frozen_meanwhile_to_spare_their_gradients():
@@ -350,69 +269,13 @@ def test_batch_statistics_are_used_and_not_recorded():
     assert torch.equal(by_batch, PGD(eps=EPS, bn="batch")(changed, images, labels, generator()))
 
 
-@every_attack
-def test_an_exception_leaves_the_model_as_it_was(attack):
-    model = conv_net()
-    before = state(model)
-
-    def fail(module, inputs):
-        raise RuntimeError("on purpose")
-
-    model[8].register_forward_pre_hook(fail)
-    with pytest.raises(RuntimeError, match="on purpose"):
-        attack(model, *batch())
-    assert_same_state(before, state(model))
-
-
-class Broken(nn.Module):
-    """Finite logits near the image alone, NaN gradients and logits where the first pixel is bright."""
-
-    def __init__(self):
-        super().__init__()
-        self.inner, _ = linear(3)
-
-    def forward(self, x):
-        bad = torch.where(x[:, 0, 0, :1] > 0.5, torch.nan, 0.0)
-        return self.inner(x) + bad + (x.flatten(1)[:, :3] - x.flatten(1)[:, :3].detach()) * bad
-
-
-@pytest.mark.parametrize("keep", ["best", "last"])
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_nan_never_reaches_the_images(keep, norm):
-    images, labels = batch(classes=3)
-    adversarial = PGD(eps=0.3, norm=norm, keep=keep)(Broken(), images, labels, generator())
-    assert adversarial.isfinite().all()
-
-
-# Inputs that are refused
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda x, y: ((x * 255).byte(), y), "uint8"),
-        (lambda x, y: (x.half(), y), "float16"),
-        (lambda x, y: (x[0], y), "shape"),
-        (lambda x, y: (x[:0], y[:0]), "shape"),
-        (lambda x, y: (x * 2, y), "0..1"),
-        (lambda x, y: (x - 0.5, y), "0..1"),
-        (lambda x, y: (x.masked_fill(x > 0.9, torch.nan), y), "NaN"),
-        (lambda x, y: (x, y.int()), "int32"),
-        (lambda x, y: (x, y[:-1]), "labels"),
-        (lambda x, y: (x, F.one_hot(y, 5)), "labels"),
-        (lambda x, y: (x, y - 10), "label -"),
-        (lambda x, y: (x, y + 10), "classes"),
-    ],
-)
-def test_bad_inputs(change, message):
-    with pytest.raises(AttackError, match=message):
-        PGD(eps=EPS)(conv_net(), *change(*batch()))
+# What is refused
 
 
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (6, 48)), nn.Linear(48, 2), nn.Flatten(0)), "returned"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(192, 2), nn.Flatten(0)), "returned"),
         (nn.ModuleList, "tuple"),
     ],
 )
@@ -431,16 +294,33 @@ def test_bad_options(kwargs):
         PGD(**{"eps": 0.1, **kwargs})
 
 
-# An independent implementation
+# Independent implementations
 
 
 @pytest.mark.parametrize(("norm", "name", "eps"), [("linf", "LinfPGD", 0.1), ("l2", "L2PGD", 0.5)])
-def test_equals_foolbox(norm, name, eps):
+def test_equals_foolbox(norm, name, eps, digits_net):
     foolbox = pytest.importorskip("foolbox")
-    model = conv_net().eval()
-    images, labels = batch(count=8)
+    model, images, labels = digits_net
     theirs = getattr(foolbox.attacks, name)(abs_stepsize=eps / 4, steps=10, random_start=False)
     wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
     expected = theirs.run(wrapped, images, foolbox.criteria.Misclassification(labels), epsilon=eps)
-    ours = PGD(eps=eps, norm=norm, step_size=eps / 4, steps=10, random_start=False, keep="last")
-    torch.testing.assert_close(ours(model, images, labels), expected, atol=1e-6, rtol=0)
+    assert_same_images(PGD(eps=eps, norm=norm, step_size=eps / 4, steps=10), expected, digits_net)
+
+
+@pytest.mark.parametrize(("norm", "name", "eps"), [("linf", "PGD", 0.1), ("l2", "PGDL2", 0.5)])
+def test_equals_torchattacks(norm, name, eps, digits_net):
+    torchattacks = pytest.importorskip("torchattacks")
+    model, images, labels = digits_net
+    theirs = getattr(torchattacks, name)(model, eps=eps, alpha=eps / 4, steps=10, random_start=False)
+    expected = theirs(images, labels)
+    assert_same_images(PGD(eps=eps, norm=norm, step_size=eps / 4, steps=10), expected, digits_net)
+
+
+def assert_same_images(attack, expected, digits_net):
+    model, images, labels = digits_net
+    attack = attack.model_copy(update={"keep": "last", "random_start": False, "fold": False})
+    ours = attack(model, images, labels)
+    torch.testing.assert_close(ours, expected, atol=1e-6, rtol=0)
+    verdicts = [model(x).argmax(1) == labels for x in (ours, expected)]
+    assert torch.equal(*verdicts)
+    assert 0.3 < verdicts[0].float().mean() < 0.97  # it says something

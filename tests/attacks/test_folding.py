@@ -1,0 +1,362 @@
+"""The folded copy: the model's own logits, its weights of now, and a reason where there is no copy."""
+
+import copy
+import gc
+import weakref
+
+import pytest
+import torch
+import torch.nn.functional as F
+from attacked import CLASSES, SHAPE, answered, batch, conv_net, generator, state
+from torch import nn
+
+from robust_nas.attacks import FGSM, PGD
+from robust_nas.attacks.folding import _TRACES, folded
+from robust_nas.nets import Supernet, build_network
+from robust_nas.spaces import Size, load_space, sample
+
+EXACT = {"atol": 1e-12, "rtol": 1e-12}
+
+
+def settled(model, seed=0):
+    """The model in eval mode and float64, every batch norm with statistics and scales of its own."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+                module.running_mean.normal_(0, 0.5)
+                module.running_var.uniform_(0.3, 2.0)
+                if module.affine:
+                    nn.init.uniform_(module.weight, -1.5, 1.5)
+                    nn.init.normal_(module.bias)
+    return model.double().eval()
+
+
+def images(count=4, channels=3, side=8):
+    return torch.rand(count, channels, side, side, generator=generator(), dtype=torch.float64)
+
+
+def norms(network):
+    return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+def head(channels):
+    return nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, CLASSES))
+
+
+def chain(*layers, channels=8):
+    return nn.Sequential(*layers, head(channels))
+
+
+class Concat(nn.Module):
+    """The batch norm of a factorised reduction: behind two strided convolutions, side by side."""
+
+    def __init__(self, dim=1):
+        super().__init__()
+        self.left = nn.Conv2d(3, 5, 1, stride=2, bias=False)
+        self.right = nn.Conv2d(3, 3, 1, stride=2)
+        self.norm, self.head, self.dim = nn.BatchNorm2d(8), head(8), dim
+
+    def forward(self, x):
+        parts = [self.left(x), self.right(x[:, :, 1:, 1:])]
+        parts[1] = F.pad(parts[1], (0, 0, 0, 0)) if self.dim != 1 else parts[1]
+        return self.head(self.norm(torch.cat(parts, dim=1)))
+
+
+class Twice(nn.Module):
+    """One convolution, side by side with itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.norm, self.head = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(8), head(8)
+
+    def forward(self, x):
+        y = self.convolution(x)
+        return self.head(self.norm(torch.cat([y, y], dim=1)))
+
+
+class AfterAdd(nn.Module):
+    """A batch norm after a sum, into which nothing can be folded, and one whose convolution is used elsewhere too."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.norm, self.other, self.head = nn.BatchNorm2d(8), nn.BatchNorm2d(8), head(8)
+
+    def forward(self, x):
+        y = self.first(x)
+        z = self.other(y)
+        return self.head(self.norm(self.second(z) + y))
+
+
+class Shared(nn.Module):
+    """One convolution behind two batch norms, one batch norm behind two convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.shared, self.other = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+        self.first, self.second, self.head = nn.BatchNorm2d(8), nn.BatchNorm2d(8), head(8)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = self.first(self.shared(x)).relu()
+        x = self.second(self.shared(x)).relu()
+        return self.head(self.first(self.other(x)))
+
+
+class Made(nn.Module):
+    """Tensors that no module holds, a parameter of its own, and an attribute stored on the way."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = chain(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+        self.scale, self.seen = nn.Parameter(torch.tensor(1.5)), None
+
+    def forward(self, x):
+        y = self.scale * (x - torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1))
+        self.seen = y
+        return self.body(y)
+
+
+NETWORKS = {
+    "conv-bn": (lambda: chain(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8)), 0),
+    "bias": (lambda: chain(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)), 0),
+    "not affine": (lambda: chain(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, affine=False)), 0),
+    "depthwise": (lambda: chain(nn.Conv2d(3, 9, 3, groups=3), nn.BatchNorm2d(9), channels=9), 0),
+    "dilated": (lambda: chain(nn.Conv2d(3, 8, 3, dilation=2, padding=2), nn.BatchNorm2d(8)), 0),
+    "strided": (lambda: chain(nn.Conv2d(3, 8, 3, stride=2, padding_mode="reflect", padding=1), nn.BatchNorm2d(8)), 0),
+    "bn first": (lambda: chain(nn.BatchNorm2d(3), nn.Conv2d(3, 8, 3)), 1),
+    "two bn": (lambda: chain(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.BatchNorm2d(8)), None),
+    "no statistics": (lambda: chain(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, track_running_stats=False)), 1),
+    "transposed": (lambda: chain(nn.ConvTranspose2d(3, 8, 3), nn.BatchNorm2d(8)), 1),
+    "cat": (Concat, 0),
+    "cat of one": (Twice, 1),
+    "after add": (AfterAdd, 2),
+    "shared": (Shared, 0),
+    "made": (Made, 0),
+    "conv_net": (conv_net, 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "left"), NETWORKS.values(), ids=NETWORKS.keys())
+def test_the_copy_gives_the_model_s_logits_and_gradients(make, left):
+    model = settled(make())
+    before, attributes = state(model), {name: id(value) for name, value in vars(model).items()}
+    x = images()
+    copied = folded(model, x)
+    assert copied.how == "folded"
+    assert_same_function(copied.network, model, x)
+    if left is not None:
+        assert norms(copied.network) == left
+    after = state(model)
+    assert before[:2] == after[:2]
+    assert all(torch.equal(before[3][key], after[3][key]) for key in before[3])
+    if make is not Made:  # which stores what it sees
+        assert attributes == {name: id(value) for name, value in vars(model).items()}
+    assert not any(parameter.requires_grad for parameter in copied.network.parameters())
+
+
+def assert_same_function(first, second, x):
+    gradients, logits = [], []
+    for model in (first, second):
+        given = x.clone().requires_grad_()
+        logits.append(model(given))
+        gradients.append(torch.autograd.grad(logits[-1].square().sum(), given)[0])
+    torch.testing.assert_close(logits[0], logits[1], **EXACT)
+    torch.testing.assert_close(gradients[0], gradients[1], **EXACT)
+
+
+@pytest.mark.parametrize("space", ["dsara", "darts"])
+@pytest.mark.parametrize("seed", range(2))
+def test_cell_networks_lose_every_batch_norm(space, seed):
+    architecture = sample(load_space(space), seed, size=Size(cells=4, channels=4))
+    model = settled(
+        build_network(architecture, input_shape=SHAPE, classes=CLASSES, mean=(0.4,) * 3, std=(0.3,) * 3)
+    )
+    copied = folded(model, images())
+    assert copied.how == "folded"
+    assert norms(copied.network) == 0
+    assert_same_function(copied.network, model, images())
+
+
+@pytest.mark.parametrize("space", ["dsara", "darts"])
+def test_supernets_keep_the_norms_of_their_pools(space):
+    model = settled(Supernet(load_space(space), CLASSES, 3, 2, 4))
+    copied = folded(model, images())
+    assert copied.how == "folded"
+    assert 0 < norms(copied.network) < norms(model) / 2
+    assert_same_function(copied.network, model, images())
+    with torch.no_grad():  # the architecture's own parameters are seen too
+        for alpha in model.alphas.values():
+            alpha.normal_(0, 2)
+    assert_same_function(folded(model, images()).network, model, images())
+
+
+# The model changes
+
+
+def test_weights_and_statistics_of_now_are_seen():
+    model, x = settled(conv_net()), images()
+    assert folded(model, x).how == "folded"
+    traced = _TRACES[model][1]
+    with torch.no_grad():
+        model[0].weight.mul_(1.5)
+        model[1].running_var.add_(1.0)
+        model[5].bias.add_(0.5)
+        model[8].bias.add_(0.5)
+    assert_same_function(folded(model, x).network, model, x)
+    model.load_state_dict(settled(conv_net(seed=4)).state_dict())
+    assert_same_function(folded(model, x).network, model, x)
+    assert _TRACES[model][1] is traced  # the graph is kept
+
+
+def test_training_steps_are_seen():
+    model = conv_net()
+    x, labels = batch()
+    optimizer = torch.optim.SGD(model.parameters(), 0.5)
+    for _ in range(3):
+        adversarial = FGSM(eps=0.1)(model, x, labels)
+        assert torch.equal(adversarial, FGSM(eps=0.1)(copy.deepcopy(model), x, labels))
+        optimizer.zero_grad()
+        F.cross_entropy(model.train()(adversarial), labels).backward()
+        optimizer.step()
+
+
+def test_a_module_that_is_replaced_moved_or_reshaped_is_traced_anew():
+    model, x = settled(conv_net()), images()
+    assert folded(model, x).how == "folded"
+    model[2] = nn.Tanh()
+    assert_same_function(folded(model, x).network, model, x)
+    model[4] = nn.Conv2d(8, 8, 3, stride=2, dilation=1, groups=4, dtype=torch.float64)
+    assert_same_function(folded(model, x).network, model, x)
+    model[5].eps = 0.1  # read anew on every call
+    assert_same_function(folded(model, x).network, model, x)
+    model.float()
+    assert folded(model, x.float()).network(x.float()).dtype == torch.float32
+
+
+def test_an_attribute_that_the_trace_took_for_a_constant_is_traced_anew():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.factor, self.crooked = conv_net(), 1.0, False
+
+        def forward(self, x):
+            y = self.inner(x * self.factor)
+            return y.tanh() if self.crooked else y
+
+    model, x = settled(Scaled()), images()
+    for change in ({"factor": 0.5}, {"crooked": True}, {"factor": 2.0}, {"crooked": False}):
+        assert folded(model, x).how == "folded"
+        for name, value in change.items():
+            setattr(model, name, value)
+        assert_same_function(folded(model, x).network, model, x)
+
+
+def test_hooks_that_come_and_go():
+    model, x = settled(conv_net()), images()
+    assert folded(model, x).how == "folded"
+    seen = []
+    handle = model[0].register_forward_hook(lambda *_: seen.append(1))
+    assert folded(model, x).how == "as it is: Conv2d has hooks"
+    handle.remove()
+    assert folded(model, x).how == "folded"
+    assert not seen
+
+
+# What is attacked as it is
+
+
+class Branching(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = conv_net()
+
+    def forward(self, x):
+        return self.inner(x) if x.mean() > 0.5 else -self.inner(x)
+
+
+class HiddenNoise(nn.Module):
+    """Noise of a fixed shape: torch.fx bakes the draw of the trace into the copy."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = conv_net()
+
+    def forward(self, x):
+        return self.inner(x + 0.2 * torch.randn(3, 8, 8, dtype=x.dtype))
+
+
+class Dropping(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = conv_net()
+
+    def forward(self, x):
+        return self.inner(F.dropout(x, 0.3, training=True))
+
+
+class BySize(nn.Module):
+    """A number that depends on how many images there are."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = conv_net()
+
+    def forward(self, x):
+        return self.inner(x) * len(x)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (Branching, "torch.fx cannot trace it"),
+        (BySize, "torch.fx cannot trace it"),
+        (HiddenNoise, "its traced copy gives other logits"),
+        (Dropping, "its traced copy gives other logits"),
+    ],
+)
+def test_models_that_cannot_be_folded_are_attacked_as_they_are(make, reason):
+    model = make()
+    x, _ = batch()
+    attributes = set(vars(model))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for _ in range(2):
+            result = PGD(eps=0.1, steps=2).run(model, x, answered(model.inner, x), generator())
+            assert result.how.startswith(f"as it is: {reason}")
+            assert (result.images - x).abs().max() > 0.05
+    assert set(vars(model)) == attributes
+
+
+def test_a_model_that_is_no_number_is_attacked_as_it_is():
+    model = settled(conv_net())
+    with torch.no_grad():
+        model[8].bias[0] = torch.nan
+    assert folded(model, images()).how == "as it is: its traced copy gives other logits"
+
+
+# The cache
+
+
+def test_the_cache_does_not_keep_the_model_alive():
+    model = conv_net()
+    x, labels = batch()
+    assert FGSM(eps=0.1).run(model, x, labels).how == "folded"
+    gone = weakref.ref(model)
+    weights = weakref.ref(model[0])
+    del model
+    gc.collect()
+    assert gone() is None
+    assert weights() is None
+
+
+def test_a_copy_of_a_model_is_a_model_of_its_own():
+    model, x = settled(conv_net()), images()
+    assert folded(model, x).how == "folded"
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        twin[0].weight.mul_(2)
+    assert_same_function(folded(twin, x).network, twin, x)
+    assert_same_function(folded(model, x).network, model, x)
