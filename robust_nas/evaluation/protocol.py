@@ -29,7 +29,7 @@ from torch import Generator, Tensor, nn
 from robust_nas.attacks.options import GradientAttack
 from robust_nas.attacks.predictor import Predictor
 from robust_nas.config import to_tree
-from robust_nas.errors import AttackError
+from robust_nas.errors import AttackError, ConfigError
 from robust_nas.evaluation.autoattack import check_suite, run_autoattack, settings
 from robust_nas.evaluation.journal import Journal
 from robust_nas.evaluation.measure import Judged, check_perturbation, fingerprint, judge
@@ -137,8 +137,8 @@ def follow_protocol(
     journal = journal or Journal()
     pixels, labels = check_images(images)
     order = torch.randperm(len(labels), generator=Generator().manual_seed(seed))[: options.images]
+    predictor, options = _deployed(model, options)
     attacks = _spread(options, len(order))
-    predictor = _deployed(model, options)
     before = fingerprint(predictor)
     clean = journal.once(
         "clean", lambda: _clean(predictor, pixels[order], labels[order], options, seed, device, report)
@@ -237,12 +237,19 @@ def as_float(pixels: Tensor) -> Tensor:
     return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
 
 
-def _deployed(model: nn.Module, options: EvaluationOptions) -> Predictor:
-    """The model with the rule that the options declare, or with its own where it is a predictor."""
+def _deployed(model: nn.Module, options: EvaluationOptions) -> tuple[Predictor, EvaluationOptions]:
+    """The model with its rule, and the options with the same: theirs, or the model's own where it is a predictor."""
     declared = options.deployed
-    if isinstance(model, Predictor):
-        return model
-    return Predictor(model, samples=declared.samples, abstains=declared.abstains)
+    if not isinstance(model, Predictor):
+        return Predictor(model, samples=declared.samples, abstains=declared.abstains), options
+    own = {"samples": model.samples, "abstains": model.abstains}
+    for key, default in (("samples", None), ("abstains", False)):
+        got = getattr(declared, key)
+        if got not in (default, own[key]):
+            raise ConfigError(
+                f"deployed.{key}: got {got!r}, the predictor itself says {own[key]!r}; declare one of them"
+            )
+    return model, options.model_copy(update={"deployed": declared.model_copy(update=own)})
 
 
 def _clean(
