@@ -94,10 +94,10 @@ def fingerprint(model: nn.Module) -> str:
         digest.update(f"{name} {parameter.requires_grad} {parameter.grad is not None}\n".encode())
         if parameter.grad is not None:
             digest.update(_bytes(parameter.grad))
-    for name, tensor in model.state_dict().items():
+    # Not the state dict, which leaves out buffers that are not saved.
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         digest.update(name.encode())
-        if isinstance(tensor, Tensor):
-            digest.update(_bytes(tensor))
+        digest.update(_bytes(tensor))
     return digest.hexdigest()
 
 
