@@ -74,6 +74,7 @@ class Progressed:
     flags: dict[str, None] = field(default_factory=dict)
     largest: float = 0.0  # perturbation seen
     not_finite: int = 0  # images with logits that are not
+    before: str = ""  # fingerprint of the predictor
     untouched: bool = True
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,7 +142,7 @@ def follow_protocol(
     attacks = _spread(options, len(order))
     before = fingerprint(predictor)
     clean = journal.once(
-        "clean", lambda: _clean(predictor, pixels[order], labels[order], options, seed, device, report)
+        "clean", lambda: _clean(predictor, pixels[order], labels[order], options, seed, device, report, before)
     )
     state = Progressed(
         predictor=predictor,
@@ -156,6 +157,8 @@ def follow_protocol(
         right=clean["right"].clone(),
         common=min(share for _, share in attacks),
         not_finite=int((~clean["logits"].isfinite().all(1)).sum()),
+        before=before,
+        untouched=clean["untouched"],
     )
     for attack, _ in attacks:
         refuse_undefined(attack, state.classes, tuple(pixels.shape[1:]), predictor.abstains)
@@ -176,7 +179,6 @@ def follow_protocol(
         if len(attacked) == 0:
             report(attack.label, 1.0)
         _add_row(state, attack, share, attacked, records, order)
-    state.untouched = fingerprint(predictor) == before
     report("findings", 0.0)
     found: list[Finding] = []
     passes, seconds = 0, 0.0
@@ -260,6 +262,7 @@ def _clean(
     seed: int,
     device: torch.device,
     report: Progress,
+    before: str,
 ) -> dict[str, Any]:
     """The answers on the images as they are, `[N]` each."""
     parts: list[Judged] = []
@@ -285,6 +288,7 @@ def _clean(
         "draws": torch.cat([part.draws for part in parts], dim=1).cpu(),
         "logits": torch.cat([part.logits for part in parts]).cpu(),
         "rejected": torch.cat([part.rejected for part in parts]).cpu(),
+        "untouched": fingerprint(predictor) == before,
     }
 
 
@@ -345,6 +349,8 @@ def _attack_batch(
         "trace": trace,
         "shown": {int(indices[i]): (adversarial[i].cpu(), judged.logits[i].cpu()) for i in shown},
         "seconds": time.perf_counter() - began,
+        # Of every part, because a resumed evaluation starts with the model as it was loaded.
+        "untouched": fingerprint(state.predictor) == state.before,
     }
 
 
@@ -370,6 +376,7 @@ def _add_row(
         state.flags.update(dict.fromkeys(f"{attack.label}: {flag}" for flag in record["flags"]))
         state.largest = max(state.largest, record["largest"])
         state.not_finite += record["not_finite"]
+        state.untouched &= record["untouched"]
     state.rows.append(
         Row(
             label=attack.label,
