@@ -19,12 +19,14 @@ from typing import Any
 
 import torch
 
+from robust_nas.attacks.target import seeded_globally
 from robust_nas.evaluation import active, probes
 from robust_nas.evaluation.intervals import wilson
 from robust_nas.evaluation.journal import Journal
 from robust_nas.evaluation.probes import Probe, Spent
 from robust_nas.evaluation.protocol import Progressed
 from robust_nas.evaluation.report import Finding
+from robust_nas.evaluation.seeds import seed_of
 from robust_nas.evaluation.traces import late_gain
 
 MOST = 64  # images of a probe
@@ -88,7 +90,8 @@ def planned(state: Progressed) -> list[Probe]:
 def _run(probe: Probe, count: int, state: Progressed) -> dict[str, Any]:
     began = time.perf_counter()
     spent = Spent()
-    made, curve = probe.run(probe.images[:count], spent)
+    with seeded_globally(seed_of(state.seed, "finding", probe.name), state.device):
+        made, curve = probe.run(probe.images[:count], spent)
     return {
         "findings": [finding.to_tree() for finding in made],
         "curve": curve,

@@ -28,6 +28,7 @@ from torch import Generator, Tensor, nn
 
 from robust_nas.attacks.options import GradientAttack
 from robust_nas.attacks.predictor import Predictor
+from robust_nas.attacks.target import seeded_globally
 from robust_nas.config import to_tree
 from robust_nas.errors import AttackError, ConfigError
 from robust_nas.evaluation.autoattack import check_suite, run_autoattack, settings
@@ -324,7 +325,9 @@ def _attack_batch(
         adversarial, forwards, backwards = outcome.images, outcome.forwards, outcome.backwards
         flags, how = outcome.flags, "as it is: by its authors' package"
     else:
-        result = attack.run(state.predictor, x, y, generator_of(state.device, seed), trace=True)
+        # A module that is random and does not say so draws from the global generators, too.
+        with seeded_globally(seed, state.device):
+            result = attack.run(state.predictor, x, y, generator_of(state.device, seed), trace=True)
         adversarial, forwards, backwards, how = result.images, result.forwards, result.backwards, result.how
         trace = traced(result)
     threat = state.options.threat_model
