@@ -275,7 +275,7 @@ def _clean(
                     predictor, x, y, draws=options.deployed.draws, seed=seed_of(seed, "judge clean", number)
                 )
             )
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             first = (str(error).splitlines() or [""])[0]
