@@ -333,7 +333,9 @@ def eps_curve(state: Progressed, images: Tensor) -> Probe:
             points.append(_point(eps, int(right.sum()), len(indices), attack.label))
         found = _curve_findings(points, state.classes)
         # Where every image is the same grey, a rule that abstains may reject it, and be right.
-        return [finding for finding in found if not (state.predictor.abstains and finding.name == ALIKE)], points
+        return [
+            finding for finding in found if not (state.predictor.abstains and finding.name == ALIKE)
+        ], points
 
     cost = sum(2 * steps + 2 for _, steps in budgets) * eot + len(budgets) * _judging(state)
     return Probe(name=name, images=images, cost=cost, share=0.6, allowed="never rises", run=run)

@@ -143,7 +143,8 @@ def follow_protocol(
     attacks = _spread(options, len(order))
     before = fingerprint(predictor)
     clean = journal.once(
-        "clean", lambda: _clean(predictor, pixels[order], labels[order], options, seed, device, report, before)
+        "clean",
+        lambda: _clean(predictor, pixels[order], labels[order], options, seed, device, report, before),
     )
     state = Progressed(
         predictor=predictor,
