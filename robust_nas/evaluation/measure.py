@@ -70,7 +70,10 @@ def judge(predictor: Predictor, images: Tensor, labels: Tensor, *, draws: int = 
         seeded_globally(seed, images.device),
     ):
         for _ in range(draws):
-            logits = check_logits(predictor(images), images, int(labels.max()) + predictor.abstains).float()
+            last_label = int(labels.max())
+            logits = check_logits(predictor(images), images, last_label).float()
+            if predictor.abstains and last_label == logits.shape[1] - 1:
+                raise AttackError(f"label {last_label} is what the model calls a rejection; it is no class")
             guess = logits.argmax(1)
             right = guess == labels
             if predictor.abstains:

@@ -174,7 +174,7 @@ def test_a_known_bad_model_is_caught(robust, dataset, make, attacks, failing):
 
 def test_noise_alone_breaks_what_a_misled_attack_did_not(robust, dataset):
     found = evaluated(Negated(robust), dataset, *AS_IT_IS, findings="budget", eps=2 * EPS)
-    assert statuses(found)["white box at least as strong as noise"] == "FAIL"
+    assert statuses(found)["white box at least as strong as noise"] in ("WARN", "FAIL")
 
 
 def test_an_undefended_network_has_no_robustness_to_claim(undefended, dataset):
