@@ -90,9 +90,9 @@ def planted(state: Progressed, images: Tensor) -> Probe:
         problem = Planted(state.predictor.module)
         generator = generator_of(state.device, state.seed, "finding", name)
         valid, chance = plant(problem, x, attack.eps, attack.norm, generator)
-        spent.passes += len(x) * (1 + INNER + 1 + RANDOM)
+        spent.passes += len(x) * (1 + INNER + 2 + RANDOM)
         if not valid.any():
-            text = "no example could be planted: the features do not move within the ball"
+            text = "no example could be planted: the features do not move within the ball, or they are random"
             return [Finding(name=name, status="WARN", allowed=allowed, images=len(x), text=text)], []
         labels = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         result = attack.run(problem, x, labels, generator)
@@ -114,7 +114,7 @@ def planted(state: Progressed, images: Tensor) -> Probe:
             )
         ], []
 
-    cost = 2 + INNER + RANDOM + (2 * steps + 2) * attack.eot
+    cost = 4 + INNER + RANDOM + (2 * steps + 2) * attack.eot
     return Probe(name=name, images=images[:MOST], cost=cost, share=0.5, allowed=allowed, run=run)
 
 
@@ -128,7 +128,8 @@ def plant(
         for _ in range(INNER):
             noise = noise_in_ball(x, RADIUS * eps, norm, generator)
             inner.append(problem.features(project(x + noise, x, RADIUS * eps, norm)))
-        planted_at = problem.features(_boundary(x, eps, norm, generator)).double()
+        example = _boundary(x, eps, norm, generator)
+        planted_at = problem.features(example).double()
         points = torch.stack(inner, 1).double()  # [n, m + 1, d]
         centre = points.mean(1, keepdim=True)
         rows = torch.cat([points, planted_at.unsqueeze(1)], 1) - centre  # [n, m + 2, d]
@@ -146,6 +147,8 @@ def plant(
         problem.read_out = read_out.float()
         problem.threshold = (highest + LEAD * lead).float()
         problem.scale = lead.clamp_min(1e-6).float()
+        # A random model may not know it again: then nothing is planted.
+        valid &= problem(example).argmax(1) == 1
         hits = [problem(_boundary(x, eps, norm, generator)).argmax(1) == 1 for _ in range(RANDOM)]
         chance = torch.stack(hits).float()[:, valid].mean() if valid.any() else torch.zeros(())
     return valid, float(chance)

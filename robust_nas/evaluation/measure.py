@@ -70,7 +70,10 @@ def judge(predictor: Predictor, images: Tensor, labels: Tensor, *, draws: int = 
         seeded_globally(seed, images.device),
     ):
         for _ in range(draws):
-            logits = check_logits(predictor(images), images, int(labels.max()) + predictor.abstains).float()
+            last_label = int(labels.max())
+            logits = check_logits(predictor(images), images, last_label).float()
+            if predictor.abstains and last_label == logits.shape[1] - 1:
+                raise AttackError(f"label {last_label} is what the model calls a rejection; it is no class")
             guess = logits.argmax(1)
             right = guess == labels
             if predictor.abstains:
@@ -94,10 +97,10 @@ def fingerprint(model: nn.Module) -> str:
         digest.update(f"{name} {parameter.requires_grad} {parameter.grad is not None}\n".encode())
         if parameter.grad is not None:
             digest.update(_bytes(parameter.grad))
-    for name, tensor in model.state_dict().items():
+    # Not the state dict, which leaves out buffers that are not saved.
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         digest.update(name.encode())
-        if isinstance(tensor, Tensor):
-            digest.update(_bytes(tensor))
+        digest.update(_bytes(tensor))
     return digest.hexdigest()
 
 

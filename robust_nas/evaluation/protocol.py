@@ -28,8 +28,9 @@ from torch import Generator, Tensor, nn
 
 from robust_nas.attacks.options import GradientAttack
 from robust_nas.attacks.predictor import Predictor
+from robust_nas.attacks.target import seeded_globally
 from robust_nas.config import to_tree
-from robust_nas.errors import AttackError
+from robust_nas.errors import AttackError, ConfigError
 from robust_nas.evaluation.autoattack import check_suite, run_autoattack, settings
 from robust_nas.evaluation.journal import Journal
 from robust_nas.evaluation.measure import Judged, check_perturbation, fingerprint, judge
@@ -74,6 +75,7 @@ class Progressed:
     flags: dict[str, None] = field(default_factory=dict)
     largest: float = 0.0  # perturbation seen
     not_finite: int = 0  # images with logits that are not
+    before: str = ""  # fingerprint of the predictor
     untouched: bool = True
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,11 +139,12 @@ def follow_protocol(
     journal = journal or Journal()
     pixels, labels = check_images(images)
     order = torch.randperm(len(labels), generator=Generator().manual_seed(seed))[: options.images]
+    predictor, options = _deployed(model, options)
     attacks = _spread(options, len(order))
-    predictor = _deployed(model, options)
     before = fingerprint(predictor)
     clean = journal.once(
-        "clean", lambda: _clean(predictor, pixels[order], labels[order], options, seed, device, report)
+        "clean",
+        lambda: _clean(predictor, pixels[order], labels[order], options, seed, device, report, before),
     )
     state = Progressed(
         predictor=predictor,
@@ -156,6 +159,8 @@ def follow_protocol(
         right=clean["right"].clone(),
         common=min(share for _, share in attacks),
         not_finite=int((~clean["logits"].isfinite().all(1)).sum()),
+        before=before,
+        untouched=clean["untouched"],
     )
     for attack, _ in attacks:
         refuse_undefined(attack, state.classes, tuple(pixels.shape[1:]), predictor.abstains)
@@ -176,7 +181,6 @@ def follow_protocol(
         if len(attacked) == 0:
             report(attack.label, 1.0)
         _add_row(state, attack, share, attacked, records, order)
-    state.untouched = fingerprint(predictor) == before
     report("findings", 0.0)
     found: list[Finding] = []
     passes, seconds = 0, 0.0
@@ -237,12 +241,19 @@ def as_float(pixels: Tensor) -> Tensor:
     return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
 
 
-def _deployed(model: nn.Module, options: EvaluationOptions) -> Predictor:
-    """The model with the rule that the options declare, or with its own where it is a predictor."""
+def _deployed(model: nn.Module, options: EvaluationOptions) -> tuple[Predictor, EvaluationOptions]:
+    """The model with its rule, and the options with the same: theirs, or the model's own where it is a predictor."""
     declared = options.deployed
-    if isinstance(model, Predictor):
-        return model
-    return Predictor(model, samples=declared.samples, abstains=declared.abstains)
+    if not isinstance(model, Predictor):
+        return Predictor(model, samples=declared.samples, abstains=declared.abstains), options
+    own = {"samples": model.samples, "abstains": model.abstains}
+    for key, default in (("samples", None), ("abstains", False)):
+        got = getattr(declared, key)
+        if got not in (default, own[key]):
+            raise ConfigError(
+                f"deployed.{key}: got {got!r}, the predictor itself says {own[key]!r}; declare one of them"
+            )
+    return model, options.model_copy(update={"deployed": declared.model_copy(update=own)})
 
 
 def _clean(
@@ -253,6 +264,7 @@ def _clean(
     seed: int,
     device: torch.device,
     report: Progress,
+    before: str,
 ) -> dict[str, Any]:
     """The answers on the images as they are, `[N]` each."""
     parts: list[Judged] = []
@@ -264,7 +276,7 @@ def _clean(
                     predictor, x, y, draws=options.deployed.draws, seed=seed_of(seed, "judge clean", number)
                 )
             )
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             first = (str(error).splitlines() or [""])[0]
@@ -278,6 +290,7 @@ def _clean(
         "draws": torch.cat([part.draws for part in parts], dim=1).cpu(),
         "logits": torch.cat([part.logits for part in parts]).cpu(),
         "rejected": torch.cat([part.rejected for part in parts]).cpu(),
+        "untouched": fingerprint(predictor) == before,
     }
 
 
@@ -313,7 +326,9 @@ def _attack_batch(
         adversarial, forwards, backwards = outcome.images, outcome.forwards, outcome.backwards
         flags, how = outcome.flags, "as it is: by its authors' package"
     else:
-        result = attack.run(state.predictor, x, y, generator_of(state.device, seed), trace=True)
+        # A module that is random and does not say so draws from the global generators, too.
+        with seeded_globally(seed, state.device):
+            result = attack.run(state.predictor, x, y, generator_of(state.device, seed), trace=True)
         adversarial, forwards, backwards, how = result.images, result.forwards, result.backwards, result.how
         trace = traced(result)
     threat = state.options.threat_model
@@ -338,6 +353,8 @@ def _attack_batch(
         "trace": trace,
         "shown": {int(indices[i]): (adversarial[i].cpu(), judged.logits[i].cpu()) for i in shown},
         "seconds": time.perf_counter() - began,
+        # Of every part, because a resumed evaluation starts with the model as it was loaded.
+        "untouched": fingerprint(state.predictor) == state.before,
     }
 
 
@@ -363,6 +380,7 @@ def _add_row(
         state.flags.update(dict.fromkeys(f"{attack.label}: {flag}" for flag in record["flags"]))
         state.largest = max(state.largest, record["largest"])
         state.not_finite += record["not_finite"]
+        state.untouched &= record["untouched"]
     state.rows.append(
         Row(
             label=attack.label,

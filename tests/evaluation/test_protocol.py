@@ -7,26 +7,27 @@ from typing import Literal
 
 import pytest
 import torch
-from torch import Tensor, nn
+from evaluation_networks import Images, generator, timeless
+from torch import nn
 
+import robust_nas
 from robust_nas.attacks import FGSM, PGD
+from robust_nas.attacks.target import AttackResult
 from robust_nas.errors import AttackError, ConfigError
-from robust_nas.evaluation import AutoAttack, EvaluationOptions, Step, ThreatModel, evaluate, protocol
+from robust_nas.evaluation import (
+    AutoAttack,
+    Deployed,
+    EvaluationOptions,
+    Step,
+    ThreatModel,
+    evaluate,
+    follow_protocol,
+    protocol,
+    report,
+)
 
 SHAPE = (1, 3, 3)
 EPS = 0.04
-
-
-@dataclasses.dataclass(frozen=True)
-class Images:
-    """A stand-in for the images of `robust_nas.data`."""
-
-    pixels: Tensor
-    labels: Tensor
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def linear(classes=2, seed=3):
@@ -65,7 +66,7 @@ def test_exact_on_a_linear_model():
     model, weight = linear()
     images = dataset(model)
     robust, clean = worst_case(model, weight, images)
-    found = evaluate(model, images, options({"attack": {"name": "pgd", "steps": 5}}, batch_size=7))
+    found = follow_protocol(model, images, options({"attack": {"name": "pgd", "steps": 5}}, batch_size=7))
     assert (found.clean.correct, found.clean.images) == (52, 60)
     assert 0 < robust.sum() < clean.sum()
     assert (found.robust.correct, found.robust.images) == (int(robust.sum()), 60)
@@ -79,9 +80,10 @@ class Halfway(FGSM):
 
     only: int
 
-    def __call__(self, model, images, labels, generator=None):
-        moved = super().__call__(model, images, labels, generator)
-        return torch.where((labels == self.only).view(-1, 1, 1, 1), moved, images)
+    def run(self, model, images, labels, generator=None, *, trace=False):
+        result = super().run(model, images, labels, generator, trace=trace)
+        chosen = (labels == self.only).view(-1, 1, 1, 1)
+        return dataclasses.replace(result, images=torch.where(chosen, result.images, images))
 
 
 def by_hand(*attacks, threat=None, shares=None):
@@ -89,7 +91,14 @@ def by_hand(*attacks, threat=None, shares=None):
     shares = shares or [None] * len(attacks)
     steps = tuple(Step.model_construct(attack=a, images=n) for a, n in zip(attacks, shares, strict=True))
     return EvaluationOptions.model_construct(
-        threat_model=threat or ThreatModel(eps=EPS), attacks=steps, images=None, batch_size=16
+        threat_model=threat or ThreatModel(eps=EPS),
+        suite=None,
+        attacks=steps,
+        surrogates=(),
+        images=None,
+        batch_size=16,
+        findings="none",
+        deployed=Deployed(),
     )
 
 
@@ -97,7 +106,7 @@ def test_worst_case_is_per_example_not_the_minimum_of_means():
     model, weight = linear()
     images = dataset(model)
     robust, clean = worst_case(model, weight, images)
-    found = evaluate(model, images, by_hand(Halfway(eps=EPS, only=0), Halfway(eps=EPS, only=1)))
+    found = follow_protocol(model, images, by_hand(Halfway(eps=EPS, only=0), Halfway(eps=EPS, only=1)))
     first, second = found.rows
     assert first.broken > 0
     assert second.broken > 0
@@ -113,7 +122,7 @@ def test_smaller_shares_are_prefixes():
     images = dataset(model)
     robust, clean = worst_case(model, weight, images)
     plan = by_hand(Halfway(eps=EPS, only=0), FGSM(eps=EPS), PGD(eps=EPS, steps=3), shares=[None, 20, 500])
-    found = evaluate(model, images, plan, seed=4)
+    found = follow_protocol(model, images, plan, seed=4)
     prefix = order(60, 4)[:20]
     assert [row.images for row in found.rows] == [60, 20, 60]
     assert found.clean.correct == int(clean.sum())
@@ -133,7 +142,7 @@ def test_fewer_images_are_a_prefix_too():
     model, _ = linear()
     images = dataset(model)
     small, large = (
-        evaluate(model, images, options({"attack": {"name": "fgsm"}}, images=count), seed=2)
+        follow_protocol(model, images, options({"attack": {"name": "fgsm"}}, images=count), seed=2)
         for count in (20, 40)
     )
     chosen = set(order(60, 2)[:20].tolist())
@@ -151,11 +160,7 @@ def test_reproducible_by_seed_and_silent_about_the_rest():
     noise = torch.get_rng_state()
 
     def tree(seed):
-        found = evaluate(model, images, plan, seed=seed).to_tree()
-        found["seconds"] = 0
-        for row in found["attacks"]:
-            row["seconds"] = 0
-        return found
+        return timeless(follow_protocol(model, images, plan, seed=seed).to_tree())
 
     first = tree(1)
     assert first == tree(1)
@@ -174,9 +179,11 @@ def test_progress_ends_every_part_at_one():
     model, _ = linear()
     heard = []
     plan = options({"attack": {"name": "fgsm"}}, {"attack": {"name": "pgd"}}, batch_size=25)
-    evaluate(model, dataset(model), plan, progress=lambda name, fraction: heard.append((name, fraction)))
-    assert list(dict.fromkeys(name for name, _ in heard)) == ["clean", "fgsm", "pgd-10"]
-    assert {name for name, fraction in heard if fraction == 1} == {"clean", "fgsm", "pgd-10"}
+    follow_protocol(
+        model, dataset(model), plan, progress=lambda name, fraction: heard.append((name, fraction))
+    )
+    assert list(dict.fromkeys(name for name, _ in heard)) == ["clean", "fgsm", "pgd-10", "findings"]
+    assert {name for name, fraction in heard if fraction == 1} == {"clean", "fgsm", "pgd-10", "findings"}
 
 
 def test_works_in_training_mode_and_under_inference_mode():
@@ -185,15 +192,15 @@ def test_works_in_training_mode_and_under_inference_mode():
     noisy = nn.Sequential(model[0], nn.Dropout(0.9), model[1]).train()
     plan = options({"attack": {"name": "pgd", "steps": 3}})
     with torch.inference_mode():
-        found = evaluate(noisy, images, plan)
+        found = follow_protocol(noisy, images, plan)
     assert noisy.training
-    assert found.robust == evaluate(model, images, plan).robust
+    assert found.robust == follow_protocol(model, images, plan).robust
 
 
 def test_nothing_left_to_attack():
     model, _ = linear()
     images = dataset(model, count=10, wrong=10)
-    found = evaluate(model, images, options({"attack": {"name": "fgsm"}}))
+    found = follow_protocol(model, images, options({"attack": {"name": "fgsm"}}))
     assert (found.clean.correct, found.rows[0].attacked, found.robust.correct) == (0, 0, 0)
 
 
@@ -202,17 +209,19 @@ class Cheat(FGSM):
 
     how: Literal["ball", "box", "nan"]
 
-    def __call__(self, model, images, labels, generator=None):
+    def run(self, model, images, labels, generator=None, *, trace=False):
         if self.how == "ball":
-            return (images + self.eps + 1e-4).clamp(0, 1)
-        return images - 2 if self.how == "box" else images * torch.nan
+            images = (images + self.eps + 1e-4).clamp(0, 1)
+        else:
+            images = images - 2 if self.how == "box" else images * torch.nan
+        return AttackResult(images=images, how="by hand", forwards=0, backwards=0)
 
 
 @pytest.mark.parametrize(("how", "message"), [("ball", "more than eps"), ("box", "0..1"), ("nan", "nan")])
 def test_perturbations_are_measured_anew(how, message):
     model, _ = linear()
     with pytest.raises(AttackError, match=message):
-        evaluate(model, dataset(model), by_hand(Cheat(eps=EPS, how=how)))
+        follow_protocol(model, dataset(model), by_hand(Cheat(eps=EPS, how=how)))
 
 
 def test_logits_that_are_not_finite_are_wrong():
@@ -221,7 +230,9 @@ def test_logits_that_are_not_finite_are_wrong():
             return torch.full((len(x), 2), torch.nan) * x.mean()
 
     model, _ = linear()
-    assert evaluate(Exploding(), dataset(model), options({"attack": {"name": "fgsm"}})).clean.correct == 0
+    assert (
+        follow_protocol(Exploding(), dataset(model), options({"attack": {"name": "fgsm"}})).clean.correct == 0
+    )
 
 
 def test_bad_input_is_refused_before_any_attack(monkeypatch):
@@ -230,15 +241,76 @@ def test_bad_input_is_refused_before_any_attack(monkeypatch):
     monkeypatch.setattr(protocol, "run_autoattack", lambda *a, **k: pytest.fail("an attack started"))
     standard = options({"attack": {"name": "autoattack"}})
     with pytest.raises(AttackError, match="apgd-t needs at least 4 classes"):
-        evaluate(model, images, standard)
+        follow_protocol(model, images, standard)
     with pytest.raises(AttackError, match="label 7"):
-        evaluate(model, Images(images.pixels, images.labels.clamp_min(7)), standard)
-    with pytest.raises(AttackError, match="float32"):
-        evaluate(model, Images(images.pixels.float(), images.labels), standard)
+        follow_protocol(model, Images(images.pixels, images.labels.clamp_min(7)), standard)
+    with pytest.raises(AttackError, match="bool"):
+        follow_protocol(model, Images(images.pixels.bool(), images.labels), standard)
     with pytest.raises(AttackError, match="int32"):
-        evaluate(model, Images(images.pixels, images.labels.int()), standard)
+        follow_protocol(model, Images(images.pixels, images.labels.int()), standard)
     with pytest.raises(AttackError, match="no images"):
-        evaluate(model, Images(images.pixels[:0], images.labels[:0]), standard)
+        follow_protocol(model, Images(images.pixels[:0], images.labels[:0]), standard)
+
+
+def test_the_public_call_is_the_protocol_with_its_options_spelled_out():
+    model, _ = linear(5)
+    images = dataset(model)
+    step = Step(attack=PGD(eps=EPS, steps=3))
+    found = robust_nas.evaluate(model, images, ThreatModel(eps=EPS), [step], images=30, batch_size=8, seed=3)
+    plan = EvaluationOptions(threat_model=ThreatModel(eps=EPS), attacks=(step,), images=30, batch_size=8)
+    assert timeless(found.to_tree()) == timeless(follow_protocol(model, images, plan, seed=3).to_tree())
+    assert robust_nas.evaluate is evaluate
+    quick = evaluate(model, images, ThreatModel(eps=EPS), "quick", images=10)
+    assert (quick.to_tree()["suite"], quick.rows[0].label) == ("quick", "pgd-20")
+
+
+def test_float_pixels_are_judged_as_the_bytes_that_they_are():
+    model, _ = linear(5)
+    images = dataset(model)
+    plan = options({"attack": {"name": "pgd", "steps": 3}})
+    trees = [
+        timeless(follow_protocol(model, Images(pixels, images.labels), plan).to_tree())
+        for pixels in (images.pixels, images.pixels.float() / 255, images.pixels.double() / 255)
+    ]
+    assert trees[0] == trees[1] == trees[2]
+
+
+def test_the_tree_has_the_schema_that_its_file_tells_of():
+    model, _ = linear(5)
+    found = follow_protocol(model, dataset(model), options({"attack": {"name": "pgd"}}))
+    tree = found.to_tree()
+    assert tree["schema_version"] == 2
+    assert json.loads(json.dumps(tree, allow_nan=False)) == tree
+    for key in (
+        "threat_model",
+        "suite",
+        "deployed",
+        "seed",
+        "device",
+        "dtype",
+        "batch_size",
+        "classes",
+        "chance",
+    ):
+        assert f"{key}" in report.__doc__
+        assert key in tree
+    assert tree["chance"] == 1 / tree["classes"] == 0.2
+    row = tree["attacks"][0]
+    assert set(row) == {
+        "label", "attack", "parameters", "how", "images", "attacked", "broken", "own", "share", "common",
+        "seconds", "forwards", "backwards", "broken_indices", "trace",
+    }  # fmt: skip
+    assert PGD(eps=EPS).label == row["label"]
+    assert eval(row["attack"], {"PGD": PGD}) == PGD(eps=EPS)  # noqa: S307 - what prints itself is enough to run it
+    # PGD-10 from a random start, with the clean image as a candidate: 10 gradients, 2 forwards, 1 to judge.
+    assert (row["forwards"], row["backwards"]) == (13 * row["attacked"], 10 * row["attacked"])
+    assert tree["passes"] == row["forwards"] + row["backwards"]
+    assert [point["step"] for point in row["trace"]] == list(range(11))
+    still = [point["still_right"] for point in row["trace"]]
+    assert still == sorted(still, reverse=True)
+    assert still[-1] == pytest.approx(1 - row["broken"] / row["attacked"])
+    assert tree["findings_passes"] <= tree["passes"]
+    assert tree["eps_curve"] == [] or tree["eps_curve"][0]["eps"] == 0
 
 
 # Options

@@ -25,7 +25,7 @@ def run(finished, tmp_path):
 @pytest.mark.parametrize("place", ["model", "."])
 def test_an_evaluation_never_takes_the_place_of_its_model(run, place):
     with pytest.raises(ConfigError, match="holds the model"):
-        robust_nas.evaluate(config(), run / "model", run / place, mode="overwrite")
+        robust_nas.run_evaluation(config(), run / "model", run / place, mode="overwrite")
     assert (run / "model" / "model.safetensors").is_file()
 
 
@@ -60,7 +60,7 @@ def test_a_model_is_evaluated_without_the_file_of_its_search_space(run, tmp_path
     assert "gone.yaml" in text
     (run / "model" / "config.yaml").write_text(text)
     found = robust_nas.recipes.model_config(run / "model")
-    assert robust_nas.evaluate(found, run / "model", tmp_path / "again")["robust"]["images"] == 20
+    assert robust_nas.run_evaluation(found, run / "model", tmp_path / "again")["robust"]["images"] == 20
 
 
 def test_a_run_in_the_place_of_a_model_is_answered_with_where_the_model_is(run):

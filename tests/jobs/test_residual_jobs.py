@@ -34,7 +34,9 @@ def test_it_trains_to_the_same_bits_again(model, tmp_path):
 
 
 def test_it_is_evaluated_and_exported(model, tmp_path):
-    verdict = robust_nas.evaluate(robust_nas.recipes.model_config(model), model, tmp_path / "evaluation")
+    verdict = robust_nas.run_evaluation(
+        robust_nas.recipes.model_config(model), model, tmp_path / "evaluation"
+    )
     assert verdict["robust"]["images"] == 20
     source = robust_nas.export(model, tmp_path / "export") / "network.py"
     names = {"__name__": "network", "__file__": str(source)}

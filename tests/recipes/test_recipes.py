@@ -46,14 +46,17 @@ def test_overrides_reach_every_room() -> None:
             "search.epochs=3",
             "search.attack={name: pgd, eps: 8/255, steps: 2}",
             "space.changes.layout.filters=[1, 2, 4]",
-            "evaluation.attacks.1.attack.steps=5",
+            "evaluation.suite=quick",
+            "evaluation.threat_model.eps=8/255",
+            "evaluation.deployed.samples=4",
             "network.cells=8",
         ],
     )
     assert config.search.epochs == 3
     assert config.search.attack.eps == 8 / 255
     assert config.space.load().layout.filters == (1, 2, 4)
-    assert config.evaluation.attacks[1].attack.steps == 5  # type: ignore[union-attr]
+    (step,) = config.evaluation.steps
+    assert (step.attack.label, step.attack.eps, step.attack.eot) == ("pgd-20", 8 / 255, 16)  # type: ignore[union-attr]
     assert config.network.cells == 8
 
 
@@ -77,6 +80,10 @@ def test_overrides_reach_every_room() -> None:
         ("space.changes.layout.filters=[1]", ["filters has 1 entries"]),
         ("threads=0", ["threads", "got 0"]),
         ("evaluation.attacks=[]", ["evaluation.attacks", "got []"]),
+        ("evaluation.suite=cascad", ["'cascad'", "autoattack, cascade, quick, rand, transfer"]),
+        ("evaluation.suite=transfer", ["suite transfer", "attacks.1.attack.surrogates", "missing"]),
+        ("evaluation.attacks=[{attack: {name: fgsm}}]", ["suite is 'cascade'", "set one of them to null"]),
+        ("evaluation.threat_model.box=[0, 255]", ["evaluation.threat_model.box", "got [0, 255]", "0..1"]),
         ("training=null", ["training", "got None"]),
     ],
 )
@@ -85,6 +92,13 @@ def test_a_mistake_names_the_key_the_value_and_what_is_allowed(override: str, fr
         load_config("quickstart", [override])
     for fragment in fragments:
         assert fragment in str(caught.value)
+
+
+def test_the_recipes_that_run_offline_are_evaluated_by_the_cascade() -> None:
+    for name in ("quickstart", "fashion"):
+        config = load_config(name)
+        assert config.evaluation.suite == "cascade"
+        assert [step.attack.label for step in config.evaluation.steps] == ["pgd-10", "apgd-ce", "apgd-t"]
 
 
 @pytest.mark.parametrize("name", ["quickstrat", "", "x" * 5000, "~nosuchuser/x", "a\0b", "/"])
