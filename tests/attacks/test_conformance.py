@@ -55,9 +55,13 @@ ATTACKS = {
     "fgsm-rs": FGSMRS(eps=EPS["linf"]),
     "fgsm-rs-best": FGSMRS(eps=EPS["linf"], keep="best"),
     "n-fgsm": NFGSM(eps=EPS["linf"], noise=2.0),
-    "cw": CarliniWagner(steps=20, search_steps=3, learning_rate=0.05, weight=1.0),
-    "cw-eps": CarliniWagner(eps=2.0, steps=20, search_steps=3, learning_rate=0.05, weight=1.0),
-    "cw-confidence": CarliniWagner(steps=20, search_steps=2, learning_rate=0.05, weight=10.0, confidence=0.1),
+    "cw": CarliniWagner(steps=15, search_steps=2, learning_rate=0.1, weight=10.0),
+    "cw-eps": CarliniWagner(eps=2.0, steps=15, search_steps=2, learning_rate=0.1, weight=10.0),
+    "cw-confidence": CarliniWagner(steps=15, search_steps=2, learning_rate=0.1, weight=10.0, confidence=0.1),
+    "pgd-restarts-last": PGD(eps=EPS["linf"], steps=2, restarts=3, keep="last"),
+    "pgd-momentum": PGD(eps=EPS["l2"], norm="l2", steps=3, momentum=0.9),
+    "pgd-eot": PGD(eps=EPS["linf"], steps=2, eot=2),
+    "pgd-targets": PGD(eps=EPS["l2"], norm="l2", steps=2, loss="ce-targeted", targets=3, restarts=2),
     "pgd-batch": PGD(eps=EPS["linf"], steps=2, bn="batch"),
     "pgd-dlr-batch": PGD(eps=EPS["linf"], steps=2, bn="batch", loss="dlr"),
     "pgd-kl-batch": PGD(eps=EPS["linf"], steps=2, bn="batch", loss="kl", keep="last"),
@@ -68,10 +72,6 @@ for _norm in NORMS:
         f"fgsm-{_norm}": FGSM(**_common),
         f"pgd-last-{_norm}": PGD(steps=3, keep="last", **_common),
         f"pgd-restarts-{_norm}": PGD(steps=2, restarts=3, **_common),
-        f"pgd-restarts-last-{_norm}": PGD(steps=2, restarts=3, keep="last", **_common),
-        f"pgd-momentum-{_norm}": PGD(steps=3, momentum=0.9, **_common),
-        f"pgd-eot-{_norm}": PGD(steps=2, eot=2, **_common),
-        f"pgd-targets-{_norm}": PGD(steps=2, loss="ce-targeted", targets=3, restarts=2, **_common),
         f"apgd-restarts-{_norm}": APGD(steps=4, restarts=2, **_common),
         f"deepfool-{_norm}": DeepFool(norm=_norm, steps=10),
         f"deepfool-eps-{_norm}": DeepFool(steps=10, candidates=3, **_common),
@@ -142,12 +142,10 @@ def test_every_attack_of_the_union_is_in_the_suite():
 
 
 @every_attack
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_stays_in_ball_and_box_and_leaves_everything_as_it_was(attack, layout):
+def test_stays_in_ball_and_box_and_leaves_everything_as_it_was(attack):
     model = conv_net()
     images, _ = batch()
     labels = answered(model, images)
-    images = images.to(memory_format=layout)
     kept, kept_labels, before = images.clone(), labels.clone(), state(model)
     noise = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy())
     adversarial = attack(model, images, labels, generator())
@@ -158,7 +156,7 @@ def test_stays_in_ball_and_box_and_leaves_everything_as_it_was(attack, layout):
     assert adversarial.max() <= 1
     assert not adversarial.requires_grad
     assert adversarial.dtype == images.dtype
-    assert adversarial.is_contiguous(memory_format=layout)
+    assert adversarial.is_contiguous()
     assert torch.equal(images, kept)
     assert torch.equal(labels, kept_labels)
     assert not images.requires_grad
@@ -248,25 +246,25 @@ def test_deterministic_by_generator_also_under_no_grad_and_inference_mode(attack
     model = conv_net()
     images, _ = batch()
     labels = answered(model, images)
-    first = attack(model, images, labels, generator(5))
-    assert torch.equal(first, attack(model, images, labels, generator(5)))
-    assert torch.equal(attack(model, images, labels), attack(model, images, labels, generator(0)))
+    first = attack(model, images, labels)  # without a generator, that of seed 0
     if is_random(attack):
         assert not torch.equal(first, attack(model, images, labels, generator(6)))
     with torch.no_grad():
-        assert torch.equal(first, attack(model, images, labels, generator(5)))
+        assert torch.equal(first, attack(model, images, labels, generator(0)))
     with torch.inference_mode():
-        inside = attack(model, images.clone(), labels.clone(), generator(5))
+        inside = attack(model, images.clone(), labels.clone(), generator(0))
     assert torch.equal(first, inside)
 
 
 @every_attack
-def test_the_draw_does_not_depend_on_the_memory_format(attack):
+def test_channels_last_images_come_back_so_and_the_draw_is_the_same(attack):
     model = conv_net()
     images, _ = batch()
     labels = answered(model, images)
     first = attack(model, images, labels, generator())
     second = attack(model, images.to(memory_format=torch.channels_last), labels, generator())
+    assert second.is_contiguous(memory_format=torch.channels_last)
+    assert distance(attack.norm, second - images).max() <= attack.radius + 1e-6
     # Convolutions may round differently by layout, which flips the sign of a gradient next to zero.
     assert ((first - second).abs() < 1e-4).float().mean() > 0.98
 
@@ -393,9 +391,8 @@ class Broken(nn.Module):
 
 
 @every_attack
-@pytest.mark.parametrize("seed", range(2))
-def test_nan_never_reaches_the_images(attack, seed):
-    images, _ = batch(seed=seed)
+def test_nan_never_reaches_the_images(attack):
+    images, _ = batch()
     model = Broken()
     labels = model.inner(images).argmax(1)
     adversarial = attack(model, images, labels, generator())
