@@ -1,18 +1,25 @@
-"""A network that is trained, adversarially and in seconds, so that verdicts on it mean something."""
+"""A network that is trained, so that verdicts on it mean something, and the model folder of the transfer attacks."""
+
+import contextlib
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from attacked import CLASSES, SHAPE
 from sklearn.datasets import load_digits
+from suite import SURROGATE
 from torch import nn
+
+from robust_nas.nets import ModelDescription, build_network, inference_state, save_model
+from robust_nas.spaces import Size, load_space, sample
 
 EPS = 0.1  # Linf, that it is trained against
 
 
 @pytest.fixture(scope="session")
 def digits_net():
-    """A small convolutional network in eval mode, and 96 images and labels that it never saw.
+    """A small convolutional network in eval mode, and 80 images and labels that it never saw.
 
     Single-step adversarial training, written out here: it shares no code with what is tested.
     """
@@ -41,4 +48,31 @@ def digits_net():
                 optimizer.step()
     for parameter in model.parameters():
         parameter.grad = None
-    return model.eval(), images[1500:1596], labels[1500:1596]
+    return model.eval(), images[1500:1580], labels[1500:1580]
+
+
+@pytest.fixture(scope="session")
+def surrogate_folder(tmp_path_factory):
+    """The model folder that the transfer attacks name, in the working folder."""
+    folder = tmp_path_factory.mktemp("conformance")
+    architecture = sample(load_space("dsara"), 0, size=Size(cells=3, channels=2))
+    description = ModelDescription(
+        input_shape=SHAPE, class_names=tuple("abcde"), mean=(0.5, 0.5, 0.5), std=(0.3, 0.3, 0.3)
+    )
+    network = build_network(
+        architecture,
+        input_shape=SHAPE,
+        classes=CLASSES,
+        mean=description.mean,
+        std=description.std,
+        seed=1,
+    )
+    save_model(folder / SURROGATE, architecture, inference_state(network), description)
+    return folder / SURROGATE
+
+
+@pytest.fixture
+def surrogate(surrogate_folder):
+    """The same, with its parent as the working folder."""
+    with contextlib.chdir(surrogate_folder.parent):
+        yield surrogate_folder

@@ -15,8 +15,8 @@ from robust_nas.attacks.balls import l2, project
 
 EPS = {"linf": 0.1, "l2": 0.6}
 STEPS = 40
-T_STEPS = 20
-QUERIES = 500
+T_STEPS = 12
+QUERIES = 400
 LOSSES = ["ce", "dlr", "dlr-targeted"]
 every_run = pytest.mark.parametrize("norm", ["linf", "l2"])
 every_loss = pytest.mark.parametrize("loss", LOSSES)
