@@ -282,7 +282,7 @@ def test_a_rejected_wrong_image_is_right_and_an_accepted_one_is_not():
 
 def test_labels_of_the_rejection_are_out_of_range():
     data = Images(torch.rand(4, 1, 1, 2), torch.full((4,), 2))
-    with pytest.raises(AttackError, match="label 2 .* rejection"):
+    with pytest.raises(AttackError, match=r"label 2 .* rejection"):
         evaluated(Linear(0.5), data, {"abstains": True})
 
 
