@@ -90,7 +90,7 @@ def planned(state: Progressed) -> list[Probe]:
 def _run(probe: Probe, count: int, state: Progressed) -> dict[str, Any]:
     began = time.perf_counter()
     spent = Spent()
-    with seeded_globally(seed_of(state.seed, "finding", probe.name), state.device):
+    with torch.inference_mode(mode=False), seeded_globally(seed_of(state.seed, "finding", probe.name), state.device):
         made, curve = probe.run(probe.images[:count], spent)
     return {
         "findings": [finding.to_tree() for finding in made],

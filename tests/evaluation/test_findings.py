@@ -354,6 +354,13 @@ def test_square_stays_within_its_passes_also_where_it_succeeds(robust, dataset):
     assert found.findings_passes <= found.passes
 
 
+def test_the_caller_may_be_in_inference_mode(robust, dataset):
+    expected = evaluated(robust, dataset, images=12)
+    with torch.inference_mode():
+        found = evaluated(robust, dataset, images=12)
+    assert found.findings == expected.findings
+
+
 def test_a_finding_that_was_too_dear_leaves_the_verdict_open(robust, dataset):
     found = evaluated(robust, dataset, *SMALL, images=48, findings="budget")
     finding = by_name(found)["white box at least as strong as Square"]
