@@ -14,7 +14,7 @@ from evaluation_bad_networks import (
     WithoutGrad,
     Zeroed,
 )
-from evaluation_networks import EPS
+from evaluation_networks import EPS, Images, generator
 from torch import nn
 
 import robust_nas
@@ -361,6 +361,17 @@ def test_the_caller_may_be_in_inference_mode(robust, dataset):
     assert found.findings == expected.findings
 
 
+def test_square_is_not_run_on_images_that_it_cannot_tile():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
+    pixels = torch.rand(12, 1, 4, 4, generator=generator(1))
+    data = Images(pixels, model(pixels).argmax(1))
+    tree = {"threat_model": {"eps": 0.01, "norm": "l2"}, "attacks": [{"attack": SMALL[1]}]}
+    found = follow_protocol(model, data, EvaluationOptions.model_validate(tree))
+    finding = by_name(found)["white box at least as strong as Square"]
+    assert finding.status == "NOT RUN"
+    assert "not defined for images of 4 x 4 pixels" in finding.text
+
+
 def test_a_finding_that_was_too_dear_leaves_the_verdict_open(robust, dataset):
     found = evaluated(robust, dataset, *SMALL, images=48, findings="budget")
     finding = by_name(found)["white box at least as strong as Square"]
@@ -415,8 +426,6 @@ def test_a_network_without_a_linear_layer_has_its_logits_for_features(dataset):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Conv2d(1, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     labels = model(dataset.test.pixels.float() / 255).argmax(1)
-    from evaluation_networks import Images
-
     found = follow_protocol(
         model,
         Images(dataset.test.pixels, labels),
