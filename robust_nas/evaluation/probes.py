@@ -304,7 +304,12 @@ def square(state: Progressed, survivors: Tensor) -> Probe | None:
         text = f"Square in {attack.norm} is not defined for images of {height} x {width} pixels"
         finding = Finding(name=SQUARE, status="NOT RUN", text=text, allowed="0 survivors broken")
         return Probe(
-            name=SQUARE, images=survivors, cost=1, share=1.0, allowed="", run=lambda indices, spent: ([finding], [])
+            name=SQUARE,
+            images=survivors,
+            cost=1,
+            share=1.0,
+            allowed="",
+            run=lambda indices, spent: ([finding], []),
         )
     return _breaker(
         state,
