@@ -260,9 +260,18 @@ def test_square_and_noise_as_attacks_of_the_list_are_held_against_those_before_t
     assert statuses(misled)["white box at least as strong as Square"] == "FAIL"
     assert by_name(misled)["white box at least as strong as Square"].value == misled.rows[1].broken > 0
     fine = evaluated(robust, dataset, *SMALL, square, images=24)
-    assert [f.status for f in fine.findings if "Square" in f.name] == [
-        "PASS"
-    ]  # once: the probe has stood back
+    # Once: the probe has stood back.
+    assert [f.status for f in fine.findings if "Square" in f.name] == ["PASS"]
+    first = evaluated(robust, dataset, square, *SMALL, images=24, findings="budget")
+    assert first.rows[0].broken > 0  # which says nothing about gradients
+    assert statuses(first)["white box at least as strong as Square"] == "NOT RUN"
+
+
+def test_the_official_square_is_held_against_those_before_it_too(undefended, dataset):
+    official = {"name": "autoattack", "attacks": ["apgd-ce", "square"]}
+    found = evaluated(Negated(undefended), dataset, official, images=6, findings="budget", eps=0.3)
+    assert [row.label for row in found.rows] == ["apgd-ce", "square"]
+    assert statuses(found)["white box at least as strong as Square"] == "FAIL"
 
 
 def test_the_warnings_of_autoattack_are_findings(robust, dataset):
