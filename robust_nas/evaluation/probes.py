@@ -25,6 +25,7 @@ from robust_nas.evaluation.report import Finding, Status
 from robust_nas.evaluation.seeds import generator_of, seed_of
 
 QUERIES = 500  # of Square, per survivor
+SQUARE = "white box at least as strong as Square"
 ALIKE = "at most chance where all images can be alike"
 GREY = 0.5  # Linf: within it every image can become one and the same grey
 
@@ -298,11 +299,23 @@ def square(state: Progressed, survivors: Tensor) -> Probe | None:
         ):
             return None
     attack = Square(**_limits(state), queries=QUERIES, eot=_eot(state))
+    height, width = state.pixels.shape[2:]
+    if min(height, width) < attack.least_side:
+        text = f"Square in {attack.norm} is not defined for images of {height} x {width} pixels"
+        finding = Finding(name=SQUARE, status="NOT RUN", text=text, allowed="0 survivors broken")
+        return Probe(
+            name=SQUARE,
+            images=survivors,
+            cost=1,
+            share=1.0,
+            allowed="",
+            run=lambda indices, spent: ([finding], []),
+        )
     return _breaker(
         state,
         survivors,
         attack,
-        name="white box at least as strong as Square",
+        name=SQUARE,
         cost=(QUERIES + 1) * _eot(state) + _judging(state),
         share=1.0,
         worst=0.05,

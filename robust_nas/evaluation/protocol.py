@@ -21,12 +21,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Generator, Tensor, nn
 
-from robust_nas.attacks.options import GradientAttack
+from robust_nas.attacks.options import GradientAttack, Transfer
 from robust_nas.attacks.predictor import Predictor
 from robust_nas.attacks.target import seeded_globally
 from robust_nas.config import to_tree
@@ -164,6 +166,7 @@ def follow_protocol(
     )
     for attack, _ in attacks:
         refuse_undefined(attack, state.classes, tuple(pixels.shape[1:]), predictor.abstains)
+    _refuse_surrogates(options, tuple(pixels.shape[1:]), state.classes)
     draws = clean["draws"].clone()  # [D, N] right in each draw under all attacks so far
     examples = _Examples(state)
     for position, (attack, share) in enumerate(attacks):
@@ -309,6 +312,20 @@ def refuse_undefined(
             f"{attack.label} needs at least {attack.least_classes} classes, the model has {classes}; "
             "list other attacks, or another loss or fewer targets"
         )
+
+
+def _refuse_surrogates(options: EvaluationOptions, shape: tuple[int, ...], classes: int) -> None:
+    """Raises `CheckpointError` for a surrogate that is no model, `AttackError` for one that does not fit."""
+    from robust_nas.nets import read_model
+
+    own = (step.attack.surrogates for step in options.steps if isinstance(step.attack, Transfer))
+    for folder in dict.fromkeys(chain(options.surrogates, *own)):
+        surrogate = read_model(Path(folder)).description
+        if surrogate.input_shape != shape or len(surrogate.class_names) < classes:
+            raise AttackError(
+                f"surrogate {folder}: takes images of shape {surrogate.input_shape} and tells "
+                f"{len(surrogate.class_names)} classes; these are {shape} of {classes}"
+            )
 
 
 def _attack_batch(

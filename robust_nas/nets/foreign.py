@@ -52,6 +52,7 @@ def _built(spec: str) -> nn.Module:
     if found is None or found.loader is None:
         raise ConfigError(f"--module: {path} is no Python file")
     source = importlib.util.module_from_spec(found)
+    sys.modules[found.name] = source  # dataclasses look themselves up there
     sys.path.insert(0, str(path.resolve().parent))  # so that it finds its neighbours
     try:
         found.loader.exec_module(source)
@@ -61,7 +62,7 @@ def _built(spec: str) -> nn.Module:
         module = build()
     except ConfigError:
         raise
-    except Exception as error:  # whatever the user's own code raises
+    except (Exception, SystemExit) as error:  # whatever the user's own code raises; a script may exit
         raise ConfigError(f"--module: {spec} fails: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(str(path.resolve().parent))

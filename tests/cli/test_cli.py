@@ -3,15 +3,14 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from cli_outcome import Call
 from typer.testing import CliRunner
 
 from robust_nas import __version__, count, load_architecture, load_config
-from robust_nas.cli import app, main
+from robust_nas.cli import app
 from robust_nas.cli.count import input_shape
 from robust_nas.cli.spaces import limits
 from robust_nas.config import to_tree, to_yaml
@@ -20,33 +19,6 @@ from robust_nas.spaces import architecture_from_text, load_space
 
 VERBS = ["run", "search", "train", "evaluate", "export", "count"]
 SUBVERBS = ["list", "show", "draw", "sample"]
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Outcome]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """Runs the console script's entry point in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["robust-nas", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        out, err = capsys.readouterr()
-        return Outcome(code, out, err)
-
-    return run
 
 
 @pytest.mark.parametrize("verb", [*[(verb,) for verb in VERBS], *[("spaces", verb) for verb in SUBVERBS]])

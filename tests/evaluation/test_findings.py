@@ -14,7 +14,7 @@ from evaluation_bad_networks import (
     WithoutGrad,
     Zeroed,
 )
-from evaluation_networks import EPS
+from evaluation_networks import EPS, Images, generator
 from torch import nn
 
 import robust_nas
@@ -260,9 +260,18 @@ def test_square_and_noise_as_attacks_of_the_list_are_held_against_those_before_t
     assert statuses(misled)["white box at least as strong as Square"] == "FAIL"
     assert by_name(misled)["white box at least as strong as Square"].value == misled.rows[1].broken > 0
     fine = evaluated(robust, dataset, *SMALL, square, images=24)
-    assert [f.status for f in fine.findings if "Square" in f.name] == [
-        "PASS"
-    ]  # once: the probe has stood back
+    # Once: the probe has stood back.
+    assert [f.status for f in fine.findings if "Square" in f.name] == ["PASS"]
+    first = evaluated(robust, dataset, square, *SMALL, images=24, findings="budget")
+    assert first.rows[0].broken > 0  # which says nothing about gradients
+    assert statuses(first)["white box at least as strong as Square"] == "NOT RUN"
+
+
+def test_the_official_square_is_held_against_those_before_it_too(undefended, dataset):
+    official = {"name": "autoattack", "attacks": ["apgd-ce", "square"]}
+    found = evaluated(Negated(undefended), dataset, official, images=6, findings="budget", eps=0.3)
+    assert [row.label for row in found.rows] == ["apgd-ce", "square"]
+    assert statuses(found)["white box at least as strong as Square"] == "FAIL"
 
 
 def test_the_warnings_of_autoattack_are_findings(robust, dataset):
@@ -354,6 +363,24 @@ def test_square_stays_within_its_passes_also_where_it_succeeds(robust, dataset):
     assert found.findings_passes <= found.passes
 
 
+def test_the_caller_may_be_in_inference_mode(robust, dataset):
+    expected = evaluated(robust, dataset, images=12)
+    with torch.inference_mode():
+        found = evaluated(robust, dataset, images=12)
+    assert found.findings == expected.findings
+
+
+def test_square_is_not_run_on_images_that_it_cannot_tile():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
+    pixels = torch.rand(12, 1, 4, 4, generator=generator(1))
+    data = Images(pixels, model(pixels).argmax(1))
+    tree = {"threat_model": {"eps": 0.01, "norm": "l2"}, "attacks": [{"attack": SMALL[1]}]}
+    found = follow_protocol(model, data, EvaluationOptions.model_validate(tree))
+    finding = by_name(found)["white box at least as strong as Square"]
+    assert finding.status == "NOT RUN"
+    assert "not defined for images of 4 x 4 pixels" in finding.text
+
+
 def test_a_finding_that_was_too_dear_leaves_the_verdict_open(robust, dataset):
     found = evaluated(robust, dataset, *SMALL, images=48, findings="budget")
     finding = by_name(found)["white box at least as strong as Square"]
@@ -408,8 +435,6 @@ def test_a_network_without_a_linear_layer_has_its_logits_for_features(dataset):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Conv2d(1, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     labels = model(dataset.test.pixels.float() / 255).argmax(1)
-    from evaluation_networks import Images
-
     found = follow_protocol(
         model,
         Images(dataset.test.pixels, labels),

@@ -1,0 +1,164 @@
+"""What is refused before any attack starts, with the value, where it came from, and what would be accepted."""
+
+import pytest
+import torch
+from evaluation_networks import EPS, Images, conv_net
+from torch import nn
+
+import robust_nas
+from robust_nas import ThreatModel
+from robust_nas.attacks import Attack
+from robust_nas.attacks.options import FGSM
+from robust_nas.errors import AttackError, CheckpointError, ConfigError
+from robust_nas.evaluation import Step, protocol
+from robust_nas.nets.model import ModelDescription, inference_state, save_model
+
+
+@pytest.fixture(autouse=True)
+def _no_attack_may_start(monkeypatch):
+    monkeypatch.setattr(Attack, "run", lambda *a, **k: pytest.fail("an attack started"))
+    monkeypatch.setattr(protocol, "run_autoattack", lambda *a, **k: pytest.fail("an attack started"))
+
+
+PIXELS = torch.randint(0, 256, (6, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(6)
+
+
+def refused(message, *, model=None, pixels=PIXELS, labels=LABELS, error=AttackError, suite="cascade", **more):
+    threat_model = more.pop("threat_model", None) or ThreatModel(eps=EPS)
+    with pytest.raises(error, match=message):
+        robust_nas.evaluate(model or conv_net().eval(), Images(pixels, labels), threat_model, suite, **more)
+
+
+def test_images_that_the_model_cannot_take():
+    shape = r"the model cannot take images of shape \(1, 9, 9\)"
+    refused(shape, pixels=torch.zeros(6, 1, 9, 9, dtype=torch.uint8))
+    refused(r"cannot take images of shape \(3, 8, 8\)", pixels=torch.zeros(6, 3, 8, 8))
+
+
+class Strict(nn.Module):
+    def forward(self, x):
+        assert x.shape[1] == 3, "three colours are needed"
+        return x.flatten(1)
+
+
+def test_images_that_the_model_says_it_cannot_take():
+    refused("AssertionError: three colours are needed", model=Strict())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pixels": PIXELS[0]}, r"\(1, 8, 8\)"),
+        ({"pixels": PIXELS.int()}, "int32"),
+        ({"pixels": PIXELS[:0], "labels": LABELS[:0]}, "no images"),
+        ({"pixels": PIXELS[:, :0]}, "no images"),
+        ({"labels": LABELS[:5]}, r"\(5,\) for 6 images"),
+        ({"labels": LABELS.float()}, "float32"),
+        ({"labels": LABELS[:, None]}, r"\(6, 1\)"),
+        ({"labels": LABELS + 5}, "label 10, but the model has only 10 classes"),
+        ({"labels": LABELS - 1}, "label -1"),
+        ({"pixels": PIXELS.float()}, "images reach from 0 to 255"),
+        ({"pixels": PIXELS.float() / 255 - 0.5}, "images reach from -0.5 to 0.5"),
+        ({"pixels": (PIXELS.float() / 255).index_fill(0, torch.tensor([2]), torch.nan)}, "without NaN"),
+        ({"pixels": (PIXELS.float() / 255).index_fill(0, torch.tensor([2]), torch.inf)}, "from 0 to inf"),
+    ],
+)
+def test_images_and_labels_that_no_figure_can_be_taken_from(change, message):
+    refused(message, **change)
+
+
+class Returning(nn.Module):
+    def __init__(self, make):
+        super().__init__()
+        self.make = make
+
+    def forward(self, x):
+        return self.make(x)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda x: (x.flatten(1), x), "the model returned tuple"),
+        (lambda x: x, r"returned \(6, 1, 8, 8\) for 6 images"),
+        (lambda x: x.flatten(1)[:3], r"returned \(3, 64\) for 6 images"),
+    ],
+)
+def test_a_model_that_gives_no_logits(make, message):
+    refused(message, model=Returning(make))
+
+
+def test_fewer_classes_than_the_attacks_need():
+    three = Returning(lambda x: x.flatten(1)[:, :3])
+    labels = LABELS % 3
+    refused("apgd-t needs at least 4 classes, the model has 3", model=three, labels=labels)
+    refused("needs at least 4 classes, the model has 3", model=three, labels=labels, suite="autoattack")
+    nine = {"attack": {"name": "apgd", "loss": "dlr-targeted", "targets": 9}}
+    refused("at least 10 classes, the model has 3", model=three, labels=labels, suite=[nine])
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (
+            {"suite": "cascad"},
+            "'cascad' is neither a suite nor a file; suites: autoattack, cascade, quick, rand",
+        ),
+        ({"suite": "none.yaml"}, "'none.yaml' is neither a suite nor a file"),
+        ({"suite": "transfer"}, r"suite transfer: attacks\.1\.attack\.surrogates: missing"),
+        (
+            {"attacks": (Step(attack=FGSM(eps=EPS)),)},
+            "suite is 'cascade' and attacks is a list; set one of them",
+        ),
+        ({"suite": []}, "attacks: got"),
+        ({"suite": [Step(attack=FGSM(eps=0.3))]}, "attack 'fgsm' has eps 0.3, the threat model 0.15"),
+        (
+            {"threat_model": ThreatModel(eps=EPS, norm="l2"), "suite": [Step(attack=FGSM(eps=EPS))]},
+            "norm 'linf'",
+        ),
+        ({"images": 0}, "images: got 0"),
+        ({"batch_size": -1}, "batch_size: got -1"),
+        ({"findings": "some"}, "findings: got 'some'"),
+        ({"deployed": {"samples": 0}}, r"deployed\.samples: got 0"),
+        ({"sutie": "quick"}, "sutie"),
+    ],
+)
+def test_options_that_are_not_acceptable(more, message):
+    refused(message, error=ConfigError, **more)
+
+
+def test_surrogates_that_are_no_model(tmp_path):
+    for suite in ("quick", "transfer"):  # as a finding, and as an attack
+        message = f"{tmp_path}: no model folder"
+        refused(message, error=CheckpointError, suite=suite, surrogates=(str(tmp_path),))
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "message"),
+    [((3, 8, 8), 10, r"takes images of shape \(3, 8, 8\)"), ((1, 8, 8), 4, "tells 4 classes")],
+)
+def test_surrogates_that_do_not_fit(tmp_path, shape, classes, message):
+    tiny = robust_nas.ResidualArchitecture(name="tiny", stem=4, depths=(1,), widths=(4,))
+    names = tuple(str(label) for label in range(classes))
+    mean, std = (0.0,) * shape[0], (1.0,) * shape[0]
+    network = robust_nas.build_network(tiny, input_shape=shape, classes=classes, mean=mean, std=std)
+    description = ModelDescription(input_shape=shape, class_names=names, mean=mean, std=std)
+    save_model(tmp_path, tiny, inference_state(network), description)
+    refused(message, surrogates=(str(tmp_path),))
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"box": (0, 255)}, r"box: got \(0, 255\); images lie in 0\.\.1"),
+        ({"box": (-1, 1)}, r"box: got \(-1, 1\)"),
+        ({"eps": -0.1}, "eps: got -0.1"),
+        ({"eps": "8/0"}, "eps: got '8/0'"),
+        ({"eps": "nan"}, "eps: got nan"),
+        ({"norm": "l1"}, "norm: got 'l1'"),
+    ],
+)
+def test_threat_models_that_are_none(keys, message):
+    with pytest.raises(ConfigError, match=message):
+        ThreatModel(**{"eps": EPS, **keys})

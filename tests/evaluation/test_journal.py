@@ -1,0 +1,106 @@
+"""An evaluation that is cut off after any part, and goes on to the result that it would have had."""
+
+import copy
+
+import pytest
+import torch
+from evaluation_bad_networks import Counting, Noisy
+from evaluation_networks import EPS, timeless
+
+from robust_nas.evaluation import EvaluationOptions, Journal, follow_protocol
+
+
+class KilledError(Exception):
+    """Stands for `kill -9`."""
+
+
+PLAN = EvaluationOptions.model_validate(
+    {
+        "threat_model": {"eps": EPS},
+        "attacks": [
+            {"attack": {"name": "pgd", "steps": 4}},
+            {"attack": {"name": "apgd", "steps": 8}, "images": 10},
+            {"attack": {"name": "autoattack", "attacks": ["apgd-ce"]}, "images": 8},
+        ],
+        "images": 14,
+        "batch_size": 6,
+        "findings": "budget",
+    }
+)
+
+
+def whole(model, dataset, plan):
+    """The uninterrupted evaluation, and the names of its parts."""
+    journal = Journal()
+    found = follow_protocol(copy.deepcopy(model), dataset.test, plan, seed=3, journal=journal)
+    return found, list(journal.records)
+
+
+def cut_after(k, model, dataset, plan, tmp_path):
+    """The evaluation that dies when it has saved k parts, and a second process, which finds them in the file."""
+    path = tmp_path / "records.pt"
+
+    def save(records):
+        torch.save(records, path)
+        if len(records) == k:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        follow_protocol(copy.deepcopy(model), dataset.test, plan, seed=3, journal=Journal(save=save))
+    records = torch.load(path, weights_only=True)  # a record is plain values
+    assert len(records) == k
+    made = []
+    journal = Journal(records, lambda records: made.append(len(records)))
+    found = follow_protocol(copy.deepcopy(model), dataset.test, plan, seed=3, journal=journal)
+    return found, made
+
+
+def same(one, other):
+    assert timeless(one.to_tree()) == timeless(other.to_tree())
+    assert len(one.examples) == len(other.examples)
+    for a, b in zip(one.examples, other.examples, strict=True):
+        assert (a["adversarial"] == b["adversarial"]).all()
+        assert {k: v for k, v in a.items() if k not in ("clean", "adversarial")} == {
+            k: v for k, v in b.items() if k not in ("clean", "adversarial")
+        }
+
+
+def test_killed_after_any_part_it_ends_in_the_same_result(robust, dataset, tmp_path):
+    uninterrupted, parts = whole(robust, dataset, PLAN)
+    assert parts[0] == "clean"
+    assert "attack 0 pgd-4 batch 2" in parts
+    assert "finding active test" in parts
+    assert len(parts) > 12
+    for k in range(1, len(parts) + 1):
+        resumed, made = cut_after(k, robust, dataset, PLAN, tmp_path)
+        same(resumed, uninterrupted)
+        assert made == list(range(k + 1, len(parts) + 1))  # nothing is done twice
+
+
+SHORT = PLAN.model_copy(update={"attacks": PLAN.attacks[:2], "images": 12, "findings": "budget"})
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_random_model_does_so_too_declared_or_not(robust, dataset, tmp_path, declared):
+    deployed = PLAN.deployed.model_copy(update={"samples": 2, "eot": 2} if declared else {})
+    plan = SHORT.model_copy(update={"deployed": deployed})
+    uninterrupted, parts = whole(Noisy(robust), dataset, plan)
+    for k in range(1, len(parts) + 1, 2):
+        resumed, _ = cut_after(k, Noisy(robust), dataset, plan, tmp_path)
+        same(resumed, uninterrupted)
+
+
+def test_that_the_model_changed_is_remembered(robust, dataset, tmp_path):
+    _, parts = whole(Counting(robust), dataset, SHORT)
+    for k in range(1, len(parts) + 1):
+        resumed, _ = cut_after(k, Counting(robust), dataset, SHORT, tmp_path)
+        untouched = next(f for f in resumed.findings if f.name == "model untouched")
+        assert untouched.status == "FAIL"
+
+
+def test_a_record_is_made_once():
+    seen = []
+    journal = Journal(save=lambda records: seen.append(dict(records)))
+    assert journal.once("a", lambda: {"value": 1}) == {"value": 1}
+    assert journal.once("a", lambda: pytest.fail("made again")) == {"value": 1}
+    assert seen == [{"a": {"value": 1}}]
