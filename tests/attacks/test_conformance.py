@@ -118,7 +118,7 @@ def test_float64_stays_float64_and_the_folded_copy_gives_the_same_verdicts(attac
     images, _ = batch(count=12)
     labels = answered(model, images.double())
     images = images.double()
-    copied = attack.run(model, images, labels, generator())
+    copied = changed(attack, fold=True).run(model, images, labels, generator())
     plain = changed(attack, fold=False).run(model, images, labels, generator())
     assert copied.how == ("folded" if attack.bn == "eval" else "as it is: with batch statistics")
     assert plain.how == "as it is: not asked to fold"

@@ -216,8 +216,8 @@ def test_training_steps_are_seen():
     x, labels = batch()
     optimizer = torch.optim.SGD(model.parameters(), 0.5)
     for _ in range(3):
-        adversarial = FGSM(eps=0.1)(model, x, labels)
-        assert torch.equal(adversarial, FGSM(eps=0.1)(copy.deepcopy(model), x, labels))
+        adversarial = FGSM(eps=0.1, fold=True)(model, x, labels)
+        assert torch.equal(adversarial, FGSM(eps=0.1, fold=True)(copy.deepcopy(model), x, labels))
         optimizer.zero_grad()
         F.cross_entropy(model.train()(adversarial), labels).backward()
         optimizer.step()
@@ -343,7 +343,7 @@ def test_a_model_that_is_no_number_is_attacked_as_it_is():
 def test_the_cache_does_not_keep_the_model_alive():
     model = conv_net()
     x, labels = batch()
-    assert FGSM(eps=0.1).run(model, x, labels).how == "folded"
+    assert FGSM(eps=0.1, fold=True).run(model, x, labels).how == "folded"
     gone = weakref.ref(model)
     weights = weakref.ref(model[0])
     del model
