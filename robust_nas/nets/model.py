@@ -167,7 +167,10 @@ def check_tensors(path: Path, expected: Mapping[str, torch.Tensor]) -> None:
         found = {name: (tuple(entry["shape"]), entry["dtype"]) for name, entry in header.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError) as error:
         raise CheckpointError(f"{path}: no safetensors file: {error}") from None
-    wanted = {name: (tuple(tensor.shape), DTYPES[tensor.dtype]) for name, tensor in expected.items()}
+    wanted = {
+        name: (tuple(tensor.shape), DTYPES.get(tensor.dtype, str(tensor.dtype)))
+        for name, tensor in expected.items()
+    }
     problems = [f"{name} is missing" for name in wanted if name not in found]
     problems += [f"{name} is foreign" for name in found if name not in wanted]
     problems += [

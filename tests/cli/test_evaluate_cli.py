@@ -239,3 +239,11 @@ def test_the_printed_config_names_the_suite(call: Call, net: Path) -> None:
     assert (done.code, done.err) == (0, "")
     for line in ("  suite: quick", "    norm: l2", "    eps: 0.1", "  images: 16", "name: net"):
         assert line in done.out.splitlines()
+
+
+def test_weights_for_a_type_that_the_file_format_does_not_have(call: Call, net: Path) -> None:
+    source = (net / "net.py").read_text()
+    buffer = 'net.register_buffer("f", torch.zeros(2, dtype=torch.complex64))'
+    more = f"def complex_buffer():\n    net = build()\n    {buffer}\n    return net\n"
+    (net / "net.py").write_text(f"{source}\n\n{more}")
+    refused(call(*options(net, "complex_buffer", *WEIGHTS)), 1, "f is missing")
