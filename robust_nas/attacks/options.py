@@ -222,9 +222,9 @@ class APGD(GradientAttack):
 
     @property
     def label(self) -> str:
-        """Name and loss: `apgd-ce`, `apgd-t`."""
+        """Name, loss and, where there are several, restarts: `apgd-ce`, `apgd-t`, `apgd-ce-x2`."""
         loss = "t" if self.loss == "dlr-targeted" else self.loss
-        return f"apgd-{loss}" + (f"x{self.restarts}" if self.restarts > 1 else "")
+        return f"apgd-{loss}" + (f"-x{self.restarts}" if self.restarts > 1 else "")
 
     @property
     def least_classes(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,10 +68,15 @@ def command(
         raise typer.BadParameter("name a model folder, or a module with --module file.py:function")
     if module is None and weights is not None:
         raise typer.BadParameter("--weights goes with --module; a model folder has its own")
+    named = any(change.startswith(("data.name=", "data.path=", "data=")) for change in changes)
+    if module is not None and not recipe and not named:
+        raise typer.BadParameter(
+            "name the images that the module takes with --data, such as --data fashion-mnist"
+        )
     if recipe:
         config = EvaluationConfig.of(load_config(recipe, changes))
     elif module is not None:
-        config = module_config(Path(module.rpartition(":")[0]).stem or "module", changes)
+        config = module_config(_name_of(module), changes)
     else:
         config = model_config(Path(str(model)), changes)
     if print_config:
@@ -96,6 +102,11 @@ def command(
     if strict and tree["verdict"]["status"] == "UNRELIABLE":
         common.say("error: the verdict is UNRELIABLE (--strict)")
         raise typer.Exit(1)
+
+
+def _name_of(module: str) -> str:
+    """The stem of the module's file, as far as it is a name."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", Path(module.rpartition(":")[0]).stem).strip(".-_") or "module"
 
 
 def _shorthands(

@@ -39,11 +39,15 @@ MOST = 24  # images
 
 
 class Planted(nn.Module):
-    """The two-class problem of one image each: logits `[n, 2]`, class 1 where the planted example is found."""
+    """The two-class problem of one image each: logits `[n, 2]`, class 1 where the planted example is found.
 
-    def __init__(self, model: nn.Module) -> None:
+    Features of a random model are the mean over `passes`.
+    """
+
+    def __init__(self, model: nn.Module, passes: int = 1) -> None:
         super().__init__()
         self.model = model
+        self.passes = passes
         self.layer = _last_linear(model)
         self.read_out = torch.empty(0)  # [n, d]
         self.threshold = torch.empty(0)  # [n]
@@ -51,6 +55,9 @@ class Planted(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """What the last linear layer gets, `[B, d]`."""
+        return torch.stack([self._features(x) for _ in range(self.passes)]).mean(0)
+
+    def _features(self, x: Tensor) -> Tensor:
         if self.layer is None:
             logits: Tensor = self.model(x)
             return logits.float()
@@ -79,25 +86,25 @@ def planted(state: Progressed, images: Tensor) -> Probe:
     """The probe, on images that are right."""
     name, allowed = "active test", "at least 0.9 found"
     attack = strongest(state)
-    steps = min(attack.steps, STEPS)
+    steps, passes = min(attack.steps, STEPS), attack.eot
     attack = attack.model_copy(
-        update={"steps": steps, "loss": "ce", "restarts": 1, "keep": "best", "fold": False}
+        update={"steps": steps, "loss": "ce", "restarts": 1, "keep": "best", "fold": False, "eot": 1}
         | ({"step_size": 2.5 * attack.eps / steps} if hasattr(attack, "step_size") else {})
     )
 
     def run(indices: Tensor, spent: Spent) -> Made:
         x, _ = state.batch(indices)
-        problem = Planted(state.predictor.module)
+        problem = Planted(state.predictor.module, passes)
         generator = generator_of(state.device, state.seed, "finding", name)
         valid, chance = plant(problem, x, attack.eps, attack.norm, generator)
-        spent.passes += len(x) * (1 + INNER + 2 + RANDOM)
+        spent.passes += len(x) * (1 + INNER + 2 + RANDOM) * passes
         if not valid.any():
             text = "no example could be planted: the features do not move within the ball, or they are random"
             return [Finding(name=name, status="WARN", allowed=allowed, images=len(x), text=text)], []
         labels = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         result = attack.run(problem, x, labels, generator)
         found = ~judge(Predictor(problem), result.images, labels).right
-        spent.passes += result.forwards + result.backwards + len(x)
+        spent.passes += (result.forwards + result.backwards + len(x)) * passes
         rate = float(found[valid].float().mean())
         count = int(valid.sum())
         status: Any = "PASS" if rate >= 0.9 else "WARN" if rate >= 0.7 else "FAIL"
@@ -114,7 +121,7 @@ def planted(state: Progressed, images: Tensor) -> Probe:
             )
         ], []
 
-    cost = 4 + INNER + RANDOM + (2 * steps + 2) * attack.eot
+    cost = (6 + INNER + RANDOM + 2 * steps) * passes
     return Probe(name=name, images=images[:MOST], cost=cost, share=0.5, allowed=allowed, run=run)
 
 

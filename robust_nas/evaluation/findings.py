@@ -210,7 +210,7 @@ def _above_chance(state: Progressed) -> Finding:
     n = state.common
     correct = int(state.right[:n].sum())
     low, _ = wilson(correct, n)
-    chance = 1 / state.classes
+    chance = state.chance
     shown = low > chance
     return Finding(
         name="robustness above chance",
@@ -226,7 +226,7 @@ def _above_chance(state: Progressed) -> Finding:
 
 def _plateau(state: Progressed) -> list[Finding]:
     """The loss of the attack with the most steps, over the examples that survived it."""
-    if not state.traces:
+    if not state.traces or state.options.threat_model.eps == 0:
         return []
     record = max(state.traces, key=lambda trace: len(trace.loss))
     kept = state.right[record.indices]

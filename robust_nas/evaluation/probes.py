@@ -27,6 +27,7 @@ from robust_nas.evaluation.seeds import generator_of, seed_of
 QUERIES = 500  # of Square, per survivor
 SQUARE = "white box at least as strong as Square"
 ALIKE = "at most chance where all images can be alike"
+EFFORT = 32  # survivors that the doubled attack gets: it is the dearest probe
 GREY = 0.5  # Linf: within it every image can become one and the same grey
 
 
@@ -261,7 +262,7 @@ def more_effort(state: Progressed, survivors: Tensor) -> Probe:
     doubled = attack.model_copy(update=changes)
     return _breaker(
         state,
-        survivors,
+        survivors[:EFFORT],
         doubled,
         name="doubling steps and restarts changes nothing",
         cost=doubled.restarts * (2 * doubled.steps + 1) * doubled.eot + 1 + _judging(state),
@@ -344,7 +345,7 @@ def eps_curve(state: Progressed, images: Tensor) -> Probe:
             judged, _ = attempt(state, attack, indices, spent, f"{name} {eps}")
             right = judged.right & state.clean_right[indices]
             points.append(_point(eps, int(right.sum()), len(indices), attack.label))
-        found = _curve_findings(points, state.classes)
+        found = _curve_findings(points, state.chance)
         # Where every image is the same grey, a rule that abstains may reject it, and be right.
         return [
             finding for finding in found if not (state.predictor.abstains and finding.name == ALIKE)
@@ -366,12 +367,11 @@ def _point(eps: float, right: int, images: int, attack: str) -> dict[str, Any]:
     }
 
 
-def _curve_findings(points: list[dict[str, Any]], classes: int) -> list[Finding]:
+def _curve_findings(points: list[dict[str, Any]], chance: float) -> list[Finding]:
     n = points[0]["images"]
     accuracies = [point["accuracy"] for point in points]
     rise = max(after - before for before, after in pairwise(accuracies))
     at_grey, unbounded = accuracies[-2], accuracies[-1]
-    chance = 1 / classes
     return [
         Finding(
             name="accuracy falls with eps",

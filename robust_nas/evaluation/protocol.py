@@ -80,6 +80,11 @@ class Progressed:
     before: str = ""  # fingerprint of the predictor
     untouched: bool = True
 
+    @property
+    def chance(self) -> float:
+        """What a constant answer gets right: the share of the largest class, or 1/K where that is more."""
+        return max(1 / self.classes, float(self.labels.bincount().max()) / len(self.labels))
+
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Images float32 in 0..1 and labels, on the device."""
         return as_float(self.pixels[indices]).to(self.device), self.labels[indices].to(self.device)
@@ -89,7 +94,7 @@ def evaluate(
     model: nn.Module,
     data: LabelledImages,
     threat_model: ThreatModel,
-    suite: str | Sequence[Step] = "cascade",
+    suite: str | Path | Sequence[Step] = "cascade",
     *,
     seed: int = 0,
     device: torch.device | str | None = None,
@@ -112,7 +117,7 @@ def evaluate(
         ConfigError: the options are not acceptable.
         AttackError: the inputs cannot be judged; raised before any attack starts where it can be known then.
     """
-    named = {"suite": suite} if isinstance(suite, str) else {"attacks": tuple(suite)}
+    named = {"suite": str(suite)} if isinstance(suite, str | Path) else {"attacks": tuple(suite)}
     options = EvaluationOptions(threat_model=threat_model, **named, **more)
     return follow_protocol(model, data, options, seed=seed, device=device, progress=progress)
 
@@ -210,6 +215,7 @@ def follow_protocol(
         robust_draws=tuple(draws[:, :common].float().mean(1).tolist()) if predictor.random else (),
         rejected=float(clean["rejected"].float().mean()) if predictor.abstains else None,
         classes=state.classes,
+        chance=state.chance,
         seed=seed,
         device=str(device),
     )

@@ -165,6 +165,7 @@ class Evaluation:
     robust_draws: tuple[float, ...]
     rejected: float | None
     classes: int
+    chance: float  # what a constant answer gets right
     seed: int
     device: str
     dtype: str = "float32"
@@ -197,7 +198,7 @@ class Evaluation:
             "dtype": self.dtype,
             "batch_size": self.options.batch_size,
             "classes": self.classes,
-            "chance": 1 / self.classes,
+            "chance": self.chance,
             "seconds": self.seconds,
             "passes": self.passes,
             "findings_seconds": self.findings_seconds,

@@ -176,7 +176,7 @@ def _draw(found: Evaluation, tree: dict[str, Any], folder: Path, name: str, data
             points,  # one line, whatever number of steps each point took
             folder / "eps_curve",
             eps=threat.eps,
-            chance=1 / found.classes,
+            chance=found.chance,
             norm=threat.norm,
             caption=caption,
         )

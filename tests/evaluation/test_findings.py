@@ -337,7 +337,7 @@ def points(*rights, images=100):
     ],
 )
 def test_a_curve_that_rises_or_does_not_end_at_nothing(rights, expected):
-    found = _curve_findings(points(*rights), classes=10)
+    found = _curve_findings(points(*rights), chance=0.1)
     assert tuple(finding.status for finding in found) == expected
     assert [finding.name for finding in found] == list(PAID[6:9])
 

@@ -10,7 +10,7 @@ from robust_nas.evaluation.options import SUITES, load_suite
 
 LABELS = {
     "quick": ["pgd-20"],
-    "cascade": ["pgd-10", "apgd-ce", "apgd-t"],
+    "cascade": ["pgd-10", "apgd-ce-x2", "apgd-t"],
     "autoattack": ["autoattack"],
     "rand": ["autoattack-rand"],
     "transfer": ["pgd-20", "transfer-pgd-50-margin"],
