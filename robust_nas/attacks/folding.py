@@ -99,8 +99,6 @@ def _traced(model: nn.Module) -> _Trace | str:
     for module in model.modules():
         if _hooked(module):
             return f"{type(module).__name__} has hooks"
-        if _unsafe(module):
-            return "a strided 1x1 convolution on fewer than 16 channels is unsafe in channels-last order on a CPU"
     saved = [(vars(module), dict(vars(module))) for module in model.modules()]
     try:
         graph = fx.Tracer().trace(model)
@@ -116,18 +114,6 @@ def _traced(model: nn.Module) -> _Trace | str:
         return _folded_copy(model, graph, made)
     except Exception as error:  # a module that cannot be copied
         return f"it cannot be copied ({_first_line(error)})"
-
-
-def _unsafe(module: nn.Module) -> bool:
-    """Whether its backward pass in channels-last order writes beyond its memory (oneDNN issue 6035)."""
-    return (
-        isinstance(module, nn.Conv2d)
-        and module.weight.device.type == "cpu"
-        and module.weight.dtype != torch.float64  # which oneDNN leaves to torch
-        and module.kernel_size == (1, 1)
-        and max(map(int, module.stride)) > 1
-        and module.in_channels < 16
-    )
 
 
 def _hooked(module: nn.Module) -> bool:
