@@ -115,7 +115,7 @@ def _shorthands(
     """The overrides that the options stand for."""
     changes = []
     if suite is not None:
-        changes += ["evaluation.attacks=null", f"evaluation.suite={suite}"]
+        changes += [f"evaluation.suite={suite}", "evaluation.attacks=null"]
     if eps is not None:
         changes.append(f"evaluation.threat_model.eps={eps}")
     if norm is not None:
