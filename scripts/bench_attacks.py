@@ -115,10 +115,6 @@ def main() -> None:
         "ours, as it is, last iterate": lambda: ours(keep="last", fold=False)(model, images, labels),
         "ours, folded, last iterate": lambda: ours(keep="last")(model, images, labels),
         "ours, folded, best iterate": lambda: ours()(model, images, labels),
-        "ours, folded, bf16, last iterate": lambda: ours(keep="last", precision="bf16")(
-            model, images, labels
-        ),
-        "ours, folded, bf16, best iterate": lambda: ours(precision="bf16")(model, images, labels),
         "ours, APGD-CE of 10 steps": lambda: APGD(eps=EPS, steps=STEPS)(model, images, labels),
     }
 
