@@ -27,6 +27,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from robust_nas.attacks.inputs import refuse_small_images
 from robust_nas.attacks.options import GradientAttack, Transfer
@@ -149,6 +150,9 @@ def follow_protocol(
     order = torch.randperm(len(labels), generator=Generator().manual_seed(seed))[: options.images]
     predictor, options = _deployed(model, options)
     attacks = _spread(options, len(order))
+    for key, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise AttackError(f"{key} has no shape yet; give the model a batch before it is evaluated")
     before = fingerprint(predictor)
     clean = journal.once(
         "clean",

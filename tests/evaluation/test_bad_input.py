@@ -68,6 +68,10 @@ def test_images_and_labels_that_no_figure_can_be_taken_from(change, message):
     refused(message, **change)
 
 
+def test_a_model_whose_parameters_have_no_shape_yet():
+    refused(r"1\.weight has no shape yet", model=nn.Sequential(nn.Flatten(), nn.LazyLinear(10)))
+
+
 class Raising(nn.Module):
     def __init__(self, error):
         super().__init__()
