@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
+from robust_nas.attacks.options import Attack
 from robust_nas.errors import AttackError
 
 
@@ -31,6 +32,16 @@ def check_inputs(images: Tensor, labels: Tensor) -> int:
     if first < 0:
         raise AttackError(f"label {int(first)}; classes are counted from 0")
     return int(last)
+
+
+def refuse_small_images(attack: Attack, shape: tuple[int, ...]) -> None:
+    """Raises `AttackError` where an attack is not defined for images of `shape` (C, H, W)."""
+    height, width = shape[1:]
+    if min(height, width) < attack.least_side:
+        raise AttackError(
+            f"{attack.label} in {attack.norm} needs images of at least {attack.least_side} x "
+            f"{attack.least_side} pixels, got {height} x {width}"
+        )
 
 
 def check_logits(logits: object, images: Tensor, last_label: int) -> Tensor:

@@ -19,7 +19,8 @@ def attack_mode(model: nn.Module, bn: Literal["eval", "batch"] = "eval") -> Iter
     `model.eval()`, so that a model of mixed modes comes back mixed. Frozen parameters spare the weight
     gradients and `.grad`.
     """
-    modules = list(model.modules())
+    # A frozen ScriptModule has no mode.
+    modules = [module for module in model.modules() if hasattr(module, "training")]
     modes = [module.training for module in modules]
     norms = [module for module in modules if isinstance(module, _BatchNorm)]
     tracked = [norm.track_running_stats for norm in norms]

@@ -51,11 +51,12 @@ class Predictor(nn.Module):
 
 def averaged(module: nn.Module, x: Tensor, passes: int) -> Tensor:
     """The log of the mean softmax over several forward passes `[B, K]`; of one pass, the logits as they are."""
+    # Clones, because a module may change its input in place, as a first layer nn.ReLU(inplace=True) does.
     if passes == 1:
-        logits: Tensor = module(x)
+        logits: Tensor = module(x.clone())
         return logits
     # One pass after the other: every draw is a forward pass of its own, and memory stays that of one batch.
-    draws = torch.stack([module(x).float().log_softmax(1) for _ in range(passes)])
+    draws = torch.stack([module(x.clone()).float().log_softmax(1) for _ in range(passes)])
     return draws.logsumexp(0) - math.log(passes)
 
 

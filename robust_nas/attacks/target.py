@@ -20,7 +20,7 @@ from torch import Generator, Tensor, nn
 
 from robust_nas.attacks.candidates import Best
 from robust_nas.attacks.folding import folded
-from robust_nas.attacks.inputs import check_inputs, check_logits, own_generator
+from robust_nas.attacks.inputs import check_inputs, check_logits, own_generator, refuse_small_images
 from robust_nas.attacks.losses import Loss, margin
 from robust_nas.attacks.mode import attack_mode
 from robust_nas.attacks.options import Attack
@@ -208,7 +208,7 @@ def opened(
         # Clones, because a tensor made under inference_mode cannot be saved for the backward pass.
         images, labels = images.detach().clone(), labels.clone()
         last_label = check_inputs(images, labels)
-        _refuse_small_images(options, images)
+        refuse_small_images(options, tuple(images.shape[1:]))
         generator = own_generator(generator, images)
         predictor = Predictor.of(model)
         network, how = predictor.module, "as it is: it is random"
@@ -224,15 +224,6 @@ def opened(
             target = Target(options, predictor, network, how, images, labels, generator, record, last_label)
             _refuse_few_classes(target)
             yield target
-
-
-def _refuse_small_images(options: Attack, images: Tensor) -> None:
-    height, width = images.shape[2:]
-    if min(height, width) < options.least_side:
-        raise AttackError(
-            f"{options.label} in {options.norm} needs images of at least {options.least_side} x "
-            f"{options.least_side} pixels, got {height} x {width}"
-        )
 
 
 def _refuse_few_classes(target: Target) -> None:

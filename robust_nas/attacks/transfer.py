@@ -87,7 +87,7 @@ def _refuse_misfit(attack: Attack, name: str, surrogate: nn.Module, target: Targ
     try:
         # A random surrogate draws from the global generators, which stay as they are.
         with torch.no_grad(), attack_mode(surrogate), seeded_globally(0, one.device):
-            logits = check_logits(surrogate(one), one, target.last_label)
+            logits = check_logits(surrogate(one.clone()), one, target.last_label)
     except AttackError as error:
         raise AttackError(f"{name}: {error}") from None
     except (

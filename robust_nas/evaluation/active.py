@@ -59,12 +59,12 @@ class Planted(nn.Module):
 
     def _features(self, x: Tensor) -> Tensor:
         if self.layer is None:
-            logits: Tensor = self.model(x)
+            logits: Tensor = self.model(x.clone())
             return logits.float()
         caught: list[Tensor] = []
         handle = self.layer.register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0]))
         try:
-            logits = self.model(x)
+            logits = self.model(x.clone())
         finally:
             handle.remove()
         return (caught[-1] if caught and caught[-1].dim() == 2 else logits).float()

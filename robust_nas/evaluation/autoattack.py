@@ -68,7 +68,7 @@ def run_autoattack(
             raise AttackError(f"images are {x.dtype}; AutoAttack works in float32")
         last_label = check_inputs(x, y)
         with torch.no_grad():
-            classes = check_logits(model(x[:1]), x[:1], last_label).shape[1]
+            classes = check_logits(model(x[:1].clone()), x[:1], last_label).shape[1]
         check_suite(options, classes, *x.shape[2:])
         counted = _Logits(model)
         official = _official(options, counted, classes, x.device, seed)
@@ -128,7 +128,10 @@ def seed_from(generator: Generator | None) -> int:
 
 
 class _Logits(nn.Module):
-    """The model's logits, contiguous: the package flattens with `view` and writes into what it gets. Counts passes."""
+    """The model's logits, contiguous: the package flattens with `view` and writes into what it gets. Counts passes.
+
+    The model gets a clone, because it may change its input in place.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -138,7 +141,7 @@ class _Logits(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.forwards += len(x)
         self.backwards += len(x) * (x.requires_grad and torch.is_grad_enabled())
-        logits: Tensor = self.model(x)
+        logits: Tensor = self.model(x.clone())
         return logits.contiguous()
 
 

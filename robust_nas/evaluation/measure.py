@@ -92,7 +92,7 @@ def fingerprint(model: nn.Module) -> str:
     """A hash of everything that an evaluation must leave alone: tensors, gradients, modes, `requires_grad`."""
     digest = hashlib.sha256()
     for name, module in model.named_modules():
-        digest.update(f"{name} {module.training}\n".encode())
+        digest.update(f"{name} {getattr(module, 'training', None)}\n".encode())
     for name, parameter in model.named_parameters():
         digest.update(f"{name} {parameter.requires_grad} {parameter.grad is not None}\n".encode())
         if parameter.grad is not None:

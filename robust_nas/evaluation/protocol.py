@@ -27,12 +27,14 @@ from typing import Any, Protocol
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.parameter import is_lazy
 
+from robust_nas.attacks.inputs import refuse_small_images
 from robust_nas.attacks.options import GradientAttack, Transfer
 from robust_nas.attacks.predictor import Predictor
 from robust_nas.attacks.target import seeded_globally
 from robust_nas.config import to_tree
-from robust_nas.errors import AttackError, ConfigError
+from robust_nas.errors import AttackError, ConfigError, RobustNASError
 from robust_nas.evaluation.autoattack import check_suite, run_autoattack, settings
 from robust_nas.evaluation.journal import Journal
 from robust_nas.evaluation.measure import Judged, check_perturbation, fingerprint, judge
@@ -148,6 +150,9 @@ def follow_protocol(
     order = torch.randperm(len(labels), generator=Generator().manual_seed(seed))[: options.images]
     predictor, options = _deployed(model, options)
     attacks = _spread(options, len(order))
+    for key, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise AttackError(f"{key} has no shape yet; give the model a batch before it is evaluated")
     before = fingerprint(predictor)
     clean = journal.once(
         "clean",
@@ -285,9 +290,9 @@ def _clean(
                     predictor, x, y, draws=options.deployed.draws, seed=seed_of(seed, "judge clean", number)
                 )
             )
-        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
+        except (RobustNASError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # whatever a foreign module raises at images that it does not expect
             first = (str(error).splitlines() or [""])[0]
             raise AttackError(
                 f"the model cannot take images of shape {tuple(pixels.shape[1:])}: "
@@ -313,11 +318,13 @@ def refuse_undefined(
                 "autoattack knows no rejection, and this model abstains; use the suite cascade or a list"
             )
         check_suite(attack, classes, *shape[1:])
-    elif classes < attack.least_classes:
+        return
+    if classes < attack.least_classes:
         raise AttackError(
             f"{attack.label} needs at least {attack.least_classes} classes, the model has {classes}; "
             "list other attacks, or another loss or fewer targets"
         )
+    refuse_small_images(attack, shape)
 
 
 def _refuse_surrogates(options: EvaluationOptions, shape: tuple[int, ...], classes: int) -> None:

@@ -151,6 +151,26 @@ def test_a_model_without_gradients(attack, detached):
         assert torch.equal(adversarial, images)
 
 
+class Centred(nn.Module):
+    """A network on images less a half, taken off the images themselves or off a copy."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        self.inner, self.in_place = conv_net(), in_place
+
+    def forward(self, x):
+        return self.inner(x.sub_(0.5) if self.in_place else x - 0.5)
+
+
+@every_attack
+def test_a_model_that_changes_its_input_in_place(attack):
+    images, _ = batch()
+    labels, before = answered(Centred(False), images), images.clone()
+    plain, in_place = (attack(Centred(way), images, labels, generator()) for way in (False, True))
+    assert torch.equal(plain, in_place)
+    assert torch.equal(images, before)
+
+
 # What is refused
 
 

@@ -8,7 +8,7 @@ from torch import nn
 import robust_nas
 from robust_nas import ThreatModel
 from robust_nas.attacks import Attack
-from robust_nas.attacks.options import FGSM
+from robust_nas.attacks.options import FGSM, PGD, Square
 from robust_nas.errors import AttackError, CheckpointError, ConfigError
 from robust_nas.evaluation import Step, protocol
 from robust_nas.nets.model import ModelDescription, inference_state, save_model
@@ -66,6 +66,35 @@ def test_images_that_the_model_says_it_cannot_take():
 )
 def test_images_and_labels_that_no_figure_can_be_taken_from(change, message):
     refused(message, **change)
+
+
+def test_a_model_whose_parameters_have_no_shape_yet():
+    refused(r"1\.weight has no shape yet", model=nn.Sequential(nn.Flatten(), nn.LazyLinear(10)))
+
+
+class Raising(nn.Module):
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def forward(self, x):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [KeyError("stem"), AttributeError("no stem"), ZeroDivisionError("stem")])
+def test_a_model_that_raises_whatever_it_likes(error):
+    refused(f"cannot take images .*{type(error).__name__}: .*stem", model=Raising(error))
+
+
+def test_images_that_are_too_small_for_an_attack_further_down_the_list():
+    limits = {"eps": 0.5, "norm": "l2"}
+    refused(
+        "square-5000 in l2 needs images of at least 5 x 5 pixels, got 4 x 4",
+        model=nn.Sequential(nn.Flatten(), nn.Linear(16, 10)),
+        pixels=PIXELS[:, :, :4, :4],
+        threat_model=ThreatModel(**limits),
+        suite=[Step(attack=PGD(**limits)), Step(attack=Square(**limits))],
+    )
 
 
 class Returning(nn.Module):

@@ -341,3 +341,33 @@ def test_attacks_inherit_the_threat_model():
 def test_attacks_of_another_threat_model_are_refused(make):
     with pytest.raises((ConfigError, ValueError), match="the threat model"):
         make()
+
+
+class Moved(nn.Module):
+    """A model of images that are moved by a half, themselves or a copy of them."""
+
+    def __init__(self, model, in_place):
+        super().__init__()
+        self.model, self.in_place = model, in_place
+
+    def forward(self, x):
+        return self.model((x.add_(0.5) if self.in_place else x + 0.5) - 0.5)
+
+
+@pytest.mark.parametrize("attack", ["pgd", "autoattack"])
+def test_a_model_may_change_its_input_in_place(attack):
+    model, _ = linear()
+    images = dataset(model)
+    listed = {"name": attack} | ({"attacks": ["apgd-ce"]} if attack == "autoattack" else {})
+    asked = options({"attack": listed}, images=12, findings="full")
+    copied, in_place = (follow_protocol(Moved(model, way), images, asked).to_tree() for way in (False, True))
+    assert timeless(copied) == timeless(in_place)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # people have such files all the same
+def test_a_frozen_script_is_judged_as_the_module_that_it_was_made_of():
+    model, _ = linear()
+    images = dataset(model)
+    asked = options({"attack": {"name": "pgd"}}, findings="none")
+    frozen = torch.jit.freeze(torch.jit.trace(model.eval(), images.pixels[:1].float()))
+    assert follow_protocol(frozen, images, asked).robust == follow_protocol(model, images, asked).robust
