@@ -51,7 +51,15 @@ _TRACES: WeakKeyDictionary[nn.Module, tuple[tuple[Any, ...], _Trace | str]] = We
 
 
 def folded(model: nn.Module, images: Tensor) -> Folded:
-    """The folded copy of a model in eval mode, with the model's weights of now, on the model's device."""
+    """The folded copy of a model in eval mode, with the model's weights of now, on the model's device.
+
+    Whatever a random model draws meanwhile, torch's global generators come back as they were.
+    """
+    with torch.random.fork_rng(devices=[images.device] if images.device.type == "cuda" else []):
+        return _folded(model, images)
+
+
+def _folded(model: nn.Module, images: Tensor) -> Folded:
     signature = _signature(model)
     known, trace = _TRACES.get(model, (None, ""))
     fresh = known != signature
@@ -69,7 +77,7 @@ def folded(model: nn.Module, images: Tensor) -> Folded:
         _TRACES[model] = signature, "its traced copy gives other logits"
     else:  # an attribute that the trace took for a constant has changed since: a new one may do
         del _TRACES[model]
-    return folded(model, images)
+    return _folded(model, images)
 
 
 def _gives_its_logits(trace: _Trace, model: nn.Module, images: Tensor) -> bool:

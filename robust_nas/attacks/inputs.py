@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from robust_nas.attacks.options import Attack
 from robust_nas.errors import AttackError
@@ -55,12 +55,6 @@ def check_logits(logits: object, images: Tensor, last_label: int) -> Tensor:
     if last_label >= logits.shape[1]:
         raise AttackError(f"label {last_label}, but the model has only {logits.shape[1]} classes")
     return logits
-
-
-def logits_of(model: nn.Module, images: Tensor, last_label: int) -> Tensor:
-    """The model's logits `[B, K]`, at least float32: under autocast the losses are still taken in float32."""
-    logits = check_logits(model(images), images, last_label)
-    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def own_generator(generator: Generator | None, images: Tensor) -> Generator:

@@ -20,16 +20,17 @@ from typing import Any
 import torch
 
 from robust_nas.attacks.target import seeded_globally
-from robust_nas.evaluation import active, probes
+from robust_nas.evaluation import active, curves, probes
 from robust_nas.evaluation.intervals import wilson
 from robust_nas.evaluation.journal import Journal
 from robust_nas.evaluation.probes import Probe, Spent
-from robust_nas.evaluation.protocol import Progressed
 from robust_nas.evaluation.report import Finding
 from robust_nas.evaluation.seeds import seed_of
+from robust_nas.evaluation.state import Progressed
 from robust_nas.evaluation.traces import late_gain
 
 MOST = 64  # images of a probe
+RESOLVED = 1e-4  # eps below which float32 losses cannot tell a step from rounding
 LEAST = 8  # below so few a probe says nothing
 
 
@@ -79,10 +80,10 @@ def planned(state: Progressed) -> list[Probe]:
         probes.noise(state, survivors),
         active.planted(state, right),
         probes.more_effort(state, survivors),
-        probes.eps_curve(state, every),
+        curves.eps_curve(state, every),
         probes.transfer(state, survivors),
         probes.square(state, survivors),
-        probes.eot_curve(state, right),
+        curves.eot_curve(state, right),
     ]
     return [probe for probe in found if probe is not None]
 
@@ -226,7 +227,7 @@ def _above_chance(state: Progressed) -> Finding:
 
 def _plateau(state: Progressed) -> list[Finding]:
     """The loss of the attack with the most steps, over the examples that survived it."""
-    if not state.traces or state.options.threat_model.eps == 0:
+    if not state.traces or state.options.threat_model.eps < RESOLVED:
         return []
     record = max(state.traces, key=lambda trace: len(trace.loss))
     kept = state.right[record.indices]

@@ -46,6 +46,14 @@ class ThreatModel(Options):
             raise ValueError("images lie in 0..1 here; another range belongs into the model's first layer")
         return box
 
+    @model_validator(mode="after")
+    def _within_the_box(self) -> Self:
+        if self.norm == "linf" and self.eps > 1:
+            raise ValueError(
+                f"eps is {self.eps:.6g} in linf, but images lie in 0..1; did you mean {self.eps:g}/255?"
+            )
+        return self
+
 
 class AutoAttack(Options):
     """AutoAttack (Croce and Hein, 2020) through the authors' own package, or a list of its attacks.
@@ -92,10 +100,18 @@ OwnAttack = FGSM | PGD | APGD | CarliniWagner | DeepFool | Square | Noise | Tran
 
 
 class Step(Options):
-    """One attack of the list and how many of the evaluated images it gets (None: all of them)."""
+    """One attack of the list, how many of the evaluated images it gets (None: all), and for how many classes it is."""
 
     attack: Annotated[OwnAttack | AutoAttack, Field(discriminator="name")]
     images: Count | None = None
+    min_classes: Count | None = None  # left out for a model of fewer classes
+    max_classes: Count | None = None  # or of more
+
+    def suits(self, classes: int) -> bool:
+        """Whether it is meant for a model of so many classes."""
+        return (self.min_classes or 0) <= classes and (
+            self.max_classes is None or classes <= self.max_classes
+        )
 
 
 class Deployed(Options):

@@ -19,11 +19,10 @@ deployed rule in eval mode, with fresh draws where it is random, on images whose
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -36,67 +35,23 @@ from robust_nas.attacks.target import seeded_globally
 from robust_nas.config import to_tree
 from robust_nas.errors import AttackError, ConfigError, RobustNASError
 from robust_nas.evaluation.autoattack import check_suite, run_autoattack, settings
+from robust_nas.evaluation.examples import SHOWN, Examples
 from robust_nas.evaluation.journal import Journal
 from robust_nas.evaluation.measure import Judged, check_perturbation, fingerprint, judge
 from robust_nas.evaluation.options import AutoAttack, EvaluationOptions, OwnAttack, Step, ThreatModel
 from robust_nas.evaluation.report import Evaluation, Finding, Row, Score
 from robust_nas.evaluation.seeds import generator_of, seed_of
+from robust_nas.evaluation.state import LabelledImages, Progressed, as_float, check_images
 from robust_nas.evaluation.traces import TraceRecord, curve, traced
 
 Progress = Callable[[str, float], None]
-SHOWN = 15  # examples of which the images are kept for the figure
-
-
-class LabelledImages(Protocol):
-    """What is evaluated on: `robust_nas.data` gives such objects."""
-
-    @property
-    def pixels(self) -> Tensor:
-        """The images, uint8, or float in 0..1, `[N, C, H, W]`."""
-
-    @property
-    def labels(self) -> Tensor:
-        """Their classes, int64 `[N]`."""
-
-
-@dataclass
-class Progressed:
-    """Where an evaluation stands after its attacks; what the findings start from."""
-
-    predictor: Predictor
-    options: EvaluationOptions
-    pixels: Tensor  # [N, C, H, W] in the order of the evaluation, on the CPU
-    labels: Tensor  # [N]
-    seed: int
-    device: torch.device
-    classes: int
-    clean_logits: Tensor  # [N, K]
-    clean_right: Tensor  # [N]
-    right: Tensor  # [N] after all attacks, each on its share
-    common: int
-    traces: list[TraceRecord] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
-    flags: dict[str, None] = field(default_factory=dict)
-    largest: float = 0.0  # perturbation seen
-    not_finite: int = 0  # images with logits that are not
-    before: str = ""  # fingerprint of the predictor
-    untouched: bool = True
-
-    @property
-    def chance(self) -> float:
-        """What a constant answer gets right: the share of the largest class, or 1/K where that is more."""
-        return max(1 / self.classes, float(self.labels.bincount().max()) / len(self.labels))
-
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Images float32 in 0..1 and labels, on the device."""
-        return as_float(self.pixels[indices]).to(self.device), self.labels[indices].to(self.device)
 
 
 def evaluate(
     model: nn.Module,
     data: LabelledImages,
     threat_model: ThreatModel,
-    suite: str | Path | Sequence[Step] = "cascade",
+    suite: str | Path | Sequence[Step | OwnAttack | AutoAttack] = "cascade",
     *,
     seed: int = 0,
     device: torch.device | str | None = None,
@@ -109,7 +64,7 @@ def evaluate(
         model: from images `[B, C, H, W]` in 0..1 to logits `[B, K]`, or a `Predictor` with another deployed rule.
         data: an object with `pixels` (uint8, or float in 0..1, `[N, C, H, W]`) and `labels` (int64 `[N]`).
         threat_model: norm and eps, on the 0..1 scale.
-        suite: `quick`, `cascade`, `autoattack`, `rand`, `transfer`, a YAML file, or a list of `Step`.
+        suite: `quick`, `cascade`, `autoattack`, `rand`, `transfer`, a YAML file, or a list of attacks or `Step`s.
         seed: of the order of the images, of the attacks and of a random rule's draws.
         device: where the images go; default: where the model's parameters are.
         progress: called as `progress(name, fraction)`.
@@ -119,9 +74,13 @@ def evaluate(
         ConfigError: the options are not acceptable.
         AttackError: the inputs cannot be judged; raised before any attack starts where it can be known then.
     """
-    named = {"suite": str(suite)} if isinstance(suite, str | Path) else {"attacks": tuple(suite)}
+    named = {"suite": str(suite)} if isinstance(suite, str | Path) else {"attacks": tuple(map(_step, suite))}
     options = EvaluationOptions(threat_model=threat_model, **named, **more)
     return follow_protocol(model, data, options, seed=seed, device=device, progress=progress)
+
+
+def _step(attack: Any) -> Any:
+    return attack if isinstance(attack, Step | Mapping) else Step(attack=attack)
 
 
 def follow_protocol(
@@ -149,7 +108,6 @@ def follow_protocol(
     pixels, labels = check_images(images)
     order = torch.randperm(len(labels), generator=Generator().manual_seed(seed))[: options.images]
     predictor, options = _deployed(model, options)
-    attacks = _spread(options, len(order))
     for key, parameter in model.named_parameters():
         if is_lazy(parameter):
             raise AttackError(f"{key} has no shape yet; give the model a batch before it is evaluated")
@@ -158,6 +116,8 @@ def follow_protocol(
         "clean",
         lambda: _clean(predictor, pixels[order], labels[order], options, seed, device, report, before),
     )
+    classes = clean["logits"].shape[1] - predictor.abstains
+    attacks = _spread(options, len(order), classes)
     state = Progressed(
         predictor=predictor,
         options=options,
@@ -165,7 +125,7 @@ def follow_protocol(
         labels=labels[order],
         seed=seed,
         device=device,
-        classes=clean["logits"].shape[1] - predictor.abstains,
+        classes=classes,
         clean_logits=clean["logits"],
         clean_right=clean["right"],
         right=clean["right"].clone(),
@@ -178,7 +138,7 @@ def follow_protocol(
         refuse_undefined(attack, state.classes, tuple(pixels.shape[1:]), predictor.abstains)
     _refuse_surrogates(options, tuple(pixels.shape[1:]), state.classes)
     draws = clean["draws"].clone()  # [D, N] right in each draw under all attacks so far
-    examples = _Examples(state)
+    examples = Examples(state)
     for position, (attack, share) in enumerate(attacks):
         attacked = state.right[:share].nonzero().squeeze(1)
         report(attack.label, 0.0)
@@ -224,35 +184,6 @@ def follow_protocol(
         seed=seed,
         device=str(device),
     )
-
-
-def check_images(images: LabelledImages) -> tuple[Tensor, Tensor]:
-    """Pixels and labels on the CPU. Raises `AttackError` for what cannot be evaluated on."""
-    pixels, labels = images.pixels, images.labels
-    if not (pixels.dtype == torch.uint8 or pixels.is_floating_point()) or pixels.dim() != 4:
-        raise AttackError(
-            f"pixels are {pixels.dtype} of shape {tuple(pixels.shape)}; "
-            "uint8, or float in 0..1, [images, channels, height, width] is needed"
-        )
-    if labels.dtype != torch.int64 or labels.dim() != 1 or len(labels) != len(pixels):
-        raise AttackError(
-            f"labels are {labels.dtype} of shape {tuple(labels.shape)} for {len(pixels)} images; "
-            "int64 [images] is needed"
-        )
-    if len(labels) == 0 or pixels.numel() == 0:
-        raise AttackError("no images to evaluate on")
-    if pixels.is_floating_point():
-        low, high = (float(limit) for limit in pixels.aminmax())
-        if not (low >= 0 and high <= 1):  # written so that NaN fails it too
-            raise AttackError(f"images reach from {low:.6g} to {high:.6g}; pixels lie in 0..1, without NaN")
-    if int(labels.min()) < 0:
-        raise AttackError(f"label {int(labels.min())}; classes are counted from 0")
-    return pixels.cpu(), labels.cpu()
-
-
-def as_float(pixels: Tensor) -> Tensor:
-    """float32 in 0..1 of uint8 pixels, or of float ones."""
-    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
 
 
 def _deployed(model: nn.Module, options: EvaluationOptions) -> tuple[Predictor, EvaluationOptions]:
@@ -431,65 +362,21 @@ def _add_row(
     )
 
 
-class _Examples:
-    """The first images of the order: as they are, and as the attack left them that broke them, or the last one."""
-
-    def __init__(self, state: Progressed) -> None:
-        self.state = state
-        self.found: dict[int, dict[str, Any]] = {}
-
-    def keep(self, indices: Tensor, record: dict[str, Any], label: str) -> None:
-        """Takes note of a batch."""
-        right = dict(zip(indices.tolist(), record["right"].tolist(), strict=True))
-        for index, (image, logits) in record["shown"].items():
-            self.found[index] = {
-                "adversarial": image,
-                "logits": logits,
-                "attack": label,
-                "broken": not right[index],
-            }
-
-    def shown(self) -> tuple[dict[str, Any], ...]:
-        """Mappings as `robust_nas.figures.plot_adversarial_grid` takes them."""
-        state = self.state
-        rows = []
-        for index, found in sorted(self.found.items()):
-            clean, adversarial = as_float(state.pixels[index]), found["adversarial"]
-            guesses = [_guess(logits, state) for logits in (state.clean_logits[index], found["logits"])]
-            delta = (adversarial - clean).flatten()
-            linf = state.options.threat_model.norm == "linf"
-            rows.append(
-                {
-                    "clean": clean.numpy(),
-                    "adversarial": adversarial.numpy(),
-                    "label": int(state.labels[index]),
-                    "clean_prediction": guesses[0][0],
-                    "adversarial_prediction": guesses[1][0],
-                    "confidence_clean": guesses[0][1],
-                    "confidence_adversarial": guesses[1][1],
-                    "attack": found["attack"],
-                    "broken": found["broken"],
-                    "perturbation": float(delta.abs().max() if linf else delta.norm()),
-                }
-            )
-        return tuple(rows)
-
-
-def _guess(logits: Tensor, state: Progressed) -> tuple[int, float]:
-    """The class, -1 for a rejection, and its probability."""
-    probabilities = logits.softmax(0)
-    guess = int(probabilities.argmax())
-    rejected = state.predictor.abstains and guess == state.classes
-    return (-1 if rejected else guess), float(probabilities.max())
-
-
-def _spread(options: EvaluationOptions, available: int) -> list[tuple[OwnAttack | AutoAttack, int]]:
+def _spread(
+    options: EvaluationOptions, available: int, classes: int
+) -> list[tuple[OwnAttack | AutoAttack, int]]:
     """Every attack with its share of the images; AutoAttack as one attack after the other."""
     spread: list[tuple[OwnAttack | AutoAttack, int]] = []
     for step in options.steps:
+        if not step.suits(classes):
+            continue
         share = min(step.images or available, available)
         parts = step.attack.parts() if isinstance(step.attack, AutoAttack) else (step.attack,)
         spread += [(part, share) for part in parts]
+    if not spread:
+        raise AttackError(
+            f"no attack of the list is meant for {classes} classes; see min_classes, max_classes"
+        )
     return spread
 
 

@@ -78,6 +78,8 @@ def refuse_attacks(config: RunConfig | EvaluationConfig, dataset: Dataset) -> No
     from robust_nas.evaluation.protocol import refuse_undefined
 
     for step in config.evaluation.steps:
+        if not step.suits(dataset.classes):
+            continue
         refuse_undefined(step.attack, dataset.classes, dataset.shape, config.evaluation.deployed.abstains)
 
 

@@ -121,7 +121,10 @@ def test_a_model_that_gives_no_logits(make, message):
 def test_fewer_classes_than_the_attacks_need():
     three = Returning(lambda x: x.flatten(1)[:, :3])
     labels = LABELS % 3
-    refused("apgd-t needs at least 4 classes, the model has 3", model=three, labels=labels)
+    targeted = {"attack": {"name": "apgd", "loss": "dlr-targeted"}}
+    refused("apgd-t needs at least 4 classes, the model has 3", model=three, labels=labels, suite=[targeted])
+    only_more = {**targeted, "min_classes": 4}
+    refused("no attack of the list is meant for 3 classes", model=three, labels=labels, suite=[only_more])
     refused("needs at least 4 classes, the model has 3", model=three, labels=labels, suite="autoattack")
     nine = {"attack": {"name": "apgd", "loss": "dlr-targeted", "targets": 9}}
     refused("at least 10 classes, the model has 3", model=three, labels=labels, suite=[nine])

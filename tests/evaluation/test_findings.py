@@ -20,8 +20,8 @@ from torch import nn
 import robust_nas
 from robust_nas import ThreatModel
 from robust_nas.evaluation import EvaluationOptions, Finding, Verdict, follow_protocol
+from robust_nas.evaluation.curves import _curve_findings
 from robust_nas.evaluation.findings import LEAST
-from robust_nas.evaluation.probes import _curve_findings
 from robust_nas.evaluation.traces import late_gain
 
 # The cascade in small: a first attack, one that chooses its steps, one that is immune to the scale of the logits.
@@ -76,19 +76,21 @@ def statuses(found):
     return {finding.name: finding.status for finding in found.findings}
 
 
-# The honest one
+# The honest one, below the eps that it was trained for, where no image is a matter of luck
+
+WELL_INSIDE = 0.1
 
 
 @pytest.fixture(scope="module")
 def honest(robust, dataset):
-    return robust_nas.evaluate(robust, dataset.test, ThreatModel(eps=EPS), "cascade", images=128)
+    return robust_nas.evaluate(robust, dataset.test, ThreatModel(eps=WELL_INSIDE), "cascade", images=128)
 
 
 def test_an_honestly_trained_network_is_reliable_under_the_cascade(honest):
     assert statuses(honest) == dict.fromkeys((*FREE, *PAID), "PASS")
     assert honest.verdict == Verdict(status="RELIABLE", reasons=())
     assert honest.clean.accuracy > 0.95
-    assert 0.5 < honest.robust.accuracy < 0.9
+    assert 0.7 < honest.robust.accuracy < 0.99
     assert honest.findings_passes <= honest.passes
     assert {row.how for row in honest.rows} == {"folded"}
 
@@ -99,14 +101,14 @@ def test_every_finding_says_what_it_saw_and_what_was_allowed(honest):
         assert finding.allowed
         assert finding.value is not None
     found = by_name(honest)
-    assert found["perturbation re-measured"].value == pytest.approx(EPS, abs=1e-6)
+    assert found["perturbation re-measured"].value == pytest.approx(WELL_INSIDE, abs=1e-6)
     assert found["active test"].value > 0.9
     assert found["robustness above chance"].value == honest.robust.accuracy
 
 
 def test_the_curve_over_eps_starts_clean_and_ends_at_nothing(honest):
     curve = honest.eps_curve
-    assert [point["eps"] for point in curve] == [0, EPS / 2, EPS, 2 * EPS, 0.5, 1.0]
+    assert [point["eps"] for point in curve] == [0, WELL_INSIDE / 2, WELL_INSIDE, 2 * WELL_INSIDE, 0.5, 1.0]
     accuracies = [point["accuracy"] for point in curve]
     assert accuracies == sorted(accuracies, reverse=True)
     assert accuracies[0] > 0.95
@@ -320,7 +322,7 @@ def test_the_suite_transfer_makes_its_attacks_on_the_surrogates(robust, dataset,
 
 
 def points(*rights, images=100):
-    from robust_nas.evaluation.probes import _point
+    from robust_nas.evaluation.curves import _point
 
     return [_point(eps / 10, right, images, "pgd") for eps, right in enumerate(rights)]
 

@@ -98,7 +98,11 @@ def test_the_recipes_that_run_offline_are_evaluated_by_the_cascade() -> None:
     for name in ("quickstart", "fashion"):
         config = load_config(name)
         assert config.evaluation.suite == "cascade"
-        assert [step.attack.label for step in config.evaluation.steps] == ["pgd-10", "apgd-ce-x2", "apgd-t"]
+        assert [step.attack.label for step in config.evaluation.steps if step.suits(10)] == [
+            "pgd-10",
+            "apgd-ce-x2",
+            "apgd-t",
+        ]
 
 
 @pytest.mark.parametrize("name", ["quickstrat", "", "x" * 5000, "~nosuchuser/x", "a\0b", "/"])
