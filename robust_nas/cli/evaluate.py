@@ -68,17 +68,17 @@ def command(
         raise typer.BadParameter("name a model folder, or a module with --module file.py:function")
     if module is None and weights is not None:
         raise typer.BadParameter("--weights goes with --module; a model folder has its own")
-    named = any(change.startswith(("data.name=", "data.path=", "data=")) for change in changes)
-    if module is not None and not recipe and not named:
-        raise typer.BadParameter(
-            "name the images that the module takes with --data, such as --data fashion-mnist"
-        )
     if recipe:
         config = EvaluationConfig.of(load_config(recipe, changes))
     elif module is not None:
         config = module_config(_name_of(module), changes)
     else:
         config = model_config(Path(str(model)), changes)
+    named = any(change.startswith(("data.name=", "data.path=", "data=")) for change in changes)
+    if module is not None and not recipe and not named:
+        raise typer.BadParameter(
+            "name the images that the module takes with --data, such as --data fashion-mnist"
+        )
     if print_config:
         from robust_nas.config import to_yaml
 
