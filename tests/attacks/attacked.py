@@ -42,6 +42,16 @@ def two_of_four(seed=3):
     return nn.Sequential(nn.Flatten(), layer), a
 
 
+def digits_network():
+    """The untrained network of the fixture `digits_net`, for 8x8 images."""
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(16, 24, 3, stride=2, padding=1), nn.BatchNorm2d(24), nn.ReLU(),
+        nn.Conv2d(24, 24, 3, stride=2, padding=1), nn.BatchNorm2d(24), nn.ReLU(),
+        nn.Flatten(), nn.Linear(96, 10),
+    )  # fmt: skip
+
+
 def certificate(model, weight, images, labels, p):
     """How far an L_q adversary must go at least, exactly where the box is out of reach, `[B]`; 1/p + 1/q = 1."""
     with torch.no_grad():

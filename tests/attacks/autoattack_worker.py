@@ -6,6 +6,7 @@ usage: python autoattack_worker.py INPUT OUTPUT      both written by torch.save
 import sys
 
 import torch
+from attacked import digits_network
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from pyautoattack.square import SquareAttack
 
@@ -14,8 +15,9 @@ NORMS = {"linf": "Linf", "l2": "L2"}
 
 def main(given, written):
     torch.set_num_threads(1)
-    work = torch.load(given, weights_only=False)
-    model, images, labels = work["model"].eval(), work["images"], work["labels"]
+    work = torch.load(given, weights_only=True)
+    model, images, labels = digits_network().eval(), work["images"], work["labels"]
+    model.load_state_dict(work["state"])
     found = {}
     for name, kind, norm, options in work["runs"]:
         common = {"norm": NORMS[norm], "device": "cpu", "seed": 0, **options}

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from attacked import CLASSES, SHAPE
+from attacked import CLASSES, SHAPE, digits_network
 from sklearn.datasets import load_digits
 from suite import SURROGATE
-from torch import nn
 
 from robust_nas.nets import ModelDescription, build_network, inference_state, save_model
 from robust_nas.spaces import Size, load_space, sample
@@ -29,12 +28,7 @@ def digits_net():
     labels = torch.tensor(digits.target[order])
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = nn.Sequential(
-            nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
-            nn.Conv2d(16, 24, 3, stride=2, padding=1), nn.BatchNorm2d(24), nn.ReLU(),
-            nn.Conv2d(24, 24, 3, stride=2, padding=1), nn.BatchNorm2d(24), nn.ReLU(),
-            nn.Flatten(), nn.Linear(96, 10),
-        )  # fmt: skip
+        model = digits_network()
         optimizer = torch.optim.Adam(model.parameters(), 3e-3)
         for _ in range(8):
             for rows in torch.randperm(1500).split(50):

@@ -45,7 +45,7 @@ def reference(case, tmp_path_factory):
     """What the authors' code finds, for every run."""
     folder = tmp_path_factory.mktemp("autoattack")
     model, images, labels = case
-    work = {"model": model, "images": images, "labels": labels, "runs": list(runs())}
+    work = {"state": model.state_dict(), "images": images, "labels": labels, "runs": list(runs())}
     torch.save(work, folder / "given.pt")
     worker = Path(__file__).with_name("autoattack_worker.py")
     command = [sys.executable, "-W", "ignore", worker, folder / "given.pt", folder / "found.pt"]
