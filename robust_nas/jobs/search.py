@@ -87,6 +87,7 @@ def _search_once(run: Run, config: RunConfig, material: Material, progress: Prog
             mean=mean,
             std=std,
             seed=config.seed,
+            execution=config.supernet.execution,
         ).to(device)
         images, _ = training_split(config, dataset)
         outcome = search(

@@ -40,12 +40,15 @@ class FactorizedReduce(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, c_in, H, W]` to `[B, c_out, ceil(H/2), ceil(W/2)]`."""
-        x = F.relu(x)
+        halved: Tensor = self.bn(self.halves(F.relu(x)))
+        return halved
+
+    def halves(self, x: Tensor) -> Tensor:
+        """Both convolutions of a state's ReLU `[B, c_in, H, W]`, concatenated."""
         aside = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))[:, :, 1:, 1:]
         if self.thinned:
             x, aside = x[:, :, ::2, ::2], aside[:, :, ::2, ::2]
-        halved: Tensor = self.bn(torch.cat([self.conv1(x), self.conv2(aside)], dim=1))
-        return halved
+        return torch.cat([self.conv1(x), self.conv2(aside)], dim=1)
 
 
 class SeparableConv(nn.Sequential):

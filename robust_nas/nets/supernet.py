@@ -8,10 +8,14 @@ against. E edges of a cell, O operations, B batch, K classes.
 
 from __future__ import annotations
 
+from typing import Literal, cast
+
 import torch
 from torch import Tensor, nn
 
 from robust_nas.nets.build import seeded
+from robust_nas.nets.folded import FoldedSupernet
+from robust_nas.nets.fused import fused_cell
 from robust_nas.nets.normalise import Normalise
 from robust_nas.nets.operations import OPERATIONS, FactorizedReduce, ReLUConvBN
 from robust_nas.spaces import CellArchitecture, CellPlace, CellSpace, Edge
@@ -50,7 +54,8 @@ class SupernetCell(nn.Module):
             )
             for _, source in space.edges
         )
-        self.num_nodes = space.nodes
+        self.num_nodes, self.channels, self.reduction = space.nodes, place.c, place.reduction
+        self.ends, self.operations = space.edges, space.operations  # (node, source) of every edge
 
     def forward(self, s0: Tensor, s1: Tensor, weights: Tensor) -> Tensor:
         """Outputs of the two cells before and weights `[E, O]`, to `[B, nodes * c, H', W']`."""
@@ -83,9 +88,10 @@ class Supernet(nn.Module):
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
         seed: int = 0,
+        execution: Literal["fused", "plain"] = "fused",
     ) -> None:
         super().__init__()
-        self.space = space
+        self.space, self.execution = space, execution
         concat = dict.fromkeys(space.layout.kinds, space.nodes)
         places = list(space.layout.places(cells, channels, concat))
         stem = places[0].c_p
@@ -108,11 +114,20 @@ class Supernet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images `[B, C, H, W]` in 0..1 to logits `[B, K]`."""
         mixing = {kind: alpha.softmax(dim=1) for kind, alpha in self.alphas.items()}
+        plain = self.execution == "plain"
         s0 = s1 = self.stem(self.normalise(x))
         for cell in self.cells:
-            s0, s1 = s1, cell(s0, s1, mixing[str(cell.kind)])
+            weights = mixing[str(cell.kind)]
+            s0, s1 = (
+                s1,
+                cell(s0, s1, weights) if plain else fused_cell(cast(SupernetCell, cell), s0, s1, weights),
+            )
         logits: Tensor = self.classifier(s1.mean((2, 3)))
         return logits
+
+    def folded(self) -> FoldedSupernet | None:
+        """A copy for attacks: in eval mode, with the weights and alphas of now; None where execution is plain."""
+        return FoldedSupernet(self) if self.execution == "fused" else None
 
     def derive(self, name: str = "derived") -> CellArchitecture:
         """The architecture by DARTS's rule, at the space's final size.

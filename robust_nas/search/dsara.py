@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robust_nas.attacks.mode import attack_mode
 from robust_nas.errors import ConfigError
@@ -66,6 +66,7 @@ class DSARASearch:
             )
         self.supernet = supernet
         self.options = options
+        self.copy: nn.Module | None = None  # the folded supernet that attacks run on
         self.weights = supernet.weights()
         self.alphas = list(supernet.alphas.values())
         w, a = options.weights, options.alphas
@@ -77,9 +78,14 @@ class DSARASearch:
         )
 
     def attack(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Adversarial images against the present supernet, by the strategy's inner attack."""
+        """Adversarial images against the present supernet, by the strategy's inner attack.
+
+        A fused supernet in eval mode is attacked through its folded copy, made once until the next step moves it.
+        """
+        if self.copy is None and self.options.attack.bn == "eval":
+            self.copy = self.supernet.folded()
         with self._autocast(images):
-            return self.options.attack(self.supernet, images, labels, generator)
+            return self.options.attack(self.copy or self.supernet, images, labels, generator)
 
     def alpha_step(self, stage: int, alphas_batch: Batch, weights_batch: Batch) -> AlphaStep:
         """Moves the alphas; `weights_batch` is used by the second order alone."""
@@ -88,6 +94,7 @@ class DSARASearch:
         for alpha, piece in zip(self.alphas, pieces, strict=True):
             alpha.grad = piece.view_as(alpha)
         self.alpha_optimiser.step()
+        self.copy = None
         self.alpha_optimiser.zero_grad()
         return step
 
@@ -123,11 +130,12 @@ class DSARASearch:
             weight.grad = gradient
         torch.nn.utils.clip_grad_norm_(self.weights, self.options.weights.clip_norm)
         self.weight_optimiser.step()
+        self.copy = None
         self.weight_optimiser.zero_grad()
         return loss.detach(), logits.detach()
 
     def _loss_gradient(
-        self, images: Tensor, labels: Tensor, parameters: list[torch.nn.Parameter]
+        self, images: Tensor, labels: Tensor, parameters: list[nn.Parameter]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Cross-entropy and its gradient with respect to some parameters; no other gradient is computed."""
         with requiring_grad(parameters), self._autocast(images):
@@ -188,7 +196,7 @@ def flatten(tensors: tuple[Tensor, ...] | list[Tensor]) -> Tensor:
 
 
 @contextmanager
-def requiring_grad(parameters: list[torch.nn.Parameter]) -> Iterator[None]:
+def requiring_grad(parameters: list[nn.Parameter]) -> Iterator[None]:
     """Asks for the gradients of these parameters inside, and not outside."""
     for parameter in parameters:
         parameter.requires_grad_(True)

@@ -31,6 +31,12 @@ class AlphaOptimiser(Options):
     weight_decay: NonNegative = 1e-3
 
 
+class SupernetOptions(Options):
+    """How the supernet computes: the same function either way, `plain` as the reference and for double backward."""
+
+    execution: Literal["fused", "plain"] = "fused"
+
+
 class DSARA(Options):
     """DSARA's two-stage search.
 

@@ -13,6 +13,7 @@ from torch import nn
 from robust_nas.attacks import FGSM, PGD
 from robust_nas.attacks.folding import _TRACES, folded
 from robust_nas.nets import Supernet, build_network
+from robust_nas.nets.folded import FoldedSupernet
 from robust_nas.spaces import Size, load_space, sample
 
 EXACT = {"atol": 1e-12, "rtol": 1e-12}
@@ -182,7 +183,7 @@ def test_cell_networks_lose_every_batch_norm(space, seed):
 
 @pytest.mark.parametrize("space", ["dsara", "darts"])
 def test_supernets_keep_the_norms_of_their_pools(space):
-    model = settled(Supernet(load_space(space), CLASSES, 3, 2, 4))
+    model = settled(Supernet(load_space(space), CLASSES, 3, 2, 4, execution="plain"))
     copied = folded(model, images())
     assert copied.how == "folded"
     assert 0 < norms(copied.network) < norms(model) / 2
@@ -191,6 +192,19 @@ def test_supernets_keep_the_norms_of_their_pools(space):
         for alpha in model.alphas.values():
             alpha.normal_(0, 2)
     assert_same_function(folded(model, images()).network, model, images())
+
+
+def test_a_network_that_brings_its_own_copy_is_folded_by_it_and_the_copy_is_checked(monkeypatch):
+    model = settled(Supernet(load_space("dsara"), CLASSES, 3, 2, 4))
+    copied = folded(model, images())
+    assert copied.how == "folded"
+    assert isinstance(copied.network, FoldedSupernet)
+    assert_same_function(copied.network, model, images())
+    stale = model.folded()
+    with torch.no_grad():
+        model.classifier.bias.add_(1)
+    monkeypatch.setattr(model, "folded", lambda: stale)
+    assert folded(model, images()) == (None, "as it is: its own folded copy gives other logits")
 
 
 # The model changes

@@ -36,9 +36,9 @@ SPACE = load_space(
 WEIGHTS = WeightOptimiser(learning_rate=0.2, momentum=0.9, weight_decay=0.05, clip_norm=100)
 
 
-def make(seed=0, warm=True, **options):
+def make(seed=0, warm=True, execution="fused", **options):
     """A tiny search in float64 with wide alphas; `warm`: after one weight step, so that momentum is there."""
-    supernet = Supernet(SPACE, CLASSES, 1, channels=2, cells=3, seed=seed).double()
+    supernet = Supernet(SPACE, CLASSES, 1, channels=2, cells=3, seed=seed, execution=execution).double()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for alpha in supernet.alphas.values():
@@ -116,7 +116,7 @@ def relative(found, expected):
 @pytest.mark.parametrize("warm", [False, True], ids=["first-step", "with-momentum"])
 @pytest.mark.parametrize("stage", [1, 2])
 def test_second_order_is_autograd_through_the_unrolled_step(stage, warm):
-    search = make(order=2, finite_difference=1e-4, warm=warm)
+    search = make(order=2, finite_difference=1e-4, warm=warm, execution="plain")  # for double backward
     assert warm == any("momentum_buffer" in state for state in search.weight_optimiser.state.values())
     v, w = draw(1), draw(2)
     step = search.alpha_gradient(stage, v, w)
@@ -131,12 +131,19 @@ def test_second_order_is_autograd_through_the_unrolled_step(stage, warm):
         torch.testing.assert_close(step.loss_natural, loss)
 
 
+@pytest.mark.parametrize("stage", [1, 2])
+def test_both_executions_take_the_same_second_order_step(stage):
+    fused, plain = (make(order=2, execution=execution) for execution in ("fused", "plain"))
+    steps = [search.alpha_gradient(stage, draw(1), draw(2)) for search in (fused, plain)]
+    torch.testing.assert_close(steps[0].gradient, steps[1].gradient, rtol=1e-6, atol=1e-9)
+
+
 @pytest.mark.usefixtures("smooth")
 def test_the_second_order_error_shrinks_with_the_finite_difference():
     v, w = draw(1), draw(2)
     errors = []
     for r in (1e-1, 1e-2, 1e-3, 1e-4):
-        search = make(order=2, finite_difference=r)
+        search = make(order=2, finite_difference=r, execution="plain")
         _, gradient = unrolled(search, v.adversarial, v.labels, w)
         errors.append(relative(search.alpha_gradient(1, v, w).gradient, gradient))
     assert all(small < large for large, small in pairwise(errors))
@@ -293,7 +300,7 @@ def test_the_weight_step_is_sgd_on_the_clipped_adversarial_gradient(clip_norm):
     "attack", [FGSM(eps=0.1), FGSMRS(eps=0.1), NFGSM(eps=0.1), PGD(eps=0.1, steps=2, bn="batch")], ids=repr
 )
 def test_the_inner_attack_computes_no_parameter_gradient_and_moves_nothing(attack):
-    search = make(attack=attack)
+    search = make(attack=attack, execution="plain")
     search.supernet.train()
     before = snapshot(search.supernet)
     required = []
@@ -310,6 +317,28 @@ def test_the_inner_attack_computes_no_parameter_gradient_and_moves_nothing(attac
     assert found.grad_fn is None
     again = search.attack(batch.natural, batch.labels, torch.Generator().manual_seed(0))
     assert torch.equal(found, again)
+
+
+@pytest.mark.parametrize(
+    "attack", [FGSM(eps=0.1), PGD(eps=0.1, steps=2), PGD(eps=0.1, steps=2, bn="batch")], ids=repr
+)
+def test_a_fused_supernet_is_attacked_as_the_plain_one_is_and_as_it_stands(attack):
+    fused, plain = (make(attack=attack, execution=execution) for execution in ("fused", "plain"))
+    v, w = draw(1), draw(2)
+    for _ in range(2):  # the copy that attacks run on follows both steps
+        found = [
+            search.attack(v.natural, v.labels, torch.Generator().manual_seed(0)) for search in (fused, plain)
+        ]
+        torch.testing.assert_close(*found)
+        for search in (fused, plain):
+            search.alpha_step(2, v, w)
+        found = [
+            search.attack(v.natural, v.labels, torch.Generator().manual_seed(0)) for search in (fused, plain)
+        ]
+        torch.testing.assert_close(*found)
+        for search in (fused, plain):
+            search.weight_step(w)
+    assert all(p.requires_grad and p.grad is None for p in fused.supernet.parameters())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,42 @@
+"""A fused and a plain supernet of one function, for the tests of both."""
+
+import copy
+
+import torch
+from torch import nn
+
+from robust_nas.nets import Supernet, channels_last
+from robust_nas.spaces import load_space
+from robust_nas.spaces.files import shipped_names
+
+SPACES = shipped_names()
+CHANGED = {
+    "without-pools": {"operations": ["skip_connect", "sep_conv_3x3", "dil_conv_5x5"]},
+    "pools-alone": {"operations": ["avg_pool_3x3", "max_pool_3x3"]},
+    "two-nodes": {"nodes": 2, "edges_per_node": 1},
+}
+
+
+def pair(space, cells=6, channels=4, dtype=torch.float64, seed=0):
+    """A fused and a plain supernet of the same weights, alphas and statistics, none of them trivial."""
+    name, changes = (space, {}) if space in SPACES else ("dsara", CHANGED[space])
+    fused = Supernet(load_space(name, changes), 10, 3, channels, cells, mean=(0.4,) * 3, std=(0.3,) * 3)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for alpha in fused.alphas.values():
+            alpha.copy_(torch.randn(alpha.shape, generator=generator))
+        for module in fused.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.copy_(torch.randn(module.running_mean.shape, generator=generator))
+                module.running_var.copy_(torch.rand(module.running_var.shape, generator=generator) + 0.5)
+    fused = channels_last(fused.to(dtype))
+    plain = copy.deepcopy(fused)
+    plain.execution = "plain"
+    assert [name for name, _ in fused.named_parameters()] == [name for name, _ in plain.named_parameters()]
+    return fused, plain
+
+
+def batch(side, dtype=torch.float64, seed=1, count=4):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(count, 3, side, side, generator=generator, dtype=torch.float64).to(dtype)
+    return x.contiguous(memory_format=torch.channels_last), torch.randint(10, (count,), generator=generator)

@@ -1,0 +1,120 @@
+"""The fused supernet is the plain one: outputs, every gradient, batch norm's statistics, in every mode."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from supernet_pairs import CHANGED, SPACES, batch, pair
+
+from robust_nas.attacks.mode import attack_mode
+
+
+def everything(supernet, side, dtype=torch.float64):
+    """Logits, the gradients of inputs, weights and alphas, and the buffers afterwards, by name."""
+    x, labels = batch(side, dtype)
+    x.requires_grad_()
+    logits = supernet(x)
+    named = dict(supernet.named_parameters())
+    gradients = torch.autograd.grad(F.cross_entropy(logits, labels), [x, *named.values()])
+    return {
+        "logits": logits.detach(),
+        **dict(zip(["images", *named], gradients, strict=True)),
+        **dict(supernet.named_buffers()),
+    }
+
+
+def assert_same(found, expected, tolerance=1e-9):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        scale = max(1e-6, float(value.abs().max()))
+        error = float((found[name] - value).abs().max())
+        assert error <= tolerance * scale, f"{name}: {error} of {scale}"
+
+
+@pytest.mark.parametrize("side", [16, 9])
+@pytest.mark.parametrize("mode", ["train", "eval", "mixed"])
+@pytest.mark.parametrize("space", [*SPACES, *CHANGED])
+def test_the_fused_supernet_is_the_plain_one(space, mode, side):
+    fused, plain = pair(space)
+    for net in (fused, plain):
+        net.train(mode != "eval")
+        if mode == "mixed":  # both stages of a cell in a mode of their own
+            net.cells[1].eval()
+    assert_same(everything(fused, side), everything(plain, side))
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_with_batch_statistics_and_frozen_buffers(space):
+    fused, plain = pair(space)
+    with attack_mode(fused, "batch"), attack_mode(plain, "batch"):
+        before = {name: buffer.clone() for name, buffer in fused.named_buffers()}
+        x, labels = batch(8)
+        found = []
+        for net in (fused, plain):
+            z = x.clone().requires_grad_()
+            found.append(torch.autograd.grad(F.cross_entropy(net(z), labels), z)[0])
+        assert all(torch.equal(before[name], buffer) for name, buffer in fused.named_buffers())
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_training_steps_lead_to_the_same_weights_alphas_and_statistics(space):
+    states = []
+    for net in pair(space):
+        net.train()
+        optimiser = torch.optim.SGD(net.parameters(), 0.05, momentum=0.9)
+        for step in range(4):
+            x, labels = batch(8, seed=step)
+            optimiser.zero_grad()
+            F.cross_entropy(net(x), labels).backward()
+            optimiser.step()
+        states.append(net.state_dict())
+    assert_same(*states, tolerance=1e-8)
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("space", SPACES)
+def test_rounding_in_float32_is_of_the_size_of_the_plain_one(space, mode):
+    exact = everything(pair(space)[1].train(mode == "train"), 16)
+    errors = []
+    for net in pair(space, dtype=torch.float32):
+        found = everything(net.train(mode == "train"), 16, torch.float32)
+        errors.append(
+            {
+                group: sum(float((found[name].double() - exact[name]).square().sum()) for name in names)
+                ** 0.5
+                for group, names in {
+                    "logits": ["logits"],
+                    "images": ["images"],
+                    "alphas": [name for name in exact if name.startswith("alphas")],
+                    "weights": [name for name in exact if name.endswith("weight")],
+                    "statistics": [name for name in exact if "running" in name],
+                }.items()
+            }
+        )
+    fused, plain = errors
+    assert all(fused[group] <= 3 * plain[group] for group in plain), errors
+
+
+def test_alphas_alone_and_weights_alone_can_be_asked_for():
+    fused, plain = pair("dsara")
+    x, labels = batch(8)
+    for names in ("alphas", "weights"):
+        found = []
+        for net in (fused, plain):
+            wanted = list(net.alphas.values()) if names == "alphas" else net.weights()
+            for parameter in net.parameters():
+                parameter.requires_grad = any(parameter is one for one in wanted)
+            found.append(torch.autograd.grad(F.cross_entropy(net(x), labels), wanted))
+        for own, other in zip(*found, strict=True):
+            torch.testing.assert_close(own, other, rtol=1e-9, atol=1e-12)
+
+
+def test_autocast_stays_close_to_float32():
+    fused, _ = pair("dsara", dtype=torch.float32)
+    x, _ = batch(16, torch.float32)
+    fused.eval()
+    with torch.no_grad():
+        exact = fused(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = fused(x)
+    assert half.float().sub(exact).norm() < 0.1 * exact.norm()
