@@ -1,0 +1,322 @@
+"""The supernet fused, plain and as NNI ships it: one process, one thread, in turn; Markdown, CSV and a figure.
+
+    .venv/bin/python scripts/bench_supernet.py [--quick] [--device cuda] [--out results/bench-supernet]
+
+Alternatives, all over the space `dsara` with fresh weights, which cost the same as trained ones:
+
+    plain              channels-last memory order, attacks on the network as it is: the ratio's 1
+    plain, folded      the same, attacks on its torch.fx copy with batch norms folded
+    plain, NCHW
+    fused              `supernet.execution: fused`
+    NNI                the supernet of NNI's DARTS strategy as it ships (NCHW); it computes all gradients in a step
+
+Work: the input gradient in eval mode; forward and backward with all gradients in training mode; the first-order search
+steps of DSARA's stage 2 with FGSM and with PGD-7 (two attacks, two alpha gradients, one weight step). NNI's strategy
+has one alpha gradient on adversarial images and one weight step, which is less work. Seconds are CPU time of the
+process, on a GPU wall time of finished work. Peak memory is that of one process for one alternative, beyond what it
+held before: on a CPU the resident set, on a GPU torch's allocations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import multiprocessing
+import platform
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robust_nas.attacks import FGSM, PGD
+from robust_nas.nets import Supernet, channels_last
+from robust_nas.search.dsara import Batch, DSARASearch
+from robust_nas.search.options import DSARA
+from robust_nas.spaces import load_space
+from robust_nas.timing import Timing, interleaved
+
+EPS = 8 / 255
+ATTACKS = {"FGSM": FGSM(eps=EPS), "PGD-7": PGD(eps=EPS, step_size=2 / 255, steps=7, keep="last")}
+BASE = "plain"
+
+
+class Size(NamedTuple):
+    """One measured size."""
+
+    channels: int
+    cells: int
+    batch: int
+
+
+class Bench:
+    """One alternative at one size, and its work."""
+
+    def __init__(self, name: str, size: Size, device: torch.device) -> None:
+        self.name, self.device = name, device
+        self.channels_last = name in ("plain", "plain, folded", "fused")
+        space = load_space("dsara")
+        if name == "NNI":
+            from robust_nas.integrations.nni import architecture_parameters, darts_supernet
+
+            self.net = darts_supernet(space, channels=size.channels, cells=size.cells).to(device)
+            self.alphas = list(architecture_parameters(self.net).values())
+        else:
+            supernet = Supernet(
+                space,
+                channels=size.channels,
+                cells=size.cells,
+                execution="fused" if name == "fused" else "plain",
+            ).to(device)
+            self.net = channels_last(supernet) if self.channels_last else supernet
+            self.alphas = list(supernet.alphas.values())
+        generator = torch.Generator().manual_seed(0)
+        self.batches = [
+            (
+                self.image(size.batch, generator),
+                torch.randint(10, (size.batch,), generator=generator).to(device),
+            )
+            for _ in range(2)
+        ]
+        self.fold = name in ("plain, folded", "fused")
+
+    def image(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Images as the search hands them on."""
+        x = torch.rand(batch, 3, 32, 32, generator=generator).to(self.device)
+        return x.contiguous(memory_format=torch.channels_last) if self.channels_last else x
+
+    def input_gradient(self) -> Callable[[], object]:
+        """In eval mode with frozen weights; a folded copy is made beforehand, as for the steps of one attack."""
+        from robust_nas.attacks.folding import folded
+
+        self.net.eval().requires_grad_(False)
+        images, labels = self.batches[0]
+        net = (folded(self.net, images).network if self.fold else None) or self.net
+
+        def call() -> Tensor:
+            x = images.detach().requires_grad_()
+            return torch.autograd.grad(F.cross_entropy(net(x), labels), x)[0]
+
+        return call
+
+    def all_gradients(self) -> Callable[[], object]:
+        """Forward and backward in training mode, weights and alphas."""
+        self.net.train().requires_grad_(True)
+        images, labels = self.batches[0]
+        parameters = list(self.net.parameters())
+        return lambda: torch.autograd.grad(F.cross_entropy(self.net(images), labels), parameters)
+
+    def search_step(self, attack: str) -> Callable[[], object]:
+        """One step of the search."""
+        self.net.requires_grad_(True)
+        option = ATTACKS[attack].model_copy(update={"fold": self.fold})
+        generator = torch.Generator(self.device).manual_seed(0)
+        if self.name == "NNI":
+            return self._nni_step(option, generator)
+        search = DSARASearch(self.net, DSARA(attack=option))  # type: ignore[arg-type]
+
+        def call() -> None:
+            drawn = [Batch(x, search.attack(x, y, generator), y) for x, y in self.batches]
+            search.alpha_step(2, drawn[1], drawn[0])
+            search.weight_step(drawn[0])
+
+        return call
+
+    def _nni_step(self, attack: Any, generator: torch.Generator) -> Callable[[], object]:
+        own = {id(alpha) for alpha in self.alphas}
+        weights = [weight for weight in self.net.parameters() if id(weight) not in own]
+        optimisers = (
+            torch.optim.Adam(self.alphas, 3e-4, betas=(0.5, 0.999), weight_decay=1e-3),
+            torch.optim.SGD(weights, 0.025, momentum=0.9, weight_decay=3e-4),
+        )
+
+        def call() -> None:
+            for optimiser, (x, y) in zip(optimisers, self.batches, strict=True):
+                x = attack(self.net, x, y, generator)
+                optimiser.zero_grad()
+                F.cross_entropy(self.net.train()(x), y).backward()  # type: ignore[no-untyped-call]
+                nn.utils.clip_grad_norm_(weights, 5.0)
+                optimiser.step()
+
+        return call
+
+    def work(self, name: str) -> Callable[[], object]:
+        """By the name in the table."""
+        if name == "input gradient":
+            return self.input_gradient()
+        return self.all_gradients() if name == "all gradients" else self.search_step(name.split()[0])
+
+
+def measure(
+    names: list[str], size: Size, works: list[str], rounds: int, device: torch.device
+) -> dict[tuple[str, str], Timing]:
+    """Timings by work and alternative."""
+    found = {}
+    for work in works:
+        calls = {name: Bench(name, size, device).work(work) for name in names}
+        clock = time.process_time if device.type == "cpu" else finished(device)
+        for name, timing in interleaved(calls, rounds, clock=clock).items():
+            found[work, name] = timing
+    return found
+
+
+def finished(device: torch.device) -> Callable[[], float]:
+    """Wall time after all that was launched has run."""
+
+    def clock() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return clock
+
+
+def peak_memory(name: str, size: Size, work: str, device: str) -> float:
+    """MB of one call beyond what the process held before, measured in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak, (name, size, work, device))
+
+
+def _peak(name: str, size: Size, work: str, device: str) -> float:
+    torch.set_num_threads(1)
+    where = torch.device(device)
+    Bench(name, size._replace(batch=2), where).work(work)()  # what the first call alone allocates
+    call = Bench(name, size, where).work(work)
+    if where.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(where)
+        before = torch.cuda.memory_allocated(where)
+        call()
+        return (torch.cuda.max_memory_allocated(where) - before) / 2**20
+    Path("/proc/self/clear_refs").write_text("5")  # the peak of the resident set begins anew
+    before = _resident("VmRSS")
+    call()
+    return _resident("VmHWM") - before
+
+
+def _resident(key: str) -> float:
+    (kilobytes,) = re.findall(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(kilobytes) / 1024
+
+
+def peak_flops(device: torch.device) -> float:
+    """GFLOP/s of a large float32 matrix product."""
+    side = 1024 if device.type == "cpu" else 8192
+    a = torch.rand(side, side, device=device)
+    clock = time.process_time if device.type == "cpu" else finished(device)
+    return 2 * side**3 / interleaved({"mm": lambda: a @ a}, 5, clock=clock)["mm"].minimum / 1e9
+
+
+def gigaflops(size: Size, device: torch.device) -> float:
+    """GFLOP of an input gradient as `torch.utils.flop_counter` counts them on the plain supernet."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    call = Bench("plain, NCHW", size, device).work("input gradient")
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops() / 1e9
+
+
+def table(
+    found: dict[tuple[str, str], Timing], names: list[str], works: list[str], memory: dict[Any, float]
+) -> str:
+    """Medians, and the ratio of the plain supernet's seconds to each one's, round by round."""
+    lines = ["| work | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for work in works:
+        base = found[work, BASE]
+        cells = [f"{found[work, name].median:.3f} s ({base.ratio(found[work, name]):.2f}x)" for name in names]
+        lines.append(f"| {work} | " + " | ".join(cells) + " |")
+    for work in dict.fromkeys(key[0] for key in memory):
+        cells = [f"{memory[work, name]:.0f} MB" for name in names]
+        lines.append(f"| peak memory, {work} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def draw(rows: list[dict[str, Any]], base: Size, path: Path, caption: str) -> None:
+    """The input gradient's cost against channels, cells and batch, the other two as in the first size."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    for axes, key in zip(figure.subplots(1, 3, sharey=True), Size._fields, strict=True):
+        others = [field for field in Size._fields if field != key]
+        chosen = [row for row in rows if all(row[field] == getattr(base, field) for field in others)]
+        for marker, name in zip("osv^D", dict.fromkeys(row["alternative"] for row in rows), strict=False):
+            points = sorted((row[key], row["seconds"]) for row in chosen if row["alternative"] == name)
+            axes.plot(*zip(*points, strict=True), marker=marker, label=name)
+        axes.set(xlabel=key, xscale="log", yscale="log")
+        axes.set_xticks(
+            sorted({row[key] for row in chosen}), sorted({str(row[key]) for row in chosen}, key=int)
+        )
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("seconds per input gradient")
+    figure.axes[0].legend(fontsize=7)
+    figure.suptitle(caption, fontsize=8)
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Measures, prints, and writes."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="a small size and the cheap work alone")
+    parser.add_argument("--out", type=Path, default=Path("results/bench-supernet"))
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    torch.set_num_threads(1)
+    cuda = device.type == "cuda"
+    base = Size(16, 8, 128 if cuda else 16)
+    if arguments.quick:
+        base = Size(4, 5, 8)
+    grid = [base]
+    if not arguments.quick:
+        grid += [base._replace(channels=c) for c in ((32, 64) if cuda else (8, 24, 32))]
+        grid += [base._replace(cells=n) for n in ((14, 20) if cuda else (5, 6))]
+        grid += [base._replace(batch=b) for b in ((64, 256, 512) if cuda else (8, 32))]
+    names = ["plain", "plain, folded", "plain, NCHW", "fused", "NNI"]
+    works = ["input gradient", "all gradients", "FGSM step", "PGD-7 step"]
+    where = torch.cuda.get_device_name(device) if cuda else f"one thread of {platform.processor() or 'a CPU'}"
+    peak = peak_flops(device)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    lines = [f"torch {torch.__version__}, {where}, {peak:.0f} GFLOP/s in a matrix product", ""]
+    found = measure(names, base, works, arguments.rounds, device)
+    memory = {
+        (work, name): peak_memory(name, base, work, arguments.device)
+        for work in ("input gradient", "all gradients")
+        for name in names
+    }
+    lines += [f"channels {base.channels}, cells {base.cells}, batch {base.batch}:", ""]
+    lines += [table(found, names, works, memory), ""]
+    rows: list[dict[str, Any]] = []
+    for size in grid:
+        timings = measure(names, size, works[:1], arguments.rounds, device) if size != base else found
+        flops = gigaflops(size, device)
+        for name in names:
+            seconds = timings["input gradient", name].median
+            share = flops / seconds / peak
+            rows.append({**size._asdict(), "alternative": name, "seconds": seconds, "share_of_peak": share})
+        print(rows[-2], flush=True)
+    header = [*Size._fields, *(f"{name} (ms, share of peak)" for name in names)]
+    lines += ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    for index in range(0, len(rows), len(names)):
+        part = rows[index : index + len(names)]
+        cells = [str(part[0][field]) for field in Size._fields]
+        cells += [f"{1000 * row['seconds']:.0f}, {100 * row['share_of_peak']:.0f} %" for row in part]
+        lines.append("| " + " | ".join(cells) + " |")
+    text = "\n".join(lines) + "\n"
+    print(text)
+    (arguments.out / "table.md").write_text(text)
+    with (arguments.out / "cost.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    draw(rows, base, arguments.out / "cost.png", f"Eval-mode input gradient of the DSARA supernet; {where}")
+
+
+if __name__ == "__main__":
+    main()
