@@ -1,51 +1,46 @@
-"""What a search is worth: its cost, and its networks beside controls of equal MACs, all by one recipe.
+"""What a search is worth: its networks beside controls of equal MACs, all trained and attacked by one recipe.
 
     .venv/bin/python scripts/evidence.py fashion data.limit=4000 --search-seeds 0 1 --seeds 0 1
     .venv/bin/python scripts/evidence.py dsara-cifar10 data.name=image-folder data.path=... search.order=1
 
-1. cost: timed steps of a first-order search at the recipe's size and on all its images, with FGSM from a random start
-   and with PGD-7 inside -> seconds a step and an epoch, projected cost of 50 epochs, peak memory;
-2. search: one architecture for each of --search-seeds;
-3. controls: for every architecture found a random one of its space with MACs within 2 % (--random), and the cells of
+1. search: one architecture for each of --search-seeds;
+2. controls: for every architecture found a random one of its space with MACs within 2 % (--random), and the cells of
    DARTS_V2 with as many cells, and channels for MACs as near as whole channels allow;
-4. each is trained by the recipe with each of --seeds (of weights, order, limit, split and test images), and attacked by
+3. each is trained by the recipe with each of --seeds (of weights, order, limit, split and test images), and attacked by
    the cascade; every outcome is added to `table.md`, `evidence.csv` and the figure in results/<name>/ at once.
 
-What is finished is kept: after a kill the same command goes on. --reference copies the small outcomes.
+What is finished is kept: after a kill the same command goes on. --reference copies the small outcomes. What the search
+costs is measured by `bench_search.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import resource
 import shutil
 import statistics
-import time
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import robust_nas
-from robust_nas.attacks.options import FGSMRS, PGD
 from robust_nas.config import to_yaml
-from robust_nas.data import augment, split
-from robust_nas.data.order import batches
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.figures import style
-from robust_nas.jobs.material import choose_device, normalisation, training_split
-from robust_nas.nets import channels_last
 from robust_nas.recipes import RESULTS, RunConfig
 from robust_nas.runs import read_json, write_atomic
-from robust_nas.search.dsara import Batch, DSARASearch
 from robust_nas.spaces import CellArchitecture, Size
 
-EPOCHS = 50  # of the published search
 TOLERANCE = 0.02  # of a random control's MACs
-KEPT = ("config.yaml", "architecture.yaml", "result.json", "metrics.jsonl", "evaluation.json", "cells.svg")
+KEPT = (  # of every run
+    "config.yaml",
+    "architecture.yaml",
+    "result.json",
+    "metrics.jsonl",
+    "evaluation/evaluation.json",
+    "figures/cells.svg",
+)
 MAX_BYTES = 100_000  # of a file that --reference copies
 
 
@@ -56,92 +51,6 @@ class Network:
     label: str
     group: str
     architecture: CellArchitecture
-
-
-def search_cost(config: RunConfig, steps: int) -> dict[str, Any]:
-    """Seconds a step in each stage (median), steps an epoch on all images, and peak memory of this process in MiB."""
-    device, options, seed = choose_device(config.device), config.search, config.seed
-    if config.threads != "auto":
-        torch.set_num_threads(config.threads)
-    cpu_time = device.type == "cpu" and torch.get_num_threads() == 1
-
-    def clock() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.process_time() if cpu_time else time.perf_counter()
-
-    dataset = robust_nas.load_dataset(config.data.model_copy(update={"limit": None}), seed=seed)
-    space, (mean, std) = config.space.load(), normalisation(config, dataset)
-    supernet = robust_nas.Supernet(
-        space,
-        dataset.classes,
-        dataset.shape[0],
-        options.channels or space.search.channels,
-        options.cells or space.search.cells,
-        mean=mean,
-        std=std,
-        seed=seed,
-        execution=config.supernet.execution,
-    ).to(device)
-    images = training_split(config, dataset)[0].to(device)
-    halves = [images.subset(indices) for indices in split(images.labels, 0.5, seed)]
-    orders = [batches(len(half), options.batch_size, seed=seed, epoch=0) for half in halves]
-    algorithm = DSARASearch(channels_last(supernet), options)
-    generator = torch.Generator(device).manual_seed(seed)
-    seconds: dict[int, list[float]] = {1: [], 2: []}
-    for step in range(2 * (steps + 1)):
-        stage, began, drawn = 1 + step % 2, clock(), []
-        for half, order in zip(halves, orders, strict=True):
-            part = half.subset(order[step % len(order)])
-            natural = augment(part.pixels, options.augment or config.data.augment, generator)
-            natural = natural.contiguous(memory_format=torch.channels_last)
-            drawn.append(Batch(natural, algorithm.attack(natural, part.labels, generator), part.labels))
-        algorithm.alpha_step(stage, drawn[1], drawn[0])
-        algorithm.weight_step(drawn[0])
-        seconds[stage].append(clock() - began)
-    on_gpu = device.type == "cuda"
-    peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else _peak_rss()
-    return {
-        "device": torch.cuda.get_device_name(device) if on_gpu else f"CPU, {torch.get_num_threads()} thread(s)",
-        "clock": "CPU s" if cpu_time else "s",
-        "stages": [statistics.median(seconds[stage][1:]) for stage in (1, 2)],
-        "steps": min(map(len, orders)),
-        "memory": peak,
-    }  # fmt: skip
-
-
-def _peak_rss() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def cost_table(config: RunConfig, steps: int) -> str:
-    """Markdown: what a first-order search costs with each inner attack, each measured in a process of its own."""
-    search, eps = config.search, config.search.attack.eps
-    attacks = {"FGSM": FGSMRS(eps=eps), "PGD-7": PGD(eps=eps, step_size=eps / 4, steps=7, keep="last")}
-    lines: list[str] = []
-    share = search.stage1_epochs / search.epochs
-    for name, attack in attacks.items():
-        inner = config.model_copy(update={"search": search.model_copy(update={"attack": attack, "order": 1})})
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            found = pool.apply(search_cost, (inner, steps))
-        stages, unit = found["stages"], found["clock"]
-        mean = share * stages[0] + (1 - share) * stages[1]
-        if not lines:
-            memory = "allocated on the GPU" if unit == "s" and "CPU" not in found["device"] else "resident"
-            lines = [
-                f"First order, batch {search.batch_size}, {search.channels} channels, {search.cells} cells, "
-                f"{found['steps']:,} steps an epoch, {share:.0%} of the epochs in stage 1; {found['device']}; "
-                f"median of {steps} steps a stage, seed {config.seed}, no spread over seeds.\n",
-                f"| inner attack | {unit} a step, stage 1 | {unit} a step, stage 2 | {unit} an epoch | "
-                f"projected hours of {EPOCHS} epochs | peak memory, MiB {memory} |",
-                "|---|---|---|---|---|---|",
-            ]
-        epoch = mean * found["steps"]
-        lines.append(
-            f"| {name} | {stages[0]:.3f} | {stages[1]:.3f} | {epoch:.0f} | {epoch * EPOCHS / 3600:.2f} | "
-            f"{found['memory']:.0f} |"
-        )
-    return "\n".join(lines) + "\n"
 
 
 def candidates(config: RunConfig, folder: Path, search_seeds: Sequence[int], random: int) -> list[Network]:
@@ -256,18 +165,15 @@ def plot(rows: list[dict[str, Any]], stem: Path, caption: str) -> None:
 
 
 def copy_small(folder: Path, target: Path) -> None:
-    """Copies the small outcomes: table, CSV, figure and config, and for each run what KEPT names."""
-    files = [path for path in folder.glob("*") if path.is_file() and path.suffix != ".svg"]
+    """Copies the small outcomes: table, numbers, figure, config, and for each run what KEPT names, in one folder."""
+    files = {
+        path: target / path.name for path in folder.glob("*") if path.is_file() and path.suffix != ".svg"
+    }
     for run in (path for path in folder.iterdir() if path.is_dir()):
-        places = (run, run / "figures", run / "evaluation")
-        files += [place / name for place in places for name in KEPT if (place / name).is_file()]
-    for path in files:
-        if path.stat().st_size <= MAX_BYTES and "evaluation/config" not in path.as_posix():
-            copy = (
-                target / path.relative_to(folder).parts[0] / path.name
-                if path.parent != folder
-                else target / path.name
-            )
+        for place in KEPT:
+            files[run / place] = target / run.name / Path(place).name
+    for path, copy in files.items():
+        if path.is_file() and path.stat().st_size <= MAX_BYTES:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
 
@@ -283,10 +189,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of training and evaluation")
     parser.add_argument("--random", type=int, default=1, help="random controls for each architecture found")
     parser.add_argument("--images", type=int, default=256, help="test images that are attacked")
-    parser.add_argument(
-        "--cost-steps", type=int, default=8, help="timed steps a stage; 0 leaves the cost out"
-    )
-    parser.add_argument("--only-cost", action="store_true")
     parser.add_argument("--reference", type=Path, help="folder for copies of the small outcomes")
     options = parser.parse_intermixed_args()
     config = robust_nas.load_config(options.recipe, options.overrides)
@@ -295,30 +197,26 @@ def main() -> None:
     folder = RESULTS / config.name
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "config.yaml", to_yaml(config).encode())
-    cost = folder / "cost.md"
-    if options.cost_steps and not cost.exists():
-        write_atomic(cost, cost_table(config, options.cost_steps).encode())
-    text = f"# {config.name}: search against controls\n\n" + (
-        cost.read_text() + "\n" if cost.exists() else ""
+    networks = candidates(config, folder, options.search_seeds, options.random)
+    threat = evaluation.threat_model
+    caption = (
+        f"{config.name}: cascade, {threat.norm} eps {threat.eps:.4g}, {options.images} images; "
+        f"training seeds {_listed(options.seeds)}, search seeds {_listed(options.search_seeds)}"
     )
-    print(text)
     rows: list[dict[str, Any]] = []
-    if not options.only_cost:
-        networks = candidates(config, folder, options.search_seeds, options.random)
-        for seed in options.seeds:
-            for network in networks:
-                rows.append(outcome(config, network, folder, seed))
-                print(rows[-1], flush=True)
-                found = table(rows, config, options.seeds)
-                write_atomic(folder / "table.md", (text + found).encode())
-                caption = (
-                    f"{config.name}: cascade, {evaluation.threat_model.norm} eps {evaluation.threat_model.eps:.4g}, "
-                    f"{options.images} images; training seeds {options.seeds}, search seeds {options.search_seeds}"
-                )
-                plot(rows, folder / "evidence", caption)
-        print(found)
+    for seed in options.seeds:
+        for network in networks:
+            rows.append(outcome(config, network, folder, seed))
+            print(*rows[-1].values(), file=sys.stderr, flush=True)
+            write_atomic(folder / "table.md", table(rows, config, options.seeds).encode())
+            plot(rows, folder / "evidence", caption)
+    print((folder / "table.md").read_text())
     if options.reference:
         copy_small(folder, options.reference)
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
 
 
 if __name__ == "__main__":
