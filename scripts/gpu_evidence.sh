@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures on a GPU what docs/benchmarks.md marks missing, by itself, and writes one results/gpu-evidence/report.md:
-# speed of the attacks and of the supernet; cost of the published DSARA search on CIFAR-10 (first order, FGSM and PGD-7);
+# speed of the attacks, the supernet and a training step; cost of the published DSARA search on CIFAR-10 (first order, FGSM and PGD-7);
 # then a search, and its network beside a random one of equal MACs and DARTS_V2, trained by one recipe, by the cascade.
 #
 #   scripts/gpu_evidence.sh FOLDER [options] [recipe overrides]    # FOLDER/train/<class>/*.jpg, FOLDER/test/<class>/*.jpg
@@ -50,12 +50,13 @@ out=results/gpu-evidence
 if [ -n "$dry" ]; then
   out=results/gpu-evidence-dry-run device=cpu
   attacks=(--width 4 --batch 4 --rounds 1) supernet=(--quick --rounds 1)
+  training=(--channels 4 --cells 4 --batch 4 --rounds 1)
   recipe=(quickstart name=gpu-evidence-dry-run-networks data.limit=300 search.epochs=2 search.stage1_epochs=1
     search.batch_size=16 search.channels=2 network.channels=4 training.epochs=2 training.validate_from=1
     training.schedule.warmup_epochs=0)
   cost=(--steps 1) evidence=(--images 8 --seeds 0)
 else
-  device=cuda attacks=(--width 64 --batch 128) supernet=()
+  device=cuda attacks=(--width 64 --batch 128) supernet=() training=(--channels 36 --batch 128)
   recipe=(dsara-cifar10 name=gpu-evidence-networks data.name=image-folder "data.path=$folder" search.order=1
     "search.epochs=$search_epochs" "search.stage1_epochs=$((search_epochs * 2 / 5))"
     "search.attack={name: fgsm-rs, eps: 8/255}" network.cells=8 network.channels=36
@@ -102,6 +103,7 @@ print(torch.cuda.get_device_name() if gpu else platform.machine() + " CPU", "; t
 } > "$report"
 part "Attacks" "$attacks_minutes" - scripts/bench_attacks.py --device "$device" "${attacks[@]}"
 part "Supernet" "$supernet_minutes" - scripts/bench_supernet.py --device "$device" --out "$out/supernet" "${supernet[@]}"
+part "Training step" 5 - scripts/bench_training.py --device "$device" "${training[@]}"
 part "Search cost" "$cost_minutes" - scripts/bench_search.py "${recipe[@]}" "${cost[@]}"
 part "Search against controls" "$evidence_minutes" "$networks/table.md" \
   scripts/evidence.py "${recipe[@]}" "${evidence[@]}" --reference "$out/networks"
