@@ -4,8 +4,8 @@
 
 The network is ARNAS on 32x32 images, with fresh weights, which cost the same as trained ones. A step with all gradients
 is a forward pass and two backward passes of equal arithmetic (3 units); a PGD step needs the gradient of the images
-alone (2). So a step of training on PGD-7 has (7 * 2 + 3) / 3 = 5.7 times the arithmetic of a clean one. (The attack runs
-on a copy with batch norms folded, which saves more than arithmetic.)
+alone (2). So a step of training on PGD-7 has (7 * 2 + 3) / 3 = 5.7 times the arithmetic of a clean one. The attack
+runs on a copy with batch norms folded, which saves more than arithmetic.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Measures on a GPU what docs/benchmarks.md marks missing, by itself, and writes one results/gpu-evidence/report.md:
-# speed of the attacks, the supernet and a training step; cost of the published DSARA search on CIFAR-10 (first order, FGSM and PGD-7);
-# then a search, and its network beside a random one of equal MACs and DARTS_V2, trained by one recipe, by the cascade.
+# speed of the attacks, the supernet and a training step; cost of the published DSARA search on CIFAR-10 (first order,
+# FGSM and PGD-7); then a search, and its network beside a random one of equal MACs and DARTS_V2, all trained by one
+# recipe and attacked by the cascade.
 #
 #   scripts/gpu_evidence.sh FOLDER [options] [recipe overrides]    # FOLDER/train/<class>/*.jpg, FOLDER/test/<class>/*.jpg
-#   scripts/gpu_evidence.sh --dry-run                              # tiny, digits on the CPU, minutes: shows that it works
+#   scripts/gpu_evidence.sh --dry-run                              # tiny, digits on the CPU, 2 to 4 minutes: shows that it works
 #
 # Options: --search-epochs N (10)  --train-epochs N (20)  --seeds "0 1" (0)  --images N (1000)
 #          --attacks-minutes N (10)  --supernet-minutes N (30)  --cost-minutes N (20)  --evidence-minutes N (360)
