@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 TIMEOUT = timedelta(minutes=30)  # of a collective: rank 0 may meanwhile draw figures, or write to a slow disk
-PATIENCE = 3.0  # seconds in which a rank that is alive says so; torchrun kills after 30
+PATIENCE = 3.0  # seconds in which a rank that is alive says so; torchrun, told to end all, kills after 30
 LOST = (
     "gloo",
     "NCCL",
@@ -170,15 +170,22 @@ class Ranks:
         return True
 
     def gone(self) -> list[int]:
-        """The ranks that gave no sign of life after the job broke."""
-        others = set(range(self.count)) - {self.rank}
+        """The ranks whose heart does not beat for `PATIENCE`, in ascending order."""
+
+        def beats() -> list[int]:
+            return [self.store.add(f"beats-{rank}", 0) for rank in range(self.count)]
+
         with contextlib.suppress(RuntimeError):
-            self.store.set(f"alive-{self.rank}", "")
-            until = time.monotonic() + PATIENCE
-            while others and time.monotonic() < until:
-                others = {rank for rank in others if not self.store.check([f"alive-{rank}"])}
-                time.sleep(0.05)
-        return sorted(others)
+            before = beats()
+            time.sleep(PATIENCE)
+            return [rank for rank, pair in enumerate(zip(before, beats(), strict=True)) if pair[0] == pair[1]]
+        return []
+
+    def beat(self, stopped: threading.Event) -> None:
+        """Tells the others several times in `PATIENCE` that this rank is alive, until it is stopped."""
+        with contextlib.suppress(RuntimeError):
+            while not stopped.wait(PATIENCE / 6):
+                self.store.add(f"beats-{self.rank}", 1)
 
 
 ALONE = Ranks()
@@ -206,16 +213,11 @@ def joined() -> Iterator[Ranks]:
         error.spoken = not ranks.speaks()
         raise
     except (RuntimeError, _ToldToEndError) as error:
-        told = isinstance(error, _ToldToEndError)
-        if not told and not any(word in str(error) for word in LOST):
+        if isinstance(error, RuntimeError) and not any(word in str(error) for word in LOST):
             raise
         with _sigterm(signal.SIG_IGN):
             gone = ranks.gone()
-        which = (
-            f"no sign of life from rank {', '.join(map(str, gone))}"
-            if gone
-            else "the job was ended from outside"
-        )
+        which = f"no life in rank {', '.join(map(str, gone))}" if gone else "the job was ended from outside"
         broken = DistributionError(
             f"rank {ranks.rank} of {ranks.count}: {which}; torchrun's report says more. "
             "The last good checkpoint stays, continue with the same command and --resume"
@@ -249,8 +251,18 @@ def _join() -> Ranks:
         raise DistributionError(
             f"the {launched()} ranks did not meet: {error}; torchrun starts them"
         ) from None
-    atexit.register(distributed.destroy_process_group)
-    return Ranks(rank, count, PrefixStore("notes", store))
+    ranks = Ranks(rank, count, PrefixStore("notes", store))
+    stopped = threading.Event()
+    heart = threading.Thread(target=ranks.beat, args=(stopped,), daemon=True)
+    heart.start()
+
+    def leave() -> None:
+        stopped.set()
+        heart.join()
+        distributed.destroy_process_group()
+
+    atexit.register(leave)
+    return ranks
 
 
 def _raise_told(*_: object) -> None:
@@ -277,7 +289,7 @@ def may_print(error: RobustNASError) -> bool:
     """
     if (
         error.spoken is None
-    ):  # met before the ranks did, such as a mistake in the config: likely by all of them
+    ):  # met before the ranks did: likely by all of them, such as a mistake in the config
         error.spoken = False
         if not is_first():
             time.sleep(PATIENCE)
