@@ -34,6 +34,7 @@ Value = TypeVar("Value")
 
 TIMEOUT = timedelta(minutes=30)  # of a collective: rank 0 may meanwhile draw figures, or write to a slow disk
 PATIENCE = 3.0  # seconds in which a rank that is alive says so; torchrun, told to end all, kills after 30
+SPEAKING = 1.0  # seconds in which an error is printed
 LOST = (
     "gloo",
     "NCCL",
@@ -211,6 +212,7 @@ def joined() -> Iterator[Ranks]:
             yield ranks
     except RobustNASError as error:
         error.spoken = not ranks.speaks()
+        time.sleep(SPEAKING / 2)  # the others may meet it too, and ask who speaks; rank 0 may keep the notes
         raise
     except (RuntimeError, _ToldToEndError) as error:
         if isinstance(error, RuntimeError) and not any(word in str(error) for word in LOST):
@@ -294,5 +296,5 @@ def may_print(error: RobustNASError) -> bool:
         if not is_first():
             time.sleep(PATIENCE)
     elif error.spoken:
-        time.sleep(1.0)
+        time.sleep(SPEAKING)
     return not error.spoken
