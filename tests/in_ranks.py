@@ -24,7 +24,15 @@ def in_ranks(file, function, folder, counts, **arguments):
     Returns {count: [(what it returned, exit code, what it printed) of every rank]}.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, __file__, file, function, str(folder), json.dumps(counts), json.dumps(arguments)]
+    command = [
+        sys.executable,
+        __file__,
+        file,
+        function,
+        str(folder),
+        json.dumps(counts),
+        json.dumps(arguments),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     found = {}

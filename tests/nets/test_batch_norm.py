@@ -27,7 +27,9 @@ def one_norm(ranks, affine):
     """Forward, backward and running statistics of this rank's rows; the plain function where there is one rank."""
     rows = ranks.rows(IMAGES)
     x = (3.0 + 2.0 * draw(IMAGES, CHANNELS, 4, 5))[rows].requires_grad_()
-    weight, bias = (draw(CHANNELS).requires_grad_(), draw(CHANNELS).requires_grad_()) if affine else (None, None)
+    weight, bias = (
+        (draw(CHANNELS).requires_grad_(), draw(CHANNELS).requires_grad_()) if affine else (None, None)
+    )
     mean, var = torch.zeros(CHANNELS).double(), torch.ones(CHANNELS).double()
     norm = nn.functional.batch_norm if ranks.count == 1 else batch_norm
     y = norm(x, mean, var, weight, bias, training=True, momentum=0.3, eps=1e-5)
@@ -70,7 +72,9 @@ def modes(ranks):
         found["batch"] = network(x).detach()
     assert all(torch.equal(before[name], buffer) for name, buffer in network.named_buffers())
     if ranks.first:
-        found["eval"] = network.eval()(draw(2, 1, 6, 6)).detach()  # by one rank alone: no message is exchanged
+        found["eval"] = network.eval()(
+            draw(2, 1, 6, 6)
+        ).detach()  # by one rank alone: no message is exchanged
     return found | {f"buffer {name}": buffer for name, buffer in before.items()}
 
 
