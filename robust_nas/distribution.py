@@ -180,7 +180,7 @@ class Ranks:
             before = beats()
             time.sleep(PATIENCE)
             return [rank for rank, pair in enumerate(zip(before, beats(), strict=True)) if pair[0] == pair[1]]
-        return []
+        return [0]  # the notes are kept by its process, or by torchrun on its machine
 
     def beat(self, stopped: threading.Event) -> None:
         """Tells the others several times in `PATIENCE` that this rank is alive, until it is stopped."""

@@ -3,6 +3,7 @@
 One process imports all it needs, and its forks are the ranks: that spares each of them the seconds of the imports.
 """
 
+import importlib
 import importlib.util
 import json
 import os
@@ -84,6 +85,8 @@ def _main(file, name, folder, counts, arguments):
     spec = importlib.util.spec_from_file_location("started", file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    for late in getattr(module, "IMPORTED_LATE", ()):
+        importlib.import_module(late)
     for count in counts:
         port = str(_free_port())
         children = []

@@ -3,8 +3,8 @@
     mean = sum_r n_r mean_r / n,   M = sum_r M_r + n_r (mean_r - mean)^2,   var = M / n      (Chan et al., 1979)
     dx   = w / s * (dy - <dy> - x^ <dy x^>),   s = sqrt(var + eps),   x^ = (x - mean) / s
 
-<.> is the mean over the whole batch: one message forward (n, mean and M / n of every process), one backward (both sums).
-The gradients of w and b are those of the rows at hand, to be summed with all others. It runs on CPUs, which
+<.> is the mean over the whole batch: one message forward (n, mean and M / n of every process), one backward (both
+sums). The gradients of w and b are those of the rows at hand, to be summed with all others. It runs on CPUs, which
 `nn.SyncBatchNorm` does not. Every process must run the same batch norms in the same order, forward and backward.
 
 Shapes: x [B, C, ...]; statistics, w and b [C].

@@ -1,4 +1,4 @@
-"""Search and training as jobs of two ranks: killed, resumed, resumed alone; errors that one rank or all of them meet."""
+"""Search and training as jobs of two ranks: killed, resumed, resumed alone; errors that one rank or all meet."""
 
 import json
 import os
@@ -12,11 +12,12 @@ import pytest
 import torch
 from in_ranks import in_ranks, results
 
-from robust_nas import load_config, run_search, train
+from robust_nas import figures, load_config, run_search, train
 from robust_nas.config import to_yaml
 from robust_nas.runs import CHECKPOINT, METRICS, read_checkpoint
 from robust_nas.spaces import ResidualArchitecture
 
+IMPORTED_LATE = ("sklearn.datasets", "torch._dynamo")  # by a job
 ATTACK = {"name": "pgd", "eps": 0.1, "steps": 1}
 CONFIG = {
     "schema_version": 1,
@@ -66,9 +67,17 @@ def recipe(tmp_path):
     return path
 
 
+def not_drawn(_, stem, **__):
+    """An empty file for a figure: drawing takes longer than all the rest."""
+    stem.parent.mkdir(exist_ok=True)
+    stem.with_suffix(".png").touch()
+    return ()
+
+
 def work(ranks, recipe, out, kind, mode="new", kill=None, overrides=()):
     """A job of `kind`; `kill` is a rank and the step in which it kills itself."""
     config, folder = load_config(recipe, overrides), Path(out)
+    figures.plot_search = figures.plot_training = figures.draw_cells = not_drawn
 
     def progress(name, done, total, note=""):
         if kill == [ranks.rank, done]:
@@ -100,6 +109,7 @@ def start(tmp_path, recipe, folder, kind, counts, **more):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "victim"), [("search", 1), ("train", 0)])
 def test_a_killed_rank_ends_the_job_which_resumes_to_the_same_bits_and_alone_to_the_same_numbers(
     tmp_path, recipe, kind, victim

@@ -13,6 +13,7 @@ from robust_nas.search.dsara import Batch, DSARASearch
 from robust_nas.search.options import DSARA, WeightOptimiser
 from robust_nas.spaces import load_space
 
+IMPORTED_LATE = ("torch._dynamo",)
 CLASSES, IMAGES = 4, 7  # unequal rows for two ranks and for three
 SPACE = load_space(
     "dsara",
