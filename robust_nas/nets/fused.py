@@ -13,12 +13,14 @@ B batch, C channels, H height, W width, E edges, O operations.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robust_nas.nets.batch_norm import SynchronisedBatchNorm2d, batch_norm
 from robust_nas.nets.depthwise import depthwise
 from robust_nas.nets.operations import FactorizedReduce, SeparableConv
 
@@ -92,7 +94,7 @@ def weighted_norm(norm: nn.BatchNorm2d, x: Tensor, weight: Tensor) -> Tensor:
     if norm.training and norm.track_running_stats and norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
     kept = not norm.training or norm.track_running_stats
-    return F.batch_norm(
+    return normaliser(norm)(
         x,
         norm.running_mean if kept else None,
         norm.running_var if kept else None,
@@ -104,6 +106,11 @@ def weighted_norm(norm: nn.BatchNorm2d, x: Tensor, weight: Tensor) -> Tensor:
     )
 
 
+def normaliser(norm: nn.BatchNorm2d) -> Callable[..., Tensor]:
+    """The function that a batch norm applies: of the batch at hand, or of all ranks together."""
+    return batch_norm if isinstance(norm, SynchronisedBatchNorm2d) else F.batch_norm
+
+
 def _pooled(x: Tensor, column: list[tuple[int, Any, Tensor]], totals: list[Tensor | None]) -> None:
     """Adds one pooling of `x` with its batch norm to the nodes, on every edge `(node, operation, weight)`."""
     pool, norm = column[0][1]
@@ -113,7 +120,7 @@ def _pooled(x: Tensor, column: list[tuple[int, Any, Tensor]], totals: list[Tenso
             totals[node] = _added(totals[node], weighted_norm(own, x, weight))
         return
     mean, variance = torch.zeros_like(norm.running_mean), torch.ones_like(norm.running_var)
-    x = F.batch_norm(x, mean, variance, None, None, True, 1.0, norm.eps)
+    x = normaliser(norm)(x, mean, variance, None, None, True, 1.0, norm.eps)
     for node, (_, own), weight in column:
         totals[node] = _scaled(totals[node], x, weight)
         if own.track_running_stats:
