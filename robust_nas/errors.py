@@ -11,6 +11,7 @@ class RobustNASError(Exception):
     """Base of all errors that this package raises on purpose."""
 
     exit_code = 1
+    spoken: bool | None = None  # in a job of several ranks: whether another one prints it; None: not known
 
 
 class ConfigError(RobustNASError):
@@ -47,6 +48,10 @@ class CheckpointError(RobustNASError):
 
 class DivergenceError(RobustNASError):
     """A loss or gradient became NaN, infinite or absurdly large."""
+
+
+class DistributionError(RobustNASError):
+    """The processes of a job did not meet, lost one of them, or no longer agree."""
 
 
 class AttackError(RobustNASError):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from robust_nas.distribution import refuse_several
 from robust_nas.environment import environment
 from robust_nas.jobs.evaluate import run_evaluation
 from robust_nas.jobs.export import export
@@ -38,6 +39,7 @@ def run(
     warn: Warn = lambda message: None,
 ) -> dict[str, Any]:
     """The whole way; returns the tree of `summary.json` in the folder (default `results/<name>`)."""
+    refuse_several("run")
     folder = Path(out) if out else RESULTS / config.name
     began = time.perf_counter()
     material = needed(config, folder, mode)

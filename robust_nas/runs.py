@@ -307,6 +307,25 @@ class Run:
         write_json(self.folder / RESULT, {**result, "artifacts": list(artifacts)})
 
 
+class Onlooker(Run):
+    """The run of another process, in a job of several: it touches no file, and drops what it is told.
+
+    What is read from the folder is asked of the process that holds it.
+    """
+
+    def __init__(self, folder: Path, config: Options) -> None:
+        self.folder, self.config = Path(folder), config
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing was opened."""
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Drops the record."""
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Drops the state."""
+
+
 def is_finished(folder: Path) -> bool:
     """Whether the job of a folder came to its end, and what it made is still there: else it can be made again."""
     try:

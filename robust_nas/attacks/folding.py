@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from robust_nas.nets.batch_norm import SynchronisedBatchNorm2d
+
 COMPARED = 2  # images on which the copy is held against the model
 RELATIVE = 1e-3  # of the largest logit; folding rounds at 1e-6, a wrong trace is off by whole units
 
@@ -121,7 +123,7 @@ def _traced(model: nn.Module) -> _Trace | str:
             return f"{type(module).__name__} has hooks"
     saved = [(vars(module), dict(vars(module))) for module in model.modules()]
     try:
-        graph = fx.Tracer().trace(model)
+        graph = _Tracer().trace(model)
     except Exception as error:  # fx raises whatever the traced code raises when it meets a proxy
         return f"torch.fx cannot trace it ({_first_line(error)})"
     finally:
@@ -134,6 +136,14 @@ def _traced(model: nn.Module) -> _Trace | str:
         return _folded_copy(model, graph, made)
     except Exception as error:  # a module that cannot be copied
         return f"it cannot be copied ({_first_line(error)})"
+
+
+class _Tracer(fx.Tracer):
+    """Sees a synchronised batch norm as one module, as it sees torch's own."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether a module is not looked into."""
+        return isinstance(m, SynchronisedBatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _hooked(module: nn.Module) -> bool:
@@ -194,7 +204,8 @@ def _folded_copy(model: nn.Module, graph: fx.Graph, made: dict[str, Tensor]) -> 
 
 def _is_norm(module: nn.Module | None) -> bool:
     """Whether it is a plain batch norm of images with running statistics."""
-    return type(module) is nn.BatchNorm2d and module.running_mean is not None
+    plain = type(module) in (nn.BatchNorm2d, SynchronisedBatchNorm2d)
+    return plain and getattr(module, "running_mean", None) is not None
 
 
 def _convolutions(node: fx.Node, modules: dict[str, nn.Module]) -> list[fx.Node]:

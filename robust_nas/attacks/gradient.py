@@ -36,6 +36,7 @@ from torch import Tensor
 from robust_nas.attacks.apgd import Adaptive
 from robust_nas.attacks.balls import direction, noise_in_ball, on_sphere, project
 from robust_nas.attacks.candidates import Best
+from robust_nas.attacks.draws import whole_batch
 from robust_nas.attacks.losses import bound, likeliest_wrong
 from robust_nas.attacks.options import APGD, FGSMRS, NFGSM, PGD, GradientAttack, Norm
 from robust_nas.attacks.target import Target
@@ -171,11 +172,12 @@ def _start(plan: _Plan, norm: Norm, target: Target) -> Tensor:
     if plan.start == "clean":
         return images.clone()
     # Drawn in the shape's own order, so that the memory format of the images does not change the draw.
+    batch, rows = whole_batch(images, generator)
     if plan.start == "normal":
-        noise = torch.empty(images.shape, dtype=images.dtype, device=images.device)
+        noise = torch.empty(batch.shape, dtype=batch.dtype, device=batch.device)
         noise.normal_(0, plan.start_radius, generator=generator)
     elif plan.start == "sphere":
-        noise = on_sphere(images, plan.start_radius, norm, generator)
+        noise = on_sphere(batch, plan.start_radius, norm, generator)
     else:
-        noise = noise_in_ball(images, plan.start_radius, norm, generator)
-    return project(images + noise, images, plan.radius, norm)
+        noise = noise_in_ball(batch, plan.start_radius, norm, generator)
+    return project(images + noise[rows], images, plan.radius, norm)

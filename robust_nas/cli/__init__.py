@@ -11,6 +11,7 @@ from typing import NoReturn
 import typer
 
 from robust_nas.cli import count, evaluate, export, run, search, spaces, train
+from robust_nas.distribution import is_first, may_print
 from robust_nas.errors import RobustNASError
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
@@ -46,14 +47,16 @@ def main() -> None:
     try:
         app()
     except RobustNASError as error:
-        typer.echo(f"error: {error}", err=True)
+        if may_print(error):
+            typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except SystemExit as end:
         if end.code != INTERRUPTED:
             raise
-        typer.echo(
-            "interrupted; the last checkpoint stays where there is one, continue with --resume", err=True
-        )
+        if is_first():
+            typer.echo(
+                "interrupted; the last checkpoint stays where there is one, continue with --resume", err=True
+            )
         sys.exit(1)
     except MemoryError:
         _out_of_memory()

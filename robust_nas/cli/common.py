@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from robust_nas.distribution import is_first
 from robust_nas.errors import ConfigError
 from robust_nas.runs import Mode, silent
 from robust_nas.runs import Progress as Report
@@ -69,8 +70,9 @@ def resolve(recipe: str, overrides: list[str] | None, print_config: bool) -> Run
 
 
 def say(message: str) -> None:
-    """A line for people, on standard error."""
-    typer.echo(message, err=True)
+    """A line for people, on standard error; of several ranks the first says it."""
+    if is_first():
+        typer.echo(message, err=True)
 
 
 def print_json(tree: object) -> None:
@@ -81,7 +83,7 @@ def print_json(tree: object) -> None:
 @contextmanager
 def progress(quiet: bool) -> Iterator[Report]:
     """Bars with rate and time left on a terminal, plain lines elsewhere, nothing when quiet; on standard error."""
-    if quiet:
+    if quiet or not is_first():
         yield silent
     elif sys.stderr.isatty():
         from rich.console import Console

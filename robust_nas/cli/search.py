@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from robust_nas.cli import common
+from robust_nas.distribution import is_first
 
 
 def command(
@@ -32,6 +33,8 @@ def command(
 
     with common.progress(quiet) as report:
         found = run_search(config, out, mode=mode, seeds=seeds, progress=report)
+    if not is_first():
+        return
     for message in found.record["warnings"]:
         common.say(f"warning: {message}")
     if json:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from robust_nas.cli import common
+from robust_nas.distribution import is_first
 from robust_nas.errors import ConfigError
 
 
@@ -52,6 +53,8 @@ def command(
 
     with common.progress(quiet) as report:
         folder = train(config, chosen, out, mode=mode, progress=report)
+    if not is_first():
+        return
     record = read_json(folder / "result.json")
     if json:
         common.print_json({"folder": str(folder), **record})

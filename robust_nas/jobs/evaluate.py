@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from robust_nas import figures
 from robust_nas.config import Options
+from robust_nas.distribution import refuse_several
 from robust_nas.errors import ConfigError
 from robust_nas.evaluation.options import Step
 from robust_nas.jobs.material import Material, needed, prepare, refuse_attacks, session
@@ -106,6 +107,7 @@ def _run(
     progress: Progress,
     material: Material | None,
 ) -> dict[str, Any]:
+    refuse_several("evaluate")
     config = job.config
     material = material or needed(config, folder, mode)
     if material is not None:

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from robust_nas.distribution import ALONE, Ranks, launched, local_rank
 from robust_nas.environment import environment
 from robust_nas.errors import ConfigError, DataError
 from robust_nas.recipes import EvaluationConfig, RunConfig, Setting
-from robust_nas.runs import ENVIRONMENT, Mode, Run, is_finished, read_json, write_json
+from robust_nas.runs import ENVIRONMENT, Mode, Onlooker, Run, is_finished, read_json, write_json
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
+    from robust_nas.config import Options
     from robust_nas.data import Dataset, Images
     from robust_nas.spaces import Layout, ResidualArchitecture
 
@@ -93,8 +96,27 @@ def refuse_other_images(folder: Path, dataset: Dataset) -> None:
         )
 
 
+def open_run(ranks: Ranks, folder: Path, job: Options, mode: Mode) -> Run:
+    """The run of rank 0; the other ranks get one that touches no file. What rank 0 meets, every rank raises."""
+    opened: list[Run] = []
+
+    def open_here() -> None:
+        opened.append(Run(folder, job, mode))
+
+    ranks.everywhere(open_here)
+    return opened[0] if opened else Onlooker(folder, job)
+
+
+def distribute(network: nn.Module, config: RunConfig, ranks: Ranks) -> None:
+    """Prepares a network for several ranks: its batch norms see the whole batch, unless the config says otherwise."""
+    from robust_nas.nets.batch_norm import synchronise
+
+    if ranks.count > 1 and config.batch_norm == "synchronised":
+        synchronise(network)
+
+
 @contextlib.contextmanager
-def session(run: Run, config: Setting, material: Material) -> Iterator[None]:
+def session(run: Run, config: Setting, material: Material, ranks: Ranks = ALONE) -> Iterator[None]:
     """Threads as the config says, inside; and `environment.json` of the run.
 
     Raises `DataError` when the run was started on other images.
@@ -102,7 +124,8 @@ def session(run: Run, config: Setting, material: Material) -> Iterator[None]:
     import torch
 
     dataset, device = material.dataset, material.device
-    refuse_other_images(run.folder, dataset)
+    if ranks.first:
+        refuse_other_images(run.folder, dataset)
     threads = torch.get_num_threads()
     try:
         if config.threads != "auto":
@@ -115,17 +138,28 @@ def session(run: Run, config: Setting, material: Material) -> Iterator[None]:
             dataset_checksum=dataset.checksum,
             images={"train": len(dataset.train), "test": len(dataset.test)},
             splits={"seed": config.seed, "validation": config.data.validation, "search_halves": 0.5},
+            ranks=ranks.count,
         )
-        write_json(run.folder / ENVIRONMENT, record)
+        if ranks.first:
+            write_json(run.folder / ENVIRONMENT, record)
         yield
     finally:
         torch.set_num_threads(threads)
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that a config's `device` means. Raises `ConfigError` for a GPU that is not there."""
+    """The device that a config's `device` means; of several ranks each gets the GPU of its number on its machine.
+
+    Raises `ConfigError` for a GPU that is not there.
+    """
     import torch
 
+    if launched() > 1 and (name == "cuda" or (name == "auto" and torch.cuda.is_available())):
+        name = f"cuda:{local_rank()}"
+    elif launched() > 1 and name.startswith("cuda:"):
+        raise ConfigError(
+            f"device: got {name!r} for {launched()} ranks; allowed for several: auto, cpu, cuda"
+        )
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from robust_nas import figures
 from robust_nas.config import Count, Options, check, read_yaml
+from robust_nas.distribution import Ranks, joined
 from robust_nas.errors import ArchitectureError, ConfigError
 from robust_nas.jobs.material import (
     Material,
+    distribute,
     needed,
     normalisation,
+    open_run,
     prepare,
     refuse_precision,
     session,
@@ -21,6 +24,10 @@ from robust_nas.jobs.material import (
 from robust_nas.recipes import RESULTS, RunConfig
 from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
 from robust_nas.spaces import Architecture, CellArchitecture, CellSpace, ResidualArchitecture, Size, count
+
+if TYPE_CHECKING:
+    from robust_nas.data import Dataset
+    from robust_nas.search.loop import SearchOutcome
 
 
 @dataclass(frozen=True)
@@ -54,12 +61,17 @@ def run_search(
     material = material or needed(config, folder, mode)
     if material is not None:
         refuse_precision(config.search.precision, material.device)
-    with Run(folder, SearchJob(config=config, space=config.space.load()), mode) as run:
-        if not run.finished:
-            _search_once(run, config, material or prepare(config), progress)
-        path = folder / "architecture.yaml"
-        found = check(CellArchitecture, read_yaml(path), str(path), ArchitectureError)
-        return SearchResult(folder, found, read_json(folder / "result.json"))
+    job = SearchJob(config=config, space=config.space.load())
+    with joined() as ranks, open_run(ranks, folder, job, mode) as run:
+        if not ranks.everywhere(lambda: run.finished):
+            _search_once(run, config, material or prepare(config), progress, ranks)
+        return ranks.everywhere(lambda: _result(folder))
+
+
+def _result(folder: Path) -> SearchResult:
+    path = folder / "architecture.yaml"
+    found = check(CellArchitecture, read_yaml(path), str(path), ArchitectureError)
+    return SearchResult(folder, found, read_json(folder / "result.json"))
 
 
 class SearchJob(Options):
@@ -69,12 +81,12 @@ class SearchJob(Options):
     space: CellSpace
 
 
-def _search_once(run: Run, config: RunConfig, material: Material, progress: Progress) -> None:
+def _search_once(run: Run, config: RunConfig, material: Material, progress: Progress, ranks: Ranks) -> None:
     from robust_nas.nets import Supernet
-    from robust_nas.search.loop import collapsed, search
+    from robust_nas.search.loop import search
 
     dataset, device = material.dataset, material.device
-    with session(run, config, material):
+    with session(run, config, material, ranks):
         space = config.space.load()
         options = config.search
         mean, std = normalisation(config, dataset)
@@ -89,6 +101,7 @@ def _search_once(run: Run, config: RunConfig, material: Material, progress: Prog
             seed=config.seed,
             execution=config.supernet.execution,
         ).to(device)
+        distribute(supernet, config, ranks)
         images, _ = training_split(config, dataset)
         outcome = search(
             run,
@@ -100,7 +113,16 @@ def _search_once(run: Run, config: RunConfig, material: Material, progress: Prog
             seed=config.seed,
             checkpoint_seconds=config.checkpoint_seconds,
             progress=progress,
+            ranks=ranks,
         )
+    ranks.everywhere(lambda: _write(run, config, outcome, dataset, len(images)))
+
+
+def _write(run: Run, config: RunConfig, outcome: SearchOutcome, dataset: Dataset, images: int) -> None:
+    """Writes what a search on so many images found."""
+    from robust_nas.search.loop import collapsed
+
+    space, options = config.space.load(), config.search
     size = Size(
         cells=config.network.cells or space.network.cells,
         channels=config.network.channels or space.network.channels,
@@ -112,7 +134,7 @@ def _search_once(run: Run, config: RunConfig, material: Material, progress: Prog
     records = run.records()
     stage2 = next((record["step"] for record in records if record["stage"] == 2), None)
     attack = f"{options.attack.name}, {options.attack.norm} eps {options.attack.eps:.4g}, seed {config.seed}"
-    caption = f"{config.name}: search on {dataset.name}, {len(images)} images, {attack}"
+    caption = f"{config.name}: search on {dataset.name}, {images} images, {attack}"
     figures.plot_search(records, run.folder / "figures" / "search", stage2_from_step=stage2, caption=caption)
     draw_architecture(found, run.folder / "figures" / "cells", caption=caption)
     run.finish(
@@ -150,7 +172,7 @@ def _repeat_search(
     material = material or needed(config, folder, mode)
     if material is not None:
         refuse_precision(config.search.precision, material.device)
-    with Run(folder, SeedsJob(config=config, seeds=seeds), mode) as run:
+    with joined() as ranks, open_run(ranks, folder, SeedsJob(config=config, seeds=seeds), mode) as run:
         results = []
         for seed in range(config.seed, config.seed + seeds):
             changed = config.model_copy(update={"seed": seed})
@@ -161,16 +183,18 @@ def _repeat_search(
                 run_search(changed, folder / f"seed-{seed}", mode=inner, progress=progress, material=shared)
             )
         best = min(results, key=lambda result: float(result.record["loss_adversarial"]))
-        run.write("architecture.yaml", best.architecture.to_yaml())
-        run.finish(
-            {
-                **best.record,
-                "chosen_seed": best.record["seed"],
-                **spread([result.record for result in results], [result.architecture for result in results]),
-            },
-            ["architecture.yaml"],
-        )
-        return SearchResult(folder, best.architecture, read_json(folder / "result.json"))
+        record = {
+            **best.record,
+            "chosen_seed": best.record["seed"],
+            **spread([result.record for result in results], [result.architecture for result in results]),
+        }
+
+        def write() -> SearchResult:
+            run.write("architecture.yaml", best.architecture.to_yaml())
+            run.finish(record, ["architecture.yaml"])
+            return SearchResult(folder, best.architecture, read_json(folder / "result.json"))
+
+        return ranks.everywhere(write)
 
 
 class SeedsJob(Options):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from robust_nas import figures
 from robust_nas.config import Options
+from robust_nas.distribution import Ranks, joined
 from robust_nas.jobs.material import (
     Material,
+    distribute,
     needed,
     normalisation,
+    open_run,
     prepare,
     refuse_auxiliary_head,
     refuse_cell_options,
@@ -20,6 +24,10 @@ from robust_nas.jobs.material import (
 from robust_nas.recipes import RESULTS, RunConfig
 from robust_nas.runs import Mode, Progress, Run, silent
 from robust_nas.spaces import Architecture, ResidualArchitecture, count
+
+if TYPE_CHECKING:
+    from robust_nas.nets import ModelDescription
+    from robust_nas.training.loop import TrainingOutcome
 
 
 def train(
@@ -43,9 +51,10 @@ def train(
         refuse_precision(config.training.precision, material.device)
         if not isinstance(architecture, ResidualArchitecture):
             refuse_auxiliary_head(config, architecture.layout, material.dataset)
-    with Run(folder, TrainJob(config=config, architecture=architecture), mode) as run:
-        if not run.finished:
-            _train_once(run, config, architecture, material or prepare(config), progress)
+    job = TrainJob(config=config, architecture=architecture)
+    with joined() as ranks, open_run(ranks, folder, job, mode) as run:
+        if not ranks.everywhere(lambda: run.finished):
+            _train_once(run, config, architecture, material or prepare(config), progress, ranks)
     return folder
 
 
@@ -57,15 +66,19 @@ class TrainJob(Options):
 
 
 def _train_once(
-    run: Run, config: RunConfig, architecture: Architecture, material: Material, progress: Progress
+    run: Run,
+    config: RunConfig,
+    architecture: Architecture,
+    material: Material,
+    progress: Progress,
+    ranks: Ranks,
 ) -> None:
-    from robust_nas.nets import ModelDescription, build_network, save_model
-    from robust_nas.nets.model import ARCHITECTURE, DESCRIPTION, WEIGHTS
+    from robust_nas.nets import ModelDescription, build_network
     from robust_nas.training.loop import train as train_network
 
     options = config.training
     dataset, device = material.dataset, material.device
-    with session(run, config, material):
+    with session(run, config, material, ranks):
         mean, std = normalisation(config, dataset)
         network = build_network(
             architecture,
@@ -76,6 +89,7 @@ def _train_once(
             auxiliary=options.auxiliary_weight > 0,
             seed=config.seed,
         ).to(device)
+        distribute(network, config, ranks)
         images, validation = training_split(config, dataset)
         outcome = train_network(
             run,
@@ -87,6 +101,7 @@ def _train_once(
             seed=config.seed,
             checkpoint_seconds=config.checkpoint_seconds,
             progress=progress,
+            ranks=ranks,
         )
     made = {
         "recipe": config.name,
@@ -102,17 +117,40 @@ def _train_once(
     description = ModelDescription(
         input_shape=dataset.shape, class_names=dataset.class_names, mean=mean, std=std, made_by=made
     )
-    save_model(run.folder, architecture, outcome.state, description)
-    attack = options.validation_attack
     validated = min(len(validation), options.validation_images or len(validation))
+    ranks.everywhere(
+        lambda: _write(run, config, architecture, outcome, description, (len(images), validated))
+    )
+
+
+def _write(
+    run: Run,
+    config: RunConfig,
+    architecture: Architecture,
+    outcome: TrainingOutcome,
+    description: ModelDescription,
+    counts: tuple[int, int],
+) -> None:
+    """Writes the model folder; `counts` of images that were trained on and validated with."""
+    from robust_nas.nets import save_model
+    from robust_nas.nets.model import ARCHITECTURE, DESCRIPTION, WEIGHTS
+
+    options = config.training
+    attack = options.validation_attack
+    save_model(run.folder, architecture, outcome.state, description)
     caption = (
-        f"{architecture.name}: {options.loss.name} training on {len(images)} images of {dataset.name}, "
+        f"{architecture.name}: {options.loss.name} training on {counts[0]} images of {description.made_by['dataset']}, "
         f"seed {config.seed}; validation: {attack.name}-{attack.steps}, {attack.norm} eps {attack.eps:.4g}, "
-        f"{validated} images"
+        f"{counts[1]} images"
     )
     figures.plot_training(
         run.records(), run.folder / "figures" / "training", best_epoch=outcome.epoch, caption=caption
     )
-    cost = count(architecture, dataset.shape, dataset.classes)
-    result = {**made, "params": cost.params, "macs": cost.macs, "seconds": round(outcome.seconds, 1)}
+    cost = count(architecture, description.input_shape, len(description.class_names))
+    result = {
+        **description.made_by,
+        "params": cost.params,
+        "macs": cost.macs,
+        "seconds": round(outcome.seconds, 1),
+    }
     run.finish(result, [ARCHITECTURE, DESCRIPTION, WEIGHTS, "figures/training.png"])

@@ -1,20 +1,20 @@
-"""Depthwise convolution whose backward pass runs at the forward's speed on a CPU.
+"""Dilated depthwise convolution whose backward pass runs at the forward's speed on a CPU.
 
     y[b,c,o] = sum_t w[c,t] x[b,c, s o + d t - p],     p = d (k - 1) / 2
 
-oneDNN's gradients of dilated and of strided depthwise convolutions run at about a tenth of the forward's rate. The same
-numbers come from convolutions that are fast (`docs/benchmarks.md`):
+oneDNN's gradients of dilated depthwise convolutions run at a tenth of the forward's rate. The same numbers come from
+convolutions that are fast (`docs/benchmarks.md`):
 
-    stride 1:              dL/dx is the forward convolution of dL/dy with the flipped kernel
-    dilation 2:            dL/dw is a sum over the four parities of pixel positions, each without dilation
-    stride 2, dilation 2:  p is even, so that only even positions of x count: no stride, no dilation on x[::2, ::2]
+    stride 1:  dL/dx is the forward convolution of dL/dy with the flipped kernel
+               dL/dw, at dilation 2, is a sum over the four parities of pixel positions, each without dilation
+    stride 2:  p is even, so that only even positions of x count: no stride and no dilation on x[::2, ::2]
 
-On a GPU, `nn.Conv2d` is called as it is. B batch, C channels, H height, W width, k kernel.
+Without dilation, and on a GPU, `nn.Conv2d` is called as it is. B batch, C channels, H height, W width, k kernel.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -29,22 +29,15 @@ def thin(x: Tensor) -> Tensor:
 
 def depthwise(x: Tensor, convolution: nn.Conv2d) -> Tensor:
     """`[B, C, H, W]` to `[B, C, ceil(H/s), ceil(W/s)]`: `convolution(x)`, a depthwise one of odd kernel."""
-    stride, dilation = convolution.stride[0], convolution.dilation[0]
-    if x.device.type != "cpu" or (stride, dilation) == (2, 1):
-        out: Tensor = convolution(x)
-        return out
-    if (stride, dilation) == (2, 2):
-        return depthwise_unstrided(thin(x), convolution.weight, 1)
-    return depthwise_unstrided(x, convolution.weight, dilation)
-
-
-def depthwise_unstrided(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
-    """`[B, C, H, W]` to `[B, C, H, W]` by kernels `[C, 1, k, k]` at stride 1."""
-    if torch.is_autocast_enabled(x.device.type):
-        half = torch.get_autocast_dtype(x.device.type)
+    if x.device.type != "cpu" or convolution.dilation[0] != 2:
+        return cast(Tensor, convolution(x))
+    weight = convolution.weight
+    if torch.is_autocast_enabled("cpu"):
+        half = torch.get_autocast_dtype("cpu")
         x, weight = x.to(half), weight.to(half)
-    out: Tensor = _Depthwise.apply(x, weight, dilation)  # type: ignore[no-untyped-call]
-    return out
+    if convolution.stride[0] == 2:
+        return same_size(thin(x), weight, 1)
+    return cast(Tensor, _Depthwise.apply(x, weight, 2))  # type: ignore[no-untyped-call]
 
 
 class _Depthwise(torch.autograd.Function):

@@ -13,12 +13,14 @@ B batch, C channels, H height, W width, E edges, O operations.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robust_nas.nets.batch_norm import SynchronisedBatchNorm2d, batch_norm
 from robust_nas.nets.depthwise import depthwise
 from robust_nas.nets.operations import FactorizedReduce, SeparableConv
 
@@ -41,8 +43,7 @@ def fused_cell(cell: SupernetCell, s0: Tensor, s1: Tensor, mixing: Tensor) -> Te
         for index, name in enumerate(cell.operations):
             column = [(node, operations[index], weights[index]) for node, operations, weights in edges]
             if name.endswith("pool_3x3"):
-                for (node, _, _), term in zip(column, _pooled(x, column), strict=True):
-                    totals[node] = _added(totals[node], term)
+                _pooled(x, column, totals)
                 continue
             for node, operation, weight in column:
                 totals[node] = _term(totals[node], operation, x, r, weight)
@@ -70,6 +71,10 @@ def _added(total: Tensor | None, term: Tensor) -> Tensor:
     return total.add_(term)
 
 
+def _scaled(total: Tensor | None, term: Tensor, weight: Tensor) -> Tensor:
+    return _added(None, term * weight) if total is None else total.addcmul_(term, weight)
+
+
 def _term(total: Tensor | None, operation: nn.Module, x: Tensor, r: Tensor, weight: Tensor) -> Tensor:
     """`total` and weight times the operation; `r` is the ReLU of `x`."""
     if isinstance(operation, SeparableConv):
@@ -81,7 +86,7 @@ def _term(total: Tensor | None, operation: nn.Module, x: Tensor, r: Tensor, weig
         return _added(total, weighted_norm(layers[-1], x, weight))
     if isinstance(operation, FactorizedReduce):
         return _added(total, weighted_norm(operation.bn, operation.halves(r), weight))
-    return _added(total, operation(x) * weight)
+    return _scaled(total, operation(x), weight)
 
 
 def weighted_norm(norm: nn.BatchNorm2d, x: Tensor, weight: Tensor) -> Tensor:
@@ -89,7 +94,7 @@ def weighted_norm(norm: nn.BatchNorm2d, x: Tensor, weight: Tensor) -> Tensor:
     if norm.training and norm.track_running_stats and norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
     kept = not norm.training or norm.track_running_stats
-    return F.batch_norm(
+    return normaliser(norm)(
         x,
         norm.running_mean if kept else None,
         norm.running_var if kept else None,
@@ -101,19 +106,24 @@ def weighted_norm(norm: nn.BatchNorm2d, x: Tensor, weight: Tensor) -> Tensor:
     )
 
 
-def _pooled(x: Tensor, column: list[tuple[int, Any, Tensor]]) -> list[Tensor]:
-    """For one pooling on every edge that leaves `x`: its batch norm, times the edge's weight."""
+def normaliser(norm: nn.BatchNorm2d) -> Callable[..., Tensor]:
+    """The function that a batch norm applies: of the batch at hand, or of all ranks together."""
+    return batch_norm if isinstance(norm, SynchronisedBatchNorm2d) else F.batch_norm
+
+
+def _pooled(x: Tensor, column: list[tuple[int, Any, Tensor]], totals: list[Tensor | None]) -> None:
+    """Adds one pooling of `x` with its batch norm to the nodes, on every edge `(node, operation, weight)`."""
     pool, norm = column[0][1]
     x = pool(x)
     if not norm.training:
-        return [weighted_norm(own, x, weight) for _, (_, own), weight in column]
+        for node, (_, own), weight in column:
+            totals[node] = _added(totals[node], weighted_norm(own, x, weight))
+        return
     mean, variance = torch.zeros_like(norm.running_mean), torch.ones_like(norm.running_var)
-    x = F.batch_norm(x, mean, variance, None, None, True, 1.0, norm.eps)
-    norms = [own for _, (_, own), _ in column]
-    if norm.track_running_stats:
-        with torch.no_grad():
-            for own in norms:
-                own.num_batches_tracked.add_(1)
-                own.running_mean.lerp_(mean, own.momentum)
-                own.running_var.lerp_(variance, own.momentum)
-    return [x * weight for _, _, weight in column]
+    x = normaliser(norm)(x, mean, variance, None, None, True, 1.0, norm.eps)
+    for node, (_, own), weight in column:
+        totals[node] = _scaled(totals[node], x, weight)
+        if own.track_running_stats:
+            own.num_batches_tracked.add_(1)
+            own.running_mean.lerp_(mean, own.momentum)
+            own.running_var.lerp_(variance, own.momentum)

@@ -40,9 +40,11 @@ class DropPath(nn.Module):
         """`[B, C, H, W]` of the same shape; the identity in eval mode or at p = 0."""
         if not self.training or self.p == 0.0:
             return x
-        keep = torch.empty(x.shape[0], 1, 1, 1, dtype=x.dtype, device=x.device)
+        # The generator of a batch that is split over processes says its size, and which rows are at hand.
+        whole = getattr(self.generator, "whole", 0) or x.shape[0]
+        keep = torch.empty(whole, 1, 1, 1, dtype=x.dtype, device=x.device)
         keep.bernoulli_(1 - self.p, generator=self.generator)
-        return x * keep / (1 - self.p)
+        return x * keep[getattr(self.generator, "rows", slice(None))] / (1 - self.p)
 
 
 class Node(nn.ModuleList):

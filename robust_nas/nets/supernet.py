@@ -136,11 +136,12 @@ class Supernet(nn.Module):
         the earlier source and the earlier operation.
         """
         genotype = {
-            kind: self._derive_nodes(alpha.detach().softmax(dim=1)) for kind, alpha in self.alphas.items()
+            kind: self.derive_nodes(alpha.detach().softmax(dim=1)) for kind, alpha in self.alphas.items()
         }
         return self.space.architecture(name, genotype)
 
-    def _derive_nodes(self, mixing: Tensor) -> list[list[Edge]]:
+    def derive_nodes(self, mixing: Tensor) -> list[list[Edge]]:
+        """The kept edges of every node, by source, for mixing weights `[E, O]` of one kind."""
         best, choice = (values.tolist() for values in mixing.cpu().max(dim=1))
         nodes: list[list[Edge]] = [[] for _ in range(self.space.nodes)]
         candidates: list[list[tuple[float, Edge]]] = [[] for _ in nodes]

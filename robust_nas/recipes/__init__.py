@@ -82,6 +82,9 @@ class RunConfig(Setting):
     network: NetworkSize = NetworkSize()
     training: Training
     evaluation: EvaluationOptions
+    batch_norm: Literal["synchronised", "local"] = (
+        "synchronised"  # over the ranks of torchrun; one rank: no matter
+    )
 
     @model_validator(mode="after")
     def _sizes_are_possible(self) -> Self:

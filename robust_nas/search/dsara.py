@@ -15,6 +15,9 @@ momentum buffer b, and adds the term through w' by finite differences (Liu et al
     d/dalpha L(w', alpha) - eta [d/dalpha L(w + r v) - d/dalpha L(w - r v)] / (2 r),   v = d/dw' L_val,  r = r0 / ||v||
 
 Batch norm uses batch statistics throughout; only the weight step moves its running statistics.
+
+With several ranks every loss and gradient above is summed over them, weighted by their shares of the batch, as soon as
+it is taken: the min-norm point, the unrolled step and the finite difference are those of one rank with the whole batch.
 """
 
 from __future__ import annotations
@@ -27,19 +30,22 @@ import torch
 from torch import Tensor, nn
 
 from robust_nas.attacks.mode import attack_mode
+from robust_nas.distribution import ALONE, Ranks
 from robust_nas.errors import ConfigError
 from robust_nas.nets import Supernet
+from robust_nas.nets.batch_norm import local_statistics
 from robust_nas.search.min_norm import min_norm
 from robust_nas.search.options import DSARA, WeightOptimiser
 from robust_nas.training.losses.natural import cross_entropy
 
 
 class Batch(NamedTuple):
-    """Images `[B, C, H, W]` in 0..1, the same images attacked, labels `[B]`."""
+    """Images `[B, C, H, W]` in 0..1, the same images attacked, labels `[B]`; `share` of a batch split over ranks."""
 
     natural: Tensor
     adversarial: Tensor
     labels: Tensor
+    share: float = 1.0
 
 
 class AlphaStep(NamedTuple):
@@ -56,7 +62,7 @@ class AlphaStep(NamedTuple):
 class DSARASearch:
     """Supernet, its two optimisers, and the two steps."""
 
-    def __init__(self, supernet: Supernet, options: DSARA) -> None:
+    def __init__(self, supernet: Supernet, options: DSARA, ranks: Ranks = ALONE) -> None:
         """Raises `ConfigError` when the supernet is too shallow to hold every kind of cell of its space."""
         absent = supernet.alphas.keys() - {cell.kind for cell in supernet.cells}
         if absent:
@@ -66,6 +72,7 @@ class DSARASearch:
             )
         self.supernet = supernet
         self.options = options
+        self.ranks = ranks
         self.copy: nn.Module | None = None  # the folded supernet that attacks run on
         self.weights = supernet.weights()
         self.alphas = list(supernet.alphas.values())
@@ -105,10 +112,10 @@ class DSARASearch:
         )
         with attack_mode(self.supernet, "batch"):
             if self.options.order == 1:
-                pairs = [self._loss_gradient(x, alphas_batch.labels, self.alphas) for x in images]
+                pairs = [self._loss_gradient(x, alphas_batch, self.alphas) for x in images]
                 found = [(loss, flatten(gradient)) for loss, gradient in pairs]
             else:
-                found = self._second_order(images, alphas_batch.labels, weights_batch)
+                found = self._second_order(images, alphas_batch, weights_batch)
         loss_adversarial, u2 = found[-1]
         u2 = self.options.adversarial_weight * u2 if stage == 2 else u2
         if stage == 1:
@@ -120,34 +127,36 @@ class DSARASearch:
         return AlphaStep(gradient, u1, u2, loss_natural, loss_adversarial, gamma)
 
     def weight_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Moves the weights on adversarial images; returns the loss and the logits `[B, K]`."""
+        """Moves the weights on adversarial images; returns the loss and the logits `[B, K]` of this rank."""
         self.supernet.train()
         with self._autocast(batch.adversarial):
             logits = self.supernet(batch.adversarial)
-        loss = cross_entropy(logits, batch.labels)
-        gradients = torch.autograd.grad(loss, self.weights)
+        loss = batch.share * cross_entropy(logits, batch.labels)
+        loss, *gradients = self.ranks.total([loss.detach(), *torch.autograd.grad(loss, self.weights)])
+        self.ranks.average(local_statistics(self.supernet), batch.share)
         for weight, gradient in zip(self.weights, gradients, strict=True):
             weight.grad = gradient
         torch.nn.utils.clip_grad_norm_(self.weights, self.options.weights.clip_norm)
         self.weight_optimiser.step()
         self.copy = None
         self.weight_optimiser.zero_grad()
-        return loss.detach(), logits.detach()
+        return loss, logits.detach()
 
     def _loss_gradient(
-        self, images: Tensor, labels: Tensor, parameters: list[nn.Parameter]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Cross-entropy and its gradient with respect to some parameters; no other gradient is computed."""
+        self, images: Tensor, batch: Batch, parameters: list[nn.Parameter]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Cross-entropy of one of the batch's `images` and its gradient for some parameters, over all ranks."""
         with requiring_grad(parameters), self._autocast(images):
-            loss = cross_entropy(self.supernet(images), labels)
-            return loss.detach(), torch.autograd.grad(loss, parameters)
+            loss = batch.share * cross_entropy(self.supernet(images), batch.labels)
+            loss, *gradients = self.ranks.total([loss.detach(), *torch.autograd.grad(loss, parameters)])
+            return loss, gradients
 
     def _second_order(
-        self, images: list[Tensor], labels: Tensor, batch: Batch
+        self, images: list[Tensor], alphas_batch: Batch, batch: Batch
     ) -> list[tuple[Tensor, Tensor]]:
         """Loss and flat alpha gradient at the unrolled weights for each of `images`; w' is computed once."""
         learning_rate = self.weight_optimiser.param_groups[0]["lr"]
-        _, gradients = self._loss_gradient(batch.adversarial, batch.labels, self.weights)
+        _, gradients = self._loss_gradient(batch.adversarial, batch, self.weights)
         original = [weight.detach().clone() for weight in self.weights]
         step = self._sgd_direction(gradients)
 
@@ -158,14 +167,14 @@ class DSARASearch:
 
         def alphas_at(direction: list[Tensor], scale: Tensor) -> Tensor:
             move(direction, scale)
-            return flatten(self._loss_gradient(batch.adversarial, batch.labels, self.alphas)[1])
+            return flatten(self._loss_gradient(batch.adversarial, batch, self.alphas)[1])
 
         result = []
         try:
             for x in images:
                 move(step, -learning_rate)
-                loss, both = self._loss_gradient(x, labels, [*self.alphas, *self.weights])
-                direct, v = flatten(both[: len(self.alphas)]), list(both[len(self.alphas) :])
+                loss, both = self._loss_gradient(x, alphas_batch, [*self.alphas, *self.weights])
+                direct, v = flatten(both[: len(self.alphas)]), both[len(self.alphas) :]
                 norm = flatten(v).norm()
                 r = self.options.finite_difference / norm.clamp_min(torch.finfo(norm.dtype).tiny)
                 mixed = (alphas_at(v, r) - alphas_at(v, -r)) / (2 * r)
@@ -176,7 +185,7 @@ class DSARASearch:
                     weight.copy_(start)
         return result
 
-    def _sgd_direction(self, gradients: tuple[Tensor, ...]) -> list[Tensor]:
+    def _sgd_direction(self, gradients: list[Tensor]) -> list[Tensor]:
         """SGD's next step, mu b + gradient + wd w, but for the learning rate and clipping."""
         options: WeightOptimiser = self.options.weights
         direction = []

@@ -1,17 +1,23 @@
-"""The search loop: data, both steps, logging, checkpoints. Killed at any instant, it resumes to the same bits."""
+"""The search loop: data, both steps, logging, checkpoints. Killed at any instant, it resumes to the same bits.
+
+What a step measures stays on the device until it is read back with that of other steps, at the latest before a
+checkpoint: the loop waits for the device every `READ_EVERY` steps, not in each.
+"""
 
 from __future__ import annotations
 
 import math
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from robust_nas.attacks.draws import BatchGenerator
 from robust_nas.data import Augment, Images, augment, split
 from robust_nas.data.order import batches
+from robust_nas.distribution import ALONE, Ranks
 from robust_nas.errors import CheckpointError
 from robust_nas.nets import Supernet, channels_last
 from robust_nas.runs import Progress, Run, restore_optimiser, silent
@@ -21,6 +27,7 @@ from robust_nas.spaces import CellArchitecture
 from robust_nas.training.divergence import refuse_broken_weights, refuse_divergence
 from robust_nas.training.schedules import cosine
 
+READ_EVERY = 20  # steps
 REMEDY = "A smaller search.weights.learning_rate or clip_norm may help"
 
 
@@ -45,27 +52,47 @@ def search(
     seed: int,
     checkpoint_seconds: float = 60.0,
     progress: Progress = silent,
+    ranks: Ranks = ALONE,
 ) -> SearchOutcome:
     """Searches on `images` (the training set, on the supernet's device), half for weights, half for alphas.
 
-    Continues from the run's checkpoint where there is one. Raises `DivergenceError` when a loss or alpha stops being
-    finite; the checkpoint before it stays.
+    Continues from the run's checkpoint where there is one; with several ranks each takes its rows of every batch.
+    Raises `DivergenceError` when a loss or alpha stops being finite; the checkpoint before it stays.
     """
     device = images.pixels.device
-    algorithm = DSARASearch(channels_last(supernet), options)
-    generator = torch.Generator(device).manual_seed(seed)
+    algorithm = DSARASearch(channels_last(supernet), options, ranks)
+    generator = BatchGenerator(device)
+    generator.manual_seed(seed)
     halves = [images.subset(indices) for indices in split(images.labels, 0.5, seed)]
-    steps = min(len(batches(len(half), options.batch_size, seed=0, epoch=0)) for half in halves)
+    orders = [batches(len(half), options.batch_size, seed=0, epoch=0) for half in halves]
+    steps = min(len(order) for order in orders)
+    ranks.refuse_small(min(len(order[0]) for order in orders), "search.batch_size")
     first_epoch = first_step = 0
     seconds = 0.0
     last: dict[str, Any] = {}
-    state = run.load_checkpoint()
+    state = ranks.everywhere(run.load_checkpoint)
     if state is not None:
         first_epoch, first_step, seconds, last = _restore(run, state, algorithm, generator)
     began = saved = time.perf_counter()
+    measured: list[_Measured] = []
+
+    def read() -> None:
+        nonlocal last
+        if not measured:
+            return
+        rows = torch.stack([one.values for one in measured]).cpu()  # one synchronisation
+        for one, row in zip(measured, rows, strict=True):
+            last = _record(one, row, supernet)
+            where = f"{run.folder}: search, epoch {last['epoch']}, step {last['step'] % steps}"
+            refuse_divergence(_watched(last), where, REMEDY)
+            run.log(last)
+        measured.clear()
 
     def save(epoch: int, step: int) -> None:
-        refuse_broken_weights([supernet], f"{run.folder}: search, before epoch {epoch}, step {step}", REMEDY)
+        read()
+        where = f"{run.folder}: search, before epoch {epoch}, step {step}"
+        refuse_broken_weights([supernet], where, REMEDY)
+        ranks.refuse_difference({**supernet.state_dict(), "draws": generator.get_state()}, where)
         run.save_checkpoint(
             {
                 "job": "search",
@@ -92,24 +119,34 @@ def search(
             for which, half in enumerate(halves)
         ]
         for step in range(first_step, steps):
-            if time.perf_counter() - saved >= checkpoint_seconds:
+            if ranks.agreed(time.perf_counter() - saved >= checkpoint_seconds):
                 save(epoch, step)
                 saved = time.perf_counter()
             drawn = []
             for half, order in zip(halves, orders, strict=True):
                 part = half.subset(order[step])
-                natural = augment(part.pixels, augmentation, generator).contiguous(
+                whole, rows = len(part), ranks.rows(len(part))
+                generator.whole, generator.rows = whole, rows
+                natural = augment(part.pixels, augmentation, generator)[rows].contiguous(
                     memory_format=torch.channels_last
                 )
-                adversarial = algorithm.attack(natural, part.labels, generator)
-                drawn.append(Batch(natural, adversarial, part.labels))
+                labels = part.labels[rows]
+                adversarial = algorithm.attack(natural, labels, generator)
+                drawn.append(Batch(natural, adversarial, labels, ranks.share(whole)))
             weights_batch, alphas_batch = drawn
             alpha_step = algorithm.alpha_step(stage, alphas_batch, weights_batch)
             loss, _ = algorithm.weight_step(weights_batch)
-            last = _record(epoch, epoch * steps + step, stage, learning_rate, loss, alpha_step, supernet)
-            refuse_divergence(_watched(last), f"{run.folder}: search, epoch {epoch}, step {step}", REMEDY)
-            run.log(last)
-            progress("search", epoch * steps + step + 1, options.epochs * steps, _note(last))
+            known = {
+                "epoch": epoch,
+                "step": epoch * steps + step,
+                "stage": stage,
+                "learning_rate": learning_rate,
+            }
+            measured.append(_measure(known, loss, alpha_step, supernet))
+            if len(measured) == READ_EVERY or step == steps - 1:
+                read()
+            note = _note(last) if last else ""
+            progress("search", epoch * steps + step + 1, options.epochs * steps, note)
         first_step = 0
     save(options.epochs, 0)
     mixing = {kind: alpha.detach().softmax(1).tolist() for kind, alpha in supernet.alphas.items()}
@@ -130,46 +167,59 @@ def _restore(
         return state["epoch"], state["step"], state["seconds"], state["last"]
 
 
-def _record(
-    epoch: int,
-    step: int,
-    stage: int,
-    learning_rate: float,
-    loss: Tensor,
-    alphas: AlphaStep,
-    supernet: Supernet,
-) -> dict[str, Any]:
-    """One line of `metrics.jsonl`: losses, gamma, gradient norms and cosine, alpha entropy (nats), skips per kind."""
-    missing = torch.full_like(loss, math.nan)
+SCALARS = (
+    "loss_weights",
+    "loss_natural",
+    "loss_adversarial",
+    "gamma",
+    "norm_natural",
+    "norm_adversarial",
+    "cosine",
+)
+
+
+class _Measured(NamedTuple):
+    """What a step measured: `values` on the device are the `SCALARS`, then the alphas of every kind."""
+
+    known: dict[str, Any]  # epoch, step, stage, learning_rate
+    absent: frozenset[str]  # scalars that this step does not have
+    values: Tensor
+
+
+def _measure(known: dict[str, Any], loss: Tensor, alphas: AlphaStep, supernet: Supernet) -> _Measured:
+    """The losses, gamma, gradient norms and cosine of a step and the alphas behind it, without a synchronisation."""
     natural, adversarial = alphas.natural, alphas.adversarial
-    cosine_of = missing if natural is None else torch.cosine_similarity(natural, adversarial, dim=0)
-    entropies = {}
-    for kind, alpha in supernet.alphas.items():
-        log_mixing = alpha.detach().log_softmax(1)
-        entropies[kind] = -(log_mixing.exp() * log_mixing).sum(1).mean()
-    scalars = {
-        "loss_weights": loss,
-        "loss_natural": missing if alphas.loss_natural is None else alphas.loss_natural,
-        "loss_adversarial": alphas.loss_adversarial,
-        "gamma": missing if alphas.gamma is None else alphas.gamma,
-        "norm_natural": missing if natural is None else natural.norm(),
-        "norm_adversarial": adversarial.norm(),
-        "cosine": cosine_of,
+    found = (
+        loss,
+        alphas.loss_natural,
+        alphas.loss_adversarial,
+        alphas.gamma,
+        None if natural is None else natural.norm(),
+        adversarial.norm(),
+        None if natural is None else torch.cosine_similarity(natural, adversarial, dim=0),
+    )
+    absent = frozenset(name for name, value in zip(SCALARS, found, strict=True) if value is None)
+    scalars = torch.stack([torch.zeros_like(loss) if value is None else value for value in found])
+    parameters = [alpha.detach().reshape(-1) for alpha in supernet.alphas.values()]
+    return _Measured(known, absent, torch.cat([scalars, *parameters]))
+
+
+def _record(measured: _Measured, values: Tensor, supernet: Supernet) -> dict[str, Any]:
+    """One line of `metrics.jsonl` from values on the host: also the alphas' entropy (nats), and skips, per kind."""
+    scalars = dict(zip(SCALARS, values.tolist(), strict=False))
+    kinds = list(supernet.alphas)
+    alphas = values[len(SCALARS) :].view(len(kinds), len(supernet.space.edges), -1)  # [kinds, E, O]
+    log_mixing = alphas.log_softmax(2)
+    entropies = -(log_mixing.exp() * log_mixing).sum(2).mean(1)
+    genotype = {
+        kind: supernet.derive_nodes(mixing) for kind, mixing in zip(kinds, alphas.softmax(2), strict=True)
     }
-    values = torch.stack([*scalars.values(), *entropies.values()]).tolist()  # one synchronisation
-    named: dict[str, Any] = dict(zip(scalars, values, strict=False))
-    for key in ("loss_natural", "gamma", "norm_natural", "cosine"):
-        if stage == 1 or (key == "gamma" and alphas.gamma is None):
-            named[key] = None
-    derived = supernet.derive()
+    cells = supernet.space.architecture("derived", genotype).genotype
     return {
-        "epoch": epoch,
-        "step": step,
-        "stage": stage,
-        "learning_rate": learning_rate,
-        **named,
-        "entropy": dict(zip(entropies, values[len(scalars) :], strict=True)),
-        "skips": {cell.kind: cell.operations().count("skip_connect") for cell in derived.genotype},
+        **measured.known,
+        **{name: None if name in measured.absent else value for name, value in scalars.items()},
+        "entropy": dict(zip(kinds, entropies.tolist(), strict=True)),
+        "skips": {cell.kind: cell.operations().count("skip_connect") for cell in cells},
     }
 
 

@@ -1,6 +1,8 @@
 """The training loop: one for every loss; keeps the epoch with the best robust accuracy on the validation split.
 
 Killed at any instant, it resumes to the same bits: weights, average, optimiser, generators, position, best so far.
+What a step measures stays on the device, and is read back with that of other steps. With several ranks each takes its
+rows of every batch; gradients are summed over the ranks, weighted by their shares of the batch.
 """
 
 from __future__ import annotations
@@ -14,16 +16,20 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from robust_nas.attacks.draws import BatchGenerator
 from robust_nas.data import Augment, Images, augment
 from robust_nas.data.order import batches
+from robust_nas.distribution import ALONE, Ranks
 from robust_nas.errors import CheckpointError, DivergenceError
 from robust_nas.nets import CellNetwork, channels_last, inference_state
+from robust_nas.nets.batch_norm import local_statistics
 from robust_nas.runs import Progress, Run, restore_optimiser, silent
 from robust_nas.training.divergence import refuse_broken_weights, refuse_divergence
 from robust_nas.training.losses.natural import cross_entropy
 from robust_nas.training.options import Training
 from robust_nas.training.schedules import factor
 
+READ_EVERY = 20  # steps
 REMEDY = "A smaller training.learning_rate or a clip_norm may help"
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
@@ -51,13 +57,14 @@ def train(
     seed: int,
     checkpoint_seconds: float = 60.0,
     progress: Progress = silent,
+    ranks: Ranks = ALONE,
 ) -> TrainingOutcome:
     """Trains `network` on `images` (both on one device) and returns the best weights by `validation`.
 
     Continues from the run's checkpoint where there is one. Raises `DivergenceError` when the loss stops being finite;
     the checkpoint before it stays.
     """
-    job = _Training(run, network, images, validation, options, augmentation, seed)
+    job = _Training(run, network, images, validation, options, augmentation, seed, ranks)
     job.restore()
     return job.loop(checkpoint_seconds, progress)
 
@@ -74,7 +81,9 @@ class _Training:
         options: Training,
         augmentation: Augment,
         seed: int,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self.ranks = ranks
         self.run, self.options, self.augmentation, self.seed = run, options, augmentation, seed
         self.images = images
         self.validation = validation
@@ -85,7 +94,9 @@ class _Training:
         self.network = channels_last(network)
         self.average: AveragedModel | None = None
         if options.ema is not None:
-            self.average = AveragedModel(network, multi_avg_fn=_exponential(options.ema), use_buffers=True)
+            self.average = AveragedModel(
+                network, multi_avg_fn=_exponential(options.ema, self._updates), use_buffers=True
+            )
         self.optimiser = torch.optim.SGD(
             network.parameters(),
             options.learning_rate,
@@ -93,12 +104,16 @@ class _Training:
             weight_decay=options.weight_decay,
             nesterov=options.nesterov,
         )
-        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.generator = BatchGenerator(self.device)
+        self.generator.manual_seed(seed)
+        self.measured: list[Tensor] = []  # loss and number right of steps that were not read back yet
         self.epoch = self.step = 0
         self.seconds = 0.0
         self.sums = {"loss": 0.0, "correct": 0.0, "seen": 0.0}
         self.best: dict[str, Any] | None = None
-        self.steps = len(batches(len(images), options.batch_size, seed=0, epoch=0))
+        positions = batches(len(images), options.batch_size, seed=0, epoch=0)
+        self.steps, self.whole = len(positions), len(positions[0])
+        ranks.refuse_small(self.whole, "training.batch_size")
 
     @property
     def model(self) -> nn.Module:
@@ -110,8 +125,11 @@ class _Training:
         """The network, where the recipe asks for what only a cell network has: drop path, an auxiliary head."""
         return cast(CellNetwork, self.network)
 
-    def _where(self) -> str:
-        return f"{self.run.folder}: training, epoch {self.epoch}, step {self.step}"
+    def _updates(self) -> int:
+        return 0 if self.average is None else int(self.average.n_averaged)  # lives on the host
+
+    def _where(self, step: int | None = None) -> str:
+        return f"{self.run.folder}: training, epoch {self.epoch}, step {self.step if step is None else step}"
 
     def _refuse_broken_weights(self) -> None:
         refuse_broken_weights(dict.fromkeys((self.network, self.model)), self._where(), REMEDY)
@@ -129,14 +147,17 @@ class _Training:
                     self.options.drop_path * self.epoch / self.options.epochs, self.generator
                 )
             while self.step < self.steps:
-                if time.perf_counter() - saved >= checkpoint_seconds:
+                if self.ranks.agreed(time.perf_counter() - saved >= checkpoint_seconds):
                     self.seconds = earlier + time.perf_counter() - began
                     self.save()
                     saved = time.perf_counter()
                 self._one_step(order[self.step])
                 self.step += 1
-                mean = self.sums["loss"] / self.sums["seen"]
-                progress("train", self.epoch * self.steps + self.step, total, f"loss {mean:.3f}{note}")
+                if len(self.measured) == READ_EVERY or self.step == self.steps:
+                    self.read()
+                seen = self.sums["seen"]
+                loss = f"loss {self.sums['loss'] / seen:.3f}" if seen else ""
+                progress("train", self.epoch * self.steps + self.step, total, f"{loss}{note}")
             record = self._end_epoch()
             if record["robust"] is not None:
                 note = (
@@ -156,29 +177,48 @@ class _Training:
         for group in self.optimiser.param_groups:
             group["lr"] = options.learning_rate * factor(options.schedule, progress, options.epochs)
         part = self.images.subset(indices)
-        x = augment(part.pixels, self.augmentation, self.generator).contiguous(
+        rows, share = self.ranks.rows(self.whole), self.ranks.share(self.whole)
+        self.generator.whole, self.generator.rows = self.whole, rows
+        x = augment(part.pixels, self.augmentation, self.generator)[rows].contiguous(
             memory_format=torch.channels_last
         )
+        labels = part.labels[rows]
         self.network.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-            value = options.loss(self.network, x, part.labels, self.generator)
+            value = options.loss(self.network, x, labels, self.generator)
             loss = value.loss
             if options.auxiliary_weight:
                 logits = self.cells.auxiliary_logits(x)
-                loss = loss + options.auxiliary_weight * cross_entropy(logits, part.labels)
+                loss = loss + options.auxiliary_weight * cross_entropy(logits, labels)
+            loss = share * loss
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        trained = [parameter for parameter in self.network.parameters() if parameter.grad is not None]
+        correct = (value.logits.argmax(1) == labels).sum()
+        own = torch.stack([loss.detach(), correct.to(loss.dtype)])
+        measured, *gradients = self.ranks.total([own, *[cast(Tensor, p.grad) for p in trained]])
+        for parameter, gradient in zip(trained, gradients, strict=True):
+            parameter.grad = gradient
+        self.ranks.average(local_statistics(self.network), share)
+        self.measured.append(measured)
         if options.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), options.clip_norm)
         self.optimiser.step()
         if self.average is not None:
             self.average.update_parameters(self.network)
-        correct = (value.logits.argmax(1) == part.labels).sum()
-        shown, right = torch.stack([loss.detach().double(), correct.double()]).tolist()
-        refuse_divergence({"the loss": shown}, self._where(), REMEDY)
-        self.sums["loss"] += shown * len(part)
-        self.sums["correct"] += right
-        self.sums["seen"] += len(part)
+
+    def read(self) -> None:
+        """Reads back what the last steps measured. Raises `DivergenceError` where a loss was not sound."""
+        if not self.measured:
+            return
+        first = self.step - len(self.measured)
+        values = torch.stack(self.measured).tolist()  # one synchronisation
+        self.measured.clear()
+        for step, (loss, correct) in enumerate(values, start=first):
+            refuse_divergence({"the loss": loss}, self._where(step), REMEDY)
+            self.sums["loss"] += loss * self.whole
+            self.sums["correct"] += correct
+            self.sums["seen"] += self.whole
 
     def _end_epoch(self) -> dict[str, Any]:
         """Validates where it is due, keeps the best, logs, and moves on to the next epoch."""
@@ -212,27 +252,37 @@ class _Training:
     def validate(self) -> tuple[float, float]:
         """Clean and robust accuracy of the kept model on the validation split; the attack is seeded anew."""
         model = self.model.eval()
-        generator = torch.Generator(self.device).manual_seed(self.seed + 1)
-        clean = robust = 0
+        generator = BatchGenerator(self.device)
+        generator.manual_seed(self.seed + 1)
+        counts = torch.zeros(3, dtype=torch.int64, device=self.device)  # clean, robust, not finite
         for indices in torch.split(torch.arange(len(self.validation)), 256):
             part = self.validation.subset(indices)
-            x = part.float().contiguous(memory_format=torch.channels_last)
-            attacked = self.options.validation_attack(model, x, part.labels, generator)
+            # A batch with fewer images than ranks is attacked by all of them, and counted by rank 0.
+            split = len(part) >= self.ranks.count
+            rows = self.ranks.rows(len(part)) if split else slice(0, len(part))
+            generator.whole, generator.rows = len(part), rows
+            x, labels = part.float()[rows].contiguous(memory_format=torch.channels_last), part.labels[rows]
+            attacked = self.options.validation_attack(model, x, labels, generator)
             with torch.no_grad():
                 logits = model(x)
-                if not logits.isfinite().all():
-                    raise DivergenceError(
-                        f"{self._where()}: diverged, the network's logits on the validation split are not finite; "
-                        f"the last good checkpoint stays. {REMEDY}"
-                    )
-                right = logits.argmax(1) == part.labels
-                clean += int(right.sum())
-                robust += int((right & (model(attacked).argmax(1) == part.labels)).sum())
+                right = logits.argmax(1) == labels
+                both = right & (model(attacked).argmax(1) == labels)
+                if split or self.ranks.first:
+                    counts += torch.stack([right.sum(), both.sum(), (~logits.isfinite()).sum()])
+        clean, robust, broken = self.ranks.total([counts])[0].tolist()
+        if broken:
+            raise DivergenceError(
+                f"{self._where()}: diverged, the network's logits on the validation split are not finite; "
+                f"the last good checkpoint stays. {REMEDY}"
+            )
         return clean / len(self.validation), robust / len(self.validation)
 
     def save(self) -> None:
-        """Writes the checkpoint. Raises `DivergenceError` where the weights are not fit to be kept."""
+        """Writes the checkpoint. Raises `DivergenceError` where loss or weights are not fit to be kept."""
+        self.read()
         self._refuse_broken_weights()
+        state = {**self.network.state_dict(), **self.model.state_dict(prefix="average.")}
+        self.ranks.refuse_difference({**state, "draws": self.generator.get_state()}, self._where())
         self.run.save_checkpoint(
             {
                 "job": "train",
@@ -250,7 +300,7 @@ class _Training:
 
     def restore(self) -> None:
         """Puts the run's checkpoint back where there is one. Raises `CheckpointError`."""
-        state = self.run.load_checkpoint()
+        state = self.ranks.everywhere(self.run.load_checkpoint)
         if state is None:
             return
         if state.get("job") != "train":
@@ -276,12 +326,16 @@ def _check_best(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         raise ValueError("its best epoch is of another network")
 
 
-def _exponential(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
-    """The average's update: decay min(d, (1 + n) / (10 + n)) after n updates, so that the start is forgotten."""
+def _exponential(decay: float, count: Callable[[], int]) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    """The average's update: decay min(d, (1 + n) / (10 + n)) after n updates, so that the start is forgotten.
+
+    n is asked of the host by `count`: torch hands over a copy on the device, which would have to be waited for.
+    """
 
     @torch.no_grad()
-    def update(averages: Tensors, values: Tensors, updates: Tensor | int) -> None:
-        weight = 1 - min(decay, (1 + int(updates)) / (10 + int(updates)))
+    def update(averages: Tensors, values: Tensors, _: Tensor | int) -> None:
+        updates = count()
+        weight = 1 - min(decay, (1 + updates) / (10 + updates))
         for average, value in zip(averages, values, strict=True):
             if average.is_floating_point():
                 average.lerp_(value.to(average.dtype), weight)

@@ -17,7 +17,7 @@ CHANGED = {
 }
 
 
-def pair(space, cells=6, channels=4, dtype=torch.float64, seed=0):
+def pair(space, cells=4, channels=3, dtype=torch.float64, seed=0):
     """A fused and a plain supernet of the same weights, alphas and statistics, none of them trivial."""
     name, changes = (space, {}) if space in SPACES else ("dsara", CHANGED[space])
     fused = Supernet(load_space(name, changes), 10, 3, channels, cells, mean=(0.4,) * 3, std=(0.3,) * 3)

@@ -14,7 +14,7 @@ def judged(net, x, labels):
     return logits.detach(), torch.autograd.grad(F.cross_entropy(logits, labels, reduction="sum"), x)[0]
 
 
-@pytest.mark.parametrize("side", [16, 9, 5])
+@pytest.mark.parametrize("side", [8, 5])
 @pytest.mark.parametrize("space", [*SPACES, *CHANGED])
 def test_logits_and_input_gradients_are_the_plain_ones(space, side):
     fused, plain = pair(space)

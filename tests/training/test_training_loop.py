@@ -197,7 +197,7 @@ def test_clipping_bounds_the_step_of_all_weights_together(tmp_path, clip_norm):
 
 @given(st.floats(0.0, 0.999), st.integers(1, 10_000))
 def test_the_average_is_a_linear_recursion_with_a_fixed_point(decay, updates):
-    update = _exponential(decay)
+    update = _exponential(decay, lambda: updates)
     average, value = torch.tensor([1.0, -2.0, 8.0]), torch.tensor([3.0, -2.0, 0.5])
     d = min(decay, (1 + updates) / (10 + updates))
     expected = d * average + (1 - d) * value

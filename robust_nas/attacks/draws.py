@@ -1,0 +1,25 @@
+"""Random draws for a batch that is split over processes: each image gets what it would get in one process.
+
+Noise is drawn for the whole batch everywhere, and the rows at hand are taken. So the generators of all processes stay
+alike, and a batch can be split in any way. It costs the draws, which are cheap beside a forward pass.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+
+
+class BatchGenerator(torch.Generator):
+    """A generator that knows the batch its draws are for: `rows` of `whole` images are at hand."""
+
+    whole = 0  # 0: as many as there are
+    rows = slice(None)
+
+
+def whole_batch(images: Tensor, generator: Generator) -> tuple[Tensor, slice]:
+    """An unset tensor like `images` `[B, C, H, W]` but of the whole batch, and which of its rows are at hand."""
+    if not isinstance(generator, BatchGenerator) or not generator.whole:
+        return images, slice(None)
+    # Expanded, so that it takes no memory: it stands for shape, dtype and device alone.
+    return images[:1].expand(generator.whole, *images.shape[1:]), generator.rows

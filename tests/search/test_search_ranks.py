@@ -1,0 +1,97 @@
+"""The search in several ranks: the alphas and weights of one rank with the same global batch."""
+
+import pytest
+import torch
+from in_ranks import in_ranks, results
+
+from robust_nas.attacks import PGD
+from robust_nas.attacks.draws import BatchGenerator
+from robust_nas.attacks.options import NFGSM
+from robust_nas.nets import Supernet
+from robust_nas.nets.batch_norm import synchronise
+from robust_nas.search.dsara import Batch, DSARASearch
+from robust_nas.search.options import DSARA, WeightOptimiser
+from robust_nas.spaces import load_space
+
+IMPORTED_LATE = ("torch._dynamo",)
+CLASSES, IMAGES = 4, 7  # unequal rows for two ranks and for three
+SPACE = load_space(
+    "dsara",
+    {
+        "nodes": 1,
+        "operations": ["skip_connect", "sep_conv_3x3"],
+        "layout": {
+            "stages": ["accurate", "robust"],
+            "reduction_cells": ["reduce"],
+            "reductions": ["1/2"],
+            "filters": [1, 2],
+        },
+    },
+)
+CASES = {
+    "first order": {"attack": PGD(eps=0.1, steps=2)},
+    "second order": {"attack": PGD(norm="l2", eps=0.5, steps=2, restarts=2, keep="best"), "order": 2},
+    "batch statistics": {"attack": NFGSM(eps=0.1, bn="batch")},
+}
+
+
+def steps(ranks, case, statistics="synchronised"):
+    """A step of stage 1 and two of stage 2 on this rank's rows, from draws for the whole batch."""
+    supernet = Supernet(SPACE, CLASSES, 1, channels=2, cells=3, seed=0).double()
+    if ranks.count > 1 and statistics == "synchronised":
+        synchronise(supernet)
+    weights = WeightOptimiser(learning_rate=0.1, clip_norm=0.5)
+    search = DSARASearch(supernet, DSARA(weights=weights, **CASES[case]), ranks)
+    generator = BatchGenerator()
+    generator.manual_seed(3)
+    found = {}
+    for step in range(3):
+        drawn = []
+        for _ in range(2):
+            natural = torch.rand(IMAGES, 1, 6, 6, dtype=torch.float64, generator=generator)
+            labels = torch.randint(CLASSES, (IMAGES,), generator=generator)
+            generator.whole, generator.rows = IMAGES, ranks.rows(IMAGES)
+            natural, labels = natural[generator.rows], labels[generator.rows]
+            attacked = search.attack(natural, labels, generator)
+            drawn.append(Batch(natural, attacked, labels, ranks.share(IMAGES)))
+        stage = min(1 + step, 2)
+        moved = search.alpha_step(stage, drawn[1], drawn[0])
+        loss, _ = search.weight_step(drawn[0])
+        found |= {f"loss {step}": loss, f"gradient {step}": moved.gradient}
+        if stage == 2:
+            found[f"gamma {step}"] = moved.gamma
+    ranks.refuse_difference(supernet.state_dict(), "the end")
+    return found | {"draws": generator.get_state()} | supernet.state_dict()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_several_ranks_are_one_rank_with_the_global_batch(tmp_path, case):
+    found = results(in_ranks(__file__, "steps", tmp_path, [1, 3 if case == "first order" else 2], case=case))
+    (expected,), several = found.values()
+    for one in several:
+        assert one.keys() == expected.keys()
+        for name, value in expected.items():
+            assert torch.equal(one[name], several[0][name]), name
+            torch.testing.assert_close(one[name], value, rtol=1e-7, atol=1e-10, msg=name)
+
+
+def test_local_statistics_are_another_search_with_running_statistics_that_agree(tmp_path):
+    case = "first order"
+    found = results(in_ranks(__file__, "steps", tmp_path, [1, 2], case=case, statistics="local"))
+    one, two = found[2]
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not torch.allclose(one["alphas.robust"], found[1][0]["alphas.robust"], rtol=1e-7)
+
+
+def part_ways(ranks):
+    value = torch.ones(3)
+    ranks.refuse_difference({"same": value, "other": value}, "before")
+    ranks.refuse_difference({"same": value, "other": value + 1e-7 * (ranks.rank == 1)}, "step 7")
+
+
+def test_ranks_that_part_ways_are_refused_on_all_and_told_once(tmp_path):
+    ranks = in_ranks(__file__, "part_ways", tmp_path, [3])[3]
+    assert [code for _, code, _ in ranks] == [1, 1, 1]
+    text = "".join(text for _, _, text in ranks)
+    assert text.count("error:") == 1
+    assert "step 7: the ranks hold different other" in text

@@ -1,0 +1,67 @@
+"""The training in two ranks with all that a recipe may ask: the network of one rank with the same global batch."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from in_ranks import in_ranks, results
+from test_training_loop import FULL, images, network, options
+
+from robust_nas.attacks import PGD
+from robust_nas.data import Augment, augment
+from robust_nas.jobs.material import open_run
+from robust_nas.nets.batch_norm import synchronise
+from robust_nas.training import loop
+from robust_nas.training.options import Madry, Trades
+
+IMPORTED_LATE = ("torch._dynamo",)
+LOSSES = {
+    "pgd": Madry(attack=PGD(eps=0.1, steps=2, keep="last")),
+    "trades": Trades(attack=PGD(eps=0.1, steps=2, loss="kl", keep="last")),
+}
+
+
+def run_training(ranks, folder_of, loss):
+    """Two epochs of three steps in float64: 7 images a batch, so that the ranks have 3 and 4."""
+    values = options(loss=LOSSES[loss], batch_size=7, **FULL)
+    net = network(auxiliary=True).double()
+    if ranks.count > 1:
+        synchronise(net)
+    loop.augment = lambda *arguments: augment(*arguments).double()
+    loop._Training.validate = lambda self: (0.5, 0.5)  # which is in float32
+    with open_run(ranks, Path(folder_of) / str(ranks.count), values, "new") as run:
+        outcome = loop.train(
+            run, net, images(24), images(12), values, Augment(crop=1, flip=True), seed=3, ranks=ranks
+        )
+    return outcome.state
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_two_ranks_are_one_rank_with_the_global_batch(tmp_path, loss):
+    arguments = {"folder_of": str(tmp_path), "loss": loss}
+    found = results(in_ranks(__file__, "run_training", tmp_path / "ranks", [1, 2], **arguments))
+    (expected,), (one, two) = found.values()
+    for name, value in expected.items():
+        assert torch.equal(one[name], two[name]), name
+        torch.testing.assert_close(one[name], value, rtol=1e-7, atol=1e-10, msg=name)
+
+
+def validate(ranks, folder_of):
+    """The accuracies on 257 images: the second batch has one, for two ranks."""
+    values = options(validation_attack=PGD(eps=0.05, steps=2, restarts=2))
+    net = network().train()
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    net(images(64).float())  # or it would give every image the same class in eval mode
+    with open_run(ranks, Path(folder_of) / str(ranks.count), values, "new") as run:
+        job = loop._Training(run, net, images(24), images(257, seed=1), values, Augment(), 3, ranks)
+        return torch.tensor(job.validate())
+
+
+def test_the_validation_split_is_judged_in_parts_to_the_same_accuracies(tmp_path):
+    found = results(in_ranks(__file__, "validate", tmp_path / "ranks", [1, 2], folder_of=str(tmp_path)))
+    (expected,), (one, two) = found.values()
+    assert expected[0] > expected[1] > 0
+    assert torch.equal(one, expected)
+    assert torch.equal(two, expected)
