@@ -14,8 +14,9 @@
 # out of time is named in the report and does not stop the others; the evidence goes on where it was when called again.
 # PYTHON chooses the Python of the set-up. EVIDENCE_PYTHON=/path/to/python skips the set-up and uses that one.
 # The recipe is shortened from dsara-cifar10: 8 cells, 36 channels, batch 128, cosine schedule, and FGSM in the search
-# (overrides such as network.cells=20 search.attack.name=pgd come last and win).
+# (overrides such as network.cells=20 come last and win).
 set -uo pipefail
+start="$PWD"
 cd "$(dirname "$0")/.."
 
 dry="" folder="" overrides=() search_epochs=10 train_epochs=20 seeds=0 images=1000
@@ -32,6 +33,7 @@ while [ "$#" -gt 0 ]; do
     *) folder="$1"; shift ;;
   esac
 done
+[[ -z "$folder" || "$folder" = /* ]] || folder="$start/$folder"
 if [ -z "$dry" ] && [ ! -d "$folder/train" ]; then
   echo "error: '$folder' has no folder train; give the image folder of CIFAR-10, or --dry-run" >&2
   exit 2
