@@ -1,105 +1,64 @@
-"""The bridge to NNI 3.0 (`pip install 'robust-nas[nni]'`): our cell spaces as its model spaces, its one-shot search on them.
+"""The bridge to NNI 3.0 (`pip install 'robust-nas[nni]'`): our cell spaces as its model spaces, its one-shot search.
 
-A cell of a kind has one choice per edge and one per node, shared by all cells of the kind through their labels:
-
-    "<kind>.<node>.<source>"   LayerChoice: the operation of the edge
-    "<kind>.<node>"            InputChoice: the `edges_per_node` sources of the node
-
-A sample names the operations of all edges, also of those that its nodes do not choose; they take no part, so samples
-that differ in them alone are one architecture. NNI's server is never started, and nothing is written but the run folder.
+Labels and samples are told in `samples.py`, the adversarial steps of a search in `one_shot.py`. NNI's experiments are
+not used: its server is never started, no port is opened, and nothing is written but the run folder.
 """
 
 from __future__ import annotations
 
+import logging
+import signal
+import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from robust_nas.data import Augment, Images
 from robust_nas.errors import ArchitectureError, ConfigError
-from robust_nas.nets.build import seeded
+from robust_nas.integrations.one_shot import Half, OneShotSearch
+from robust_nas.integrations.samples import Sample, edge_label, from_sample, node_label, to_sample
+from robust_nas.nets.build import channels_last, seeded
 from robust_nas.nets.network import CellPlan, NetworkCell, Node
 from robust_nas.nets.normalise import Normalise
 from robust_nas.nets.operations import OPERATIONS
 from robust_nas.nets.supernet import candidate
-from robust_nas.spaces import CellArchitecture, CellPlace, CellSpace, Edge, Size
+from robust_nas.runs import Progress, Run, silent
+from robust_nas.search.loop import SearchOutcome
+from robust_nas.search.options import NNI
+from robust_nas.spaces import CellPlace, CellSpace, Size
 
 try:
     with warnings.catch_warnings(
         action="ignore"
     ):  # NNI wraps names of torch.nn that are no modules, and says so
+        from nni.nas.evaluator.pytorch import Lightning, LightningModule, Trainer
+        from nni.nas.execution import SequentialExecutionEngine
         from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableModule
-        from nni.nas.strategy import DARTS
+        from nni.nas.space import RawFormatModelSpace
+        from nni.nas.strategy import DARTS, GumbelDARTS
+        from pytorch_lightning.plugins.environments import LightningEnvironment
 except ImportError as error:
     raise ConfigError(
         f"NNI's bridge needs NNI 3.0 and pytorch-lightning, and one is missing ({error}); "
         "install both: pip install 'robust-nas[nni]'"
     ) from None
 
-Sample = dict[str, Any]
+__all__ = [
+    "CellModelSpace",
+    "architecture_parameters",
+    "choice_weights",
+    "darts_supernet",
+    "from_sample",
+    "search",
+    "to_model_space",
+    "to_sample",
+]
 
-
-def from_sample(
-    space: CellSpace, sample: Mapping[str, Any], name: str | None = None, size: Size | None = None
-) -> CellArchitecture:
-    """The architecture of a sample, at the space's final size unless told otherwise.
-
-    Raises `ArchitectureError` for a sample of another space.
-    """
-    try:
-        genotype = {
-            kind: [
-                [
-                    Edge(sample[f"{kind}.{node}.{source}"], int(source))
-                    for source in _distinct(sample[f"{kind}.{node}"], space.edges_per_node)
-                ]
-                for node in range(space.nodes)
-            ]
-            for kind in space.layout.kinds
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArchitectureError(f"no sample of the space {space.name}: {error!r}") from None
-    found = space.architecture(name or f"{space.name}-nni", genotype, size)
-    to_sample(space, found)
-    return found
-
-
-def _distinct(sources: list[int], wanted: int) -> list[int]:
-    if len(sources) != wanted or len(set(sources)) < wanted:
-        raise ValueError(f"a node has the sources {sources}; {wanted} distinct ones are needed")
-    return sources
-
-
-def to_sample(space: CellSpace, architecture: CellArchitecture) -> Sample:
-    """The sample of an architecture, the first operation on every edge that takes no part; the inverse of `from_sample`.
-
-    Raises `ArchitectureError` where the architecture is not of this space.
-    """
-    problem = None
-    if architecture.layout != space.layout:
-        problem = "its layout is another"
-    sample: Sample = {}
-    for kind in space.layout.kinds if problem is None else ():
-        cell = architecture.cell(kind)
-        if len(cell.nodes) != space.nodes or cell.concat != tuple(range(2, space.nodes + 2)):
-            problem = f"its {kind} cell has {len(cell.nodes)} nodes and concat {list(cell.concat)}"
-            break
-        for number, node in enumerate(cell.nodes):
-            sources = [edge.source for edge in node]
-            if len(set(sources)) < len(sources) or len(sources) != space.edges_per_node:
-                problem = f"its {kind} cell has a node of sources {sources}"
-            for edge in node:
-                if edge.operation not in space.operations:
-                    problem = f"its {kind} cell has a {edge.operation}"
-            operations = {edge.source: edge.operation for edge in node}
-            for source in range(number + 2):
-                sample[f"{kind}.{number}.{source}"] = operations.get(source, space.operations[0])
-            sample[f"{kind}.{number}"] = sources
-    if problem:
-        raise ArchitectureError(f"{architecture.name} is not of the space {space.name}: {problem}")
-    return sample
+STRATEGIES = {"darts": DARTS, "gumbel-darts": GumbelDARTS}
 
 
 class _ChoiceNode(MutableModule):  # type: ignore[misc] # NNI has no types
@@ -191,8 +150,9 @@ def to_model_space(
     """The `nni.nas` model space of a cell space, weights drawn from `seed`.
 
     By default it is made to be frozen: operations and size (the space's `network`) are those of a final network. With
-    `supernet` it is made for NNI's one-shot strategies: operations stand as in `Supernet` (batch norm without scale, one
-    behind each pooling), the size is the space's `search`. NNI's strategies change a model space in place: build a new one.
+    `supernet` it is made for NNI's one-shot strategies: operations stand as in `Supernet` (batch norm without scale,
+    one behind each pooling), the size is the space's `search`. NNI's strategies change a model space in place.
+
     Raises `ArchitectureError` for an impossible size, and for too few cells to hold every kind of the space.
     """
     own = space.search if supernet else space.network
@@ -202,7 +162,8 @@ def to_model_space(
     absent = set(space.layout.kinds) - {place.kind for place in places}
     if absent:
         raise ArchitectureError(
-            f"cells: got {size.cells}, which leaves no {', '.join(sorted(absent))} cell of {space.name}; more are needed"
+            f"cells: got {size.cells}, which leaves no {', '.join(sorted(absent))} cell of {space.name}; "
+            "more cells are needed"
         )
     with seeded(seed):
         return CellModelSpace(space, size, classes, mean, std, supernet)
@@ -219,8 +180,8 @@ def darts_supernet(
 ) -> nn.Module:
     """The supernet that NNI's DARTS makes of our space: images `[B, C, H, W]` to logits `[B, K]`, without a trainer.
 
-    Its sizes and operations are those of `Supernet(space, classes, in_channels, channels, cells)`. One search step by hand,
-    with any attack of ours (first order, as NNI has it: no unrolled step, no term through the weights):
+    Its operations are those of `Supernet(space, classes, in_channels, channels, cells)`; its nodes add their edges by
+    learned weights. One search step by hand, with any attack of ours (NNI's DARTS is of first order: no unrolled step):
 
         net = darts_supernet(space, channels=16, cells=8)
         alphas = list(architecture_parameters(net).values())
@@ -249,9 +210,195 @@ def darts_supernet(
 
 
 def architecture_parameters(supernet: nn.Module) -> dict[str, nn.Parameter]:
-    """The logits of every choice by its label, `[O]` of an edge and `[sources]` of a node, each once, in a fixed order."""
+    """The logits of every choice by its label, once each: `[O]` of an edge, a number per source of a node.
+
+    NNI's own list of them comes in another order in every process.
+    """
     found: dict[str, nn.Parameter] = {}
     for module in supernet.modules():
         if hasattr(module, "arch_parameters"):
             found.setdefault(module.label, next(iter(module.arch_parameters())))
     return found
+
+
+class _Loader:
+    """The steps of one half: NNI asks for a loader each, and hands what they yield back to `training_step`."""
+
+    def __init__(self, half: Half, steps: int) -> None:
+        self.half, self.steps = half, steps
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[tuple[Half, int]]:
+        return ((self.half, step) for step in range(self.steps))
+
+
+class _AdversarialTraining(LightningModule):  # type: ignore[misc]
+    """What NNI's strategy runs: an adversarial loss for either half, our optimiser, records and checkpoints."""
+
+    def __init__(self, job: OneShotSearch, space: CellSpace, strategy: Any) -> None:
+        super().__init__()
+        self.job, self.space, self.strategy = job, space, strategy
+        self.state: dict[str, Any] | None = None  # of the checkpoint that the run goes on from
+        self.losses: dict[Half, Tensor] = {}
+
+    def training_step(self, batch: tuple[Half, int], batch_idx: int) -> Tensor:
+        """The loss of one half's batch, attacked now; NNI steps the alphas by the one and the weights by the other."""
+        half, step = batch
+        images, labels = self.job.adversarial(self.model, half, self.trainer.current_epoch, step)
+        loss = nn.functional.cross_entropy(self.model(images), labels)
+        self.losses[half] = loss.detach()
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """SGD; NNI takes the alphas out, which have an Adam of their own."""
+        options = self.job.options.weights
+        return torch.optim.SGD(
+            self.parameters(),
+            options.learning_rate,
+            momentum=options.momentum,
+            weight_decay=options.weight_decay,
+        )
+
+    def on_fit_start(self) -> None:
+        """Goes on where the checkpoint was written."""
+        if self.state is not None:
+            self.job.restore_strategy(
+                self.state, *self.trainer.optimizers, architecture_parameters(self.model)
+            )
+
+    def on_train_epoch_start(self) -> None:
+        """Sets the learning rate of the weights."""
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = self.job.learning_rate(self.trainer.current_epoch)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int, *_: Any) -> None:
+        """Records the step."""
+        mixing, _ = choice_weights(self.space, self.model)
+        derived = from_sample(self.space, self.strategy.oneshot_module.export())
+        self.job.record(self.trainer.current_epoch, batch_idx, self.losses, mixing, derived)
+
+    def on_train_epoch_end(self) -> None:
+        """Writes a checkpoint where one is due."""
+        weights, alphas = self.trainer.optimizers
+        states = {label: alphas.state[alpha] for label, alpha in architecture_parameters(self.model).items()}
+        self.job.save(self.trainer.current_epoch + 1, self.model, weights, states)
+
+
+def search(
+    run: Run,
+    space: CellSpace,
+    images: Images,
+    options: NNI,
+    augmentation: Augment,
+    *,
+    classes: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    name: str,
+    seed: int,
+    checkpoint_seconds: float = 60.0,
+    progress: Progress = silent,
+) -> SearchOutcome:
+    """Searches a space by one of NNI's one-shot strategies on attacked `images`, half for weights, half for alphas.
+
+    Continues from the run's checkpoint where there is one, to the same bits on a CPU. NNI draws from torch's global
+    generators: they are seeded inside and come back as they were. Raises `DivergenceError` when a loss stops being
+    finite; the checkpoint before it stays.
+    """
+    device = images.pixels.device
+    model = to_model_space(
+        space,
+        channels=options.channels,
+        cells=options.cells,
+        classes=classes,
+        in_channels=len(mean),
+        mean=mean,
+        std=std,
+        supernet=True,
+        seed=seed,
+    )
+    strategy = STRATEGIES[options.strategy](
+        arc_learning_rate=options.alphas.learning_rate, gradient_clip_val=options.weights.clip_norm
+    )
+    job = OneShotSearch(run, images, options, augmentation, seed, checkpoint_seconds, progress)
+    with _generators(device, seed), _quiet():
+        module = _AdversarialTraining(job, space, strategy)
+        trainer = Trainer(
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=[device.index or 0] if device.type == "cuda" else 1,
+            plugins=[LightningEnvironment()],  # or it would look for a cluster
+            max_epochs=options.epochs,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=str(run.folder),
+        )
+        evaluator = Lightning(module, trainer, _Loader("weights", job.steps), _Loader("alphas", job.steps))
+        strategy.initialize(RawFormatModelSpace(model, evaluator), SequentialExecutionEngine())
+        supernet = channels_last(strategy.supernet.to(device))
+        module.state = job.restore(supernet)
+        trainer.fit_loop.epoch_progress.current.processed = job.epoch
+        if job.epoch < options.epochs:
+            strategy.run()
+        strategy.oneshot_module.set_model(supernet)
+        found = from_sample(space, strategy.oneshot_module.export(), name)
+    mixing, sources = choice_weights(space, supernet)
+    return SearchOutcome(
+        found, {kind: weights.tolist() for kind, weights in mixing.items()}, job.elapsed(), job.last, sources
+    )
+
+
+def choice_weights(
+    space: CellSpace, supernet: nn.Module
+) -> tuple[dict[str, Tensor], dict[str, list[list[float]]]]:
+    """The softmax of every choice: of operations `[E, O]` per kind, and of the sources of each node per kind."""
+    softmax = {label: alpha.detach().softmax(0) for label, alpha in architecture_parameters(supernet).items()}
+    kinds = space.layout.kinds
+    edges = {kind: torch.stack([softmax[edge_label(kind, *edge)] for edge in space.edges]) for kind in kinds}
+    sources = {
+        kind: [softmax[node_label(kind, node)].tolist() for node in range(space.nodes)] for kind in kinds
+    }
+    return edges, sources
+
+
+@contextmanager
+def _generators(device: torch.device, seed: int) -> Iterator[None]:
+    """Torch's global generators of this device seeded inside, and as they were outside."""
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No log lines of NNI and Lightning, of which some would go to standard output; and an interrupt that stays one.
+
+    Lightning turns an interrupt into exit code 1 and leaves the signal ignored.
+    """
+    loggers = [logging.getLogger(name) for name in ("nni", "pytorch_lightning", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            # Lightning 2.6 asks torch's trees for their leaves in the old way.
+            warnings.filterwarnings(
+                "ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning
+            )
+            yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if main:
+            signal.signal(signal.SIGINT, handler)

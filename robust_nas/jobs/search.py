@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from robust_nas import figures
 from robust_nas.config import Count, Options, check, read_yaml
@@ -20,7 +20,12 @@ from robust_nas.jobs.material import (
 )
 from robust_nas.recipes import RESULTS, RunConfig
 from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
+from robust_nas.search.options import NNI
 from robust_nas.spaces import Architecture, CellArchitecture, CellSpace, ResidualArchitecture, Size, count
+
+if TYPE_CHECKING:
+    from robust_nas.data import Images
+    from robust_nas.search.loop import SearchOutcome
 
 
 @dataclass(frozen=True)
@@ -70,36 +75,14 @@ class SearchJob(Options):
 
 
 def _search_once(run: Run, config: RunConfig, material: Material, progress: Progress) -> None:
-    from robust_nas.nets import Supernet
-    from robust_nas.search.loop import collapsed, search
+    from robust_nas.search.loop import collapsed
 
-    dataset, device = material.dataset, material.device
+    dataset = material.dataset
     with session(run, config, material):
         space = config.space.load()
         options = config.search
-        mean, std = normalisation(config, dataset)
-        supernet = Supernet(
-            space,
-            dataset.classes,
-            dataset.shape[0],
-            options.channels or space.search.channels,
-            options.cells or space.search.cells,
-            mean=mean,
-            std=std,
-            seed=config.seed,
-        ).to(device)
         images, _ = training_split(config, dataset)
-        outcome = search(
-            run,
-            supernet,
-            images.to(device),
-            options,
-            options.augment or config.data.augment,
-            name=config.name,
-            seed=config.seed,
-            checkpoint_seconds=config.checkpoint_seconds,
-            progress=progress,
-        )
+        outcome = _found(run, config, space, material, images, progress)
     size = Size(
         cells=config.network.cells or space.network.cells,
         channels=config.network.channels or space.network.channels,
@@ -107,7 +90,10 @@ def _search_once(run: Run, config: RunConfig, material: Material, progress: Prog
     found = outcome.architecture.resized(size.cells, size.channels)
     cost = count(found, dataset.shape, dataset.classes)
     run.write("architecture.yaml", found.to_yaml())
-    write_json(run.folder / "alphas.json", {"operations": list(space.operations), "softmax": outcome.mixing})
+    alphas = {"operations": list(space.operations), "softmax": outcome.mixing}
+    if outcome.sources is not None:
+        alphas["sources"] = outcome.sources
+    write_json(run.folder / "alphas.json", alphas)
     records = run.records()
     stage2 = next((record["step"] for record in records if record["stage"] == 2), None)
     attack = f"{options.attack.name}, {options.attack.norm} eps {options.attack.eps:.4g}, seed {config.seed}"
@@ -127,6 +113,56 @@ def _search_once(run: Run, config: RunConfig, material: Material, progress: Prog
             "warnings": collapsed(found),
         },
         ["architecture.yaml", "alphas.json", "figures/cells.png", "figures/search.png"],
+    )
+
+
+def _found(
+    run: Run, config: RunConfig, space: CellSpace, material: Material, images: Images, progress: Progress
+) -> SearchOutcome:
+    """What the config's strategy finds on `images`."""
+    dataset, device, options = material.dataset, material.device, config.search
+    mean, std = normalisation(config, dataset)
+    augmentation = options.augment or config.data.augment
+    if isinstance(options, NNI):
+        from robust_nas.integrations import nni
+
+        return nni.search(
+            run,
+            space,
+            images.to(device),
+            options,
+            augmentation,
+            classes=dataset.classes,
+            mean=mean,
+            std=std,
+            name=config.name,
+            seed=config.seed,
+            checkpoint_seconds=config.checkpoint_seconds,
+            progress=progress,
+        )
+    from robust_nas.nets import Supernet
+    from robust_nas.search.loop import search
+
+    supernet = Supernet(
+        space,
+        dataset.classes,
+        dataset.shape[0],
+        options.channels or space.search.channels,
+        options.cells or space.search.cells,
+        mean=mean,
+        std=std,
+        seed=config.seed,
+    ).to(device)
+    return search(
+        run,
+        supernet,
+        images.to(device),
+        options,
+        augmentation,
+        name=config.name,
+        seed=config.seed,
+        checkpoint_seconds=config.checkpoint_seconds,
+        progress=progress,
     )
 
 

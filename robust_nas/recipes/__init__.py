@@ -24,7 +24,7 @@ from robust_nas.config import (
 from robust_nas.data.options import DataOptions
 from robust_nas.errors import ArchitectureError, ConfigError
 from robust_nas.evaluation.options import EvaluationOptions
-from robust_nas.search.options import DSARA
+from robust_nas.search.options import Strategy
 from robust_nas.spaces import CellSpace, load_space
 from robust_nas.training.options import Training
 
@@ -77,7 +77,7 @@ class RunConfig(Setting):
     """Everything that decides a run: one YAML file."""
 
     space: SpaceChoice = SpaceChoice()
-    search: DSARA
+    search: Strategy
     network: NetworkSize = NetworkSize()
     training: Training
     evaluation: EvaluationOptions

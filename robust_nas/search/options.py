@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from robust_nas.attacks.options import FGSM, FGSMRS, NFGSM, PGD, LastIterate
 from robust_nas.config import Count, CountOrZero, Fraction01, NonNegative, Options, Positive
@@ -59,3 +60,33 @@ class DSARA(Options):
         if self.stage1_epochs > self.epochs:
             raise ValueError(f"stage1_epochs is {self.stage1_epochs}, more than the {self.epochs} epochs")
         return self
+
+
+class NNIAlphaOptimiser(Options):
+    """NNI's Adam for the architecture parameters: betas 0.5, 0.999 and weight decay 1e-3 are its own and fixed."""
+
+    learning_rate: Positive = 3e-4
+
+
+class NNI(Options):
+    """One of NNI's one-shot strategies with an adversarial loss for weights and alphas (`docs/nni.md`)."""
+
+    name: Literal["nni"] = "nni"
+    strategy: Literal["darts", "gumbel-darts"] = "darts"
+    epochs: Count = 50
+    batch_size: Annotated[Count, Field(ge=2)] = 32
+    cells: Count | None = None  # None: the space's search size
+    channels: Count | None = None
+    augment: Augment | None = None  # None: the data section's
+    attack: InnerAttack = PGD(eps=8 / 255, step_size=2 / 255, steps=7, keep="last")
+    weights: WeightOptimiser = WeightOptimiser()
+    alphas: NNIAlphaOptimiser = NNIAlphaOptimiser()
+    precision: Literal["float32"] = "float32"
+
+
+def _default_name(value: object) -> object:
+    """DSARA where a config names no strategy."""
+    return {"name": "dsara", **value} if isinstance(value, Mapping) else value
+
+
+Strategy = Annotated[DSARA | NNI, Field(discriminator="name"), BeforeValidator(_default_name)]
