@@ -72,13 +72,15 @@ class _ChoiceNode(MutableModule):  # type: ignore[misc] # NNI has no types
             return candidate(name, place.c, stride) if supernet else OPERATIONS[name](place.c, stride, True)
 
         label = f"{place.kind}.{number}"
-        self.edges = nn.ModuleList(
+        self.edges: Any = nn.ModuleList(
             LayerChoice(
                 {name: operation(name, source) for name in space.operations}, label=f"{label}.{source}"
             )
             for source in range(number + 2)
         )
-        self.inputs = InputChoice(number + 2, n_chosen=space.edges_per_node, reduction="sum", label=label)
+        self.inputs: Any = InputChoice(
+            number + 2, n_chosen=space.edges_per_node, reduction="sum", label=label
+        )
 
     def forward(self, states: list[Tensor], drop_path: nn.Module) -> Tensor:
         """The states `[B, c, H, W]` so far to the next one."""
@@ -216,8 +218,9 @@ def architecture_parameters(supernet: nn.Module) -> dict[str, nn.Parameter]:
     """
     found: dict[str, nn.Parameter] = {}
     for module in supernet.modules():
-        if hasattr(module, "arch_parameters"):
-            found.setdefault(module.label, next(iter(module.arch_parameters())))
+        choice: Any = module
+        if hasattr(choice, "arch_parameters"):
+            found.setdefault(str(choice.label), next(iter(choice.arch_parameters())))
     return found
 
 
@@ -264,9 +267,8 @@ class _AdversarialTraining(LightningModule):  # type: ignore[misc]
     def on_fit_start(self) -> None:
         """Goes on where the checkpoint was written."""
         if self.state is not None:
-            self.job.restore_strategy(
-                self.state, *self.trainer.optimizers, architecture_parameters(self.model)
-            )
+            weights, alphas = self.trainer.optimizers
+            self.job.restore_strategy(self.state, weights, alphas, architecture_parameters(self.model))
 
     def on_train_epoch_start(self) -> None:
         """Sets the learning rate of the weights."""
@@ -275,7 +277,7 @@ class _AdversarialTraining(LightningModule):  # type: ignore[misc]
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int, *_: Any) -> None:
         """Records the step."""
-        mixing, _ = choice_weights(self.space, self.model)
+        mixing = choice_weights(self.space, self.model)[0]
         derived = from_sample(self.space, self.strategy.oneshot_module.export())
         self.job.record(self.trainer.current_epoch, batch_idx, self.losses, mixing, derived)
 

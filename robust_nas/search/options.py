@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from robust_nas.attacks.options import FGSM, FGSMRS, NFGSM, PGD, LastIterate
 from robust_nas.config import Count, CountOrZero, Fraction01, NonNegative, Options, Positive
 from robust_nas.data.options import Augment
+from robust_nas.errors import ConfigError
 
 InnerAttack = LastIterate[Annotated[FGSM | FGSMRS | NFGSM | PGD, Field(discriminator="name")]]
 
@@ -90,3 +91,31 @@ def _default_name(value: object) -> object:
 
 
 Strategy = Annotated[DSARA | NNI, Field(discriminator="name"), BeforeValidator(_default_name)]
+
+# As `--strategy` has them: the options, and what is set in them.
+STRATEGIES: dict[str, tuple[type[Options], dict[str, str]]] = {
+    "dsara": (DSARA, {"name": "dsara"}),
+    "nni:darts": (NNI, {"name": "nni", "strategy": "darts"}),
+    "nni:gumbel-darts": (NNI, {"name": "nni", "strategy": "gumbel-darts"}),
+}
+
+
+def with_strategy(section: Mapping[str, Any], strategy: str) -> dict[str, Any]:
+    """The search section of a config for another strategy: the keys that it has too keep their values.
+
+    Raises `ConfigError` for an unknown strategy.
+    """
+    if strategy not in STRATEGIES:
+        raise ConfigError(f"strategy: got {strategy!r}; allowed: {', '.join(STRATEGIES)}")
+    options, chosen = STRATEGIES[strategy]
+    return {**_shared(section, options), **chosen}
+
+
+def _shared(section: Mapping[str, Any], options: type[Options]) -> dict[str, Any]:
+    kept = {}
+    for key, value in section.items():
+        if key in options.model_fields:
+            inner: Any = options.model_fields[key].annotation
+            nested = isinstance(value, Mapping) and isinstance(inner, type) and issubclass(inner, Options)
+            kept[key] = _shared(value, inner) if nested else value
+    return kept
