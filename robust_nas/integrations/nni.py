@@ -32,9 +32,9 @@ from robust_nas.search.options import NNI
 from robust_nas.spaces import CellPlace, CellSpace, Size
 
 try:
-    with warnings.catch_warnings(
-        action="ignore"
-    ):  # NNI wraps names of torch.nn that are no modules, and says so
+    with warnings.catch_warnings():
+        # NNI wraps every public class of torch.nn, and says so of those that are no modules.
+        warnings.filterwarnings("ignore", r".* is found to be not a nn\.Module", RuntimeWarning)
         from nni.nas.evaluator.pytorch import Lightning, LightningModule, Trainer
         from nni.nas.execution import SequentialExecutionEngine
         from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableModule
