@@ -6,12 +6,9 @@ not used: its server is never started, no port is opened, and nothing is written
 
 from __future__ import annotations
 
-import logging
-import signal
-import threading
+import copy
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,7 +16,7 @@ from torch import Tensor, nn
 
 from robust_nas.data import Augment, Images
 from robust_nas.errors import ArchitectureError, ConfigError
-from robust_nas.integrations.one_shot import Half, OneShotSearch
+from robust_nas.integrations.one_shot import Half, OneShotSearch, own_generators, quiet
 from robust_nas.integrations.samples import Sample, edge_label, from_sample, node_label, to_sample
 from robust_nas.nets.build import channels_last, seeded
 from robust_nas.nets.network import CellPlan, NetworkCell, Node
@@ -89,9 +86,9 @@ class _ChoiceNode(MutableModule):  # type: ignore[misc] # NNI has no types
         return chosen
 
     def freeze(self, sample: Sample) -> Node:
-        """The node of a network: the chosen edges alone, with the weights of here."""
+        """The node of a network: the chosen edges alone, with copies of the weights of here."""
         sources = [int(source) for source in self.inputs.freeze(sample).chosen]
-        return Node([self.edges[source].freeze(sample) for source in sources], sources)
+        return Node([copy.deepcopy(self.edges[source].freeze(sample)) for source in sources], sources)
 
 
 class CellModelSpace(ModelSpace):  # type: ignore[misc]
@@ -114,15 +111,9 @@ class CellModelSpace(ModelSpace):  # type: ignore[misc]
         self.stem = nn.Sequential(nn.Conv2d(len(mean), stem, 3, padding=1, bias=False), nn.BatchNorm2d(stem))
         self.cells = nn.ModuleList()
         for place in places:
-            plan = CellPlan(
-                place.c_pp,
-                place.c_p,
-                place.c,
-                place.reduction,
-                place.reduction_prev,
-                (),
-                tuple(range(2, space.nodes + 2)),
-            )
+            _, _, reduction, reduction_prev, c_pp, c_p, c = place
+            concat_nodes = tuple(range(2, space.nodes + 2))
+            plan = CellPlan(c_pp, c_p, c, reduction, reduction_prev, nodes=(), concat=concat_nodes)
             cell = NetworkCell(plan, affine=not supernet)
             cell.nodes.extend(_ChoiceNode(space, place, number, supernet) for number in range(space.nodes))
             self.cells.append(cell)
@@ -325,7 +316,7 @@ def search(
         arc_learning_rate=options.alphas.learning_rate, gradient_clip_val=options.weights.clip_norm
     )
     job = OneShotSearch(run, images, options, augmentation, seed, checkpoint_seconds, progress)
-    with _generators(device, seed), _quiet():
+    with own_generators(device, seed), quiet("nni", "pytorch_lightning", "lightning_fabric"):
         module = _AdversarialTraining(job, space, strategy)
         trainer = Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
@@ -364,43 +355,3 @@ def choice_weights(
         kind: [softmax[node_label(kind, node)].tolist() for node in range(space.nodes)] for kind in kinds
     }
     return edges, sources
-
-
-@contextmanager
-def _generators(device: torch.device, seed: int) -> Iterator[None]:
-    """Torch's global generators of this device seeded inside, and as they were outside."""
-    cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if cuda else []):
-        torch.default_generator.manual_seed(seed)
-        if cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No log lines of NNI and Lightning, of which some would go to standard output; and an interrupt that stays one.
-
-    Lightning turns an interrupt into exit code 1 and leaves the signal ignored.
-    """
-    loggers = [logging.getLogger(name) for name in ("nni", "pytorch_lightning", "lightning_fabric")]
-    levels = [logger.level for logger in loggers]
-    main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGINT)
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            # Lightning 2.6 asks torch's trees for their leaves in the old way.
-            warnings.filterwarnings(
-                "ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning
-            )
-            yield
-    except SystemExit:
-        raise KeyboardInterrupt from None
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        if main:
-            signal.signal(signal.SIGINT, handler)

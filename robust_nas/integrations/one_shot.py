@@ -6,7 +6,13 @@ A checkpoint is written between two epochs; a search that is killed goes on from
 
 from __future__ import annotations
 
+import logging
+import signal
+import threading
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -174,3 +180,43 @@ class OneShotSearch:
             torch.set_rng_state(state["global_generator"])
             if self.device.type == "cuda":
                 torch.cuda.set_rng_state(state["cuda_generator"], self.device)
+
+
+@contextmanager
+def own_generators(device: torch.device, seed: int) -> Iterator[None]:
+    """Torch's global generators of this device seeded inside, and as they were outside."""
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def quiet(*loggers_of: str) -> Iterator[None]:
+    """No log lines of these packages, NNI's would go to standard output; and an interrupt that stays one.
+
+    Lightning turns an interrupt into exit code 1 and leaves the signal ignored.
+    """
+    loggers = [logging.getLogger(name) for name in loggers_of]
+    levels = [logger.level for logger in loggers]
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            # Lightning 2.6 asks torch's trees for their leaves in the old way.
+            warnings.filterwarnings(
+                "ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning
+            )
+            yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if main and handler is not None:
+            signal.signal(signal.SIGINT, handler)

@@ -92,6 +92,8 @@ def test_a_frozen_model_is_our_network_of_the_architecture(both):
         images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
         assert torch.equal(frozen(images), network(images))
         assert sum(p.numel() for p in frozen.parameters()) == count(architecture, (1, 8, 8)).params
+        own = {parameter.data_ptr() for parameter in model_space.parameters()}
+        assert own.isdisjoint(parameter.data_ptr() for parameter in frozen.parameters())
 
 
 def test_a_space_with_too_few_cells_to_hold_every_kind_is_refused():
