@@ -32,6 +32,7 @@ try:
     with warnings.catch_warnings():
         # NNI wraps every public class of torch.nn, and says so of those that are no modules.
         warnings.filterwarnings("ignore", r".* is found to be not a nn\.Module", RuntimeWarning)
+        warnings.filterwarnings("ignore", "PyTorch-Lightning must be installed")  # our own error says it
         from nni.nas.evaluator.pytorch import Lightning, LightningModule, Trainer
         from nni.nas.execution import SequentialExecutionEngine
         from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableModule
