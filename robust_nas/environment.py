@@ -17,13 +17,18 @@ from robust_nas.config import Options, config_hash
 
 def environment(config: Options, **more: Any) -> dict[str, Any]:
     """What a result depends on beside its config: versions, machine, code version, and what the caller adds."""
-    packages = ("torch", "numpy", "safetensors", "pydantic", "pyautoattack")
+    packages = {
+        name: metadata.version(name) for name in ("torch", "numpy", "safetensors", "pydantic", "pyautoattack")
+    }
+    for name in ("nni", "pytorch-lightning"):  # an extra
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            packages[name] = metadata.version(name)
     return {
         "robust_nas": __version__,
         "code": _code_version(),
         "config_hash": config_hash(config),
         "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in packages},
+        "packages": packages,
         "platform": platform.platform(),
         "processor": _processor(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],

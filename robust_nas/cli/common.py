@@ -56,11 +56,13 @@ def mode_of(resume: bool, overwrite: bool) -> Mode:
     return "resume" if resume else "overwrite" if overwrite else "new"
 
 
-def resolve(recipe: str, overrides: list[str] | None, print_config: bool) -> RunConfig:
+def resolve(
+    recipe: str, overrides: list[str] | None, print_config: bool, strategy: str | None = None
+) -> RunConfig:
     """The config of a recipe; with `print_config` it is printed and the program ends."""
     from robust_nas.recipes import load_config
 
-    config = load_config(recipe, overrides or ())
+    config = load_config(recipe, overrides or (), strategy=strategy)
     if print_config:
         from robust_nas.config import to_yaml
 

@@ -15,6 +15,12 @@ def command(
     overrides: common.Overrides = None,
     out: common.Out = None,
     seeds: Annotated[int, typer.Option(help="Repeat with this many seeds and report the spread.", min=1)] = 1,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            help="dsara, nni:darts or nni:gumbel-darts instead of the recipe's; keys that it has too stay."
+        ),
+    ] = None,
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
     print_config: common.PrintConfig = False,
@@ -23,11 +29,13 @@ def command(
 ) -> None:
     """Search an architecture with an adversarially trained supernet.
 
+    NNI's strategies need the extra nni.
+
     Example: [bold]robust-nas search quickstart --seeds 3 --out results/three-seeds[/bold]
 
     In Python: robust_nas.run_search(robust_nas.load_config("quickstart"), seeds=3)
     """
-    config = common.resolve(recipe, overrides, print_config)
+    config = common.resolve(recipe, overrides, print_config, strategy)
     mode = common.mode_of(resume, overwrite)
     from robust_nas.jobs.search import run_search
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from robust_nas import figures
 from robust_nas.config import Count, Options, check, read_yaml
-from robust_nas.distribution import Ranks, joined
+from robust_nas.distribution import Ranks, joined, refuse_several
 from robust_nas.errors import ArchitectureError, ConfigError
 from robust_nas.jobs.material import (
     Material,
@@ -23,10 +23,11 @@ from robust_nas.jobs.material import (
 )
 from robust_nas.recipes import RESULTS, RunConfig
 from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
+from robust_nas.search.options import NNI
 from robust_nas.spaces import Architecture, CellArchitecture, CellSpace, ResidualArchitecture, Size, count
 
 if TYPE_CHECKING:
-    from robust_nas.data import Dataset
+    from robust_nas.data import Dataset, Images
     from robust_nas.search.loop import SearchOutcome
 
 
@@ -56,6 +57,8 @@ def run_search(
     folder = Path(out) if out else RESULTS / f"{config.name}-search"
     if seeds < 1:
         raise ConfigError(f"seeds: got {seeds}; at least 1 is needed")
+    if isinstance(config.search, NNI):
+        refuse_several("search with a strategy of NNI")
     if seeds > 1:
         return _repeat_search(config, folder, mode, seeds, progress, material)
     material = material or needed(config, folder, mode)
@@ -82,40 +85,10 @@ class SearchJob(Options):
 
 
 def _search_once(run: Run, config: RunConfig, material: Material, progress: Progress, ranks: Ranks) -> None:
-    from robust_nas.nets import Supernet
-    from robust_nas.search.loop import search
-
-    dataset, device = material.dataset, material.device
     with session(run, config, material, ranks):
-        space = config.space.load()
-        options = config.search
-        mean, std = normalisation(config, dataset)
-        supernet = Supernet(
-            space,
-            dataset.classes,
-            dataset.shape[0],
-            options.channels or space.search.channels,
-            options.cells or space.search.cells,
-            mean=mean,
-            std=std,
-            seed=config.seed,
-            execution=config.supernet.execution,
-        ).to(device)
-        distribute(supernet, config, ranks)
-        images, _ = training_split(config, dataset)
-        outcome = search(
-            run,
-            supernet,
-            images.to(device),
-            options,
-            options.augment or config.data.augment,
-            name=config.name,
-            seed=config.seed,
-            checkpoint_seconds=config.checkpoint_seconds,
-            progress=progress,
-            ranks=ranks,
-        )
-    ranks.everywhere(lambda: _write(run, config, outcome, dataset, len(images)))
+        images, _ = training_split(config, material.dataset)
+        outcome = _found(run, config, material, images, progress, ranks)
+    ranks.everywhere(lambda: _write(run, config, outcome, material.dataset, len(images)))
 
 
 def _write(run: Run, config: RunConfig, outcome: SearchOutcome, dataset: Dataset, images: int) -> None:
@@ -130,7 +103,10 @@ def _write(run: Run, config: RunConfig, outcome: SearchOutcome, dataset: Dataset
     found = outcome.architecture.resized(size.cells, size.channels)
     cost = count(found, dataset.shape, dataset.classes)
     run.write("architecture.yaml", found.to_yaml())
-    write_json(run.folder / "alphas.json", {"operations": list(space.operations), "softmax": outcome.mixing})
+    alphas = {"operations": list(space.operations), "softmax": outcome.mixing}
+    if outcome.sources is not None:
+        alphas["sources"] = outcome.sources
+    write_json(run.folder / "alphas.json", alphas)
     records = run.records()
     stage2 = next((record["step"] for record in records if record["stage"] == 2), None)
     attack = f"{options.attack.name}, {options.attack.norm} eps {options.attack.eps:.4g}, seed {config.seed}"
@@ -150,6 +126,60 @@ def _write(run: Run, config: RunConfig, outcome: SearchOutcome, dataset: Dataset
             "warnings": collapsed(found),
         },
         ["architecture.yaml", "alphas.json", "figures/cells.png", "figures/search.png"],
+    )
+
+
+def _found(
+    run: Run, config: RunConfig, material: Material, images: Images, progress: Progress, ranks: Ranks
+) -> SearchOutcome:
+    """What the config's strategy finds on `images`."""
+    space = config.space.load()
+    dataset, device, options = material.dataset, material.device, config.search
+    mean, std = normalisation(config, dataset)
+    augmentation = options.augment or config.data.augment
+    if isinstance(options, NNI):
+        from robust_nas.integrations import nni
+
+        return nni.search(
+            run,
+            space,
+            images.to(device),
+            options,
+            augmentation,
+            classes=dataset.classes,
+            mean=mean,
+            std=std,
+            name=config.name,
+            seed=config.seed,
+            checkpoint_seconds=config.checkpoint_seconds,
+            progress=progress,
+        )
+    from robust_nas.nets import Supernet
+    from robust_nas.search.loop import search
+
+    supernet = Supernet(
+        space,
+        dataset.classes,
+        dataset.shape[0],
+        options.channels or space.search.channels,
+        options.cells or space.search.cells,
+        mean=mean,
+        std=std,
+        seed=config.seed,
+        execution=config.supernet.execution,
+    ).to(device)
+    distribute(supernet, config, ranks)
+    return search(
+        run,
+        supernet,
+        images.to(device),
+        options,
+        augmentation,
+        name=config.name,
+        seed=config.seed,
+        checkpoint_seconds=config.checkpoint_seconds,
+        progress=progress,
+        ranks=ranks,
     )
 
 

@@ -24,7 +24,7 @@ from robust_nas.config import (
 from robust_nas.data.options import DataOptions
 from robust_nas.errors import ArchitectureError, ConfigError
 from robust_nas.evaluation.options import EvaluationOptions
-from robust_nas.search.options import DSARA, SupernetOptions
+from robust_nas.search.options import Strategy, SupernetOptions, with_strategy
 from robust_nas.spaces import CellSpace, load_space
 from robust_nas.training.options import Training
 
@@ -78,7 +78,7 @@ class RunConfig(Setting):
 
     space: SpaceChoice = SpaceChoice()
     supernet: SupernetOptions = SupernetOptions()
-    search: DSARA
+    search: Strategy
     network: NetworkSize = NetworkSize()
     training: Training
     evaluation: EvaluationOptions
@@ -113,8 +113,12 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(
+    recipe: str | Path, overrides: Sequence[str] = (), *, strategy: str | None = None
+) -> RunConfig:
     """The run config of a shipped recipe or a YAML file, with `a.b=c` overrides applied.
+
+    A `strategy` (`dsara`, `nni:darts`, `nni:gumbel-darts`) takes the place of the recipe's before the overrides do.
 
     Raises `ConfigError` that names the key, the value, where it was written, and what is allowed.
     """
@@ -123,7 +127,11 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     if path is None:
         raise ConfigError(f"{text!r} is neither a recipe nor a file; recipes: {', '.join(recipe_names())}")
     source = text if path.parent == FOLDER else str(path)
-    return check(RunConfig, apply_overrides(read_yaml(path), overrides), source, overrides=overrides)
+    tree = read_yaml(path)
+    if strategy is not None:
+        section = tree.get("search")
+        tree["search"] = with_strategy(section if isinstance(section, dict) else {}, strategy)
+    return check(RunConfig, apply_overrides(tree, overrides), source, overrides=overrides)
 
 
 def model_config(folder: Path, overrides: Sequence[str] = ()) -> EvaluationConfig:

@@ -89,10 +89,13 @@ class DSARASearch:
 
         A fused supernet in eval mode is attacked through its folded copy, made once until the next step moves it.
         """
-        if self.copy is None and self.options.attack.bn == "eval":
+        attack = self.options.attack
+        if self.copy is None and attack.bn == "eval":
             self.copy = self.supernet.folded()
+        if self.copy is not None:
+            attack = attack.model_copy(update={"fold": False})  # it is folded already
         with self._autocast(images):
-            return self.options.attack(self.copy or self.supernet, images, labels, generator)
+            return attack(self.copy or self.supernet, images, labels, generator)
 
     def alpha_step(self, stage: int, alphas_batch: Batch, weights_batch: Batch) -> AlphaStep:
         """Moves the alphas; `weights_batch` is used by the second order alone."""

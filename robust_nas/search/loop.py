@@ -33,12 +33,16 @@ REMEDY = "A smaller search.weights.learning_rate or clip_norm may help"
 
 @dataclass(frozen=True)
 class SearchOutcome:
-    """What a search found: the architecture, the final mixing weights per kind `[E][O]`, and its cost."""
+    """What a search found: the architecture, the final mixing weights per kind `[E][O]`, and its cost.
+
+    A strategy that also weights the sources of a node gives these weights per kind, node and source.
+    """
 
     architecture: CellArchitecture
     mixing: dict[str, list[list[float]]]
     seconds: float
     last: dict[str, Any]
+    sources: dict[str, list[list[float]]] | None = None
 
 
 def search(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from robust_nas.attacks.options import FGSM, FGSMRS, NFGSM, PGD, LastIterate
 from robust_nas.config import Count, CountOrZero, Fraction01, NonNegative, Options, Positive
 from robust_nas.data.options import Augment
+from robust_nas.errors import ConfigError
 
 InnerAttack = LastIterate[Annotated[FGSM | FGSMRS | NFGSM | PGD, Field(discriminator="name")]]
 
@@ -65,3 +67,61 @@ class DSARA(Options):
         if self.stage1_epochs > self.epochs:
             raise ValueError(f"stage1_epochs is {self.stage1_epochs}, more than the {self.epochs} epochs")
         return self
+
+
+class NNIAlphaOptimiser(Options):
+    """NNI's Adam for the architecture parameters: betas 0.5, 0.999 and weight decay 1e-3 are its own and fixed."""
+
+    learning_rate: Positive = 3e-4
+
+
+class NNI(Options):
+    """One of NNI's one-shot strategies with an adversarial loss for weights and alphas (`docs/nni.md`)."""
+
+    name: Literal["nni"] = "nni"
+    strategy: Literal["darts", "gumbel-darts"] = "darts"
+    epochs: Count = 50
+    batch_size: Annotated[Count, Field(ge=2)] = 32
+    cells: Count | None = None  # None: the space's search size
+    channels: Count | None = None
+    augment: Augment | None = None  # None: the data section's
+    attack: InnerAttack = PGD(eps=8 / 255, step_size=2 / 255, steps=7, keep="last")
+    weights: WeightOptimiser = WeightOptimiser()
+    alphas: NNIAlphaOptimiser = NNIAlphaOptimiser()
+    precision: Literal["float32"] = "float32"
+
+
+def _default_name(value: object) -> object:
+    """DSARA where a config names no strategy."""
+    return {"name": "dsara", **value} if isinstance(value, Mapping) else value
+
+
+Strategy = Annotated[DSARA | NNI, Field(discriminator="name"), BeforeValidator(_default_name)]
+
+# As `--strategy` has them: the options, and what is set in them.
+STRATEGIES: dict[str, tuple[type[Options], dict[str, str]]] = {
+    "dsara": (DSARA, {"name": "dsara"}),
+    "nni:darts": (NNI, {"name": "nni", "strategy": "darts"}),
+    "nni:gumbel-darts": (NNI, {"name": "nni", "strategy": "gumbel-darts"}),
+}
+
+
+def with_strategy(section: Mapping[str, Any], strategy: str) -> dict[str, Any]:
+    """The search section of a config for another strategy: the keys that it has too keep their values.
+
+    Raises `ConfigError` for an unknown strategy.
+    """
+    if strategy not in STRATEGIES:
+        raise ConfigError(f"strategy: got {strategy!r}; allowed: {', '.join(STRATEGIES)}")
+    options, chosen = STRATEGIES[strategy]
+    return {**_shared(section, options), **chosen}
+
+
+def _shared(section: Mapping[str, Any], options: type[Options]) -> dict[str, Any]:
+    kept = {}
+    for key, value in section.items():
+        if key in options.model_fields:
+            inner: Any = options.model_fields[key].annotation
+            nested = isinstance(value, Mapping) and isinstance(inner, type) and issubclass(inner, Options)
+            kept[key] = _shared(value, inner) if nested else value
+    return kept

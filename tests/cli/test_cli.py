@@ -100,6 +100,10 @@ def test_count_takes_the_size_and_files(call: Call, tmp_path: Path) -> None:
         (["train", "quickstart"], "--architecture"),
         (["train", "quickstart", "-a", "nosuch"], "shipped: arnas, darts_v2"),
         (["search", "quickstart", "--seeds", "0"], "--seeds"),
+        (
+            ["search", "quickstart", "--strategy", "nni"],
+            "got 'nni'; allowed: dsara, nni:darts, nni:gumbel-darts",
+        ),
         (["evaluate", "."], "is no model folder"),
         (["count", "wrn-27-2"], "'wrn-27-2': depth 27 is not 6n + 4 with n >= 1; nearest: 22 and 28"),
         (["count", "arnas", "wrn-28-10", "--cells", "8"], "--cells 8: wrn-28-10 is a residual network"),

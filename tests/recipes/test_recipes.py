@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from robust_nas.config import check, config_hash, parse_yaml, read_yaml, to_tree, to_yaml
 from robust_nas.errors import ConfigError
 from robust_nas.recipes import FOLDER, RunConfig, load_config, model_config, recipe_names
+from robust_nas.search.options import DSARA, NNI
 
 RECIPES = recipe_names()
 
@@ -66,6 +67,11 @@ def test_overrides_reach_every_room() -> None:
         ("search.epoch=3", ["override 'search.epoch=3'", "search.epoch", "did you mean 'epochs'?"]),
         ("search.epochs=-3", ["search.epochs", "got -3", "greater than or equal to 1"]),
         ("search.attack.eps=big", ["search.attack.eps", "got 'big'", "8/255"]),
+        ("search.name=ray", ["search: got name 'ray'", "allowed: dsara, nni"]),
+        ("search={name: nni, stage1_epochs: 2}", ["unknown key 'stage1_epochs'", "allowed: name, strategy"]),
+        ("search={name: nni, strategy: enas}", ["search.strategy: got 'enas'", "'darts' or 'gumbel-darts'"]),
+        ("search={name: nni, precision: bf16}", ["search.precision: got 'bf16'", "'float32'"]),
+        ("search={name: nni, cells: 3}", ["search.cells: got 3, which leaves no robust cell"]),
         ("search.attack.name=cw", ["search.attack", "got name 'cw'", "fgsm", "pgd"]),
         ("data.name=cifar11", ["data.name", "got 'cifar11'", "'cifar10'"]),
         ("device=gpu", ["device", "got 'gpu'"]),
@@ -92,6 +98,23 @@ def test_a_mistake_names_the_key_the_value_and_what_is_allowed(override: str, fr
         load_config("quickstart", [override])
     for fragment in fragments:
         assert fragment in str(caught.value)
+
+
+def test_another_strategy_keeps_the_keys_that_it_has_too() -> None:
+    ours = load_config("quickstart").search
+    theirs = load_config("quickstart", ["search.epochs=2"], strategy="nni:gumbel-darts").search
+    assert isinstance(theirs, NNI)
+    assert (theirs.name, theirs.strategy, theirs.epochs) == ("nni", "gumbel-darts", 2)
+    for key in ("batch_size", "cells", "channels", "augment", "attack", "weights"):
+        assert getattr(theirs, key) == getattr(ours, key)
+    assert theirs.alphas.learning_rate == 0.02
+    assert load_config("quickstart", strategy="dsara") == load_config("quickstart")
+    bf16 = ["search={name: dsara, precision: bf16}"]
+    assert load_config("quickstart", bf16).search.precision == "bf16"
+
+
+def test_a_config_that_names_no_strategy_searches_by_dsara() -> None:
+    assert load_config("quickstart", ["search={epochs: 30}"]).search == DSARA(epochs=30)
 
 
 def test_the_recipes_that_run_offline_are_evaluated_by_the_cascade() -> None:

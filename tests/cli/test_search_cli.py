@@ -1,0 +1,59 @@
+"""The strategies of `robust-nas search`: NNI's on real digits, and what is said where NNI is not installed."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from cli_outcome import Call
+
+from robust_nas import integrations, load_architecture, load_config
+from robust_nas.spaces import load_space
+
+
+def test_the_command_line_searches_digits_adversarially(call: Call) -> None:
+    pytest.importorskip("nni")
+    pytest.importorskip("pytorch_lightning")
+    arguments = (
+        *("search", "quickstart", "--strategy", "nni:darts", "--out", "found", "--json", "--quiet"),
+        *("search.epochs=1", "search.channels=2", "search.batch_size=50", "data.limit=260"),
+        "space.changes.nodes=2",
+    )
+    done = call(*arguments)
+    assert (done.code, done.err) == (0, "")
+    record = json.loads(done.out)
+    assert record["params"] > 0
+    folder = Path("found")
+    config = (folder / "config.yaml").read_text()
+    assert "    name: nni\n    strategy: darts\n" in config
+    assert "name: fgsm-rs" in config
+    architecture = load_architecture(folder)
+    assert (architecture.layout, architecture.channels) == (load_space("dsara").layout, 16)
+    alphas = json.loads((folder / "alphas.json").read_text())
+    assert alphas["operations"] == list(load_space("dsara").operations)
+    assert [len(row) for row in alphas["sources"]["robust"]] == [2, 3]
+    assert all((folder / name).exists() for name in record["artifacts"])
+    again = call(*arguments, "--resume")
+    assert json.loads(again.out) == record
+    assert call(*arguments).code == 2
+
+
+def test_a_search_by_nni_without_it_is_bad_usage_and_leaves_nothing(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "robust_nas.integrations.nni", raising=False)
+    monkeypatch.delattr(integrations, "nni", raising=False)
+    monkeypatch.setitem(sys.modules, "nni", None)
+    for name in [name for name in sys.modules if name.startswith("nni.")]:
+        monkeypatch.delitem(sys.modules, name)
+    done = call("search", "quickstart", "--strategy", "nni:darts", "--quiet")
+    assert done.code == 2
+    assert "pip install 'robust-nas[nni]'" in done.err
+    assert list(Path("results").iterdir()) == []
+
+
+def test_a_config_of_an_nni_search_is_checked_and_printed_without_nni(call: Call, tmp_path: Path) -> None:
+    done = call("search", "quickstart", "--strategy", "nni:gumbel-darts", "search.epochs=2", "--print-config")
+    assert (done.code, done.err) == (0, "")
+    (tmp_path / "mine.yaml").write_text(done.out)
+    assert load_config(tmp_path / "mine.yaml").search.strategy == "gumbel-darts"
