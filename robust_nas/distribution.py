@@ -47,7 +47,7 @@ LOST = (
 
 def launched() -> int:
     """The number of ranks that torchrun started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _number("WORLD_SIZE", 1)
 
 
 def is_first() -> bool:
@@ -57,7 +57,15 @@ def is_first() -> bool:
 
 def local_rank() -> int:
     """The number of this process on its machine, which is that of its GPU."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
+    return _number("LOCAL_RANK", 0)
+
+
+def _number(variable: str, otherwise: int) -> int:
+    """A variable that torchrun sets. Raises `ConfigError` for one that is no number."""
+    value = os.environ.get(variable, str(otherwise))
+    if not value.isdecimal():
+        raise ConfigError(f"{variable}: got {value!r} in the environment; torchrun sets it to a number")
+    return int(value)
 
 
 def refuse_several(verb: str) -> None:
@@ -147,12 +155,16 @@ class Ranks:
         return value  # type: ignore[no-any-return]
 
     def refuse_difference(self, state: Mapping[str, Tensor], where: str) -> None:
-        """Raises `DistributionError` on every rank unless all hold the same tensors, compared by their sums."""
+        """Raises `DistributionError` on every rank unless all hold the same tensors, compared by weighted sums."""
         if self.count == 1:
             return
         import torch
 
-        own = torch.stack([tensor.double().sum() for tensor in state.values()]).cpu()
+        def weighted(tensor: Tensor) -> Tensor:
+            flat = tensor.double().reshape(-1)  # weighted by place: a permutation is another tensor
+            return flat @ torch.arange(1, len(flat) + 1, dtype=flat.dtype, device=flat.device)
+
+        own = torch.stack([weighted(tensor) for tensor in state.values()]).cpu()
         theirs = own.clone()
         torch.distributed.broadcast(theirs, 0)
         differs = (own != theirs).int()

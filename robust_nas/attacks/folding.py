@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from robust_nas.nets.batch_norm import SynchronisedBatchNorm2d
+from robust_nas.nets.supernet import Supernet
 
 COMPARED = 2  # images on which the copy is held against the model
 RELATIVE = 1e-3  # of the largest logit; folding rounds at 1e-6, a wrong trace is off by whole units
@@ -62,8 +63,8 @@ def folded(model: nn.Module, images: Tensor) -> Folded:
 
 
 def _folded(model: nn.Module, images: Tensor) -> Folded:
-    own: nn.Module | None = model.folded() if hasattr(model, "folded") else None  # type: ignore[operator]
-    if own is not None:  # a network that knows better than a trace
+    own = model.folded() if isinstance(model, Supernet) else None
+    if own is not None:  # it knows better than a trace
         if _agree(own, model, images):
             return Folded(own, "folded")
         return Folded(None, "as it is: its own folded copy gives other logits")

@@ -9,8 +9,11 @@ from robust_nas.attacks.options import Attack
 from robust_nas.errors import AttackError
 
 
-def check_inputs(images: Tensor, labels: Tensor) -> int:
-    """The largest label. Raises `AttackError` for images or labels that no attack can work on."""
+def check_inputs(images: Tensor, labels: Tensor, trusted: bool = False) -> int:
+    """The largest label. Raises `AttackError` for images or labels that no attack can work on.
+
+    With `trusted` the values are not looked at, which would wait for the device, and 0 comes back.
+    """
     if images.dtype not in (torch.float32, torch.float64):
         raise AttackError(
             f"images are {images.dtype}; float32 or float64 in 0..1 is needed (for bf16 use autocast)"
@@ -25,6 +28,8 @@ def check_inputs(images: Tensor, labels: Tensor) -> int:
         )
     if labels.device != images.device:
         raise AttackError(f"labels are on {labels.device}, the images on {images.device}")
+    if trusted:
+        return 0
     limits = torch.stack([limit.double() for limit in (*images.aminmax(), *labels.aminmax())])
     low, high, first, last = limits.tolist()
     if not (low >= 0 and high <= 1):  # written so that NaN fails it too

@@ -171,16 +171,18 @@ def run(
     *,
     trace: bool = False,
     search: Search | None = None,
+    trusted: bool = False,
 ) -> AttackResult:
     """The outcome of an attack; the model comes back as it was: modes, `requires_grad`, buffers and gradients.
 
+    `trusted`: pixels and labels are known to be in their ranges; their values are not read back from the device.
     `search` is the attack's algorithm where it is not the one of its family. The caller may be inside `no_grad` or
     `inference_mode`. Raises `AttackError` for inputs that cannot be attacked.
     """
     if search is None:
         family: Any = import_module(f"robust_nas.attacks.{options.family}")
         search = partial(family.search, options)
-    with opened(options, model, images, labels, generator, trace=trace) as target:
+    with opened(options, model, images, labels, generator, trace=trace, trusted=trusted) as target:
         found = search(target)
         loss, wrong = target.trace.stacked() if target.trace else (None, None)
         return AttackResult(
@@ -202,12 +204,13 @@ def opened(
     generator: Generator | None,
     *,
     trace: bool = False,
+    trusted: bool = False,
 ) -> Iterator[Target]:
     """The target of an attack, the inputs checked and the model in the state in which it is attacked."""
     with torch.inference_mode(mode=False), torch.enable_grad(), attack_mode(model, options.bn):
         # Clones, because a tensor made under inference_mode cannot be saved for the backward pass.
         images, labels = images.detach().clone(), labels.clone()
-        last_label = check_inputs(images, labels)
+        last_label = check_inputs(images, labels, trusted)
         refuse_small_images(options, tuple(images.shape[1:]))
         generator = own_generator(generator, images)
         predictor = Predictor.of(model)

@@ -47,6 +47,15 @@ def batch_norm(
     return normalised  # type: ignore[no-any-return]
 
 
+def refuse_second_derivative(what: str) -> None:
+    """Raises `RuntimeError` in a backward pass that is recorded for another one.
+
+    Torch's `once_differentiable` does not do for it: `autograd.grad` leaves out the term without a word.
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError(f"{what} has no second derivative (create_graph=True)")
+
+
 class _Normalised(torch.autograd.Function):
     """The normalised batch, and its statistics: mean and variance [C] and the number of entries of a channel."""
 
@@ -80,8 +89,8 @@ class _Normalised(torch.autograd.Function):
         return F.batch_norm(wide, mean, var, weight, bias, False, 0.0, eps).to(x.dtype), mean, var, count
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivative("a batch norm that several processes share")
         x, weight, mean, inverse, count = ctx.saved_tensors
         shape = [1, -1, *[1] * (x.dim() - 2)]
         dims = [0, *range(2, x.dim())]

@@ -19,7 +19,6 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 
 def thin(x: Tensor) -> Tensor:
@@ -32,7 +31,7 @@ def depthwise(x: Tensor, convolution: nn.Conv2d) -> Tensor:
     if x.device.type != "cpu" or convolution.dilation[0] != 2:
         return cast(Tensor, convolution(x))
     weight = convolution.weight
-    if torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled("cpu") and x.dtype != torch.float64:
         half = torch.get_autocast_dtype("cpu")
         x, weight = x.to(half), weight.to(half)
     if convolution.stride[0] == 2:
@@ -48,7 +47,6 @@ class _Depthwise(torch.autograd.Function):
         return same_size(x, weight, dilation)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         to_x, to_weight = ctx.needs_input_grad[:2]

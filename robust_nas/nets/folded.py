@@ -36,9 +36,11 @@ class FoldedSupernet(nn.Module):
     """A supernet in eval mode with the weights and alphas of now; `forward` gives its logits `[B, K]`.
 
     It holds copies: nothing that happens to the supernet later reaches it, and no parameter of it has a gradient.
-    Under autocast all of it but the classifier computes in the dtype of that.
+    It stays in the dtype and on the device it was made in. Under autocast, all of it but the classifier computes in the
+    dtype of that.
     """
 
+    @torch.inference_mode(mode=False)
     @torch.no_grad()
     def __init__(self, supernet: Supernet) -> None:
         super().__init__()
@@ -57,7 +59,7 @@ class FoldedSupernet(nn.Module):
         """Images `[B, C, H, W]` in 0..1 to logits `[B, K]`."""
         x, parts = self.normalise(x), self.parts
         device = x.device.type
-        if torch.is_autocast_enabled(device):
+        if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
             half = torch.get_autocast_dtype(device)
             x, parts = x.to(half), self._in(half)
         with torch.autocast(device, enabled=False):

@@ -26,8 +26,8 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from robust_nas.nets.batch_norm import refuse_second_derivative
 from robust_nas.nets.depthwise import same_size, thin
 
 
@@ -144,8 +144,8 @@ class _Cell(torch.autograd.Function):
         return torch.cat(states[2:], dim=1)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        refuse_second_derivative("a folded supernet")
         cell: FoldedCell = ctx.cell
         kept = list(ctx.saved_tensors)
         channels = len(cell.biases[0])

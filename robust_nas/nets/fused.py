@@ -22,10 +22,55 @@ from torch import Tensor, nn
 
 from robust_nas.nets.batch_norm import SynchronisedBatchNorm2d, batch_norm
 from robust_nas.nets.depthwise import depthwise
-from robust_nas.nets.operations import FactorizedReduce, SeparableConv
+from robust_nas.nets.operations import FactorizedReduce, ReLUConvBN, SeparableConv
 
 if TYPE_CHECKING:
     from robust_nas.nets.supernet import SupernetCell
+
+
+KNOWN = (
+    nn.AvgPool2d,
+    nn.Conv2d,
+    nn.Identity,
+    nn.MaxPool2d,
+    nn.ModuleList,
+    nn.ReLU,
+    nn.Sequential,
+    FactorizedReduce,
+    ReLUConvBN,
+    SeparableConv,
+)
+NORMS = (nn.BatchNorm2d, SynchronisedBatchNorm2d)
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether calling the module does more than its `forward`."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
+def as_built(cell: SupernetCell) -> bool:
+    """Whether all of a cell is what it was built of, with its batch norms in one mode.
+
+    Otherwise (a user has replaced, hooked or parametrised something) its modules are called one by one: the plain cell.
+    """
+    modes = set()
+    own = (type(cell), type(cell.edges[0]))
+    for module in cell.modules():
+        if hooked(module):
+            return False
+        if type(module) in NORMS:
+            norm = cast(nn.BatchNorm2d, module)
+            modes.add((norm.training, norm.track_running_stats))
+            if norm.affine or norm.momentum is None or norm.running_mean is None:
+                return False
+        elif type(module) not in KNOWN and type(module) not in own:
+            return False
+    return len(modes) == 1
 
 
 def fused_cell(cell: SupernetCell, s0: Tensor, s1: Tensor, mixing: Tensor) -> Tensor:
@@ -65,9 +110,9 @@ class _Dense(torch.autograd.Function):
 
 
 def _added(total: Tensor | None, term: Tensor) -> Tensor:
-    """The sum; the first term is its memory, in float32 at least: under autocast, terms are bf16."""
+    """The sum; the first term is its memory, in float32 at least: under autocast, terms have fewer bits."""
     if total is None:
-        return term.float() if term.dtype == torch.bfloat16 else term
+        return term.float() if term.dtype in (torch.bfloat16, torch.float16) else term
     return total.add_(term)
 
 

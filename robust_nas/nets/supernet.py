@@ -2,8 +2,8 @@
 
     edge(x) = sum_o softmax(alpha_e)_o * o(x)
 
-Alphas are shared by all cells of a kind, weights are not. Written plainly: the reference that a faster form is held
-against. E edges of a cell, O operations, B batch, K classes.
+Alphas are shared by all cells of a kind, weights are not. `SupernetCell` says it plainly, and is the reference that the
+faster forms of `fused.py` and `folded.py` are held against. E edges of a cell, O operations, B batch, K classes.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from robust_nas.errors import ConfigError
 from robust_nas.nets.build import seeded
 from robust_nas.nets.folded import FoldedSupernet
-from robust_nas.nets.fused import fused_cell
+from robust_nas.nets.fused import NORMS, as_built, fused_cell, hooked
 from robust_nas.nets.normalise import Normalise
 from robust_nas.nets.operations import OPERATIONS, FactorizedReduce, ReLUConvBN
 from robust_nas.spaces import CellArchitecture, CellPlace, CellSpace, Edge
@@ -91,6 +92,8 @@ class Supernet(nn.Module):
         execution: Literal["fused", "plain"] = "fused",
     ) -> None:
         super().__init__()
+        if execution not in ("fused", "plain"):
+            raise ConfigError(f"supernet.execution: got {execution!r}; allowed: fused, plain")
         self.space, self.execution = space, execution
         concat = dict.fromkeys(space.layout.kinds, space.nodes)
         places = list(space.layout.places(cells, channels, concat))
@@ -114,20 +117,26 @@ class Supernet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images `[B, C, H, W]` in 0..1 to logits `[B, K]`."""
         mixing = {kind: alpha.softmax(dim=1) for kind, alpha in self.alphas.items()}
-        plain = self.execution == "plain"
         s0 = s1 = self.stem(self.normalise(x))
-        for cell in self.cells:
-            weights = mixing[str(cell.kind)]
-            s0, s1 = (
-                s1,
-                cell(s0, s1, weights) if plain else fused_cell(cast(SupernetCell, cell), s0, s1, weights),
-            )
+        for cell in cast("list[SupernetCell]", self.cells):
+            fused = self.execution == "fused" and as_built(cell)
+            weights = mixing[cell.kind]
+            s0, s1 = s1, fused_cell(cell, s0, s1, weights) if fused else cell(s0, s1, weights)
         logits: Tensor = self.classifier(s1.mean((2, 3)))
         return logits
 
     def folded(self) -> FoldedSupernet | None:
-        """A copy for attacks: in eval mode, with the weights and alphas of now; None where execution is plain."""
-        return FoldedSupernet(self) if self.execution == "fused" else None
+        """A copy for attacks: in eval mode, with the weights and alphas of now.
+
+        None where execution is plain, and where a user has changed or hooked what the supernet was built of.
+        """
+        outside = [self, self.normalise, self.classifier, *self.stem.modules()]
+        kinds = [type(module) for module in (self.normalise, self.classifier, *self.stem)]
+        known = kinds == [Normalise, nn.Linear, nn.Conv2d, type(self.stem[1])] and type(self.stem[1]) in NORMS
+        if self.execution == "plain" or not known or any(map(hooked, outside)):
+            return None
+        cells = cast("list[SupernetCell]", self.cells)
+        return FoldedSupernet(self) if all(map(as_built, cells)) else None
 
     def derive(self, name: str = "derived") -> CellArchitecture:
         """The architecture by DARTS's rule, at the space's final size.

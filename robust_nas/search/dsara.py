@@ -24,12 +24,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from robust_nas.attacks.mode import attack_mode
+from robust_nas.attacks.target import run
 from robust_nas.distribution import ALONE, Ranks
 from robust_nas.errors import ConfigError
 from robust_nas.nets import Supernet
@@ -73,7 +74,8 @@ class DSARASearch:
         self.supernet = supernet
         self.options = options
         self.ranks = ranks
-        self.copy: nn.Module | None = None  # the folded supernet that attacks run on
+        self.folded: nn.Module | None = None  # the copy that attacks run on, and the tensors it was made of
+        self.folded_at: list[Any] = []
         self.weights = supernet.weights()
         self.alphas = list(supernet.alphas.values())
         w, a = options.weights, options.alphas
@@ -87,15 +89,23 @@ class DSARASearch:
     def attack(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Adversarial images against the present supernet, by the strategy's inner attack.
 
-        A fused supernet in eval mode is attacked through its folded copy, made once until the next step moves it.
+        A fused supernet in eval mode is attacked through its folded copy, whatever the attack's `fold` says.
         """
-        attack = self.options.attack
-        if self.copy is None and attack.bn == "eval":
-            self.copy = self.supernet.folded()
-        if self.copy is not None:
+        attack, target = self.options.attack, self._folded()
+        if target is not None:
             attack = attack.model_copy(update={"fold": False})  # it is folded already
         with self._autocast(images):
-            return attack(self.copy or self.supernet, images, labels, generator)
+            return run(attack, target or self.supernet, images, labels, generator, trusted=True).images
+
+    def _folded(self) -> nn.Module | None:
+        """The folded copy of the supernet as it stands; made anew when a tensor of it has changed."""
+        if self.options.attack.bn != "eval":
+            return None
+        tensors = [*self.supernet.parameters(), *self.supernet.buffers()]
+        state: list[Any] = [(id(tensor), tensor._version, tensor.dtype, tensor.device) for tensor in tensors]
+        if state != self.folded_at:
+            self.folded, self.folded_at = self.supernet.folded(), state
+        return self.folded
 
     def alpha_step(self, stage: int, alphas_batch: Batch, weights_batch: Batch) -> AlphaStep:
         """Moves the alphas; `weights_batch` is used by the second order alone."""
@@ -104,7 +114,6 @@ class DSARASearch:
         for alpha, piece in zip(self.alphas, pieces, strict=True):
             alpha.grad = piece.view_as(alpha)
         self.alpha_optimiser.step()
-        self.copy = None
         self.alpha_optimiser.zero_grad()
         return step
 
@@ -141,7 +150,6 @@ class DSARASearch:
             weight.grad = gradient
         torch.nn.utils.clip_grad_norm_(self.weights, self.options.weights.clip_norm)
         self.weight_optimiser.step()
-        self.copy = None
         self.weight_optimiser.zero_grad()
         return loss, logits.detach()
 

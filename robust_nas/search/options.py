@@ -34,7 +34,7 @@ class AlphaOptimiser(Options):
 
 
 class SupernetOptions(Options):
-    """How the supernet computes: the same function either way, `plain` as the reference and for double backward."""
+    """How the supernet computes: the same function either way, `plain` is the reference."""
 
     execution: Literal["fused", "plain"] = "fused"
 

@@ -78,3 +78,25 @@ def test_under_autocast_the_gradient_points_the_same_way():
     assert half[0].dtype == half[1].dtype == torch.float32
     assert not torch.equal(half[1], exact[1])
     assert F.cosine_similarity(half[1].flatten(), exact[1].flatten(), dim=0) > 0.95
+
+
+def test_a_second_derivative_is_refused_and_not_wrong():
+    folded = pair("dsara")[0].folded()
+    x = batch(8)[0].requires_grad_()
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(folded(x).exp().sum(), x, create_graph=True)
+
+
+def test_it_can_be_made_and_used_under_inference_mode():
+    fused, _ = pair("dsara")
+    with torch.inference_mode():
+        folded = fused.folded()
+    x, labels = batch(8)
+    torch.testing.assert_close(judged(folded, x, labels)[1], judged(fused.folded(), x, labels)[1])
+
+
+@pytest.mark.parametrize("where", ["cells.0.edges.1.3", "stem.1", "classifier", ""])
+def test_a_supernet_with_hooks_has_none(where):
+    fused, _ = pair("dsara")
+    fused.get_submodule(where).register_forward_hook(lambda *_: None)
+    assert fused.folded() is None

@@ -4,8 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from supernet_pairs import CHANGED, SPACES, batch, pair
+from torch import nn
+from torch.nn.utils import prune
 
 from robust_nas.attacks.mode import attack_mode
+from robust_nas.errors import ConfigError
+from robust_nas.nets import Supernet
+from robust_nas.spaces import load_space
 
 
 def everything(supernet, side, dtype=torch.float64):
@@ -106,6 +111,82 @@ def test_alphas_alone_and_weights_alone_can_be_asked_for():
             found.append(torch.autograd.grad(F.cross_entropy(net(x), labels), wanted))
         for own, other in zip(*found, strict=True):
             torch.testing.assert_close(own, other, rtol=1e-9, atol=1e-12)
+
+
+def test_the_second_derivative_is_the_plain_one():
+    found = []
+    for net in pair("dsara", channels=2):
+        x = batch(8, count=2)[0].requires_grad_()
+        (gradient,) = torch.autograd.grad(net(x).exp().sum(), x, create_graph=True)
+        found.append(
+            torch.autograd.grad(gradient.square().sum(), list(net.parameters())[:50], allow_unused=True)
+        )
+    for own, other in zip(*found, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-8, atol=1e-12)
+
+
+def gelu(net):
+    for module in [*net.cells.modules()]:
+        for name, child in [*module.named_children()]:
+            if isinstance(child, nn.ReLU):
+                setattr(module, name, nn.GELU())
+
+
+def pruned(net):
+    prune.l1_unstructured(net.cells[0].edges[0][5][1], "weight", 0.5)
+
+
+def untracked(net):
+    for module in net.cells[1].modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean = module.running_var = None
+            module.track_running_stats = False
+
+
+def cumulative(net):
+    for module in net.cells[1].modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+
+
+def frozen(net):
+    for module in [module for module in net.cells[1].modules() if isinstance(module, nn.BatchNorm2d)][::3]:
+        module.eval()
+
+
+def normed(net):
+    nn.utils.parametrizations.weight_norm(net.cells[0].edges[0][5][1])
+
+
+@pytest.mark.parametrize("change", [gelu, pruned, untracked, cumulative, frozen, normed])
+def test_what_a_user_has_changed_is_honoured(change):
+    fused, plain = pair("dsara")
+    found = []
+    for net in (fused, plain):
+        change(net.train())
+        net.zero_grad()
+        x, labels = batch(8)
+        F.cross_entropy(net(x), labels).backward()
+        found.append({name: p.grad for name, p in net.named_parameters()} | dict(net.named_buffers()))
+    assert_same(*found)
+    assert fused.folded() is None
+
+
+def test_hooks_inside_are_called():
+    fused, plain = pair("dsara")
+    calls = []
+    for net in (fused, plain):
+        for module in net.cells[0].modules():
+            module.register_forward_hook(lambda *_: calls.append(0))
+        calls.clear()
+        net(batch(8)[0])
+        net.calls = len(calls)
+    assert fused.calls == plain.calls > 0
+
+
+def test_an_unknown_execution_is_refused():
+    with pytest.raises(ConfigError, match=r"supernet.execution: got 'Plain'; allowed: fused, plain"):
+        Supernet(load_space("dsara"), execution="Plain")
 
 
 def test_autocast_stays_close_to_float32():

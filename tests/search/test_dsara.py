@@ -372,3 +372,30 @@ def test_bf16_takes_the_losses_in_float32():
     assert search.alpha_step(2, batch, batch).loss_natural.dtype == torch.float32
     loss, logits = search.weight_step(batch)
     assert (loss.dtype, logits.dtype) == (torch.float32, torch.bfloat16)
+
+
+def test_the_attacked_copy_follows_whatever_changes_the_supernet():
+    search, other = make(), make(seed=1)
+    v = draw(1)
+    before = search.attack(v.natural, v.labels, torch.Generator().manual_seed(0))
+    search.supernet.load_state_dict(other.supernet.state_dict())
+    found, expected = (
+        each.attack(v.natural, v.labels, torch.Generator().manual_seed(0)) for each in (search, other)
+    )
+    torch.testing.assert_close(found, expected)
+    assert not torch.equal(found, before)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_step_reads_nothing_back_from_the_device(stage, monkeypatch):
+    search = make()
+    v, w = draw(1), draw(2)
+
+    def refuse(*_):
+        raise AssertionError("a synchronisation")
+
+    for name in ("tolist", "item", "cpu", "__bool__", "__float__", "__int__", "nonzero"):
+        monkeypatch.setattr(torch.Tensor, name, refuse)
+    search.attack(v.natural, v.labels, torch.Generator().manual_seed(0))
+    search.alpha_gradient(stage, v, w)  # not the step: Adam counts on the host
+    search.weight_step(w)
