@@ -30,7 +30,7 @@ def environment(config: Options, **more: Any) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": packages,
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         **more,
     }
@@ -54,7 +54,8 @@ def _code_version() -> str | None:
     return commit + ("+" if changes else "")
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name, as the system tells it."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

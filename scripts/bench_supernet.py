@@ -1,6 +1,6 @@
 """The supernet fused, plain and as NNI ships it: one process, one thread, in turn; Markdown, CSV and a figure.
 
-    .venv/bin/python scripts/bench_supernet.py [--quick] [--device cuda] [--out results/bench-supernet]
+    .venv/bin/python scripts/bench_supernet.py [--quick] [--device cuda] [--parts steps memory grid] [--without NNI]
 
 Alternatives, all over the space `dsara` with fresh weights, which cost the same as trained ones:
 
@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import csv
 import multiprocessing
-import platform
 import re
 import time
 from collections.abc import Callable
@@ -33,6 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robust_nas import environment
 from robust_nas.attacks import FGSM, PGD
 from robust_nas.nets import Supernet, channels_last
 from robust_nas.search.dsara import Batch, DSARASearch
@@ -43,6 +43,7 @@ from robust_nas.timing import Timing, interleaved
 EPS = 8 / 255
 ATTACKS = {"FGSM": FGSM(eps=EPS), "PGD-7": PGD(eps=EPS, step_size=2 / 255, steps=7, keep="last")}
 BASE = "plain"
+ALTERNATIVES = (BASE, "plain, folded", "plain, NCHW", "fused", "NNI")
 
 
 class Size(NamedTuple):
@@ -113,7 +114,7 @@ class Bench:
     def search_step(self, attack: str) -> Callable[[], object]:
         """One step of the search."""
         self.net.requires_grad_(True)
-        option = ATTACKS[attack].model_copy(update={"fold": self.fold})
+        option = ATTACKS[attack].model_copy(update={"fold": self.name == "plain, folded"})
         generator = torch.Generator(self.device).manual_seed(0)
         if self.name == "NNI":
             return self._nni_step(option, generator)
@@ -221,19 +222,16 @@ def gigaflops(size: Size, device: torch.device) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def table(
-    found: dict[tuple[str, str], Timing], names: list[str], works: list[str], memory: dict[Any, float]
-) -> str:
-    """Medians, and the ratio of the plain supernet's seconds to each one's, round by round."""
-    lines = ["| work | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for work in works:
-        base = found[work, BASE]
-        cells = [f"{found[work, name].median:.3f} s ({base.ratio(found[work, name]):.2f}x)" for name in names]
-        lines.append(f"| {work} | " + " | ".join(cells) + " |")
-    for work in dict.fromkeys(key[0] for key in memory):
-        cells = [f"{memory[work, name]:.0f} MB" for name in names]
-        lines.append(f"| peak memory, {work} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def header(columns: list[str]) -> list[str]:
+    """The first two lines of a table."""
+    return ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+
+
+def line(work: str, found: dict[tuple[str, str], Timing], names: list[str]) -> str:
+    """Medians, and how many times the plain supernet's seconds are each one's, round by round."""
+    base = found[work, BASE]
+    cells = [f"{found[work, name].median:.3f} s ({base.ratio(found[work, name]):.2f}x)" for name in names]
+    return f"| {work} | " + " | ".join(cells) + " |"
 
 
 def draw(rows: list[dict[str, Any]], base: Size, path: Path, caption: str) -> None:
@@ -267,6 +265,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="a small size and the cheap work alone")
+    parser.add_argument("--parts", nargs="+", default=["steps", "memory", "grid"], help="what to measure")
+    parser.add_argument("--without", nargs="+", default=[], help="alternatives to leave out, such as NNI")
     parser.add_argument("--out", type=Path, default=Path("results/bench-supernet"))
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
@@ -280,44 +280,53 @@ def main() -> None:
         grid += [base._replace(channels=c) for c in ((32, 64) if cuda else (8, 24, 32))]
         grid += [base._replace(cells=n) for n in ((14, 20) if cuda else (5, 6))]
         grid += [base._replace(batch=b) for b in ((64, 256, 512) if cuda else (8, 32))]
-    names = ["plain", "plain, folded", "plain, NCHW", "fused", "NNI"]
+    names = [name for name in ALTERNATIVES if name not in arguments.without]
     works = ["input gradient", "all gradients", "FGSM step", "PGD-7 step"]
-    where = torch.cuda.get_device_name(device) if cuda else f"one thread of {platform.processor() or 'a CPU'}"
+    where = torch.cuda.get_device_name(device) if cuda else f"one thread of {environment.processor()}"
     peak = peak_flops(device)
     arguments.out.mkdir(parents=True, exist_ok=True)
     lines = [f"torch {torch.__version__}, {where}, {peak:.0f} GFLOP/s in a matrix product", ""]
-    found = measure(names, base, works, arguments.rounds, device)
-    memory = {
-        (work, name): peak_memory(name, base, work, arguments.device)
-        for work in ("input gradient", "all gradients")
-        for name in names
-    }
-    lines += [f"channels {base.channels}, cells {base.cells}, batch {base.batch}:", ""]
-    lines += [table(found, names, works, memory), ""]
-    rows: list[dict[str, Any]] = []
-    for size in grid:
-        timings = measure(names, size, works[:1], arguments.rounds, device) if size != base else found
-        flops = gigaflops(size, device)
-        for name in names:
-            seconds = timings["input gradient", name].median
-            share = flops / seconds / peak
-            rows.append({**size._asdict(), "alternative": name, "seconds": seconds, "share_of_peak": share})
-        print(rows[-2], flush=True)
-    header = [*Size._fields, *(f"{name} (ms, share of peak)" for name in names)]
-    lines += ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    for index in range(0, len(rows), len(names)):
-        part = rows[index : index + len(names)]
-        cells = [str(part[0][field]) for field in Size._fields]
-        cells += [f"{1000 * row['seconds']:.0f}, {100 * row['share_of_peak']:.0f} %" for row in part]
-        lines.append("| " + " | ".join(cells) + " |")
-    text = "\n".join(lines) + "\n"
-    print(text)
-    (arguments.out / "table.md").write_text(text)
-    with (arguments.out / "cost.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    draw(rows, base, arguments.out / "cost.png", f"Eval-mode input gradient of the DSARA supernet; {where}")
+
+    def say(*more: str) -> None:
+        """Keeps what is known by now."""
+        lines.extend(more)
+        (arguments.out / "table.md").write_text("\n".join(lines) + "\n")
+        print(*more, sep="\n", flush=True)
+
+    title = f"channels {base.channels}, cells {base.cells}, batch {base.batch}:"
+    if "steps" in arguments.parts:
+        say(title, "", *header(["work", *names]))
+        for work in works:
+            say(line(work, measure(names, base, [work], arguments.rounds, device), names))
+    if "memory" in arguments.parts:
+        say("", "Peak memory, MB; " + title, "", *header(["work", *names]))
+        for work in works[:2]:
+            found = [peak_memory(name, base, work, arguments.device) for name in names]
+            say(f"| {work} | " + " | ".join(f"{megabytes:.0f}" for megabytes in found) + " |")
+    if "grid" in arguments.parts:
+        say("", "Input gradient, ms and share of that peak:", "", *header([*Size._fields, *names]))
+        rows: list[dict[str, Any]] = []
+        for size in grid:
+            timings = measure(names, size, works[:1], arguments.rounds, device)
+            flops = gigaflops(size, device)
+            part = [
+                {
+                    **size._asdict(),
+                    "alternative": name,
+                    "seconds": timings[works[0], name].median,
+                    "share_of_peak": flops / timings[works[0], name].median / peak,
+                }
+                for name in names
+            ]
+            rows += part
+            cells = [f"{1000 * row['seconds']:.0f}, {100 * row['share_of_peak']:.0f} %" for row in part]
+            say("| " + " | ".join([*map(str, size), *cells]) + " |")
+            with (arguments.out / "cost.csv").open("w", newline="") as file:
+                writer = csv.DictWriter(file, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+        caption = f"Eval-mode input gradient of the DSARA supernet, median of {arguments.rounds}; {where}"
+        draw(rows, base, arguments.out / "cost.png", caption)
 
 
 if __name__ == "__main__":
