@@ -29,6 +29,7 @@ from robust_nas.nets import channels_last
 from robust_nas.recipes import RunConfig
 from robust_nas.runs import write_atomic
 from robust_nas.search.dsara import Batch, DSARASearch
+from robust_nas.search.options import DSARA
 
 EPOCHS = 50  # of the published search
 
@@ -61,6 +62,7 @@ def search_cost(config: RunConfig, steps: int) -> dict[str, Any]:
     images = training_split(config, dataset)[0].to(device)
     halves = [images.subset(indices) for indices in split(images.labels, 0.5, seed)]
     orders = [batches(len(half), options.batch_size, seed=seed, epoch=0) for half in halves]
+    assert isinstance(options, DSARA)  # noqa: S101
     algorithm = DSARASearch(channels_last(supernet), options)
     generator = torch.Generator(device).manual_seed(seed)
     seconds: dict[int, list[float]] = {1: [], 2: []}
@@ -94,6 +96,8 @@ def _peak_resident() -> float:
 def cost_table(config: RunConfig, steps: int) -> str:
     """Markdown: what a first-order search costs with each inner attack, each measured in a process of its own."""
     search, eps = config.search, config.search.attack.eps
+    if not isinstance(search, DSARA):
+        raise SystemExit(f"search.name: got {search.name!r}; dsara alone is measured")
     attacks = {"FGSM": FGSMRS(eps=eps), "PGD-7": PGD(eps=eps, step_size=eps / 4, steps=7, keep="last")}
     lines: list[str] = []
     share = search.stage1_epochs / search.epochs

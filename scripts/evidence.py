@@ -199,17 +199,16 @@ def main() -> None:
     write_atomic(folder / "config.yaml", to_yaml(config).encode())
     networks = candidates(config, folder, options.search_seeds, options.random)
     threat = evaluation.threat_model
-    caption = (
-        f"{config.name}: cascade, {threat.norm} eps {threat.eps:.4g}, {options.images} images; "
-        f"training seeds {_listed(options.seeds)}, search seeds {_listed(options.search_seeds)}"
-    )
+    about = f"{config.name}: cascade, {threat.norm} eps {threat.eps:.4g}, {options.images} images"
     rows: list[dict[str, Any]] = []
     for seed in options.seeds:
         for network in networks:
             rows.append(outcome(config, network, folder, seed))
             print(*rows[-1].values(), file=sys.stderr, flush=True)
             write_atomic(folder / "table.md", table(rows, config, options.seeds).encode())
-            plot(rows, folder / "evidence", caption)
+            trained = _listed(sorted({row["seed"] for row in rows}))
+            seeds = f"training seeds {trained}, search seeds {_listed(options.search_seeds)}"
+            plot(rows, folder / "evidence", f"{about}; {seeds}")
     print((folder / "table.md").read_text())
     if options.reference:
         copy_small(folder, options.reference)

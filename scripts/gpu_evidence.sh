@@ -5,7 +5,7 @@
 # recipe and attacked by the cascade.
 #
 #   scripts/gpu_evidence.sh FOLDER [options] [recipe overrides]    # FOLDER/train/<class>/*.jpg, FOLDER/test/<class>/*.jpg
-#   scripts/gpu_evidence.sh --dry-run                              # tiny, digits on the CPU, 2 to 4 minutes: shows that it works
+#   scripts/gpu_evidence.sh --dry-run                              # tiny, on the CPU, 9 minutes on a busy machine
 #
 # Options: --search-epochs N (10)  --train-epochs N (20)  --seeds "0 1" (0)  --images N (1000)
 #          --attacks-minutes N (10)  --supernet-minutes N (30)  --cost-minutes N (20)  --evidence-minutes N (360)
