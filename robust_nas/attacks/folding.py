@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from robust_nas.nets.batch_norm import SynchronisedBatchNorm2d
+from robust_nas.nets.fused import hooked
 from robust_nas.nets.supernet import Supernet
 
 COMPARED = 2  # images on which the copy is held against the model
@@ -112,7 +113,7 @@ def _first_line(error: Exception) -> str:
 
 def _signature(model: nn.Module) -> tuple[Any, ...]:
     """What the graph depends on: changes when a module, hook or tensor is replaced, moved or reshaped."""
-    modules = tuple((name, id(module), _hooked(module)) for name, module in model.named_modules())
+    modules = tuple((name, id(module), hooked(module)) for name, module in model.named_modules())
     named = [*model.named_parameters(), *model.named_buffers()]
     return modules, tuple((name, tuple(t.shape), t.dtype, t.device) for name, t in named)
 
@@ -120,7 +121,7 @@ def _signature(model: nn.Module) -> tuple[Any, ...]:
 def _traced(model: nn.Module) -> _Trace | str:
     """The trace, or why there is none."""
     for module in model.modules():
-        if _hooked(module):
+        if hooked(module):
             return f"{type(module).__name__} has hooks"
     saved = [(vars(module), dict(vars(module))) for module in model.modules()]
     try:
@@ -145,16 +146,6 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether a module is not looked into."""
         return isinstance(m, SynchronisedBatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
-
-
-def _hooked(module: nn.Module) -> bool:
-    hooks = (
-        module._forward_hooks,
-        module._forward_pre_hooks,
-        module._backward_hooks,
-        module._backward_pre_hooks,
-    )
-    return any(hooks)
 
 
 def _folded_copy(model: nn.Module, graph: fx.Graph, made: dict[str, Tensor]) -> _Trace:

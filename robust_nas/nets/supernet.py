@@ -130,10 +130,10 @@ class Supernet(nn.Module):
 
         None where execution is plain, and where a user has changed or hooked what the supernet was built of.
         """
-        outside = [self, self.normalise, self.classifier, *self.stem.modules()]
-        kinds = [type(module) for module in (self.normalise, self.classifier, *self.stem)]
-        known = kinds == [Normalise, nn.Linear, nn.Conv2d, type(self.stem[1])] and type(self.stem[1]) in NORMS
-        if self.execution == "plain" or not known or any(map(hooked, outside)):
+        outside = [self.normalise, self.classifier, *self.stem]
+        kinds = [type(module) for module in outside[:-1]] + [type(outside[-1]) in NORMS]
+        known = kinds == [Normalise, nn.Linear, nn.Conv2d, True]
+        if self.execution == "plain" or not known or any(map(hooked, [self, self.stem, *outside])):
             return None
         cells = cast("list[SupernetCell]", self.cells)
         return FoldedSupernet(self) if all(map(as_built, cells)) else None
