@@ -28,6 +28,10 @@ class ArchitectureError(ConfigError):
     """An architecture is malformed, or does not belong to the space or the input it is used with."""
 
 
+class StudyError(ConfigError):
+    """A study asks for what cannot be planned, run together, or told from what was measured."""
+
+
 class DataError(RobustNASError):
     """A dataset is missing, truncated or mislabelled."""
 

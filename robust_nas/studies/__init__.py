@@ -1,0 +1,1 @@
+"""Studies of width and depth: plan, run, statistics, rules and verdicts."""
