@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from robust_nas.nets import Supernet, build_network, load_model
     from robust_nas.pipeline import run
     from robust_nas.recipes import RunConfig, load_config
+    from robust_nas.studies.config import StudyConfig, load_study
+    from robust_nas.studies.runner import plan_study, report_study, run_study
     from robust_nas.spaces import (
         CellArchitecture,
         CellSpace,
@@ -38,6 +40,7 @@ _HOMES = {
     "Predictor": "attacks",
     "ResidualArchitecture": "spaces",
     "RunConfig": "recipes",
+    "StudyConfig": "studies.config",
     "Supernet": "nets",
     "ThreatModel": "evaluation",
     "build_network": "nets",
@@ -51,9 +54,13 @@ _HOMES = {
     "load_dataset": "data",
     "load_model": "nets",
     "load_space": "spaces",
+    "load_study": "studies.config",
+    "plan_study": "studies.runner",
+    "report_study": "studies.runner",
     "run": "pipeline",
     "run_evaluation": "jobs.evaluate",
     "run_search": "jobs.search",
+    "run_study": "studies.runner",
     "sample": "spaces",
     "train": "jobs.train",
 }
@@ -65,6 +72,7 @@ __all__ = [
     "Predictor",
     "ResidualArchitecture",
     "RunConfig",
+    "StudyConfig",
     "Supernet",
     "ThreatModel",
     "__version__",
@@ -79,9 +87,13 @@ __all__ = [
     "load_dataset",
     "load_model",
     "load_space",
+    "load_study",
+    "plan_study",
+    "report_study",
     "run",
     "run_evaluation",
     "run_search",
+    "run_study",
     "sample",
     "train",
 ]
