@@ -242,7 +242,7 @@ def _show_plan(tree: Mapping[str, Any]) -> None:
     timed = tree["seconds"] is not None
     rows = [
         [
-            f"{point['name']}{f' ({point["arm"]})' if point['arm'] else ''}",
+            point["name"] + (f" ({point['arm']})" if point["arm"] else ""),
             f"{point['params']:,}",
             _ratio(point["params_ratio"]),
             f"{point['macs'] / 1e6:,.2f} M",
