@@ -271,6 +271,7 @@ def plan_tree(plan: Plan, rates: Rates | None, workers: int) -> dict[str, Any]:
                 "stages": [
                     {"name": part.name, "params": part.cost.params, "macs": part.cost.macs} for part in point.parts
                 ],
+                "rules": [check._asdict() for check in point.checks],
                 "training_macs": plan.training_macs(point),
                 "seconds": plan.seconds(rates, point) if rates else None,
                 "trials": [trial.id for trial in point.trials],

@@ -18,15 +18,14 @@ from robust_nas.recipes import RESULTS
 from robust_nas.runs import ENVIRONMENT, Mode, Progress, read_json, silent, write_atomic, write_json
 from robust_nas.studies.config import StudyConfig
 from robust_nas.studies.cost import Rates
-from robust_nas.studies.folder import StudyFolder, is_study, outcomes
+from robust_nas.studies.folder import INHERITED, PLAN, StudyFolder, is_study, outcomes
 from robust_nas.studies.plan import Plan, plan_on, plan_tree
 from robust_nas.studies.trial import FUNCTION, Trial, trial_tree
 
 if TYPE_CHECKING:
     from robust_nas.execution import Ended
 
-PLAN, ANALYSIS, REPORT, TABLE = "plan.json", "analysis.json", "report.html", "table.csv"
-INHERITED = "inherited.json"
+ANALYSIS, REPORT, TABLE = "analysis.json", "report.html", "table.csv"
 
 
 def run_study(
