@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from robust_nas.spaces import (
         CellArchitecture,
         CellSpace,
+        MLPArchitecture,
         ResidualArchitecture,
         count,
         load_architecture,
@@ -37,6 +38,7 @@ _HOMES = {
     "CellArchitecture": "spaces",
     "CellSpace": "spaces",
     "DataOptions": "data",
+    "MLPArchitecture": "spaces",
     "Predictor": "attacks",
     "ResidualArchitecture": "spaces",
     "RunConfig": "recipes",
@@ -69,6 +71,7 @@ __all__ = [
     "CellArchitecture",
     "CellSpace",
     "DataOptions",
+    "MLPArchitecture",
     "Predictor",
     "ResidualArchitecture",
     "RunConfig",

@@ -66,15 +66,15 @@ def command(
 
 def _resized(architecture: Architecture, cells: int | None, channels: int | None) -> Architecture:
     """The architecture at another size, where one is asked for. Raises `ArchitectureError`."""
-    from robust_nas.spaces import ResidualArchitecture
+    from robust_nas.spaces import CellArchitecture
 
     if cells is None and channels is None:
         return architecture
-    if isinstance(architecture, ResidualArchitecture):
+    if not isinstance(architecture, CellArchitecture):
         flags = {"--cells": cells, "--channels": channels}
         given = " ".join(f"{flag} {value}" for flag, value in flags.items() if value is not None)
         raise ArchitectureError(
-            f"{given}: {architecture.name} is a residual network, sized by its depths and widths; "
+            f"{given}: {architecture.name} is {architecture.called}, sized by its own depth and width; "
             "leave the flag out, or name cell architectures alone"
         )
     return architecture.resized(cells, channels)
