@@ -9,6 +9,15 @@ if TYPE_CHECKING:
     from robust_nas.figures.curves import plot_search, plot_training
     from robust_nas.figures.evaluation import plot_evaluation
     from robust_nas.figures.examples import plot_adversarial_grid
+    from robust_nas.figures.study_budgets import plot_study_budgets
+    from robust_nas.figures.study_curve import plot_study_curve
+    from robust_nas.figures.study_effects import plot_study_effects
+    from robust_nas.figures.study_heat_map import plot_study_heat_map
+    from robust_nas.figures.study_inherited import plot_study_inherited
+    from robust_nas.figures.study_learning import plot_study_learning
+    from robust_nas.figures.study_lipschitz import plot_study_lipschitz
+    from robust_nas.figures.study_seeds import plot_study_seeds
+    from robust_nas.figures.study_stages import plot_study_stages
     from robust_nas.figures.style import new_figure, save
     from robust_nas.figures.traces import plot_loss_traces
 
@@ -20,6 +29,15 @@ __all__ = [
     "plot_evaluation",
     "plot_loss_traces",
     "plot_search",
+    "plot_study_budgets",
+    "plot_study_curve",
+    "plot_study_effects",
+    "plot_study_heat_map",
+    "plot_study_inherited",
+    "plot_study_learning",
+    "plot_study_lipschitz",
+    "plot_study_seeds",
+    "plot_study_stages",
     "plot_training",
     "save",
 ]
@@ -32,6 +50,15 @@ _FILES = {
     "plot_evaluation": "evaluation",
     "plot_loss_traces": "traces",
     "plot_search": "curves",
+    "plot_study_budgets": "study_budgets",
+    "plot_study_curve": "study_curve",
+    "plot_study_effects": "study_effects",
+    "plot_study_heat_map": "study_heat_map",
+    "plot_study_inherited": "study_inherited",
+    "plot_study_learning": "study_learning",
+    "plot_study_lipschitz": "study_lipschitz",
+    "plot_study_seeds": "study_seeds",
+    "plot_study_stages": "study_stages",
     "plot_training": "curves",
     "save": "style",
 }

@@ -1,0 +1,47 @@
+"""Whether inherited weights rank architectures as their own training does: one score against the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from robust_nas.errors import RunError
+from robust_nas.figures import series, style
+from robust_nas.figures import study_points as of
+from robust_nas.figures.series import Record
+
+
+@style.drawing()
+def plot_study_inherited(inherited: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
+    """The paths of a scatter of standalone against inherited robust accuracy, with Kendall's tau.
+
+    Args:
+        inherited: `inherited` of an analysis: `pairs` (`name`, `inherited`, `standalone`; 0..1), `tau` and its
+            `interval`. A pair without both numbers is left out.
+        stem: where to write, without a suffix.
+        caption: attack, eps, images and seeds, in a line under the plot.
+
+    Raises:
+        RunError: no pair has both scores, or the files cannot be written.
+    """
+    pairs = inherited.get("pairs") or []
+    series.require(pairs, "inherited scores")
+    scores = 100 * np.stack([series.column(pairs, key) for key in ("inherited", "standalone")], axis=1)
+    both = np.isfinite(scores).all(axis=1)
+    if not both.any():
+        raise RunError(f"there is nothing to draw for inherited scores: none of {len(pairs)} pairs has both")
+    figure, (axes,) = style.new_figure(height=4.2, width=5.6, caption=caption)
+    axes.plot(*scores[both].T, linestyle="", marker="o", markersize=5, color=style.BLUE)
+    axes.margins(0.12)
+    axes.set_xlabel("robust accuracy with inherited weights (%)")
+    axes.set_ylabel("robust accuracy, trained alone (%)")
+    if inherited.get("tau") is not None:
+        text = f"Kendall tau {inherited['tau']:.2f}"
+        if inherited.get("interval"):
+            text += " [{:.2f}, {:.2f}]".format(*inherited["interval"])
+        axes.set_title(f"{text}, {both.sum()} architectures", fontweight="normal")
+    order = sorted(np.flatnonzero(both), key=lambda i: -scores[i, 1])
+    of.place_names(figure, axes, [(*scores[i], of.name(pairs[i])) for i in order], 7)
+    header = ("name", "inherited", "standalone")
+    return style.save(figure, stem, (header, [[pair.get(key) for key in header] for pair in pairs]))

@@ -1,0 +1,238 @@
+"""What the figures of a study share: a point's numbers in per cent, short names, units of size, room for labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+from robust_nas.errors import RunError
+from robust_nas.figures import series
+from robust_nas.figures.series import Record
+
+NOT_MEASURED = "#B8B8B8"
+TITLES = {
+    "clean": "clean accuracy",
+    "robust": "robust accuracy",
+    "stability": "stability",
+    "lip_adv": "empirical Lipschitz constant",
+    "params": "parameters",
+    "macs": "MACs",
+    "depth": "depth (blocks)",
+    "width": "width",
+    "last_stage_params_share": "last stage's share of the parameters",
+    "last_stage_macs_share": "last stage's share of the MACs",
+    "r_d": "r_D = sum of depths / (sum of depths + sum of widths)",
+    "wd_ratio": "WD ratio (mean of width / depth, last stage left out)",
+}
+_BESIDE = (
+    (6, 0, "left", "center"),
+    (-6, 0, "right", "center"),
+    (0, 6, "center", "bottom"),
+    (0, -6, "center", "top"),
+    (5, 5, "left", "bottom"),
+    (-5, 5, "right", "bottom"),
+    (5, -5, "left", "top"),
+    (-5, -5, "right", "top"),
+    (14, 12, "left", "bottom"),
+    (-14, 12, "right", "bottom"),
+    (14, -12, "left", "top"),
+    (-14, -12, "right", "top"),
+)
+_UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def title(key: str) -> str:
+    """What a metric or factor is called on an axis."""
+    return TITLES.get(key) or words(key)
+
+
+def axis(metric: str) -> str:
+    """The label of an axis that shows `estimate`s of the metric."""
+    return title(metric) if metric.startswith("lip") else f"{title(metric)} (%)"
+
+
+def words(text: object) -> str:
+    """The text as matplotlib shows it literally: no mathematics between dollars, no control characters."""
+    return "".join(c if c.isprintable() else " " for c in str(text)).replace("$", r"\$")
+
+
+def name(point: Record, limit: int = 26) -> str:
+    """The point's name in at most `limit` letters; the middle goes, as ends tell configurations apart."""
+    text = str(point["name"])
+    if len(text) > limit:
+        head = (limit - 1) // 2
+        text = f"{text[:head]}…{text[len(text) - (limit - 1 - head) :]}"
+    return words(text)
+
+
+def estimate(point: Record, metric: str) -> tuple[float, float, float]:
+    """The mean and its interval in per cent (a Lipschitz constant as it is); NaN where there is none."""
+    found = (point.get("metrics") or {}).get(metric) or {}
+    low, high = found.get("interval") or (None, None)
+    return tuple(percent(value, metric) for value in (found.get("mean"), low, high))  # type: ignore[return-value]
+
+
+def raw(point: Record, metric: str) -> list[float | None]:
+    """Mean, low and high as they came, for a table."""
+    found = (point.get("metrics") or {}).get(metric) or {}
+    return [found.get("mean"), *(found.get("interval") or (None, None))]
+
+
+def values(point: Record, metric: str) -> dict[int, float]:
+    """Each seed's number, as in `estimate`."""
+    found = (point.get("metrics") or {}).get(metric) or {}
+    pairs = zip(point.get("seeds") or (), found.get("values") or (), strict=False)
+    return {seed: percent(value, metric) for seed, value in pairs}
+
+
+def percent(value: float | None, metric: str = "robust") -> float:
+    """A share 0..1 in per cent; NaN for None."""
+    if value is None or not math.isfinite(value):
+        return math.nan
+    return float(value) if metric.startswith("lip") else 100 * float(value)
+
+
+def measured(points: Sequence[Record], metric: str, what: str) -> list[Record]:
+    """The points that have a mean of the metric.
+
+    Raises:
+        RunError: there is none.
+    """
+    series.require(points, what)
+    found = [point for point in points if math.isfinite(estimate(point, metric)[0])]
+    if not found:
+        raise RunError(
+            f"there is nothing to draw for {what}: none of {len(points)} configurations has '{metric}'"
+        )
+    return found
+
+
+def ranked(points: Sequence[Record], metric: str) -> list[Record]:
+    """Best first; those without the metric last."""
+    return sorted(points, key=lambda point: -np.nan_to_num(estimate(point, metric)[0], nan=-1e9))
+
+
+def unit(numbers: Iterable[float]) -> tuple[float, str]:
+    """What to divide sizes by, and the letter for it (k, M, G, T), so that the median is 1 or more."""
+    middle = float(np.median(list(numbers)))
+    return next(((size, letter) for size, letter in _UNITS if middle >= size), (1.0, ""))
+
+
+def size_axis(axes: Axes, numbers: Sequence[float], key: str) -> float:
+    """Makes x a logarithmic axis of params or MACs with plain ticks; what to divide the numbers by."""
+    scale, letter = unit(numbers)
+    axes.set_xlabel(f"{title(key)}{f' ({letter})' if letter else ''}, logarithmic")
+    low, high = min(numbers) / scale, max(numbers) / scale
+    axes.set_xscale("log")
+    room = max((high / low) ** 0.12, 1.15)
+    low, high = low / room, high * room
+    axes.set_xlim(low, high)
+    ticks = _ticks(low, high)
+    axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
+    axes.set_xticks([], minor=True)
+    return scale
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
+        ticks = [s * 10.0**d for d in decades for s in steps if low <= s * 10.0**d <= high]
+        if len(ticks) >= 3:
+            return ticks
+    places = np.linspace(low, high, 5)[1:-1]
+    return [float(f"{place:.3g}") for place in places]
+
+
+def whisker(
+    axes: Axes, x: float, y: float, low: float, high: float, *, flat: bool = False, **look: Any
+) -> None:
+    """A line from low to high through the point where there is an interval (`flat`: along x)."""
+    if math.isfinite(low) and math.isfinite(high):
+        draw = axes.hlines if flat else axes.vlines
+        draw(y if flat else x, low, high, linewidth=1.1, zorder=2, **look)
+
+
+def place_names(figure: Figure, axes: Axes, wanted: Sequence[tuple[float, float, str]], size: float) -> None:
+    """Writes each name beside its (x, y) where it covers no other name, point, line or edge; else leaves it out.
+
+    The first have the first choice. The figure's layout is fixed before and stays so.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    inside = axes.get_window_extent(renderer)
+    marks = _pixels(axes)
+    taken = [text.get_window_extent(renderer) for text in axes.texts]
+    for x, y, text in wanted:
+        label = axes.annotate(
+            text, (x, y), (0, 0), textcoords="offset points", fontsize=size, color="#303030"
+        )
+        for dx, dy, across, along in _BESIDE:
+            label.set(position=(dx, dy), ha=across, va=along)
+            box = label.get_window_extent(renderer)
+            within = Bbox.intersection(box, inside)
+            free = all(Bbox.intersection(box, other) is None for other in taken)
+            if (
+                free
+                and not box.padded(3).count_contains(marks)
+                and within is not None
+                and np.allclose(within.extents, box.extents)
+            ):
+                taken.append(box.padded(1))
+                break
+        else:
+            label.remove()
+
+
+def _pixels(axes: Axes) -> np.ndarray[Any, Any]:
+    """Where points and lines of the axes are, in pixels, lines sampled finely."""
+    found = [_sampled(line.get_transform().transform(line.get_xydata())) for line in axes.lines]
+    for collection in axes.collections:
+        if isinstance(collection, LineCollection):
+            move = collection.get_transform()
+            found += [_sampled(move.transform(path.vertices)) for path in collection.get_paths()]
+    every = np.concatenate([np.empty((0, 2)), *found])
+    return every[np.isfinite(every).all(axis=1)]
+
+
+def _sampled(corners: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if len(corners) < 2:
+        return corners
+    steps = [np.linspace(a, b, 60) for a, b in pairwise(corners)]
+    return np.concatenate(steps)
+
+
+def rows(figure: Figure, panels: Sequence[Axes], points: Sequence[Record]) -> None:
+    """Gives each point a row, the first on top, named on the left of the first panel."""
+    for axes in panels:
+        axes.set_ylim(len(points) - 0.4, -0.6)
+        axes.set_yticks(range(len(points)), [])
+        axes.tick_params(axis="y", length=0)
+        axes.grid(visible=axes is not panels[0], axis="y")
+    panels[0].set_yticks(
+        range(len(points)), [name(point) for point in points], fontsize=row_size(len(points))
+    )
+
+
+def row_height(count: int) -> float:
+    """Inches for each of so many rows."""
+    return 0.34 if count <= 12 else 0.25 if count <= 24 else 0.2
+
+
+def row_size(count: int) -> float:
+    """Points of the letters of so many rows."""
+    return 8.0 if count <= 12 else 7.0 if count <= 24 else 6.5
+
+
+def on(colour: Sequence[float]) -> str:
+    """Black or white, whichever reads on the colour (red, green, blue, 0..1)."""
+    red, green, blue = colour[:3]
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
