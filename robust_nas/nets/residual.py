@@ -27,13 +27,6 @@ from torch import Tensor, nn
 from robust_nas.nets.activations import ACTIVATIONS, Activation
 from robust_nas.nets.normalise import Normalise
 
-# Names of the initialisations, and what they are to `kaiming_normal_`: whose fan, and whose gain.
-INITIALISATIONS = {
-    "he-fan-out": ("fan_out", "relu"),
-    "he-fan-in": ("fan_in", "relu"),
-    "lecun": ("fan_in", "linear"),
-}
-
 
 class StagePlan(NamedTuple):
     """One stage as plain numbers: blocks, their channels, the stride of the first one."""
@@ -167,7 +160,7 @@ class RobustResBlock(nn.Module):
             outputs.append(self.activation(norm(convolution(part))))
         if self.scales > 1:
             outputs.append(self.pool(parts[self.scales - 1]))
-        residual = self.conv3(torch.cat(outputs, 1))
+        residual: Tensor = self.conv3(torch.cat(outputs, 1))
         refined: Tensor = self.se(self.norm3(residual))
         return shortcut + residual + refined
 
@@ -209,10 +202,13 @@ class ResidualNetwork(nn.Module):
             self.stages.append(stage)
         self.norm = nn.BatchNorm2d(channels)
         self.classifier = nn.Linear(channels, classes)
-        mode, gain = INITIALISATIONS[initialisation]
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity=gain)
+                nn.init.kaiming_normal_(
+                    module.weight,
+                    mode="fan_out" if initialisation == "he-fan-out" else "fan_in",
+                    nonlinearity="linear" if initialisation == "lecun" else "relu",
+                )
         nn.init.zeros_(self.classifier.bias)
 
     def staged(self, x: Tensor) -> list[Tensor]:
