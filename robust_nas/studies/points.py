@@ -20,9 +20,9 @@ class Point:
 
     `factors` hold what is known before training: `params`, `macs`, `depth`, `width`, `last_stage_params_share`,
     `last_stage_macs_share`, `r_d`, `wd_ratio`, `initialisation`, the axes of the generator, and the depths and
-    widths of the stages as `depths[0]`, `depths[1]`, ..., `widths[0]`, ... (`stage_factors`).
-    `outcomes` hold `[S, N]` answers per image (`clean`, `robust`, `stable`), the same N images in the same order for
-    every point of a study; `measures` one number per seed (`lip_adv`, `average_sensitivity`, ...).
+    widths of the stages as `depths.0`, `depths.1`, ..., `widths.0`, ... (`stage_factors`).
+    `arm` may name several arms, joined by `+`. `outcomes` hold `[S, N]` answers per image (`clean`, `robust`,
+    `stable`), the same N images in the same order for every point of a study; `measures` one number per seed (`lip_adv`, `average_sensitivity`, ...).
 
     Raises `StudyError` where shapes disagree, a seed comes twice, or a value is not finite.
     """
@@ -70,7 +70,7 @@ class Point:
         Raises `StudyError` where `key` was not measured.
         """
         if key in self.outcomes:
-            return self.outcomes[key].mean(axis=1)
+            return np.asarray(self.outcomes[key].mean(axis=1))
         if key in self.measures:
             return np.asarray(self.measures[key], dtype=np.float64)
         raise StudyError(
@@ -96,9 +96,9 @@ class Point:
 
 
 def stage_factors(depths: Sequence[float], widths: Sequence[float]) -> dict[str, float]:
-    """`{"depths[0]": ..., "widths[0]": ..., ...}`: the factors by which rules tell stages apart."""
-    return {f"depths[{i}]": float(value) for i, value in enumerate(depths)} | {
-        f"widths[{i}]": float(value) for i, value in enumerate(widths)
+    """`{"depths.0": ..., "widths.0": ..., ...}`: the factors by which rules tell stages apart."""
+    return {f"depths.{i}": float(value) for i, value in enumerate(depths)} | {
+        f"widths.{i}": float(value) for i, value in enumerate(widths)
     }
 
 

@@ -67,7 +67,7 @@ class Estimates:
     @property
     def images(self) -> int:
         """N."""
-        return self.per_image.shape[1]
+        return int(self.per_image.shape[1])
 
     @property
     def degrees(self) -> Floats:

@@ -48,4 +48,4 @@ def pareto_membership(
     """
     rng = np.random.default_rng(0) if rng is None else rng
     means = resampled_means(estimate(points, key), draws, rng)
-    return pareto(factor_values(points, cost), means).mean(axis=0)
+    return np.asarray(pareto(factor_values(points, cost), means).mean(axis=0))

@@ -1,9 +1,9 @@
 """Whether a response has its maximum inside a range, and where: iso-budget curves.
 
 A parabola through the means, `y = b0 + b1 x + b2 x^2`, least squares. Its maximum, `-b1 / 2 b2` where it opens
-downwards and that lies within the range, else the end with the higher fit, is the location. Interval and band: the fit repeated on
-resampled images and seeds (`resampling.py`), deviations widened by Student's factor and, where the means scatter around
-the parabola more than their noise, by that too.
+downwards and that lies within the range, else the end with the higher fit, is the location. Interval and band: the fit
+repeated on resampled images and seeds (`resampling.py`), deviations widened by Student's factor and, where the means
+scatter around the parabola more than their noise, by that too.
 
 A parabola always has a maximum, so it does not decide: `interior` needs a measured point inside the range that lies
 significantly above both ends. The p value of each end counts that the point was chosen as the best of all inside
@@ -92,7 +92,7 @@ def interior_optimum(
         raise StudyError(
             f"an optimum along {x!r} from one seed each; needed: 2 or more seeds of a configuration"
         )
-    solve = np.linalg.pinv(_parabola(places))
+    solve: Floats = np.asarray(np.linalg.pinv(_parabola(places)), dtype=np.float64)
     excess, p_fit = _lack_of_fit(places, solve, estimates)
     stretch = t_stretch(float(estimates.degrees.sum()), confidence) * np.sqrt(max(1.0, excess))
     drawn = resampled_means(estimates, draws, rng, stretch) @ solve.T
