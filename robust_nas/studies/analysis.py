@@ -33,7 +33,7 @@ from robust_nas.studies.config import StudyConfig
 from robust_nas.studies.folder import INHERITED, PLAN, outcomes
 from robust_nas.studies.points import Point
 from robust_nas.studies.trial import unpack
-from robust_nas.studies.verdicts import judge
+from robust_nas.studies.verdicts import RULES, Evidence, RuleVerdict, verdicts
 
 SCHEMA_VERSION = 1
 OUTCOMES = {"clean": "clean", "robust": "robust", "stable": "stability"}  # and how tables call their means
@@ -59,8 +59,8 @@ def analyse(folder: Path) -> Tree:
     environment = read_json(folder / ENVIRONMENT)
     reference = measured[0].name
     response, options = config.analysis.response, config.analysis
-    contrasts = _contrasts(measured, config)
     judged = _Judged(measured, config, reference)
+    rules = judged.rules()
     return {
         "schema_version": SCHEMA_VERSION,
         "name": config.name,
@@ -84,10 +84,10 @@ def analyse(folder: Path) -> Tree:
         "recipe": to_yaml_tree(config.training),
         "reference": reference,
         "points": [_point_tree(row, measured, config) for row in rows],
-        "contrasts": [contrast.to_tree() for contrast in contrasts],
+        "contrasts": [contrast.to_tree() for contrast in _contrasts(measured, config, rules)],
         "trends": judged.trends(),
         "optimum": judged.optimum(),
-        "rules": judged.rules(),
+        "rules": [verdict.to_tree() for verdict in rules],
         "inherited": _inherited(folder, measured, config),
         "cost": _cost(plan, done, others),
         "unfinished": unfinished,
@@ -197,11 +197,17 @@ def _front(point: Point | None, measured: Sequence[Point], config: StudyConfig) 
     return tree
 
 
-def _contrasts(measured: Sequence[Point], config: StudyConfig) -> list[statistics.Contrast]:
+def _contrasts(
+    measured: Sequence[Point], config: StudyConfig, rules: Sequence[RuleVerdict]
+) -> list[statistics.Contrast]:
+    """Every configuration against the reference, corrected together, then what the rules compared beside."""
     options = config.analysis
     pairs = [(point, measured[0]) for point in measured[1:]]
     found = statistics.contrasts(pairs, options.response, measured, options.confidence, "exploratory")
-    return statistics.with_equivalence(statistics.holm(found), options.equivalence_margin)
+    found = statistics.with_equivalence(statistics.holm(found), options.equivalence_margin)
+    known = {(contrast.a, contrast.b) for contrast in found}
+    beside = [contrast for verdict in rules for contrast in verdict.comparisons]
+    return found + [contrast for contrast in beside if (contrast.a, contrast.b) not in known]
 
 
 class _Judged:
@@ -230,11 +236,37 @@ class _Judged:
             ).to_tree()
         )
 
-    def rules(self) -> list[Tree]:
+    def rules(self) -> list[RuleVerdict]:
+        options = self.options
+        evidence = Evidence(
+            points=self.measured,
+            reference=self.reference,
+            key=options.response,
+            confidence=options.confidence,
+            margin=options.equivalence_margin,
+            draws=options.draws,
+        )
+        return [verdict for rule in options.rules for verdict in _judged(rule, evidence)]
+
+
+def _judged(rule: str, evidence: Evidence) -> list[RuleVerdict]:
+    """The verdicts of a rule; undecided where the trials that it needs have no outcome (the plan had them)."""
+    try:
+        return verdicts([rule], evidence)
+    except StudyError as error:
         return [
-            verdict.to_tree()
-            for rule in self.options.rules
-            for verdict in judge(rule, self.measured, self.reference, self.options)
+            RuleVerdict(
+                rule=rule,
+                statement=(RULES[rule].__doc__ or rule).splitlines()[0],
+                status="undecided",
+                effect=None,
+                interval=None,
+                unit="share",
+                n=f"{len(evidence.points)} configurations",
+                held="nothing",
+                reason=str(error),
+                source="",
+            )
         ]
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from robust_nas.config import apply_overrides, check, to_tree
 from robust_nas.errors import ConfigError, StudyError
 from robust_nas.spaces import (
@@ -124,6 +126,7 @@ def plan_on(config: StudyConfig, material: Material) -> Plan:
     if len(set(ids)) < len(ids):
         raise StudyError("two configurations of the study describe the same trial")
     tested = min(config.evaluation.images or len(dataset.test), len(dataset.test))
+    _rehearse(config, points)
     return Plan(
         config=config,
         points=points,
@@ -222,6 +225,34 @@ def _number(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
+
+
+def _rehearse(config: StudyConfig, points: Sequence[Planned]) -> None:
+    """Judges the declared rules on made-up outcomes: what they lack is known before anything is trained.
+
+    Raises `StudyError` where a rule cannot apply to the planned configurations.
+    """
+    from robust_nas.studies.points import Point
+    from robust_nas.studies.verdicts import Evidence, verdicts
+
+    draws = np.random.default_rng(0)
+    shape = (len(config.seeds), 16)
+    outcomes = {key: draws.random(shape) < 0.5 for key in ("clean", "robust", "stable")}
+    made_up = [
+        Point(
+            name=point.name,
+            arm=point.arm,
+            factors=point.factors,
+            seeds=config.seeds,
+            outcomes=outcomes,
+            measures={"average_sensitivity": (1.0,) * len(config.seeds)},
+        )
+        for point in points
+    ]
+    options = config.analysis
+    verdicts(
+        options.rules, Evidence(points=made_up, reference=points[0].name, key=options.response, draws=200)
+    )
 
 
 def _warnings(points: Sequence[Planned]) -> list[str]:
