@@ -32,6 +32,8 @@ def plot_study_budgets(
 ) -> tuple[Path, ...]:
     """The paths of accuracy against both budgets: an interval for each point, the front as a line.
 
+    A point has its name beside it where there is room, else its number: the place among all by the response.
+
     Args:
         points: `points` of an analysis: mappings with `name`, `params`, `macs`, `metrics` (0..1) and
             `on_front` and `pareto` (each with `params` and `macs`). One without the response is left out.
@@ -63,10 +65,17 @@ def plot_study_budgets(
     size = 7.5 if len(shown) <= 12 else 6.5
     for axes, places in zip(panels, named, strict=True):
         of.place_names(figure, axes, places, size)
-    header = ["name", "params", "macs", response, "low", "high"]
+    numbers = of.numbers(shown, response)
+    header = ["number", "name", "params", "macs", response, "low", "high"]
     header += [f"{key}_{budget}" for budget in _BUDGETS for key in ("on_front", "pareto")]
     rows = [
-        [point["name"], point["params"], point["macs"], *of.raw(point, response)]
+        [
+            numbers.get(str(point["name"])),
+            point["name"],
+            point["params"],
+            point["macs"],
+            *of.raw(point, response),
+        ]
         + [(point.get(key) or {}).get(budget) for budget in _BUDGETS for key in ("on_front", "pareto")]
         for point in points
     ]
@@ -75,10 +84,10 @@ def plot_study_budgets(
 
 def _draw(
     axes: Axes, shown: Sequence[Record], budget: str, response: str, marks: dict[str, str]
-) -> list[tuple[float, float, str]]:
+) -> list[tuple[float, float, str, str]]:
     """Draws a panel; the places and names in the order in which they deserve room."""
     scale = of.size_axis(axes, [float(point[budget]) for point in shown], budget)
-    front, named = [], []
+    front, named, numbers = [], [], of.numbers(shown, response)
     for point in shown:
         y, low, high = of.estimate(point, response)
         x, mark = point[budget] / scale, marks[str(point["name"])]
@@ -86,7 +95,9 @@ def _draw(
         colour = _FRONT if ahead else _OTHER
         of.whisker(axes, x, y, low, high, color=colour, alpha=0.6)
         axes.plot(x, y, linestyle="", marker=mark, color=colour, markersize=5.5 if ahead else 4.5, zorder=3)
-        named.append((mark != "D", not ahead, mark == "o", -y, x, y, of.name(point)))
+        named.append(
+            (mark != "D", not ahead, mark == "o", -y, x, y, of.name(point), numbers[str(point["name"])])
+        )
         if ahead:
             front.append((x, y))
     axes.plot(

@@ -63,7 +63,10 @@ def plot_study_curve(
     if len(handles) > 1:
         figure.legend(handles, labels, loc="outside upper left", ncols=2)
     order = sorted(range(len(shown)), key=lambda i: -of.estimate(shown[i], response)[0])
-    named = [(places[i], of.estimate(shown[i], response)[0], of.name(shown[i])) for i in order]
+    named = [
+        (places[i], of.estimate(shown[i], response)[0], of.name(shown[i]), f"#{k}")
+        for k, i in enumerate(order, 1)
+    ]
     of.place_names(figure, axes, [row for row in named if math.isfinite(row[0])], 6.5)
     table = [["point", point["name"], _at(point, along), *of.raw(point, response)] for point in points]
     if optimum is not None:

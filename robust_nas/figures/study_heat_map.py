@@ -98,7 +98,9 @@ def plot_study_heat_map(
         if point["name"] == reference and all(key in point["factors"] for key in factors):
             i, j = ys.index(point["factors"][factors[0]]), xs.index(point["factors"][factors[1]])
             axes.add_patch(_cell(i, j, fill=False, edgecolor=style.VERMILLION, linewidth=2.2, zorder=3))
-            axes.set_title("framed: the reference", fontweight="normal", fontsize=8)
+    notes = ["framed: the reference"] * any(point["name"] == reference for point in points)
+    notes += ["hatched: not measured"] * (len(means) < len(xs) * len(ys))
+    axes.set_title("; ".join(notes), fontweight="normal", fontsize=8)
     axes.set(xlim=(-0.5, len(xs) - 0.5), ylim=(-0.5, len(ys) - 0.5))
     axes.set_xticks(range(len(xs)), [_short(value) for value in xs])
     axes.set_yticks(range(len(ys)), [_short(value) for value in ys])

@@ -42,6 +42,8 @@ def plot_study_inherited(inherited: Record, stem: Path, *, caption: str = "") ->
             text += " [{:.2f}, {:.2f}]".format(*inherited["interval"])
         axes.set_title(f"{text}, {both.sum()} architectures", fontweight="normal")
     order = sorted(np.flatnonzero(both), key=lambda i: -scores[i, 1])
-    of.place_names(figure, axes, [(*scores[i], of.name(pairs[i])) for i in order], 7)
+    of.place_names(
+        figure, axes, [(*scores[i], of.name(pairs[i]), f"#{k}") for k, i in enumerate(order, 1)], 7
+    )
     header = ("name", "inherited", "standalone")
     return style.save(figure, stem, (header, [[pair.get(key) for key in header] for pair in pairs]))

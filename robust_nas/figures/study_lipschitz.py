@@ -64,7 +64,7 @@ def plot_study_lipschitz(
         axes.set_xlim(low, high)
         names = [*(of.words(stage) for stage in stages), "sum"] if place % columns == 0 else []
         axes.set_yticks(range(len(stages) + 1), names)
-        if place + columns < len(shown):
+        if place // columns < lines - 1:
             axes.tick_params(labelbottom=False)
         else:
             axes.set_xlabel("ln of the gain", fontsize=7.5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -120,6 +120,11 @@ def ranked(points: Sequence[Record], metric: str) -> list[Record]:
     return sorted(points, key=lambda point: -np.nan_to_num(estimate(point, metric)[0], nan=-1e9))
 
 
+def numbers(points: Sequence[Record], metric: str) -> dict[str, str]:
+    """`#1` for the best configuration, and so on: what stands for a name where there is no room for it."""
+    return {str(point["name"]): f"#{place}" for place, point in enumerate(ranked(points, metric), 1)}
+
+
 def unit(numbers: Iterable[float]) -> tuple[float, str]:
     """What to divide sizes by, and the letter for it (k, M, G, T), so that the median is 1 or more."""
     middle = float(np.median(list(numbers)))
@@ -136,7 +141,7 @@ def size_axis(axes: Axes, numbers: Sequence[float], key: str) -> float:
     low, high = low / room, high * room
     axes.set_xlim(low, high)
     ticks = _ticks(low, high)
-    axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
     return scale
 
@@ -160,10 +165,12 @@ def whisker(
         draw(y if flat else x, low, high, linewidth=1.1, zorder=2, **look)
 
 
-def place_names(figure: Figure, axes: Axes, wanted: Sequence[tuple[float, float, str]], size: float) -> None:
-    """Writes each name beside its (x, y) where it covers no other name, point, line or edge; else leaves it out.
+def place_names(
+    figure: Figure, axes: Axes, wanted: Sequence[tuple[float, float, str, str]], size: float
+) -> None:
+    """Writes each name, or else its shorter form, beside its (x, y) where it covers no text, point, line or edge.
 
-    The first have the first choice. The figure's layout is fixed before and stays so.
+    The first have the first choice; one for which there is no room is left out. The figure's layout is fixed before and stays so.
     """
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
@@ -171,18 +178,16 @@ def place_names(figure: Figure, axes: Axes, wanted: Sequence[tuple[float, float,
     inside = axes.get_window_extent(renderer)
     marks = _pixels(axes)
     taken = [text.get_window_extent(renderer) for text in axes.texts]
-    for x, y, text in wanted:
-        label = axes.annotate(
-            text, (x, y), (0, 0), textcoords="offset points", fontsize=size, color="#303030"
-        )
-        for dx, dy, across, along in _BESIDE:
-            label.set(position=(dx, dy), ha=across, va=along)
+    for x, y, *forms in wanted:
+        label = axes.annotate("", (x, y), (0, 0), textcoords="offset points", fontsize=size, color="#303030")
+        for text, (dx, dy, across, along) in product(forms, _BESIDE):
+            label.set(text=text, position=(dx, dy), ha=across, va=along)
             box = label.get_window_extent(renderer)
             within = Bbox.intersection(box, inside)
             free = all(Bbox.intersection(box, other) is None for other in taken)
             if (
                 free
-                and not box.padded(3).count_contains(marks)
+                and not box.padded(2.5).count_contains(marks)
                 and within is not None
                 and np.allclose(within.extents, box.extents)
             ):
@@ -210,8 +215,8 @@ def _sampled(corners: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.concatenate(steps)
 
 
-def rows(figure: Figure, panels: Sequence[Axes], points: Sequence[Record]) -> None:
-    """Gives each point a row, the first on top, named on the left of the first panel."""
+def rows(panels: Sequence[Axes], points: Sequence[Record]) -> None:
+    """Gives each point a row, the first on top, numbered and named on the left of the first panel."""
     for axes in panels:
         axes.set_ylim(len(points) - 0.4, -0.6)
         axes.set_yticks(range(len(points)), [])

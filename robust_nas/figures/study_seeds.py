@@ -62,7 +62,7 @@ def plot_study_seeds(
         axes.set_title(of.title(metric))
         axes.set_xlabel(of.axis(metric))
         axes.margins(x=0.08)
-    of.rows(figure, panels, ordered)
+    of.rows(panels, ordered)
     if 1 < len(seeds) <= len(_MARKERS):
         handles = [
             Line2D([], [], linestyle="", color=colour, marker=mark, markersize=4.5, label=f"seed {seed}")
@@ -89,17 +89,7 @@ def _strip(
 ) -> None:
     present = {seed: value for seed, value in values.items() if math.isfinite(value)}
     if not present:
-        inside = axes.get_yaxis_transform()
-        axes.text(
-            0.5,
-            place,
-            "no result",
-            ha="center",
-            va="center",
-            fontsize=size,
-            color="#707070",
-            transform=inside,
-        )
+        of.no_result(axes, place, size)
         return
     if len(present) > 1:
         mean = float(np.mean(list(present.values())))

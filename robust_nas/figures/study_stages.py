@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,11 +53,13 @@ def plot_study_stages(
         axes.set(xlim=(0, 100), xlabel="share (%)")
     for place, point in enumerate(rows):
         mean, low, high = of.estimate(point, response)
+        if math.isnan(mean):
+            of.no_result(accuracy, place, of.row_size(count))
         of.whisker(accuracy, mean, place, low, high, flat=True, color=style.ADVERSARIAL)
         accuracy.plot(mean, place, marker="o", markersize=4, color=style.ADVERSARIAL, linestyle="", zorder=3)
     accuracy.set_title(of.title(response))
     accuracy.set_xlabel(of.axis(response))
-    of.rows(figure, (params, macs, accuracy), rows)
+    of.rows((params, macs, accuracy), rows)
     handles = [Patch(facecolor=colours[stage], label=of.words(stage)) for stage in stages]
     figure.legend(handles=handles, loc="outside upper left", ncols=min(8, len(handles)))
     table = [
@@ -82,7 +85,7 @@ def _bar(axes: Axes, place: int, point: Record, budget: str, colours: dict[str, 
 def _colours(stages: Sequence[str]) -> dict[str, Any]:
     """Stem and head grey, the stages between from light to dark."""
     inner = [stage for stage in stages if stage not in ("stem", "head")]
-    ramp = matplotlib.colormaps["cividis_r"]
+    ramp = matplotlib.colormaps["viridis_r"]
     colours: dict[str, Any] = {"stem": "#D0D0D0", "head": "#707070"}
-    colours.update({s: ramp(0.08 + 0.84 * i / max(1, len(inner) - 1)) for i, s in enumerate(inner)})
+    colours.update({s: ramp(0.06 + 0.8 * i / max(1, len(inner) - 1)) for i, s in enumerate(inner)})
     return colours
