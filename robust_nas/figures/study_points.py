@@ -170,7 +170,8 @@ def place_names(
 ) -> None:
     """Writes each name, or else its shorter form, beside its (x, y) where it covers no text, point, line or edge.
 
-    The first have the first choice; one for which there is no room is left out. The figure's layout is fixed before and stays so.
+    The first have the first choice; one for which there is no room is left out; of more
+    than twelve only the shorter forms are written. The figure's layout is fixed before and stays so.
     """
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
@@ -180,7 +181,7 @@ def place_names(
     taken = [text.get_window_extent(renderer) for text in axes.texts]
     for x, y, *forms in wanted:
         label = axes.annotate("", (x, y), (0, 0), textcoords="offset points", fontsize=size, color="#303030")
-        for text, (dx, dy, across, along) in product(forms, _BESIDE):
+        for text, (dx, dy, across, along) in product(forms[-1:] if len(wanted) > 12 else forms, _BESIDE):
             label.set(text=text, position=(dx, dy), ha=across, va=along)
             box = label.get_window_extent(renderer)
             within = Bbox.intersection(box, inside)
@@ -222,9 +223,14 @@ def rows(panels: Sequence[Axes], points: Sequence[Record]) -> None:
         axes.set_yticks(range(len(points)), [])
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=axes is not panels[0], axis="y")
-    panels[0].set_yticks(
-        range(len(points)), [name(point) for point in points], fontsize=row_size(len(points))
-    )
+    names = [f"{name(point)}  #{place}" for place, point in enumerate(points, 1)]
+    panels[0].set_yticks(range(len(points)), names, fontsize=row_size(len(points)))
+
+
+def no_result(axes: Axes, place: int, size: float) -> None:
+    """Says so in the middle of a row."""
+    look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size, "color": "#707070"}
+    axes.text(0.5, place, "no result", transform=axes.get_yaxis_transform(), **look)
 
 
 def row_height(count: int) -> float:
