@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from robust_nas.nets import Supernet, build_network, load_model
     from robust_nas.pipeline import run
     from robust_nas.recipes import RunConfig, load_config
+    from robust_nas.studies.config import StudyConfig, load_study
+    from robust_nas.studies.runner import plan_study, report_study, run_study
     from robust_nas.spaces import (
         CellArchitecture,
         CellSpace,
+        MLPArchitecture,
         ResidualArchitecture,
         count,
         load_architecture,
@@ -35,9 +38,11 @@ _HOMES = {
     "CellArchitecture": "spaces",
     "CellSpace": "spaces",
     "DataOptions": "data",
+    "MLPArchitecture": "spaces",
     "Predictor": "attacks",
     "ResidualArchitecture": "spaces",
     "RunConfig": "recipes",
+    "StudyConfig": "studies.config",
     "Supernet": "nets",
     "ThreatModel": "evaluation",
     "build_network": "nets",
@@ -51,9 +56,13 @@ _HOMES = {
     "load_dataset": "data",
     "load_model": "nets",
     "load_space": "spaces",
+    "load_study": "studies.config",
+    "plan_study": "studies.runner",
+    "report_study": "studies.runner",
     "run": "pipeline",
     "run_evaluation": "jobs.evaluate",
     "run_search": "jobs.search",
+    "run_study": "studies.runner",
     "sample": "spaces",
     "train": "jobs.train",
 }
@@ -62,9 +71,11 @@ __all__ = [
     "CellArchitecture",
     "CellSpace",
     "DataOptions",
+    "MLPArchitecture",
     "Predictor",
     "ResidualArchitecture",
     "RunConfig",
+    "StudyConfig",
     "Supernet",
     "ThreatModel",
     "__version__",
@@ -79,9 +90,13 @@ __all__ = [
     "load_dataset",
     "load_model",
     "load_space",
+    "load_study",
+    "plan_study",
+    "report_study",
     "run",
     "run_evaluation",
     "run_search",
+    "run_study",
     "sample",
     "train",
 ]

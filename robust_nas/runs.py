@@ -145,15 +145,18 @@ class Run:
             if _LEFTOVER.fullmatch(child.name):
                 shutil.rmtree(child) if child.is_dir() else child.unlink()
         if mode == "resume" and (self.folder / CONFIG).is_file():
-            changed = sorted(differences(read_yaml(self.folder / CONFIG), to_yaml_tree(self.config)))
-            if changed:
-                raise RunExistsError(
-                    f"{self.folder}: was started with another config and cannot be resumed with this one; "
-                    f"different: {', '.join(changed[:6])}. Use that config, start anew with --overwrite, "
-                    "or choose another folder with --out"
-                )
+            self._refuse_other_config(read_yaml(self.folder / CONFIG))
         else:
             self.write(CONFIG, to_yaml(self.config))
+
+    def _refuse_other_config(self, before: Mapping[str, Any]) -> None:
+        changed = sorted(differences(before, to_yaml_tree(self.config)))
+        if changed:
+            raise RunExistsError(
+                f"{self.folder}: was started with another config and cannot be resumed with this one; "
+                f"different: {', '.join(changed[:6])}. Use that config, start anew with --overwrite, "
+                "or choose another folder with --out"
+            )
 
     def _clear(self) -> None:
         """Empties the folder, in an order in which a kill leaves a run that can be resumed or overwritten.

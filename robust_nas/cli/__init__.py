@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from robust_nas.cli import count, evaluate, export, run, search, spaces, train
+from robust_nas.cli import count, evaluate, export, run, search, spaces, study, train
 from robust_nas.distribution import is_first, may_print
 from robust_nas.errors import RobustNASError
 
@@ -31,6 +31,7 @@ app.command("evaluate")(evaluate.command)
 app.command("export")(export.command)
 app.command("count")(count.command)
 app.add_typer(spaces.app, name="spaces")
+app.add_typer(study.app, name="study")
 
 
 @app.callback(invoke_without_command=True)

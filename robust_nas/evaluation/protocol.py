@@ -106,7 +106,7 @@ def follow_protocol(
     report = progress or (lambda name, fraction: None)
     journal = journal or Journal()
     pixels, labels = check_images(images)
-    order = torch.randperm(len(labels), generator=Generator().manual_seed(seed))[: options.images]
+    order = evaluation_order(len(labels), seed, options.images)
     predictor, options = _deployed(model, options)
     for key, parameter in model.named_parameters():
         if is_lazy(parameter):
@@ -184,6 +184,11 @@ def follow_protocol(
         seed=seed,
         device=str(device),
     )
+
+
+def evaluation_order(available: int, seed: int, images: int | None = None) -> Tensor:
+    """The indices of the images that an evaluation takes, in its order; `images` None means all of them."""
+    return torch.randperm(available, generator=Generator().manual_seed(seed))[:images]
 
 
 def _deployed(model: nn.Module, options: EvaluationOptions) -> tuple[Predictor, EvaluationOptions]:

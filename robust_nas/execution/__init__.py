@@ -1,1 +1,6 @@
 """Where tasks run: local worker processes or a Ray cluster. Knows nothing of what a task computes."""
+
+from robust_nas.execution.engine import LOST, Ended, Engine, Task
+from robust_nas.execution.local import LocalEngine
+
+__all__ = ["LOST", "Ended", "Engine", "LocalEngine", "Task"]

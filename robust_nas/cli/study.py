@@ -1,0 +1,333 @@
+"""`robust-nas study`: plan, run, follow, report and export studies of width and depth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from robust_nas.cli import common
+from robust_nas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from robust_nas.execution import Engine
+    from robust_nas.studies.config import StudyConfig
+
+app = typer.Typer(
+    help="Study how width and depth change robustness: plan, run, conclude.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Study = Annotated[
+    str,
+    typer.Argument(
+        help="A shipped study (huang-width-last, wrn-r-vs-uniform, robustscaling-rd, zhu-mlp-init) or a YAML file."
+    ),
+]
+Folder = Annotated[Path, typer.Argument(help="The folder of a study.")]
+Size = Annotated[str | None, typer.Option(help="Which of the file's sizes: ci, small, full in shipped studies.")]
+EngineName = Annotated[Literal["local", "ray"], typer.Option(help="Where trials run.")]
+Workers = Annotated[int, typer.Option(help="Worker processes of the local engine.", min=1)]
+Address = Annotated[
+    str | None, typer.Option(help="Of a running Ray cluster; without it Ray starts on this machine.")
+]
+Cpus = Annotated[float, typer.Option(help="CPUs of a trial, for Ray.", min=0)]
+Gpus = Annotated[float, typer.Option(help="GPUs of a trial, for Ray; fractions share one.", min=0)]
+Retries = Annotated[
+    int | None, typer.Option(help="How often a trial whose worker died is tried again.", min=0)
+]
+
+
+@app.command("list")
+def list_studies() -> None:
+    """Shipped studies and their sizes.
+
+    Example: [bold]robust-nas study list[/bold]
+    """
+    from robust_nas.config import read_yaml
+    from robust_nas.studies.config import PRESETS, preset_names
+
+    rows = []
+    for name in preset_names():
+        path = PRESETS / f"{name}.yaml"
+        comment = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+        rows.append([name, ", ".join(read_yaml(path).get("sizes", {})), comment])
+    common.table("shipped studies", ("study", "sizes", "what it asks"), rows)
+
+
+@app.command("plan")
+def plan(
+    study: Study,
+    overrides: common.Overrides = None,
+    size: Size = None,
+    workers: Workers = 2,
+    calibrate: Annotated[
+        bool, typer.Option(help="Time a few steps for the estimate of the study's duration.")
+    ] = True,
+    print_config: common.PrintConfig = False,
+    json: common.Json = False,
+) -> None:
+    """Show every configuration with both budgets, what the study costs, and what it can show; nothing is written.
+
+    Example: [bold]robust-nas study plan huang-width-last --size ci[/bold]
+
+    In Python: robust_nas.plan_study(robust_nas.load_study("huang-width-last", size="ci"))
+    """
+    config = _resolve(study, overrides, size, print_config)
+    from robust_nas.studies.plan import plan_tree
+    from robust_nas.studies.runner import plan_study, timed
+
+    planned, material = plan_study(config)
+    rates = timed(planned, material) if calibrate else None
+    tree = plan_tree(planned, rates, workers)
+    if json:
+        common.print_json(tree)
+    else:
+        _show_plan(tree)
+    planned.refuse_above_guard(tree["seconds"])
+
+
+@app.command("run")
+def run(
+    study: Study,
+    overrides: common.Overrides = None,
+    size: Size = None,
+    out: common.Out = None,
+    engine: EngineName = "local",
+    workers: Workers = 2,
+    ray_address: Address = None,
+    cpus: Cpus = 1.0,
+    gpus: Gpus = 0.0,
+    retries: Retries = None,
+    resume: common.Resume = False,
+    overwrite: common.Overwrite = False,
+    print_config: common.PrintConfig = False,
+    json: common.Json = False,
+    quiet: common.Quiet = False,
+) -> None:
+    """Train and attack every configuration with every seed, then conclude.
+
+    With --resume a study that is there goes on, also with more seeds or configurations: only new trials run.
+
+    Example: [bold]robust-nas study run huang-width-last --size ci[/bold]
+
+    In Python: robust_nas.run_study(robust_nas.load_study("huang-width-last", size="ci"))
+    """
+    config = _resolve(study, overrides, size, print_config)
+    chosen = _engine(engine, workers, ray_address, cpus, gpus, retries)
+    mode = common.mode_of(resume, overwrite)
+    from robust_nas.runs import read_json
+    from robust_nas.studies.runner import ANALYSIS, run_study
+
+    with common.progress(quiet) as report:
+        folder = run_study(config, out, mode=mode, engine=chosen, progress=report)
+    tree = read_json(folder / ANALYSIS)
+    if json:
+        common.print_json({"folder": str(folder), **tree})
+    else:
+        _show(tree, folder)
+    if tree["cost"]["failed"]:
+        raise typer.Exit(1)
+
+
+@app.command("status")
+def status(folder: Folder, json: common.Json = False) -> None:
+    """Where every trial of a study stands; a study that runs may be asked.
+
+    Example: [bold]robust-nas study status results/huang-width-last-ci[/bold]
+    """
+    from robust_nas.studies.runner import statuses
+
+    rows = statuses(folder)
+    if json:
+        common.print_json(rows)
+        return
+    common.table(
+        f"{folder}: {sum(row['state'] == 'done' for row in rows)} of {len(rows)} trials done",
+        ("configuration", "seed", "state", "seconds", "trial", "reason"),
+        [
+            [
+                row["name"],
+                str(row["seed"]),
+                row["state"],
+                "" if row["seconds"] is None else f"{row['seconds']:.1f}",
+                row["trial"],
+                row["reason"][:60],
+            ]
+            for row in rows
+        ],
+    )
+
+
+@app.command("report")
+def report(folder: Folder, json: common.Json = False, quiet: common.Quiet = False) -> None:
+    """Analyse what a study has so far, finished or not, and write its report anew.
+
+    Example: [bold]robust-nas study report results/huang-width-last-ci[/bold]
+
+    In Python: robust_nas.report_study(folder)
+    """
+    from robust_nas.studies.runner import report_study
+
+    with common.progress(quiet) as shown:
+        tree = report_study(folder, progress=shown)
+    if json:
+        common.print_json(tree)
+    else:
+        _show(tree, folder)
+
+
+@app.command("export")
+def export(
+    folder: Folder,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="Write the table there instead of standard output.")
+    ] = None,
+    overwrite: common.Overwrite = False,
+) -> None:
+    """The tidy table of a study as CSV: a row for every configuration and seed.
+
+    Example: [bold]robust-nas study export results/huang-width-last-ci --csv table.csv[/bold]
+    """
+    from robust_nas.errors import RunExistsError
+    from robust_nas.runs import write_atomic
+    from robust_nas.studies.runner import study_table
+
+    text = study_table(folder)
+    if csv is None:
+        typer.echo(text, nl=False)
+        return
+    if csv.exists() and not overwrite:
+        raise RunExistsError(f"{csv}: exists already; replace it with --overwrite")
+    write_atomic(csv, text.encode())
+    common.say(f"table              {csv}")
+
+
+def _resolve(
+    study: str, overrides: list[str] | None, size: str | None, print_config: bool
+) -> StudyConfig:
+    """The config of a study; with `print_config` it is printed and the program ends."""
+    from robust_nas.studies.config import load_study
+
+    config = load_study(study, overrides or (), size=size)
+    if print_config:
+        from robust_nas.config import to_yaml
+
+        typer.echo(to_yaml(config), nl=False)
+        raise typer.Exit
+    return config
+
+
+def _engine(
+    name: str, workers: int, address: str | None, cpus: float, gpus: float, retries: int | None
+) -> Engine:
+    from robust_nas.execution import LocalEngine, RayEngine
+
+    more = {} if retries is None else {"retries": retries}
+    if name == "ray":
+        return RayEngine(address=address, cpus=cpus, gpus=gpus, **more)
+    if address is not None:
+        raise ConfigError(f"--ray-address: got {address!r} for the local engine; add --engine ray")
+    return LocalEngine(workers=workers, **more)
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _show_plan(tree: Mapping[str, Any]) -> None:
+    timed = tree["seconds"] is not None
+    rows = [
+        [
+            point["name"] + (f" ({point['arm']})" if point["arm"] else ""),
+            f"{point['params']:,}",
+            _ratio(point["params_ratio"]),
+            f"{point['macs'] / 1e6:,.2f} M",
+            _ratio(point["macs_ratio"]),
+            _share(point["factors"].get("last_stage_params_share")),
+            _number(point["factors"].get("r_d")),
+            str(len(point["trials"])),
+            f"{point['training_macs']:.2e}",
+            f"{point['seconds']:.0f}" if timed else "",
+        ]
+        for point in tree["points"]
+    ]
+    header = (
+        "configuration", "params", "ratio", "MACs", "ratio", "last stage", "r_D", "trials", "training MACs", "s/trial"
+    )  # fmt: skip
+    common.table(
+        f"{tree['name']}: {len(tree['points'])} configurations, seeds {', '.join(map(str, tree['seeds']))}; "
+        f"ratios to {tree['reference']}",
+        header,
+        rows,
+    )
+    print(f"images             {tree['train_images']:,} to train on, {tree['test_images']:,} to attack")
+    print(
+        f"training           {tree['trials']} trials, {tree['training_macs']:.3g} MACs in all"
+        f" (guard {tree['guard']['max_training_macs']:.3g}), without validation and evaluation"
+    )
+    if timed:
+        print(
+            f"time               about {tree['seconds'] / 60:.0f} min on {tree['workers']} workers"
+            f" (guard {tree['guard']['max_hours']:g} h), from a few timed steps"
+        )
+    effects = tree["smallest_effects"]
+    if effects is None:
+        print("smallest effect    one seed: no effect of a configuration can be told from its seed")
+    else:
+        shown = ", ".join(f"{100 * e['sd']:.2g} -> {100 * e['effect']:.2g}" for e in effects)
+        print(f"smallest effect    with 80 % power, for a seed SD (in points): {shown}")
+    for warning in tree["warnings"]:
+        common.say(f"warning: {warning}")
+
+
+def _share(value: object) -> str:
+    return f"{100 * value:.0f} %" if isinstance(value, float) else ""
+
+
+def _number(value: object) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else ""
+
+
+def _show(tree: Mapping[str, Any], folder: Path) -> None:
+    reference = next(point for point in tree["points"] if point["name"] == tree["reference"])
+    rows = []
+    for point in tree["points"]:
+        metrics = point["metrics"]
+        rows.append(
+            [
+                point["name"],
+                f"{point['params']:,}",
+                _ratio(point["macs"] / reference["macs"]),
+                _accuracy(metrics.get("clean")),
+                _accuracy(metrics.get("robust"), interval=True),
+                _accuracy(metrics.get("stability")),
+                str(len(point["seeds"])) + (f" ({point['failed'] + point['diverged']} lost)" if point["failed"] + point["diverged"] else ""),
+            ]
+        )
+    cost = tree["cost"]
+    common.table(
+        f"{tree['name']}: {cost['done']} of {cost['planned']} trials, {', '.join(tree['attacks'])}, "
+        f"{tree['threat_model']['norm']} eps {tree['threat_model']['eps']:.4g}, {tree['data']['images']} images",
+        ("configuration", "params", "MACs ratio", "clean", "robust", "stability", "seeds"),
+        rows,
+    )
+    for rule in tree["rules"]:
+        print(f"{rule['status']:<18} {rule['rule']}: {rule['reason']}")
+    for row in tree["unfinished"]:
+        common.say(f"{row['state']}: {row['name']}, seed {row['seed']}: {row['reason']}")
+    print(f"report             {folder / 'report.html'}")
+    print(f"table              {folder / 'table.csv'}")
+
+
+def _accuracy(metric: Mapping[str, Any] | None, *, interval: bool = False) -> str:
+    if metric is None or metric["mean"] is None:
+        return "-"
+    text = f"{100 * metric['mean']:.1f} %"
+    if interval and metric["interval"]:
+        low, high = metric["interval"]
+        text += f" [{100 * low:.1f}, {100 * high:.1f}]"
+    return text

@@ -1,0 +1,51 @@
+"""What every engine takes, gives and promises: tasks in, ends out, in any order.
+
+A task is a function named by its module and name, called with plain data and a folder of its own. An engine never loses
+a task: each ends exactly once, with a result or with an error, however its process died.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+LOST = "WorkerLost"  # the error type of a task whose process died each time
+
+
+class Task(NamedTuple):
+    """One call: `function(payload, folder)`, which returns a dict that JSON can hold."""
+
+    id: str
+    function: str  # "package.module:name"
+    payload: dict[str, Any]  # as JSON: the function gets lists where tuples were given
+    folder: Path  # the task's own; its files are there, and stay there, wherever the function runs
+
+
+class Ended(NamedTuple):
+    """How a task ended: with `result`, or with `error` = {"type": the exception's class name, "message"}."""
+
+    id: str
+    result: dict[str, Any] | None
+    error: dict[str, str] | None
+    attempts: int
+    seconds: float  # wall time of the last attempt, without the start of its process
+
+
+class Engine(Protocol):
+    """Where tasks run."""
+
+    @property
+    def name(self) -> str:
+        """The word that chooses it: `local`, `ray`."""
+
+    @property
+    def text(self) -> str:
+        """How a report calls it, such as `local, 2 workers`."""
+
+    def run(self, tasks: Sequence[Task], started: Callable[[str, int], None]) -> Iterator[Ended]:
+        """Every task's end, in the order in which they end. `started(id, attempt)` when a process is given the task.
+
+        An exception of the function is its end and is not tried again; a process that dies is replaced and its task
+        tried again, `retries` times. Closing the iterator, or an error in its user, ends what runs.
+        """

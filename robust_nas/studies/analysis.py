@@ -1,0 +1,361 @@
+"""From the folder of a study to its analysis: the tree that `analysis.json` holds and the report shows.
+
+    schema_version, name, size, response, confidence, engine, device, version, recipe, attacks, threat_model, seeds
+    data         {dataset, images, train_images}
+    reference    the configuration that contrasts are held against
+    points       every configuration: its costs, rules, metrics over seeds with intervals, gains by stage, curves, place
+                 in the Pareto set (`pareto`: bootstrap probability); failed and diverged trials are counted
+    contrasts    every configuration against the reference, exploratory, Holm over all of them
+    trends       the response against params and MACs
+    optimum      of the response along `analysis.along`, where a rule asks for it
+    rules        the verdicts of the declared rules
+    inherited    scores by a supernet's weights against training alone, where they were asked for
+    cost, unfinished, limits
+
+Accuracies are shares. Only done trials are analysed; nothing is filled in for the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from robust_nas._version import __version__
+from robust_nas.config import check, read_yaml, to_yaml_tree
+from robust_nas.errors import RunError, StudyError
+from robust_nas.runs import CONFIG, ENVIRONMENT, read_json
+from robust_nas.studies import statistics
+from robust_nas.studies.config import StudyConfig
+from robust_nas.studies.folder import INHERITED, PLAN, outcomes
+from robust_nas.studies.points import Point
+from robust_nas.studies.trial import unpack
+from robust_nas.studies.verdicts import RULES, Evidence, RuleVerdict, verdicts
+
+SCHEMA_VERSION = 1
+OUTCOMES = {"clean": "clean", "robust": "robust", "stable": "stability"}  # and how tables call their means
+
+Tree = dict[str, Any]
+
+
+def analyse(folder: Path) -> Tree:
+    """The analysis of what is done in a study's folder.
+
+    Raises `StudyError` where not one trial is done, naming the first reason.
+    """
+    config = check(StudyConfig, read_yaml(folder / CONFIG), str(folder / CONFIG))
+    plan = read_json(folder / PLAN)
+    done, others = outcomes(folder)
+    rows = [_row(planned, plan["seeds"], done, others) for planned in plan["points"]]
+    measured = [row["point"] for row in rows if row["point"] is not None]
+    unfinished = _unfinished(plan, done, others)
+    if not measured:
+        first = unfinished[0] if unfinished else {"state": "planned", "reason": "it was never begun"}
+        raise StudyError(f"{folder}: no trial is done; the first one is {first['state']}: {first['reason']}")
+    first = next(outcome for row in rows for outcome in row["outcomes"])
+    environment = read_json(folder / ENVIRONMENT)
+    reference = measured[0].name
+    response, options = config.analysis.response, config.analysis
+    judged = _Judged(measured, config, reference)
+    rules = judged.rules()
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": config.name,
+        "size": config.size,
+        "response": response,
+        "confidence": options.confidence,
+        "engine": environment.get("engine"),
+        "device": first["device"],
+        "version": __version__,
+        "data": {
+            "dataset": first["dataset"],
+            "images": first["images"],
+            "train_images": first["train_images"],
+        },
+        "threat_model": {
+            "norm": config.evaluation.threat_model.norm,
+            "eps": config.evaluation.threat_model.eps,
+        },
+        "attacks": first["attacks"],
+        "seeds": plan["seeds"],
+        "recipe": to_yaml_tree(config.training),
+        "reference": reference,
+        "points": [_point_tree(row, measured, config) for row in rows],
+        "contrasts": [contrast.to_tree() for contrast in _contrasts(measured, config, rules)],
+        "trends": judged.trends(),
+        "optimum": judged.optimum(),
+        "rules": [verdict.to_tree() for verdict in rules],
+        "inherited": _inherited(folder, measured, config),
+        "cost": _cost(plan, done, others),
+        "unfinished": unfinished,
+        "limits": _limits(config, rows, first, unfinished),
+    }
+
+
+def _row(planned: Tree, seeds: Sequence[int], done: Tree, others: Tree) -> Tree:
+    """A configuration of the plan with the outcomes of its done trials, and its point, None where there are none."""
+    pairs = [(seed, done[trial]) for seed, trial in zip(seeds, planned["trials"], strict=True) if trial in done]
+    states = [others.get(trial, {}).get("event") for trial in planned["trials"] if trial not in done]
+    point = None
+    if pairs:
+        found = [outcome for _, outcome in pairs]
+        shared = set.intersection(*(set(outcome["measures"]) for outcome in found))
+        point = Point(
+            name=planned["name"],
+            arm=planned["arm"],
+            factors=planned["factors"],
+            seeds=tuple(seed for seed, _ in pairs),
+            outcomes={key: np.array([_unpacked(outcome, key) for outcome in found]) for key in OUTCOMES},
+            measures={
+                key: tuple(outcome["measures"][key] for outcome in found) for key in found[0]["measures"] if key in shared
+            },
+        )
+    return {
+        "planned": planned,
+        "outcomes": [outcome for _, outcome in pairs],
+        "seeds": [seed for seed, _ in pairs],
+        "point": point,
+        "failed": states.count("failed"),
+        "diverged": states.count("diverged"),
+    }
+
+
+def _unpacked(outcome: Tree, key: str) -> list[bool]:
+    try:
+        return unpack(outcome["outcomes"][key], outcome["images"])
+    except (KeyError, ValueError) as error:
+        raise RunError(f"trial {outcome.get('trial')}: its outcome is damaged: {error}") from None
+
+
+def _point_tree(row: Tree, measured: Sequence[Point], config: StudyConfig) -> Tree:
+    planned, point = row["planned"], row["point"]
+    metrics: Tree = {}
+    if point is not None:
+        for key, name in OUTCOMES.items():
+            metrics[name] = _summary(point, key, config)
+        for key in point.measures:
+            metrics.setdefault(key, _summary(point, key, config))
+    return {
+        "name": planned["name"],
+        "arm": planned["arm"],
+        "factors": planned["factors"],
+        "params": planned["params"],
+        "macs": planned["macs"],
+        "stages": planned["stages"],
+        "r_d": planned["factors"].get("r_d"),
+        "wd_ratio": planned["factors"].get("wd_ratio"),
+        "rules": planned["rules"],
+        "seeds": row["seeds"],
+        "failed": row["failed"],
+        "diverged": row["diverged"],
+        "metrics": metrics,
+        "lip_stages": {
+            when: _gains([outcome["lip_stages"][when] for outcome in row["outcomes"]]) for when in ("initial", "trained")
+        },
+        "curves": [
+            {"seed": seed, "epochs": outcome["curve"]}
+            for seed, outcome in zip(row["seeds"], row["outcomes"], strict=True)
+        ],
+        **_front(point, measured, config),
+    }
+
+
+def _summary(point: Point, key: str, config: StudyConfig) -> Tree:
+    options = config.analysis
+    return statistics.summary(point, key, options.confidence, draws=options.draws).to_tree()
+
+
+def _gains(per_seed: Sequence[Sequence[Tree]]) -> list[Tree]:
+    """Log gains by stage, each with its mean over the seeds that could be measured."""
+    per_seed = [gains for gains in per_seed if gains]
+    return [
+        {
+            "stage": stages[0]["stage"],
+            "log_gain": fmean(stage["log_gain"] for stage in stages),
+            "values": [stage["log_gain"] for stage in stages],
+            "log_gain_rms": fmean(stage["log_gain_rms"] for stage in stages),
+        }
+        for stages in zip(*per_seed, strict=True)
+    ]
+
+
+def _front(point: Point | None, measured: Sequence[Point], config: StudyConfig) -> Tree:
+    """Whether the configuration is in the Pareto set of each budget, and with which probability."""
+    if point is None:
+        return {"pareto": {}, "on_front": {}}
+    key, place = config.analysis.response, measured.index(point)
+    values = np.array([each.values(key).mean() for each in measured])
+    tree: Tree = {"pareto": {}, "on_front": {}}
+    for cost in ("params", "macs"):
+        costs = np.array([each.number(cost) for each in measured])
+        tree["on_front"][cost] = bool(statistics.pareto(costs, values)[place])
+        chances = statistics.pareto_membership(measured, cost, key, draws=config.analysis.draws)
+        tree["pareto"][cost] = float(chances[place])
+    return tree
+
+
+def _contrasts(
+    measured: Sequence[Point], config: StudyConfig, rules: Sequence[RuleVerdict]
+) -> list[statistics.Contrast]:
+    """Every configuration against the reference, corrected together, then what the rules compared beside."""
+    options = config.analysis
+    pairs = [(point, measured[0]) for point in measured[1:]]
+    found = statistics.contrasts(pairs, options.response, measured, options.confidence, "exploratory")
+    found = statistics.with_equivalence(statistics.holm(found), options.equivalence_margin)
+    known = {(contrast.a, contrast.b) for contrast in found}
+    beside = [contrast for verdict in rules for contrast in verdict.comparisons]
+    return found + [contrast for contrast in beside if (contrast.a, contrast.b) not in known]
+
+
+class _Judged:
+    """What is concluded over all configurations; where the data cannot say, an entry is left out or undecided."""
+
+    def __init__(self, measured: Sequence[Point], config: StudyConfig, reference: str) -> None:
+        self.measured, self.options, self.reference = measured, config.analysis, reference
+
+    def trends(self) -> list[Tree]:
+        def of(factor: str) -> Callable[[], Tree]:
+            options = self.options
+            return lambda: statistics.trend(
+                self.measured, factor, options.response, options.confidence, draws=options.draws
+            ).to_tree()
+
+        return [tree for factor in ("params", "macs") if (tree := _or_none(of(factor))) is not None]
+
+    def optimum(self) -> Tree | None:
+        options = self.options
+        if not {"iso_optimum", "robustscaling"} & set(options.rules):
+            return None
+        along = "r_d" if "robustscaling" in options.rules else options.along
+        return _or_none(
+            lambda: statistics.interior_optimum(
+                along, self.measured, options.response, "macs", options.confidence, draws=options.draws
+            ).to_tree()
+        )
+
+    def rules(self) -> list[RuleVerdict]:
+        options = self.options
+        evidence = Evidence(
+            points=self.measured,
+            reference=self.reference,
+            key=options.response,
+            confidence=options.confidence,
+            margin=options.equivalence_margin,
+            draws=options.draws,
+        )
+        return [verdict for rule in options.rules for verdict in _judged(rule, evidence)]
+
+
+def _judged(rule: str, evidence: Evidence) -> list[RuleVerdict]:
+    """The verdicts of a rule; undecided where the trials that it needs have no outcome (the plan had them)."""
+    try:
+        return verdicts([rule], evidence)
+    except StudyError as error:
+        return [
+            RuleVerdict(
+                rule=rule,
+                statement=(RULES[rule].__doc__ or rule).splitlines()[0],
+                status="undecided",
+                effect=None,
+                interval=None,
+                unit="share",
+                n=f"{len(evidence.points)} configurations",
+                held="nothing",
+                reason=str(error),
+                source="",
+            )
+        ]
+
+
+def _or_none(call: Callable[[], Tree]) -> Tree | None:
+    """What can be said, or None where there are too few configurations or seeds to say it."""
+    try:
+        return call()
+    except StudyError:
+        return None
+
+
+def _inherited(folder: Path, measured: Sequence[Point], config: StudyConfig) -> Tree | None:
+    if config.inherited is None or not (folder / INHERITED).is_file():
+        return None
+    from robust_nas.studies.inherited import rank_correlation
+
+    scores = read_json(folder / INHERITED)["scores"]
+    pairs = [
+        {
+            "name": point.name,
+            "inherited": scores[point.name]["robust"],
+            "standalone": float(point.values("robust").mean()),
+        }
+        for point in measured
+        if point.name in scores
+    ]
+    if len(pairs) < 2:
+        return None
+    tau, interval, n = rank_correlation(
+        [pair["inherited"] for pair in pairs], [pair["standalone"] for pair in pairs], seed=config.seed
+    )
+    return {"tau": tau, "interval": interval and list(interval), "n": n, "pairs": pairs}
+
+
+def _unfinished(plan: Tree, done: Tree, others: Tree) -> list[Tree]:
+    """Every planned trial without an outcome, and why."""
+    found = []
+    for planned in plan["points"]:
+        for seed, trial in zip(plan["seeds"], planned["trials"], strict=True):
+            if trial in done:
+                continue
+            event = others.get(trial, {"event": "planned"})
+            state = "interrupted" if event["event"] == "started" else event["event"]
+            reason = event.get("reason") or {"planned": "not begun", "interrupted": "begun, but not ended"}[state]
+            found.append({"trial": trial, "name": planned["name"], "seed": seed, "state": state, "reason": reason})
+    return found
+
+
+def _cost(plan: Tree, done: Tree, others: Tree) -> Tree:
+    ids = [trial for planned in plan["points"] for trial in planned["trials"]]
+    states = [others[trial]["event"] for trial in ids if trial in others and trial not in done]
+    finished = [trial for trial in ids if trial in done]
+    trained = sum(
+        planned["training_macs"] * sum(trial in done for trial in planned["trials"]) for planned in plan["points"]
+    )
+    return {
+        "planned": len(ids),
+        "done": len(finished),
+        "failed": states.count("failed"),
+        "diverged": states.count("diverged"),
+        "seconds": sum(done[trial]["seconds"] for trial in finished),
+        "training_macs": trained,
+    }
+
+
+def _limits(config: StudyConfig, rows: Sequence[Tree], first: Tree, unfinished: Sequence[Tree]) -> list[str]:
+    """What a reader must know before the figures are believed, in sentences."""
+    threat, data = config.evaluation.threat_model, first["dataset"]
+    verdicts = {outcome["verdict"] for row in rows for outcome in row["outcomes"]}
+    official = any(label.startswith("autoattack") or label == "square" for label in first["attacks"])
+    limits = [
+        f"Robust accuracy is the worst case per image over {', '.join(first['attacks'])} at {threat.norm} eps "
+        f"{threat.eps:.4g}, on {first['images']} test images of {data}"
+        + ("." if official else "; AutoAttack was not run, and a stronger attack may find less."),
+        "Every configuration was trained by the same recipe; none was tuned for its size. A weight decay or TRADES beta "
+        "that suits one width need not suit another.",
+        f"Networks were trained on {first['train_images']} images; the epoch that counts was chosen on the validation "
+        "split, never on the test set.",
+        f"Seeds: {', '.join(map(str, config.seeds))}. An interval over {len(config.seeds)} seeds is only as good as the "
+        "pooled variance behind it."
+        if len(config.seeds) > 1
+        else "One seed: no interval holds the spread of trainings, and no rule can be decided.",
+    ]
+    if "UNRELIABLE" in verdicts:
+        limits.insert(0, "The evaluation of at least one trial is UNRELIABLE: see its findings.")
+    elif config.evaluation.findings == "none":
+        limits.append("The findings that check an evaluation's soundness were not run (evaluation.findings is none).")
+    if config.size in ("ci", "small"):
+        limits.append(f"Size {config.size}: a small study, not comparable to published values.")
+    if unfinished:
+        limits.append(f"{len(unfinished)} trials have no outcome and are not in any figure; they are listed.")
+    return limits

@@ -1,0 +1,118 @@
+"""What a study costs: arithmetic exactly, time by a short calibration of its cheapest and its dearest network.
+
+Passes per training image, in units of a forward pass, with the parameters frozen inside the attack: an attack step is
+a forward pass and an input gradient (2), a training step a forward pass and both gradients (3). So clean training is
+3, adversarial training with K steps 2K + 3, TRADES 2K + 7 (inferred from published code; a backward pass counted as
+two). Validation and evaluation are not in the training MACs; the estimate of time has them.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from robust_nas.attacks.options import PGD
+from robust_nas.evaluation.options import EvaluationOptions
+from robust_nas.training.options import Loss, Natural, Trades, Training
+
+if TYPE_CHECKING:
+    import torch
+
+    from robust_nas.data import Dataset
+    from robust_nas.spaces import Architecture
+
+ROUNDS = 3
+
+
+def passes(loss: Loss) -> int:
+    """Forward-pass equivalents of one training step, per image."""
+    if isinstance(loss, Natural):
+        return 3
+    steps = loss.attack.steps * loss.attack.restarts if isinstance(loss.attack, PGD) else 1
+    return 2 * steps + (7 if isinstance(loss, Trades) else 3)
+
+
+def training_macs(macs: int, training: Training, images: int) -> int:
+    """Multiply-adds of one training on so many images."""
+    seen = images // training.batch_size * training.batch_size or images
+    return macs * passes(training.loss) * seen * training.epochs
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds of one step on one image for the networks that were timed, by MACs: training, and attack."""
+
+    macs: tuple[int, ...]
+    training: tuple[float, ...]
+    attack: tuple[float, ...]
+
+    def seconds(
+        self, macs: int, training: Training, evaluation: EvaluationOptions, images: int, tested: int
+    ) -> float:
+        """A trial's time: training, validation, and at most every attack on every image."""
+        steps = sum(
+            getattr(step.attack, "steps", 100)
+            * getattr(step.attack, "restarts", 1)
+            * (getattr(step.attack, "targets", None) or 1)
+            * min(step.images or tested, tested)
+            for step in evaluation.steps
+        )
+        validated = training.epochs // training.validate_every * (training.validation_images or images // 10)
+        return training.epochs * images * self._at(macs, self.training) + self._at(macs, self.attack) * (
+            steps + validated * training.validation_attack.steps
+        )
+
+    def _at(self, macs: int, values: Sequence[float]) -> float:
+        """Linear between the cheapest and the dearest network."""
+        (low, *_, high) = self.macs if len(self.macs) > 1 else (*self.macs, *self.macs)
+        weight = (macs - low) / (high - low) if high > low else 0.0
+        return max(values[0] + weight * (values[-1] - values[0]), 0.0)
+
+
+def calibrate(
+    architectures: Sequence[tuple[Architecture, Training, int]],
+    attack: PGD,
+    dataset: Dataset,
+    device: torch.device,
+) -> Rates:
+    """The rates of networks given with their recipe and MACs, cheapest first; seconds of work, nothing is written."""
+    import torch
+
+    from robust_nas.nets import build_network, channels_last
+
+    training, attacking = [], []
+    for architecture, recipe, _ in architectures:
+        network = channels_last(
+            build_network(architecture, input_shape=dataset.shape, classes=dataset.classes).to(device)
+        )
+        part = dataset.train.subset(torch.arange(min(recipe.batch_size, len(dataset.train)))).to(device)
+        x = part.float().contiguous(memory_format=torch.channels_last)
+        generator = torch.Generator(device).manual_seed(0)
+
+        def train_step() -> None:
+            network.train()  # noqa: B023 - called before the loop goes on
+            recipe.loss(network, x, part.labels, generator).loss.backward()  # noqa: B023
+
+        def attack_batch() -> None:
+            attack(network.eval(), x, part.labels, generator)  # noqa: B023
+
+        training.append(_median(train_step, device) / len(part))
+        attacking.append(_median(attack_batch, device) / len(part) / attack.steps)
+    return Rates(tuple(macs for *_, macs in architectures), tuple(training), tuple(attacking))
+
+
+def _median(call: Callable[[], None], device: torch.device) -> float:
+    import torch
+
+    seconds = []
+    for number in range(ROUNDS + 1):
+        began = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if number:
+            seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)

@@ -1,0 +1,119 @@
+"""The folder of a study: a run folder whose config may grow, with a journal and a folder per trial.
+
+    config.yaml  environment.json  journal.jsonl  trials/<id>/{outcome.json, model/}
+    analysis.json  table.csv  figures/  report.html  result.json
+
+One driver works in it at a time (lock). More seeds, points or rules, and another budget of time, may be asked of a
+study that is there; what decides its trials may not change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from robust_nas.config import to_yaml, to_yaml_tree
+from robust_nas.errors import RunError, RunExistsError
+from robust_nas.runs import CONFIG, RESULT, Mode, Run, differences, write_atomic
+from robust_nas.studies.config import StudyConfig
+from robust_nas.studies.journal import JOURNAL, Journal, latest, read_journal
+from robust_nas.studies.trial import MODEL, OUTCOME
+
+MAY_GROW = ("seeds", "space", "analysis", "guard", "threads", "device", "checkpoint_seconds", "inherited", "keep_models")
+TRIALS, PLAN, INHERITED = "trials", "plan.json", "inherited.json"
+
+
+class StudyFolder(Run):
+    """An opened study. Use as a context manager; errors as `Run`."""
+
+    config: StudyConfig
+    journal: Journal
+
+    def __init__(self, folder: Path, config: StudyConfig, mode: Mode = "new") -> None:
+        super().__init__(folder, config, mode)
+        try:
+            self.journal = Journal(self.folder)
+        except BaseException:
+            self.close()
+            raise
+
+    def _refuse_other_config(self, before: Mapping[str, Any]) -> None:
+        changed = sorted(differences(before, to_yaml_tree(self.config)))
+        refused = [key for key in changed if key.partition(".")[0] not in MAY_GROW]
+        if refused:
+            name = before.get("name")
+            raise RunExistsError(
+                f"{self.folder}: holds the study {name!r} with another config, which this one ({self.config.name!r}) "
+                f"cannot continue; different: {', '.join(refused[:6])}. Only {', '.join(MAY_GROW)} may change; "
+                "choose another folder with --out, or replace the study with --overwrite"
+            )
+        read_journal(self.folder)  # a journal of another version is refused before anything is written
+        if changed:
+            self.write(CONFIG, to_yaml(self.config))
+
+    def trial_folder(self, trial: str) -> Path:
+        """The folder of a trial, made."""
+        path = self.folder / TRIALS / trial
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
+        return path
+
+    def reopen(self) -> None:
+        """Takes away the mark of a finished study: more trials are to run."""
+        (self.folder / RESULT).unlink(missing_ok=True)
+
+    def close_trial(self, trial: str, outcome: Mapping[str, Any], seconds: float) -> None:
+        """Keeps the outcome of a trial, then says in the journal that it is done."""
+        data = (json.dumps(outcome, allow_nan=False) + "\n").encode()
+        folder = self.trial_folder(trial)
+        write_atomic(folder / OUTCOME, data)
+        self.journal.add("done", trial, seconds=round(seconds, 3), digest=hashlib.sha256(data).hexdigest())
+        if not self.config.keep_models:
+            shutil.rmtree(folder / MODEL, ignore_errors=True)
+
+    def close(self) -> None:
+        """Closes the journal and releases the lock."""
+        if hasattr(self, "journal"):
+            self.journal.close()
+        super().close()
+
+
+def outcomes(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """The outcomes of the done trials, and the last event of every other trial that was begun, by id.
+
+    A trial whose outcome is not the one that the journal speaks of is not done. Errors as `Journal`.
+    """
+    done, others = {}, {}
+    for trial, event in latest(read_journal(folder)).items():
+        outcome = _outcome(folder / TRIALS / trial / OUTCOME, event.get("digest"))
+        if event["event"] == "done" and outcome is not None:
+            done[trial] = {**outcome, "seconds": event["seconds"]}
+        elif event["event"] == "done":
+            others[trial] = {
+                "event": "failed",
+                "trial": trial,
+                "reason": f"{OUTCOME} is missing, or not the one that was measured",
+            }
+        else:
+            others[trial] = event
+    return done, others
+
+
+def _outcome(path: Path, digest: object) -> dict[str, Any] | None:
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    tree = json.loads(data) if hashlib.sha256(data).hexdigest() == digest else None
+    return tree if isinstance(tree, dict) else None
+
+
+def is_study(folder: Path) -> bool:
+    """Whether a study was begun in the folder."""
+    return (folder / CONFIG).is_file() and (folder / JOURNAL).is_file()

@@ -1,0 +1,103 @@
+"""The journal of a study: an append-only file of one JSON event a line, which survives a kill at any instant.
+
+    {"event": "opened", "version": 1, "package": "0.1.0"}            the first line
+    {"event": "started", "trial": id, "attempt": 1}
+    {"event": "done", "trial": id, "seconds": 12.3, "digest": sha256 of its outcome}
+    {"event": "failed" | "diverged", "trial": id, "reason": "..."}
+
+A last line without its end was torn by a kill and is cut off; damage anywhere else is an error. The last event of a
+trial says where it stands. `VERSION` counts the ways in which trials have been computed: outcomes of two versions are
+never put into one table.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from robust_nas._version import __version__
+from robust_nas.errors import RunError, StudyError
+
+VERSION = 1
+JOURNAL = "journal.jsonl"
+EVENTS = ("started", "done", "failed", "diverged")
+
+
+class Journal:
+    """Opened for appending; every event is on the disk when `add` returns."""
+
+    def __init__(self, folder: Path) -> None:
+        """Reads what is there, cuts a torn last line off, and starts the file where there is none.
+
+        Raises `StudyError` for a journal of another version, `RunError` for a damaged one.
+        """
+        self.path = folder / JOURNAL
+        self.events = read_journal(folder)
+        try:
+            if self.path.is_file():
+                whole = self.path.read_bytes()
+                os.truncate(self.path, whole.rfind(b"\n") + 1)
+            self._file = self.path.open("ab")
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be written: {error.strerror or error}") from None
+        if not self.path.stat().st_size:
+            self._append({"event": "opened", "version": VERSION, "package": __version__})
+
+    def add(self, event: str, trial: str, **more: Any) -> None:
+        """Appends an event of a trial."""
+        record = {"event": event, "trial": trial, **more}
+        self._append(record)
+        self.events.append(record)
+
+    def _append(self, record: dict[str, Any]) -> None:
+        try:
+            self._file.write((json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n").encode())
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be written: {error.strerror or error}") from None
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def read_journal(folder: Path) -> list[dict[str, Any]]:
+    """The events of a journal in order, without a torn last line; none where there is no journal. Errors as `Journal`."""
+    path = folder / JOURNAL
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from None
+    events = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            event = json.loads(line)
+            known = event["event"] in EVENTS and isinstance(event["trial"], str) if number > 1 else True
+        except (ValueError, TypeError, KeyError, RecursionError):
+            known = False
+        if not known:
+            raise RunError(f"{path}: line {number} is damaged: {line[:80].decode(errors='replace')!r}")
+        if number == 1:
+            _refuse_other_version(event, path)
+        else:
+            events.append(event)
+    return events
+
+
+def _refuse_other_version(event: Any, path: Path) -> None:
+    if not isinstance(event, dict) or event.get("event") != "opened":
+        raise RunError(f"{path}: is no journal of a study; its first line is {str(event)[:80]!r}")
+    if event.get("version") != VERSION:
+        raise StudyError(
+            f"{path}: was written by version {event.get('version')} of the trials (robust_nas {event.get('package')}), "
+            f"this is version {VERSION} (robust_nas {__version__}), which computes trials differently; "
+            "continue it with that version, or run the study anew in another folder with --out"
+        )
+
+
+def latest(events: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The last event of every trial."""
+    return {event["trial"]: event for event in events}

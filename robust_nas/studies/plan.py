@@ -1,0 +1,319 @@
+"""The plan of a study: every configuration with both budgets, every trial, what they cost, and what they can show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from robust_nas.config import apply_overrides, check, to_tree
+from robust_nas.errors import ConfigError, StudyError
+from robust_nas.spaces import (
+    Architecture,
+    CellArchitecture,
+    Part,
+    ResidualArchitecture,
+    count,
+    parts,
+)
+from robust_nas.spaces.naming import canonical_name
+from robust_nas.spaces.rules import RuleCheck, depth_share, rule_checks, wd_ratio
+from robust_nas.studies.config import StudyConfig
+from robust_nas.studies.cost import Rates, training_macs
+from robust_nas.studies.generators import Choice, Listed, all_choices
+from robust_nas.studies.trial import Trial
+from robust_nas.training.options import Training
+
+if TYPE_CHECKING:
+    from robust_nas.jobs.material import Material
+
+CLOSE = 0.05  # budgets that differ by less count as the same
+DECOUPLED = 1.2  # a ratio of MACs at the same parameters that is worth a warning
+ASSUMED_SDS = (0.0015, 0.005, 0.01, 0.02)  # the first: typical of published CIFAR-10 results with 10,000 images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """One configuration: its network and recipe, what it costs, and where its capacity sits."""
+
+    name: str
+    arm: str
+    architecture: Architecture
+    training: Training
+    recipe: tuple[str, ...]
+    params: int
+    macs: int
+    parts: tuple[Part, ...]
+    checks: tuple[RuleCheck, ...]
+    factors: dict[str, float | str]
+    trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that will run; the first configuration is the reference."""
+
+    config: StudyConfig
+    points: tuple[Planned, ...]
+    train_images: int
+    test_images: int
+    warnings: tuple[str, ...]
+
+    @property
+    def reference(self) -> Planned:
+        """The base, which budgets and contrasts are held against."""
+        return self.points[0]
+
+    @property
+    def trials(self) -> list[tuple[Planned, Trial]]:
+        """Every trial with its configuration: seed by seed, the dearest first, so that a stopped study is balanced."""
+        rows = [(point, trial) for point in self.points for trial in point.trials]
+        order = {seed: place for place, seed in enumerate(self.config.seeds)}
+        return sorted(rows, key=lambda row: (order[row[1].seed], -row[0].macs))
+
+    def training_macs(self, point: Planned) -> int:
+        """Multiply-adds of the training of one trial of a configuration."""
+        return training_macs(point.macs, point.training, self.train_images)
+
+    @property
+    def total_macs(self) -> int:
+        """Multiply-adds of all trainings."""
+        return sum(self.training_macs(point) * len(point.trials) for point in self.points)
+
+    def seconds(self, rates: Rates, point: Planned) -> float:
+        """The estimated time of one trial of a configuration on one worker."""
+        return rates.seconds(
+            point.macs, point.training, self.config.evaluation, self.train_images, self.test_images
+        )
+
+    def total_seconds(self, rates: Rates) -> float:
+        """The estimated time of all trials on one worker."""
+        return sum(self.seconds(rates, point) * len(point.trials) for point in self.points)
+
+    def refuse_above_guard(self, seconds: float | None = None) -> None:
+        """Raises `StudyError` where the study costs more than its guard allows; `seconds` on the workers there are."""
+        guard = self.config.guard
+        if self.total_macs > guard.max_training_macs:
+            raise StudyError(
+                f"guard.max_training_macs: {len(self.trials)} trials need {self.total_macs:.3g} MACs of training, the "
+                f"guard allows {guard.max_training_macs:.3g}; raise it, or ask for fewer configurations, seeds or epochs"
+            )
+        if seconds is not None and seconds > 3600 * guard.max_hours:
+            raise StudyError(
+                f"guard.max_hours: {len(self.trials)} trials need about {seconds / 3600:.3g} hours here, the guard "
+                f"allows {guard.max_hours:g}; raise it, or ask for fewer configurations, seeds or epochs"
+            )
+
+
+def plan_on(config: StudyConfig, material: Material) -> Plan:
+    """The plan of a study on a dataset; nothing is written.
+
+    Raises `StudyError` and `ArchitectureError` for what cannot be planned.
+    """
+    from robust_nas.jobs.material import refuse_attacks, training_split
+    from robust_nas.recipes import EvaluationConfig
+
+    dataset = material.dataset
+    setting = {key: getattr(config, key) for key in EvaluationConfig.model_fields if key != "evaluation"}
+    refuse_attacks(EvaluationConfig(**setting, evaluation=config.evaluation), dataset)
+    images, _ = training_split(config, dataset)
+    generators = (Listed(architectures=(config.base,)), *config.space)
+    choices = all_choices(generators, config.base, dataset.shape, dataset.classes)
+    points = tuple(_planned(config, choice, dataset.shape, dataset.classes) for choice in choices)
+    ids = [trial.id for point in points for trial in point.trials]
+    if len(set(ids)) < len(ids):
+        raise StudyError("two configurations of the study describe the same trial")
+    tested = min(config.evaluation.images or len(dataset.test), len(dataset.test))
+    _rehearse(config, points)
+    return Plan(
+        config=config,
+        points=points,
+        train_images=len(images),
+        test_images=tested,
+        warnings=tuple(_warnings(points)),
+    )
+
+
+def _planned(
+    config: StudyConfig, choice: Choice, shape: tuple[int, int, int], classes: int
+) -> Planned:
+    architecture = choice.architecture
+    tree = apply_overrides({"training": to_tree(config.training)}, [f"training.{change}" for change in choice.recipe])
+    training = check(Training, tree["training"], f"space: training of {architecture.name}", StudyError)
+    _refuse_recipe(training, architecture)
+    cost = count(architecture, shape, classes)
+    name = "+".join((canonical_name(architecture), *choice.recipe))
+    pieces = tuple(parts(architecture, shape, classes))
+    common = {
+        "architecture": architecture,
+        "training": training,
+        "data": config.data,
+        "evaluation": config.evaluation,
+        "steps": config.evaluation.steps,
+        "metrics": config.metrics,
+        "split_seed": config.seed,
+    }
+    return Planned(
+        name=name,
+        arm=choice.arm,
+        architecture=architecture,
+        training=training,
+        recipe=choice.recipe,
+        params=cost.params,
+        macs=cost.macs,
+        parts=pieces,
+        checks=tuple(rule_checks(architecture)),
+        factors=_factors(architecture, choice.recipe, pieces, cost.params, cost.macs),
+        trials=tuple(Trial(**common, seed=seed) for seed in config.seeds),
+    )
+
+
+def _refuse_recipe(training: Training, architecture: Architecture) -> None:
+    """Raises `ConfigError` where a recipe asks a network for what it has not."""
+    for key in ("auxiliary_weight", "drop_path"):
+        value = getattr(training, key)
+        if value and not isinstance(architecture, CellArchitecture):
+            raise ConfigError(
+                f"training.{key}: got {value}; {architecture.name} is a {architecture.type} network, "
+                "which has neither an auxiliary head nor drop path; allowed for it: 0"
+            )
+
+
+def _factors(
+    architecture: Architecture, recipe: Sequence[str], pieces: Sequence[Part], params: int, macs: int
+) -> dict[str, float | str]:
+    """What the analysis may explain the response with."""
+    factors: dict[str, float | str] = {"params": params, "macs": macs}
+    stages = [part for part in pieces if part.name.startswith("stage")]
+    for name, values in (
+        ("params", [part.cost.params for part in stages]),
+        ("macs", [part.cost.macs for part in stages]),
+    ):
+        if len(values) > 1 and sum(values):
+            factors[f"last_stage_{name}_share"] = values[-1] / sum(values)
+    if isinstance(architecture, ResidualArchitecture):
+        for index, (depth, width) in enumerate(zip(architecture.depths, architecture.widths, strict=True)):
+            factors |= {f"depths.{index}": depth, f"widths.{index}": width}
+        factors |= {
+            "depth": sum(architecture.depths),
+            "width": sum(architecture.widths),
+            "r_d": depth_share(architecture),
+            "wd_ratio": wd_ratio(architecture),
+            "block": architecture.block,
+            "activation": architecture.activation,
+            "initialisation": architecture.initialisation,
+        }
+    elif isinstance(architecture, CellArchitecture):
+        factors |= {"depth": architecture.cells, "width": architecture.channels, "genotype": architecture.name}
+    else:
+        factors |= {
+            "depth": architecture.depth,
+            "width": architecture.width,
+            "activation": architecture.activation,
+            "initialisation": architecture.initialisation,
+        }
+    for change in recipe:
+        key, _, value = change.partition("=")
+        factors[f"training.{key}"] = _number(value)
+    return factors
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _rehearse(config: StudyConfig, points: Sequence[Planned]) -> None:
+    """Judges the declared rules on made-up outcomes: what they lack is known before anything is trained.
+
+    Raises `StudyError` where a rule cannot apply to the planned configurations.
+    """
+    from robust_nas.studies.points import Point
+    from robust_nas.studies.verdicts import Evidence, verdicts
+
+    draws = np.random.default_rng(0)
+    shape = (len(config.seeds), 16)
+    outcomes = {key: draws.random(shape) < 0.5 for key in ("clean", "robust", "stable")}
+    made_up = [
+        Point(
+            name=point.name,
+            arm=point.arm,
+            factors=point.factors,
+            seeds=config.seeds,
+            outcomes=outcomes,
+            measures={"average_sensitivity": (1.0,) * len(config.seeds)},
+        )
+        for point in points
+    ]
+    options = config.analysis
+    verdicts(
+        options.rules, Evidence(points=made_up, reference=points[0].name, key=options.response, draws=200)
+    )
+
+
+def _warnings(points: Sequence[Planned]) -> list[str]:
+    """Where one budget matches the reference's and the other does not: the trap of comparisons at 'equal size'."""
+    reference = points[0]
+    found = []
+    for point in points[1:]:
+        params, macs = point.params / reference.params, point.macs / reference.macs
+        if abs(params - 1) <= CLOSE and not 1 / DECOUPLED <= macs <= DECOUPLED:
+            found.append(
+                f"{point.name} has the parameters of {reference.name} ({params:.2f} times) but {macs:.2f} times its MACs"
+            )
+        if abs(macs - 1) <= CLOSE and not 1 / DECOUPLED <= params <= DECOUPLED:
+            found.append(
+                f"{point.name} has the MACs of {reference.name} ({macs:.2f} times) but {params:.2f} times its parameters"
+            )
+    return found
+
+
+def _smallest_effects(seeds: int) -> list[dict[str, float]] | None:
+    """The difference of two configurations that so many seeds find with 80 % power, for likely seed SDs; shares."""
+    from robust_nas.studies.statistics import smallest_effect
+
+    if seeds < 2:
+        return None
+    return [{"sd": sd, "effect": smallest_effect(sd, seeds)} for sd in ASSUMED_SDS]
+
+
+def plan_tree(plan: Plan, rates: Rates | None, workers: int) -> dict[str, Any]:
+    """The plan as plain values, for `--json` and the run's record."""
+    reference = plan.reference
+    return {
+        "name": plan.config.name,
+        "reference": reference.name,
+        "seeds": list(plan.config.seeds),
+        "train_images": plan.train_images,
+        "test_images": plan.test_images,
+        "points": [
+            {
+                "name": point.name,
+                "arm": point.arm,
+                "params": point.params,
+                "macs": point.macs,
+                "params_ratio": point.params / reference.params,
+                "macs_ratio": point.macs / reference.macs,
+                "factors": point.factors,
+                "stages": [
+                    {"name": part.name, "params": part.cost.params, "macs": part.cost.macs} for part in point.parts
+                ],
+                "rules": [check._asdict() for check in point.checks],
+                "training_macs": plan.training_macs(point),
+                "seconds": plan.seconds(rates, point) if rates else None,
+                "trials": [trial.id for trial in point.trials],
+            }
+            for point in plan.points
+        ],
+        "trials": len(plan.trials),
+        "training_macs": plan.total_macs,
+        "seconds": plan.total_seconds(rates) / workers if rates else None,
+        "workers": workers,
+        "guard": to_tree(plan.config.guard),
+        "smallest_effects": _smallest_effects(len(plan.config.seeds)),
+        "warnings": list(plan.warnings),
+    }

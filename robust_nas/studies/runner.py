@@ -1,0 +1,237 @@
+"""A study from its config to its report: plan, run what is not done yet, conclude.
+
+Killed at any moment, it goes on with `mode="resume"` to the same table: a trial is done when its outcome is on the
+disk and the journal says so, and every other trial runs again (a trained epoch is not lost: its checkpoint stays).
+A trial that diverged ended, and stays so; one that failed is tried again when the study is resumed.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robust_nas.errors import ConfigError, StudyError
+from robust_nas.execution import Engine, LocalEngine, Task
+from robust_nas.jobs.material import Material, prepare, refuse_other_images, refuse_precision
+from robust_nas.recipes import RESULTS
+from robust_nas.runs import ENVIRONMENT, Mode, Progress, read_json, silent, write_atomic, write_json
+from robust_nas.studies.config import StudyConfig
+from robust_nas.studies.cost import Rates
+from robust_nas.studies.folder import INHERITED, PLAN, StudyFolder, is_study, outcomes
+from robust_nas.studies.plan import Plan, plan_on, plan_tree
+from robust_nas.studies.trial import FUNCTION, Trial, trial_tree
+
+if TYPE_CHECKING:
+    from robust_nas.execution import Ended
+
+ANALYSIS, REPORT, TABLE = "analysis.json", "report.html", "table.csv"
+
+
+def run_study(
+    config: StudyConfig,
+    out: Path | None = None,
+    *,
+    mode: Mode = "new",
+    engine: Engine | None = None,
+    progress: Progress = silent,
+) -> Path:
+    """Runs every trial that is not done yet and writes the report; returns the folder (default `results/<name>`).
+
+    Raises `StudyError` for what cannot be planned or costs more than the guard allows, before anything is written;
+    `RunError` when not one trial came to its end.
+    """
+    engine = engine or LocalEngine()
+    plan, material = plan_study(config)
+    plan.refuse_above_guard()
+    folder = Path(out) if out else RESULTS / config.name
+    refuse_other_images(folder, material.dataset)
+    with StudyFolder(folder, config, mode) as study:
+        _record(study, plan, material, engine)
+        _run_trials(study, plan, engine, progress)
+        _conclude(study.folder, progress)
+        tree = read_json(study.folder / ANALYSIS)
+        if not tree["unfinished"]:
+            study.finish(
+                {"cost": tree["cost"], "rules": {rule["rule"]: rule["status"] for rule in tree["rules"]}},
+                [ANALYSIS, REPORT, TABLE],
+            )
+    return folder
+
+
+def plan_study(config: StudyConfig) -> tuple[Plan, Material]:
+    """The plan of a study and what it was planned on; nothing is written. Errors as `run_study`."""
+    refuse_without_extra()
+    material = prepare(config)
+    refuse_precision(config.training.precision, material.device)
+    return plan_on(config, material), material
+
+
+def report_study(folder: Path, progress: Progress = silent) -> dict[str, Any]:
+    """Analyses what a study has so far, and writes its report anew; returns the analysis tree.
+
+    Raises `StudyError` where there is no study, or none of its trials is done.
+    """
+    refuse_without_extra()
+    refuse_no_study(folder)
+    _conclude(folder, progress)
+    return read_json(folder / ANALYSIS)
+
+
+def refuse_no_study(folder: Path) -> None:
+    """Raises `StudyError` for a folder in which no study was begun."""
+    if not is_study(folder) or not (folder / PLAN).is_file():
+        raise StudyError(f"{folder}: holds no study; start one with robust-nas study run")
+
+
+def refuse_without_extra() -> None:
+    """Raises `ConfigError` where the libraries of the analysis are missing: before anything is trained."""
+    missing = [name for name in ("scipy", "statsmodels") if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"a study needs {', '.join(missing)}; pip install 'robust-nas[study]'")
+
+
+def timed(plan: Plan, material: Material) -> Rates:
+    """A short calibration on the plan's cheapest and dearest networks, on this process's device."""
+    from robust_nas.studies.cost import calibrate
+
+    ordered = sorted(plan.points, key=lambda point: point.macs)
+    ends = dict.fromkeys((0, len(ordered) - 1))
+    chosen = [(ordered[i].architecture, ordered[i].training, ordered[i].macs) for i in ends]
+    return calibrate(chosen, plan.config.metrics.attack, material.dataset, material.device)
+
+
+def _record(study: StudyFolder, plan: Plan, material: Material, engine: Engine) -> None:
+    """Writes the plan and the environment."""
+    from robust_nas.environment import environment
+
+    write_json(study.folder / PLAN, plan_tree(plan, None, 1))
+    record = environment(
+        study.config,
+        device=str(material.device),
+        engine=engine.text,
+        dataset=material.dataset.name,
+        dataset_checksum=material.dataset.checksum,
+        images={"train": plan.train_images, "test": plan.test_images},
+    )
+    write_json(study.folder / ENVIRONMENT, record)
+
+
+def _run_trials(study: StudyFolder, plan: Plan, engine: Engine, progress: Progress) -> None:
+    config = study.config
+    done, others = outcomes(study.folder)
+    named = {trial.id: (point, trial) for point, trial in plan.trials}
+    ended = len(named.keys() & done.keys())
+    ended += sum(others[name]["event"] == "diverged" for name in named.keys() & others.keys())
+    pending = [
+        _task(study, trial)
+        for name, (_, trial) in named.items()
+        if name not in done and others.get(name, {}).get("event") != "diverged"
+    ]
+    if pending:
+        study.reopen()
+    progress("study", ended, len(named), f"{len(pending)} trials to run")
+
+    def started(trial: str, attempt: int) -> None:
+        study.journal.add("started", trial, attempt=attempt)
+
+    for end in engine.run(pending, started):
+        point, trial = named[end.id]
+        note = _close(study, end)
+        ended += 1
+        progress("study", ended, len(named), f"{point.name}, seed {trial.seed}: {note}")
+    if config.inherited is not None:
+        _score_inherited(study, plan, progress)
+
+
+def _task(study: StudyFolder, trial: Trial) -> Task:
+    config = study.config
+    payload = {
+        "trial": trial_tree(trial),
+        "device": config.device,
+        "threads": config.threads,
+        "checkpoint_seconds": config.checkpoint_seconds,
+    }
+    return Task(trial.id, FUNCTION, payload, study.trial_folder(trial.id))
+
+
+def _close(study: StudyFolder, end: Ended) -> str:
+    """Keeps how a trial ended; returns it in a few words."""
+    if end.result is not None:
+        study.close_trial(end.id, end.result, end.seconds)
+        return f"{end.seconds:.1f} s"
+    error = end.error or {"type": "unknown", "message": ""}
+    state = "diverged" if error["type"] == "DivergenceError" else "failed"
+    reason = f"{error['type']}: {error['message']}"
+    study.journal.add(state, end.id, reason=reason[:2000], attempts=end.attempts)
+    return f"{state}, {reason[:120]}"
+
+
+def _score_inherited(study: StudyFolder, plan: Plan, progress: Progress) -> None:
+    """Scores every genotype of the study once by the supernet's weights; kept, and not scored again."""
+    from robust_nas.spaces import CellArchitecture
+    from robust_nas.studies.inherited import inherited_scores
+
+    options, path = study.config.inherited, study.folder / INHERITED
+    if options is None or path.is_file():
+        return
+    named: dict[str, CellArchitecture] = {}
+    for point in plan.points:
+        if isinstance(point.architecture, CellArchitecture):
+            named[point.name] = point.architecture
+    scores = inherited_scores(
+        Path(options.search),
+        list(named.values()),
+        attack=options.attack,
+        images=options.images,
+        seed=study.config.seed,
+        progress=progress,
+    )
+    tree = {name: {"clean": score.clean, "robust": score.robust} for name, score in zip(named, scores, strict=True)}
+    write_json(path, {"search": options.search, "images": options.images, "scores": tree})
+
+
+def _conclude(folder: Path, progress: Progress) -> None:
+    from robust_nas.studies.analysis import analyse
+    from robust_nas.studies.report import table_csv, write_report
+
+    tree = analyse(folder)
+    write_json(folder / ANALYSIS, tree)
+    write_atomic(folder / TABLE, table_csv(tree).encode())
+    progress("report", 0, 1)
+    write_report(tree, folder)
+    progress("report", 1, 1)
+
+
+def study_table(folder: Path) -> str:
+    """The tidy table of a study, as CSV: a row for every configuration and seed that is done. Errors as `report_study`."""
+    from robust_nas.studies.analysis import analyse
+    from robust_nas.studies.report import table_csv
+
+    refuse_without_extra()
+    refuse_no_study(folder)
+    return table_csv(analyse(folder))
+
+
+def statuses(folder: Path) -> list[dict[str, Any]]:
+    """Every trial of a study's plan with its state (`planned`, `running or killed`, `done`, `failed`, `diverged`)."""
+    refuse_no_study(folder)
+    done, others = outcomes(folder)
+    plan = read_json(folder / PLAN)
+    rows = []
+    for point in plan["points"]:
+        for seed, trial in zip(plan["seeds"], point["trials"], strict=True):
+            event = others.get(trial, {"event": "planned"})
+            state = {"started": "running or killed"}.get(event["event"], event["event"])
+            rows.append(
+                {
+                    "trial": trial,
+                    "name": point["name"],
+                    "seed": seed,
+                    "state": "done" if trial in done else state,
+                    "seconds": done[trial]["seconds"] if trial in done else None,
+                    "reason": event.get("reason", ""),
+                }
+            )
+    return rows
+

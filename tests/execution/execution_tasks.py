@@ -1,0 +1,92 @@
+"""The functions that the tests of the engines let run in workers: told by their payload what to do."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+
+from robust_nas.errors import DivergenceError
+
+
+def square(payload, folder):
+    """n to n squared, told in a file as well."""
+    (folder / "inner").mkdir(exist_ok=True)
+    (folder / "inner" / "n.txt").write_text(str(payload["n"]))
+    return {"n": payload["n"], "square": payload["n"] ** 2, "pair": (payload["n"], 1.5)}
+
+
+def threads(payload, folder):
+    return {name: os.environ.get(name) for name in payload["names"]}
+
+
+def visits(payload, folder):
+    """Continues what the folder holds: how often it was here."""
+    path = folder / "visits.txt"
+    number = int(path.read_text()) + 1 if path.exists() else 1
+    path.write_text(str(number))
+    (folder / "scratch.txt").unlink(missing_ok=True)
+    return {"visits": number}
+
+
+def diverges(payload, folder):
+    raise DivergenceError("loss: became nan")
+
+
+def fails(payload, folder):
+    print("said before")
+    raise ZeroDivisionError("a made-up fault")
+
+
+def leaves(payload, folder):
+    sys.exit(3)
+
+
+def dies(payload, folder):
+    print("about to die", file=sys.stderr, flush=True)
+    os._exit(7)
+
+
+def killed(payload, folder):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dies_once(payload, folder):
+    """Dies, unless it did so before: told by a file outside its folder."""
+    mark = payload["mark"]
+    if not os.path.exists(mark):
+        open(mark, "w").close()
+        os._exit(7)
+    return {"alive": True}
+
+
+def not_json(payload, folder):
+    return {"value": {"set": object, "nan": float("nan")}[payload["kind"]]}
+
+
+def not_a_dict(payload, folder):
+    return [1]
+
+
+def process_id(payload, folder):
+    """Its process number, then waits until it may go on: `payload["until"]` exists."""
+    (folder / "pid").write_text(str(os.getpid()))
+    while not os.path.exists(payload["until"]):
+        time.sleep(0.02)
+    return {"done": True}
+
+
+def leaves_a_child(payload, folder):
+    """Dies, but a child that holds its pipes lives on."""
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+    child.start()
+    (folder / "child").write_text(str(child.pid))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def threads_when(payload, folder):
+    """`threads`, once as many tasks run at the same time as the payload counts."""
+    (folder / "here").touch()
+    while sum(path.exists() for path in folder.parent.glob("*/here")) < payload["count"]:
+        time.sleep(0.02)
+    return threads(payload, folder)

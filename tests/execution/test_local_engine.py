@@ -1,0 +1,166 @@
+"""The local engine's own promises: what dies, what it says, and that nobody waits for ever or lives on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from robust_nas.errors import ConfigError
+from robust_nas.execution import LocalEngine, Task
+
+DRIVER = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+from pathlib import Path
+from robust_nas.execution import LocalEngine, Task
+folders = [Path(sys.argv[1]) / str(n) for n in range(2)]
+tasks = [Task(one.name, "execution_tasks:process_id", {"until": sys.argv[2]}, one) for one in folders]
+for ended in LocalEngine(workers=2).run(tasks, lambda *_: None):
+    print(ended.id, flush=True)
+"""
+
+
+def task(tmp_path, name, function, **payload):
+    folder = tmp_path / name
+    folder.mkdir()
+    return Task(name, f"execution_tasks:{function}", payload, folder)
+
+
+def run(tasks, **options):
+    ends = LocalEngine(**options).run(tasks, lambda *_: None)
+    return {end.id: end for end in ends}
+
+
+def eventually(condition):
+    for _ in range(1500):
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def pids(folders):
+    assert eventually(lambda: all((f / "pid").exists() and (f / "pid").read_text() for f in folders))
+    return [int((folder / "pid").read_text()) for folder in folders]
+
+
+def gone(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return True
+    return state == "Z"  # an orphan that nobody has waited for
+
+
+def test_a_lost_worker_says_how_it_died_and_its_last_words(tmp_path):
+    end = run([task(tmp_path, "a", "dies")], workers=1)["a"]
+    assert (end.result, end.attempts, end.error["type"]) == (None, 2, "WorkerLost")
+    assert end.error["message"] == "exited with code 7; its last words: about to die"
+    assert (tmp_path / "a.log").read_text() == "about to die\n" * 2
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_a_child_that_holds_the_pipes_of_a_dead_worker_is_not_waited_for(tmp_path):
+    end = run([task(tmp_path, "a", "leaves_a_child")], workers=1, retries=0)["a"]
+    assert end.error == {"type": "WorkerLost", "message": "killed by signal 9"}
+    assert eventually(lambda: gone(int((tmp_path / "a" / "child").read_text())))
+
+
+def test_all_workers_killed_in_mid_task_lose_nothing(tmp_path):
+    until = tmp_path / "until"
+    tasks = [task(tmp_path, str(n), "process_id", until=str(until)) for n in range(3)]
+    starts = []
+
+    def started(name, attempt):
+        starts.append((name, attempt))
+        if len(starts) == 3:
+            until.touch()
+
+    engine = LocalEngine(workers=2).run(tasks, started)
+
+    def kill():
+        for pid in pids([one.folder for one in tasks[:2]]):
+            os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    ends = {end.id: end for end in engine}
+    killer.join()
+    assert all(end.result == {"done": True} for end in ends.values())
+    assert [ends[name].attempts for name in "012"] == [2, 2, 1]
+    assert sorted(starts) == [("0", 1), ("0", 2), ("1", 1), ("1", 2), ("2", 1)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_workers_end_with_the_driver(tmp_path, number):
+    folders = [tmp_path / str(n) for n in range(2)]
+    for folder in folders:
+        folder.mkdir()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", DRIVER, str(tmp_path), str(tmp_path / "never")]
+    driver = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    workers = pids(folders)
+    driver.send_signal(number)
+    assert driver.communicate(timeout=60)[0] == b""
+    assert eventually(lambda: all(gone(pid) for pid in workers))
+
+
+def test_closing_the_iterator_ends_the_workers(tmp_path):
+    tasks = [
+        task(tmp_path, "quick", "square", n=2),
+        task(tmp_path, "long", "process_id", until=str(tmp_path / "never")),
+    ]
+    ends = LocalEngine(workers=2).run(tasks, lambda *_: None)
+    assert next(ends).id == "quick"
+    (worker,) = pids([tasks[1].folder])
+    ends.close()
+    assert gone(worker)
+
+
+def test_a_worker_is_kept_after_our_errors_and_replaced_after_others(tmp_path):
+    until = tmp_path / "until"
+    until.touch()
+    names = ["process_id", "diverges", "process_id", "fails", "process_id"]
+    tasks = [task(tmp_path, str(n), name, until=str(until)) for n, name in enumerate(names)]
+    run(tasks, workers=1)
+    first, second, third = pids([tmp_path / str(n) for n in (0, 2, 4)])
+    assert first == second != third
+
+
+def test_prints_and_tracebacks_are_kept_beside_the_folder_and_empty_logs_are_not(tmp_path):
+    run([task(tmp_path, "a", "fails"), task(tmp_path, "b", "square", n=1)], workers=2)
+    log = (tmp_path / "a.log").read_text()
+    assert log.startswith("said before\nTraceback")
+    assert log.endswith("ZeroDivisionError: a made-up fault\n")
+    assert not (tmp_path / "b.log").exists()
+
+
+def test_gpus_are_dealt_out_in_turn(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    until = tmp_path / "until"
+    names = ["CUDA_VISIBLE_DEVICES"]
+    tasks = [task(tmp_path, str(n), "threads_when", names=names, until=str(until), count=3) for n in range(3)]
+    ends = run(tasks, workers=3)
+    assert [ends[name].result["CUDA_VISIBLE_DEVICES"] for name in "012"] == ["4", "6", "4"]
+
+
+@pytest.mark.parametrize("workers", [0, -1, True, 1.5, "two"])
+def test_impossible_numbers_of_workers_are_refused(workers):
+    with pytest.raises(ConfigError, match="workers"):
+        LocalEngine(workers=workers)
+
+
+def test_an_engine_prints_itself():
+    assert LocalEngine(workers=1).text == "local, 1 worker"
+    assert json.loads(LocalEngine().model_dump_json()) == {
+        "name": "local",
+        "workers": 2,
+        "threads": 1,
+        "retries": 1,
+    }
