@@ -17,12 +17,17 @@ from robust_nas.errors import RunError
 from robust_nas.figures import series
 from robust_nas.figures.series import Record
 
+SHARES = frozenset(
+    ("clean", "robust", "stability", "robust_gap")
+)  # shown in per cent; other metrics as they are
 NOT_MEASURED = "#B8B8B8"
 TITLES = {
     "clean": "clean accuracy",
     "robust": "robust accuracy",
     "stability": "stability",
     "lip_adv": "empirical Lipschitz constant",
+    "robust_gap": "robust gap (training less test)",
+    "average_sensitivity": "average sensitivity",
     "params": "parameters",
     "macs": "MACs",
     "depth": "depth (blocks)",
@@ -56,7 +61,7 @@ def title(key: str) -> str:
 
 def axis(metric: str) -> str:
     """The label of an axis that shows `estimate`s of the metric."""
-    return title(metric) if metric.startswith("lip") else f"{title(metric)} (%)"
+    return f"{title(metric)} (%)" if metric in SHARES else title(metric)
 
 
 def words(text: object) -> str:
@@ -74,7 +79,7 @@ def name(point: Record, limit: int = 26) -> str:
 
 
 def estimate(point: Record, metric: str) -> tuple[float, float, float]:
-    """The mean and its interval in per cent (a Lipschitz constant as it is); NaN where there is none."""
+    """The mean and its interval, of a share in per cent; NaN where there is none."""
     found = (point.get("metrics") or {}).get(metric) or {}
     low, high = found.get("interval") or (None, None)
     return tuple(percent(value, metric) for value in (found.get("mean"), low, high))  # type: ignore[return-value]
@@ -94,10 +99,10 @@ def values(point: Record, metric: str) -> dict[int, float]:
 
 
 def percent(value: float | None, metric: str = "robust") -> float:
-    """A share 0..1 in per cent; NaN for None."""
+    """The number, of a share in per cent; NaN for None."""
     if value is None or not math.isfinite(value):
         return math.nan
-    return float(value) if metric.startswith("lip") else 100 * float(value)
+    return 100 * float(value) if metric in SHARES else float(value)
 
 
 def measured(points: Sequence[Record], metric: str, what: str) -> list[Record]:
