@@ -49,7 +49,7 @@ def plot_study_curve(
     if published is not None:
         _published(axes, *published)
     if optimum is not None:
-        _fit(axes, optimum)
+        _fit(axes, optimum, 100.0 if response in of.SHARES else 1.0)
     label = "configuration"
     for x, point in zip(places, shown, strict=True):
         y, low, high = of.estimate(point, response)
@@ -83,14 +83,14 @@ def _at(point: Record, along: str) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 
-def _fit(axes: Axes, optimum: Record) -> None:
+def _fit(axes: Axes, optimum: Record, scale: float) -> None:
     """The parabola with its band; a line at its top, shaded over the interval."""
     if optimum.get("fit"):
-        x, y, low, high = np.array(optimum["fit"], dtype=float).T
+        x, y, low, high = np.array(optimum["fit"], dtype=float)[:, :4].T
         axes.fill_between(
-            x, 100 * low, 100 * high, color=style.SKY, alpha=0.3, linewidth=0, label="band of the fit"
+            x, scale * low, scale * high, color=style.SKY, alpha=0.3, linewidth=0, label="band of the fit"
         )
-        axes.plot(x, 100 * y, color=style.BLUE, label="quadratic fit")
+        axes.plot(x, scale * y, color=style.BLUE, label="quadratic fit")
     if optimum.get("location") is None:
         return
     where = "interior optimum" if optimum.get("interior") else "optimum, interior not shown"

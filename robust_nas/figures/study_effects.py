@@ -50,7 +50,7 @@ def plot_study_effects(
     Args:
         rules: `rules` of an analysis: mappings with `rule`, `status` (supported, contradicted, undecided),
             `effect` and `interval` (differences of shares 0..1, or None). One whose `unit` is named and is not
-            "points" is left out.
+            "share" is left out.
         contrasts: `contrasts` of an analysis: mappings with `a`, `b`, `effect`, `interval`, `p_holm` and
             `equivalent`, of the family that was declared.
         stem: where to write, without a suffix.
@@ -60,7 +60,7 @@ def plot_study_effects(
     Raises:
         RunError: nothing has an effect, or the files cannot be written.
     """
-    rows = [_rule(rule) for rule in rules if rule.get("unit") in (None, "points")]
+    rows = [_rule(rule) for rule in rules if rule.get("unit") in (None, "share")]
     rows += [_contrast(contrast, alpha) for contrast in contrasts]
     rows = [row for row in rows if math.isfinite(row.effect)]
     if not rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,16 @@ from robust_nas.figures.series import Record
 
 
 @style.drawing()
-def plot_study_inherited(inherited: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
+def plot_study_inherited(
+    inherited: Record, stem: Path, *, numbers: Mapping[str, str] | None = None, caption: str = ""
+) -> tuple[Path, ...]:
     """The paths of a scatter of standalone against inherited robust accuracy, with Kendall's tau.
 
     Args:
         inherited: `inherited` of an analysis: `pairs` (`name`, `inherited`, `standalone`; 0..1), `tau` and its
             `interval`. A pair without both numbers is left out.
         stem: where to write, without a suffix.
+        numbers: what is written instead of a name for which there is no room, by name.
         caption: attack, eps, images and seeds, in a line under the plot.
 
     Raises:
@@ -41,9 +45,12 @@ def plot_study_inherited(inherited: Record, stem: Path, *, caption: str = "") ->
         if inherited.get("interval"):
             text += " [{:.2f}, {:.2f}]".format(*inherited["interval"])
         axes.set_title(f"{text}, {both.sum()} architectures", fontweight="normal")
+
+    def short(place: int) -> str:
+        text = str(pairs[place]["name"])
+        return (numbers or {}).get(text, of.name(pairs[place]))
+
     order = sorted(np.flatnonzero(both), key=lambda i: -scores[i, 1])
-    of.place_names(
-        figure, axes, [(*scores[i], of.name(pairs[i]), f"#{k}") for k, i in enumerate(order, 1)], 7
-    )
+    of.place_names(figure, axes, [(*scores[i], of.name(pairs[i]), short(i)) for i in order], 7)
     header = ("name", "inherited", "standalone")
     return style.save(figure, stem, (header, [[pair.get(key) for key in header] for pair in pairs]))

@@ -17,12 +17,17 @@ from robust_nas.errors import RunError
 from robust_nas.figures import series
 from robust_nas.figures.series import Record
 
+SHARES = frozenset(
+    ("clean", "robust", "stability", "robust_gap")
+)  # shown in per cent; other metrics as they are
 NOT_MEASURED = "#B8B8B8"
 TITLES = {
     "clean": "clean accuracy",
     "robust": "robust accuracy",
     "stability": "stability",
     "lip_adv": "empirical Lipschitz constant",
+    "robust_gap": "robust gap (training less test)",
+    "average_sensitivity": "average sensitivity",
     "params": "parameters",
     "macs": "MACs",
     "depth": "depth (blocks)",
@@ -56,7 +61,7 @@ def title(key: str) -> str:
 
 def axis(metric: str) -> str:
     """The label of an axis that shows `estimate`s of the metric."""
-    return title(metric) if metric.startswith("lip") else f"{title(metric)} (%)"
+    return f"{title(metric)} (%)" if metric in SHARES else title(metric)
 
 
 def words(text: object) -> str:
@@ -74,7 +79,7 @@ def name(point: Record, limit: int = 26) -> str:
 
 
 def estimate(point: Record, metric: str) -> tuple[float, float, float]:
-    """The mean and its interval in per cent (a Lipschitz constant as it is); NaN where there is none."""
+    """The mean and its interval, of a share in per cent; NaN where there is none."""
     found = (point.get("metrics") or {}).get(metric) or {}
     low, high = found.get("interval") or (None, None)
     return tuple(percent(value, metric) for value in (found.get("mean"), low, high))  # type: ignore[return-value]
@@ -94,10 +99,10 @@ def values(point: Record, metric: str) -> dict[int, float]:
 
 
 def percent(value: float | None, metric: str = "robust") -> float:
-    """A share 0..1 in per cent; NaN for None."""
+    """The number, of a share in per cent; NaN for None."""
     if value is None or not math.isfinite(value):
         return math.nan
-    return float(value) if metric.startswith("lip") else 100 * float(value)
+    return 100 * float(value) if metric in SHARES else float(value)
 
 
 def measured(points: Sequence[Record], metric: str, what: str) -> list[Record]:
@@ -170,7 +175,8 @@ def place_names(
 ) -> None:
     """Writes each name, or else its shorter form, beside its (x, y) where it covers no text, point, line or edge.
 
-    The first have the first choice; one for which there is no room is left out. The figure's layout is fixed before and stays so.
+    The first have the first choice; one for which there is no room is left out; of more
+    than twelve only the shorter forms are written. The figure's layout is fixed before and stays so.
     """
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
@@ -180,7 +186,7 @@ def place_names(
     taken = [text.get_window_extent(renderer) for text in axes.texts]
     for x, y, *forms in wanted:
         label = axes.annotate("", (x, y), (0, 0), textcoords="offset points", fontsize=size, color="#303030")
-        for text, (dx, dy, across, along) in product(forms, _BESIDE):
+        for text, (dx, dy, across, along) in product(forms[-1:] if len(wanted) > 12 else forms, _BESIDE):
             label.set(text=text, position=(dx, dy), ha=across, va=along)
             box = label.get_window_extent(renderer)
             within = Bbox.intersection(box, inside)
@@ -222,9 +228,14 @@ def rows(panels: Sequence[Axes], points: Sequence[Record]) -> None:
         axes.set_yticks(range(len(points)), [])
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=axes is not panels[0], axis="y")
-    panels[0].set_yticks(
-        range(len(points)), [name(point) for point in points], fontsize=row_size(len(points))
-    )
+    names = [f"{name(point)}  #{place}" for place, point in enumerate(points, 1)]
+    panels[0].set_yticks(range(len(points)), names, fontsize=row_size(len(points)))
+
+
+def no_result(axes: Axes, place: int, size: float) -> None:
+    """Says so in the middle of a row."""
+    look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size, "color": "#707070"}
+    axes.text(0.5, place, "no result", transform=axes.get_yaxis_transform(), **look)
 
 
 def row_height(count: int) -> float:
