@@ -54,6 +54,6 @@ def environment() -> dict[str, str]:
 
 
 def table(folder: Path) -> list[dict[str, str]]:
-    """The rows of a study's table, by configuration and seed."""
-    rows = list(csv.DictReader(io.StringIO((folder / "table.csv").read_text())))
+    """The rows of the done trials in a study's table, by configuration and seed."""
+    rows = [row for row in csv.DictReader(io.StringIO((folder / "table.csv").read_text())) if row["state"] == "done"]
     return sorted(rows, key=lambda row: (row["name"], row["seed"]))
