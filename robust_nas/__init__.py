@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from robust_nas.spaces import (
         CellArchitecture,
         CellSpace,
+        MLPArchitecture,
         ResidualArchitecture,
         count,
         load_architecture,
@@ -35,6 +36,7 @@ _HOMES = {
     "CellArchitecture": "spaces",
     "CellSpace": "spaces",
     "DataOptions": "data",
+    "MLPArchitecture": "spaces",
     "Predictor": "attacks",
     "ResidualArchitecture": "spaces",
     "RunConfig": "recipes",
@@ -62,6 +64,7 @@ __all__ = [
     "CellArchitecture",
     "CellSpace",
     "DataOptions",
+    "MLPArchitecture",
     "Predictor",
     "ResidualArchitecture",
     "RunConfig",

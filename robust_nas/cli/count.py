@@ -1,10 +1,10 @@
-"""`robust-nas count`: parameters and MACs, analytically, without torch."""
+"""`robust-nas count`: parameters and MACs of networks and their stages, analytically, without torch."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +12,11 @@ from robust_nas.cli import common
 from robust_nas.errors import ArchitectureError, CheckpointError, ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from robust_nas.spaces import Architecture
+
+Shape = tuple[int, int, int]
 
 Input = Annotated[str, typer.Option("--input", help="Channels x height x width of an image.")]
 Classes = Annotated[int, typer.Option(help="Number of classes.", min=1)]
@@ -34,47 +38,103 @@ def command(
     channels: Channels = None,
     json: common.Json = False,
 ) -> None:
-    """Count parameters and MACs (multiply-adds of convolutions and linear layers; FLOPs = 2 x MACs).
+    """Count parameters and MACs (multiply-adds of convolutions and linear layers; FLOPs = 2 x MACs), stage by stage.
 
     Example: [bold]robust-nas count arnas wrn-28-10 --input 3x32x32 --json[/bold]
 
-    In Python: robust_nas.count(robust_nas.load_architecture("arnas"))
+    In Python: robust_nas.count(robust_nas.load_architecture("arnas")), and robust_nas.spaces.parts for the stages
     """
-    from robust_nas.spaces import count, load_architecture
+    from robust_nas.spaces import load_architecture
 
     rows = []
     for name in architectures:
         architecture = _resized(load_architecture(name), cells, channels)
         own_shape, own_classes = _model_size(Path(name))
         shape = input_shape(input) if input else own_shape
-        cost = count(architecture, shape, classes or own_classes)
-        rows.append((architecture.name, shape, classes or own_classes, cost))
+        rows.append((architecture, shape, classes or own_classes))
     if json:
-        common.print_json(
-            [{"name": name, "params": cost.params, "macs": cost.macs} for name, _, _, cost in rows]
-        )
+        common.print_json([_tree(*row) for row in rows])
         return
+    _show_overview(rows)
+    for row in rows:
+        print()
+        _show_stages(*row)
+
+
+def _tree(architecture: Architecture, shape: Shape, classes: int) -> dict[str, Any]:
+    """What `--json` says of an architecture."""
+    from robust_nas.spaces import count, parts
+    from robust_nas.spaces.rules import depth_share, rule_checks, wd_ratio
+
+    return {
+        "name": architecture.name,
+        **count(architecture, shape, classes)._asdict(),
+        "stages": [
+            {"name": part.name, **part.cost._asdict()} for part in parts(architecture, shape, classes)
+        ],
+        "r_d": depth_share(architecture),
+        "wd_ratio": wd_ratio(architecture),
+        "rules": [check._asdict() for check in rule_checks(architecture)],
+    }
+
+
+def _show_overview(rows: Sequence[tuple[Architecture, Shape, int]]) -> None:
+    from robust_nas.spaces import count
+
+    costs = [count(*row) for row in rows]
     common.table(
         "convolutions and linear layers, no auxiliary head",
         ("architecture", "input", "classes", "params", "MACs"),
         [
-            [name, "x".join(map(str, shape)), str(number), f"{cost.params:,}", f"{cost.macs / 1e6:,.2f} M"]
-            for name, shape, number, cost in rows
+            [found.name, "x".join(map(str, shape)), str(classes), f"{cost.params:,}", _millions(cost.macs)]
+            for (found, shape, classes), cost in zip(rows, costs, strict=True)
         ],
     )
 
 
+def _show_stages(architecture: Architecture, shape: Shape, classes: int) -> None:
+    """Where parameters and MACs sit, and what the rules of width and depth say."""
+    from robust_nas.spaces import count, parts
+    from robust_nas.spaces.rules import depth_share, rule_checks
+
+    total = count(architecture, shape, classes)
+    common.table(
+        f"{architecture.name}: {architecture.describe()}",
+        ("part", "params", "share", "MACs", "share"),
+        [
+            [
+                name,
+                f"{cost.params:,}",
+                common.percent(cost.params / total.params),
+                _millions(cost.macs),
+                common.percent(cost.macs / total.macs),
+            ]
+            for name, cost in parts(architecture, shape, classes)
+        ],
+    )
+    r_d = depth_share(architecture)
+    if r_d is not None:
+        print(f"r_D = sum D / (sum D + sum W) = {r_d:.3f}")
+    for check in rule_checks(architecture):
+        says = "holds" if check.holds else "does not hold"
+        print(f"rule {check.rule}: {check.value:.3f}, {says} (accepted: {check.accepted})")
+
+
+def _millions(macs: int) -> str:
+    return f"{macs / 1e6:,.2f} M"
+
+
 def _resized(architecture: Architecture, cells: int | None, channels: int | None) -> Architecture:
     """The architecture at another size, where one is asked for. Raises `ArchitectureError`."""
-    from robust_nas.spaces import ResidualArchitecture
+    from robust_nas.spaces import CellArchitecture
 
     if cells is None and channels is None:
         return architecture
-    if isinstance(architecture, ResidualArchitecture):
+    if not isinstance(architecture, CellArchitecture):
         flags = {"--cells": cells, "--channels": channels}
         given = " ".join(f"{flag} {value}" for flag, value in flags.items() if value is not None)
         raise ArchitectureError(
-            f"{given}: {architecture.name} is a residual network, sized by its depths and widths; "
+            f"{given}: {architecture.name} is {architecture.called}, sized by its own depth and width; "
             "leave the flag out, or name cell architectures alone"
         )
     return architecture.resized(cells, channels)

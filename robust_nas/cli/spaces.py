@@ -84,7 +84,7 @@ def _is_architecture(path: str) -> bool:
         return True
     if Path(path).is_file():
         tree = read_yaml(Path(path))
-        return tree.get("type") == "residual" or not {"genotype", "depths"}.isdisjoint(tree)
+        return tree.get("type") in ("residual", "mlp") or not {"genotype", "depths"}.isdisjoint(tree)
     return wide_resnet(path) is not None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 import pprint
 import re
 from collections.abc import Sequence
@@ -19,10 +20,10 @@ import torch
 
 from robust_nas._version import __version__
 from robust_nas.errors import RunError, RunExistsError
-from robust_nas.nets import Model, inference_state, network, normalise, operations, residual
-from robust_nas.nets.build import plans, stage_plans
+from robust_nas.nets import Model, activations, inference_state, mlp, network, normalise, operations, residual
+from robust_nas.nets.build import block_plan, plans, stage_plans
 from robust_nas.runs import write_atomic
-from robust_nas.spaces import Architecture, ResidualArchitecture
+from robust_nas.spaces import MLPArchitecture, ResidualArchitecture
 
 SOURCE, WEIGHTS = "network.py", "weights.pt"
 
@@ -74,25 +75,43 @@ class _Form(NamedTuple):
     imports: str
     modules: tuple[ModuleType, ...]
     network: str  # the class
-    plans: str  # its first arguments, made from the literals
+    arguments: str  # of the class, made from the literals
 
 
 CELLS = """\
 Cells: (channels of the input before last, of the last input, of a node, reduces, reduced before, nodes, output nodes);
 a node is a list of (operation, source), sources 0 and 1 are the outputs of the two cells before.
 """
-STAGES = "Stages: (blocks, their channels, stride of the first one); STEM is the channels of the stem.\n"
+STAGES = """\
+Stages: (blocks, their channels, stride of the first one); STEM is the channels of the stem, BLOCK the kind of the
+blocks and their numbers as `BlockPlan` names them.
+"""
+HIDDEN = "INPUTS is the numbers of an image, HIDDEN the hidden layers and their width.\n"
+COMMON = "len(CLASS_NAMES), MEAN, STD"
 
 
-def _form(architecture: Architecture) -> _Form:
+def _form(model: Model) -> _Form:
+    architecture = model.architecture
     if isinstance(architecture, ResidualArchitecture):
         return _Form(
             STAGES,
-            f"STEM = {architecture.stem}\nSTAGES = {_literal(stage_plans(architecture))}",
-            "",
-            (normalise, residual),
+            f"STEM = {architecture.stem}\nSTAGES = {_literal(stage_plans(architecture))}\n"
+            f"BLOCK = {tuple(block_plan(architecture))!r}\n{_choices(architecture)}",
+            "from collections.abc import Callable\n",
+            (normalise, activations, residual),
             "ResidualNetwork",
-            "[StagePlan(*stage) for stage in STAGES], STEM",
+            f"[StagePlan(*stage) for stage in STAGES], STEM, {COMMON}, "
+            "BlockPlan(*BLOCK), ACTIVATION, INITIALISATION",
+        )
+    if isinstance(architecture, MLPArchitecture):
+        return _Form(
+            HIDDEN,
+            f"INPUTS = {math.prod(model.description.input_shape)}\n"
+            f"HIDDEN = {(architecture.depth, architecture.width)}\n{_choices(architecture)}",
+            "from collections.abc import Callable\n",
+            (normalise, activations, mlp),
+            "MLPNetwork",
+            f"INPUTS, *HIDDEN, {COMMON}, ACTIVATION, INITIALISATION",
         )
     return _Form(
         CELLS,
@@ -100,8 +119,12 @@ def _form(architecture: Architecture) -> _Form:
         "from collections.abc import Callable, Iterable\n",
         (operations, normalise, network),
         "CellNetwork",
-        "[CellPlan(*cell) for cell in CELLS]",
+        f"[CellPlan(*cell) for cell in CELLS], {COMMON}",
     )
+
+
+def _choices(architecture: ResidualArchitecture | MLPArchitecture) -> str:
+    return f"ACTIVATION, INITIALISATION = {architecture.activation!r}, {architecture.initialisation!r}"
 
 
 def _literal(values: Sequence[tuple[object, ...]]) -> str:
@@ -111,7 +134,7 @@ def _literal(values: Sequence[tuple[object, ...]]) -> str:
 def source_text(model: Model) -> str:
     """The Python file as text."""
     description, architecture = model.description, model.architecture
-    form = _form(architecture)
+    form = _form(model)
     shape = "x".join(map(str, description.input_shape))
     bodies = "\n\n".join(map(_body, form.modules))
     # Names come from files that anyone may have written: they stand in literals alone, never in a docstring.
@@ -141,7 +164,7 @@ MEAN, STD = {tuple(description.mean)!r}, {tuple(description.std)!r}
 
 def build() -> {form.network}:
     """The network with fresh weights."""
-    return {form.network}({form.plans}, len(CLASS_NAMES), MEAN, STD)
+    return {form.network}({form.arguments})
 
 
 def load(weights: Path = Path(__file__).with_name("{WEIGHTS}")) -> {form.network}:

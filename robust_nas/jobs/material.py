@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from robust_nas.config import Options
     from robust_nas.data import Dataset, Images
-    from robust_nas.spaces import Layout, ResidualArchitecture
+    from robust_nas.spaces import Architecture, Layout
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ def refuse_auxiliary_head(config: RunConfig, layout: Layout, dataset: Dataset) -
         )
 
 
-def refuse_cell_options(config: RunConfig, architecture: ResidualArchitecture) -> None:
-    """Raises `ConfigError` when the recipe asks a residual network for what cell networks alone have."""
+def refuse_cell_options(config: RunConfig, architecture: Architecture) -> None:
+    """Raises `ConfigError` when the recipe asks another network for what cell networks alone have."""
     for key in ("auxiliary_weight", "drop_path"):
         value = getattr(config.training, key)
         if value:
             raise ConfigError(
-                f"training.{key}: got {value}; {architecture.name} is a residual network, "
+                f"training.{key}: got {value}; {architecture.name} is {architecture.called}, "
                 "which has neither an auxiliary head nor drop path; allowed for it: 0"
             )
 

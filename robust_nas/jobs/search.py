@@ -24,7 +24,7 @@ from robust_nas.jobs.material import (
 from robust_nas.recipes import RESULTS, RunConfig
 from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
 from robust_nas.search.options import NNI
-from robust_nas.spaces import Architecture, CellArchitecture, CellSpace, ResidualArchitecture, Size, count
+from robust_nas.spaces import Architecture, CellArchitecture, CellSpace, Size, count
 
 if TYPE_CHECKING:
     from robust_nas.data import Dataset, Images
@@ -237,11 +237,11 @@ class SeedsJob(Options):
 def draw_architecture(architecture: Architecture, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
     """Draws the cells of an architecture as PNG and SVG (and their edges as CSV); returns the paths.
 
-    Raises `ArchitectureError` for a residual network.
+    Raises `ArchitectureError` for a residual network or an MLP.
     """
-    if isinstance(architecture, ResidualArchitecture):
+    if not isinstance(architecture, CellArchitecture):
         raise ArchitectureError(
-            f"{architecture.name}: a residual network has no cells to draw; name a cell architecture, such as arnas"
+            f"{architecture.name}: {architecture.called} has no cells to draw; name a cell architecture, such as arnas"
         )
     cells = {
         cell.kind: [[(edge.operation, edge.source) for edge in node] for node in cell.nodes]

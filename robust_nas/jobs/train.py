@@ -23,7 +23,7 @@ from robust_nas.jobs.material import (
 )
 from robust_nas.recipes import RESULTS, RunConfig
 from robust_nas.runs import Mode, Progress, Run, silent
-from robust_nas.spaces import Architecture, ResidualArchitecture, count
+from robust_nas.spaces import Architecture, CellArchitecture, count
 
 if TYPE_CHECKING:
     from robust_nas.nets import ModelDescription
@@ -43,13 +43,13 @@ def train(
 
     The architecture keeps its own size: `config.network` is the size of what a search finds.
     """
-    if isinstance(architecture, ResidualArchitecture):
+    if not isinstance(architecture, CellArchitecture):
         refuse_cell_options(config, architecture)
     folder = Path(out) if out else RESULTS / f"{config.name}-model"
     material = material or needed(config, folder, mode)
     if material is not None:
         refuse_precision(config.training.precision, material.device)
-        if not isinstance(architecture, ResidualArchitecture):
+        if isinstance(architecture, CellArchitecture):
             refuse_auxiliary_head(config, architecture.layout, material.dataset)
     job = TrainJob(config=config, architecture=architecture)
     with joined() as ranks, open_run(ranks, folder, job, mode) as run:

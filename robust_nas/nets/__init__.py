@@ -1,6 +1,7 @@
 """Every torch module: operations, the supernet, networks from an architecture; saving and loading model folders."""
 
 from robust_nas.nets.build import build_network, channels_last
+from robust_nas.nets.mlp import MLPNetwork
 from robust_nas.nets.model import Model, ModelDescription, inference_state, load_model, read_model, save_model
 from robust_nas.nets.network import CellNetwork
 from robust_nas.nets.residual import ResidualNetwork
@@ -8,6 +9,7 @@ from robust_nas.nets.supernet import Supernet
 
 __all__ = [
     "CellNetwork",
+    "MLPNetwork",
     "Model",
     "ModelDescription",
     "ResidualNetwork",

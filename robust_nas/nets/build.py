@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar, overload
@@ -10,9 +11,11 @@ import torch
 from torch import nn
 
 from robust_nas.errors import ArchitectureError
+from robust_nas.nets.mlp import MLPNetwork
 from robust_nas.nets.network import CellNetwork, CellPlan
-from robust_nas.nets.residual import ResidualNetwork, StagePlan
-from robust_nas.spaces import Architecture, CellArchitecture, ResidualArchitecture
+from robust_nas.nets.residual import BlockPlan, ResidualNetwork, StagePlan
+from robust_nas.spaces import Architecture, CellArchitecture, MLPArchitecture, ResidualArchitecture
+from robust_nas.spaces.residual import BLOCKS
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -50,6 +53,12 @@ def stage_plans(architecture: ResidualArchitecture) -> list[StagePlan]:
     return [StagePlan(*stage) for stage in architecture.stages()]
 
 
+def block_plan(architecture: ResidualArchitecture) -> BlockPlan:
+    """The blocks of an architecture as the plain numbers a network is built from."""
+    own = {name: getattr(architecture, name) for name in BLOCKS[architecture.block]}
+    return BlockPlan(architecture.block, **own)
+
+
 @overload
 def build_network(
     architecture: CellArchitecture,
@@ -72,7 +81,7 @@ def build_network(
     std: tuple[float, ...] | None = ...,
     auxiliary: bool = ...,
     seed: int = ...,
-) -> CellNetwork | ResidualNetwork: ...
+) -> CellNetwork | ResidualNetwork | MLPNetwork: ...
 def build_network(
     architecture: Architecture,
     *,
@@ -83,23 +92,44 @@ def build_network(
     affine: bool = True,
     auxiliary: bool = False,
     seed: int = 0,
-) -> CellNetwork | ResidualNetwork:
+) -> CellNetwork | ResidualNetwork | MLPNetwork:
     """The network of an architecture with weights drawn from `seed`; mean and std default to 0 and 1.
 
     With `auxiliary`, a second classifier stands behind the last reduction cell, as in DARTS; without `affine`, batch
     norms of the cells neither scale nor shift. Raises `ArchitectureError` where the feature maps are too small for the
-    classifier, and for a residual network, which has neither choice.
+    classifier, and for a residual network or an MLP, which have neither choice.
     """
     colours = input_shape[0]
     mean, std = mean or (0.0,) * colours, std or (1.0,) * colours
+    if not isinstance(architecture, CellArchitecture) and (auxiliary or not affine):
+        raise ArchitectureError(
+            f"{architecture.name}: got auxiliary={auxiliary}, affine={affine}; "
+            f"{architecture.called} is built with auxiliary=False, affine=True"
+        )
     if isinstance(architecture, ResidualArchitecture):
-        if auxiliary or not affine:
-            raise ArchitectureError(
-                f"{architecture.name}: got auxiliary={auxiliary}, affine={affine}; "
-                "a residual network is built with auxiliary=False, affine=True"
-            )
         with seeded(seed):
-            return ResidualNetwork(stage_plans(architecture), architecture.stem, classes, mean, std)
+            return ResidualNetwork(
+                stage_plans(architecture),
+                architecture.stem,
+                classes,
+                mean,
+                std,
+                block_plan(architecture),
+                architecture.activation,
+                architecture.initialisation,
+            )
+    if isinstance(architecture, MLPArchitecture):
+        with seeded(seed):
+            return MLPNetwork(
+                math.prod(input_shape),
+                architecture.depth,
+                architecture.width,
+                classes,
+                mean,
+                std,
+                architecture.activation,
+                architecture.initialisation,
+            )
     cell_plans = plans(architecture)
     with seeded(seed):
         network = CellNetwork(cell_plans, classes, mean, std, affine)

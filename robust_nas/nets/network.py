@@ -71,7 +71,7 @@ class NetworkCell(nn.Module):
         adapt = FactorizedReduce if plan.reduction_prev else ReLUConvBN
         self.preprocess0 = adapt(plan.c_pp, plan.c, affine)
         self.preprocess1 = ReLUConvBN(plan.c_p, plan.c, affine)
-        self.concat = plan.concat
+        self.concat, self.reduction = plan.concat, plan.reduction
         self.nodes = nn.ModuleList(
             Node(
                 [
@@ -149,13 +149,22 @@ class CellNetwork(nn.Module):
             if isinstance(module, DropPath):
                 module.p, module.generator = p, generator
 
+    def staged(self, x: Tensor) -> list[Tensor]:
+        """Images `[B, C, H, W]` in 0..1 to the output `[B, c, h, w]` of every stage, and the logits `[B, classes]`.
+
+        A reduction cell begins a stage; the stem belongs to the first one.
+        """
+        s0 = s1 = self.stem(self.normalise(x))
+        outputs: list[Tensor] = []
+        for cell in self.cells:
+            if cell.reduction:
+                outputs.append(s1)
+            s0, s1 = s1, cell(s0, s1)
+        return [*outputs, s1, self.classifier(s1.mean((2, 3)))]
+
     def forward(self, x: Tensor) -> Tensor:
         """Images `[B, C, H, W]` in 0..1 to logits `[B, classes]`."""
-        s0 = s1 = self.stem(self.normalise(x))
-        for cell in self.cells:
-            s0, s1 = s1, cell(s0, s1)
-        logits: Tensor = self.classifier(s1.mean((2, 3)))
-        return logits
+        return self.staged(x)[-1]
 
     def auxiliary_logits(self, x: Tensor) -> Tensor:
         """Logits `[B, classes]` of the auxiliary head, computed up to its cell only."""

@@ -1,23 +1,30 @@
-"""A pre-activation residual network: stem, stages of basic blocks, batch norm, pooling, linear classifier.
+"""A pre-activation residual network: stem, stages of blocks, batch norm, pooling, linear classifier.
 
-    block(x) = shortcut + conv3x3(relu(bn(conv3x3(a)))),  a = relu(bn(x))
+    basic:       block(x) = shortcut + conv3x3(act(bn(conv3x3(a)))),  a = act(bn(x))
+    bottleneck:  block(x) = shortcut + conv1x1(act(bn(conv3x3(act(bn(conv1x1(a)))))))
+    robust-res:  block(x) = shortcut + r + SE(bn(r)),  r = conv1x1(parts(act(bn(conv1x1(a)))))
     shortcut = conv1x1(a) where channels change or the stride is not 1, else x
 
-The block of wide residual networks (Zagoruyko and Komodakis, 2016), without dropout; convolutions have no bias. The
-usual code has a shortcut convolution where channels change alone, and fails in a strided stage that keeps them.
-Initialisation as in the usual code: convolutions by He's normal over the fan-out, the classifier's bias zero.
+Basic is the block of wide residual networks (Zagoruyko and Komodakis, 2016), without dropout; bottleneck that of
+pre-activation ResNets (He et al., 2016); robust-res that of Huang, Lu, Deb and Boddeti (CVPR 2023). Convolutions have
+no bias. The usual WRN code has a shortcut convolution where channels change alone, and fails in a strided stage that
+keeps them.
+Initialisation as in the usual code: convolutions by He's normal over the fan-out, unless told otherwise; linear layers
+as torch starts them, the classifier's bias zero.
 
-Images are float `[B, C, H, W]` in 0..1. This file needs torch and `normalise.py` alone: the plain-Python
-export carries its text.
+Images are float `[B, C, H, W]` in 0..1. This file needs torch, `normalise.py` and `activations.py` alone: the
+plain-Python export carries its text.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robust_nas.nets.activations import ACTIVATIONS, Activation
 from robust_nas.nets.normalise import Normalise
 
 
@@ -29,27 +36,142 @@ class StagePlan(NamedTuple):
     stride: int
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions, each behind batch norm and ReLU, added to the shortcut."""
+class BlockPlan(NamedTuple):
+    """The kind of the blocks, and the numbers that bottleneck (the first one) and robust-res blocks have beside."""
 
-    def __init__(self, c_in: int, c_out: int, stride: int) -> None:
+    kind: str = "basic"
+    expansion: int = 1
+    cardinality: int = 1
+    scales: int = 1
+    base_width: int = 160
+    se_reduction: int = 1
+    preactivated: bool = True
+
+
+BASIC = BlockPlan()
+
+
+def shortcut(c_in: int, c_out: int, stride: int) -> nn.Conv2d | None:
+    """The convolution of a block's shortcut, without its stride; None where the shortcut is the input."""
+    return None if c_in == c_out and stride == 1 else nn.Conv2d(c_in, c_out, 1, bias=False)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions, each behind batch norm and activation, added to the shortcut."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int, activation: Activation = F.relu) -> None:
         super().__init__()
         self.norm1 = nn.BatchNorm2d(c_in)
         self.conv1 = nn.Conv2d(c_in, c_out, 3, stride=stride, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(c_out)
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1, bias=False)
         self.stride = stride
-        same = c_in == c_out and stride == 1
-        self.shortcut = None if same else nn.Conv2d(c_in, c_out, 1, bias=False)
+        self.shortcut = shortcut(c_in, c_out, stride)
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, c_in, H, W]` to `[B, c_out, ceil(H/stride), ceil(W/stride)]`."""
-        active = F.relu(self.norm1(x))
+        active = self.activation(self.norm1(x))
         # The stride is taken before the 1x1 convolution: a strided one on fewer than 16 channels in channels-last order
-        # writes beyond its memory on a CPU (oneDNN issue 6035).
+        # writes beyond its memory on a CPU (oneDNN issue 6035). So in the blocks below.
         shortcut = x if self.shortcut is None else self.shortcut(active[:, :, :: self.stride, :: self.stride])
-        residual: Tensor = self.conv2(F.relu(self.norm2(self.conv1(active))))
+        residual: Tensor = self.conv2(self.activation(self.norm2(self.conv1(active))))
         return shortcut + residual
+
+
+class BottleneckBlock(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions, each behind batch norm and activation, added to the shortcut."""
+
+    def __init__(self, c_in: int, width: int, stride: int, expansion: int, activation: Activation) -> None:
+        super().__init__()
+        c_out = expansion * width
+        self.norm1 = nn.BatchNorm2d(c_in)
+        self.conv1 = nn.Conv2d(c_in, width, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
+        self.norm3 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, c_out, 1, bias=False)
+        self.stride = stride
+        self.shortcut = shortcut(c_in, c_out, stride)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, c_in, H, W]` to `[B, expansion * width, ceil(H/stride), ceil(W/stride)]`."""
+        active = self.activation(self.norm1(x))
+        shortcut = x if self.shortcut is None else self.shortcut(active[:, :, :: self.stride, :: self.stride])
+        hidden = self.activation(self.norm2(self.conv1(active)))
+        residual: Tensor = self.conv3(self.activation(self.norm3(self.conv2(hidden))))
+        return shortcut + residual
+
+
+class SqueezeExcitation(nn.Module):
+    """Channels weighted by gates in 0..1 that two linear layers make of their means (Hu et al., 2018)."""
+
+    def __init__(self, channels: int, squeezed: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Linear(channels, squeezed, bias=False)
+        self.excite = nn.Linear(squeezed, channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, channels, H, W]` of the same shape."""
+        gates = torch.sigmoid(self.excite(F.relu(self.squeeze(x.mean((2, 3))))))
+        return x * gates[:, :, None, None]
+
+
+class RobustResBlock(nn.Module):
+    """A bottleneck whose 3x3 convolution is grouped and split by channels into `scales` parts, with a second residual.
+
+    The parts stand one behind the other: a convolution sees its part of the channels and the output of the part before
+    (a strided one its part alone), the last part passes by (pooled where the block strides). The residual is added
+    once as it is and once behind batch norm and squeeze-and-excitation.
+    """
+
+    def __init__(self, c_in: int, width: int, stride: int, plan: BlockPlan, activation: Activation) -> None:
+        super().__init__()
+        c_out = plan.expansion * width
+        part = width * plan.base_width // 160 * plan.cardinality
+        convolved = max(plan.scales - 1, 1)
+        self.norm1 = nn.BatchNorm2d(c_in)
+        self.conv1 = nn.Conv2d(c_in, part * plan.scales, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(part * plan.scales)
+        self.convs = nn.ModuleList(
+            nn.Conv2d(part, part, 3, stride=stride, padding=1, groups=plan.cardinality, bias=False)
+            for _ in range(convolved)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(part) for _ in range(convolved))
+        self.conv3 = nn.Conv2d(part * plan.scales, c_out, 1, bias=False)
+        self.norm3 = nn.BatchNorm2d(c_out)
+        self.se = SqueezeExcitation(c_out, c_out // plan.se_reduction)
+        self.pool = nn.Identity() if stride == 1 else nn.AvgPool2d(3, stride, padding=1)
+        self.stride, self.scales, self.preactivated = stride, plan.scales, plan.preactivated
+        self.shortcut = shortcut(c_in, c_out, stride)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, c_in, H, W]` to `[B, expansion * width, ceil(H/stride), ceil(W/stride)]`."""
+        active = self.activation(self.norm1(x))
+        shortcut = x if self.shortcut is None else self.shortcut(active[:, :, :: self.stride, :: self.stride])
+        hidden = self.activation(self.norm2(self.conv1(active if self.preactivated else x)))
+        parts = torch.chunk(hidden, self.scales, 1)
+        outputs: list[Tensor] = []
+        for index, (convolution, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            alone = index == 0 or self.stride > 1
+            part = parts[index] if alone else parts[index] + outputs[-1]
+            outputs.append(self.activation(norm(convolution(part))))
+        if self.scales > 1:
+            outputs.append(self.pool(parts[self.scales - 1]))
+        residual: Tensor = self.conv3(torch.cat(outputs, 1))
+        refined: Tensor = self.se(self.norm3(residual))
+        return shortcut + residual + refined
+
+
+def block(plan: BlockPlan, c_in: int, width: int, stride: int, activation: Activation) -> nn.Module:
+    """A block of the planned kind."""
+    if plan.kind == "basic":
+        return BasicBlock(c_in, width, stride, activation)
+    if plan.kind == "bottleneck":
+        return BottleneckBlock(c_in, width, stride, plan.expansion, activation)
+    return RobustResBlock(c_in, width, stride, plan, activation)
 
 
 class ResidualNetwork(nn.Module):
@@ -62,25 +184,43 @@ class ResidualNetwork(nn.Module):
         classes: int,
         mean: tuple[float, ...],
         std: tuple[float, ...],
+        block_plan: BlockPlan = BASIC,
+        activation: str = "relu",
+        initialisation: str = "he-fan-out",
     ) -> None:
         super().__init__()
+        self.activation = ACTIVATIONS[activation]
         self.normalise = Normalise(mean, std)
         self.stem = nn.Conv2d(len(mean), stem, 3, padding=1, bias=False)
         self.stages = nn.Sequential()
         channels = stem
         for depth, width, stride in plans:
-            first = BasicBlock(channels, width, stride)
-            self.stages.append(nn.Sequential(first, *(BasicBlock(width, width, 1) for _ in range(depth - 1))))
-            channels = width
+            stage = nn.Sequential()
+            for index in range(depth):
+                stage.append(block(block_plan, channels, width, 1 if index else stride, self.activation))
+                channels = block_plan.expansion * width
+            self.stages.append(stage)
         self.norm = nn.BatchNorm2d(channels)
         self.classifier = nn.Linear(channels, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.kaiming_normal_(
+                    module.weight,
+                    mode="fan_out" if initialisation == "he-fan-out" else "fan_in",
+                    nonlinearity="linear" if initialisation == "lecun" else "relu",
+                )
         nn.init.zeros_(self.classifier.bias)
+
+    def staged(self, x: Tensor) -> list[Tensor]:
+        """Images `[B, C, H, W]` in 0..1 to the output `[B, c, h, w]` of every stage, and the logits `[B, classes]`."""
+        x = self.stem(self.normalise(x))
+        outputs: list[Tensor] = []
+        for stage in self.stages:
+            x = stage(x)
+            outputs.append(x)
+        features = self.activation(self.norm(x)).mean((2, 3))
+        return [*outputs, self.classifier(features)]
 
     def forward(self, x: Tensor) -> Tensor:
         """Images `[B, C, H, W]` in 0..1 to logits `[B, classes]`."""
-        features = F.relu(self.norm(self.stages(self.stem(self.normalise(x)))))
-        logits: Tensor = self.classifier(features.mean((2, 3)))
-        return logits
+        return self.staged(x)[-1]

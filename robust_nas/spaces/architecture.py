@@ -1,14 +1,15 @@
 """An architecture: the small, frozen, hashable value that a search returns and a network is built from.
 
-It is a cell network (here) or a residual network (`residual.py`), told apart by `type`. It is complete (for cells:
-genotype, placement, filters, stem, number of cells, channels) and carries neither weights nor recipe. Nodes of a cell
-are numbered with the two cell inputs first: sources 0 and 1 are the outputs of the cells before, 2, 3, ... the nodes.
+It is a cell network (here), a residual network (`residual.py`) or an MLP (`mlp.py`), told apart by `type`. It is
+complete (for cells: genotype, placement, filters, stem, number of cells, channels) and carries neither weights nor
+recipe. Nodes of a cell are numbered with the two cell inputs first: sources 0 and 1 are the outputs of the cells
+before, 2, 3, ... the nodes.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -25,6 +26,7 @@ from robust_nas.config import (
 from robust_nas.errors import ArchitectureError
 from robust_nas.spaces.files import shipped
 from robust_nas.spaces.layout import CellPlace, Kind, Layout, Name
+from robust_nas.spaces.mlp import MLPArchitecture
 from robust_nas.spaces.operations import OPERATIONS
 from robust_nas.spaces.residual import WIDE_RESNETS, ResidualArchitecture, wide_resnet
 
@@ -67,6 +69,8 @@ class Cell(Options):
 
 class CellArchitecture(Options):
     """A stack of cells: its genotype, its layout, and its size."""
+
+    called: ClassVar[str] = "a cell network"
 
     schema_version: Literal[1] = 1
     type: Literal["cell"] = "cell"
@@ -113,7 +117,14 @@ class CellArchitecture(Options):
         return to_yaml(self)
 
 
-Architecture = Annotated[CellArchitecture | ResidualArchitecture, Field(discriminator="type")]
+Architecture = Annotated[
+    CellArchitecture | ResidualArchitecture | MLPArchitecture, Field(discriminator="type")
+]
+FAMILIES: dict[str, type[CellArchitecture] | type[ResidualArchitecture] | type[MLPArchitecture]] = {
+    "cell": CellArchitecture,
+    "residual": ResidualArchitecture,
+    "mlp": MLPArchitecture,
+}
 
 
 def architecture_from_text(text: str, source: str) -> Architecture:
@@ -125,7 +136,7 @@ def architecture_from_text(text: str, source: str) -> Architecture:
 
 
 def load_architecture(name_or_path: str | Path) -> Architecture:
-    """A shipped architecture by name (`arnas`, `wrn-34-r`), a wide residual network by name (`wrn-28-10`), a YAML or
+    """A shipped architecture by name (`arnas`, `rrn-a1`), a wide residual network by name (`wrn-28-10`), a YAML or
     JSON file, or a folder that holds one. Raises `ArchitectureError`.
     """
     path = existing_file(Path(name_or_path) / "architecture.yaml")
@@ -139,11 +150,9 @@ def load_architecture(name_or_path: str | Path) -> Architecture:
 
 def _check(tree: dict[str, Any], source: str) -> Architecture:
     """The architecture of the family that the tree's `type` names."""
-    found, allowed = tree.get("type"), "cell, residual"
+    found, allowed = tree.get("type"), ", ".join(FAMILIES)
     if "type" not in tree:
         raise ArchitectureError(f"{source}: type: missing, and it has no default; allowed: {allowed}")
-    if found == "cell":
-        return check(CellArchitecture, tree, source, ArchitectureError)
-    if found == "residual":
-        return check(ResidualArchitecture, tree, source, ArchitectureError)
-    raise ArchitectureError(f"{source}: type: got {found!r}; allowed: {allowed}")
+    if not isinstance(found, str) or found not in FAMILIES:
+        raise ArchitectureError(f"{source}: type: got {found!r}; allowed: {allowed}")
+    return check(FAMILIES[found], tree, source, ArchitectureError)

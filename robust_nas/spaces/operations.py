@@ -7,8 +7,10 @@ Definitions: DARTS (Liu et al., 2019), `cnn/operations.py` of the official code,
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Literal, NamedTuple
+
+Activation = Literal["relu", "silu", "gelu", "softplus"]  # of networks that have a choice; cells have ReLU
 
 
 class Cost(NamedTuple):
@@ -20,6 +22,26 @@ class Cost(NamedTuple):
     def plus(self, other: Cost) -> Cost:
         """The sum of two costs."""
         return Cost(self.params + other.params, self.macs + other.macs)
+
+
+class Part(NamedTuple):
+    """A part of a network by name (`stem`, `stage 1`, ..., `head`) and what it costs."""
+
+    name: str
+    cost: Cost
+
+
+def total(costs: Iterable[Cost]) -> Cost:
+    """The sum of costs."""
+    params, macs = 0, 0
+    for cost in costs:
+        params, macs = params + cost.params, macs + cost.macs
+    return Cost(params, macs)
+
+
+def linear(c_in: int, c_out: int) -> Cost:
+    """A linear layer with bias."""
+    return Cost((c_in + 1) * c_out, c_in * c_out)
 
 
 def batch_norm(channels: int, affine: bool) -> Cost:

@@ -1,27 +1,43 @@
-"""Residual networks by stages of basic blocks: wide residual networks, and any depths and widths per stage.
+"""Residual networks by stages of blocks: wide residual networks, and any depths and widths per stage.
 
 A stage is `depth` blocks of `width` channels; its first block has the stage's stride. WRN-D-k (Zagoruyko and Komodakis,
-2016) is depths n, n, n with D = 6n + 4 and widths 16k, 32k, 64k behind a stem of 16 channels.
+2016) is depths n, n, n with D = 6n + 4 and widths 16k, 32k, 64k behind a stem of 16 channels. The blocks are those of
+`nets/residual.py`: basic, bottleneck, and robust-res (Huang, Lu, Deb and Boddeti, CVPR 2023).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from robust_nas.config import Count, Options, check, to_yaml
 from robust_nas.errors import ArchitectureError
 from robust_nas.spaces.layout import MAX_FILTERS, Name
-from robust_nas.spaces.operations import Cost, batch_norm
+from robust_nas.spaces.operations import Activation, Cost, Part, batch_norm, linear, total
 
 MAX_BLOCKS = 1000
 WIDE_RESNETS = "wrn-D-k with D = 6n + 4, such as wrn-28-10"  # the names that `wide_resnet` reads
 
 Width = Annotated[Count, Field(le=MAX_FILTERS)]
 Stride = Annotated[Count, Field(le=3)]  # beyond it, a 3x3 convolution never sees some pixels
+Small = Annotated[Count, Field(le=1024)]
+
+# What each block has beside its width, and the usual values: those of the published RobustResNets for robust-res.
+BLOCKS: dict[str, dict[str, int | bool]] = {
+    "basic": {},
+    "bottleneck": {"expansion": 4},
+    "robust-res": {
+        "expansion": 4,
+        "cardinality": 4,
+        "scales": 8,
+        "base_width": 10,
+        "se_reduction": 64,
+        "preactivated": True,
+    },
+}
 
 
 class Stage(NamedTuple):
@@ -33,22 +49,42 @@ class Stage(NamedTuple):
 
 
 class ResidualArchitecture(Options):
-    """A pre-activation residual network: its stem, and depth, width and stride of every stage."""
+    """A pre-activation residual network: its stem and block, and depth, width and stride of every stage."""
+
+    called: ClassVar[str] = "a residual network"
 
     schema_version: Literal[1] = 1
     type: Literal["residual"] = "residual"
     name: Name
-    block: Literal["basic"] = "basic"
+    block: Literal["basic", "bottleneck", "robust-res"] = "basic"
+    activation: Activation = "relu"
+    initialisation: Literal["he-fan-out", "he-fan-in", "lecun"] = "he-fan-out"  # of the convolutions
     stem: Width = 16  # channels of the stem's 3x3 convolution
     depths: tuple[Count, ...] = Field(min_length=1)  # blocks of each stage
     widths: tuple[Width, ...] = Field(min_length=1)  # channels of each stage's convolutions
     strides: tuple[Stride, ...] = ()  # of each stage's first block; 1, 2, 2, ... where none are given
+    # Of some blocks alone (`BLOCKS`), which have them filled in where they are not given:
+    expansion: Small | None = None  # channels of a block's output, relative to its width
+    cardinality: Small | None = None  # groups of a 3x3 convolution
+    scales: Small | None = None  # parts that the 3x3 convolutions see one after the other
+    base_width: Small | None = None  # channels per group and part of a block of width 160, in proportion
+    se_reduction: Width | None = None  # of the channels inside the squeeze-and-excitation
+    preactivated: bool | None = (
+        None  # false: the first convolution sees the raw input, as in the official code
+    )
 
     @model_validator(mode="before")
     @classmethod
-    def _usual_strides(cls, tree: Any) -> Any:
-        if isinstance(tree, dict) and "strides" not in tree and isinstance(tree.get("depths"), list | tuple):
-            return {**tree, "strides": [1, *[2] * (len(tree["depths"]) - 1)]}
+    def _usual(cls, tree: Any) -> Any:
+        if not isinstance(tree, dict):
+            return tree
+        tree = {
+            key: value for key, value in tree.items() if value is not None or key not in BLOCKS["robust-res"]
+        }
+        block = tree.get("block", "basic")
+        tree = {**(BLOCKS.get(block, {}) if isinstance(block, str) else {}), **tree}
+        if "strides" not in tree and isinstance(tree.get("depths"), list | tuple):
+            tree["strides"] = [1, *[2] * (len(tree["depths"]) - 1)]
         return tree
 
     @model_validator(mode="after")
@@ -59,15 +95,51 @@ class ResidualArchitecture(Options):
                 raise ValueError(f"{name} has {given} entries; {stages} depths need {stages}")
         if sum(self.depths) > MAX_BLOCKS:
             raise ValueError(f"depths: got {sum(self.depths)} blocks; at most {MAX_BLOCKS} are allowed")
+        for name in BLOCKS["robust-res"].keys() - BLOCKS[self.block].keys():
+            value = getattr(self, name)
+            if value is not None:
+                having = " or ".join(block for block, numbers in BLOCKS.items() if name in numbers)
+                raise ValueError(
+                    f"{name}: got {value}; a {self.block} block has none: leave it out, or choose {having}"
+                )
+        if self.block == "robust-res":
+            narrow = min(self.widths)
+            if not self.part_width(narrow):
+                raise ValueError(
+                    f"widths: got {narrow}; with base_width {self.base_width} a robust-res block needs at least "
+                    f"{-(-160 // (self.base_width or 1))}"
+                )
+            if not self.squeezed(narrow):
+                raise ValueError(
+                    f"se_reduction: got {self.se_reduction}; a block of width {narrow} has {self.outputs(narrow)} "
+                    f"channels, so at most {self.outputs(narrow)} is allowed"
+                )
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_the_block_lacks(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if value is not None}
 
     def stages(self) -> list[Stage]:
         """Every stage from the input to the output."""
         return [Stage(*stage) for stage in zip(self.depths, self.widths, self.strides, strict=True)]
 
+    def outputs(self, width: int) -> int:
+        """Channels of the output of a block of that width."""
+        return width * (self.expansion or 1)
+
+    def part_width(self, width: int) -> int:
+        """Channels of one part (scale) of a robust-res block of that width."""
+        return width * (self.base_width or 0) // 160 * (self.cardinality or 0)
+
+    def squeezed(self, width: int) -> int:
+        """Channels inside the squeeze-and-excitation of a robust-res block of that width."""
+        return self.outputs(width) // (self.se_reduction or 1)
+
     def describe(self) -> str:
         """The size in words."""
-        return f"{'-'.join(map(str, self.depths))} blocks, {'-'.join(map(str, self.widths))} channels"
+        block = "" if self.block == "basic" else f"{self.block} "
+        return f"{'-'.join(map(str, self.depths))} {block}blocks, {'-'.join(map(str, self.widths))} channels"
 
     def to_yaml(self) -> str:
         """YAML text that `load_architecture` turns back into an equal value."""
@@ -97,27 +169,55 @@ def wide_resnet(name: str) -> ResidualArchitecture | None:
     return check(ResidualArchitecture, tree, repr(name), ArchitectureError)
 
 
-def layers(
+def parts(
     architecture: ResidualArchitecture, input_shape: tuple[int, int, int], classes: int
-) -> Iterator[Cost]:
-    """Parameters and MACs of every layer that has any, from the input to the output."""
-    channels, height, width = input_shape
-
-    def convolution(c_in: int, c_out: int, kernel: int) -> Cost:
-        params = c_in * c_out * kernel**2
-        return Cost(params, params * height * width)  # of the output
-
-    yield convolution(channels, architecture.stem, 3)
+) -> Iterator[Part]:
+    """Stem, stages and head with their costs; the batch norm behind the last stage belongs to the head."""
+    colours, height, width = input_shape
+    yield Part("stem", _convolution(colours, architecture.stem, 3, height * width))
     channels = architecture.stem
-    for stage in architecture.stages():
-        for stride in (stage.stride, *[1] * (stage.depth - 1)):
-            height, width = -(-height // stride), -(-width // stride)
-            yield batch_norm(channels, True)
-            yield convolution(channels, stage.width, 3)
-            yield batch_norm(stage.width, True)
-            yield convolution(stage.width, stage.width, 3)
-            if channels != stage.width or stride != 1:
-                yield convolution(channels, stage.width, 1)
-            channels = stage.width
-    yield batch_norm(channels, True)
-    yield Cost((channels + 1) * classes, channels * classes)
+    for number, stage in enumerate(architecture.stages(), 1):
+        before = height * width
+        height, width = -(-height // stage.stride), -(-width // stage.stride)
+        pixels = height * width
+        first = _block(architecture, channels, stage.width, stage.stride, before, pixels)
+        channels = architecture.outputs(stage.width)
+        other = _block(architecture, channels, stage.width, 1, pixels, pixels)
+        others = Cost(other.params * (stage.depth - 1), other.macs * (stage.depth - 1))
+        yield Part(f"stage {number}", first.plus(others))
+    yield Part("head", batch_norm(channels, True).plus(linear(channels, classes)))
+
+
+def _block(
+    architecture: ResidualArchitecture, c_in: int, width: int, stride: int, before: int, after: int
+) -> Cost:
+    """One block that makes `after` pixels of `before`."""
+    c_out = architecture.outputs(width)
+    layers = [batch_norm(c_in, True)]
+    if architecture.block == "basic":
+        layers += [_convolution(c_in, width, 3, after), batch_norm(width, True)]
+        layers += [_convolution(width, width, 3, after)]
+    elif architecture.block == "bottleneck":
+        layers += [_convolution(c_in, width, 1, before), batch_norm(width, True)]
+        layers += [_convolution(width, width, 3, after), batch_norm(width, True)]
+        layers += [_convolution(width, c_out, 1, after)]
+    else:
+        part, scales, groups = (
+            architecture.part_width(width),
+            architecture.scales or 1,
+            architecture.cardinality or 1,
+        )
+        squeeze = c_out * architecture.squeezed(width)  # without bias
+        layers += [_convolution(c_in, part * scales, 1, before), batch_norm(part * scales, True)]
+        layers += [_convolution(part, part, 3, after, groups), batch_norm(part, True)] * max(scales - 1, 1)
+        layers += [_convolution(part * scales, c_out, 1, after), batch_norm(c_out, True)]
+        layers += [Cost(2 * squeeze, 2 * squeeze)]
+    if c_in != c_out or stride != 1:
+        layers.append(_convolution(c_in, c_out, 1, after))
+    return total(layers)
+
+
+def _convolution(c_in: int, c_out: int, kernel: int, pixels: int, groups: int = 1) -> Cost:
+    """A convolution without bias; `pixels` of its output."""
+    params = c_in * c_out * kernel**2 // groups
+    return Cost(params, params * pixels)

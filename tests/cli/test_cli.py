@@ -37,9 +37,9 @@ def test_help_names_every_verb_and_the_version_prints(call: Call) -> None:
 def test_count_prints_the_published_figures_as_a_list(call: Call) -> None:
     done = call("count", "arnas", "darts_v2", "--input", "3x32x32", "--json")
     assert (done.code, done.err) == (0, "")
-    assert json.loads(done.out) == [
-        {"name": "arnas", "params": 4_520_394, "macs": 1_240_151_040},
-        {"name": "darts_v2", "params": 3_349_342, "macs": 528_359_040},
+    assert [(row["name"], row["params"], row["macs"]) for row in json.loads(done.out)] == [
+        ("arnas", 4_520_394, 1_240_151_040),
+        ("darts_v2", 3_349_342, 528_359_040),
     ]
     assert isinstance(json.loads(call("count", "arnas", "--json").out), list)
     plain = call("count", "arnas").out
@@ -63,13 +63,41 @@ def test_residual_networks_are_counted_and_shown_by_name(call: Call, tmp_path: P
     assert call("spaces", "show", "wrn-34-r").out == call("spaces", "show", "wrn_34_r").out
 
 
+def test_count_says_where_the_cost_sits_and_what_the_rules_say(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "mlp.yaml").write_text("{type: mlp, name: small, depth: 2, width: 3}")
+    rows = json.loads(call("count", "rrn-a1", "arnas", "mlp.yaml", "--json").out)
+    for row in rows:
+        for key in ("params", "macs"):
+            assert sum(part[key] for part in row["stages"]) == row[key]
+    names = [[part["name"] for part in row["stages"]] for row in rows]
+    assert names == [["stem", "stage 1", "stage 2", "stage 3", "head"]] * 2 + [["stage 1", "stage 2", "head"]]
+    assert [row["r_d"] for row in rows] == [pytest.approx(0.7), None, None]
+    assert [row["wd_ratio"] for row in rows] == [pytest.approx(10.857, abs=1e-3), None, None]
+    assert {rule["rule"]: rule["holds"] for rule in rows[0]["rules"]}["robustscaling"]
+    assert rows[1]["rules"] == rows[2]["rules"] == []
+    said = call("count", "wrn-34-r", "mlp.yaml").out
+    for fragment in (
+        "stage 3",
+        "36.0 %",
+        "8.2 %",
+        "r_D = sum D / (sum D + sum W) = 0.238",
+        "2 hidden layers of 3",
+    ):
+        assert fragment in said
+    assert (
+        said.index("68,116,698")
+        < said.index("5-5-5 blocks")
+        < said.index("rule wd_ratio: 96.000, does not hold")
+    )
+
+
 def test_count_takes_the_size_and_files(call: Call, tmp_path: Path) -> None:
     options = ("--input", "1x28x28", "--classes", 7, "--cells", 8, "--channels", 16, "--json")
     cost = count(load_architecture("arnas").resized(8, 16), (1, 28, 28), 7)
-    expected = [{"name": "arnas", "params": cost.params, "macs": cost.macs}]
     (tmp_path / "architecture.yaml").write_text(load_architecture("arnas").to_yaml())
     for name in ("arnas", "architecture.yaml", tmp_path):
-        assert json.loads(call("count", name, *options).out) == expected
+        (row,) = json.loads(call("count", name, *options).out)
+        assert (row["name"], row["params"], row["macs"]) == ("arnas", *cost)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +138,7 @@ def test_count_takes_the_size_and_files(call: Call, tmp_path: Path) -> None:
         (["count", "wrn-28-10", "--channels", "8"], "--channels 8: wrn-28-10 is a residual network"),
         (["spaces", "show", "wrn-27-2"], "nearest: 22 and 28"),
         (["spaces", "draw", "wrn-10-1"], "a residual network has no cells to draw"),
-        (["spaces", "draw", "wrn-34-r"], "a residual network has no cells to draw"),
+        (["spaces", "draw", "rrn-a1"], "a residual network has no cells to draw"),
         (["train", "quickstart", "-a", "wrn-10-0"], "the widening factor is 0"),
         (["train", "quickstart", "training.drop_path=0.2", "-a", "wrn-10-1"], "training.drop_path: got 0.2"),
         (["nosuchverb"], "nosuchverb"),
@@ -148,7 +176,8 @@ def test_the_printed_config_is_the_config(call: Call, tmp_path: Path) -> None:
 def test_spaces_list_and_show(call: Call, tmp_path: Path) -> None:
     assert json.loads(call("spaces", "list", "--json").out) == {
         "spaces": ["darts", "dsara"],
-        "architectures": ["arnas", "darts_v2", "wrn-34-r"],
+        "architectures": ["arnas", "darts_v2", *(f"rrn-a{n}" for n in (1, 2, 3, 4)), "wrn-34-r"]
+        + [f"wrn-a{n}" for n in (1, 2, 3, 4)],
     }
     text = call("spaces", "list").out
     assert "accurate, reduce, robust" in text
