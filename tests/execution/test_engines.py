@@ -1,6 +1,7 @@
 """What every engine promises: one suite, run over the local workers and over a Ray cluster of two nodes."""
 
 import importlib.util
+import os
 import threading
 import time
 
@@ -24,16 +25,26 @@ def cluster():
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_memory_monitor_refresh_ms", "0")  # other tests may fill the machine
         made = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
-        made.add_node(**NODE)
-        yield made
-        made.shutdown()
+        try:
+            made.add_node(**NODE)
+            yield made
+        finally:
+            made.shutdown()
 
 
-@pytest.fixture(params=["local", pytest.param("ray", marks=needs_ray)])
+@pytest.fixture(params=["local", pytest.param("ray", marks=[needs_ray, pytest.mark.slow])])
 def engine(request):
     if request.param == "local":
         return LocalEngine(workers=2)
     return RayEngine(address=request.getfixturevalue("cluster").address)
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @pytest.fixture
@@ -119,29 +130,27 @@ def test_one_thread_in_each_process(engine, task):
 
 
 @needs_ray
+@pytest.mark.slow
 def test_tasks_of_a_removed_node_run_again_elsewhere_with_equal_results(cluster, task, tmp_path):
-    lost = cluster.add_node(**NODE, resources={"doomed": 1})
-    until = tmp_path / "until"
-    tasks = [task(f"long-{n}", "process_id", until=str(until)) for n in range(3)]
+    doomed = cluster.add_node(**NODE)
+    until, pids = tmp_path / "until", tmp_path / "pids"
+    pids.mkdir()
+    tasks = [task(f"long-{n}", "waits", until=str(until), pids=str(pids)) for n in range(3)]
     tasks += [task(f"short-{n}", "square", n=n) for n in range(5)]
-    starts = []
-
-    def started(name, attempt):
-        starts.append((name, attempt))
-        if attempt > 1:
-            until.touch()
 
     def remove():
-        while len(starts) < 3:
-            time.sleep(0.05)
-        time.sleep(3)
-        cluster.remove_node(lost, allow_graceful=False)
+        while len(list(pids.glob("*.pid"))) < 3:  # one on each node
+            time.sleep(0.02)
+        cluster.remove_node(doomed, allow_graceful=False)
+        while all(alive(int(path.read_text())) for path in pids.glob("*.pid")):
+            time.sleep(0.02)
+        until.touch()
 
     removal = threading.Thread(target=remove)
     removal.start()
-    ends = {end.id: end for end in RayEngine(address=cluster.address).run(tasks, started)}
+    ends = run(RayEngine(address=cluster.address), tasks)
     removal.join()
-    assert sum(end.attempts for end in ends.values()) == len(tasks) + 1 == len(starts)
+    assert sum(end.attempts for end in ends.values()) == len(tasks) + 1
     elsewhere = [one._replace(folder=tmp_path / "elsewhere" / one.id) for one in tasks]
     for one in elsewhere:
         one.folder.mkdir(parents=True)
@@ -151,6 +160,7 @@ def test_tasks_of_a_removed_node_run_again_elsewhere_with_equal_results(cluster,
 
 
 @needs_ray
+@pytest.mark.slow
 def test_a_task_that_no_node_has_room_for_is_refused(cluster, task):
     with pytest.raises(ConfigError, match="a task needs 8 CPU and 0 GPU, and no node has them"):
         run(RayEngine(address=cluster.address, cpus=8), [task("a", "square", n=1)])
