@@ -23,7 +23,17 @@ from robust_nas.studies.config import StudyConfig
 from robust_nas.studies.journal import JOURNAL, Journal, latest, read_journal
 from robust_nas.studies.trial import MODEL, OUTCOME
 
-MAY_GROW = ("seeds", "space", "analysis", "guard", "threads", "device", "checkpoint_seconds", "inherited", "keep_models")
+MAY_GROW = (
+    "seeds",
+    "space",
+    "analysis",
+    "guard",
+    "threads",
+    "device",
+    "checkpoint_seconds",
+    "inherited",
+    "keep_models",
+)
 TRIALS, PLAN, INHERITED = "trials", "plan.json", "inherited.json"
 
 

@@ -74,7 +74,13 @@ def measure(network: nn.Module, test: Images, train: Images, metrics: Metrics, *
     }
     if metrics.lip_max_steps:
         figures["lip_max"] = float(
-            lip_max(network, images[few], attack, metrics.lip_max_steps, generator_of(images.device, seed, "lip_max")).mean()
+            lip_max(
+                network,
+                images[few],
+                attack,
+                metrics.lip_max_steps,
+                generator_of(images.device, seed, "lip_max"),
+            ).mean()
         )
     if metrics.sensitivity_draws:
         draws = generator_of(images.device, seed, "sensitivity")
@@ -96,7 +102,7 @@ def stage_gains(network: nn.Module, test: Images, metrics: Metrics, seed: int) -
 
 
 def perturbed(network: nn.Module, images: Images, attack: PGD, seed: int) -> Tensor:
-    """x' of every image, `[N, C, H, W]` float32: the attack's best iterate, from draws that repeat."""
+    """X' of every image, `[N, C, H, W]` float32: the attack's best iterate, from draws that repeat."""
     parts = []
     for number, indices in enumerate(torch.arange(len(images)).split(BATCH)):
         part = images.subset(indices)
@@ -164,7 +170,9 @@ def average_sensitivity(
         flat = gradient.flatten(1).double()
         shape = (draws, flat.shape[1])
         if attack.norm == "linf":
-            u = attack.eps * (2 * torch.rand(shape, generator=generator, device=x.device, dtype=torch.float64) - 1)
+            u = attack.eps * (
+                2 * torch.rand(shape, generator=generator, device=x.device, dtype=torch.float64) - 1
+            )
         else:
             u = torch.randn(shape, generator=generator, device=x.device, dtype=torch.float64)
             u = attack.eps * u / u.norm(dim=1, keepdim=True)

@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 
 CLOSE = 0.05  # budgets that differ by less count as the same
 DECOUPLED = 1.2  # a ratio of MACs at the same parameters that is worth a warning
-ASSUMED_SDS = (0.0015, 0.005, 0.01, 0.02)  # the first: typical of published CIFAR-10 results with 10,000 images
+ASSUMED_SDS = (
+    0.0015,
+    0.005,
+    0.01,
+    0.02,
+)  # the first: typical of published CIFAR-10 results with 10,000 images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,11 +141,11 @@ def plan_on(config: StudyConfig, material: Material) -> Plan:
     )
 
 
-def _planned(
-    config: StudyConfig, choice: Choice, shape: tuple[int, int, int], classes: int
-) -> Planned:
+def _planned(config: StudyConfig, choice: Choice, shape: tuple[int, int, int], classes: int) -> Planned:
     architecture = choice.architecture
-    tree = apply_overrides({"training": to_tree(config.training)}, [f"training.{change}" for change in choice.recipe])
+    tree = apply_overrides(
+        {"training": to_tree(config.training)}, [f"training.{change}" for change in choice.recipe]
+    )
     training = check(Training, tree["training"], f"space: training of {architecture.name}", StudyError)
     _refuse_recipe(training, architecture)
     cost = count(architecture, shape, classes)
@@ -206,7 +211,11 @@ def _factors(
             "initialisation": architecture.initialisation,
         }
     elif isinstance(architecture, CellArchitecture):
-        factors |= {"depth": architecture.cells, "width": architecture.channels, "genotype": architecture.name}
+        factors |= {
+            "depth": architecture.cells,
+            "width": architecture.channels,
+            "genotype": architecture.name,
+        }
     else:
         factors |= {
             "depth": architecture.depth,
@@ -300,7 +309,8 @@ def plan_tree(plan: Plan, rates: Rates | None, workers: int) -> dict[str, Any]:
                 "macs_ratio": point.macs / reference.macs,
                 "factors": point.factors,
                 "stages": [
-                    {"name": part.name, "params": part.cost.params, "macs": part.cost.macs} for part in point.parts
+                    {"name": part.name, "params": part.cost.params, "macs": part.cost.macs}
+                    for part in point.parts
                 ],
                 "rules": [check._asdict() for check in point.checks],
                 "training_macs": plan.training_macs(point),

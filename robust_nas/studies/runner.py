@@ -187,7 +187,10 @@ def _score_inherited(study: StudyFolder, plan: Plan, progress: Progress) -> None
         seed=study.config.seed,
         progress=progress,
     )
-    tree = {name: {"clean": score.clean, "robust": score.robust} for name, score in zip(named, scores, strict=True)}
+    tree = {
+        name: {"clean": score.clean, "robust": score.robust}
+        for name, score in zip(named, scores, strict=True)
+    }
     write_json(path, {"search": options.search, "images": options.images, "scores": tree})
 
 
@@ -234,4 +237,3 @@ def statuses(folder: Path) -> list[dict[str, Any]]:
                 }
             )
     return rows
-

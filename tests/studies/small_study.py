@@ -44,7 +44,18 @@ def small_study(**changes: Any) -> StudyConfig:
 
 def command(study: Path, out: Path, *more: str) -> list[str]:
     """`robust-nas study run` on a YAML file."""
-    return [sys.executable, "-m", "robust_nas", "study", "run", str(study), "--out", str(out), "--quiet", *more]
+    return [
+        sys.executable,
+        "-m",
+        "robust_nas",
+        "study",
+        "run",
+        str(study),
+        "--out",
+        str(out),
+        "--quiet",
+        *more,
+    ]
 
 
 def environment() -> dict[str, str]:
@@ -55,5 +66,9 @@ def environment() -> dict[str, str]:
 
 def table(folder: Path) -> list[dict[str, str]]:
     """The rows of the done trials in a study's table, by configuration and seed."""
-    rows = [row for row in csv.DictReader(io.StringIO((folder / "table.csv").read_text())) if row["state"] == "done"]
+    rows = [
+        row
+        for row in csv.DictReader(io.StringIO((folder / "table.csv").read_text()))
+        if row["state"] == "done"
+    ]
     return sorted(rows, key=lambda row: (row["name"], row["seed"]))

@@ -94,7 +94,9 @@ def test_killed_workers_and_a_killed_driver_change_nothing(finished: Path, tmp_p
     driver.wait()
     with (out / JOURNAL).open("ab") as journal:
         journal.write(b'{"event":"done","tri')  # as a kill in mid-write leaves it
-    resumed = subprocess.run(command(study, out, "--resume"), env=environment(), check=False, capture_output=True, text=True)
+    resumed = subprocess.run(
+        command(study, out, "--resume"), env=environment(), check=False, capture_output=True, text=True
+    )
     assert resumed.returncode == 0, resumed.stderr
     assert table(out) == table(finished)
     assert set(Counter(event["trial"] for event in events("done")).values()) == {1}
@@ -143,7 +145,11 @@ def test_failed_and_diverged_trials_are_shown_and_counted(tmp_path: Path) -> Non
     assert "broken on purpose" in tree["unfinished"][0]["reason"] + tree["unfinished"][1]["reason"]
     assert len(table(folder)) == TRIALS - 2
     assert not (folder / "result.json").exists()
-    assert Counter(row["state"] for row in statuses(folder)) == {"done": TRIALS - 2, "failed": 1, "diverged": 1}
+    assert Counter(row["state"] for row in statuses(folder)) == {
+        "done": TRIALS - 2,
+        "failed": 1,
+        "diverged": 1,
+    }
     engine = HereEngine()
     run_study(small_study(), folder, mode="resume", engine=engine)
     assert len(engine.ran) == 1  # the failed one; a divergence would be the same again
@@ -161,7 +167,9 @@ def test_an_outcome_that_was_changed_is_not_believed(finished: Path, tmp_path: P
     folder = copied(finished, tmp_path)
     outcome = next((folder / "trials").glob("*/outcome.json"))
     outcome.write_text(outcome.read_text().replace('"clean"', '"clear"', 1))
-    assert [row for row in statuses(folder) if row["state"] == "failed"][0]["reason"].startswith("outcome.json is missing")
+    assert [row for row in statuses(folder) if row["state"] == "failed"][0]["reason"].startswith(
+        "outcome.json is missing"
+    )
     engine = HereEngine()
     run_study(small_study(), folder, mode="resume", engine=engine)
     assert engine.ran == [outcome.parent.name]
@@ -179,7 +187,9 @@ def test_a_study_that_is_there_is_neither_overwritten_nor_mixed(finished: Path, 
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_a_journal_of_another_code_version_is_refused_before_anything_is_written(finished: Path, tmp_path: Path) -> None:
+def test_a_journal_of_another_code_version_is_refused_before_anything_is_written(
+    finished: Path, tmp_path: Path
+) -> None:
     folder = copied(finished, tmp_path)
     path = folder / JOURNAL
     path.write_text(path.read_text().replace('"version":1', '"version":0', 1))
@@ -210,7 +220,17 @@ def test_two_drivers_cannot_work_in_one_folder(finished: Path, tmp_path: Path) -
         ({"space": [{"name": "grid", "axes": {"width": [0]}}]}, "width"),
         ({"space": [{"name": "grid", "axes": {"widht": [4]}}]}, "widht"),
         (
-            {"space": [{"name": "iso", "budget": "params", "target": 10, "free": {"width": [8, 16]}, "along": "depth"}]},
+            {
+                "space": [
+                    {
+                        "name": "iso",
+                        "budget": "params",
+                        "target": 10,
+                        "free": {"width": [8, 16]},
+                        "along": "depth",
+                    }
+                ]
+            },
             "params",
         ),
     ],
