@@ -193,6 +193,8 @@ def _point(i, depth, width, seeds, rng, gaps, failed):
 
 def _metric(values):
     values = [float(v) for v in values]
+    if not values:
+        return None
     mean = float(np.mean(values))
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
     around = None if sd is None else [mean - 3 * sd, mean + 3 * sd]

@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from robust_nas.figures import study_points as of
 from robust_nas.runs import write_atomic
-from robust_nas.studies.illustrate import Picture, draw_figures, is_uniform, response_of, stage_numbers
+from robust_nas.studies.illustrate import STEMS, Picture, draw_figures, is_uniform, response_of, stage_numbers
 
 REPORT, FIGURES = "report.html", "figures"
 _TEMPLATE = "report.html.j2"
@@ -36,6 +36,9 @@ def write_report(tree: Tree, folder: Path) -> Path:
         RunError: the folder cannot be written.
     """
     pictures = draw_figures(tree, folder / FIGURES)
+    for stem in set(STEMS) - {picture.stem for picture in pictures}:  # of an earlier report with more data
+        for suffix in (".png", ".svg", ".csv"):
+            (folder / FIGURES / f"{stem}{suffix}").unlink(missing_ok=True)
     path = folder / REPORT
     write_atomic(path, page(tree, folder / FIGURES, pictures).encode())
     return path
@@ -75,7 +78,7 @@ def page(tree: Tree, figures: Path, pictures: Iterable[Picture] = ()) -> str:
 
 
 def inline(path: Path, prefix: str) -> Markup:
-    """An SVG file as an element of a page: ids made the figure's own, no metadata, as wide as the page allows up to its size."""
+    """An SVG file as an element of a page: ids made the figure's own, no metadata, never wider than drawn."""
     text = path.read_text(encoding="utf-8")
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
