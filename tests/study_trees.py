@@ -20,7 +20,7 @@ def study_tree(n=12, *, seeds=3, size="ci", gaps=False, failed=0, declared=4, na
         _point(i, depth + 1, 2 * width + 2, seeds, rng, gaps, i >= n - failed)
         for i, (depth, width) in enumerate(grid)
     ]
-    measured = [point for point in points if point["metrics"]["robust"]["mean"] is not None]
+    measured = [point for point in points if point["metrics"]]
     for budget in ("params", "macs"):
         best = -1.0
         for point in sorted(measured, key=lambda point: point[budget]):
@@ -39,7 +39,12 @@ def study_tree(n=12, *, seeds=3, size="ci", gaps=False, failed=0, declared=4, na
         "attacks": ["pgd-20 (step 0.02)", "apgd-ce"],
         "seeds": list(range(seeds)),
         "reference": points[min(n - 1, columns)]["name"],
-        "recipe": {"method": "trades", "beta": "6.0", "epochs": "30", "batch_size": "128"},
+        "recipe": {
+            "epochs": 30,
+            "loss": {"name": "trades", "attack": {"eps": 0.1}},
+            "milestones": [20, 25],
+            "ema": None,
+        },
         "engine": "local, 2 workers",
         "version": "0.1.0",
         "device": "cpu",
@@ -112,8 +117,10 @@ def _point(i, depth, width, seeds, rng, gaps, failed):
     clean, robust = (level + gap + rng.normal(0, 0.004, runs) for gap in (0.35, 0.0))
     metrics = {"clean": _metric(clean), "robust": _metric(robust), "stability": _metric(robust + 0.12)}
     metrics["robust_gap"] = _metric(0.05 + 0.02 * rng.random(runs))
-    metrics["average_sensitivity"] = _metric([])
-    metrics["lip_adv"] = _metric([] if gaps else 20 + 5 * rng.random(runs))
+    if not gaps:
+        metrics["lip_adv"] = _metric(20 + 5 * rng.random(runs))
+    if failed:
+        metrics = {}
     stages = [{"name": s, "params": p, "macs": m} for s, p, m in zip(STAGES, params, macs, strict=True)]
     lip = {
         when: []
@@ -138,8 +145,9 @@ def _point(i, depth, width, seeds, rng, gaps, failed):
             "width": float(sum(widths)) / 3,
             "last_stage_params_share": share,
             "last_stage_macs_share": macs[3] / sum(macs),
-            "depths.2": float(depth),
-            "widths.2": float(width),
+            **{f"depths.{s}": d for s, d in enumerate(depths)},
+            **{f"widths.{s}": 16 * 2**s * w for s, w in enumerate(widths)},
+            "block": "basic",
         },
         "params": sum(params),
         "macs": sum(macs),
@@ -178,17 +186,19 @@ def _point(i, depth, width, seeds, rng, gaps, failed):
             }
             for s in range(runs)
         ],
-        "pareto": {"params": 0.1, "macs": 0.1},
-        "on_front": {"params": False, "macs": False},
+        "pareto": {} if failed else {"params": 0.1, "macs": 0.1},
+        "on_front": {} if failed else {"params": False, "macs": False},
     }
 
 
 def _metric(values):
     values = [float(v) for v in values]
-    mean = float(np.mean(values)) if values else None
+    if not values:
+        return None
+    mean = float(np.mean(values))
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
     around = None if sd is None else [mean - 3 * sd, mean + 3 * sd]
-    image = None if mean is None else [mean - 0.03, mean + 0.03]
+    image = [mean - 0.03, mean + 0.03]
     return {
         "values": values,
         "mean": mean,
@@ -216,6 +226,7 @@ def _contrasts(points, declared):
                 "n": {"seeds_a": len(a["seeds"]), "seeds_b": len(b["seeds"]), "images": 360},
                 "params_ratio": a["params"] / b["params"],
                 "macs_ratio": a["macs"] / b["macs"],
+                "includes_seeds": len(a["seeds"]) > 1,
                 "family": "declared" if k < declared else "exploratory",
             }
         )
@@ -247,6 +258,7 @@ def _rules():
         ),
         ("more_params", "More parameters do not always help.", "undecided", 0.003, [-0.004, 0.01]),
         ("huang_ratio", "Widths 1 : 1 : 0.4 beat uniform widths.", "contradicted", -0.015, [-0.021, -0.009]),
+        ("robustscaling", "Robustness peaks near r_D 0.7.", "supported", 0.71, [0.66, 0.75]),
         ("wd_ratio", "WD in 7.5 to 13.5 is best.", "undecided", None, None),
     )
     return [
@@ -254,6 +266,7 @@ def _rules():
             "rule": rule,
             "statement": statement,
             "status": status,
+            "unit": "r_D" if rule == "robustscaling" else "share",
             "effect": effect,
             "interval": interval,
             "n": "4 pairs, 3 seeds each, 360 images",

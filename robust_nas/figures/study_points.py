@@ -193,7 +193,7 @@ def place_names(
             free = all(Bbox.intersection(box, other) is None for other in taken)
             if (
                 free
-                and not box.padded(2.5).count_contains(marks)
+                and not box.padded(2.2 * figure.dpi / 72).count_contains(marks)
                 and within is not None
                 and np.allclose(within.extents, box.extents)
             ):

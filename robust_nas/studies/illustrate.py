@@ -15,6 +15,17 @@ PUBLISHED = {
     "r_d": (0.7, 0.7, "Huang, Lu, Deb and Boddeti 2023"),
     "wd_ratio": (7.5, 13.5, "Peng et al. 2023, by a third party's notes"),
 }
+STEMS = (
+    "effects",
+    "budgets",
+    "curve",
+    "heat-map",
+    "stages",
+    "seeds",
+    "lipschitz",
+    "learning",
+    "inherited",
+)
 _COVERED = 1 / 3  # of a heat map's cells, for it to be worth its place
 _MOST = 40  # contrasts in a forest
 

@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from robust_nas.figures import study_points as of
 from robust_nas.runs import write_atomic
-from robust_nas.studies.illustrate import Picture, draw_figures, is_uniform, response_of, stage_numbers
+from robust_nas.studies.illustrate import STEMS, Picture, draw_figures, is_uniform, response_of, stage_numbers
 
 REPORT, FIGURES = "report.html", "figures"
 _TEMPLATE = "report.html.j2"
@@ -36,6 +36,9 @@ def write_report(tree: Tree, folder: Path) -> Path:
         RunError: the folder cannot be written.
     """
     pictures = draw_figures(tree, folder / FIGURES)
+    for stem in set(STEMS) - {picture.stem for picture in pictures}:  # of an earlier report with more data
+        for suffix in (".png", ".svg", ".csv"):
+            (folder / FIGURES / f"{stem}{suffix}").unlink(missing_ok=True)
     path = folder / REPORT
     write_atomic(path, page(tree, folder / FIGURES, pictures).encode())
     return path
@@ -75,16 +78,15 @@ def page(tree: Tree, figures: Path, pictures: Iterable[Picture] = ()) -> str:
 
 
 def inline(path: Path, prefix: str) -> Markup:
-    """An SVG file as an element of a page: ids made the figure's own, no metadata, as wide as the page allows."""
+    """An SVG file as an element of a page: ids made the figure's own, no metadata, never wider than drawn."""
     text = path.read_text(encoding="utf-8")
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', text)
     text = re.sub(r'((?:xlink:)?href)="#([^"]+)"', rf'\1="#{prefix}-\2"', text)
     text = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", text)
-    # The page's own width rules; the height follows from the viewBox.
-    text = re.sub(r'<svg ([^>]*?)height="[^"]*"', r"<svg \1", text, count=1)
-    text = re.sub(r'<svg ([^>]*?)width="([0-9.]+)pt"', r'<svg \1style="max-width: \2pt"', text, count=1)
+    size = r'style="width: 100%; max-width: \1pt; min-width: min(620px, \1pt)"'
+    text = re.sub(r'width="([0-9.]+)pt" height="[0-9.]+pt"', size, text, count=1)
     return Markup(text)  # noqa: S704 - drawn by this package; matplotlib escapes the texts in it
 
 
@@ -139,13 +141,16 @@ def flat(tree: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
 def _row(place: int, point: Tree, reference: Tree | None, tree: Tree) -> dict[str, Any]:
     depths, widths = stage_numbers(point, "depths"), stage_numbers(point, "widths")
     factors = point.get("factors") or {}
+    shape = (
+        ("D", "-".join(f"{d:g}" for d in depths) or _plain(factors.get("depth"))),
+        ("W", "-".join(f"{w:g}" for w in widths) or _plain(factors.get("width"))),
+    )
     return {
         "number": place,
         "point": point,
         "reference": reference is point,
         "uniform": is_uniform(point),
-        "depths": "-".join(f"{d:g}" for d in depths) or _plain(factors.get("depth")),
-        "widths": "-".join(f"{w:g}" for w in widths) or _plain(factors.get("width")),
+        "shape": ", ".join(f"{letter} {text}" for letter, text in shape if text),
         "ratios": {
             b: point[b] / reference[b] if reference and reference[b] else None for b in ("params", "macs")
         },
@@ -173,7 +178,9 @@ def _percent(value: float | None, digits: int = 1) -> str:
 def _signed(value: float | None, unit: str | None = "share") -> str:
     if value is None:
         return "–"  # noqa: RUF001
-    return f"{100 * value:+.2f}" if unit in (None, "share") else f"{value:+.3g}"
+    if unit in (None, "share"):
+        return f"{100 * value:+.2f}"
+    return f"{value:+.2f}" if unit == "tau" else f"{value:.3g}"
 
 
 def _size(value: float | None) -> str:
