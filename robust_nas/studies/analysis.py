@@ -351,12 +351,12 @@ def _limits(config: StudyConfig, rows: Sequence[Tree], first: Tree, unfinished: 
         f"Robust accuracy is the worst case per image over {', '.join(first['attacks'])} at {threat.norm} eps "
         f"{threat.eps:.4g}, on {first['images']} test images of {data}"
         + ("." if official else "; AutoAttack was not run, and a stronger attack may find less."),
-        "Every configuration was trained by the same recipe; none was tuned for its size. A weight decay or TRADES beta "
-        "that suits one width need not suit another.",
+        "Every configuration was trained by the same recipe; none was tuned for its size. A weight decay or TRADES "
+        "beta that suits one width need not suit another.",
         f"Networks were trained on {first['train_images']} images; the epoch that counts was chosen on the validation "
         "split, never on the test set.",
-        f"Seeds: {', '.join(map(str, config.seeds))}. An interval over {len(config.seeds)} seeds is only as good as the "
-        "pooled variance behind it."
+        f"Seeds: {', '.join(map(str, config.seeds))}. An interval over {len(config.seeds)} seeds is only as good as "
+        "the pooled variance behind it."
         if len(config.seeds) > 1
         else "One seed: no interval holds the spread of trainings, and no rule can be decided.",
     ]

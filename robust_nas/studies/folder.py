@@ -65,6 +65,9 @@ class StudyFolder(Run):
         if changed:
             self.write(CONFIG, to_yaml(self.config))
 
+    def __enter__(self) -> StudyFolder:
+        return self
+
     def trial_folder(self, trial: str) -> Path:
         """The folder of a trial, made."""
         path = self.folder / TRIALS / trial

@@ -207,7 +207,7 @@ def _conclude(folder: Path, progress: Progress) -> None:
 
 
 def study_table(folder: Path) -> str:
-    """The tidy table of a study, as CSV: a row for every configuration and seed that is done. Errors as `report_study`."""
+    """The tidy table of a study, as CSV: a row for every configuration and seed. Errors as `report_study`."""
     from robust_nas.studies.analysis import analyse
     from robust_nas.studies.report import table_csv
 

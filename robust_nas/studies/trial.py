@@ -49,9 +49,9 @@ class Trial(Options):
 
 
 def run_trial(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The outcome of the trial that `payload` describes; its model stays in `<folder>/model`, and is resumed from there.
+    """The outcome of the trial that `payload` describes; its model stays in `<folder>/model`, where it is resumed.
 
-    payload: `trial`, the tree of a `Trial`; `device`; `threads`; `checkpoint_seconds`; `keep_models`.
+    payload: `trial`, the tree of a `Trial`; `device`; `threads`; `checkpoint_seconds`.
     """
     trial = check(Trial, payload["trial"], f"trial {folder.name}")
     setting = Setting(

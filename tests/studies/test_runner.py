@@ -167,9 +167,8 @@ def test_an_outcome_that_was_changed_is_not_believed(finished: Path, tmp_path: P
     folder = copied(finished, tmp_path)
     outcome = next((folder / "trials").glob("*/outcome.json"))
     outcome.write_text(outcome.read_text().replace('"clean"', '"clear"', 1))
-    assert [row for row in statuses(folder) if row["state"] == "failed"][0]["reason"].startswith(
-        "outcome.json is missing"
-    )
+    failed = next(row for row in statuses(folder) if row["state"] == "failed")
+    assert failed["reason"].startswith("outcome.json is missing")
     engine = HereEngine()
     run_study(small_study(), folder, mode="resume", engine=engine)
     assert engine.ran == [outcome.parent.name]
