@@ -267,7 +267,9 @@ def rank_correlation(
             for matrix in (first * second, first**2, second**2)
         )
         norm = np.sqrt(own * other)
-        return np.divide(both, norm, out=np.full_like(both, np.nan), where=norm > 0)
+        result = np.full(len(weights), np.nan)
+        np.divide(both, norm, out=result, where=norm > 0)
+        return result
 
     draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
     low, high = np.nanquantile(tau(draws), [(1 - confidence) / 2, (1 + confidence) / 2])

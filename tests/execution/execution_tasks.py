@@ -13,7 +13,12 @@ def square(payload, folder):
     """n to n squared, told in a file as well."""
     (folder / "inner").mkdir(exist_ok=True)
     (folder / "inner" / "n.txt").write_text(str(payload["n"]))
-    return {"n": payload["n"], "square": payload["n"] ** 2, "pair": (payload["n"], 1.5)}
+    return {
+        "n": payload["n"],
+        "square": payload["n"] ** 2,
+        "pair": (payload["n"], 1.5),
+        "threads": os.environ["OMP_NUM_THREADS"],
+    }
 
 
 def threads(payload, folder):
