@@ -12,6 +12,7 @@ from robust_nas.config import Count, json_copy, to_tree
 from robust_nas.config import check as check_options
 from robust_nas.errors import ArchitectureError, StudyError
 from robust_nas.spaces import Architecture
+from robust_nas.spaces.layout import MAX_FILTERS
 from robust_nas.spaces.naming import canonical_name
 from robust_nas.spaces.residual import BLOCKS
 
@@ -51,7 +52,9 @@ def _expanded(value: object) -> object:
 
 
 Values = Annotated[tuple[Any, ...], BeforeValidator(_expanded), Field(min_length=1)]
-Integers = Annotated[tuple[Count, ...], BeforeValidator(_expanded), Field(min_length=1)]
+Integers = Annotated[
+    tuple[Annotated[Count, Field(le=MAX_FILTERS)], ...], BeforeValidator(_expanded), Field(min_length=1)
+]
 
 
 def varied(base: Architecture, changes: Mapping[str, object], source: str) -> Architecture:

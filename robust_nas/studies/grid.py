@@ -18,8 +18,8 @@ from robust_nas.studies.choices import MAX_CHOICES, RECIPE, Arm, Choice, InputSh
 class Grid(Options):
     """The product of its axes, the last one changing fastest.
 
-    A key is a place in the architecture's tree (`depths`, `widths.2`, `cells`, `layout.filters.1`, `initialisation`), with list
-    indices from 0, or `training.` and a key of the training recipe.
+    A key is a place in the architecture's tree (`depths`, `widths.2`, `cells`, `layout.filters.1`, `initialisation`),
+    with list indices from 0, or `training.` and a key of the training recipe.
     """
 
     name: Literal["grid"] = "grid"
