@@ -48,7 +48,7 @@ def _expanded(value: object) -> object:
         if (last - first) // step >= MAX_CHOICES:
             raise ValueError(f"a range has at most {MAX_CHOICES} values")
         return tuple(range(first, last + 1, step))
-    return value if isinstance(value, list | tuple) else (value,)
+    return value if isinstance(value, list | tuple | range) else (value,)
 
 
 Values = Annotated[tuple[Any, ...], BeforeValidator(_expanded), Field(min_length=1)]

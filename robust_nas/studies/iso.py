@@ -35,7 +35,8 @@ class Iso(Options):
     """`number` configurations of one budget (all, where there are fewer), in the order of the contrast.
 
     A free key is a place of an integer in the architecture's tree; a whole list (`depths`, `widths`) means that all
-    stages are alike, in `widths` of one widening factor. `ties` let other keys follow, rounded: `widths.1: 2 * widths.0`.
+    stages are alike, in `widths` of one widening factor. `ties` let other keys follow, rounded:
+    `widths.1: 2 * widths.0`.
     """
 
     name: Literal["iso"] = "iso"
