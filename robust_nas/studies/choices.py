@@ -74,7 +74,7 @@ def varied(base: Architecture, changes: Mapping[str, object], source: str) -> Ar
 
 def described(changes: Mapping[str, object]) -> str:
     """`widths.2 = 32, cells = 8`."""
-    return ", ".join(f"{key} = {json.dumps(value)}" for key, value in changes.items())
+    return ", ".join(f"{key} = {json.dumps(value, default=str)}" for key, value in changes.items())
 
 
 def at(tree: Any, key: str, source: str) -> Any:

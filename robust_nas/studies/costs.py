@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from robust_nas.config import check, to_tree
 from robust_nas.errors import ArchitectureError, StudyError
-from robust_nas.spaces import ResidualArchitecture, parts
+from robust_nas.spaces import Cost, ResidualArchitecture, parts
 from robust_nas.spaces.residual import MAX_BLOCKS
 
 Budget = Literal["params", "macs"]
@@ -37,7 +37,7 @@ class ResidualCosts:
         self.stages = len(base.depths)
         self._tree = to_tree(base)
         self._base, self._input = base, (input_shape, classes)
-        self._stage = cache(self._count_stage)
+        self._stage, self._further = cache(self._count_stage), cache(self._count_further)
 
     def __call__(self, depths: NDArray[np.int64], widths: NDArray[np.int64]) -> Costs:
         """The costs of P networks, from their depths and widths of shape [P, stages]."""
@@ -56,21 +56,26 @@ class ResidualCosts:
 
     def _count_stage(self, stage: int, before: int, width: int) -> tuple[float, ...]:
         """Params and MACs of the first block, of each further one, and of a head behind it."""
-        widths = list(self._base.widths)
+        try:
+            first, head = self._counted(stage, before, width, 1)
+            return (*first, *self._further(stage, width), *head)
+        except ArchitectureError:
+            return (np.nan,) * 6
+
+    def _count_further(self, stage: int, width: int) -> tuple[int, int]:
+        """Params and MACs of a block behind the first one; they do not depend on the width of the stage before."""
+        before = self._base.widths[max(stage - 1, 0)]
+        (one, _), (two, _) = (self._counted(stage, before, width, depth) for depth in (1, 2))
+        return two.params - one.params, two.macs - one.macs
+
+    def _counted(self, stage: int, before: int, width: int, depth: int) -> tuple[Cost, Cost]:
+        """The costs of one stage, and of the head, in a network whose other stages are the base's with one block."""
+        widths, depths = list(self._base.widths), [1] * self.stages
         widths[max(stage - 1, 0) : stage + 1] = [before, width] if stage else [width]
-        tree = {**self._tree, "widths": widths, "depths": [1] * self.stages}
-        found = []
-        for depth in (1, 2):
-            tree["depths"][stage] = depth
-            try:
-                network = check(ResidualArchitecture, tree, "", ArchitectureError)
-            except ArchitectureError:
-                return (np.nan,) * 6
-            counted = parts(network, *self._input)
-            found.append(counted[1 + stage].cost)
-        first, two = found
-        head = counted[-1].cost
-        return (*first, two.params - first.params, two.macs - first.macs, *head)
+        depths[stage] = depth
+        tree = {**self._tree, "widths": widths, "depths": depths}
+        counted = parts(check(ResidualArchitecture, tree, "", ArchitectureError), *self._input)
+        return counted[1 + stage].cost, counted[-1].cost
 
 
 def out_of_reach(

@@ -56,7 +56,8 @@ class Iso(Options):
             used, contrast = self._by_stage(base, columns, input_shape, classes)
         else:
             used, contrast = self._one_by_one(base, columns, input_shape, classes)
-        if not np.isfinite(contrast[np.isfinite(used)]).any():
+        possible = np.isfinite(used)
+        if possible.any() and not np.isfinite(contrast[possible]).any():
             raise StudyError(f"iso: along {self.along}: {base.name} and its variants have none")
         target = self.target or getattr(count(base, input_shape, classes), self.budget)
         error = np.abs(used / target - 1)

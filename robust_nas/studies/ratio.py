@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from robust_nas.config import Count, Fraction01, Number, Options, Positive
 from robust_nas.errors import StudyError
@@ -47,6 +47,20 @@ class Ratio(Options):
     r_d: tuple[Annotated[Number, Field(gt=0, lt=1)], ...] = Field(
         default=(0.7,), min_length=1
     )  # of robustscaling
+
+    @model_validator(mode="after")
+    def _no_idle_option(self) -> Self:
+        if self.rule == "robustscaling" and self.free != "width":
+            raise ValueError(
+                f"free: got {self.free!r}; the rule robustscaling solves depths and widths together"
+            )
+        if self.rule != "robustscaling" and self.r_d != (0.7,):
+            raise ValueError(
+                f"r_d: got {list(self.r_d)}; it belongs to the rule robustscaling, not {self.rule}"
+            )
+        if self.free == "depth" and self.unit is not None:
+            raise ValueError(f"unit: got {self.unit}; widths are the base's where the depth is free")
+        return self
 
     def choices(self, base: Architecture, input_shape: InputShape, classes: int) -> list[Choice]:
         """The configurations, target by target. Raises `StudyError` where the budget cannot be met."""

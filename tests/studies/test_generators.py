@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from robust_nas.config import Options, check, to_tree, to_yaml
+from robust_nas.config import Options, apply_overrides, check, to_tree, to_yaml
 from robust_nas.errors import ArchitectureError, ConfigError, StudyError
 from robust_nas.spaces import (
     Architecture,
@@ -288,6 +288,10 @@ def test_the_union_holds_each_configuration_once_with_all_its_arms() -> None:
     ("generator", "message"),
     [
         (
+            Iso(budget="macs", free={"widths.2": (4, 8), "depths": (400, 500)}),
+            "none of the configurations is a possible",
+        ),
+        (
             Grid(axes={"widths.3": [1]}),
             r"grid: widths\.3 = 1: key 'widths\.3': '3' is no index of a list of 3",
         ),
@@ -365,6 +369,36 @@ class Holder(Options):
 def test_options_round_trip(tree: dict[str, Any]) -> None:
     held = check(Holder, {"generators": [tree]}, "test")
     assert TypeAdapter(Holder).validate_python(to_tree(held)) == held
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        (
+            {"rule": "huang", "budget": "macs", "r_d": [0.5]},
+            r"r_d: got \[0.5\]; it belongs to the rule robustscaling",
+        ),
+        ({"rule": "robustscaling", "budget": "macs", "free": "depth"}, "free: got 'depth'"),
+        ({"rule": "uniform", "budget": "macs", "free": "depth", "unit": 8}, "unit: got 8"),
+        ({"rule": "uniform"}, "budget: missing"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(tree: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check(Ratio, tree, "test")
+
+
+def test_values_of_a_recipe_mean_what_they_say() -> None:
+    values = ["8/255", "{", "a: b", "3", 3, 1e-5, None, [1, "x"]]
+    choices = Grid(axes={"training.x": values}).choices(SMALL, *DIGITS)
+    for choice, value in zip(choices, values, strict=True):
+        read = apply_overrides({}, choice.recipe)["x"]
+        assert (float(read) if isinstance(value, float) else read) == value
+
+
+def test_a_listed_tree_says_what_it_lacks() -> None:
+    with pytest.raises(ArchitectureError, match="widths: missing"):
+        check(Listed, {"architectures": [{"type": "residual", "name": "x", "depths": [1]}]}, "test")
 
 
 def test_bad_ranges_are_refused() -> None:
