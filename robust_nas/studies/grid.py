@@ -18,7 +18,9 @@ from robust_nas.studies.choices import MAX_CHOICES, RECIPE, Arm, Choice, InputSh
 def _read(entry: object) -> object:
     """A tree is read here, so that what is wrong in it is told for its own family."""
     return (
-        architecture_from_text(json.dumps(entry, default=str), "list: architectures") if isinstance(entry, dict) else entry
+        architecture_from_text(json.dumps(entry, default=str), "list: architectures")
+        if isinstance(entry, dict)
+        else entry
     )
 
 
