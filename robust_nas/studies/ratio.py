@@ -140,9 +140,7 @@ class Ratio(Options):
         """Depths and widths of the least objective within the tolerance of the budget."""
         nearest: list[float] = []
         bound = 0.02
-        while (
-            bound < 1
-        ):  # what is found below the bound is the least of all: what was not looked at lies above it
+        while bound < 1:  # what was not looked at lies above the bound
             found = self._below(bound, costs, target, r_d, nearest)
             if found is not None:
                 return found
