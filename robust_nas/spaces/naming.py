@@ -1,8 +1,9 @@
 """The name that an architecture's content gives it, so that equal architectures meet under one name.
 
-Residual: the literature's name where there is one (`wrn-10-2`, `rrn-a1`), else blocks and channels (`d2-2-2.w16-32-26`); MLP:
-`mlp-d3-w64`. What is not default follows (`wrn-10-2.silu`, `mlp-d3-w64.lecun`). Cells: the architecture's own name, then cells
-and channels (`arnas.c8.ch16`), and a content hash where the genotype is not a shipped one's.
+Residual: the literature's name where there is one (`wrn-10-2`, `rrn-a1`), else blocks and channels
+(`d2-2-2.w16-32-26`). MLP: `mlp-d3-w64`. What is not default follows (`wrn-10-2.silu`, `mlp-d3-w64.lecun`). Cells: the
+architecture's own name, then cells and channels (`arnas.c8.ch16`), and a content hash where the genotype is not a
+shipped one's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the literature's rules of width and depth say about one configuration. Pure arithmetic on depths and widths.
 
-D_i are the blocks of stage i, W_i its widening factor: channels / (16 * 2^i), i from 0. The formulas apply to residual networks;
-those that name three ratios, to three stages. Sources and what is inferred: `docs/methods/width-depth-rules.md`.
+D_i are the blocks of stage i, W_i its widening factor: channels / (16 * 2^i), i from 0. The formulas apply to residual
+networks; those that name three ratios, to three stages. Sources: `docs/methods/width-depth-rules.md`.
 """
 
 from __future__ import annotations

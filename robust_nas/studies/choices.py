@@ -12,6 +12,7 @@ from robust_nas.config import Count, json_copy, to_tree
 from robust_nas.config import check as check_options
 from robust_nas.errors import ArchitectureError, StudyError
 from robust_nas.spaces import Architecture
+from robust_nas.spaces.layout import MAX_FILTERS
 from robust_nas.spaces.naming import canonical_name
 from robust_nas.spaces.residual import BLOCKS
 
@@ -47,11 +48,13 @@ def _expanded(value: object) -> object:
         if (last - first) // step >= MAX_CHOICES:
             raise ValueError(f"a range has at most {MAX_CHOICES} values")
         return tuple(range(first, last + 1, step))
-    return value if isinstance(value, list | tuple) else (value,)
+    return value if isinstance(value, list | tuple | range) else (value,)
 
 
 Values = Annotated[tuple[Any, ...], BeforeValidator(_expanded), Field(min_length=1)]
-Integers = Annotated[tuple[Count, ...], BeforeValidator(_expanded), Field(min_length=1)]
+Integers = Annotated[
+    tuple[Annotated[Count, Field(le=MAX_FILTERS)], ...], BeforeValidator(_expanded), Field(min_length=1)
+]
 
 
 def varied(base: Architecture, changes: Mapping[str, object], source: str) -> Architecture:
@@ -71,7 +74,7 @@ def varied(base: Architecture, changes: Mapping[str, object], source: str) -> Ar
 
 def described(changes: Mapping[str, object]) -> str:
     """`widths.2 = 32, cells = 8`."""
-    return ", ".join(f"{key} = {json.dumps(value)}" for key, value in changes.items())
+    return ", ".join(f"{key} = {json.dumps(value, default=str)}" for key, value in changes.items())
 
 
 def at(tree: Any, key: str, source: str) -> Any:

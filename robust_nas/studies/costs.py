@@ -1,7 +1,7 @@
 """Budgets of many residual networks at once: params and MACs of every mix of depths and widths of one family.
 
-A stage costs what its first block costs, which depends on the widths of the stage before and of its own, and a multiple of what
-each further block costs, which depends on its own width alone. Both are counted once per width and looked up.
+A stage costs what its first block costs, which depends on the widths of the stage before and of its own, and a multiple
+of what each further block costs, which depends on its own width alone. Both are counted once per width and looked up.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from robust_nas.config import check, to_tree
 from robust_nas.errors import ArchitectureError, StudyError
-from robust_nas.spaces import ResidualArchitecture, parts
+from robust_nas.spaces import Cost, ResidualArchitecture, parts
+from robust_nas.spaces.residual import MAX_BLOCKS
 
 Budget = Literal["params", "macs"]
-
-
 _FACTOR = 1 << 32  # packs two widths into one number
 
 
@@ -38,12 +37,12 @@ class ResidualCosts:
         self.stages = len(base.depths)
         self._tree = to_tree(base)
         self._base, self._input = base, (input_shape, classes)
-        self._stage = cache(self._count_stage)
+        self._stage, self._further = cache(self._count_stage), cache(self._count_further)
 
     def __call__(self, depths: NDArray[np.int64], widths: NDArray[np.int64]) -> Costs:
         """The costs of P networks, from their depths and widths of shape [P, stages]."""
-        fixed = np.array(self._fixed(), dtype=np.float64)  # of the stem, [2]
-        total = np.tile(fixed, (len(depths), 1))
+        stem = parts(self._base, *self._input)[0].cost
+        total = np.tile(np.array(stem, dtype=np.float64), (len(depths), 1))
         for stage in range(self.stages):
             before = widths[:, stage - 1] if stage else np.zeros_like(widths[:, 0])
             pairs, inverse = np.unique(before * _FACTOR + widths[:, stage], return_inverse=True)
@@ -52,28 +51,31 @@ class ResidualCosts:
             last = costs[:, :2] + (depths[:, stage, None] - 1) * costs[:, 2:4]
             total += last
         total += costs[:, 4:]  # the head behind the last stage
+        total[depths.sum(axis=1) > MAX_BLOCKS] = np.nan
         return Costs(total[:, 0], total[:, 1], last[:, 0], last[:, 1])
-
-    def _fixed(self) -> tuple[int, int]:
-        return parts(self._base, *self._input)[0].cost
 
     def _count_stage(self, stage: int, before: int, width: int) -> tuple[float, ...]:
         """Params and MACs of the first block, of each further one, and of a head behind it."""
-        widths = list(self._base.widths)
+        try:
+            first, head = self._counted(stage, before, width, 1)
+            return (*first, *self._further(stage, width), *head)
+        except ArchitectureError:
+            return (np.nan,) * 6
+
+    def _count_further(self, stage: int, width: int) -> tuple[int, int]:
+        """Params and MACs of a block behind the first one; they do not depend on the width of the stage before."""
+        before = self._base.widths[max(stage - 1, 0)]
+        (one, _), (two, _) = (self._counted(stage, before, width, depth) for depth in (1, 2))
+        return two.params - one.params, two.macs - one.macs
+
+    def _counted(self, stage: int, before: int, width: int, depth: int) -> tuple[Cost, Cost]:
+        """The costs of one stage, and of the head, in a network whose other stages are the base's with one block."""
+        widths, depths = list(self._base.widths), [1] * self.stages
         widths[max(stage - 1, 0) : stage + 1] = [before, width] if stage else [width]
-        tree = {**self._tree, "widths": widths, "depths": [1] * self.stages}
-        found = []
-        for depth in (1, 2):
-            tree["depths"][stage] = depth
-            try:
-                network = check(ResidualArchitecture, tree, "", ArchitectureError)
-            except ArchitectureError:
-                return (np.nan,) * 6
-            counted = parts(network, *self._input)
-            found.append(counted[1 + stage].cost)
-        first, two = found
-        head = counted[-1].cost
-        return (*first, two.params - first.params, two.macs - first.macs, *head)
+        depths[stage] = depth
+        tree = {**self._tree, "widths": widths, "depths": depths}
+        counted = parts(check(ResidualArchitecture, tree, "", ArchitectureError), *self._input)
+        return counted[1 + stage].cost, counted[-1].cost
 
 
 def out_of_reach(
@@ -87,6 +89,6 @@ def out_of_reach(
     unit = "MACs" if budget == "macs" else "params"
     return StudyError(
         f"{source}: no configuration within {tolerance:.3g} of {target:,.0f} {unit}; the nearest has {nearest:,.0f} "
-        f"({nearest / target - 1:+.1%}), the range is {used.min():,.0f} to {used.max():,.0f}: "
+        f"({nearest / target - 1:+.1%}), those tried {used.min():,.0f} to {used.max():,.0f}: "
         f"a tolerance of {abs(nearest / target - 1):.2g} would take it, or try {help}"
     )

@@ -5,21 +5,30 @@ from __future__ import annotations
 import json
 import math
 from itertools import product
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from robust_nas.config import Options, parse_yaml
-from robust_nas.errors import StudyError
-from robust_nas.spaces import Architecture, load_architecture
+from robust_nas.errors import ConfigError, StudyError
+from robust_nas.spaces import Architecture, architecture_from_text, load_architecture
 from robust_nas.studies.choices import MAX_CHOICES, RECIPE, Arm, Choice, InputShape, Values, varied
+
+
+def _read(entry: object) -> object:
+    """A tree is read here, so that what is wrong in it is told for its own family."""
+    return (
+        architecture_from_text(json.dumps(entry, default=str), "list: architectures")
+        if isinstance(entry, dict)
+        else entry
+    )
 
 
 class Grid(Options):
     """The product of its axes, the last one changing fastest.
 
-    A key is a place in the architecture's tree (`depths`, `widths.2`, `cells`, `layout.filters.1`, `initialisation`), with list
-    indices from 0, or `training.` and a key of the training recipe.
+    A key is a place in the architecture's tree (`depths`, `widths.2`, `cells`, `layout.filters.1`, `initialisation`),
+    with list indices from 0, or `training.` and a key of the training recipe.
     """
 
     name: Literal["grid"] = "grid"
@@ -51,7 +60,7 @@ class Listed(Options):
 
     name: Literal["list"] = "list"
     arm: Arm = ""
-    architectures: tuple[str | Architecture, ...] = Field(min_length=1)
+    architectures: tuple[Annotated[str | Architecture, BeforeValidator(_read)], ...] = Field(min_length=1)
 
     def choices(self, base: Architecture, input_shape: InputShape, classes: int) -> list[Choice]:
         """One choice per entry, under its own name. Raises `ArchitectureError` for what cannot be found or read."""
@@ -63,6 +72,8 @@ class Listed(Options):
 
 def _written(value: object) -> str:
     """YAML text on one line that means the value."""
-    if isinstance(value, str) and parse_yaml(value, "a value") == value:
-        return value
-    return json.dumps(value)
+    try:
+        plain = isinstance(value, str) and parse_yaml(value, "a value") == value
+    except ConfigError:
+        plain = False
+    return str(value) if plain else json.dumps(value, default=str)

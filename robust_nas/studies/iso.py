@@ -1,8 +1,8 @@
 """Configurations of one budget, spread evenly along what is to be compared.
 
-Every integer configuration of the free keys is counted; those within the tolerance of the budget are kept, and of them the
-nearest to evenly spaced values of the contrast. Differences below a twentieth of the spacing count as none, and the nearest
-budget decides.
+Every integer configuration of the free keys is counted; those within the tolerance of the budget are kept, and of them
+the nearest to evenly spaced values of the contrast. Differences below a twentieth of the spacing count as none, and the
+nearest budget decides.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import Field
 
 from robust_nas.config import Count, Fraction01, Options, Positive, to_tree
 from robust_nas.errors import ArchitectureError, StudyError
-from robust_nas.spaces import Architecture, ResidualArchitecture, count, parts
+from robust_nas.spaces import Architecture, CellArchitecture, ResidualArchitecture, count, parts
 from robust_nas.spaces.rules import PLAIN_CHANNELS, depth_share, wd_ratio
 from robust_nas.studies.choices import Arm, Choice, InputShape, Integers, at, varied
 from robust_nas.studies.costs import Budget, ResidualCosts, out_of_reach
@@ -34,8 +34,9 @@ Columns = dict[str, NDArray[np.int64]]  # a key's value in every configuration, 
 class Iso(Options):
     """`number` configurations of one budget (all, where there are fewer), in the order of the contrast.
 
-    A free key is a place of an integer in the architecture's tree; a whole list (`depths`, `widths`) means that all stages are
-    alike, in `widths` of one widening factor. `ties` let other keys follow, rounded: `widths.1: 2 * widths.0`.
+    A free key is a place of an integer in the architecture's tree; a whole list (`depths`, `widths`) means that all
+    stages are alike, in `widths` of one widening factor. `ties` let other keys follow, rounded:
+    `widths.1: 2 * widths.0`.
     """
 
     name: Literal["iso"] = "iso"
@@ -44,7 +45,7 @@ class Iso(Options):
     target: Positive | None = None  # params, or MACs per image; None: the base's
     tolerance: Fraction01 = 0.05  # of the target
     free: dict[str, Integers] = Field(min_length=1)
-    ties: dict[str, str] = {}
+    ties: dict[str, str] = Field(default_factory=dict)
     number: Count = 5
     along: Along = "last_stage_params_share"
 
@@ -55,7 +56,8 @@ class Iso(Options):
             used, contrast = self._by_stage(base, columns, input_shape, classes)
         else:
             used, contrast = self._one_by_one(base, columns, input_shape, classes)
-        if not np.isfinite(contrast[np.isfinite(used)]).any():
+        possible = np.isfinite(used)
+        if possible.any() and not np.isfinite(contrast[possible]).any():
             raise StudyError(f"iso: along {self.along}: {base.name} and its variants have none")
         target = self.target or getattr(count(base, input_shape, classes), self.budget)
         error = np.abs(used / target - 1)
@@ -70,7 +72,7 @@ class Iso(Options):
         points = math.prod(map(len, self.free.values()))
         if points > MAX_POINTS:
             raise StudyError(
-                f"iso: the free keys make {points:,} configurations; at most {MAX_POINTS:,} are allowed: use larger steps"
+                f"iso: the free keys make {points:,} configurations; at most {MAX_POINTS:,} are allowed"
             )
         tree = to_tree(base)
         grids = np.meshgrid(*(np.array(values) for values in self.free.values()), indexing="ij")
@@ -130,8 +132,8 @@ class Iso(Options):
         points = len(next(iter(columns.values())))
         if points > MAX_BUILT:
             raise StudyError(
-                f"iso: the free keys make {points:,} configurations; at most {MAX_BUILT:,} are allowed where others than "
-                "depths and widths of a residual network are free: use larger steps"
+                f"iso: the free keys make {points:,} configurations; at most {MAX_BUILT:,} are allowed where more "
+                "than depths and widths of a residual network is free"
             )
         measured, problem = [], None
         for point in range(points):
@@ -152,18 +154,19 @@ class Iso(Options):
             value = depth_share(network) if self.along == "r_d" else wd_ratio(network)
             return math.nan if value is None else value
         if self.along == "depth":
-            depth = [getattr(network, key, None) for key in ("cells", "depth")]
-            return float(next((value for value in depth if value is not None), 0) or sum(network.depths))
-        costs = [part.cost for part in parts(network, input_shape, classes)]
-        budget = "params" if self.along == "last_stage_params_share" else "macs"
-        return getattr(costs[-2], budget) / sum(getattr(cost, budget) for cost in costs)
+            if isinstance(network, ResidualArchitecture):
+                return float(sum(network.depths))
+            return float(network.cells if isinstance(network, CellArchitecture) else network.depth)
+        index = 0 if self.along == "last_stage_params_share" else 1
+        costs = [part.cost[index] for part in parts(network, input_shape, classes)]
+        return costs[-2] / sum(costs)
 
     def _built(self, base: Architecture, columns: Columns, point: int) -> Architecture:
         return varied(base, {key: int(values[point]) for key, values in columns.items()}, "iso")
 
 
 def spread(contrast: NDArray[np.float64], error: NDArray[np.float64], number: int) -> list[int]:
-    """Indices of `number` values, or all if fewer, nearest to evenly spaced ones, in ascending order of the contrast."""
+    """Indices of `number` values (all, if fewer) nearest to evenly spaced ones, by ascending contrast."""
     if len(contrast) <= number:
         return sorted(range(len(contrast)), key=lambda index: (contrast[index], error[index]))
     grid = np.linspace(contrast.min(), contrast.max(), number) if number > 1 else [np.median(contrast)]

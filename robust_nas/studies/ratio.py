@@ -1,8 +1,8 @@
 """The literature's rules of width and depth, solved for a budget in integers.
 
-`uniform`: W = k (1, 1, ...), one depth. `huang`: W = k (1, 1, 0.4), one depth. `robustscaling`: D 2 : 2 : 1, W 2 : 2.5 : 1, and
-r_D = 0.7. The first two have one free number, and the nearest budget is taken; the compound rule takes the least objective
-(`spaces/rules.py`) of all configurations within the tolerance of the budget.
+`uniform`: W = k (1, 1, ...), one depth. `huang`: W = k (1, 1, 0.4), one depth. `robustscaling`: D 2 : 2 : 1,
+W 2 : 2.5 : 1, and r_D = 0.7. The first two have one free number, and the nearest budget is taken; the third takes the
+least objective (`spaces/rules.py`) of all configurations within the tolerance of the budget.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from robust_nas.config import Count, Fraction01, Number, Options, Positive
 from robust_nas.errors import StudyError
@@ -47,6 +47,20 @@ class Ratio(Options):
     r_d: tuple[Annotated[Number, Field(gt=0, lt=1)], ...] = Field(
         default=(0.7,), min_length=1
     )  # of robustscaling
+
+    @model_validator(mode="after")
+    def _no_idle_option(self) -> Self:
+        if self.rule == "robustscaling" and self.free != "width":
+            raise ValueError(
+                f"free: got {self.free!r}; the rule robustscaling solves depths and widths together"
+            )
+        if self.rule != "robustscaling" and self.r_d != (0.7,):
+            raise ValueError(
+                f"r_d: got {list(self.r_d)}; it belongs to the rule robustscaling, not {self.rule}"
+            )
+        if self.free == "depth" and self.unit is not None:
+            raise ValueError(f"unit: got {self.unit}; widths are the base's where the depth is free")
+        return self
 
     def choices(self, base: Architecture, input_shape: InputShape, classes: int) -> list[Choice]:
         """The configurations, target by target. Raises `StudyError` where the budget cannot be met."""
@@ -126,9 +140,7 @@ class Ratio(Options):
         """Depths and widths of the least objective within the tolerance of the budget."""
         nearest: list[float] = []
         bound = 0.02
-        while (
-            bound < 1
-        ):  # what is found below the bound is the least of all: what was not looked at lies above it
+        while bound < 1:  # what was not looked at lies above the bound
             found = self._below(bound, costs, target, r_d, nearest)
             if found is not None:
                 return found
@@ -154,9 +166,11 @@ class Ratio(Options):
         looked_at = 0
         for total in range(3, MAX_BLOCKS + 1):
             depths, off_depth = _near(total, ROBUSTSCALING_DEPTHS, bound)
-            least = math.inf
-            for steps, off_r_d in _width_totals(total, bound, r_d, unit / PLAIN_CHANNELS):
-                multiples, off_width = _near(steps, ROBUSTSCALING_WIDTHS, bound - off_r_d)
+            if not len(depths):
+                continue
+            left, least = bound - float(off_depth.min()), math.inf
+            for steps, off_r_d in _width_totals(total, left, r_d, unit / PLAIN_CHANNELS):
+                multiples, off_width = _near(steps, ROBUSTSCALING_WIDTHS, left - off_r_d)
                 objective = np.round(off_r_d + off_depth[:, None] + off_width, 12)
                 first, second = np.nonzero(objective <= bound)
                 if not len(first):
@@ -164,8 +178,8 @@ class Ratio(Options):
                 looked_at += len(first)
                 if looked_at > MAX_PAIRS:
                     raise StudyError(
-                        f"ratio: rule robustscaling, r_d {r_d:g}: no configuration of {target:,.0f} {self.budget} is near the "
-                        f"rule, and those with an objective of {bound / 1.5:.2f} and more are too many to compare: "
+                        f"ratio: rule robustscaling, r_d {r_d:g}: none of {target:,.0f} {self.budget} is near "
+                        f"the rule, and from an objective of {bound / 1.5:.2f} on they are too many to compare: "
                         "use a larger unit, a larger tolerance, or another r_d"
                     )
                 widths = multiples[second] * unit * 2 ** np.arange(3)
@@ -187,7 +201,7 @@ class Ratio(Options):
 
 
 def _width_totals(total: int, bound: float, r_d: float, factor: float) -> Iterator[tuple[int, float]]:
-    """Sums of widening factors, in steps of `factor`, that bring r_D within `bound` of its target, and how far it is off."""
+    """Sums of widening factors, in steps of `factor`, with r_D within `bound` of its target, and how far it is off."""
     for steps in range(max(3, int(total * (1 / min(r_d + bound, 0.999) - 1) / factor)), MAX_FILTERS):
         share = total / (total + factor * steps)
         if share < r_d - bound:
@@ -198,7 +212,7 @@ def _width_totals(total: int, bound: float, r_d: float, factor: float) -> Iterat
 
 @lru_cache(maxsize=4096)
 def _near(total: int, ratio: tuple[float, float, float], bound: float) -> tuple[Integers, Floats]:
-    """Three integers of that sum whose shares are within `bound` (L1) of the ratio's [P, 3], and how far they are [P]."""
+    """Three integers of that sum [P, 3] whose shares are within `bound` (L1) of the ratio's, and how far off [P]."""
     shares = np.array(ratio) / sum(ratio)
     reach = bound / 2  # of a single share: what one gains the others lose
     sides = [

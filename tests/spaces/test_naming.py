@@ -1,0 +1,79 @@
+"""Canonical names: the literature's where it has one, valid, and different where architectures differ."""
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from spaces_strategies import architectures, mlp_architectures, residual_architectures
+
+from robust_nas.spaces import Architecture, MLPArchitecture, ResidualArchitecture, load_architecture
+from robust_nas.spaces.naming import canonical_name
+
+PLAIN = {"name": "mine", "depths": (2, 2, 2), "widths": (16, 32, 26)}
+ANY = st.one_of(architectures(), residual_architectures(), mlp_architectures())
+
+
+@pytest.mark.parametrize("name", ["wrn-10-2", "wrn-34-10", "wrn-34-r", "wrn-a1", "rrn-a3", "arnas"])
+def test_the_literature_names_its_own(name: str) -> None:
+    architecture = load_architecture(name)
+    assert (
+        canonical_name(architecture.model_copy(update={"name": "other" if name != "arnas" else name})) == name
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "d2-2-2.w16-32-26"),
+        ({"widths": (32, 64, 128), "activation": "silu"}, "wrn-16-2.silu"),
+        ({"strides": (1, 1, 2), "stem": 8}, "d2-2-2.w16-32-26.stem8.strides1-1-2"),
+        ({"block": "bottleneck", "expansion": 2}, "d2-2-2.w16-32-26.bottleneck.expansion2"),
+        ({"block": "bottleneck", "initialisation": "lecun"}, "d2-2-2.w16-32-26.bottleneck.lecun"),
+    ],
+)
+def test_names_of_residual_networks(changes: dict[str, object], name: str) -> None:
+    assert canonical_name(ResidualArchitecture(**{**PLAIN, **changes})) == name
+
+
+def test_names_of_other_families() -> None:
+    mlp = MLPArchitecture(name="mine", depth=3, width=64, initialisation="lecun")
+    assert canonical_name(mlp) == "mlp-d3-w64.lecun"
+    small = load_architecture("arnas").resized(8, 16)  # type: ignore[union-attr] # cells
+    assert canonical_name(small) == "arnas.c8.ch16"
+    assert canonical_name(small.model_copy(update={"name": "arnas.c8.ch16"})) == "arnas.c8.ch16"
+
+
+@settings(max_examples=50)
+@given(ANY)
+def test_names_are_valid_and_stay(architecture: Architecture) -> None:
+    name = canonical_name(architecture)
+    assert len(name) <= 200
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name)
+    assert canonical_name(architecture.model_copy(update={"name": name})) == name
+
+
+@settings(max_examples=150)
+@given(ANY, ANY)
+def test_names_differ_where_architectures_do(one: Architecture, other: Architecture) -> None:
+    same = one.model_copy(update={"name": "x"}) == other.model_copy(update={"name": "x"})
+    renamed = other.model_copy(update={"name": one.name})  # the names are no help
+    assert (canonical_name(one) == canonical_name(renamed)) == same
+
+
+@given(residual_architectures(), st.data())
+def test_one_changed_number_changes_the_name(one: ResidualArchitecture, data: st.DataObject) -> None:
+    key = data.draw(st.sampled_from(["stem", "depths", "widths"]))
+    value = getattr(one, key)
+    changed = value + 1 if key == "stem" else (value[0] + 1, *value[1:])
+    assert canonical_name(one.model_copy(update={key: changed})) != canonical_name(one)
+
+
+def test_long_names_are_cut_and_still_differ() -> None:
+    long = [
+        ResidualArchitecture(name="x", depths=(1,) * 90, widths=(16,) * 89 + (last,), strides=(1,) * 90)
+        for last in (16, 17)
+    ]
+    names = {canonical_name(architecture) for architecture in long}
+    assert len(names) == 2
+    assert max(map(len, names)) <= 200
