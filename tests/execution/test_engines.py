@@ -36,7 +36,7 @@ def cluster():
 def engine(request):
     if request.param == "local":
         return LocalEngine(workers=2)
-    return RayEngine(address=request.getfixturevalue("cluster").address)
+    return RayEngine(address=request.getfixturevalue("cluster").address, retries=1)
 
 
 def alive(pid):
