@@ -21,10 +21,6 @@ def square(payload, folder):
     }
 
 
-def threads(payload, folder):
-    return {name: os.environ.get(name) for name in payload["names"]}
-
-
 def visits(payload, folder):
     """Continues what the folder holds: how often it was here."""
     path = folder / "visits.txt"
@@ -89,12 +85,12 @@ def leaves_a_child(payload, folder):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def threads_when(payload, folder):
-    """`threads`, once as many tasks run at the same time as the payload counts."""
+def gpus(payload, folder):
+    """The GPUs it may use, once as many tasks run at the same time as the payload counts."""
     (folder / "here").touch()
     while sum(path.exists() for path in folder.parent.glob("*/here")) < payload["count"]:
         time.sleep(0.02)
-    return threads(payload, folder)
+    return {"gpus": os.environ["CUDA_VISIBLE_DEVICES"]}
 
 
 def waits(payload, folder):

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from robust_nas.errors import ConfigError
+from robust_nas.errors import ConfigError, DistributionError
 from robust_nas.execution import LocalEngine, RayEngine, Task
 from robust_nas.execution.calling import import_path
 
@@ -36,7 +36,7 @@ def cluster():
 def engine(request):
     if request.param == "local":
         return LocalEngine(workers=2)
-    return RayEngine(address=request.getfixturevalue("cluster").address)
+    return RayEngine(address=request.getfixturevalue("cluster").address, retries=1)
 
 
 def alive(pid):
@@ -161,6 +161,16 @@ def test_tasks_of_a_removed_node_run_again_elsewhere_with_equal_results(cluster,
 def test_a_task_that_no_node_has_room_for_is_refused(cluster, task):
     with pytest.raises(ConfigError, match="a task needs 8 CPU and 0 GPU, and no node has them"):
         run(RayEngine(address=cluster.address, cpus=8), [task("a", "square", n=1)])
+
+
+@needs_ray
+@pytest.mark.slow
+def test_the_loss_of_the_last_node_with_room_ends_the_run(cluster, task, monkeypatch, tmp_path):
+    slots = iter([1, 1, 0])
+    monkeypatch.setattr(RayEngine, "_slots", lambda *_: next(slots))
+    one = task("a", "process_id", until=str(tmp_path / "never"))
+    with pytest.raises(DistributionError, match=r"continue with --resume"):
+        run(RayEngine(address=cluster.address), [one])
 
 
 @needs_ray

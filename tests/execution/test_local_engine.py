@@ -143,11 +143,20 @@ def test_prints_and_tracebacks_are_kept_beside_the_folder_and_empty_logs_are_not
 
 def test_gpus_are_dealt_out_in_turn(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    ends = run([task(tmp_path, str(n), "gpus", count=3) for n in range(3)], workers=3)
+    assert [ends[name].result["gpus"] for name in "012"] == ["4", "6", "4"]
+
+
+def test_a_worker_that_dies_between_two_tasks_costs_none_of_them_a_try(tmp_path):
     until = tmp_path / "until"
-    names = ["CUDA_VISIBLE_DEVICES"]
-    tasks = [task(tmp_path, str(n), "threads_when", names=names, until=str(until), count=3) for n in range(3)]
-    ends = run(tasks, workers=3)
-    assert [ends[name].result["CUDA_VISIBLE_DEVICES"] for name in "012"] == ["4", "6", "4"]
+    until.touch()
+    tasks = [task(tmp_path, str(n), "process_id", until=str(until)) for n in range(2)]
+    ends = LocalEngine(workers=1).run(tasks, lambda *_: None)
+    assert next(ends).id == "0"
+    (worker,) = pids([tasks[0].folder])
+    os.kill(worker, signal.SIGKILL)
+    assert eventually(lambda: gone(worker))
+    assert [(end.id, end.attempts, end.error) for end in ends] == [("1", 1, None)]
 
 
 @pytest.mark.parametrize("workers", [0, -1, True, 1.5, "two"])
