@@ -1,0 +1,38 @@
+"""Studies whose truth is known.
+
+An answer is right where sqrt(shared) d[i] + sqrt(own) c[config, i] + sqrt(rest) e[config, seed, i] < quantile of the seed's accuracy, all
+standard normal: the accuracy over all images is exactly `accuracy[config] + sd * z[config, seed]`, images are as hard for every
+configuration (correlation `shared`), and both seeds and images are drawn anew in every study.
+"""
+
+import numpy as np
+from scipy.special import ndtri
+
+from robust_nas.studies.points import Point
+
+SHARED, OWN = 0.6, 0.05
+
+
+def answers(accuracy, rng, seeds=3, images=1000, sd=0.01, shared=SHARED, own=OWN):
+    """`[P, S, N]` bool of configurations with these accuracies over all images and seeds; `sd` a number or one each."""
+    accuracy = np.asarray(accuracy, dtype=float)
+    P = len(accuracy)
+    seed = accuracy[:, None] + np.broadcast_to(sd, P)[:, None] * rng.standard_normal((P, seeds))
+    latent = np.sqrt(shared) * rng.standard_normal(images) + np.sqrt(own) * rng.standard_normal((P, 1, images))
+    latent = latent + np.sqrt(1 - shared - own) * rng.standard_normal((P, seeds, images))
+    return latent < ndtri(np.clip(seed, 1e-9, 1 - 1e-9))[..., None]
+
+
+def study(accuracy, rng, factors=None, arms=None, **design):
+    """Points `p0`, `p1`, ... with `robust` answers; `factors` maps a name to one value per point."""
+    outcomes = answers(accuracy, rng, **design)
+    return [
+        Point(
+            name=f"p{c}",
+            arm="" if arms is None else arms[c],
+            factors={key: values[c] for key, values in (factors or {}).items()},
+            seeds=tuple(range(outcomes.shape[1])),
+            outcomes={"robust": outcomes[c]},
+        )
+        for c in range(len(outcomes))
+    ]
