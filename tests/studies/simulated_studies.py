@@ -1,8 +1,8 @@
 """Studies whose truth is known.
 
-An answer is right where sqrt(shared) d[i] + sqrt(own) c[config, i] + sqrt(rest) e[config, seed, i] < quantile of the seed's accuracy, all
-standard normal: the accuracy over all images is exactly `accuracy[config] + sd * z[config, seed]`, images are as hard for every
-configuration (correlation `shared`), and both seeds and images are drawn anew in every study.
+An answer is right where sqrt(shared) d[i] + sqrt(own) c[config, i] + sqrt(rest) e[config, seed, i] lies below the quantile
+of the seed's accuracy, all standard normal. So the accuracy over all images is exactly `accuracy[config] + sd z[config, seed]`,
+images are as hard for every configuration (correlation `shared`), and seeds and images are drawn anew in every study.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from scipy.special import ndtri
 
 from robust_nas.studies.points import Point
 
-SHARED, OWN = 0.6, 0.05
+SHARED, OWN = 0.9, 0.03
 
 
 def answers(accuracy, rng, seeds=3, images=1000, sd=0.01, shared=SHARED, own=OWN):
@@ -18,8 +18,11 @@ def answers(accuracy, rng, seeds=3, images=1000, sd=0.01, shared=SHARED, own=OWN
     accuracy = np.asarray(accuracy, dtype=float)
     P = len(accuracy)
     seed = accuracy[:, None] + np.broadcast_to(sd, P)[:, None] * rng.standard_normal((P, seeds))
-    latent = np.sqrt(shared) * rng.standard_normal(images) + np.sqrt(own) * rng.standard_normal((P, 1, images))
-    latent = latent + np.sqrt(1 - shared - own) * rng.standard_normal((P, seeds, images))
+    image, config, rest = (
+        np.sqrt(part) * rng.standard_normal(shape, dtype=np.float32)
+        for part, shape in ((shared, images), (own, (P, 1, images)), (1 - shared - own, (P, seeds, images)))
+    )
+    latent = image + config + rest
     return latent < ndtri(np.clip(seed, 1e-9, 1 - 1e-9))[..., None]
 
 
