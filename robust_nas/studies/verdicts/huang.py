@@ -167,7 +167,8 @@ def iso_optimum(evidence: Evidence) -> list[RuleVerdict]:
     evidence.measured(rule)
     groups = {budget: one_budget(evidence, budget) for budget in ("params", "macs")}
     budget = max(groups, key=lambda name: len(groups[name]))
-    points, share = groups[budget], f"last_stage_{budget}_share"
+    share = f"last_stage_{budget}_share"
+    points = [point for point in groups[budget] if point.has_number(share)]
     if len({point.number(share) for point in points}) < 4:
         raise StudyError(
             f"rule {rule!r}: {len(points)} points with equal {budget} (within 10 %); "
