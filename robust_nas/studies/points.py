@@ -22,7 +22,8 @@ class Point:
     `last_stage_macs_share`, `r_d`, `wd_ratio`, `initialisation`, the axes of the generator, and the depths and
     widths of the stages as `depths.0`, `depths.1`, ..., `widths.0`, ... (`stage_factors`).
     `arm` may name several arms, joined by `+`. `outcomes` hold `[S, N]` answers per image (`clean`, `robust`,
-    `stable`), the same N images in the same order for every point of a study; `measures` one number per seed (`lip_adv`, `average_sensitivity`, ...).
+    `stable`), the same N images in the same order for every point of a study; `measures` one number per seed
+    (`lip_adv`, `average_sensitivity`, ...).
 
     Raises `StudyError` where shapes disagree, a seed comes twice, or a value is not finite.
     """

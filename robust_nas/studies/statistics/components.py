@@ -15,7 +15,7 @@ For a contrast `effect = sum_c w[c] mean[c]` of configurations with S[c] seeds o
 bootstrap over both counts it too often). Degrees of freedom by Satterthwaite from those of V_seed and N - 1.
 
 s^2 is pooled over all configurations of the study, since each has few seeds. Where the seeds of the configurations
-under comparison vary significantly more than those of the rest (F test, 5 %), their own variances stand in (Welch).
+under comparison vary clearly more than those of the rest (F test, level 20 %), their own variances stand in (Welch).
 Pooling and this guard are our choice.
 """
 
@@ -33,7 +33,7 @@ from robust_nas.studies.points import Point
 
 Floats = NDArray[np.float64]
 
-GUARD = 0.05  # level of the F test that stops pooling
+GUARD = 0.2  # level of the F test that stops pooling
 
 
 @dataclass(frozen=True)

@@ -144,12 +144,15 @@ def holm(contrasts: Sequence[Contrast]) -> list[Contrast]:
 
 
 def holm_adjusted(p: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values, in the order given."""
-    if not p:
-        return []
-    from statsmodels.stats.multitest import multipletests
+    """Holm's adjusted p values, in the order given.
 
-    return [float(value) for value in multipletests(list(p), method="holm")[1]]
+    Own code: statsmodels' `multipletests` collects garbage at every call, a quarter of a second here.
+    """
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(np.asarray(p, dtype=float)[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(stepped, 1)
+    return [float(value) for value in adjusted]
 
 
 def equivalent(contrast: Contrast, margin: float) -> bool | None:

@@ -28,7 +28,7 @@ from robust_nas.studies.statistics.intervals import Interval
 from robust_nas.studies.statistics.resampling import resampled_means, t_stretch
 
 GRID = 41  # places where the fit is drawn
-DUNNETT_DRAWS = 20_000
+DUNNETT_DRAWS = 10_000
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def robustscaling(evidence: Evidence) -> list[RuleVerdict]:
         place = told(effect, interval, "r_D", evidence.confidence)
         if not found.interior:
             p = ", ".join(f"{value:.3g}" for value in found.p_ends)
-            reason = f"no maximum inside the range is significant ({found.top} over both ends: Holm p {p}); fit at {place}"
+            reason = f"no significant maximum inside the range ({found.top} over both ends: Holm p {p}); fit at {place}"
         elif found.p_lack_of_fit is not None and found.p_lack_of_fit < FITS:
             reason = f"a maximum lies inside, but the parabola misses the means (p {found.p_lack_of_fit:.3g}): {place}"
         elif interval[0] <= R_D <= interval[1]:
@@ -127,7 +127,7 @@ def wd_ratio(evidence: Evidence) -> list[RuleVerdict]:
             n=counted(points),
             held=f"{'MACs' if budget == 'macs' else budget} within 10 %: {ratios(points)} of the smallest",
             reason=reason,
-            source="Peng et al., BMVC 2023; range and formula from a third party's notes, confirmed on the released networks",
+            source="Peng et al., BMVC 2023; formula and range from a third party's notes",
         )
     ]
 
@@ -135,9 +135,9 @@ def wd_ratio(evidence: Evidence) -> list[RuleVerdict]:
 def zhu_init(evidence: Evidence) -> list[RuleVerdict]:
     """Whether depth raises sensitivity more under He and NTK than under LeCun initialisation.
 
-    Per initialisation the least squares slope of log2(average sensitivity) on log2(depth), and on log2(width) where that
-    varies; the mean slope of the others minus LeCun's, with the seeds' variance (a linear model with interaction, its
-    error that of seeds).
+    Per initialisation the least squares slope of log2(average sensitivity) on log2(depth), and on log2(width) where
+    that varies; the mean slope of the others minus LeCun's, with the seeds' variance (a linear model with
+    interaction, its error that of seeds).
     """
     rule, key = "zhu_init", "average_sensitivity"
     evidence.measured(rule, key)
@@ -180,7 +180,7 @@ def zhu_init(evidence: Evidence) -> list[RuleVerdict]:
             n=counted(points),
             held="width and recipe as designed; params and MACs grow with depth",
             reason=f"{reason} (slopes: {'; '.join(slopes)})",
-            source="Zhu et al., NeurIPS 2022, abstract; initialisations and average sensitivity as this package defines them",
+            source="Zhu et al., NeurIPS 2022, abstract; both terms as this package defines them",
         )
     ]
 

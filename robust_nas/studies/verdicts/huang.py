@@ -13,7 +13,7 @@ import numpy as np
 
 from robust_nas.errors import StudyError
 from robust_nas.studies.points import Point
-from robust_nas.studies.statistics.components import estimate
+from robust_nas.studies.statistics.components import Estimates, estimate
 from robust_nas.studies.statistics.contrasts import Contrast, contrasts, holm, linear_effect, with_equivalence
 from robust_nas.studies.statistics.optima import Optimum, interior_optimum
 from robust_nas.studies.statistics.trends import trend
@@ -167,7 +167,8 @@ def iso_optimum(evidence: Evidence) -> list[RuleVerdict]:
     evidence.measured(rule)
     groups = {budget: one_budget(evidence, budget) for budget in ("params", "macs")}
     budget = max(groups, key=lambda name: len(groups[name]))
-    points, share = groups[budget], f"last_stage_{budget}_share"
+    share = f"last_stage_{budget}_share"
+    points = [point for point in groups[budget] if point.has_number(share)]
     if len({point.number(share) for point in points}) < 4:
         raise StudyError(
             f"rule {rule!r}: {len(points)} points with equal {budget} (within 10 %); "
@@ -211,7 +212,7 @@ def _inside(evidence: Evidence, found: Optimum, points: Sequence[Point]) -> tupl
     estimates = estimate(points, evidence.key)
     for end in found.ends:
         others = [name for name in estimates.names if name != end]
-        if max(_above(evidence, points, end, name) for name in others) <= evidence.alpha:
+        if max(_above(evidence, estimates, end, name) for name in others) <= evidence.alpha:
             return "contradicted", f"the end {end} is significantly above every other configuration"
     margin = evidence.margin
     if margin is not None and all(drop.within(margin) <= evidence.alpha for drop in found.drops):
@@ -223,9 +224,8 @@ def _inside(evidence: Evidence, found: Optimum, points: Sequence[Point]) -> tupl
     )
 
 
-def _above(evidence: Evidence, points: Sequence[Point], name: str, other: str) -> float:
+def _above(evidence: Evidence, estimates: Estimates, name: str, other: str) -> float:
     """One-sided p value of "`name` is not above `other`"."""
-    estimates = estimate(points, evidence.key)
     weights = np.zeros(len(estimates.names))
     weights[estimates.index(name)], weights[estimates.index(other)] = 1, -1
     return linear_effect(estimates, weights, evidence.confidence).one_sided()
