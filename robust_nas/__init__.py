@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from robust_nas.nets import Supernet, build_network, load_model
     from robust_nas.pipeline import run
     from robust_nas.recipes import RunConfig, load_config
-    from robust_nas.studies.config import StudyConfig, load_study
-    from robust_nas.studies.runner import plan_study, report_study, run_study
     from robust_nas.spaces import (
         CellArchitecture,
         CellSpace,
@@ -33,6 +31,8 @@ if TYPE_CHECKING:
         load_space,
         sample,
     )
+    from robust_nas.studies.config import StudyConfig, load_study
+    from robust_nas.studies.runner import plan_study, report_study, run_study
 
 _HOMES = {
     "CellArchitecture": "spaces",

@@ -28,7 +28,9 @@ Study = Annotated[
     ),
 ]
 Folder = Annotated[Path, typer.Argument(help="The folder of a study.")]
-Size = Annotated[str | None, typer.Option(help="Which of the file's sizes: ci, small, full in shipped studies.")]
+Size = Annotated[
+    str | None, typer.Option(help="Which of the file's sizes: ci, small, full in shipped studies.")
+]
 EngineName = Annotated[Literal["local", "ray"], typer.Option(help="Where trials run.")]
 Workers = Annotated[int, typer.Option(help="Worker processes of the local engine.", min=1)]
 Address = Annotated[
@@ -206,9 +208,7 @@ def export(
     common.say(f"table              {csv}")
 
 
-def _resolve(
-    study: str, overrides: list[str] | None, size: str | None, print_config: bool
-) -> StudyConfig:
+def _resolve(study: str, overrides: list[str] | None, size: str | None, print_config: bool) -> StudyConfig:
     """The config of a study; with `print_config` it is printed and the program ends."""
     from robust_nas.studies.config import load_study
 
@@ -305,7 +305,12 @@ def _show(tree: Mapping[str, Any], folder: Path) -> None:
                 _accuracy(metrics.get("clean")),
                 _accuracy(metrics.get("robust"), interval=True),
                 _accuracy(metrics.get("stability")),
-                str(len(point["seeds"])) + (f" ({point['failed'] + point['diverged']} lost)" if point["failed"] + point["diverged"] else ""),
+                str(len(point["seeds"]))
+                + (
+                    f" ({point['failed'] + point['diverged']} lost)"
+                    if point["failed"] + point["diverged"]
+                    else ""
+                ),
             ]
         )
     cost = tree["cost"]

@@ -2,5 +2,6 @@
 
 from robust_nas.execution.engine import LOST, Ended, Engine, Task
 from robust_nas.execution.local import LocalEngine
+from robust_nas.execution.ray import RayEngine
 
-__all__ = ["LOST", "Ended", "Engine", "LocalEngine", "Task"]
+__all__ = ["LOST", "Ended", "Engine", "LocalEngine", "RayEngine", "Task"]

@@ -94,6 +94,11 @@ def _printing_to(log: Path) -> Iterator[None]:
             os.close(descriptor)
 
 
+def import_path() -> str:
+    """Where this process imports from, as PYTHONPATH of another."""
+    return os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+
+
 def size_of(log: Path) -> int:
     """Bytes of a log; 0 where there is none."""
     try:

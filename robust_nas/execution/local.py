@@ -17,7 +17,16 @@ from typing import IO, Literal, NamedTuple
 
 from robust_nas.config import Count, CountOrZero, Options
 from robust_nas.errors import RunError
-from robust_nas.execution.calling import Reply, described, drop_empty, encode, last_words, log_of, size_of
+from robust_nas.execution.calling import (
+    Reply,
+    described,
+    drop_empty,
+    encode,
+    import_path,
+    last_words,
+    log_of,
+    size_of,
+)
 from robust_nas.execution.engine import LOST, Ended, Task
 
 HEARTBEAT = 0.2  # seconds after which a worker is noticed to be dead whose pipe a child of its own keeps open
@@ -185,8 +194,7 @@ def _heard(slots: Sequence[_Worker | None]) -> Iterator[tuple[int, _Worker, Repl
 
 def _environment(threads: int, number: int) -> dict[str, str]:
     """This process's variables and import path; the number of threads; one GPU where there are several."""
-    paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
-    environment = {**os.environ, "PYTHONPATH": paths, **dict.fromkeys(THREADS, str(threads))}
+    environment = {**os.environ, "PYTHONPATH": import_path(), **dict.fromkeys(THREADS, str(threads))}
     devices = _devices()
     if len(devices) > 1:
         environment["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]

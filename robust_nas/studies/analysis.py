@@ -97,7 +97,9 @@ def analyse(folder: Path) -> Tree:
 
 def _row(planned: Tree, seeds: Sequence[int], done: Tree, others: Tree) -> Tree:
     """A configuration of the plan with the outcomes of its done trials, and its point, None where there are none."""
-    pairs = [(seed, done[trial]) for seed, trial in zip(seeds, planned["trials"], strict=True) if trial in done]
+    pairs = [
+        (seed, done[trial]) for seed, trial in zip(seeds, planned["trials"], strict=True) if trial in done
+    ]
     states = [others.get(trial, {}).get("event") for trial in planned["trials"] if trial not in done]
     point = None
     if pairs:
@@ -110,7 +112,9 @@ def _row(planned: Tree, seeds: Sequence[int], done: Tree, others: Tree) -> Tree:
             seeds=tuple(seed for seed, _ in pairs),
             outcomes={key: np.array([_unpacked(outcome, key) for outcome in found]) for key in OUTCOMES},
             measures={
-                key: tuple(outcome["measures"][key] for outcome in found) for key in found[0]["measures"] if key in shared
+                key: tuple(outcome["measures"][key] for outcome in found)
+                for key in found[0]["measures"]
+                if key in shared
             },
         )
     return {
@@ -153,7 +157,8 @@ def _point_tree(row: Tree, measured: Sequence[Point], config: StudyConfig) -> Tr
         "diverged": row["diverged"],
         "metrics": metrics,
         "lip_stages": {
-            when: _gains([outcome["lip_stages"][when] for outcome in row["outcomes"]]) for when in ("initial", "trained")
+            when: _gains([outcome["lip_stages"][when] for outcome in row["outcomes"]])
+            for when in ("initial", "trained")
         },
         "curves": [
             {"seed": seed, "epochs": outcome["curve"]}
@@ -310,8 +315,12 @@ def _unfinished(plan: Tree, done: Tree, others: Tree) -> list[Tree]:
                 continue
             event = others.get(trial, {"event": "planned"})
             state = "interrupted" if event["event"] == "started" else event["event"]
-            reason = event.get("reason") or {"planned": "not begun", "interrupted": "begun, but not ended"}[state]
-            found.append({"trial": trial, "name": planned["name"], "seed": seed, "state": state, "reason": reason})
+            reason = (
+                event.get("reason") or {"planned": "not begun", "interrupted": "begun, but not ended"}[state]
+            )
+            found.append(
+                {"trial": trial, "name": planned["name"], "seed": seed, "state": state, "reason": reason}
+            )
     return found
 
 
@@ -320,7 +329,8 @@ def _cost(plan: Tree, done: Tree, others: Tree) -> Tree:
     states = [others[trial]["event"] for trial in ids if trial in others and trial not in done]
     finished = [trial for trial in ids if trial in done]
     trained = sum(
-        planned["training_macs"] * sum(trial in done for trial in planned["trials"]) for planned in plan["points"]
+        planned["training_macs"] * sum(trial in done for trial in planned["trials"])
+        for planned in plan["points"]
     )
     return {
         "planned": len(ids),
@@ -341,19 +351,21 @@ def _limits(config: StudyConfig, rows: Sequence[Tree], first: Tree, unfinished: 
         f"Robust accuracy is the worst case per image over {', '.join(first['attacks'])} at {threat.norm} eps "
         f"{threat.eps:.4g}, on {first['images']} test images of {data}"
         + ("." if official else "; AutoAttack was not run, and a stronger attack may find less."),
-        "Every configuration was trained by the same recipe; none was tuned for its size. A weight decay or TRADES beta "
-        "that suits one width need not suit another.",
+        "Every configuration was trained by the same recipe; none was tuned for its size. A weight decay or TRADES "
+        "beta that suits one width need not suit another.",
         f"Networks were trained on {first['train_images']} images; the epoch that counts was chosen on the validation "
         "split, never on the test set.",
-        f"Seeds: {', '.join(map(str, config.seeds))}. An interval over {len(config.seeds)} seeds is only as good as the "
-        "pooled variance behind it."
+        f"Seeds: {', '.join(map(str, config.seeds))}. An interval over {len(config.seeds)} seeds is only as good as "
+        "the pooled variance behind it."
         if len(config.seeds) > 1
         else "One seed: no interval holds the spread of trainings, and no rule can be decided.",
     ]
     if "UNRELIABLE" in verdicts:
         limits.insert(0, "The evaluation of at least one trial is UNRELIABLE: see its findings.")
     elif config.evaluation.findings == "none":
-        limits.append("The findings that check an evaluation's soundness were not run (evaluation.findings is none).")
+        limits.append(
+            "The findings that check an evaluation's soundness were not run (evaluation.findings is none)."
+        )
     if config.size in ("ci", "small"):
         limits.append(f"Size {config.size}: a small study, not comparable to published values.")
     if unfinished:

@@ -17,7 +17,6 @@ from robust_nas.config import (
     Count,
     CountOrZero,
     Fraction01,
-    NonNegative,
     Options,
     Positive,
     apply_overrides,
@@ -157,7 +156,9 @@ def _limits(evaluation: Any) -> dict[str, Any]:
         threat = evaluation.threat_model
     if isinstance(threat, ThreatModel):
         return {"norm": threat.norm, "eps": threat.eps}
-    return {key: threat[key] for key in ("norm", "eps") if key in threat} if isinstance(threat, Mapping) else {}
+    return (
+        {key: threat[key] for key in ("norm", "eps") if key in threat} if isinstance(threat, Mapping) else {}
+    )
 
 
 def _under(limits: dict[str, Any], attack: Any) -> Any:

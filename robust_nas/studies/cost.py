@@ -8,23 +8,23 @@ two). Validation and evaluation are not in the training MACs; the estimate of ti
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from robust_nas.attacks.options import PGD
 from robust_nas.evaluation.options import EvaluationOptions
+from robust_nas.timing import interleaved
 from robust_nas.training.options import Loss, Natural, Trades, Training
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor, nn
 
     from robust_nas.data import Dataset
     from robust_nas.spaces import Architecture
-
-ROUNDS = 3
 
 
 def passes(loss: Loss) -> int:
@@ -83,36 +83,39 @@ def calibrate(
 
     from robust_nas.nets import build_network, channels_last
 
-    training, attacking = [], []
-    for architecture, recipe, _ in architectures:
+    def clock() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    calls: dict[str, Callable[[], object]] = {}
+    images: list[int] = []
+    for number, (architecture, recipe, _) in enumerate(architectures):
         network = channels_last(
             build_network(architecture, input_shape=dataset.shape, classes=dataset.classes).to(device)
         )
         part = dataset.train.subset(torch.arange(min(recipe.batch_size, len(dataset.train)))).to(device)
         x = part.float().contiguous(memory_format=torch.channels_last)
-        generator = torch.Generator(device).manual_seed(0)
-
-        def train_step() -> None:
-            network.train()  # noqa: B023 - called before the loop goes on
-            recipe.loss(network, x, part.labels, generator).loss.backward()  # noqa: B023
-
-        def attack_batch() -> None:
-            attack(network.eval(), x, part.labels, generator)  # noqa: B023
-
-        training.append(_median(train_step, device) / len(part))
-        attacking.append(_median(attack_batch, device) / len(part) / attack.steps)
-    return Rates(tuple(macs for *_, macs in architectures), tuple(training), tuple(attacking))
+        images.append(len(part))
+        calls[f"train {number}"] = partial(_train_step, network, recipe, x, part.labels)
+        calls[f"attack {number}"] = partial(_attack_batch, network, attack, x, part.labels)
+    timings = interleaved(calls, rounds=3, clock=clock)
+    numbers = range(len(architectures))
+    return Rates(
+        tuple(macs for *_, macs in architectures),
+        tuple(timings[f"train {n}"].median / images[n] for n in numbers),
+        tuple(timings[f"attack {n}"].median / images[n] / attack.steps for n in numbers),
+    )
 
 
-def _median(call: Callable[[], None], device: torch.device) -> float:
+def _train_step(network: nn.Module, recipe: Training, x: Tensor, labels: Tensor) -> None:
     import torch
 
-    seconds = []
-    for number in range(ROUNDS + 1):
-        began = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if number:
-            seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds)
+    generator = torch.Generator(x.device).manual_seed(0)
+    recipe.loss(network.train(), x, labels, generator).loss.backward()  # type: ignore[no-untyped-call]
+
+
+def _attack_batch(network: nn.Module, attack: PGD, x: Tensor, labels: Tensor) -> None:
+    import torch
+
+    attack(network.eval(), x, labels, torch.Generator(x.device).manual_seed(0))

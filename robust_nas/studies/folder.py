@@ -23,7 +23,17 @@ from robust_nas.studies.config import StudyConfig
 from robust_nas.studies.journal import JOURNAL, Journal, latest, read_journal
 from robust_nas.studies.trial import MODEL, OUTCOME
 
-MAY_GROW = ("seeds", "space", "analysis", "guard", "threads", "device", "checkpoint_seconds", "inherited", "keep_models")
+MAY_GROW = (
+    "seeds",
+    "space",
+    "analysis",
+    "guard",
+    "threads",
+    "device",
+    "checkpoint_seconds",
+    "inherited",
+    "keep_models",
+)
 TRIALS, PLAN, INHERITED = "trials", "plan.json", "inherited.json"
 
 
@@ -54,6 +64,9 @@ class StudyFolder(Run):
         read_journal(self.folder)  # a journal of another version is refused before anything is written
         if changed:
             self.write(CONFIG, to_yaml(self.config))
+
+    def __enter__(self) -> StudyFolder:
+        return self
 
     def trial_folder(self, trial: str) -> Path:
         """The folder of a trial, made."""

@@ -15,12 +15,12 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from robust_nas._version import __version__
 from robust_nas.errors import RunError, StudyError
 
-VERSION = 1
+VERSION: Literal[1] = 1
 JOURNAL = "journal.jsonl"
 EVENTS = ("started", "done", "failed", "diverged")
 
@@ -65,7 +65,7 @@ class Journal:
 
 
 def read_journal(folder: Path) -> list[dict[str, Any]]:
-    """The events of a journal in order, without a torn last line; none where there is no journal. Errors as `Journal`."""
+    """The events of a journal in order, without a torn last line; none without a journal. Errors as `Journal`."""
     path = folder / JOURNAL
     try:
         lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []

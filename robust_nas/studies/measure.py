@@ -74,7 +74,13 @@ def measure(network: nn.Module, test: Images, train: Images, metrics: Metrics, *
     }
     if metrics.lip_max_steps:
         figures["lip_max"] = float(
-            lip_max(network, images[few], attack, metrics.lip_max_steps, generator_of(images.device, seed, "lip_max")).mean()
+            lip_max(
+                network,
+                images[few],
+                attack,
+                metrics.lip_max_steps,
+                generator_of(images.device, seed, "lip_max"),
+            ).mean()
         )
     if metrics.sensitivity_draws:
         draws = generator_of(images.device, seed, "sensitivity")
@@ -96,9 +102,9 @@ def stage_gains(network: nn.Module, test: Images, metrics: Metrics, seed: int) -
 
 
 def perturbed(network: nn.Module, images: Images, attack: PGD, seed: int) -> Tensor:
-    """x' of every image, `[N, C, H, W]` float32: the attack's best iterate, from draws that repeat."""
+    """X' of every image, `[N, C, H, W]` float32: the attack's best iterate, from draws that repeat."""
     parts = []
-    for number, indices in enumerate(torch.arange(len(images)).split(BATCH)):
+    for number, indices in enumerate(torch.split(torch.arange(len(images)), BATCH)):
         part = images.subset(indices)
         generator = generator_of(part.pixels.device, seed, "metrics", number)
         parts.append(attack(network, part.float(), part.labels, generator))
@@ -108,7 +114,7 @@ def perturbed(network: nn.Module, images: Images, attack: PGD, seed: int) -> Ten
 @torch.no_grad()
 def logits_of(network: nn.Module, images: Tensor) -> Tensor:
     """Logits `[N, K]` of images `[N, C, H, W]`."""
-    return torch.cat([network(part) for part in images.split(BATCH)])
+    return torch.cat([network(part) for part in torch.split(images, BATCH)])
 
 
 def lipschitz_ratios(
@@ -131,7 +137,7 @@ def lip_max(network: nn.Module, images: Tensor, attack: PGD, steps: int, generat
     network the ascent climbs from vertex to vertex until the ratio is the operator norm or a local maximum.
     """
     best = torch.zeros(len(images), dtype=torch.float64, device=images.device)
-    for indices in torch.arange(len(images), device=images.device).split(BATCH):
+    for indices in torch.split(torch.arange(len(images), device=images.device), BATCH):
         x = images[indices]
         clean = logits_of(network, x)
         direction = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
@@ -149,7 +155,8 @@ def _steepest(direction: Tensor, norm: str) -> Tensor:
     if norm == "linf":
         return direction.sign()
     flat = direction.flatten(1)
-    return (flat / flat.norm(dim=1, keepdim=True).clamp(min=1e-30)).view_as(direction)
+    unit: Tensor = flat / flat.norm(dim=1, keepdim=True).clamp(min=1e-30)
+    return unit.view_as(direction)
 
 
 def average_sensitivity(
@@ -157,14 +164,16 @@ def average_sensitivity(
 ) -> float:
     """E |<grad_x f_y(x), u>| over images and `draws` directions each, in units of the logit."""
     total = 0.0
-    for indices in torch.arange(len(images), device=images.device).split(BATCH):
+    for indices in torch.split(torch.arange(len(images), device=images.device), BATCH):
         x = images[indices].requires_grad_(True)
         picked = network(x).gather(1, labels[indices, None]).sum()
         (gradient,) = torch.autograd.grad(picked, x)
         flat = gradient.flatten(1).double()
         shape = (draws, flat.shape[1])
         if attack.norm == "linf":
-            u = attack.eps * (2 * torch.rand(shape, generator=generator, device=x.device, dtype=torch.float64) - 1)
+            u = attack.eps * (
+                2 * torch.rand(shape, generator=generator, device=x.device, dtype=torch.float64) - 1
+            )
         else:
             u = torch.randn(shape, generator=generator, device=x.device, dtype=torch.float64)
             u = attack.eps * u / u.norm(dim=1, keepdim=True)
@@ -181,7 +190,7 @@ def gains(network: nn.Module, images: Tensor, attacked: Tensor) -> list[dict[str
     staged: Callable[[Tensor], list[Tensor]] = network.staged  # type: ignore[assignment] # see Staged
     norms: list[list[Tensor]] = []
     dimensions: list[int] = []
-    for x, moved in zip(images.split(BATCH), attacked.split(BATCH), strict=True):
+    for x, moved in zip(torch.split(images, BATCH), torch.split(attacked, BATCH), strict=True):
         pairs = zip([x, *staged(x)], [moved, *staged(moved)], strict=True)
         differences = [(a.double() - b.double()).flatten(1) for a, b in pairs]
         norms.append([difference.norm(dim=1) for difference in differences])

@@ -31,7 +31,13 @@ if TYPE_CHECKING:
 
 CLOSE = 0.05  # budgets that differ by less count as the same
 DECOUPLED = 1.2  # a ratio of MACs at the same parameters that is worth a warning
-ASSUMED_SDS = (0.0015, 0.005, 0.01, 0.02)  # the first: typical of published CIFAR-10 results with 10,000 images
+REMEDY = "raise it, or ask for fewer configurations, seeds or epochs"
+ASSUMED_SDS = (
+    0.0015,
+    0.005,
+    0.01,
+    0.02,
+)  # the first: typical of published CIFAR-10 results with 10,000 images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +103,13 @@ class Plan:
         guard = self.config.guard
         if self.total_macs > guard.max_training_macs:
             raise StudyError(
-                f"guard.max_training_macs: {len(self.trials)} trials need {self.total_macs:.3g} MACs of training, the "
-                f"guard allows {guard.max_training_macs:.3g}; raise it, or ask for fewer configurations, seeds or epochs"
+                f"guard.max_training_macs: {len(self.trials)} trials need {self.total_macs:.3g} MACs of training, "
+                f"the guard allows {guard.max_training_macs:.3g}; {REMEDY}"
             )
         if seconds is not None and seconds > 3600 * guard.max_hours:
             raise StudyError(
-                f"guard.max_hours: {len(self.trials)} trials need about {seconds / 3600:.3g} hours here, the guard "
-                f"allows {guard.max_hours:g}; raise it, or ask for fewer configurations, seeds or epochs"
+                f"guard.max_hours: {len(self.trials)} trials need about {seconds / 3600:.3g} hours here, "
+                f"the guard allows {guard.max_hours:g}; {REMEDY}"
             )
 
 
@@ -136,11 +142,11 @@ def plan_on(config: StudyConfig, material: Material) -> Plan:
     )
 
 
-def _planned(
-    config: StudyConfig, choice: Choice, shape: tuple[int, int, int], classes: int
-) -> Planned:
+def _planned(config: StudyConfig, choice: Choice, shape: tuple[int, int, int], classes: int) -> Planned:
     architecture = choice.architecture
-    tree = apply_overrides({"training": to_tree(config.training)}, [f"training.{change}" for change in choice.recipe])
+    tree = apply_overrides(
+        {"training": to_tree(config.training)}, [f"training.{change}" for change in choice.recipe]
+    )
     training = check(Training, tree["training"], f"space: training of {architecture.name}", StudyError)
     _refuse_recipe(training, architecture)
     cost = count(architecture, shape, classes)
@@ -187,11 +193,9 @@ def _factors(
     """What the analysis may explain the response with."""
     factors: dict[str, float | str] = {"params": params, "macs": macs}
     stages = [part for part in pieces if part.name.startswith("stage")]
-    for name, values in (
-        ("params", [part.cost.params for part in stages]),
-        ("macs", [part.cost.macs for part in stages]),
-    ):
-        if len(values) > 1 and sum(values):
+    for name in ("params", "macs"):
+        values = [float(getattr(part.cost, name)) for part in stages]
+        if len(stages) > 1 and sum(values) > 0:
             factors[f"last_stage_{name}_share"] = values[-1] / sum(values)
     if isinstance(architecture, ResidualArchitecture):
         for index, (depth, width) in enumerate(zip(architecture.depths, architecture.widths, strict=True)):
@@ -199,14 +203,18 @@ def _factors(
         factors |= {
             "depth": sum(architecture.depths),
             "width": sum(architecture.widths),
-            "r_d": depth_share(architecture),
-            "wd_ratio": wd_ratio(architecture),
             "block": architecture.block,
             "activation": architecture.activation,
             "initialisation": architecture.initialisation,
         }
+        for name, number in (("r_d", depth_share(architecture)), ("wd_ratio", wd_ratio(architecture))):
+            factors |= {} if number is None else {name: number}
     elif isinstance(architecture, CellArchitecture):
-        factors |= {"depth": architecture.cells, "width": architecture.channels, "genotype": architecture.name}
+        factors |= {
+            "depth": architecture.cells,
+            "width": architecture.channels,
+            "genotype": architecture.name,
+        }
     else:
         factors |= {
             "depth": architecture.depth,
@@ -261,14 +269,15 @@ def _warnings(points: Sequence[Planned]) -> list[str]:
     found = []
     for point in points[1:]:
         params, macs = point.params / reference.params, point.macs / reference.macs
-        if abs(params - 1) <= CLOSE and not 1 / DECOUPLED <= macs <= DECOUPLED:
-            found.append(
-                f"{point.name} has the parameters of {reference.name} ({params:.2f} times) but {macs:.2f} times its MACs"
-            )
-        if abs(macs - 1) <= CLOSE and not 1 / DECOUPLED <= params <= DECOUPLED:
-            found.append(
-                f"{point.name} has the MACs of {reference.name} ({macs:.2f} times) but {params:.2f} times its parameters"
-            )
+        for same, other, held, free in (
+            (params, macs, "parameters", "MACs"),
+            (macs, params, "MACs", "parameters"),
+        ):
+            if abs(same - 1) <= CLOSE and not 1 / DECOUPLED <= other <= DECOUPLED:
+                found.append(
+                    f"{point.name} has the {held} of {reference.name} ({same:.2f} times) "
+                    f"but {other:.2f} times its {free}"
+                )
     return found
 
 
@@ -300,7 +309,8 @@ def plan_tree(plan: Plan, rates: Rates | None, workers: int) -> dict[str, Any]:
                 "macs_ratio": point.macs / reference.macs,
                 "factors": point.factors,
                 "stages": [
-                    {"name": part.name, "params": part.cost.params, "macs": part.cost.macs} for part in point.parts
+                    {"name": part.name, "params": part.cost.params, "macs": part.cost.macs}
+                    for part in point.parts
                 ],
                 "rules": [check._asdict() for check in point.checks],
                 "training_macs": plan.training_macs(point),

@@ -187,7 +187,10 @@ def _score_inherited(study: StudyFolder, plan: Plan, progress: Progress) -> None
         seed=study.config.seed,
         progress=progress,
     )
-    tree = {name: {"clean": score.clean, "robust": score.robust} for name, score in zip(named, scores, strict=True)}
+    tree = {
+        name: {"clean": score.clean, "robust": score.robust}
+        for name, score in zip(named, scores, strict=True)
+    }
     write_json(path, {"search": options.search, "images": options.images, "scores": tree})
 
 
@@ -204,7 +207,7 @@ def _conclude(folder: Path, progress: Progress) -> None:
 
 
 def study_table(folder: Path) -> str:
-    """The tidy table of a study, as CSV: a row for every configuration and seed that is done. Errors as `report_study`."""
+    """The tidy table of a study, as CSV: a row for every configuration and seed. Errors as `report_study`."""
     from robust_nas.studies.analysis import analyse
     from robust_nas.studies.report import table_csv
 
@@ -234,4 +237,3 @@ def statuses(folder: Path) -> list[dict[str, Any]]:
                 }
             )
     return rows
-

@@ -49,9 +49,9 @@ class Trial(Options):
 
 
 def run_trial(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The outcome of the trial that `payload` describes; its model stays in `<folder>/model`, and is resumed from there.
+    """The outcome of the trial that `payload` describes; its model stays in `<folder>/model`, where it is resumed.
 
-    payload: `trial`, the tree of a `Trial`; `device`; `threads`; `checkpoint_seconds`; `keep_models`.
+    payload: `trial`, the tree of a `Trial`; `device`; `threads`; `checkpoint_seconds`.
     """
     trial = check(Trial, payload["trial"], f"trial {folder.name}")
     setting = Setting(
@@ -64,7 +64,9 @@ def run_trial(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
     )
     from robust_nas.jobs.material import session
 
-    material = Material(_dataset(trial.data.model_dump_json(), trial.split_seed), choose_device(setting.device))
+    material = Material(
+        _dataset(trial.data.model_dump_json(), trial.split_seed), choose_device(setting.device)
+    )
     refuse_precision(trial.training.precision, material.device)
     nameless = trial.architecture.model_copy(update={"name": "trial"})
     with Run(folder / MODEL, trial.model_copy(update={"architecture": nameless}), "resume") as run:
@@ -74,7 +76,9 @@ def run_trial(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
             outcome = _measured(run, trial, setting, material)
         write_json(run.folder / OUTCOME, outcome)
         run.finish({"trial": trial.id}, [OUTCOME])
-        (run.folder / "checkpoint.pt").unlink(missing_ok=True)  # the largest file of a trial, and of no more use
+        (run.folder / "checkpoint.pt").unlink(
+            missing_ok=True
+        )  # the largest file of a trial, and of no more use
     return outcome
 
 
@@ -104,7 +108,8 @@ def _measured(run: Run, trial: Trial, setting: Setting, material: Material) -> d
             classes=classes,
             mean=mean,
             std=std,
-            auxiliary=trial.training.auxiliary_weight > 0 and isinstance(trial.architecture, CellArchitecture),
+            auxiliary=trial.training.auxiliary_weight > 0
+            and isinstance(trial.architecture, CellArchitecture),
             seed=trial.seed,
         ).to(device)
 
@@ -154,7 +159,9 @@ def _measured(run: Run, trial: Trial, setting: Setting, material: Material) -> d
     )
     save_model(run.folder, trial.architecture, trained.state, description)
     cost = count(trial.architecture, dataset.shape, classes)
-    initial = stage_gains(fresh().eval(), dataset.test.subset(chosen).to(device), trial.metrics, trial.split_seed)
+    initial = stage_gains(
+        fresh().eval(), dataset.test.subset(chosen).to(device), trial.metrics, trial.split_seed
+    )
     return {
         "trial": trial.id,
         "seed": trial.seed,
@@ -171,7 +178,8 @@ def _measured(run: Run, trial: Trial, setting: Setting, material: Material) -> d
         "measures": {"train_accuracy": records[-1]["train_accuracy"], **measured.figures},
         "lip_stages": {"initial": initial, "trained": measured.stages},
         "curve": [
-            {key: record[key] for key in ("epoch", "loss", "train_accuracy", "clean", "robust")} for record in records
+            {key: record[key] for key in ("epoch", "loss", "train_accuracy", "clean", "robust")}
+            for record in records
         ],
         "device": str(device.type),
         "training_seconds": trained.seconds,

@@ -14,7 +14,7 @@ from robust_nas.attacks import FGSM, PGD
 from robust_nas.attacks.folding import _TRACES, folded
 from robust_nas.nets import Supernet, build_network
 from robust_nas.nets.folded import FoldedSupernet
-from robust_nas.spaces import Size, load_space, sample
+from robust_nas.spaces import MLPArchitecture, ResidualArchitecture, Size, load_space, sample
 
 EXACT = {"atol": 1e-12, "rtol": 1e-12}
 
@@ -166,6 +166,39 @@ def assert_same_function(first, second, x):
         gradients.append(torch.autograd.grad(logits[-1].square().sum(), given)[0])
     torch.testing.assert_close(logits[0], logits[1], **EXACT)
     torch.testing.assert_close(gradients[0], gradients[1], **EXACT)
+
+
+@pytest.mark.parametrize(
+    ("block", "left"),
+    # What stays: the first batch norm of a block (of three) and the last of all, which stand behind a sum or, in the
+    # first basic block, behind a stem that goes two ways, as the last convolution of a robust-res block does.
+    [("basic", 4), ("bottleneck", 3), ("robust-res", 3 + 3)],
+)
+@pytest.mark.parametrize("activation", ["relu", "softplus"])
+def test_every_residual_block_folds(block, left, activation):
+    architecture = ResidualArchitecture(
+        name="x", block=block, activation=activation, depths=(2, 1), widths=(16, 16)
+    )
+    model = settled(build_network(architecture, input_shape=SHAPE, classes=CLASSES))
+    x = images()
+    copied = folded(model, x)
+    assert copied.how == "folded"
+    assert_same_function(copied.network, model, x)
+    assert norms(copied.network) == left
+    assert PGD(eps=0.1, steps=2).run(model, x, answered(model, x), generator()).how == "folded"
+
+
+@pytest.mark.parametrize("initialisation", ["he-fan-in", "ntk"])
+def test_an_mlp_is_traced_and_keeps_its_weights_of_now(initialisation):
+    architecture = MLPArchitecture(name="x", depth=2, width=6, initialisation=initialisation)
+    model = build_network(architecture, input_shape=SHAPE, classes=CLASSES).double().eval()
+    x = images()
+    for _ in range(2):
+        copied = folded(model, x)
+        assert copied.how == "folded"
+        assert_same_function(copied.network, model, x)
+        with torch.no_grad():
+            model.hidden[1].weight.mul_(-2.0)
 
 
 @pytest.mark.parametrize("space", ["dsara", "darts"])

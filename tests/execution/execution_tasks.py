@@ -13,7 +13,12 @@ def square(payload, folder):
     """n to n squared, told in a file as well."""
     (folder / "inner").mkdir(exist_ok=True)
     (folder / "inner" / "n.txt").write_text(str(payload["n"]))
-    return {"n": payload["n"], "square": payload["n"] ** 2, "pair": (payload["n"], 1.5)}
+    return {
+        "n": payload["n"],
+        "square": payload["n"] ** 2,
+        "pair": (payload["n"], 1.5),
+        "threads": os.environ["OMP_NUM_THREADS"],
+    }
 
 
 def threads(payload, folder):
@@ -90,3 +95,14 @@ def threads_when(payload, folder):
     while sum(path.exists() for path in folder.parent.glob("*/here")) < payload["count"]:
         time.sleep(0.02)
     return threads(payload, folder)
+
+
+def waits(payload, folder):
+    """Tells its process number in a folder that all share, and waits until it may go on."""
+    own = os.path.join(payload["pids"], f"{folder.name}-{os.getpid()}")
+    with open(own, "w") as file:
+        file.write(str(os.getpid()))
+    os.rename(own, own + ".pid")
+    while not os.path.exists(payload["until"]):
+        time.sleep(0.02)
+    return {"done": True}

@@ -1,15 +1,50 @@
-"""What every engine promises: one suite, run over the local workers and over Ray."""
+"""What every engine promises: one suite, run over the local workers and over a Ray cluster of two nodes."""
+
+import importlib.util
+import os
+import threading
+import time
 
 import pytest
 
-from robust_nas.execution import LocalEngine, Task
+from robust_nas.errors import ConfigError
+from robust_nas.execution import LocalEngine, RayEngine, Task
+from robust_nas.execution.calling import import_path
 
-ENGINES = {"local": lambda: LocalEngine(workers=2)}
+WITHOUT_RAY = importlib.util.find_spec("ray") is None
+needs_ray = pytest.mark.skipif(WITHOUT_RAY, reason="needs the extra ray")
+NODE = {"num_cpus": 1, "object_store_memory": 100_000_000}
 
 
-@pytest.fixture(params=list(ENGINES))
+@pytest.fixture(scope="module")
+def cluster():
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", import_path())  # the nodes import the functions of the tests
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_memory_monitor_refresh_ms", "0")  # other tests may fill the machine
+        made = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+        try:
+            made.add_node(**NODE)
+            yield made
+        finally:
+            made.shutdown()
+
+
+@pytest.fixture(params=["local", pytest.param("ray", marks=[needs_ray, pytest.mark.slow])])
 def engine(request):
-    return ENGINES[request.param]()
+    if request.param == "local":
+        return LocalEngine(workers=2)
+    return RayEngine(address=request.getfixturevalue("cluster").address)
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @pytest.fixture
@@ -36,7 +71,7 @@ def test_results_are_json_and_files_are_in_the_tasks_folders(engine, task):
     ends = run(engine, tasks)
     for n, one in enumerate(tasks):
         end = ends[one.id]
-        assert end.result == {"n": n, "square": n * n, "pair": [n, 1.5]}
+        assert end.result == {"n": n, "square": n * n, "pair": [n, 1.5], "threads": "1"}
         assert (end.error, end.attempts) == (None, 1)
         assert end.seconds >= 0
         assert [path.name for path in one.folder.iterdir()] == ["inner"]
@@ -84,11 +119,58 @@ def test_a_process_that_dies_is_replaced_and_its_task_tried_again(engine, task, 
 
 def test_a_task_continues_what_its_folder_holds(engine, task):
     one = task("a", "visits")
+    (one.folder / "visits.txt").write_text("1")
     (one.folder / "scratch.txt").write_text("of a run that was stopped")
-    assert [run(engine, [one])["a"].result["visits"] for _ in range(2)] == [1, 2]
+    assert run(engine, [one])["a"].result == {"visits": 2}
     assert [path.name for path in one.folder.iterdir()] == ["visits.txt"]
+    assert (one.folder / "visits.txt").read_text() == "2"
 
 
-def test_one_thread_in_each_process(engine, task):
-    end = run(engine, [task("a", "threads", names=["OMP_NUM_THREADS"])])["a"]
-    assert end.result == {"OMP_NUM_THREADS": "1"}
+@needs_ray
+@pytest.mark.slow
+def test_tasks_of_a_removed_node_run_again_elsewhere_with_equal_results(cluster, task, tmp_path):
+    doomed = cluster.add_node(**NODE)
+    until, pids = tmp_path / "until", tmp_path / "pids"
+    pids.mkdir()
+    tasks = [task(f"long-{n}", "waits", until=str(until), pids=str(pids)) for n in range(3)]
+    tasks += [task(f"short-{n}", "square", n=n) for n in range(5)]
+
+    def remove():
+        while len(list(pids.glob("*.pid"))) < 3:  # one on each node
+            time.sleep(0.02)
+        cluster.remove_node(doomed, allow_graceful=False)
+        while all(alive(int(path.read_text())) for path in pids.glob("*.pid")):
+            time.sleep(0.02)
+        until.touch()
+
+    removal = threading.Thread(target=remove)
+    removal.start()
+    ends = run(RayEngine(address=cluster.address), tasks)
+    removal.join()
+    assert sum(end.attempts for end in ends.values()) == len(tasks) + 1
+    elsewhere = [one._replace(folder=tmp_path / "elsewhere" / one.id) for one in tasks]
+    for one in elsewhere:
+        one.folder.mkdir(parents=True)
+    assert {name: end.result for name, end in ends.items()} == {
+        name: end.result for name, end in run(LocalEngine(workers=2), elsewhere).items()
+    }
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_task_that_no_node_has_room_for_is_refused(cluster, task):
+    with pytest.raises(ConfigError, match="a task needs 8 CPU and 0 GPU, and no node has them"):
+        run(RayEngine(address=cluster.address, cpus=8), [task("a", "square", n=1)])
+
+
+@needs_ray
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999999", "nonsense", "ray://127.0.0.1:1"])
+def test_an_address_without_a_cluster_is_refused_at_once(address, task):
+    with pytest.raises(ConfigError, match=f"no cluster at {address}"):
+        run(RayEngine(address=address), [task("a", "square", n=1)])
+
+
+def test_without_ray_the_command_that_installs_it_is_told(task, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"pip install 'robust-nas\[ray\]'"):
+        run(RayEngine(), [task("a", "square", n=1)])

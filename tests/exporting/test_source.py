@@ -10,13 +10,27 @@ import torch
 from robust_nas.errors import RunError, RunExistsError
 from robust_nas.exporting import export_source
 from robust_nas.nets import Model, ModelDescription, build_network
-from robust_nas.spaces import Architecture, ResidualArchitecture, Size, load_architecture, load_space, sample
+from robust_nas.spaces import (
+    Architecture,
+    MLPArchitecture,
+    ResidualArchitecture,
+    Size,
+    load_architecture,
+    load_space,
+    sample,
+)
 
 SHAPE = (1, 9, 8)
 
 
 CELLS = sample(load_space("dsara"), 3, size=Size(cells=4, channels=3))
 RESIDUAL = ResidualArchitecture(name="found", stem=3, depths=(2, 1, 1), widths=(3, 5, 5))
+ROBUST = ResidualArchitecture(
+    name="found", block="robust-res", depths=(2, 1), widths=(16, 24), scales=3, activation="silu"
+)
+MLP = MLPArchitecture(name="found", depth=2, width=5, activation="softplus", initialisation="ntk")
+FAMILIES = {"cells": CELLS, "residual": RESIDUAL, "robust-res": ROBUST, "mlp": MLP}
+every_family = pytest.mark.parametrize("architecture", FAMILIES.values(), ids=FAMILIES.keys())
 
 
 def make(
@@ -52,7 +66,7 @@ with torch.no_grad():
 """
 
 
-@pytest.mark.parametrize("architecture", [CELLS, RESIDUAL], ids=["cells", "residual"])
+@every_family
 def test_the_exported_file_computes_identical_logits_with_torch_alone(
     tmp_path: Path, architecture: Architecture
 ) -> None:
@@ -103,7 +117,7 @@ def test_a_folder_that_cannot_be_made_is_our_error(tmp_path: Path) -> None:
         export_source(make(), tmp_path / "file" / "export")
 
 
-@pytest.mark.parametrize("architecture", [CELLS, RESIDUAL], ids=["cells", "residual"])
+@every_family
 def test_names_of_foreign_files_are_literals_and_never_code(
     tmp_path: Path, architecture: Architecture
 ) -> None:

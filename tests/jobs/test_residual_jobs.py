@@ -1,4 +1,4 @@
-"""A residual network through train, evaluate and export, and the recipes that it refuses."""
+"""Residual networks and MLPs through train, evaluate and export, and the recipes that they refuse."""
 
 import json
 
@@ -11,6 +11,7 @@ from robust_nas.errors import ArchitectureError, ConfigError
 from robust_nas.jobs import material
 
 TINY = robust_nas.ResidualArchitecture(name="tiny", stem=4, depths=(1, 1), widths=(4, 4))
+MLP = robust_nas.MLPArchitecture(name="flat", depth=2, width=6, initialisation="ntk")
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,20 @@ def test_a_recipe_for_cell_networks_is_refused_before_anything_starts(tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_has_no_cells_to_draw(tmp_path):
-    with pytest.raises(ArchitectureError, match="tiny: a residual network has no cells to draw"):
-        robust_nas.draw_architecture(TINY, tmp_path / "cells")
+@pytest.mark.parametrize(
+    ("architecture", "said"), [(TINY, "tiny: a residual network has"), (MLP, "flat: an MLP has")]
+)
+def test_it_has_no_cells_to_draw(tmp_path, architecture, said):
+    with pytest.raises(ArchitectureError, match=f"{said} no cells to draw"):
+        robust_nas.draw_architecture(architecture, tmp_path / "cells")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_mlp_is_trained_evaluated_and_exported(tmp_path):
+    with pytest.raises(ConfigError, match=r"training\.drop_path: got 0\.3; flat is an MLP"):
+        robust_nas.train(config("training.drop_path=0.3"), MLP, tmp_path / "refused")
+    model = robust_nas.train(config(), MLP, tmp_path / "model")
+    assert robust_nas.load_architecture(model) == MLP
+    verdict = robust_nas.run_evaluation(robust_nas.recipes.model_config(model), model)
+    assert verdict["robust"]["images"] == 20
+    assert (robust_nas.export(model) / "network.py").is_file()

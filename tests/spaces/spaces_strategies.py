@@ -1,10 +1,23 @@
-"""Random valid architectures for hypothesis: cells of any layout, edges, output nodes; residual stages of any size."""
+"""Random valid architectures for hypothesis: cells of any layout, edges, output nodes; residual stages of any block and
+size; MLPs.
+"""
+
+from typing import Any
 
 from hypothesis import strategies as st
 
-from robust_nas.spaces import OPERATIONS, Cell, CellArchitecture, Edge, Layout, ResidualArchitecture
+from robust_nas.spaces import (
+    OPERATIONS,
+    Cell,
+    CellArchitecture,
+    Edge,
+    Layout,
+    MLPArchitecture,
+    ResidualArchitecture,
+)
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,20}", fullmatch=True)
+ACTIVATIONS = st.sampled_from(["relu", "silu", "gelu", "softplus"])
 FRACTIONS = ("1/5", "1/3", "1/2", "3/5", "2/3", "9/10")
 
 
@@ -39,7 +52,7 @@ def architectures(draw: st.DrawFn) -> CellArchitecture:
     layout = draw(layouts())
     return CellArchitecture(
         name=draw(NAMES),
-        cells=draw(st.integers(10, 12)),
+        cells=draw(st.integers(11, 12)),  # with 10, 3/5 and 2/3 would be one cell
         channels=draw(st.integers(2, 5)),
         layout=layout,
         genotype=tuple(draw(cells(kind)) for kind in layout.kinds),
@@ -52,9 +65,43 @@ def residual_architectures(draw: st.DrawFn) -> ResidualArchitecture:
     per_stage = len(depths)
     return ResidualArchitecture(
         name=draw(NAMES),
+        activation=draw(ACTIVATIONS),
+        initialisation=draw(st.sampled_from(["he-fan-out", "he-fan-in", "lecun"])),
         stem=draw(st.integers(1, 5)),
         depths=tuple(depths),
         # few values, so that neighbours are often equal
         widths=tuple(draw(st.lists(st.integers(1, 5), min_size=per_stage, max_size=per_stage))),
         strides=tuple(draw(st.lists(st.integers(1, 3), min_size=per_stage, max_size=per_stage))),
+        **draw(blocks()),
+    )
+
+
+@st.composite
+def blocks(draw: st.DrawFn) -> dict[str, Any]:
+    """A block and its numbers, such that a stage of any width can be built."""
+    block = draw(st.sampled_from(["basic", "bottleneck", "robust-res"]))
+    if block == "basic":
+        return {}
+    expansion = draw(st.integers(1, 4))
+    if block == "bottleneck":
+        return {"block": block, "expansion": expansion}
+    return {
+        "block": block,
+        "expansion": expansion,
+        "cardinality": draw(st.integers(1, 3)),
+        "scales": draw(st.integers(1, 4)),
+        "base_width": draw(st.sampled_from([160, 200, 320])),
+        "se_reduction": draw(st.integers(1, expansion)),
+        "preactivated": draw(st.booleans()),
+    }
+
+
+@st.composite
+def mlp_architectures(draw: st.DrawFn) -> MLPArchitecture:
+    return MLPArchitecture(
+        name=draw(NAMES),
+        depth=draw(st.integers(1, 4)),
+        width=draw(st.integers(1, 9)),
+        activation=draw(ACTIVATIONS),
+        initialisation=draw(st.sampled_from(["he-fan-in", "lecun", "ntk"])),
     )

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spaces_strategies import architectures
+from spaces_strategies import architectures, mlp_architectures, residual_architectures
 from torch.utils.flop_counter import FlopCounterMode
 
 from robust_nas.nets import build_network
@@ -16,6 +16,7 @@ from robust_nas.spaces import (
     count,
     load_architecture,
     load_space,
+    parts,
     sample,
 )
 
@@ -57,3 +58,36 @@ def test_any_architecture_on_any_input_counts_as_torch_counts(
     architecture: CellArchitecture, shape: Shape, classes: int
 ) -> None:
     assert count(architecture, shape, classes) == torch_count(architecture, shape, classes)
+
+
+@settings(max_examples=60)
+@given(
+    st.one_of(architectures(), residual_architectures(), mlp_architectures()),
+    st.tuples(*[st.integers(1, 33)] * 3),
+    st.integers(1, 5),
+)
+def test_the_parts_of_a_network_sum_to_its_count(
+    architecture: Architecture, shape: Shape, classes: int
+) -> None:
+    found = parts(architecture, shape, classes)
+    cost = count(architecture, shape, classes)
+    assert sum(part.cost.params for part in found) == cost.params
+    assert sum(part.cost.macs for part in found) == cost.macs
+    names = [part.name for part in found]
+    stages = [f"stage {number}" for number in range(1, len(names) - (architecture.type != "mlp"))]
+    assert names == (["stem"] if architecture.type != "mlp" else []) + stages + ["head"]
+
+
+def test_the_shares_of_the_stages_are_the_published_ones() -> None:
+    # studies of the last stage are about these: WRN-34-10, and WRN-34-R, which shrinks it
+    for name, params, macs in (("wrn-34-10", 0.763, 0.34), ("wrn-34-r", 0.36, 0.08)):
+        architecture = load_architecture(name)
+        last, cost = parts(architecture)[-2].cost, count(architecture)
+        assert last.params / cost.params == pytest.approx(params, abs=1e-3)
+        assert last.macs / cost.macs == pytest.approx(macs, abs=1e-2)
+
+
+def test_a_stage_without_cells_costs_nothing() -> None:
+    architecture = load_architecture("arnas").resized(2, 4)  # reductions at cells 0 and 1
+    assert [part.name for part in parts(architecture)] == ["stem", "stage 1", "stage 2", "stage 3", "head"]
+    assert parts(architecture)[1].cost == Cost(0, 0)

@@ -1,4 +1,4 @@
-"""Residual architectures: names of wide residual networks, exact round trips, published counts, every rule."""
+"""Residual architectures: names of wide residual networks, exact round trips, presets, every rule."""
 
 import json
 from pathlib import Path
@@ -20,6 +20,7 @@ from robust_nas.spaces import (
     load_architecture,
     wide_resnet,
 )
+from robust_nas.spaces.residual import BLOCKS
 
 WRN = to_tree(ResidualArchitecture(name="mine", depths=(2, 1, 1), widths=(16, 32, 64)))
 
@@ -28,37 +29,6 @@ def residual(depths: tuple[int, ...], factors: tuple[int, ...]) -> ResidualArchi
     """A network in the notation of the papers: blocks and widening factor of each stage."""
     widths = tuple(16 * 2**stage * factor for stage, factor in enumerate(factors))
     return ResidualArchitecture(name="mine", depths=depths, widths=widths)
-
-
-@pytest.mark.parametrize(
-    ("name", "params"),
-    [("wrn-28-10", 36_479_194), ("wrn-34-10", 46_160_474), ("wrn-34-r", 68_116_698), ("wrn-10-1", 77_850)],
-)
-def test_exact_parameters_of_known_networks(name: str, params: int) -> None:
-    assert count(load_architecture(name)).params == params
-
-
-@pytest.mark.parametrize(
-    ("depths", "factors", "params", "macs"),
-    # Huang, Lu, Deb, Boddeti (CVPR 2023), as printed, in millions and thousand millions
-    [
-        ((4, 4, 4), (10, 10, 10), 36.5, 5.20),
-        ((5, 5, 5), (12, 12, 12), 66.5, 9.60),
-        ((7, 7, 7), (14, 14, 14), 128, 18.6),
-        ((11, 11, 11), (16, 16, 16), 267, 38.8),
-        ((5, 5, 5), (20, 20, 8), 68.1, 19.1),
-        ((5, 5, 2), (10, 10, 10), 24.0, 5.25),
-        ((4, 4, 4), (11, 13, 6), 24.5, 5.71),
-        ((9, 8, 4), (14, 14, 14), 90.4, 18.6),
-        ((27, 28, 13), (10, 14, 6), 147, 40.4),
-    ],
-)
-def test_the_published_costs(
-    depths: tuple[int, ...], factors: tuple[int, ...], params: float, macs: float
-) -> None:
-    cost = count(residual(depths, factors))
-    assert cost.params / 1e6 == pytest.approx(params, rel=9e-3)
-    assert cost.macs / 1e9 == pytest.approx(macs, rel=9e-3)
 
 
 def test_wrn_34_r_ships_with_its_published_widths() -> None:
@@ -137,6 +107,36 @@ def test_files_and_folders_of_both_families_are_told_apart_by_their_type(tmp_pat
             assert load_architecture(place) == architecture
 
 
+PRESETS = {  # blocks and widening factors of each stage
+    "a1": ((14, 14, 7), (5, 7, 3)),
+    "a2": ((17, 17, 8), (7, 9, 4)),
+    "a3": ((22, 22, 11), (8, 11, 5)),
+    "a4": ((27, 28, 13), (10, 14, 6)),
+}
+
+
+@pytest.mark.parametrize("size", PRESETS)
+def test_the_networks_of_robustscaling_ship_with_both_blocks(size: str) -> None:
+    plain = residual(*PRESETS[size])
+    assert load_architecture(f"wrn-{size}") == plain.model_copy(update={"name": f"wrn-{size}"})
+    assert load_architecture(f"rrn-{size}") == ResidualArchitecture(
+        **{**to_tree(plain), "name": f"rrn-{size}", "block": "robust-res"}
+    )
+
+
+def test_a_block_brings_its_usual_numbers_and_no_other_is_written() -> None:
+    made = {block: ResidualArchitecture(name="x", block=block, depths=(1,), widths=(16,)) for block in BLOCKS}
+    everything = {key for numbers in BLOCKS.values() for key in numbers}
+    for block, architecture in made.items():
+        assert {key: value for key, value in to_tree(architecture).items() if key in everything} == BLOCKS[
+            block
+        ]
+    robust = made["robust-res"]
+    assert (robust.cardinality, robust.scales, robust.base_width, robust.se_reduction) == (4, 8, 10, 64)
+    nulls = {**to_tree(made["basic"]), **dict.fromkeys(everything), "block": "robust-res"}
+    assert ResidualArchitecture(**nulls) == robust  # null is as good as left out
+
+
 def test_strides_are_1_2_2_unless_given() -> None:
     for stages in range(1, 5):
         found = ResidualArchitecture(name="x", depths=(1,) * stages, widths=(4,) * stages)
@@ -144,6 +144,38 @@ def test_strides_are_1_2_2_unless_given() -> None:
     text = "{type: residual, name: x, depths: [1, 1], widths: [4, 4]}"
     assert "strides: [1, 2]" in architecture_from_text(text, "text").to_yaml()
     assert ResidualArchitecture(name="x", depths=(1,), widths=(4,), strides=(3,)).strides == (3,)
+
+
+@pytest.mark.parametrize(
+    ("change", "fragment"),
+    [
+        ({"widths": [8]}, "widths: got 8; with base_width 10 a robust-res block needs at least 16"),
+        ({"widths": [22], "base_width": 7}, "with base_width 7 a robust-res block needs at least 23"),
+        (
+            {"widths": [22], "se_reduction": 89},
+            "se_reduction: got 89; a block of width 22 has 88 channels, so at most 88",
+        ),
+        ({"scales": 0}, "scales: got 0"),
+        ({"cardinality": 2000}, "cardinality: got 2000"),
+        ({"preactivated": "maybe"}, "preactivated: got 'maybe'"),
+        (
+            {"block": "bottleneck", "se_reduction": 4},
+            "a bottleneck block has none: leave it out, or choose robust-res",
+        ),
+    ],
+)
+def test_a_block_that_cannot_be_built_is_told_what_can(change: dict[str, Any], fragment: str) -> None:
+    tree = {"name": "x", "block": "robust-res", "depths": [1], "widths": [16], **change}
+    with pytest.raises(ConfigError) as caught:
+        ResidualArchitecture(**tree)
+    assert fragment in str(caught.value)
+
+
+def test_the_narrowest_robust_res_blocks_build() -> None:
+    for change in ({"widths": (16,)}, {"widths": (23,), "base_width": 7, "se_reduction": 92}):
+        tree = {"name": "x", "block": "robust-res", "depths": (1,), **change}
+        architecture = ResidualArchitecture(**tree)
+        assert count(architecture, (1, 8, 8), 3) == torch_count(architecture, (1, 8, 8), 3)
 
 
 @pytest.mark.parametrize(

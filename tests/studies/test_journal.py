@@ -45,7 +45,9 @@ def test_a_journal_torn_in_its_first_line_starts_anew(tmp_path: Path) -> None:
     assert json.loads((tmp_path / JOURNAL).read_text())["event"] == "opened"
 
 
-@pytest.mark.parametrize("line", [b"{]", b"[]", b'{"event": "eaten", "trial": "a"}', b'{"event": "done"}', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "line", [b"{]", b"[]", b'{"event": "eaten", "trial": "a"}', b'{"event": "done"}', b"\xff\xfe"]
+)
 def test_damage_in_the_middle_is_an_error_that_names_the_line(tmp_path: Path, line: bytes) -> None:
     path = written(tmp_path)
     lines = path.read_bytes().split(b"\n")

@@ -13,7 +13,14 @@ from robust_nas.data import Images
 from robust_nas.nets import build_network
 from robust_nas.spaces import load_architecture
 from robust_nas.studies.config import Metrics
-from robust_nas.studies.measure import average_sensitivity, gains, lip_max, lipschitz_ratios, measure, perturbed
+from robust_nas.studies.measure import (
+    average_sensitivity,
+    gains,
+    lip_max,
+    lipschitz_ratios,
+    measure,
+    perturbed,
+)
 
 ATTACK = PGD(eps=0.1, steps=5)
 
@@ -83,7 +90,9 @@ def test_no_attack_exceeds_the_operator_norm() -> None:
 def test_the_sensitivity_of_a_linear_network_is_its_row_against_random_directions() -> None:
     network = Linear(9, 3)
     data = some_images(200)
-    found = average_sensitivity(network, data.float(), data.labels, ATTACK, 4000, torch.Generator().manual_seed(0))
+    found = average_sensitivity(
+        network, data.float(), data.labels, ATTACK, 4000, torch.Generator().manual_seed(0)
+    )
     u = 0.1 * (2 * torch.rand(200_000, 9, generator=torch.Generator().manual_seed(5)) - 1)
     expected = (u @ network.whole.T).abs().mean(0)[data.labels].mean()
     assert found == pytest.approx(float(expected), rel=0.02)
@@ -118,12 +127,16 @@ def test_an_image_that_cannot_be_moved_has_no_gain() -> None:
 def test_right_under_the_attack_and_clean_means_stable() -> None:
     network = build_network(load_architecture("wrn-10-1"), input_shape=(1, 8, 8), classes=3).eval()
     data = some_images(40, 8)
-    found = measure(network, data, data, Metrics(attack=ATTACK, images=16, lip_max_steps=2, sensitivity_draws=4), seed=0)
+    found = measure(
+        network, data, data, Metrics(attack=ATTACK, images=16, lip_max_steps=2, sensitivity_draws=4), seed=0
+    )
     clean = network(data.float()).argmax(1) == data.labels
     assert bool((~(clean & found.attacked_right) | found.stable).all())
     assert found.figures["stability"] == pytest.approx(float(found.stable.double().mean()))
     assert found.figures["lip_max"] > 0
     assert found.figures["lip_adv_median"] <= found.figures["lip_adv_p95"]
-    again = measure(network, data, data, Metrics(attack=ATTACK, images=16, lip_max_steps=2, sensitivity_draws=4), seed=0)
+    again = measure(
+        network, data, data, Metrics(attack=ATTACK, images=16, lip_max_steps=2, sensitivity_draws=4), seed=0
+    )
     assert again.figures == found.figures
     assert cast("list[dict[str, float]]", again.stages) == found.stages

@@ -1,0 +1,92 @@
+"""Budgets of many residual networks at once: params and MACs of every mix of depths and widths of one family.
+
+A stage costs what its first block costs, which depends on the widths of the stage before and of its own, and a multiple of what
+each further block costs, which depends on its own width alone. Both are counted once per width and looked up.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robust_nas.config import check, to_tree
+from robust_nas.errors import ArchitectureError, StudyError
+from robust_nas.spaces import ResidualArchitecture, parts
+
+Budget = Literal["params", "macs"]
+
+
+_FACTOR = 1 << 32  # packs two widths into one number
+
+
+class Costs(NamedTuple):
+    """Params and MACs of P networks, and those of their last stages; NaN where the network cannot be."""
+
+    params: NDArray[np.float64]
+    macs: NDArray[np.float64]
+    last_params: NDArray[np.float64]
+    last_macs: NDArray[np.float64]
+
+
+class ResidualCosts:
+    """Counts networks that differ from a base in depths and widths alone."""
+
+    def __init__(self, base: ResidualArchitecture, input_shape: tuple[int, int, int], classes: int) -> None:
+        self.stages = len(base.depths)
+        self._tree = to_tree(base)
+        self._base, self._input = base, (input_shape, classes)
+        self._stage = cache(self._count_stage)
+
+    def __call__(self, depths: NDArray[np.int64], widths: NDArray[np.int64]) -> Costs:
+        """The costs of P networks, from their depths and widths of shape [P, stages]."""
+        fixed = np.array(self._fixed(), dtype=np.float64)  # of the stem, [2]
+        total = np.tile(fixed, (len(depths), 1))
+        for stage in range(self.stages):
+            before = widths[:, stage - 1] if stage else np.zeros_like(widths[:, 0])
+            pairs, inverse = np.unique(before * _FACTOR + widths[:, stage], return_inverse=True)
+            counted = [self._stage(stage, *divmod(pair, _FACTOR)) for pair in pairs.tolist()]  # [U, 6]
+            costs = np.array(counted)[inverse]
+            last = costs[:, :2] + (depths[:, stage, None] - 1) * costs[:, 2:4]
+            total += last
+        total += costs[:, 4:]  # the head behind the last stage
+        return Costs(total[:, 0], total[:, 1], last[:, 0], last[:, 1])
+
+    def _fixed(self) -> tuple[int, int]:
+        return parts(self._base, *self._input)[0].cost
+
+    def _count_stage(self, stage: int, before: int, width: int) -> tuple[float, ...]:
+        """Params and MACs of the first block, of each further one, and of a head behind it."""
+        widths = list(self._base.widths)
+        widths[max(stage - 1, 0) : stage + 1] = [before, width] if stage else [width]
+        tree = {**self._tree, "widths": widths, "depths": [1] * self.stages}
+        found = []
+        for depth in (1, 2):
+            tree["depths"][stage] = depth
+            try:
+                network = check(ResidualArchitecture, tree, "", ArchitectureError)
+            except ArchitectureError:
+                return (np.nan,) * 6
+            counted = parts(network, *self._input)
+            found.append(counted[1 + stage].cost)
+        first, two = found
+        head = counted[-1].cost
+        return (*first, two.params - first.params, two.macs - first.macs, *head)
+
+
+def out_of_reach(
+    source: str, budget: Budget, target: float, tolerance: float, used: NDArray[np.float64], help: str
+) -> StudyError:
+    """The error of a budget that no configuration meets, with the nearest that one comes."""
+    used = used[np.isfinite(used)]
+    if not len(used):
+        return StudyError(f"{source}: none of the configurations is a possible network")
+    nearest = float(used[np.argmin(np.abs(used - target))])
+    unit = "MACs" if budget == "macs" else "params"
+    return StudyError(
+        f"{source}: no configuration within {tolerance:.3g} of {target:,.0f} {unit}; the nearest has {nearest:,.0f} "
+        f"({nearest / target - 1:+.1%}), the range is {used.min():,.0f} to {used.max():,.0f}: "
+        f"a tolerance of {abs(nearest / target - 1):.2g} would take it, or try {help}"
+    )

@@ -1,0 +1,276 @@
+"""Cell architectures scored by the weights that they inherit from an adversarially trained supernet.
+
+A sub-network keeps the chosen edges of every node with their operation, weight 1 each; all other edges are absent. It
+stands at the supernet's own number of cells and channels, whatever the architecture's size: the genotype is scored.
+A pooling keeps the batch norm that the supernet puts behind it. The supernet's batch norm statistics belong to the
+mixture of all operations, so each sub-network gets its own, re-estimated on training images before it is scored (our
+choice: the plain mean over `BATCHES` batches of clean, unaugmented images). Scores rank architectures among
+themselves; they are no accuracies of trained networks.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robust_nas.attacks import PGD
+from robust_nas.config import check, read_yaml
+from robust_nas.errors import ArchitectureError, CheckpointError, ConfigError, StudyError
+from robust_nas.jobs.material import normalisation, prepare, refuse_other_images, training_split
+from robust_nas.jobs.search import SearchJob, SeedsJob
+from robust_nas.runs import CHECKPOINT, CONFIG, Progress, is_finished, read_checkpoint, silent
+from robust_nas.search.options import NNI
+from robust_nas.spaces import CellArchitecture, CellSpace
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from robust_nas.data import Dataset, Images
+    from robust_nas.nets import Supernet
+    from robust_nas.nets.network import CellNetwork, NetworkCell
+    from robust_nas.nets.supernet import SupernetCell
+
+BATCHES = 8  # of training images, for the batch norm statistics of a sub-network
+BATCH_SIZE = 128
+
+
+class InheritedScore(NamedTuple):
+    """What a sub-network got right of `images` images of the validation split; accuracies 0..1."""
+
+    name: str
+    clean: float
+    robust: float
+    images: int
+
+
+class RankCorrelation(NamedTuple):
+    """Kendall's tau-b of `n` architectures, and its percentile bootstrap interval over them."""
+
+    tau: float
+    interval: tuple[float, float]
+    n: int
+
+
+def inherited_scores(
+    search_folder: Path,
+    architectures: Sequence[CellArchitecture],
+    *,
+    attack: PGD,
+    images: int,
+    seed: int,
+    progress: Progress = silent,
+) -> list[InheritedScore]:
+    """The score of each architecture, in order, by the supernet of a finished search.
+
+    At most `images` images of the search's validation split are used, as many of each class as of any other, chosen by
+    `seed`, as are the attack's draws and the images that the batch norm statistics come from: the same for all.
+
+    Raises `CheckpointError` for a folder that holds no finished search of this package's own, `ArchitectureError` for
+    an architecture of another space, `DataError` where the images are not those of the search.
+    """
+    import torch
+
+    from robust_nas.data.splits import balanced
+
+    job = _job(search_folder)
+    for architecture in architectures:
+        refuse_other_space(architecture, job.space, str(search_folder))
+    material = prepare(job.config)
+    refuse_other_images(search_folder, material.dataset)
+    training, validation = training_split(job.config, material.dataset)
+    if images < material.dataset.classes:
+        raise ConfigError(
+            f"images: got {images}; at least {material.dataset.classes} are needed, one a class"
+        )
+    judged = validation.subset(balanced(validation.labels, images, seed)).to(material.device)
+    drawn = torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))
+    calibration = training.subset(drawn[: BATCHES * BATCH_SIZE]).to(material.device)
+    supernet = _supernet(search_folder, job, material.dataset).to(material.device)
+    scores = []
+    for done, architecture in enumerate(architectures, start=1):
+        network = sub_network(supernet, architecture).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        estimate_statistics(network, calibration)
+        clean, robust = _accuracies(network, judged, attack, seed)
+        scores.append(InheritedScore(architecture.name, clean, robust, len(judged)))
+        size = f"{len(supernet.cells)} cells, {cast('SupernetCell', supernet.cells[0]).channels} channels"
+        progress("inherited", done, len(architectures), f"{architecture.name} at the supernet's {size}")
+    return scores
+
+
+def _job(folder: Path) -> SearchJob:
+    """What the search in a folder was made from."""
+    path = folder / CONFIG
+    if not path.is_file() or not is_finished(folder):
+        raise CheckpointError(f"{folder}: holds no finished search; name the folder of `robust-nas search`")
+    tree = read_yaml(path)
+    if set(tree) == set(SeedsJob.model_fields):
+        raise CheckpointError(f"{folder}: holds several searches; name one of them, such as seed-0 in it")
+    if set(tree) != set(SearchJob.model_fields):
+        raise CheckpointError(f"{folder}: was not made by a search; name the folder of `robust-nas search`")
+    job = check(SearchJob, tree, str(path))
+    if isinstance(job.config.search, NNI):
+        raise CheckpointError(
+            f"{folder}: was searched by NNI, whose supernet is another; name a search by dsara"
+        )
+    return job
+
+
+def refuse_other_space(architecture: CellArchitecture, space: CellSpace, where: str) -> None:
+    """Raises `ArchitectureError` unless the space of the search in `where` contains the genotype."""
+
+    def refuse(what: str) -> None:
+        raise ArchitectureError(
+            f"{architecture.name}: {what}; the search in {where} was of space {space.name!r}"
+        )
+
+    if architecture.layout != space.layout:
+        refuse("its layout is another")
+    for cell in architecture.genotype:
+        if len(cell.nodes) != space.nodes or cell.concat != tuple(range(2, space.nodes + 2)):
+            refuse(
+                f"its {cell.kind} cell has {len(cell.nodes)} nodes, of which {list(cell.concat)} are the output"
+            )
+        for number, node in enumerate(cell.nodes):
+            sources = [edge.source for edge in node]
+            if len(set(sources)) != len(sources) or len(node) != space.edges_per_node:
+                refuse(f"node {number} of its {cell.kind} cell has edges from {sources}")
+        foreign = set(cell.operations()) - set(space.operations)
+        if foreign:
+            refuse(
+                f"its {cell.kind} cell has operation {min(foreign)!r}, not of {', '.join(space.operations)}"
+            )
+
+
+def _supernet(folder: Path, job: SearchJob, dataset: Dataset) -> Supernet:
+    """The supernet as its search left it."""
+    from robust_nas.nets import Supernet
+
+    state = read_checkpoint(folder / CHECKPOINT)
+    options, space = job.config.search, job.space
+    mean, std = normalisation(job.config, dataset)
+    supernet = Supernet(
+        space,
+        dataset.classes,
+        dataset.shape[0],
+        options.channels or space.search.channels,
+        options.cells or space.search.cells,
+        mean=mean,
+        std=std,
+    )
+    try:
+        supernet.load_state_dict(state["supernet"])
+    except (LookupError, RuntimeError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{folder / CHECKPOINT}: does not fit the supernet: {error}") from None
+    return supernet
+
+
+def sub_network(supernet: Supernet, architecture: CellArchitecture) -> CellNetwork:
+    """The network of an architecture's genotype at the supernet's size, of copies of the supernet's modules."""
+    from robust_nas.nets import build_network
+    from robust_nas.nets.network import Node
+
+    space = supernet.space
+    cells = cast("list[SupernetCell]", supernet.cells)
+    sized = architecture.resized(len(cells), cells[0].channels // space.layout.filters[0])
+    network = build_network(
+        sized,
+        input_shape=(cast("nn.Conv2d", supernet.stem[0]).in_channels, 1, 1),
+        classes=supernet.classifier.out_features,
+        affine=False,
+    )
+    for name in ("normalise", "stem", "classifier"):
+        setattr(network, name, copy.deepcopy(getattr(supernet, name)))
+    for cell, target in zip(cells, cast("list[NetworkCell]", network.cells), strict=True):
+        target.preprocess0 = copy.deepcopy(cell.preprocess0)
+        target.preprocess1 = copy.deepcopy(cell.preprocess1)
+        for number, node in enumerate(architecture.cell(cell.kind).nodes):
+            chosen = [
+                cast("nn.ModuleList", cell.edges[space.edges.index((number, edge.source))])[
+                    space.operations.index(edge.operation)
+                ]
+                for edge in node
+            ]
+            target.nodes[number] = Node(
+                [copy.deepcopy(module) for module in chosen], [edge.source for edge in node]
+            )
+    return network.to(next(supernet.parameters()).device)
+
+
+def estimate_statistics(network: nn.Module, images: Images) -> None:
+    """Replaces the batch norm statistics by the mean over batches of `images`, clean; leaves eval mode."""
+    import torch
+
+    for module in network.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.reset_running_stats()
+            module.momentum = None  # a plain mean over the batches
+    network.train()
+    with torch.no_grad():
+        for indices in torch.tensor_split(torch.arange(len(images)), math.ceil(len(images) / BATCH_SIZE)):
+            network(images.float(indices).contiguous(memory_format=torch.channels_last))
+    network.eval()
+
+
+def _accuracies(network: nn.Module, images: Images, attack: PGD, seed: int) -> tuple[float, float]:
+    """Clean and robust accuracy in 0..1; what is not finite is wrong."""
+    import torch
+
+    generator = torch.Generator(images.pixels.device).manual_seed(seed)
+    counts = torch.zeros(2, dtype=torch.int64, device=images.pixels.device)
+    for indices in torch.split(torch.arange(len(images)), BATCH_SIZE):
+        labels = images.labels[indices.to(images.labels.device)]
+        x = images.float(indices).contiguous(memory_format=torch.channels_last)
+        attacked = attack(network, x, labels, generator)
+        with torch.no_grad():
+            logits, after = network(x), network(attacked)
+        right = (logits.argmax(1) == labels) & logits.isfinite().all(1)
+        both = right & (after.argmax(1) == labels) & after.isfinite().all(1)
+        counts += torch.stack([right.sum(), both.sum()])
+    clean, robust = counts.tolist()
+    return clean / len(images), robust / len(images)
+
+
+def rank_correlation(
+    inherited: Sequence[float],
+    standalone: Sequence[float],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> RankCorrelation:
+    """Kendall's tau-b of two scores of the same architectures, with a percentile bootstrap over the architectures.
+
+        tau_b = sum_ij sign(a_i - a_j) sign(b_i - b_j) / sqrt(sum_ij sign(a_i - a_j)^2 sum_ij sign(b_i - b_j)^2)
+
+    Resamples in which a score has one value alone have no tau and are left out. Raises `StudyError` for fewer than
+    three architectures, and where a score is the same for all.
+    """
+    pairs = np.array([inherited, standalone], dtype=np.float64)  # [2, n]
+    n = pairs.shape[1]
+    if n < 3 or any(len(set(row)) < 2 for row in pairs.tolist()):
+        raise StudyError(
+            f"rank correlation: {n} architectures with scores {list(inherited)} and {list(standalone)}; "
+            "at least 3 with different scores are needed"
+        )
+    first, second = np.sign(pairs[:, :, None] - pairs[:, None, :])  # [n, n] each
+
+    def tau(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of samples that hold architecture i `weights[s, i]` times; NaN where one score does not vary."""
+        both, own, other = (
+            np.einsum("si,ij,sj->s", weights, matrix, weights, optimize=True)
+            for matrix in (first * second, first**2, second**2)
+        )
+        norm = np.sqrt(own * other)
+        result = np.full(len(weights), np.nan)
+        np.divide(both, norm, out=result, where=norm > 0)
+        return result
+
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
+    low, high = np.nanquantile(tau(draws), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return RankCorrelation(float(tau(np.ones((1, n)))[0]), (float(low), float(high)), n)

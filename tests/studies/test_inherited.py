@@ -1,0 +1,188 @@
+"""Sub-networks of a supernet: the supernet's own logits where one operation is all, scores, ranks, and refusals."""
+
+import shutil
+
+import pytest
+import torch
+from scipy.stats import kendalltau
+from test_pipeline import config
+
+import robust_nas
+from robust_nas.attacks import PGD
+from robust_nas.errors import ArchitectureError, CheckpointError, ConfigError, DataError, StudyError
+from robust_nas.nets import Supernet
+from robust_nas.spaces import Edge, load_space
+from robust_nas.studies.inherited import (
+    estimate_statistics,
+    inherited_scores,
+    rank_correlation,
+    sub_network,
+)
+
+ATTACK = PGD(eps=0.1, steps=2)
+
+
+def one_hot(supernet, architecture):
+    """Rows of the mixing per kind: 1 for the chosen operation of a kept edge, all 0 for an absent edge."""
+    space, rows = supernet.space, {}
+    for cell in architecture.genotype:
+        rows[cell.kind] = torch.zeros(len(space.edges), len(space.operations))
+        for number, node in enumerate(cell.nodes):
+            for operation, source in node:
+                index = space.edges.index((number, source)), space.operations.index(operation)
+                rows[cell.kind][index] = 1.0
+    return rows
+
+
+def with_statistics(supernet):
+    """Batch norms that do more than divide by one."""
+    generator = torch.Generator().manual_seed(1)
+    supernet.train()
+    supernet(torch.rand(16, 1, 8, 8, generator=generator))
+    return supernet.eval()
+
+
+def test_a_supernet_in_which_every_edge_has_one_operation_is_its_sub_network():
+    space = load_space("dsara", {"nodes": 1})  # both edges of the one node are kept
+    supernet = with_statistics(Supernet(space, 4, 1, channels=2, cells=4, seed=1))
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for alpha in supernet.alphas.values():
+            alpha.copy_(torch.randn(alpha.shape, generator=generator) * 1e5)
+    x = torch.rand(8, 1, 8, 8, generator=generator)
+    network = sub_network(supernet, supernet.derive()).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), supernet(x), rtol=1e-5, atol=1e-6)
+
+
+def test_absent_edges_are_rows_of_zeros():
+    space = load_space("dsara")
+    supernet = with_statistics(Supernet(space, 4, 1, channels=2, cells=3, seed=1))
+    with torch.no_grad():
+        for alpha in supernet.alphas.values():
+            alpha.copy_(torch.randn(alpha.shape, generator=torch.Generator().manual_seed(3)))
+    architecture = supernet.derive()
+    assert architecture.cells != len(supernet.cells)  # scored at the supernet's size
+    network, rows = sub_network(supernet, architecture).eval(), one_hot(supernet, architecture)
+    x = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        s0 = s1 = supernet.stem(supernet.normalise(x))
+        for cell in supernet.cells:
+            s0, s1 = s1, cell(s0, s1, rows[cell.kind])
+        torch.testing.assert_close(network(x), supernet.classifier(s1.mean((2, 3))), rtol=1e-5, atol=1e-6)
+
+
+def test_statistics_are_the_sub_networks_own_and_the_supernet_stays(monkeypatch):
+    from robust_nas.data import Images
+
+    monkeypatch.setattr("robust_nas.studies.inherited.BATCH_SIZE", 16)
+    supernet = with_statistics(Supernet(load_space("dsara"), 4, 1, channels=2, cells=3, seed=1))
+    before = {name: value.clone() for name, value in supernet.state_dict().items()}
+    network = sub_network(supernet, supernet.derive())
+    pixels = torch.randint(
+        0, 256, (32, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    images = Images(pixels, torch.arange(32) % 4)
+    estimate_statistics(network, images)
+    assert not network.training
+    means = [network.stem[0](network.normalise(half)).mean((0, 2, 3)) for half in images.float().split(16)]
+    torch.testing.assert_close(network.stem[1].running_mean, sum(means) / 2)
+    after = supernet.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("searched") / "search"
+    return folder, robust_nas.run_search(config(), folder).architecture
+
+
+def swapped(architecture, operation):
+    """The architecture with that operation on every edge."""
+    nodes = {
+        cell.kind: [[Edge(operation, edge.source) for edge in node] for node in cell.nodes]
+        for cell in architecture.genotype
+    }
+    space = config().space.load()
+    return space.architecture(operation.replace("_", "-"), nodes)
+
+
+def test_scores_are_the_same_for_the_same_seed_and_robust_is_at_most_clean(searched):
+    folder, architecture = searched
+    found = [architecture, swapped(architecture, config().space.load().operations[-1])]
+    told = []
+    scores = [
+        inherited_scores(
+            folder, found, attack=ATTACK, images=20, seed=2, progress=lambda *args: told.append(args)
+        )
+        for _ in range(2)
+    ]
+    assert scores[0] == scores[1]
+    assert [score.name for score in scores[0]] == [one.name for one in found]
+    assert all(0 <= score.robust <= score.clean <= 1 and score.images == 20 for score in scores[0])
+    assert told[0][:3] == ("inherited", 1, 2)
+    assert "at the supernet's" in told[0][3]
+    alone = inherited_scores(folder, found[1:], attack=ATTACK, images=20, seed=2)
+    assert alone == scores[0][1:]
+
+
+def test_the_validation_split_is_all_that_is_judged(searched):
+    folder, architecture = searched
+    (score,) = inherited_scores(folder, [architecture], attack=ATTACK, images=10**6, seed=2)
+    record = config()
+    from robust_nas.jobs.material import prepare, training_split
+
+    assert score.images == len(training_split(record, prepare(record).dataset)[1])
+
+
+def test_foreign_folders_are_refused(searched, tmp_path):
+    folder, architecture = searched
+    (tmp_path / "empty").mkdir()
+    unfinished = shutil.copytree(folder, tmp_path / "unfinished")
+    (unfinished / "result.json").unlink()
+    damaged = shutil.copytree(folder, tmp_path / "damaged")
+    (damaged / "checkpoint.pt").write_bytes(b"no checkpoint")
+    other = shutil.copytree(folder, tmp_path / "other")
+    (other / "config.yaml").write_text("a: 1\n")
+    for place, message in [
+        (tmp_path / "empty", "no finished search"),
+        (unfinished, "no finished search"),
+        (damaged, "checkpoint"),
+        (other, "not made by a search"),
+    ]:
+        with pytest.raises(CheckpointError, match=message):
+            inherited_scores(place, [architecture], attack=ATTACK, images=20, seed=0)
+    images = shutil.copytree(folder, tmp_path / "images")
+    text = (images / "environment.json").read_text()
+    (images / "environment.json").write_text(text.replace('"dataset_checksum": "', '"dataset_checksum": "0'))
+    with pytest.raises(DataError, match="other images"):
+        inherited_scores(images, [architecture], attack=ATTACK, images=20, seed=0)
+
+
+def test_architectures_of_another_space_and_too_few_images_are_refused(searched):
+    folder, architecture = searched
+    foreign = robust_nas.load_architecture("arnas")
+    with pytest.raises(ArchitectureError, match=r"arnas: .*; the search in"):
+        inherited_scores(folder, [architecture, foreign], attack=ATTACK, images=20, seed=0)
+    with pytest.raises(ConfigError, match="images: got 3; at least 10"):
+        inherited_scores(folder, [architecture], attack=ATTACK, images=3, seed=0)
+
+
+def test_rank_correlation_of_equal_and_of_opposite_orders():
+    scores = [0.1, 0.5, 0.2, 0.9, 0.4]
+    same = rank_correlation(scores, [10 * score for score in scores])
+    assert (same.tau, same.interval, same.n) == (pytest.approx(1), pytest.approx((1, 1)), 5)
+    assert rank_correlation(scores, [-score for score in scores]).tau == pytest.approx(-1)
+    mixed = rank_correlation(scores, [0.3, 0.1, 0.2, 0.9, 0.8])
+    assert mixed.tau == pytest.approx(0.2)  # 6 of the 10 pairs agree, 4 do not
+    low, high = mixed.interval
+    assert -1 <= low < mixed.tau < high <= 1
+    assert rank_correlation(scores, [0.3, 0.1, 0.2, 0.9, 0.8]) == mixed
+    ties = [0.1, 0.1, 0.2, 0.9, 0.9]
+    assert rank_correlation(scores, ties).tau == pytest.approx(kendalltau(scores, ties).statistic)
+
+
+@pytest.mark.parametrize("scores", [([1, 2], [1, 2]), ([1, 1, 1], [1, 2, 3]), ([1, 2, 3], [4, 4, 4])])
+def test_ranks_that_do_not_exist_are_refused(scores):
+    with pytest.raises(StudyError, match="at least 3 with different scores"):
+        rank_correlation(*scores)
