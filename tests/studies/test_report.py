@@ -65,10 +65,14 @@ def test_every_figure_is_in_the_page_and_the_folder(written):
 def test_the_page_is_sufficient_unto_itself(written):
     found = Page(written[2])
     assert not {"script", "link", "img", "iframe", "object"} & set(found.tags)
-    assert all(link.startswith(("#", "data:image/png;base64,")) for link in found.links)  # colour bars are pixels
+    assert all(
+        link.startswith(("#", "data:image/png;base64,")) for link in found.links
+    )  # colour bars are pixels
     assert not re.search(r"@import|url\((?!#)", written[2])
     assert len(found.ids) == len(set(found.ids))
-    used = {link[1:] for link in found.links if link.startswith("#")} | set(re.findall(r"url\(#([^)]+)\)", written[2]))
+    used = {link[1:] for link in found.links if link.startswith("#")} | set(
+        re.findall(r"url\(#([^)]+)\)", written[2])
+    )
     assert used <= set(found.ids)
 
 
