@@ -60,7 +60,7 @@ PLOTS = {
 }
 
 
-@pytest.mark.parametrize("n", [4, 13, 40])
+@pytest.mark.parametrize("n", [4, 13, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("plot", PLOTS.values(), ids=PLOTS)
 def test_legible(drawn, legible, plot, n):
     legible(drawn(lambda *a, **k: plot(study_tree(n, failed=1), *a, **k), caption=CAPTION))
