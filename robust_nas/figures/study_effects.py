@@ -92,7 +92,7 @@ def plot_study_effects(
     ]
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
     table = [[*row[:3], *(None if math.isnan(v) else v / 100 for v in row[3:])] for row in rows]
-    table = [[kind, label.replace("\n", " "), *rest] for kind, label, *rest in table]
+    table = [[kind, str(label).replace("\n", " "), *rest] for kind, label, *rest in table]
     return style.save(figure, stem, (["kind", "name", "status", "effect", "low", "high"], table))
 
 

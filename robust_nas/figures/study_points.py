@@ -211,7 +211,8 @@ def _pixels(axes: Axes) -> np.ndarray[Any, Any]:
             move = collection.get_transform()
             found += [_sampled(move.transform(path.vertices)) for path in collection.get_paths()]
     every = np.concatenate([np.empty((0, 2)), *found])
-    return every[np.isfinite(every).all(axis=1)]
+    finite: np.ndarray[Any, Any] = every[np.isfinite(every).all(axis=1)]
+    return finite
 
 
 def _sampled(corners: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -1,4 +1,4 @@
-"""A study on a real Ray cluster of two nodes, one of which is removed in mid-run: every trial ends, with the same table."""
+"""A study on a real Ray cluster of two nodes, one of which is removed in mid-run: every trial ends, equal table."""
 
 import importlib.util
 import threading
