@@ -79,7 +79,7 @@ def analyse(folder: Path) -> Tree:
             "norm": config.evaluation.threat_model.norm,
             "eps": config.evaluation.threat_model.eps,
         },
-        "attacks": first["attacks"],
+        "attacks": list(dict.fromkeys(first["attacks"])),
         "seeds": plan["seeds"],
         "recipe": to_yaml_tree(config.training),
         "reference": reference,
@@ -346,9 +346,10 @@ def _limits(config: StudyConfig, rows: Sequence[Tree], first: Tree, unfinished: 
     """What a reader must know before the figures are believed, in sentences."""
     threat, data = config.evaluation.threat_model, first["dataset"]
     verdicts = {outcome["verdict"] for row in rows for outcome in row["outcomes"]}
+    attacks = ", ".join(dict.fromkeys(first["attacks"]))
     official = any(label.startswith("autoattack") or label == "square" for label in first["attacks"])
     limits = [
-        f"Robust accuracy is the worst case per image over {', '.join(first['attacks'])} at {threat.norm} eps "
+        f"Robust accuracy is the worst case per image over {attacks} at {threat.norm} eps "
         f"{threat.eps:.4g}, on {first['images']} test images of {data}"
         + ("." if official else "; AutoAttack was not run, and a stronger attack may find less."),
         "Every configuration was trained by the same recipe; none was tuned for its size. A weight decay or TRADES "

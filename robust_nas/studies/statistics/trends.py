@@ -1,7 +1,7 @@
 """How a metric moves with a factor: rank correlation, and the slope per doubling.
 
-Kendall's tau-b over configurations; its interval is a percentile bootstrap over configurations, so it speaks of
-configurations like these, and noise of seeds and images is in it as scatter. The slope is that of an ordinary least
+Kendall's tau-b over configurations; its interval is a percentile bootstrap over configurations, images and seeds, so it
+speaks of configurations like these, trained and tested anew. The slope is that of an ordinary least
 squares line of means on log2(factor). Under means alone its interval is Student's with n - 2 degrees of freedom
 (with the same number of seeds everywhere this is the mixed model with a random intercept per configuration); HC3
 standard errors from `HC3_FROM` configurations on. Where outcomes are known, the slope's variance over images, which all
@@ -24,9 +24,11 @@ from robust_nas.errors import StudyError
 from robust_nas.studies.points import Point, factor_values
 from robust_nas.studies.statistics.components import Floats, estimate
 from robust_nas.studies.statistics.intervals import Interval
+from robust_nas.studies.statistics.resampling import resampled_means
 
 LEAST = 4  # configurations with an interval of tau
 HC3_FROM = 10  # configurations; below, HC3 is too optimistic
+PAIRS = 5_000_000  # of signs held at once
 
 
 class Slope(NamedTuple):
@@ -133,7 +135,10 @@ def trend(
     if np.ptp(estimates.means) == 0:
         tau, interval, p = 0.0, None, 1.0
     else:
-        tau, interval, p = kendall(x, estimates.means, confidence, draws=draws, rng=rng)
+        rng = np.random.default_rng(0) if rng is None else rng
+        tau, _, p = kendall(x, estimates.means, confidence, draws=1, rng=rng)
+        noisy = resampled_means(estimates, draws, rng)
+        interval = _tau_interval(x, noisy, confidence, draws, rng) if len(x) >= LEAST else None
     slope = None
     if np.all(x > 0) and len(np.unique(x)) > 2:
         extra = estimates.variance(slope_weights(np.log2(x))).image
@@ -148,22 +153,33 @@ def slope_weights(x: Floats) -> Floats:
 
 
 def _tau_interval(x: Floats, y: Floats, confidence: float, draws: int, rng: Generator) -> Interval | None:
-    """Percentiles of tau-b over resampled rows; a pair of one row with itself is tied in both and drops out."""
+    """Percentiles of tau-b over resampled rows, `y` [n], or [draws, n] with noise of its own in every draw.
+
+    A pair of one row with itself is tied in both and drops out.
+    """
     n = len(x)
-    sign_x, sign_y = _signs(x), _signs(y)
+    sign_x = _signs(x)
     picked = rng.integers(n, size=(draws, n)) + n * np.arange(draws)[:, None]
     counts = np.bincount(picked.ravel(), minlength=draws * n).reshape(draws, n).astype(float)
-
-    def summed(pairs: Floats) -> Floats:
-        return np.asarray(((counts @ pairs) * counts).sum(axis=1))
-
-    ties = summed(np.abs(sign_x)) * summed(np.abs(sign_y))
-    taus = summed(sign_x * sign_y)[ties > 0] / np.sqrt(ties[ties > 0])
-    if not len(taus):
+    noisy = np.broadcast_to(y, (draws, n))
+    taus = []
+    step = max(1, PAIRS // n**2)
+    for start in range(0, draws, step):
+        rows = slice(start, start + step)
+        sign_y = _signs(noisy[rows])
+        both, own, other = (
+            np.einsum("di,dj,dij->d", counts[rows], counts[rows], pairs, optimize=True)
+            for pairs in (sign_x * sign_y, np.broadcast_to(np.abs(sign_x), sign_y.shape), np.abs(sign_y))
+        )
+        ties = own * other
+        taus.append(both[ties > 0] / np.sqrt(ties[ties > 0]))
+    found = np.concatenate(taus)
+    if not len(found):
         return None
-    low, high = np.quantile(taus, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(found, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
 def _signs(values: NDArray[np.float64]) -> Floats:
-    return np.sign(values[:, None] - values[None, :])
+    """`[..., n]` to the signs of all differences `[..., n, n]`."""
+    return np.sign(values[..., :, None] - values[..., None, :])

@@ -116,7 +116,7 @@ def more_params(evidence: Evidence) -> list[RuleVerdict]:
     )
     compared = with_equivalence(holm(each), evidence.margin)
     worse = [pair for pair in compared if pair.effect < 0 and _holm(pair) <= evidence.alpha]
-    tau = told(moved.tau, moved.interval, "tau", evidence.confidence)
+    tau = f"{told(moved.tau, moved.interval, 'tau', evidence.confidence)}, p {moved.p:.2g}"
     rising = moved.interval is not None and moved.interval[0] > 0 and moved.p <= evidence.alpha
     status: Status = "undecided"
     if not any(pair.includes_seeds for pair in compared):
@@ -134,9 +134,7 @@ def more_params(evidence: Evidence) -> list[RuleVerdict]:
         gain = told(moved.slope.slope, moved.slope.interval, "share", evidence.confidence)
         reason = f"the response rises with params over this range ({gain} per doubling) and no larger model is worse"
     else:
-        reason = (
-            f"no larger model is significantly worse than a smaller one, and the trend is unclear ({tau})"
-        )
+        reason = f"no larger model is significantly worse than a smaller one, and the trend is not significant ({tau})"
     return [
         RuleVerdict(
             rule=rule,
