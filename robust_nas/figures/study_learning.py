@@ -104,7 +104,7 @@ def _line(axes: Axes, point: Record, key: str, factor: float, *, band: bool, **l
     epochs = sorted(by_epoch)
     rows = [by_epoch[epoch] for epoch in epochs]
     label = of.name(point, 34) if band else None
-    single = {"marker": "o", "markersize": 3} if len(epochs) == 1 else {}
+    single: dict[str, Any] = {"marker": "o", "markersize": 3} if len(epochs) == 1 else {}
     axes.plot(epochs, [float(np.mean(row)) for row in rows], label=label, **look, **single)
     if band and any(len(row) > 1 for row in rows):
         low, high = [min(row) for row in rows], [max(row) for row in rows]

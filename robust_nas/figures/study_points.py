@@ -211,14 +211,16 @@ def _pixels(axes: Axes) -> np.ndarray[Any, Any]:
             move = collection.get_transform()
             found += [_sampled(move.transform(path.vertices)) for path in collection.get_paths()]
     every = np.concatenate([np.empty((0, 2)), *found])
-    return every[np.isfinite(every).all(axis=1)]
+    finite: np.ndarray[Any, Any] = every[np.isfinite(every).all(axis=1)]
+    return finite
 
 
 def _sampled(corners: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if len(corners) < 2:
         return corners
     steps = [np.linspace(a, b, 60) for a, b in pairwise(corners)]
-    return np.concatenate(steps)
+    sampled: np.ndarray[Any, Any] = np.concatenate(steps)
+    return sampled
 
 
 def rows(panels: Sequence[Axes], points: Sequence[Record]) -> None:

@@ -207,7 +207,10 @@ def _p(value: float | None) -> str:
 def _between(metric: Tree | None, key: str) -> str:
     """The interval of a metric as text, and which kind it is where it is not the one over seeds and images."""
     metric = metric or {}
-    show = (lambda v: f"{100 * v:.1f}") if key in of.SHARES else (lambda v: f"{v:.3g}")
+
+    def show(value: float) -> str:
+        return f"{100 * value:.1f}" if key in of.SHARES else f"{value:.3g}"
+
     values = [value for value in metric.get("values") or () if value is not None]
     if metric.get("interval"):
         low, high = metric["interval"]
