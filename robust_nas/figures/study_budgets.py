@@ -107,5 +107,5 @@ def _draw(
     return [row[4:] for row in sorted(named)]
 
 
-def _mark(colour: str, mark: str, line: Literal["", "-"], label: str) -> Line2D:
+def _mark(colour: str, mark: str, line: Literal["-", ""], label: str) -> Line2D:
     return Line2D([], [], color=colour, marker=mark, linestyle=line, linewidth=1.2, markersize=5, label=label)

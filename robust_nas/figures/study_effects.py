@@ -91,8 +91,11 @@ def plot_study_effects(
         if any(row.status == status for row in rows)
     ]
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
-    table = [[*row[:3], *(None if math.isnan(v) else v / 100 for v in row[3:])] for row in rows]
-    table = [[kind, str(label).replace("\n", " "), *rest] for kind, label, *rest in table]
+    table = [
+        [row.kind, row.label.replace("\n", " "), row.status]
+        + [None if math.isnan(v) else v / 100 for v in (row.effect, row.low, row.high)]
+        for row in rows
+    ]
     return style.save(figure, stem, (["kind", "name", "status", "effect", "low", "high"], table))
 
 

@@ -50,7 +50,7 @@ def plot_study_inherited(
         text = str(pairs[place]["name"])
         return (numbers or {}).get(text, of.name(pairs[place]))
 
-    order = sorted(np.flatnonzero(both), key=lambda i: -scores[i, 1])
-    of.place_names(figure, axes, [(*scores[i], of.name(pairs[i]), short(int(i))) for i in order], 7)
+    order = sorted(map(int, np.flatnonzero(both)), key=lambda i: -scores[i, 1])
+    of.place_names(figure, axes, [(*scores[i], of.name(pairs[i]), short(i)) for i in order], 7)
     header = ("name", "inherited", "standalone")
     return style.save(figure, stem, (header, [[pair.get(key) for key in header] for pair in pairs]))

@@ -46,7 +46,7 @@ def plot_study_lipschitz(
     if not shown:
         raise RunError(f"there is nothing to draw for gains of the stages: none of {len(points)} has any")
     stages = list(dict.fromkeys(row["stage"] for point in shown for row in _rows(point)))
-    columns = min(len(shown), 3 if len(shown) <= 6 else 4 if len(shown) <= 16 else 6)
+    columns = min(len(shown), 3 if len(shown) in (5, 6) else 4 if len(shown) <= 16 else 6)
     lines = -(-len(shown) // columns)
     width = style.WIDTH if columns > 2 else 3.0 + 2.9 * columns
     each = 0.5 + (0.2 if len(shown) <= 16 else 0.165) * (len(stages) + 1)

@@ -18,7 +18,7 @@ from robust_nas.figures import series
 from robust_nas.figures.series import Record
 
 SHARES = frozenset(
-    ("clean", "robust", "stability", "robust_gap")
+    ("clean", "robust", "stability", "robust_gap", "train_accuracy")
 )  # shown in per cent; other metrics as they are
 NOT_MEASURED = "#B8B8B8"
 TITLES = {
@@ -219,7 +219,8 @@ def _sampled(corners: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if len(corners) < 2:
         return corners
     steps = [np.linspace(a, b, 60) for a, b in pairwise(corners)]
-    return np.concatenate(steps)
+    sampled: np.ndarray[Any, Any] = np.concatenate(steps)
+    return sampled
 
 
 def rows(panels: Sequence[Axes], points: Sequence[Record]) -> None:

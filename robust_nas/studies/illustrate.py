@@ -167,7 +167,7 @@ def is_uniform(point: Tree) -> bool:
 
 def stage_numbers(point: Tree, key: str) -> list[float]:
     """`depths.0`, `depths.1`, ... (or widths) of a point's factors, as far as they are known."""
-    factors = point.get("factors") or {}
+    factors: Mapping[str, Any] = point.get("factors") or {}
     found: list[float] = []
     while f"{key}.{len(found)}" in factors:
         found.append(factors[f"{key}.{len(found)}"])

@@ -22,7 +22,7 @@ from robust_nas.studies.illustrate import STEMS, Picture, draw_figures, is_unifo
 
 REPORT, FIGURES = "report.html", "figures"
 _TEMPLATE = "report.html.j2"
-_ACCURACIES = ("clean", "robust", "stability")
+_FURTHER = ("lip_adv", "average_sensitivity", "robust_gap")  # in the page; the others are in the table
 
 Tree = Mapping[str, Any]
 
@@ -160,11 +160,11 @@ def _row(place: int, point: Tree, reference: Tree | None, tree: Tree) -> dict[st
 
 
 def _further(points: Iterable[Tree]) -> list[str]:
-    """The metrics beside accuracies that some point has, in order."""
+    """The metrics beside accuracies that the page shows and some point has."""
     found = dict.fromkeys(
         key for p in points for key, value in p["metrics"].items() if (value or {}).get("mean") is not None
     )
-    return [key for key in found if key not in _ACCURACIES]
+    return [key for key in _FURTHER if key in found]
 
 
 def _plain(value: Any) -> str:
