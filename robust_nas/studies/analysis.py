@@ -298,12 +298,13 @@ def _inherited(folder: Path, measured: Sequence[Point], config: StudyConfig) -> 
         for point in measured
         if point.name in scores
     ]
-    if len(pairs) < 2:
-        return None
-    tau, interval, n = rank_correlation(
-        [pair["inherited"] for pair in pairs], [pair["standalone"] for pair in pairs], seed=config.seed
-    )
-    return {"tau": tau, "interval": interval and list(interval), "n": n, "pairs": pairs}
+
+    def correlated() -> Tree:
+        scores, trained = ([pair[key] for pair in pairs] for key in ("inherited", "standalone"))
+        found = rank_correlation(scores, trained, confidence=config.analysis.confidence, seed=config.seed)
+        return {"tau": found.tau, "interval": list(found.interval), "n": found.n, "pairs": pairs}
+
+    return _or_none(correlated)  # fewer than three, or scores that do not tell them apart
 
 
 def _unfinished(plan: Tree, done: Tree, others: Tree) -> list[Tree]:

@@ -5,12 +5,15 @@ import shutil
 import pytest
 import torch
 from scipy.stats import kendalltau
+from small_study import TREE, HereEngine, small_study
 from test_pipeline import config
 
 import robust_nas
 from robust_nas.attacks import PGD
+from robust_nas.config import to_tree
 from robust_nas.errors import ArchitectureError, CheckpointError, ConfigError, DataError, StudyError
 from robust_nas.nets import Supernet
+from robust_nas.runs import read_json
 from robust_nas.spaces import Edge, load_space
 from robust_nas.studies.inherited import (
     estimate_statistics,
@@ -18,6 +21,7 @@ from robust_nas.studies.inherited import (
     rank_correlation,
     sub_network,
 )
+from robust_nas.studies.runner import run_study
 
 ATTACK = PGD(eps=0.1, steps=2)
 
@@ -186,3 +190,33 @@ def test_rank_correlation_of_equal_and_of_opposite_orders():
 def test_ranks_that_do_not_exist_are_refused(scores):
     with pytest.raises(StudyError, match="at least 3 with different scores"):
         rank_correlation(*scores)
+
+
+def test_a_study_of_cells_says_how_inherited_scores_rank_them(searched, tmp_path, monkeypatch):
+    monkeypatch.setattr("robust_nas.studies.report.write_report", lambda tree, folder: None)
+    folder, found = searched
+    drawn = [robust_nas.sample(config().space.load(), seed).resized(3, 2) for seed in range(3)]
+    base = found.resized(3, 2)
+    study = small_study(
+        base=to_tree(base),
+        space=[
+            {"name": "list", "architectures": [to_tree(one) for one in drawn]},
+            {"name": "grid", "axes": {"channels": [2, 3]}},
+        ],
+        seeds=1,
+        training={**TREE["training"], "epochs": 1},
+        inherited={"search": str(folder), "images": 30, "attack": {"steps": 2}},
+        analysis={"draws": 200},
+    )
+    out = run_study(study, tmp_path / "cells", engine=HereEngine())
+    tree = read_json(out / "analysis.json")
+    assert tree["cost"]["done"] == 5
+    assert {point["factors"]["width"] for point in tree["points"]} == {2, 3}
+    assert all(len(point["lip_stages"]["trained"]) == 4 for point in tree["points"])  # three stages, the head
+    scores = read_json(out / "inherited.json")["scores"]
+    assert set(scores) == {point["name"] for point in tree["points"]}
+    if len({score["robust"] for score in scores.values()}) > 1:
+        assert (tree["inherited"]["n"], len(tree["inherited"]["pairs"])) == (5, 5)
+        assert -1 <= tree["inherited"]["tau"] <= 1
+    else:
+        assert tree["inherited"] is None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_study import TRIALS, command, environment, small_study, table
+from small_study import TRIALS, HereEngine, command, environment, small_study, table
 
 from robust_nas.config import to_yaml
 from robust_nas.errors import ConfigError, RobustNASError, RunExistsError, StudyError
@@ -19,26 +19,6 @@ from robust_nas.execution import Ended, LocalEngine, Task
 from robust_nas.runs import read_json
 from robust_nas.studies.journal import JOURNAL, read_journal
 from robust_nas.studies.runner import report_study, run_study, statuses
-from robust_nas.studies.trial import run_trial
-
-
-class HereEngine:
-    """Runs tasks in this process, in order; `fail` maps a task's number to the error it ends with."""
-
-    name = text = "here"
-
-    def __init__(self, fail: dict[int, dict[str, str]] | None = None) -> None:
-        self.fail = fail or {}
-        self.ran: list[str] = []
-
-    def run(self, tasks: Sequence[Task], started: Callable[[str, int], None]) -> Iterator[Ended]:
-        for number, task in enumerate(tasks):
-            started(task.id, 1)
-            self.ran.append(task.id)
-            if number in self.fail:
-                yield Ended(task.id, None, self.fail[number], 1, 0.1)
-            else:
-                yield Ended(task.id, run_trial(task.payload, task.folder), None, 1, 0.1)
 
 
 @pytest.fixture(autouse=True)
