@@ -129,7 +129,7 @@ def test_one_seed_decides_nothing():
 def test_arms_of_different_budgets_are_refused():
     points = study(FLAT, np.random.default_rng(0), {"params": [10, 20, 12, 24, 1, 1], "macs": [1] * 6}, ARMS)
     found = verdicts(["huang_ratio"], Evidence(points=points))
-    assert [verdict.status for verdict in found][0] == "undecided"
+    assert found[0].status == "undecided"
     assert "within 10 % is needed" in found[0].reason
 
 
