@@ -1,9 +1,9 @@
 """Studies whose truth is known.
 
 An answer is right where sqrt(shared) d[i] + sqrt(own) c[config, i] + sqrt(rest) e[config, seed, i] lies below the
-quantile of the seed's accuracy, all standard normal. So the accuracy over all images is exactly `accuracy[config]
-+ sd z[config, seed]`, images are as hard for every configuration (correlation `shared`), and seeds and images are
-drawn anew in every study.
+quantile of the seed's accuracy, all standard normal. So the accuracy over all images is exactly
+`accuracy[config] + sd z[config, seed]`, images are as hard for every configuration (correlation `shared`), and seeds
+and images are drawn anew in every study.
 """
 
 import numpy as np
