@@ -14,8 +14,8 @@ from robust_nas.config import Options, check, config_hash, to_tree
 from robust_nas.data.options import DataOptions
 from robust_nas.evaluation.options import EvaluationOptions, Step
 from robust_nas.jobs.material import Material, choose_device, normalisation, refuse_precision, training_split
-from robust_nas.recipes import Setting
-from robust_nas.runs import Run, read_json, write_json
+from robust_nas.recipes import EvaluationConfig, Setting
+from robust_nas.runs import CHECKPOINT, Run, read_json, write_json
 from robust_nas.spaces import Architecture, CellArchitecture
 from robust_nas.studies.config import Metrics, Seed
 from robust_nas.studies.journal import VERSION
@@ -48,6 +48,13 @@ class Trial(Options):
         return config_hash(self.model_copy(update={"architecture": nameless}))
 
 
+class TrialJob(Options):
+    """What the model folder of a trial was made from; `config` is how `robust-nas evaluate` attacks it again."""
+
+    config: EvaluationConfig
+    trial: Trial
+
+
 def run_trial(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The outcome of the trial that `payload` describes; its model stays in `<folder>/model`, where it is resumed.
 
@@ -68,17 +75,19 @@ def run_trial(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
         _dataset(trial.data.model_dump_json(), trial.split_seed), choose_device(setting.device)
     )
     refuse_precision(trial.training.precision, material.device)
-    nameless = trial.architecture.model_copy(update={"name": "trial"})
-    with Run(folder / MODEL, trial.model_copy(update={"architecture": nameless}), "resume") as run:
+    nameless = trial.model_copy(
+        update={"architecture": trial.architecture.model_copy(update={"name": "trial"})}
+    )
+    name, seed = f"trial-{trial.id}", trial.split_seed
+    again = EvaluationConfig(name=name, seed=seed, data=trial.data, evaluation=trial.evaluation)
+    with Run(folder / MODEL, TrialJob(config=again, trial=nameless), "resume") as run:
         if run.finished:
             return read_json(run.folder / OUTCOME)
         with session(run, setting, material):
             outcome = _measured(run, trial, setting, material)
         write_json(run.folder / OUTCOME, outcome)
         run.finish({"trial": trial.id}, [OUTCOME])
-        (run.folder / "checkpoint.pt").unlink(
-            missing_ok=True
-        )  # the largest file of a trial, and of no more use
+        (run.folder / CHECKPOINT).unlink(missing_ok=True)  # the largest file of a trial, and of no more use
     return outcome
 
 

@@ -16,9 +16,12 @@ from small_study import TRIALS, HereEngine, command, environment, small_study, t
 from robust_nas.config import to_yaml
 from robust_nas.errors import ConfigError, RobustNASError, RunExistsError, StudyError
 from robust_nas.execution import Ended, LocalEngine, Task
+from robust_nas.jobs.evaluate import run_evaluation
+from robust_nas.recipes import model_config
 from robust_nas.runs import read_json
 from robust_nas.studies.journal import JOURNAL, read_journal
 from robust_nas.studies.runner import report_study, run_study, statuses
+from robust_nas.studies.trial import unpack
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +51,15 @@ def test_every_trial_has_one_row_and_the_invariants_hold(finished: Path) -> None
     assert tree["cost"]["done"] == TRIALS
     assert tree["unfinished"] == []
     assert tree["reference"] == "mlp-d1-w16"
+
+
+def test_the_model_of_a_trial_is_evaluated_by_its_own_protocol(finished: Path, tmp_path: Path) -> None:
+    outcome = next((finished / "trials").glob("*/outcome.json"))
+    model = outcome.parent / "model"
+    tree = run_evaluation(model_config(model), model, tmp_path / "again")
+    was = read_json(outcome)
+    assert tree["clean"]["correct"] == sum(unpack(was["outcomes"]["clean"], was["images"]))
+    assert tree["robust"]["correct"] >= sum(unpack(was["outcomes"]["robust"], was["images"]))
 
 
 @pytest.mark.slow

@@ -80,6 +80,12 @@ def test_an_interior_optimum_is_found_where_it_is():
     assert found["contradicted"] <= NOMINAL
 
 
+def test_an_interior_optimum_of_three_sd_is_found_with_five_seeds():
+    found = rates("iso_optimum", 0.5 - 3 * SD * ((R_D - 0.7) / 0.2) ** 2, CURVE, "p0", images=10_000, seeds=5)
+    assert found["supported"] >= 0.9
+    assert found["contradicted"] <= NOMINAL
+
+
 def test_intervals_cover_the_truth():
     rng, held = np.random.default_rng(3), Counter()
     for _ in range(STUDIES):
