@@ -347,14 +347,19 @@ def _limits(config: StudyConfig, rows: Sequence[Tree], first: Tree, unfinished: 
     """What a reader must know before the figures are believed, in sentences."""
     threat, data = config.evaluation.threat_model, first["dataset"]
     verdicts = {outcome["verdict"] for row in rows for outcome in row["outcomes"]}
+    varied = any(key.startswith("training.") for row in rows for key in row["planned"]["factors"])
     attacks = ", ".join(dict.fromkeys(first["attacks"]))
     official = any(label.startswith("autoattack") or label == "square" for label in first["attacks"])
     limits = [
         f"Robust accuracy is the worst case per image over {attacks} at {threat.norm} eps "
         f"{threat.eps:.4g}, on {first['images']} test images of {data}"
         + ("." if official else "; AutoAttack was not run, and a stronger attack may find less."),
-        "Every configuration was trained by the same recipe; none was tuned for its size. A weight decay or TRADES "
-        "beta that suits one width need not suit another.",
+        (
+            "Where a configuration's recipe differs, its name says how; none"
+            if varied
+            else "One recipe trained all; none"
+        )
+        + " was tuned for its size. A weight decay or TRADES beta that suits one width need not suit another.",
         f"Networks were trained on {first['train_images']} images; the epoch that counts was chosen on the validation "
         "split, never on the test set.",
         f"Seeds: {', '.join(map(str, config.seeds))}. An interval over {len(config.seeds)} seeds is only as good as "
