@@ -32,12 +32,14 @@ Size = Annotated[
     str | None, typer.Option(help="Which of the file's sizes: ci, small, full in shipped studies.")
 ]
 EngineName = Annotated[Literal["local", "ray"], typer.Option(help="Where trials run.")]
-Workers = Annotated[int, typer.Option(help="Worker processes of the local engine.", min=1)]
+Workers = Annotated[int | None, typer.Option(help="Worker processes of the local engine; default 2.", min=1)]
 Address = Annotated[
     str | None, typer.Option(help="Of a running Ray cluster; without it Ray starts on this machine.")
 ]
-Cpus = Annotated[float, typer.Option(help="CPUs of a trial, for Ray.", min=0)]
-Gpus = Annotated[float, typer.Option(help="GPUs of a trial, for Ray; fractions share one.", min=0)]
+Cpus = Annotated[float | None, typer.Option(help="CPUs of a trial, for Ray; default 1.", min=0)]
+Gpus = Annotated[
+    float | None, typer.Option(help="GPUs of a trial, for Ray; fractions share one; default 0.", min=0)
+]
 Retries = Annotated[
     int | None, typer.Option(help="How often a trial whose worker died is tried again.", min=0)
 ]
@@ -65,7 +67,7 @@ def plan(
     study: Study,
     overrides: common.Overrides = None,
     size: Size = None,
-    workers: Workers = 2,
+    workers: Workers = None,
     calibrate: Annotated[
         bool, typer.Option(help="Time a few steps for the estimate of the study's duration.")
     ] = True,
@@ -84,7 +86,7 @@ def plan(
 
     planned, material = plan_study(config)
     rates = timed(planned, material) if calibrate else None
-    tree = plan_tree(planned, rates, workers)
+    tree = plan_tree(planned, rates, workers or 2)
     if json:
         common.print_json(tree)
     else:
@@ -99,10 +101,10 @@ def run(
     size: Size = None,
     out: common.Out = None,
     engine: EngineName = "local",
-    workers: Workers = 2,
+    workers: Workers = None,
     ray_address: Address = None,
-    cpus: Cpus = 1.0,
-    gpus: Gpus = 0.0,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
     retries: Retries = None,
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
@@ -222,16 +224,27 @@ def _resolve(study: str, overrides: list[str] | None, size: str | None, print_co
 
 
 def _engine(
-    name: str, workers: int, address: str | None, cpus: float, gpus: float, retries: int | None
+    name: str,
+    workers: int | None,
+    address: str | None,
+    cpus: float | None,
+    gpus: float | None,
+    retries: int | None,
 ) -> Engine:
+    """The engine that the flags describe. Raises `ConfigError` for a flag of the other one."""
     from robust_nas.execution import LocalEngine, RayEngine
 
-    more = {} if retries is None else {"retries": retries}
-    if name == "ray":
-        return RayEngine(address=address, cpus=cpus, gpus=gpus, **more)
-    if address is not None:
-        raise ConfigError(f"--ray-address: got {address!r} for the local engine; add --engine ray")
-    return LocalEngine(workers=workers, **more)
+    local = {"--workers": workers}
+    cluster = {"--ray-address": address, "--cpus": cpus, "--gpus": gpus}
+    for flag, value in (local if name == "ray" else cluster).items():
+        if value is not None:
+            other = "the local engine" if name == "ray" else "ray"
+            raise ConfigError(
+                f"{flag}: got {value} for engine {name}; it is for {other}: change --engine, or leave it out"
+            )
+    given = {"workers": workers, "address": address, "cpus": cpus, "gpus": gpus, "retries": retries}
+    options = {key: value for key, value in given.items() if value is not None}
+    return RayEngine(**options) if name == "ray" else LocalEngine(**options)
 
 
 def _ratio(value: float) -> str:
@@ -276,10 +289,13 @@ def _show_plan(tree: Mapping[str, Any]) -> None:
         )
     effects = tree["smallest_effects"]
     if effects is None:
-        print("smallest effect    one seed: no effect of a configuration can be told from its seed")
+        print(
+            "smallest effect    one seed or one configuration: no effect can be told from the chance of a seed"
+        )
     else:
         shown = ", ".join(f"{100 * e['sd']:.2g} -> {100 * e['effect']:.2g}" for e in effects)
-        print(f"smallest effect    with 80 % power, for a seed SD (in points): {shown}")
+        print(f"smallest effect    in points, with 80 % power, for a seed SD: {shown}")
+        print("                   (assumed: half of the answers right, correlated by 0.9 between networks)")
     for warning in tree["warnings"]:
         common.say(f"warning: {warning}")
 

@@ -13,6 +13,7 @@ from robust_nas.environment import environment
 from robust_nas.errors import ConfigError, DataError
 from robust_nas.recipes import EvaluationConfig, RunConfig, Setting
 from robust_nas.runs import ENVIRONMENT, Mode, Onlooker, Run, is_finished, read_json, write_json
+from robust_nas.spaces import CellArchitecture
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from robust_nas.config import Options
     from robust_nas.data import Dataset, Images
     from robust_nas.spaces import Architecture, Layout
+    from robust_nas.training.options import Training
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,12 @@ def refuse_auxiliary_head(config: RunConfig, layout: Layout, dataset: Dataset) -
         )
 
 
-def refuse_cell_options(config: RunConfig, architecture: Architecture) -> None:
+def refuse_cell_options(training: Training, architecture: Architecture) -> None:
     """Raises `ConfigError` when the recipe asks another network for what cell networks alone have."""
+    if isinstance(architecture, CellArchitecture):
+        return
     for key in ("auxiliary_weight", "drop_path"):
-        value = getattr(config.training, key)
+        value = getattr(training, key)
         if value:
             raise ConfigError(
                 f"training.{key}: got {value}; {architecture.name} is {architecture.called}, "

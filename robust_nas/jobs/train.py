@@ -43,8 +43,7 @@ def train(
 
     The architecture keeps its own size: `config.network` is the size of what a search finds.
     """
-    if not isinstance(architecture, CellArchitecture):
-        refuse_cell_options(config, architecture)
+    refuse_cell_options(config.training, architecture)
     folder = Path(out) if out else RESULTS / f"{config.name}-model"
     material = material or needed(config, folder, mode)
     if material is not None:

@@ -7,7 +7,7 @@
                  in the Pareto set (`pareto`: bootstrap probability); failed and diverged trials are counted
     contrasts    every configuration against the reference, exploratory, Holm over all of them
     trends       the response against params and MACs
-    optimum      of the response along `analysis.along`, where a rule asks for it
+    optimum      of the response at a fixed budget, as the rule that asks for it judged it
     rules        the verdicts of the declared rules
     inherited    scores by a supernet's weights against training alone, where they were asked for
     cost, unfinished, limits
@@ -30,7 +30,8 @@ from robust_nas.errors import RunError, StudyError
 from robust_nas.runs import CONFIG, ENVIRONMENT, read_json
 from robust_nas.studies import statistics
 from robust_nas.studies.config import StudyConfig
-from robust_nas.studies.folder import INHERITED, PLAN, outcomes
+from robust_nas.studies.folder import INHERITED, outcomes, read_plan
+from robust_nas.studies.journal import CHANGED, read_journal
 from robust_nas.studies.points import Point
 from robust_nas.studies.trial import unpack
 from robust_nas.studies.verdicts import RULES, Evidence, RuleVerdict, verdicts
@@ -47,7 +48,7 @@ def analyse(folder: Path) -> Tree:
     Raises `StudyError` where not one trial is done, naming the first reason.
     """
     config = check(StudyConfig, read_yaml(folder / CONFIG), str(folder / CONFIG))
-    plan = read_json(folder / PLAN)
+    plan = read_plan(folder)
     done, others = outcomes(folder)
     rows = [_row(planned, plan["seeds"], done, others) for planned in plan["points"]]
     measured = [row["point"] for row in rows if row["point"] is not None]
@@ -57,10 +58,12 @@ def analyse(folder: Path) -> Tree:
         raise StudyError(f"{folder}: no trial is done; the first one is {first['state']}: {first['reason']}")
     first = next(outcome for row in rows for outcome in row["outcomes"])
     environment = read_json(folder / ENVIRONMENT)
-    reference = measured[0].name
+    reference = str(plan["reference"])
     response, options = config.analysis.response, config.analysis
     judged = _Judged(measured, config, reference)
+    devices = {outcome["device"] for row in rows for outcome in row["outcomes"]}
     rules = judged.rules()
+    fronts = _fronts(measured, config)
     return {
         "schema_version": SCHEMA_VERSION,
         "name": config.name,
@@ -68,7 +71,7 @@ def analyse(folder: Path) -> Tree:
         "response": response,
         "confidence": options.confidence,
         "engine": environment.get("engine"),
-        "device": first["device"],
+        "device": ", ".join(sorted(devices)),
         "version": __version__,
         "data": {
             "dataset": first["dataset"],
@@ -83,15 +86,15 @@ def analyse(folder: Path) -> Tree:
         "seeds": plan["seeds"],
         "recipe": to_yaml_tree(config.training),
         "reference": reference,
-        "points": [_point_tree(row, measured, config) for row in rows],
-        "contrasts": [contrast.to_tree() for contrast in _contrasts(measured, config, rules)],
+        "points": [_point_tree(row, fronts, config) for row in rows],
+        "contrasts": [contrast.to_tree() for contrast in _contrasts(measured, config, reference, rules)],
         "trends": judged.trends(),
-        "optimum": judged.optimum(),
+        "optimum": next((v.optimum.to_tree() for v in rules if v.optimum is not None), None),
         "rules": [verdict.to_tree() for verdict in rules],
         "inherited": _inherited(folder, measured, config),
         "cost": _cost(plan, done, others),
         "unfinished": unfinished,
-        "limits": _limits(config, rows, first, unfinished),
+        "limits": _limits(config, rows, first, unfinished) + _changes(read_journal(folder)),
     }
 
 
@@ -134,7 +137,7 @@ def _unpacked(outcome: Tree, key: str) -> list[bool]:
         raise RunError(f"trial {outcome.get('trial')}: its outcome is damaged: {error}") from None
 
 
-def _point_tree(row: Tree, measured: Sequence[Point], config: StudyConfig) -> Tree:
+def _point_tree(row: Tree, fronts: dict[str, Tree], config: StudyConfig) -> Tree:
     planned, point = row["planned"], row["point"]
     metrics: Tree = {}
     if point is not None:
@@ -164,7 +167,7 @@ def _point_tree(row: Tree, measured: Sequence[Point], config: StudyConfig) -> Tr
             {"seed": seed, "epochs": outcome["curve"]}
             for seed, outcome in zip(row["seeds"], row["outcomes"], strict=True)
         ],
-        **_front(point, measured, config),
+        **fronts.get(planned["name"], {"pareto": {}, "on_front": {}}),
     }
 
 
@@ -187,27 +190,27 @@ def _gains(per_seed: Sequence[Sequence[Tree]]) -> list[Tree]:
     ]
 
 
-def _front(point: Point | None, measured: Sequence[Point], config: StudyConfig) -> Tree:
-    """Whether the configuration is in the Pareto set of each budget, and with which probability."""
-    if point is None:
-        return {"pareto": {}, "on_front": {}}
-    key, place = config.analysis.response, measured.index(point)
+def _fronts(measured: Sequence[Point], config: StudyConfig) -> dict[str, Tree]:
+    """Of every measured configuration whether it is in the Pareto set of each budget, and with which probability."""
+    key = config.analysis.response
     values = np.array([each.values(key).mean() for each in measured])
-    tree: Tree = {"pareto": {}, "on_front": {}}
+    trees: dict[str, Tree] = {point.name: {"pareto": {}, "on_front": {}} for point in measured}
     for cost in ("params", "macs"):
-        costs = np.array([each.number(cost) for each in measured])
-        tree["on_front"][cost] = bool(statistics.pareto(costs, values)[place])
+        front = statistics.pareto([each.number(cost) for each in measured], values)
         chances = statistics.pareto_membership(measured, cost, key, draws=config.analysis.draws)
-        tree["pareto"][cost] = float(chances[place])
-    return tree
+        for point, inside, chance in zip(measured, front, chances, strict=True):
+            trees[point.name]["on_front"][cost] = bool(inside)
+            trees[point.name]["pareto"][cost] = float(chance)
+    return trees
 
 
 def _contrasts(
-    measured: Sequence[Point], config: StudyConfig, rules: Sequence[RuleVerdict]
+    measured: Sequence[Point], config: StudyConfig, reference: str, rules: Sequence[RuleVerdict]
 ) -> list[statistics.Contrast]:
     """Every configuration against the reference, corrected together, then what the rules compared beside."""
     options = config.analysis
-    pairs = [(point, measured[0]) for point in measured[1:]]
+    base = [point for point in measured if point.name == reference]
+    pairs = [(point, base[0]) for point in measured if base and point is not base[0]]
     found = statistics.contrasts(pairs, options.response, measured, options.confidence, "exploratory")
     found = statistics.with_equivalence(statistics.holm(found), options.equivalence_margin)
     known = {(contrast.a, contrast.b) for contrast in found}
@@ -230,22 +233,12 @@ class _Judged:
 
         return [tree for factor in ("params", "macs") if (tree := _or_none(of(factor))) is not None]
 
-    def optimum(self) -> Tree | None:
-        options = self.options
-        if not {"iso_optimum", "robustscaling"} & set(options.rules):
-            return None
-        along = "r_d" if "robustscaling" in options.rules else options.along
-        return _or_none(
-            lambda: statistics.interior_optimum(
-                along, self.measured, options.response, "macs", options.confidence, draws=options.draws
-            ).to_tree()
-        )
-
     def rules(self) -> list[RuleVerdict]:
         options = self.options
+        present = any(point.name == self.reference for point in self.measured)
         evidence = Evidence(
             points=self.measured,
-            reference=self.reference,
+            reference=self.reference if present else None,
             key=options.response,
             confidence=options.confidence,
             margin=options.equivalence_margin,
@@ -289,14 +282,17 @@ def _inherited(folder: Path, measured: Sequence[Point], config: StudyConfig) -> 
     from robust_nas.studies.inherited import rank_correlation
 
     scores = read_json(folder / INHERITED)["scores"]
+    sizes: dict[str, list[Point]] = {}
+    for point in measured:
+        sizes.setdefault(str(point.factors["genotype"]), []).append(point)
     pairs = [
         {
-            "name": point.name,
-            "inherited": scores[point.name]["robust"],
-            "standalone": float(point.values("robust").mean()),
+            "name": points[0].name + (f" and {len(points) - 1} more sizes" if len(points) > 1 else ""),
+            "inherited": scores[genotype]["robust"],
+            "standalone": fmean(float(point.values("robust").mean()) for point in points),
         }
-        for point in measured
-        if point.name in scores
+        for genotype, points in sizes.items()
+        if genotype in scores
     ]
 
     def correlated() -> Tree:
@@ -304,7 +300,8 @@ def _inherited(folder: Path, measured: Sequence[Point], config: StudyConfig) -> 
         found = rank_correlation(scores, trained, confidence=config.analysis.confidence, seed=config.seed)
         return {"tau": found.tau, "interval": list(found.interval), "n": found.n, "pairs": pairs}
 
-    return _or_none(correlated)  # fewer than three, or scores that do not tell them apart
+    found = _or_none(correlated)  # None: fewer than three, or scores that do not tell them apart
+    return found or {"tau": None, "interval": None, "n": len(pairs), "pairs": pairs}
 
 
 def _unfinished(plan: Tree, done: Tree, others: Tree) -> list[Tree]:
@@ -343,6 +340,15 @@ def _cost(plan: Tree, done: Tree, others: Tree) -> Tree:
     }
 
 
+def _changes(events: Sequence[Tree]) -> list[str]:
+    """What was not declared before the trials that it is judged by."""
+    return [
+        f"{', '.join(event['keys'])} changed when {event['done']} trials were done: not declared before them."
+        for event in events
+        if event["event"] == CHANGED
+    ]
+
+
 def _limits(config: StudyConfig, rows: Sequence[Tree], first: Tree, unfinished: Sequence[Tree]) -> list[str]:
     """What a reader must know before the figures are believed, in sentences."""
     threat, data = config.evaluation.threat_model, first["dataset"]
@@ -362,8 +368,8 @@ def _limits(config: StudyConfig, rows: Sequence[Tree], first: Tree, unfinished: 
         + " was tuned for its size. A weight decay or TRADES beta that suits one width need not suit another.",
         f"Networks were trained on {first['train_images']} images; the epoch that counts was chosen on the validation "
         "split, never on the test set.",
-        f"Seeds: {', '.join(map(str, config.seeds))}. An interval over {len(config.seeds)} seeds is only as good as "
-        "the pooled variance behind it."
+        f"Seeds: {', '.join(map(str, config.seeds))}. A contrast over {len(config.seeds)} seeds is only as good as "
+        "the variance behind it, which is pooled over the configurations."
         if len(config.seeds) > 1
         else "One seed: no interval holds the spread of trainings, and no rule can be decided.",
     ]
@@ -375,6 +381,14 @@ def _limits(config: StudyConfig, rows: Sequence[Tree], first: Tree, unfinished: 
         )
     if config.size in ("ci", "small"):
         limits.append(f"Size {config.size}: a small study, not comparable to published values.")
+    reference = rows[0]
+    if reference["point"] is None:
+        limits.insert(
+            0, f"The reference {reference['planned']['name']} has no outcome: nothing is held against it."
+        )
+    devices = sorted({outcome["device"] for row in rows for outcome in row["outcomes"]})
+    if len(devices) > 1:
+        limits.append(f"Trials ran on {' and '.join(devices)}, which round differently.")
     if unfinished:
         limits.append(f"{len(unfinished)} trials have no outcome and are not in any figure; they are listed.")
     return limits

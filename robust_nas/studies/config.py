@@ -59,9 +59,6 @@ class Analysis(Options):
 
     response: Response = "robust"
     rules: tuple[RuleName, ...] = ()
-    along: Literal["last_stage_params_share", "last_stage_macs_share", "r_d", "wd_ratio"] = (
-        "last_stage_params_share"  # of the optimum at a fixed budget
-    )
     confidence: Annotated[Fraction01, Field(gt=0.5)] = 0.95
     equivalence_margin: Positive = 0.01  # a share: differences below it count as none
     draws: Annotated[Count, Field(ge=200, le=100_000)] = 2000  # of every bootstrap
@@ -193,7 +190,9 @@ def _sized(tree: dict[str, Any], size: str | None, source: str) -> dict[str, Any
         return tree
     if not isinstance(sizes, dict) or not all(isinstance(changes, dict) for changes in sizes.values()):
         raise ConfigError(f"{source}: sizes: a mapping from a size to its changes is needed")
+    sizes = {str(name): changes for name, changes in sizes.items()}
     if size not in sizes:
         raise StudyError(f"{source}: size: got {size}; choose one with --size: {', '.join(map(str, sizes))}")
     changed = merge(tree, sizes[size])
-    return {**changed, "name": f"{changed.get('name')}-{size}", "size": size}
+    name = {"name": f"{changed['name']}-{size}"} if "name" in changed else {}
+    return {**changed, **name, "size": size}

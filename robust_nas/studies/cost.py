@@ -43,7 +43,7 @@ def training_macs(macs: int, training: Training, images: int) -> int:
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds of one step on one image for the networks that were timed, by MACs: training, and attack."""
+    """Seconds of one image for the networks that were timed, by MACs: a training pass, and an attack step."""
 
     macs: tuple[int, ...]
     training: tuple[float, ...]
@@ -61,7 +61,8 @@ class Rates:
             for step in evaluation.steps
         )
         validated = training.epochs // training.validate_every * (training.validation_images or images // 10)
-        return training.epochs * images * self._at(macs, self.training) + self._at(macs, self.attack) * (
+        step = passes(training.loss) * self._at(macs, self.training)
+        return training.epochs * images * step + self._at(macs, self.attack) * (
             steps + validated * training.validation_attack.steps
         )
 
@@ -103,7 +104,10 @@ def calibrate(
     numbers = range(len(architectures))
     return Rates(
         tuple(macs for *_, macs in architectures),
-        tuple(timings[f"train {n}"].median / images[n] for n in numbers),
+        tuple(
+            timings[f"train {n}"].median / images[n] / passes(recipe.loss)
+            for n, (_, recipe, _) in enumerate(architectures)
+        ),
         tuple(timings[f"attack {n}"].median / images[n] / attack.steps for n in numbers),
     )
 

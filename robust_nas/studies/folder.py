@@ -18,7 +18,7 @@ from typing import Any
 
 from robust_nas.config import to_yaml, to_yaml_tree
 from robust_nas.errors import RunError, RunExistsError
-from robust_nas.runs import CONFIG, RESULT, Mode, Run, differences, write_atomic
+from robust_nas.runs import CONFIG, RESULT, Mode, Run, differences, read_json, write_atomic
 from robust_nas.studies.config import StudyConfig
 from robust_nas.studies.journal import JOURNAL, Journal, latest, read_journal
 from robust_nas.studies.trial import MODEL, OUTCOME
@@ -44,9 +44,16 @@ class StudyFolder(Run):
     journal: Journal
 
     def __init__(self, folder: Path, config: StudyConfig, mode: Mode = "new") -> None:
+        self._changed: list[str] = []
         super().__init__(folder, config, mode)
         try:
             self.journal = Journal(self.folder)
+            concluded = [key for key in self._changed if key.startswith("analysis")]
+            done = len(outcomes(self.folder)[0])
+            if concluded and done:  # before the config: a kill in between says it twice rather than never
+                self.journal.note_change(concluded, done)
+            if self._changed:
+                self.write(CONFIG, to_yaml(config))
         except BaseException:
             self.close()
             raise
@@ -62,8 +69,7 @@ class StudyFolder(Run):
                 "choose another folder with --out, or replace the study with --overwrite"
             )
         read_journal(self.folder)  # a journal of another version is refused before anything is written
-        if changed:
-            self.write(CONFIG, to_yaml(self.config))
+        self._changed = changed
 
     def __enter__(self) -> StudyFolder:
         return self
@@ -125,6 +131,23 @@ def _outcome(path: Path, digest: object) -> dict[str, Any] | None:
         return None
     tree = json.loads(data) if hashlib.sha256(data).hexdigest() == digest else None
     return tree if isinstance(tree, dict) else None
+
+
+def read_plan(folder: Path) -> dict[str, Any]:
+    """The tree of `plan.json`. Raises `RunError` where it is missing or damaged."""
+    plan = read_json(folder / PLAN)
+    try:
+        sound = {"reference", "seeds", "points"} <= plan.keys() and all(
+            len(point["trials"]) == len(plan["seeds"])
+            and isinstance(point["factors"], dict)
+            and point["name"]
+            for point in plan["points"]
+        )
+    except (TypeError, KeyError):
+        sound = False
+    if not sound:
+        raise RunError(f"{folder / PLAN}: is damaged; robust-nas study run --resume writes it anew")
+    return plan
 
 
 def is_study(folder: Path) -> bool:

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 from robust_nas import figures
 from robust_nas.figures import study_points as of
 from robust_nas.figures.study_heat_map import busiest_factors
+from robust_nas.spaces.rules import ROBUSTSCALING_DEPTH_SHARE, WD_RANGE
 
 METRIC = {"stable": "stability"}  # a response's name in `metrics`, where it differs
 PUBLISHED = {
-    "r_d": (0.7, 0.7, "Huang, Lu, Deb and Boddeti 2023"),
-    "wd_ratio": (7.5, 13.5, "Peng et al. 2023, by a third party's notes"),
+    "r_d": (ROBUSTSCALING_DEPTH_SHARE, ROBUSTSCALING_DEPTH_SHARE, "Huang, Lu, Deb and Boddeti 2023"),
+    "wd_ratio": (*WD_RANGE, "Peng et al. 2023, by a third party's notes"),
 }
 STEMS = (
     "effects",
@@ -97,7 +98,7 @@ def draw_figures(tree: Tree, folder: Path) -> list[Picture]:
             f"Along {of.title(along)}",
             said,
             figures.plot_study_curve,
-            points,
+            [p for p in points if not optimum or p["name"] in optimum.get("points", [p["name"]])],
             along=along,
             optimum=optimum,
             published=PUBLISHED.get(along),

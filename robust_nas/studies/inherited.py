@@ -78,9 +78,7 @@ def inherited_scores(
 
     from robust_nas.data.splits import balanced
 
-    job = _job(search_folder)
-    for architecture in architectures:
-        refuse_other_space(architecture, job.space, str(search_folder))
+    job = refuse_unscorable(search_folder, architectures)
     material = prepare(job.config)
     refuse_other_images(search_folder, material.dataset)
     training, validation = training_split(job.config, material.dataset)
@@ -101,6 +99,21 @@ def inherited_scores(
         size = f"{len(supernet.cells)} cells, {cast('SupernetCell', supernet.cells[0]).channels} channels"
         progress("inherited", done, len(architectures), f"{architecture.name} at the supernet's {size}")
     return scores
+
+
+def refuse_unscorable(
+    search_folder: Path,
+    architectures: Sequence[CellArchitecture],
+    images: int | None = None,
+    classes: int = 0,
+) -> SearchJob:
+    """The job of a search whose supernet can score these architectures on so many images. Errors as above."""
+    job = _job(search_folder)
+    for architecture in architectures:
+        refuse_other_space(architecture, job.space, str(search_folder))
+    if images is not None and images < classes:
+        raise ConfigError(f"images: got {images}; at least {classes} are needed, one a class")
+    return job
 
 
 def _job(folder: Path) -> SearchJob:

@@ -4,6 +4,7 @@
     {"event": "started", "trial": id, "attempt": 1}
     {"event": "done", "trial": id, "seconds": 12.3, "digest": sha256 of its outcome}
     {"event": "failed" | "diverged", "trial": id, "reason": "..."}
+    {"event": "changed", "keys": ["analysis.rules"], "done": 12}    of what is concluded, so many trials being done
 
 A last line without its end was torn by a kill and is cut off; damage anywhere else is an error. The last event of a
 trial says where it stands. `VERSION` counts the ways in which trials have been computed: outcomes of two versions are
@@ -14,6 +15,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +25,8 @@ from robust_nas.errors import RunError, StudyError
 
 VERSION: Literal[1] = 1
 JOURNAL = "journal.jsonl"
-EVENTS = ("started", "done", "failed", "diverged")
+EVENTS = ("started", "done", "failed", "diverged")  # of a trial
+CHANGED = "changed"
 
 
 class Journal:
@@ -34,7 +38,7 @@ class Journal:
         Raises `StudyError` for a journal of another version, `RunError` for a damaged one.
         """
         self.path = folder / JOURNAL
-        self.events = read_journal(folder)
+        read_journal(folder)
         try:
             if self.path.is_file():
                 whole = self.path.read_bytes()
@@ -47,9 +51,11 @@ class Journal:
 
     def add(self, event: str, trial: str, **more: Any) -> None:
         """Appends an event of a trial."""
-        record = {"event": event, "trial": trial, **more}
-        self._append(record)
-        self.events.append(record)
+        self._append({"event": event, "trial": trial, **more})
+
+    def note_change(self, keys: Sequence[str], done: int) -> None:
+        """Keeps that these keys of the analysis were changed when so many trials were done."""
+        self._append({"event": CHANGED, "keys": list(keys), "done": done})
 
     def _append(self, record: dict[str, Any]) -> None:
         try:
@@ -75,7 +81,7 @@ def read_journal(folder: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             event = json.loads(line)
-            known = event["event"] in EVENTS and isinstance(event["trial"], str) if number > 1 else True
+            known = number == 1 or _known(event)
         except (ValueError, TypeError, KeyError, RecursionError):
             known = False
         if not known:
@@ -85,6 +91,16 @@ def read_journal(folder: Path) -> list[dict[str, Any]]:
         else:
             events.append(event)
     return events
+
+
+def _known(event: Any) -> bool:
+    """Whether an event has what is read of it."""
+    if event["event"] == CHANGED:
+        return isinstance(event["keys"], list) and isinstance(event["done"], int)
+    named = event["event"] in EVENTS and re.fullmatch(r"[0-9a-f]{16}", event["trial"]) is not None
+    if event["event"] != "done":
+        return named
+    return named and isinstance(event["seconds"], int | float) and isinstance(event["digest"], str)
 
 
 def _refuse_other_version(event: Any, path: Path) -> None:
@@ -100,4 +116,4 @@ def _refuse_other_version(event: Any, path: Path) -> None:
 
 def latest(events: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The last event of every trial."""
-    return {event["trial"]: event for event in events}
+    return {event["trial"]: event for event in events if event["event"] != CHANGED}

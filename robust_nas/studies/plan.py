@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from robust_nas.config import apply_overrides, check, to_tree
-from robust_nas.errors import ConfigError, StudyError
+from robust_nas.errors import StudyError
+from robust_nas.jobs.material import refuse_cell_options
 from robust_nas.spaces import (
     Architecture,
     CellArchitecture,
@@ -20,6 +25,7 @@ from robust_nas.spaces import (
 )
 from robust_nas.spaces.naming import canonical_name
 from robust_nas.spaces.rules import RuleCheck, depth_share, rule_checks, wd_ratio
+from robust_nas.studies.choices import RECIPE, at
 from robust_nas.studies.config import StudyConfig
 from robust_nas.studies.cost import Rates, training_macs
 from robust_nas.studies.generators import Choice, Listed, all_choices
@@ -32,6 +38,7 @@ if TYPE_CHECKING:
 CLOSE = 0.05  # budgets that differ by less count as the same
 DECOUPLED = 1.2  # a ratio of MACs at the same parameters that is worth a warning
 REMEDY = "raise it, or ask for fewer configurations, seeds or epochs"
+CORRELATION = 0.9  # of two networks' answers on an image, assumed
 ASSUMED_SDS = (
     0.0015,
     0.005,
@@ -127,12 +134,14 @@ def plan_on(config: StudyConfig, material: Material) -> Plan:
     images, _ = training_split(config, dataset)
     generators = (Listed(architectures=(config.base,)), *config.space)
     choices = all_choices(generators, config.base, dataset.shape, dataset.classes)
-    points = tuple(_planned(config, choice, dataset.shape, dataset.classes) for choice in choices)
-    ids = [trial.id for point in points for trial in point.trials]
-    if len(set(ids)) < len(ids):
-        raise StudyError("two configurations of the study describe the same trial")
+    points = _united([_planned(config, choice, dataset.shape, dataset.classes) for choice in choices])
     tested = min(config.evaluation.images or len(dataset.test), len(dataset.test))
     _rehearse(config, points)
+    if config.inherited is not None:
+        from robust_nas.studies.inherited import refuse_unscorable
+
+        cells = [point.architecture for point in points if isinstance(point.architecture, CellArchitecture)]
+        refuse_unscorable(Path(config.inherited.search), cells, config.inherited.images, dataset.classes)
     return Plan(
         config=config,
         points=points,
@@ -142,13 +151,33 @@ def plan_on(config: StudyConfig, material: Material) -> Plan:
     )
 
 
+def _united(points: Sequence[Planned]) -> tuple[Planned, ...]:
+    """The configurations, each once: a change of the recipe to what it is anyway makes no other one.
+
+    Every configuration knows its value of each key of the recipe that one of them changes.
+    """
+    keys = dict.fromkeys(key for point in points for key in point.factors if key.startswith(RECIPE))
+    union: dict[str, Planned] = {}
+    for point in points:
+        known = union.get(point.trials[0].id)
+        if known is not None:
+            arms = dict.fromkeys(arm for arm in (*known.arm.split("+"), *point.arm.split("+")) if arm)
+            union[point.trials[0].id] = replace(known, arm="+".join(arms))
+            continue
+        tree = {"training": to_tree(point.training)}
+        values = {key: at(tree, key, point.name) for key in keys}
+        told = {key: value if isinstance(value, int | float) else str(value) for key, value in values.items()}
+        union[point.trials[0].id] = replace(point, factors={**point.factors, **told})
+    return tuple(union.values())
+
+
 def _planned(config: StudyConfig, choice: Choice, shape: tuple[int, int, int], classes: int) -> Planned:
     architecture = choice.architecture
     tree = apply_overrides(
         {"training": to_tree(config.training)}, [f"training.{change}" for change in choice.recipe]
     )
     training = check(Training, tree["training"], f"space: training of {architecture.name}", StudyError)
-    _refuse_recipe(training, architecture)
+    refuse_cell_options(training, architecture)
     cost = count(architecture, shape, classes)
     name = "+".join((canonical_name(architecture), *choice.recipe))
     pieces = tuple(parts(architecture, shape, classes))
@@ -176,27 +205,18 @@ def _planned(config: StudyConfig, choice: Choice, shape: tuple[int, int, int], c
     )
 
 
-def _refuse_recipe(training: Training, architecture: Architecture) -> None:
-    """Raises `ConfigError` where a recipe asks a network for what it has not."""
-    for key in ("auxiliary_weight", "drop_path"):
-        value = getattr(training, key)
-        if value and not isinstance(architecture, CellArchitecture):
-            raise ConfigError(
-                f"training.{key}: got {value}; {architecture.name} is a {architecture.type} network, "
-                "which has neither an auxiliary head nor drop path; allowed for it: 0"
-            )
-
-
 def _factors(
     architecture: Architecture, recipe: Sequence[str], pieces: Sequence[Part], params: int, macs: int
 ) -> dict[str, float | str]:
     """What the analysis may explain the response with."""
     factors: dict[str, float | str] = {"params": params, "macs": macs}
     stages = [part for part in pieces if part.name.startswith("stage")]
-    for name in ("params", "macs"):
-        values = [float(getattr(part.cost, name)) for part in stages]
-        if len(stages) > 1 and sum(values) > 0:
-            factors[f"last_stage_{name}_share"] = values[-1] / sum(values)
+    if len(stages) > 1:
+        last = stages[-1].cost
+        factors |= {
+            "last_stage_params_share": last.params / params,
+            "last_stage_macs_share": last.macs / macs,
+        }
     if isinstance(architecture, ResidualArchitecture):
         for index, (depth, width) in enumerate(zip(architecture.depths, architecture.widths, strict=True)):
             factors |= {f"depths.{index}": depth, f"widths.{index}": width}
@@ -213,7 +233,7 @@ def _factors(
         factors |= {
             "depth": architecture.cells,
             "width": architecture.channels,
-            "genotype": architecture.name,
+            "genotype": genotype_id(architecture),
         }
     else:
         factors |= {
@@ -226,6 +246,12 @@ def _factors(
         key, _, value = change.partition("=")
         factors[f"training.{key}"] = _number(value)
     return factors
+
+
+def genotype_id(architecture: CellArchitecture) -> str:
+    """Eight hex digits of the cells: architectures of several sizes share them, and a supernet's score."""
+    cells = [to_tree(cell) for cell in sorted(architecture.genotype, key=lambda cell: cell.kind)]
+    return hashlib.sha256(json.dumps(cells, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _number(text: str) -> float | str:
@@ -281,13 +307,20 @@ def _warnings(points: Sequence[Planned]) -> list[str]:
     return found
 
 
-def _smallest_effects(seeds: int) -> list[dict[str, float]] | None:
-    """The difference of two configurations that so many seeds find with 80 % power, for likely seed SDs; shares."""
+def _smallest_effects(plan: Plan) -> list[dict[str, float]] | None:
+    """The difference of two configurations that the study finds with 80 % power, for likely seed SDs; shares.
+
+    At 50 % accuracy, with answers per image that correlate by `CORRELATION` between networks: assumptions.
+    """
     from robust_nas.studies.statistics import smallest_effect
 
-    if seeds < 2:
+    seeds, configurations = len(plan.config.seeds), len(plan.points)
+    if seeds < 2 or configurations < 2:
         return None
-    return [{"sd": sd, "effect": smallest_effect(sd, seeds)} for sd in ASSUMED_SDS]
+    find = partial(
+        smallest_effect, images=plan.test_images, configurations=configurations, correlation=CORRELATION
+    )
+    return [{"sd": sd, "effect": find(sd, seeds)} for sd in ASSUMED_SDS]
 
 
 def plan_tree(plan: Plan, rates: Rates | None, workers: int) -> dict[str, Any]:
@@ -324,6 +357,6 @@ def plan_tree(plan: Plan, rates: Rates | None, workers: int) -> dict[str, Any]:
         "seconds": plan.total_seconds(rates) / workers if rates else None,
         "workers": workers,
         "guard": to_tree(plan.config.guard),
-        "smallest_effects": _smallest_effects(len(plan.config.seeds)),
+        "smallest_effects": _smallest_effects(plan),
         "warnings": list(plan.warnings),
     }

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from robust_nas.config import to_tree
 from robust_nas.errors import ConfigError, StudyError
-from robust_nas.execution import Engine, LocalEngine, Task
+from robust_nas.execution import Engine, LocalEngine, RayEngine, Task
 from robust_nas.jobs.material import Material, prepare, refuse_other_images, refuse_precision
 from robust_nas.recipes import RESULTS
-from robust_nas.runs import ENVIRONMENT, Mode, Progress, read_json, silent, write_atomic, write_json
+from robust_nas.runs import ENVIRONMENT, RESULT, Mode, Progress, read_json, silent, write_atomic, write_json
 from robust_nas.studies.config import StudyConfig
 from robust_nas.studies.cost import Rates
-from robust_nas.studies.folder import INHERITED, PLAN, StudyFolder, is_study, outcomes
+from robust_nas.studies.folder import INHERITED, PLAN, StudyFolder, is_study, outcomes, read_plan
 from robust_nas.studies.plan import Plan, plan_on, plan_tree
 from robust_nas.studies.trial import FUNCTION, Trial, trial_tree
 
@@ -38,17 +39,21 @@ def run_study(
 ) -> Path:
     """Runs every trial that is not done yet and writes the report; returns the folder (default `results/<name>`).
 
-    Raises `StudyError` for what cannot be planned or costs more than the guard allows, before anything is written;
-    `RunError` when not one trial came to its end.
+    Raises `StudyError` for what cannot be planned or costs more than the guard allows, before anything is written; and
+    at the end, when not one trial is done.
     """
     engine = engine or LocalEngine()
     plan, material = plan_study(config)
     plan.refuse_above_guard()
     folder = Path(out) if out else RESULTS / config.name
+    device = _device(engine, config, material)
     refuse_other_images(folder, material.dataset)
+    if isinstance(engine, LocalEngine):
+        known = outcomes(folder)[0] if mode == "resume" and is_study(folder) else {}
+        _refuse_too_long(plan, material, set(known), engine.workers)
     with StudyFolder(folder, config, mode) as study:
         _record(study, plan, material, engine)
-        _run_trials(study, plan, engine, progress)
+        _run_trials(study, plan, engine, _Place(device, material.dataset.checksum), progress)
         _conclude(study.folder, progress)
         tree = read_json(study.folder / ANALYSIS)
         if not tree["unfinished"]:
@@ -75,7 +80,10 @@ def report_study(folder: Path, progress: Progress = silent) -> dict[str, Any]:
     refuse_without_extra()
     refuse_no_study(folder)
     _conclude(folder, progress)
-    return read_json(folder / ANALYSIS)
+    tree = read_json(folder / ANALYSIS)
+    if tree["unfinished"]:
+        (folder / RESULT).unlink(missing_ok=True)  # the mark of a finished study
+    return tree
 
 
 def refuse_no_study(folder: Path) -> None:
@@ -117,14 +125,43 @@ def _record(study: StudyFolder, plan: Plan, material: Material, engine: Engine) 
     write_json(study.folder / ENVIRONMENT, record)
 
 
-def _run_trials(study: StudyFolder, plan: Plan, engine: Engine, progress: Progress) -> None:
+class _Place(NamedTuple):
+    """What every trial of a study has to share, wherever it runs."""
+
+    device: str  # its kind, or one GPU
+    checksum: str  # of the dataset
+
+
+def _device(engine: Engine, config: StudyConfig, material: Material) -> str:
+    """The device of every trial: the driver's own, or for Ray what its tasks are given.
+
+    Raises `ConfigError` where a Ray task without a GPU is to run on one.
+    """
+    if not isinstance(engine, RayEngine):
+        return config.device if ":" in config.device else material.device.type
+    if config.device.startswith("cuda") and not engine.gpus:
+        raise ConfigError(
+            f"device: got {config.device!r}, but a Ray task has no GPU; add --gpus 1, or a fraction"
+        )
+    return "cuda" if engine.gpus and config.device != "cpu" else "cpu"
+
+
+def _refuse_too_long(plan: Plan, material: Material, done: set[str], workers: int) -> None:
+    """Raises `StudyError` where the trials that are left would take longer than the guard allows."""
+    left = [point for point, trial in plan.trials if trial.id not in done]
+    if left:
+        rates = timed(plan, material)
+        plan.refuse_above_guard(sum(plan.seconds(rates, point) for point in left) / workers)
+
+
+def _run_trials(study: StudyFolder, plan: Plan, engine: Engine, place: _Place, progress: Progress) -> None:
     config = study.config
     done, others = outcomes(study.folder)
     named = {trial.id: (point, trial) for point, trial in plan.trials}
     ended = len(named.keys() & done.keys())
     ended += sum(others[name]["event"] == "diverged" for name in named.keys() & others.keys())
     pending = [
-        _task(study, trial)
+        _task(study, trial, place.device)
         for name, (_, trial) in named.items()
         if name not in done and others.get(name, {}).get("event") != "diverged"
     ]
@@ -137,26 +174,29 @@ def _run_trials(study: StudyFolder, plan: Plan, engine: Engine, progress: Progre
 
     for end in engine.run(pending, started):
         point, trial = named[end.id]
-        note = _close(study, end)
+        note = _close(study, end, place.checksum)
         ended += 1
         progress("study", ended, len(named), f"{point.name}, seed {trial.seed}: {note}")
     if config.inherited is not None:
         _score_inherited(study, plan, progress)
 
 
-def _task(study: StudyFolder, trial: Trial) -> Task:
+def _task(study: StudyFolder, trial: Trial, device: str) -> Task:
     config = study.config
     payload = {
         "trial": trial_tree(trial),
-        "device": config.device,
+        "device": device,
         "threads": config.threads,
         "checkpoint_seconds": config.checkpoint_seconds,
     }
     return Task(trial.id, FUNCTION, payload, study.trial_folder(trial.id))
 
 
-def _close(study: StudyFolder, end: Ended) -> str:
+def _close(study: StudyFolder, end: Ended, checksum: str) -> str:
     """Keeps how a trial ended; returns it in a few words."""
+    if end.result is not None and end.result["dataset_checksum"] != checksum:
+        message = f"{end.result['dataset']} holds other images where the trial ran than here"
+        end = end._replace(result=None, error={"type": "DataError", "message": message})
     if end.result is not None:
         study.close_trial(end.id, end.result, end.seconds)
         return f"{end.seconds:.1f} s"
@@ -168,30 +208,30 @@ def _close(study: StudyFolder, end: Ended) -> str:
 
 
 def _score_inherited(study: StudyFolder, plan: Plan, progress: Progress) -> None:
-    """Scores every genotype of the study once by the supernet's weights; kept, and not scored again."""
+    """Scores every genotype of the study once by the supernet's weights, and keeps the scores."""
     from robust_nas.spaces import CellArchitecture
     from robust_nas.studies.inherited import inherited_scores
 
     options, path = study.config.inherited, study.folder / INHERITED
-    if options is None or path.is_file():
+    if options is None:
         return
-    named: dict[str, CellArchitecture] = {}
+    kept = read_json(path) if path.is_file() else {}
+    scores = kept["scores"] if kept.get("options") == to_tree(options) else {}
+    cells: dict[str, CellArchitecture] = {}
     for point in plan.points:
         if isinstance(point.architecture, CellArchitecture):
-            named[point.name] = point.architecture
-    scores = inherited_scores(
+            cells.setdefault(str(point.factors["genotype"]), point.architecture)
+    new = {genotype: cell for genotype, cell in cells.items() if genotype not in scores}
+    found = inherited_scores(
         Path(options.search),
-        list(named.values()),
+        list(new.values()),
         attack=options.attack,
         images=options.images,
         seed=study.config.seed,
         progress=progress,
     )
-    tree = {
-        name: {"clean": score.clean, "robust": score.robust}
-        for name, score in zip(named, scores, strict=True)
-    }
-    write_json(path, {"search": options.search, "images": options.images, "scores": tree})
+    fresh = {name: {"clean": one.clean, "robust": one.robust} for name, one in zip(new, found, strict=True)}
+    write_json(path, {"options": to_tree(options), "scores": {**scores, **fresh}})
 
 
 def _conclude(folder: Path, progress: Progress) -> None:
@@ -220,7 +260,7 @@ def statuses(folder: Path) -> list[dict[str, Any]]:
     """Every trial of a study's plan with its state (`planned`, `running or killed`, `done`, `failed`, `diverged`)."""
     refuse_no_study(folder)
     done, others = outcomes(folder)
-    plan = read_json(folder / PLAN)
+    plan = read_plan(folder)
     rows = []
     for point in plan["points"]:
         for seed, trial in zip(plan["seeds"], point["trials"], strict=True):

@@ -156,8 +156,10 @@ def _measured(run: Run, trial: Trial, setting: Setting, material: Material) -> d
     clean = [index not in wrong for index in chosen.tolist()]
     attacked = measured.attacked_right.tolist()
     robust = [
-        right and index not in broken and also
-        for index, right, also in zip(chosen.tolist(), clean, attacked, strict=True)
+        right and index not in broken and also and stable
+        for index, right, also, stable in zip(
+            chosen.tolist(), clean, attacked, measured.stable.tolist(), strict=True
+        )
     ]
     description = ModelDescription(
         input_shape=dataset.shape,

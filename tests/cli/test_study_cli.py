@@ -112,7 +112,7 @@ def test_a_config_can_be_printed_and_run_from(call: Call) -> None:
         (("study", "run", "nothing"), "neither a study nor a file"),
         (("study", "run", *STUDY, "training.epoch=3"), "unknown key 'epoch'; did you mean 'epochs'"),
         (("study", "run", *STUDY, "space.0.axes={widths.3: [1]}"), "no index of a list of 3"),
-        (("study", "run", *STUDY, "--ray-address", "127.0.0.1:1"), "add --engine ray"),
+        (("study", "run", *STUDY, "--ray-address", "127.0.0.1:1"), "it is for ray: change --engine"),
         (("study", "run", *STUDY, "--resume", "--overwrite"), "give one of them"),
         (("study", "status", "nowhere"), "holds no study"),
         (("study", "report", "nowhere"), "holds no study"),

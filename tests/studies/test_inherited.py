@@ -214,9 +214,19 @@ def test_a_study_of_cells_says_how_inherited_scores_rank_them(searched, tmp_path
     assert {point["factors"]["width"] for point in tree["points"]} == {2, 3}
     assert all(len(point["lip_stages"]["trained"]) == 4 for point in tree["points"])  # three stages, the head
     scores = read_json(out / "inherited.json")["scores"]
-    assert set(scores) == {point["name"] for point in tree["points"]}
-    if len({score["robust"] for score in scores.values()}) > 1:
-        assert (tree["inherited"]["n"], len(tree["inherited"]["pairs"])) == (5, 5)
-        assert -1 <= tree["inherited"]["tau"] <= 1
-    else:
-        assert tree["inherited"] is None
+    genotypes = {point["factors"]["genotype"] for point in tree["points"]}
+    assert set(scores) == genotypes
+    assert len(genotypes) == 4  # three drawn, and the base at two sizes
+    assert len(tree["inherited"]["pairs"]) == tree["inherited"]["n"] == 4
+    assert sorted(pair["inherited"] for pair in tree["inherited"]["pairs"]) == sorted(
+        score["robust"] for score in scores.values()
+    )
+    told_apart = len({score["robust"] for score in scores.values()}) > 1
+    assert (tree["inherited"]["tau"] is not None) == told_apart
+    with pytest.raises(CheckpointError, match="holds no finished search"):
+        run_study(
+            study.model_copy(update={"inherited": study.inherited.model_copy(update={"search": "nowhere"})}),
+            tmp_path / "none",
+            engine=HereEngine(),
+        )
+    assert not (tmp_path / "none").exists()

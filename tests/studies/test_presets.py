@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_study import small_study
 
 from robust_nas.config import check, read_yaml, to_yaml
 from robust_nas.data import Images
@@ -55,6 +56,18 @@ def read_yaml_text(text: str) -> object:
     from robust_nas.config import parse_yaml
 
     return parse_yaml(text, "text")
+
+
+def test_an_axis_of_the_recipe_may_hold_what_the_recipe_has() -> None:
+    space = [{"name": "grid", "axes": {"training.weight_decay": [0, 5e-4], "width": [16, 8]}, "arm": "decay"}]
+    plan = plan_on(small_study(space=space), material("digits"))
+    assert [(point.name, point.factors["training.weight_decay"]) for point in plan.points] == [
+        ("mlp-d1-w16", 5e-4),
+        ("mlp-d1-w16+weight_decay=0", 0.0),
+        ("mlp-d1-w8+weight_decay=0", 0.0),
+        ("mlp-d1-w8+weight_decay=0.0005", 5e-4),
+    ]
+    assert plan.reference.arm == "decay"
 
 
 def test_a_size_has_to_be_chosen_and_has_to_be_there(tmp_path: Path) -> None:

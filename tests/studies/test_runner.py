@@ -78,10 +78,12 @@ def test_killed_workers_and_a_killed_driver_change_nothing(finished: Path, tmp_p
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
-    wait_for(lambda: len(events("started")) >= 2)
-    for pid in children(driver.pid):
+    wait_for(lambda: len(events("done")) >= 1)
+    workers = children(driver.pid)
+    assert len(workers) == 2
+    for pid in workers:
         os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: len(events("done")) >= 3)
+    wait_for(lambda: any(event["attempt"] == 2 for event in events("started")))
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     with (out / JOURNAL).open("ab") as journal:
@@ -92,6 +94,7 @@ def test_killed_workers_and_a_killed_driver_change_nothing(finished: Path, tmp_p
     assert resumed.returncode == 0, resumed.stderr
     assert table(out) == table(finished)
     assert set(Counter(event["trial"] for event in events("done")).values()) == {1}
+    assert any(event["attempt"] == 2 for event in events("started"))  # a killed worker's
     assert len(events("done")) == TRIALS
 
 
@@ -238,6 +241,56 @@ def test_a_metric_that_a_rule_needs_and_that_is_not_measured_is_said_at_once() -
     metrics = {"attack": {"steps": 3}, "images": 30}
     with pytest.raises(ConfigError, match="zhu_init needs the average sensitivity, which is not measured"):
         small_study(metrics=metrics, analysis={"rules": ["zhu_init"]})
+
+
+def test_a_study_that_would_take_longer_than_the_guard_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"max_hours: 8 trials need about .* the guard allows 1e-07"):
+        run_study(small_study(guard={"max_hours": 1e-7}), tmp_path / "none", engine=LocalEngine())
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_reference_without_an_outcome_is_said_and_nothing_is_held_against_it(tmp_path: Path) -> None:
+    diverged = {"type": "DivergenceError", "message": "the loss is nan"}
+
+    class WithoutReference(HereEngine):
+        def run(self, tasks: Sequence[Task], started: Callable[[str, int], None]) -> Iterator[Ended]:
+            for end in super().run(tasks, started):
+                place = [task.id for task in tasks].index(end.id)
+                wanted = tasks[place].payload["trial"]["architecture"]
+                reference = (wanted["depth"], wanted["width"]) == (1, 16)
+                yield end._replace(result=None, error=diverged) if reference else end
+
+    tree = read_json(
+        run_study(small_study(), tmp_path / "study", engine=WithoutReference()) / "analysis.json"
+    )
+    assert (tree["reference"], tree["contrasts"]) == ("mlp-d1-w16", [])
+    assert tree["limits"][0] == "The reference mlp-d1-w16 has no outcome: nothing is held against it."
+    assert tree["cost"]["diverged"] == 2
+
+
+def test_rules_that_are_changed_after_trials_are_not_called_declared(finished: Path, tmp_path: Path) -> None:
+    folder = copied(finished, tmp_path)
+    changed = small_study(analysis={"draws": 200, "rules": [], "response": "clean"})
+    run_study(changed, folder, mode="resume", engine=HereEngine())
+    limits = read_json(folder / "analysis.json")["limits"]
+    assert any(
+        limit.startswith("analysis.response, analysis.rules changed when 8 trials") for limit in limits
+    )
+    run_study(changed, folder, mode="resume", engine=HereEngine())
+    assert len([event for event in read_journal(folder) if event["event"] == "changed"]) == 1
+
+
+def test_a_trial_on_other_images_has_failed(tmp_path: Path) -> None:
+    class Elsewhere(HereEngine):
+        def run(self, tasks: Sequence[Task], started: Callable[[str, int], None]) -> Iterator[Ended]:
+            for end in super().run(tasks, started):
+                assert end.result is not None
+                other = end.result["seed"] == 1
+                yield end._replace(result={**end.result, "dataset_checksum": "other"}) if other else end
+
+    tree = read_json(run_study(small_study(), tmp_path / "study", engine=Elsewhere()) / "analysis.json")
+    assert (tree["cost"]["done"], tree["cost"]["failed"]) == (4, 4)
+    assert "digits holds other images where the trial ran than here" in tree["unfinished"][0]["reason"]
 
 
 def test_a_folder_without_a_study_has_no_report(tmp_path: Path) -> None:

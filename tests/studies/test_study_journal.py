@@ -11,12 +11,14 @@ from robust_nas.errors import RunError, StudyError
 from robust_nas.studies.journal import JOURNAL, VERSION, Journal, latest, read_journal
 from robust_nas.studies.trial import pack, unpack
 
+A, B, C = ("a" * 16, "b" * 16, "c" * 16)
+
 
 def written(folder: Path) -> Path:
     journal = Journal(folder)
-    journal.add("started", "a", attempt=1)
-    journal.add("done", "a", seconds=1.5, digest="00")
-    journal.add("started", "b", attempt=1)
+    journal.add("started", A, attempt=1)
+    journal.add("done", A, seconds=1.5, digest="00")
+    journal.add("started", B, attempt=1)
     journal.close()
     return folder / JOURNAL
 
@@ -24,7 +26,7 @@ def written(folder: Path) -> Path:
 def test_what_is_added_is_read_back_and_the_last_event_counts(tmp_path: Path) -> None:
     written(tmp_path)
     states = {trial: event["event"] for trial, event in latest(read_journal(tmp_path)).items()}
-    assert states == {"a": "done", "b": "started"}
+    assert states == {A: "done", B: "started"}
 
 
 def test_every_torn_end_loses_the_last_event_alone(tmp_path: Path) -> None:
@@ -34,9 +36,9 @@ def test_every_torn_end_loses_the_last_event_alone(tmp_path: Path) -> None:
     for length in range(last, len(whole)):
         path.write_bytes(whole[:length])
         journal = Journal(tmp_path)
-        journal.add("done", "c", seconds=0.0, digest="")
+        journal.add("done", C, seconds=0.0, digest="")
         journal.close()
-        assert [event["trial"] for event in read_journal(tmp_path)] == ["a", "a", "c"]
+        assert [event["trial"] for event in read_journal(tmp_path)] == [A, A, C]
 
 
 def test_a_journal_torn_in_its_first_line_starts_anew(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def rates(rule, accuracy, factors, reference=None, arms=None, images=1000, **des
         ("last_stage", LAST_STAGE, "p0", None),
         ("huang_ratio", BUDGETS, None, ARMS),
         ("more_params", {"params": [1, 2, 4, 8, 16, 32]}, None, None),
+        ("iso_optimum", CURVE, "p0", None),
         ("wd_ratio", {"macs": [1] * 6, "wd_ratio": [8, 10, 12, 20, 30, 4]}, None, None),
     ],
 )

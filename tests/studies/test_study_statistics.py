@@ -259,3 +259,18 @@ def test_different_images_are_refused():
 
 def test_stage_factors_are_named_as_the_axes_of_grids():
     assert stage_factors([2, 1], [4, 3]) == {"depths.0": 2, "depths.1": 1, "widths.0": 4, "widths.1": 3}
+
+
+@pytest.mark.parametrize("images", [1, 5, 60])
+def test_answers_that_never_differ_prove_nothing_on_few_images(images):
+    right, wrong = (np.full((3, images), value) for value in (True, False))
+    points = [
+        Point(name=name, seeds=(0, 1, 2), outcomes={"robust": answers})
+        for name, answers in (("a", wrong), ("b", wrong), ("c", right))
+    ]
+    same, other = contrasts([(points[0], points[1]), (points[2], points[0])], "robust")
+    assert same.effect == 0
+    assert not equivalent(same, 0.01)
+    assert same.interval[0] < 0 < same.interval[1]
+    assert other.p > 0
+    assert other.interval[0] < 1

@@ -16,7 +16,8 @@ bootstrap over both counts it too often). Degrees of freedom by Satterthwaite fr
 
 s^2 is pooled over all configurations of the study, since each has few seeds. Where the seeds of the configurations
 under comparison vary clearly more than those of the rest (F test, level 20 %), their own variances stand in (Welch).
-Pooling and this guard are our choice.
+Pooling and this guard are our choice, and so is the floor 1 / N(N + 2) of V_image: where every answer is the same, N
+images have still not shown that the next one is (as if one in N + 2 might differ).
 """
 
 from __future__ import annotations
@@ -89,11 +90,10 @@ class Estimates:
         used = weights != 0
         part = weights[used] ** 2 / self.seeds[used]
         image_degrees = max(self.images - 1, 1)
-        image = (
-            float(np.var(weights[used] @ self.per_image[used], ddof=1) / self.images)
-            if self.images > 1
-            else 0.0
-        )
+        N = self.images
+        image = float(np.var(weights[used] @ self.per_image[used], ddof=1) / N) if N > 1 else 0.0
+        if N and np.count_nonzero(used):
+            image = max(image, 1 / (N * (N + 2)))  # answers that never differed are not known never to differ
         total = self.degrees.sum()
         if (
             total == 0

@@ -46,8 +46,6 @@ class Effect:
         """P value of "effect outside -+margin" (TOST); 1 where seeds or everything is unknown."""
         if self.p is None or not self.includes_seeds:
             return 1.0
-        if self.se == 0:
-            return 0.0 if abs(self.effect) < margin else 1.0
         return float(stats.t.sf((margin - abs(self.effect)) / self.se, self.degrees))
 
 
@@ -192,8 +190,10 @@ def effect_of(
     se = math.sqrt(variance.total)
     if not (includes_seeds or known):
         return Effect(effect, se, variance.degrees, None, None, False, False)
+    if se == 0:  # numbers of a few seeds that are all alike say nothing of how others would differ
+        return Effect(effect, se, variance.degrees, None, None, includes_seeds, variance.pooled)
     half = float(stats.t.ppf((1 + confidence) / 2, variance.degrees)) * se
-    p = 2 * float(stats.t.sf(abs(effect) / se, variance.degrees)) if se > 0 else float(effect == 0)
+    p = 2 * float(stats.t.sf(abs(effect) / se, variance.degrees))
     interval = (effect - half, effect + half)
     return Effect(effect, se, variance.degrees, interval, p, includes_seeds, variance.pooled)
 

@@ -38,6 +38,7 @@ class Optimum:
     along: str
     key: str
     budget: str
+    points: tuple[str, ...]  # that it is about, along the factor
     location: float
     interval: Interval
     interior: bool
@@ -45,7 +46,7 @@ class Optimum:
     ends: tuple[str, str]
     drops: tuple[Effect, Effect]  # top minus either end
     p_ends: tuple[float, float]  # corrected for the choice of the top, then by Holm
-    p_lack_of_fit: float | None  # of the parabola; None with three points
+    p_lack_of_fit: float | None  # of the parabola; None where nothing varies
     fit: tuple[tuple[float, float, float, float], ...]  # x, y, low, high
 
     def to_tree(self) -> dict[str, Any]:
@@ -54,6 +55,7 @@ class Optimum:
             "along": self.along,
             "response": self.key,
             "budget": self.budget,
+            "points": list(self.points),
             "location": self.location,
             "interval": list(self.interval),
             "interior": self.interior,
@@ -108,6 +110,7 @@ def interior_optimum(
         along=x,
         key=key,
         budget=budget,
+        points=estimates.names,
         location=location,
         interval=(float(low), float(high)),
         interior=bool(inside and max(p_ends) <= 1 - confidence),

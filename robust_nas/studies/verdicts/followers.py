@@ -9,6 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from robust_nas.errors import StudyError
+from robust_nas.spaces.rules import ROBUSTSCALING_DEPTH_SHARE as R_D
+from robust_nas.spaces.rules import WD_RANGE as WD
 from robust_nas.studies.points import Point, factor_values
 from robust_nas.studies.statistics.components import Floats, Variance, estimate
 from robust_nas.studies.statistics.contrasts import effect_of, linear_effect
@@ -24,8 +26,6 @@ from robust_nas.studies.verdicts.verdict import (
     told,
 )
 
-R_D = 0.7  # where RobustScaling puts the optimum
-WD = (7.5, 13.5)  # Peng's range
 FITS = 0.05  # below this p value the parabola does not describe the curve
 
 
@@ -37,7 +37,7 @@ def robustscaling(evidence: Evidence) -> list[RuleVerdict]:
     values = sorted({point.number("r_d") for point in points})
     if len(values) < 4:
         raise StudyError(f"rule {rule!r}: r_D {values} at equal MACs (within 10 %); needed: 4 or more values")
-    effect = interval = None
+    effect = interval = found = None
     status: Status = "undecided"
     if not any(len(point.seeds) > 1 for point in points):
         reason = "no configuration has two seeds, so chance of training cannot be told from effect"
@@ -71,6 +71,7 @@ def robustscaling(evidence: Evidence) -> list[RuleVerdict]:
             held=f"MACs within 10 %: {ratios(points)} of the smallest",
             reason=reason,
             source="Huang, Lu, Deb and Boddeti, CVPR 2023",
+            optimum=found,
         )
     ]
 

@@ -7,7 +7,7 @@ W = k (1, 1, 0.4) with uniform depth (the paper gives one network, WRN-34-R; the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations, pairwise
+from itertools import combinations
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from robust_nas.studies.verdicts.verdict import (
 
 SOURCE = "Huang et al., NeurIPS 2021 (arXiv 2110.03825), abstract"
 LARGER = 1.05  # params ratio from which a model counts as larger
-MOST_PAIRS = 2000  # beyond, only neighbours in size are compared
+MOST_PAIRS = 2000  # beyond, every second, third, ... of them is compared
 
 
 def last_stage(evidence: Evidence) -> list[RuleVerdict]:
@@ -105,12 +105,12 @@ def more_params(evidence: Evidence) -> list[RuleVerdict]:
         evidence.points, "params", evidence.key, evidence.confidence, draws=evidence.draws, rng=evidence.rng()
     )
     ranked = sorted(evidence.points, key=lambda point: point.number("params"))
-    pairs = list(combinations(ranked, 2))
-    if len(pairs) > MOST_PAIRS:
-        pairs = list(pairwise(ranked))
     pairs = [
-        (large, small) for small, large in pairs if large.number("params") >= LARGER * small.number("params")
+        (large, small)
+        for small, large in combinations(ranked, 2)
+        if large.number("params") >= LARGER * small.number("params")
     ]
+    pairs = pairs[:: -(-len(pairs) // MOST_PAIRS) or 1]
     each = (
         contrasts(pairs, evidence.key, evidence.points, evidence.confidence, "exploratory") if pairs else []
     )
@@ -119,8 +119,10 @@ def more_params(evidence: Evidence) -> list[RuleVerdict]:
     tau = f"{told(moved.tau, moved.interval, 'tau', evidence.confidence)}, p {moved.p:.2g}"
     rising = moved.interval is not None and moved.interval[0] > 0 and moved.p <= evidence.alpha
     status: Status = "undecided"
-    if not any(pair.includes_seeds for pair in compared):
-        reason = "no two models of different size, or no configuration with two seeds"
+    if not pairs:
+        reason = f"no two configurations differ by {LARGER - 1:.0%} in parameters"
+    elif not any(pair.includes_seeds for pair in compared):
+        reason = "no configuration has two seeds, so chance of training cannot be told from effect"
     elif worse:
         status = "supported"
         first = min(worse, key=_holm)
@@ -195,6 +197,7 @@ def iso_optimum(evidence: Evidence) -> list[RuleVerdict]:
             held=f"{'MACs' if budget == 'macs' else budget} within 10 %: {ratios(points)} of the smallest",
             reason=reason,
             source=SOURCE,
+            optimum=found,
         )
     ]
 
@@ -218,7 +221,8 @@ def _inside(evidence: Evidence, found: Optimum, points: Sequence[Point]) -> tupl
         return "contradicted", f"the best inside, {found.top}, and both ends are {equal}"
     return (
         "undecided",
-        f"{found.top} is not significantly above both ends (p {p}); maximum of the fit at {place}",
+        f"{found.top} is not significantly above both ends (p {p}, corrected for its choice as the best, which the "
+        f"interval is not); maximum of the fit at {place}",
     )
 
 

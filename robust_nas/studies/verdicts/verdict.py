@@ -13,6 +13,7 @@ from robust_nas.errors import StudyError
 from robust_nas.studies.points import Point, factor_values, point_named
 from robust_nas.studies.statistics.contrasts import Contrast, Effect
 from robust_nas.studies.statistics.intervals import Interval
+from robust_nas.studies.statistics.optima import Optimum
 
 Status = Literal["supported", "contradicted", "undecided"]
 
@@ -38,6 +39,7 @@ class RuleVerdict:
     reason: str
     source: str
     comparisons: tuple[Contrast, ...] = ()
+    optimum: Optimum | None = None  # where the rule is about one
 
     def to_tree(self) -> dict[str, Any]:
         """As the analysis holds it; `comparisons` go to its contrasts."""
@@ -107,6 +109,8 @@ def decided(evidence: Evidence, effect: Effect, what: str, unit: str = "share") 
     Supported or contradicted by a two-sided test; contradicted too where the effect lies within the margin (TOST).
     """
     said = f"{what}: {told(effect.effect, effect.interval, unit, evidence.confidence)}"
+    if effect.p is None and effect.includes_seeds:
+        return "undecided", f"{said}; nothing varied over seeds and images, so nothing can be told"
     if effect.p is None or not effect.includes_seeds:
         return (
             "undecided",
