@@ -4,8 +4,9 @@ Kendall's tau-b over configurations; its interval is a percentile bootstrap over
 speaks of configurations like these, trained and tested anew. The slope is that of an ordinary least
 squares line of means on log2(factor). Under means alone its interval is Student's with n - 2 degrees of freedom
 (with the same number of seeds everywhere this is the mixed model with a random intercept per configuration); HC3
-standard errors from `HC3_FROM` configurations on. Where outcomes are known, the slope's variance over images, which all
-configurations share and no scatter around the line shows, is added (`components.py`).
+standard errors from `HC3_FROM` configurations on. Where outcomes are known,
+the slope's variance over images is added (`components.py`); what of it differs by configuration shows in the scatter
+too, so the interval is rather wide.
 """
 
 from __future__ import annotations
