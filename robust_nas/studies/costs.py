@@ -78,6 +78,10 @@ class ResidualCosts:
         return counted[1 + stage].cost, counted[-1].cost
 
 
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if 1 <= value < 1e15 else f"{value:.4g}"
+
+
 def out_of_reach(
     source: str, budget: Budget, target: float, tolerance: float, used: NDArray[np.float64], help: str
 ) -> StudyError:
@@ -88,7 +92,8 @@ def out_of_reach(
     nearest = float(used[np.argmin(np.abs(used - target))])
     unit = "MACs" if budget == "macs" else "params"
     return StudyError(
-        f"{source}: no configuration within {tolerance:.3g} of {target:,.0f} {unit}; the nearest has {nearest:,.0f} "
-        f"({nearest / target - 1:+.1%}), those tried {used.min():,.0f} to {used.max():,.0f}: "
+        f"{source}: no configuration within {tolerance:.3g} of {_shown(target)} {unit}; "
+        f"the nearest has {_shown(nearest)} ({nearest / target - 1:+.1%}), "
+        f"those tried {_shown(used.min())} to {_shown(used.max())}: "
         f"a tolerance of {abs(nearest / target - 1):.2g} would take it, or try {help}"
     )

@@ -138,6 +138,7 @@ class Ratio(Options):
 
     def _compound(self, costs: ResidualCosts, target: float, r_d: float) -> Size:
         """Depths and widths of the least objective within the tolerance of the budget."""
+        self._refuse_beyond(costs, target, r_d)
         nearest: list[float] = []
         bound = 0.02
         while bound < 1:  # what was not looked at lies above the bound
@@ -153,6 +154,18 @@ class Ratio(Options):
             np.array(nearest),
             "a smaller unit",
         )
+
+    def _refuse_beyond(self, costs: ResidualCosts, target: float, r_d: float) -> None:
+        """Raises `StudyError` for a target far above the largest network of the rule: a search would not end."""
+        depths = np.array([[0.4, 0.4, 0.2]]) * MAX_BLOCKS
+        factors = MAX_BLOCKS * (1 / r_d - 1) * np.array([ROBUSTSCALING_WIDTHS]) / sum(ROBUSTSCALING_WIDTHS)
+        widths = np.rint(factors * PLAIN_CHANNELS * 2 ** np.arange(3)).clip(1, MAX_FILTERS)
+        largest = float(self._used(costs, depths.astype(np.int64), widths.astype(np.int64))[0])
+        if target > largest:
+            raise StudyError(
+                f"ratio: rule robustscaling, r_d {r_d:g}: {target:.4g} {self.budget} are beyond the rule; with "
+                f"{MAX_BLOCKS} blocks, the most there may be, a network has {largest:.3g}"
+            )
 
     def _below(
         self, bound: float, costs: ResidualCosts, target: float, r_d: float, nearest: list[float]

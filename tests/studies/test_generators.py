@@ -410,3 +410,9 @@ def test_bad_ranges_are_refused() -> None:
     ):
         with pytest.raises(ConfigError, match="range"):
             check(Iso, {"budget": "macs", "free": {"stem": value}}, "test")
+
+
+def test_a_target_beyond_every_network_of_the_compound_rule_is_refused_at_once() -> None:
+    far = Ratio(rule="robustscaling", budget="params", targets=(1e12,))
+    with pytest.raises(StudyError, match="1e\\+12 params are beyond the rule"):
+        far.choices(load_architecture("wrn-10-1"), *DIGITS)
