@@ -28,6 +28,7 @@ from robust_nas.spaces import Architecture, CellArchitecture, CellSpace, Size, c
 
 if TYPE_CHECKING:
     from robust_nas.data import Dataset, Images
+    from robust_nas.nets import Supernet
     from robust_nas.search.loop import SearchOutcome
 
 
@@ -129,6 +130,25 @@ def _write(run: Run, config: RunConfig, outcome: SearchOutcome, dataset: Dataset
     )
 
 
+def build_supernet(config: RunConfig, space: CellSpace, dataset: Dataset) -> Supernet:
+    """The supernet of a search before its first step, on the CPU."""
+    from robust_nas.nets import Supernet
+
+    options = config.search
+    mean, std = normalisation(config, dataset)
+    return Supernet(
+        space,
+        dataset.classes,
+        dataset.shape[0],
+        options.channels or space.search.channels,
+        options.cells or space.search.cells,
+        mean=mean,
+        std=std,
+        seed=config.seed,
+        execution=config.supernet.execution,
+    )
+
+
 def _found(
     run: Run, config: RunConfig, material: Material, images: Images, progress: Progress, ranks: Ranks
 ) -> SearchOutcome:
@@ -154,20 +174,9 @@ def _found(
             checkpoint_seconds=config.checkpoint_seconds,
             progress=progress,
         )
-    from robust_nas.nets import Supernet
     from robust_nas.search.loop import search
 
-    supernet = Supernet(
-        space,
-        dataset.classes,
-        dataset.shape[0],
-        options.channels or space.search.channels,
-        options.cells or space.search.cells,
-        mean=mean,
-        std=std,
-        seed=config.seed,
-        execution=config.supernet.execution,
-    ).to(device)
+    supernet = build_supernet(config, space, dataset).to(device)
     distribute(supernet, config, ranks)
     return search(
         run,

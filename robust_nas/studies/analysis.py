@@ -18,6 +18,7 @@ Accuracies are shares. Only done trials are analysed; nothing is filled in for t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -29,7 +30,7 @@ from robust_nas.config import check, read_yaml, to_yaml_tree
 from robust_nas.errors import RunError, StudyError
 from robust_nas.runs import CONFIG, ENVIRONMENT, read_json
 from robust_nas.studies import statistics
-from robust_nas.studies.config import StudyConfig
+from robust_nas.studies.config import Analysis, StudyConfig
 from robust_nas.studies.folder import INHERITED, outcomes, read_plan
 from robust_nas.studies.journal import CHANGED, read_journal
 from robust_nas.studies.points import Point
@@ -60,9 +61,8 @@ def analyse(folder: Path) -> Tree:
     environment = read_json(folder / ENVIRONMENT)
     reference = str(plan["reference"])
     response, options = config.analysis.response, config.analysis
-    judged = _Judged(measured, config, reference)
     devices = {outcome["device"] for row in rows for outcome in row["outcomes"]}
-    rules = judged.rules()
+    rules = _rules(measured, options, reference)
     fronts = _fronts(measured, config)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -88,7 +88,7 @@ def analyse(folder: Path) -> Tree:
         "reference": reference,
         "points": [_point_tree(row, fronts, config) for row in rows],
         "contrasts": [contrast.to_tree() for contrast in _contrasts(measured, config, reference, rules)],
-        "trends": judged.trends(),
+        "trends": _trends(measured, options),
         "optimum": next((v.optimum.to_tree() for v in rules if v.optimum is not None), None),
         "rules": [verdict.to_tree() for verdict in rules],
         "inherited": _inherited(folder, measured, config),
@@ -218,33 +218,28 @@ def _contrasts(
     return found + [contrast for contrast in beside if (contrast.a, contrast.b) not in known]
 
 
-class _Judged:
-    """What is concluded over all configurations; where the data cannot say, an entry is left out or undecided."""
+def _trends(measured: Sequence[Point], options: Analysis) -> list[Tree]:
+    """The response against each budget, where it can be told."""
 
-    def __init__(self, measured: Sequence[Point], config: StudyConfig, reference: str) -> None:
-        self.measured, self.options, self.reference = measured, config.analysis, reference
+    def along(factor: str) -> Tree:
+        found = statistics.trend(measured, factor, options.response, options.confidence, draws=options.draws)
+        return found.to_tree()
 
-    def trends(self) -> list[Tree]:
-        def of(factor: str) -> Callable[[], Tree]:
-            options = self.options
-            return lambda: statistics.trend(
-                self.measured, factor, options.response, options.confidence, draws=options.draws
-            ).to_tree()
+    trees = (_or_none(partial(along, factor)) for factor in ("params", "macs"))
+    return [tree for tree in trees if tree is not None]
 
-        return [tree for factor in ("params", "macs") if (tree := _or_none(of(factor))) is not None]
 
-    def rules(self) -> list[RuleVerdict]:
-        options = self.options
-        present = any(point.name == self.reference for point in self.measured)
-        evidence = Evidence(
-            points=self.measured,
-            reference=self.reference if present else None,
-            key=options.response,
-            confidence=options.confidence,
-            margin=options.equivalence_margin,
-            draws=options.draws,
-        )
-        return [verdict for rule in options.rules for verdict in _judged(rule, evidence)]
+def _rules(measured: Sequence[Point], options: Analysis, reference: str) -> list[RuleVerdict]:
+    """The verdicts of the declared rules, against the reference where it has an outcome."""
+    evidence = Evidence(
+        points=measured,
+        reference=reference if any(point.name == reference for point in measured) else None,
+        key=options.response,
+        confidence=options.confidence,
+        margin=options.equivalence_margin,
+        draws=options.draws,
+    )
+    return [verdict for rule in options.rules for verdict in _judged(rule, evidence)]
 
 
 def _judged(rule: str, evidence: Evidence) -> list[RuleVerdict]:
@@ -279,8 +274,7 @@ def _or_none(call: Callable[[], Tree]) -> Tree | None:
 def _inherited(folder: Path, measured: Sequence[Point], config: StudyConfig) -> Tree | None:
     if config.inherited is None or not (folder / INHERITED).is_file():
         return None
-    from robust_nas.studies.inherited import rank_correlation
-
+    options = config.analysis
     scores = read_json(folder / INHERITED)["scores"]
     sizes: dict[str, list[Point]] = {}
     for point in measured:
@@ -297,11 +291,12 @@ def _inherited(folder: Path, measured: Sequence[Point], config: StudyConfig) -> 
 
     def correlated() -> Tree:
         scores, trained = ([pair[key] for pair in pairs] for key in ("inherited", "standalone"))
-        found = rank_correlation(scores, trained, confidence=config.analysis.confidence, seed=config.seed)
-        return {"tau": found.tau, "interval": list(found.interval), "n": found.n, "pairs": pairs}
+        tau, interval, _ = statistics.kendall(scores, trained, options.confidence, draws=options.draws)
+        return {"tau": tau, "interval": interval and list(interval)}
 
-    found = _or_none(correlated)  # None: fewer than three, or scores that do not tell them apart
-    return found or {"tau": None, "interval": None, "n": len(pairs), "pairs": pairs}
+    # None where there are too few, or scores that do not tell them apart
+    found = _or_none(correlated) or {"tau": None, "interval": None}
+    return {**found, "n": len(pairs), "pairs": pairs}
 
 
 def _unfinished(plan: Tree, done: Tree, others: Tree) -> list[Tree]:

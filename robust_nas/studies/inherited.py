@@ -16,14 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
 from robust_nas.attacks import PGD
 from robust_nas.config import check, read_yaml
-from robust_nas.errors import ArchitectureError, CheckpointError, ConfigError, StudyError
-from robust_nas.jobs.material import normalisation, prepare, refuse_other_images, training_split
-from robust_nas.jobs.search import SearchJob, SeedsJob
+from robust_nas.errors import ArchitectureError, CheckpointError, ConfigError
+from robust_nas.jobs.material import prepare, refuse_other_images, training_split
+from robust_nas.jobs.search import SearchJob, SeedsJob, build_supernet
 from robust_nas.runs import CHECKPOINT, CONFIG, Progress, is_finished, read_checkpoint, silent
 from robust_nas.search.options import NNI
 from robust_nas.spaces import CellArchitecture, CellSpace
@@ -47,14 +44,6 @@ class InheritedScore(NamedTuple):
     clean: float
     robust: float
     images: int
-
-
-class RankCorrelation(NamedTuple):
-    """Kendall's tau-b of `n` architectures, and its percentile bootstrap interval over them."""
-
-    tau: float
-    interval: tuple[float, float]
-    n: int
 
 
 def inherited_scores(
@@ -162,20 +151,8 @@ def refuse_other_space(architecture: CellArchitecture, space: CellSpace, where: 
 
 def _supernet(folder: Path, job: SearchJob, dataset: Dataset) -> Supernet:
     """The supernet as its search left it."""
-    from robust_nas.nets import Supernet
-
     state = read_checkpoint(folder / CHECKPOINT)
-    options, space = job.config.search, job.space
-    mean, std = normalisation(job.config, dataset)
-    supernet = Supernet(
-        space,
-        dataset.classes,
-        dataset.shape[0],
-        options.channels or space.search.channels,
-        options.cells or space.search.cells,
-        mean=mean,
-        std=std,
-    )
+    supernet = build_supernet(job.config, job.space, dataset)
     try:
         supernet.load_state_dict(state["supernet"])
     except (LookupError, RuntimeError, TypeError, AttributeError) as error:
@@ -247,43 +224,3 @@ def _accuracies(network: nn.Module, images: Images, attack: PGD, seed: int) -> t
         counts += torch.stack([right.sum(), both.sum()])
     clean, robust = counts.tolist()
     return clean / len(images), robust / len(images)
-
-
-def rank_correlation(
-    inherited: Sequence[float],
-    standalone: Sequence[float],
-    *,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> RankCorrelation:
-    """Kendall's tau-b of two scores of the same architectures, with a percentile bootstrap over the architectures.
-
-        tau_b = sum_ij sign(a_i - a_j) sign(b_i - b_j) / sqrt(sum_ij sign(a_i - a_j)^2 sum_ij sign(b_i - b_j)^2)
-
-    Resamples in which a score has one value alone have no tau and are left out. Raises `StudyError` for fewer than
-    three architectures, and where a score is the same for all.
-    """
-    pairs = np.array([inherited, standalone], dtype=np.float64)  # [2, n]
-    n = pairs.shape[1]
-    if n < 3 or any(len(set(row)) < 2 for row in pairs.tolist()):
-        raise StudyError(
-            f"rank correlation: {n} architectures with scores {list(inherited)} and {list(standalone)}; "
-            "at least 3 with different scores are needed"
-        )
-    first, second = np.sign(pairs[:, :, None] - pairs[:, None, :])  # [n, n] each
-
-    def tau(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Of samples that hold architecture i `weights[s, i]` times; NaN where one score does not vary."""
-        both, own, other = (
-            np.einsum("si,ij,sj->s", weights, matrix, weights, optimize=True)
-            for matrix in (first * second, first**2, second**2)
-        )
-        norm = np.sqrt(own * other)
-        result = np.full(len(weights), np.nan)
-        np.divide(both, norm, out=result, where=norm > 0)
-        return result
-
-    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
-    low, high = np.nanquantile(tau(draws), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return RankCorrelation(float(tau(np.ones((1, n)))[0]), (float(low), float(high)), n)

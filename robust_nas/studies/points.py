@@ -5,7 +5,7 @@ S: replicates (seeds), N: evaluated images. A replicate is one training from its
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,7 +20,7 @@ class Point:
 
     `factors` hold what is known before training: `params`, `macs`, `depth`, `width`, `last_stage_params_share`,
     `last_stage_macs_share`, `r_d`, `wd_ratio`, `initialisation`, the axes of the generator, and the depths and
-    widths of the stages as `depths.0`, `depths.1`, ..., `widths.0`, ... (`stage_factors`).
+    widths of the stages as `depths.0`, `depths.1`, ..., `widths.0`, ....
     `arm` may name several arms, joined by `+`. `outcomes` hold `[S, N]` answers per image (`clean`, `robust`,
     `stable`), the same N images in the same order for every point of a study; `measures` one number per seed
     (`lip_adv`, `average_sensitivity`, ...).
@@ -94,13 +94,6 @@ class Point:
     def has_number(self, factor: str) -> bool:
         """Whether `number(factor)` has an answer."""
         return factor in self.factors and not isinstance(self.factors[factor], str)
-
-
-def stage_factors(depths: Sequence[float], widths: Sequence[float]) -> dict[str, float]:
-    """`{"depths.0": ..., "widths.0": ..., ...}`: the factors by which rules tell stages apart."""
-    return {f"depths.{i}": float(value) for i, value in enumerate(depths)} | {
-        f"widths.{i}": float(value) for i, value in enumerate(widths)
-    }
 
 
 def point_named(points: Iterable[Point], name: str) -> Point:

@@ -4,21 +4,19 @@ import shutil
 
 import pytest
 import torch
-from scipy.stats import kendalltau
 from small_study import TREE, HereEngine, small_study
 from test_pipeline import config
 
 import robust_nas
 from robust_nas.attacks import PGD
 from robust_nas.config import to_tree
-from robust_nas.errors import ArchitectureError, CheckpointError, ConfigError, DataError, StudyError
+from robust_nas.errors import ArchitectureError, CheckpointError, ConfigError, DataError
 from robust_nas.nets import Supernet
 from robust_nas.runs import read_json
 from robust_nas.spaces import Edge, load_space
 from robust_nas.studies.inherited import (
     estimate_statistics,
     inherited_scores,
-    rank_correlation,
     sub_network,
 )
 from robust_nas.studies.runner import run_study
@@ -170,26 +168,6 @@ def test_architectures_of_another_space_and_too_few_images_are_refused(searched)
         inherited_scores(folder, [architecture, foreign], attack=ATTACK, images=20, seed=0)
     with pytest.raises(ConfigError, match="images: got 3; at least 10"):
         inherited_scores(folder, [architecture], attack=ATTACK, images=3, seed=0)
-
-
-def test_rank_correlation_of_equal_and_of_opposite_orders():
-    scores = [0.1, 0.5, 0.2, 0.9, 0.4]
-    same = rank_correlation(scores, [10 * score for score in scores])
-    assert (same.tau, same.interval, same.n) == (pytest.approx(1), pytest.approx((1, 1)), 5)
-    assert rank_correlation(scores, [-score for score in scores]).tau == pytest.approx(-1)
-    mixed = rank_correlation(scores, [0.3, 0.1, 0.2, 0.9, 0.8])
-    assert mixed.tau == pytest.approx(0.2)  # 6 of the 10 pairs agree, 4 do not
-    low, high = mixed.interval
-    assert -1 <= low < mixed.tau < high <= 1
-    assert rank_correlation(scores, [0.3, 0.1, 0.2, 0.9, 0.8]) == mixed
-    ties = [0.1, 0.1, 0.2, 0.9, 0.9]
-    assert rank_correlation(scores, ties).tau == pytest.approx(kendalltau(scores, ties).statistic)
-
-
-@pytest.mark.parametrize("scores", [([1, 2], [1, 2]), ([1, 1, 1], [1, 2, 3]), ([1, 2, 3], [4, 4, 4])])
-def test_ranks_that_do_not_exist_are_refused(scores):
-    with pytest.raises(StudyError, match="at least 3 with different scores"):
-        rank_correlation(*scores)
 
 
 def test_a_study_of_cells_says_how_inherited_scores_rank_them(searched, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from statsmodels.stats.power import TTestIndPower
 
 from robust_nas.errors import StudyError
 from robust_nas.evaluation.intervals import wilson
-from robust_nas.studies.points import Point, stage_factors
+from robust_nas.studies.points import Point
 from robust_nas.studies.statistics import (
     contrast,
     contrasts,
@@ -116,7 +116,6 @@ def test_summary_says_only_what_the_seeds_allow():
     found = summary(two, "robust")
     assert found.sd is not None
     assert found.seed_interval is found.interval is None
-    assert found.range == (min(found.values), max(found.values))
     found = summary(three, "robust")
     expected = stats.t.interval(0.95, 2, found.mean, stats.sem(found.values))
     assert found.seed_interval == pytest.approx(expected)
@@ -257,8 +256,15 @@ def test_different_images_are_refused():
         contrast(a, Point(name="b", seeds=b.seeds, outcomes=b.outcomes), "robust")
 
 
-def test_stage_factors_are_named_as_the_axes_of_grids():
-    assert stage_factors([2, 1], [4, 3]) == {"depths.0": 2, "depths.1": 1, "widths.0": 4, "widths.1": 3}
+def test_tau_of_equal_and_of_opposite_orders_and_of_scores_that_do_not_differ():
+    scores = [0.1, 0.5, 0.2, 0.9, 0.4]
+    assert kendall(scores, [10 * score for score in scores])[:2] == (pytest.approx(1), pytest.approx((1, 1)))
+    assert kendall(scores, [-score for score in scores])[0] == pytest.approx(-1)
+    tau, (low, high), _ = kendall(scores, [0.3, 0.1, 0.2, 0.9, 0.8])
+    assert tau == pytest.approx(0.2)  # 6 of the 10 pairs agree, 4 do not
+    assert -1 <= low < tau < high <= 1
+    with pytest.raises(StudyError, match="needed: values that vary"):
+        kendall(scores, [0.5] * 5)
 
 
 @pytest.mark.parametrize("images", [1, 5, 60])

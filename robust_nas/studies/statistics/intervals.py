@@ -40,11 +40,6 @@ class Summary:
     image_interval: Interval | None
     interval: Interval | None
 
-    @property
-    def range(self) -> Interval:
-        """The least and the greatest value of a seed."""
-        return min(self.values), max(self.values)
-
     def to_tree(self) -> dict[str, Any]:
         """As the analysis holds it."""
         return {

@@ -137,7 +137,8 @@ def trend(
         tau, interval, p = 0.0, None, 1.0
     else:
         rng = np.random.default_rng(0) if rng is None else rng
-        tau, _, p = kendall(x, estimates.means, confidence, draws=1, rng=rng)
+        found = stats.kendalltau(x, estimates.means)
+        tau, p = float(found.statistic), float(found.pvalue)
         noisy = resampled_means(estimates, draws, rng)
         interval = _tau_interval(x, noisy, confidence, draws, rng) if len(x) >= LEAST else None
     slope = None

@@ -292,7 +292,9 @@ def _ratio_at(evidence: Evidence, budget: str) -> RuleVerdict:
         weights[estimates.index(one.name)] += 1 / len(pairs)
         weights[estimates.index(two.name)] -= 1 / len(pairs)
     effect = linear_effect(estimates, weights, evidence.confidence)
-    status, reason = decided(evidence, effect, f"huang minus uniform at the same {held}, {len(pairs)} pairs")
+    status, reason = decided(
+        evidence, effect, f"huang minus uniform at the same {held}, {len(pairs)} pair{'s' * (len(pairs) > 1)}"
+    )
     if off:
         one, two = off[0]
         ratio = one.number(budget) / two.number(budget)
