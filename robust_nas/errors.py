@@ -36,6 +36,10 @@ class DataError(RobustNASError):
     """A dataset is missing, truncated or mislabelled."""
 
 
+class CompressionError(ConfigError):
+    """A compression asks for what the network cannot give: a budget out of reach, nothing to compress."""
+
+
 class RunError(RobustNASError):
     """A run folder cannot be used or written."""
 

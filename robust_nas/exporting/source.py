@@ -19,11 +19,11 @@ from typing import NamedTuple
 import torch
 
 from robust_nas._version import __version__
-from robust_nas.errors import RunError, RunExistsError
+from robust_nas.errors import ConfigError, RunError, RunExistsError
 from robust_nas.nets import Model, activations, inference_state, mlp, network, normalise, operations, residual
 from robust_nas.nets.build import block_plan, plans, stage_plans
 from robust_nas.runs import write_atomic
-from robust_nas.spaces import MLPArchitecture, ResidualArchitecture
+from robust_nas.spaces import Architecture, MLPArchitecture, ResidualArchitecture
 
 SOURCE, WEIGHTS = "network.py", "weights.pt"
 
@@ -90,8 +90,15 @@ HIDDEN = "INPUTS is the numbers of an image, HIDDEN the hidden layers and their 
 COMMON = "len(CLASS_NAMES), MEAN, STD"
 
 
+def _architecture(model: Model) -> Architecture:
+    """The model's architecture. Raises `ConfigError` for a module of the user's own."""
+    if model.architecture is None:
+        raise ConfigError(f"{model.name}: is a module of your own; its source is where you have it")
+    return model.architecture
+
+
 def _form(model: Model) -> _Form:
-    architecture = model.architecture
+    architecture = _architecture(model)
     if isinstance(architecture, ResidualArchitecture):
         return _Form(
             STAGES,
@@ -133,7 +140,7 @@ def _literal(values: Sequence[tuple[object, ...]]) -> str:
 
 def source_text(model: Model) -> str:
     """The Python file as text."""
-    description, architecture = model.description, model.architecture
+    description, architecture = model.description, _architecture(model)
     form = _form(model)
     shape = "x".join(map(str, description.input_shape))
     bodies = "\n\n".join(map(_body, form.modules))

@@ -66,7 +66,7 @@ def run_evaluation(
     def fits(dataset: Dataset) -> None:
         _refuse_misfit(model.description, dataset, model_folder)
 
-    return _run(job, model.network, model.architecture.name, folder, fits, mode, progress, material)
+    return _run(job, model.network, model.name, folder, fits, mode, progress, material)
 
 
 def evaluate_module(

@@ -1,5 +1,9 @@
 """The model folder: `architecture.yaml`, `model.safetensors`, `model.json`, each written atomically.
 
+A compressed model lists in `model.json` which layers stand in another form; it is rebuilt from that, nothing is
+decomposed again. A model that was not made from an architecture (any torch module, compressed) has none: whoever loads
+it brings the module.
+
 What is loaded gives the same logits bit for bit, in the same memory format and with the same number of threads.
 
 Names, shapes and types of the stored tensors are compared with the architecture's (built on torch's meta device), and
@@ -8,10 +12,11 @@ the file's length with them, before any tensor is allocated or copied.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,9 +27,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from robust_nas.config import Count, Number, Options, Positive, check, to_tree
+from robust_nas.config import Count, CountOrZero, Number, Options, Positive, check, to_tree
 from robust_nas.errors import CheckpointError, ConfigError
 from robust_nas.nets.build import build_network
+from robust_nas.nets.factorised import LayerForm, rebuild
 from robust_nas.runs import write_atomic
 from robust_nas.spaces import Architecture, load_architecture
 
@@ -44,8 +50,20 @@ DTYPES = {  # of tensors, and their names in the file
 }
 
 
+class StoredForm(Options):
+    """A layer that stands in another form than the architecture's: `LayerForm` as it is written in `model.json`."""
+
+    name: str
+    form: Literal["gdws", "tucker-2", "low-rank", "biased", "identity"]
+    numbers: tuple[CountOrZero, ...] = ()
+
+
 class ModelDescription(Options):
-    """What belongs to the model and not to the architecture: input, classes, normalisation, and its making."""
+    """What belongs to the model and not to the architecture: input, classes, normalisation, forms, and its making.
+
+    `module` is where the user's own module came from, of a model that was not made from an architecture; mean and std
+    are then its own business.
+    """
 
     schema_version: Literal[1] = 1
     input_shape: tuple[Count, Count, Count]
@@ -53,6 +71,13 @@ class ModelDescription(Options):
     mean: tuple[Number, ...]
     std: tuple[Positive, ...]
     made_by: dict[str, Any] = Field(default={})
+    layers: tuple[StoredForm, ...] = ()  # in the order in which they are rebuilt
+    module: str | None = None
+
+    @property
+    def forms(self) -> tuple[LayerForm, ...]:
+        """The layers in another form than the architecture's."""
+        return tuple(LayerForm(layer.name, layer.form, layer.numbers) for layer in self.layers)
 
 
 @dataclass(frozen=True)
@@ -60,9 +85,14 @@ class Model:
     """A network with the architecture and the description it was built from."""
 
     network: nn.Module
-    architecture: Architecture
+    architecture: Architecture | None  # None: the user's own module
     description: ModelDescription
     folder: Path | None = field(default=None)
+
+    @property
+    def name(self) -> str:
+        """The architecture's name, or the module's."""
+        return str(self.description.module) if self.architecture is None else self.architecture.name
 
 
 def inference_state(network: nn.Module) -> dict[str, torch.Tensor]:
@@ -76,57 +106,57 @@ def inference_state(network: nn.Module) -> dict[str, torch.Tensor]:
 
 def save_model(
     folder: Path,
-    architecture: Architecture,
+    architecture: Architecture | None,
     state: dict[str, torch.Tensor],
     description: ModelDescription,
 ) -> None:
-    """Writes the three files of a model folder, each atomically; `state` as `inference_state` gives it."""
+    """Writes the files of a model folder, each atomically; `state` as `inference_state` gives it.
+
+    Without an architecture the description names the user's own module.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / ARCHITECTURE, architecture.to_yaml().encode())
+    if architecture is not None:
+        write_atomic(folder / ARCHITECTURE, architecture.to_yaml().encode())
     write_atomic(folder / DESCRIPTION, (json.dumps(to_tree(description), indent=2) + "\n").encode())
     write_atomic(folder / WEIGHTS, save(state, metadata={"format": "pt"}))
 
 
-def load_model(folder: str | Path, device: torch.device | str = "cpu") -> nn.Module:
-    """The trained network of a model folder, in eval mode. Errors as `read_model`."""
-    return read_model(folder, device).network
+def load_model(
+    folder: str | Path, device: torch.device | str = "cpu", *, module: nn.Module | None = None
+) -> nn.Module:
+    """The network of a model folder, compressed or not, in eval mode. Errors as `read_model`."""
+    return read_model(folder, device, module=module).network
 
 
-def read_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
+def read_model(
+    folder: str | Path, device: torch.device | str = "cpu", *, module: nn.Module | None = None
+) -> Model:
     """The model of a folder, in eval mode.
 
-    Raises `CheckpointError` for a missing, damaged or foreign file, whichever of the three it is.
+    `module` is the user's own, as it was before it was compressed, where the folder holds no architecture; it is not
+    changed. Raises `CheckpointError` for a missing, damaged or foreign file, whichever of them it is.
     """
     folder = Path(folder)
-    missing = [name for name in (ARCHITECTURE, WEIGHTS, DESCRIPTION) if not (folder / name).is_file()]
-    if missing:
+    missing = [name for name in (WEIGHTS, DESCRIPTION) if not (folder / name).is_file()]
+    description = None if missing else _read_description(folder / DESCRIPTION)
+    foreign = description is not None and description.module is not None
+    if not foreign and not (folder / ARCHITECTURE).is_file():
+        missing.insert(0, ARCHITECTURE)
+    if missing or description is None:
         inner = f"; did you mean {folder / 'model'}?" if (folder / "model" / WEIGHTS).is_file() else ""
         raise CheckpointError(f"{folder}: no model folder, {', '.join(missing)} is missing{inner}")
-    try:
-        architecture = load_architecture(folder / ARCHITECTURE)
-    except ConfigError as error:
-        raise CheckpointError(str(error)) from None
-    description = _read_description(folder / DESCRIPTION)
     colours = description.input_shape[0]
     if len(description.mean) != colours or len(description.std) != colours:
         raise CheckpointError(f"{folder / DESCRIPTION}: mean and std need {colours} numbers, one per channel")
-
-    def build() -> nn.Module:
-        return build_network(
-            architecture,
-            input_shape=description.input_shape,
-            classes=len(description.class_names),
-            mean=description.mean,
-            std=description.std,
-        )
-
+    architecture, build = _builder(folder, description, module)
     try:
-        with torch.device("meta"):
-            expected = build().state_dict()
+        expected = build(torch.device("meta")).state_dict()
     except (RuntimeError, OverflowError, TypeError) as error:  # sizes that no tensor can have
         raise CheckpointError(f"{folder / ARCHITECTURE}: no network can be built: {error}") from None
+    except ValueError as error:  # forms that do not fit the network
+        raise CheckpointError(f"{folder / DESCRIPTION}: layers: {error}") from None
     check_tensors(folder / WEIGHTS, expected)
-    network = build()
+    network = build(torch.device("cpu"))
     try:
         state = load_file(folder / WEIGHTS)
         network.load_state_dict(state)
@@ -138,6 +168,43 @@ def read_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
     if bad:
         raise CheckpointError(f"{folder / WEIGHTS}: {bad[0]} holds NaN or infinite values")
     return Model(network.to(device).eval(), architecture, description, folder)
+
+
+def _builder(
+    folder: Path, description: ModelDescription, module: nn.Module | None
+) -> tuple[Architecture | None, Callable[[torch.device], nn.Module]]:
+    """The architecture, where there is one, and what builds the network on a device, forms and all."""
+    if description.module is not None:
+        if module is None:
+            raise CheckpointError(
+                f"{folder}: was made from the module {description.module}, which the folder does not hold; "
+                "pass it, as it was before: load_model(folder, module=build()), or --module on the command line"
+            )
+
+        def own(device: torch.device) -> nn.Module:
+            network = copy.deepcopy(module).to(device)
+            rebuild(network, description.forms)
+            return network
+
+        return None, own
+    try:
+        architecture = load_architecture(folder / ARCHITECTURE)
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+
+    def built(device: torch.device) -> nn.Module:
+        with device:
+            network = build_network(
+                architecture,
+                input_shape=description.input_shape,
+                classes=len(description.class_names),
+                mean=description.mean,
+                std=description.std,
+            )
+            rebuild(network, description.forms)
+        return network
+
+    return architecture, built
 
 
 def _read_description(path: Path) -> ModelDescription:

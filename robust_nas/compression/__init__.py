@@ -1,0 +1,1 @@
+"""Smaller and faster networks that stay robust: GDWS, CSTAR-style low rank, and the folding of batch norms."""
