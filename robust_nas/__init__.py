@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from robust_nas.attacks import Predictor
     from robust_nas.data import DataOptions, load_dataset
     from robust_nas.evaluation import ThreatModel, evaluate
+    from robust_nas.jobs.compress import compress, compress_module
     from robust_nas.jobs.evaluate import evaluate_module, run_evaluation
     from robust_nas.jobs.export import export
     from robust_nas.jobs.search import draw_architecture, run_search
     from robust_nas.jobs.train import train
     from robust_nas.nets import Supernet, build_network, load_model
     from robust_nas.pipeline import run
-    from robust_nas.recipes import RunConfig, load_config
+    from robust_nas.recipes import CompressionConfig, RunConfig, compression_config, load_config
     from robust_nas.spaces import (
         CellArchitecture,
         CellSpace,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "CellArchitecture": "spaces",
     "CellSpace": "spaces",
+    "CompressionConfig": "recipes",
     "DataOptions": "data",
     "MLPArchitecture": "spaces",
     "Predictor": "attacks",
@@ -46,6 +48,9 @@ _HOMES = {
     "Supernet": "nets",
     "ThreatModel": "evaluation",
     "build_network": "nets",
+    "compress": "jobs.compress",
+    "compress_module": "jobs.compress",
+    "compression_config": "recipes",
     "count": "spaces",
     "draw_architecture": "jobs.search",
     "evaluate": "evaluation",
@@ -70,6 +75,7 @@ _HOMES = {
 __all__ = [
     "CellArchitecture",
     "CellSpace",
+    "CompressionConfig",
     "DataOptions",
     "MLPArchitecture",
     "Predictor",
@@ -80,6 +86,9 @@ __all__ = [
     "ThreatModel",
     "__version__",
     "build_network",
+    "compress",
+    "compress_module",
+    "compression_config",
     "count",
     "draw_architecture",
     "evaluate",

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from robust_nas.cli import count, evaluate, export, run, search, spaces, study, train
+from robust_nas.cli import compress, count, evaluate, export, run, search, spaces, study, train
 from robust_nas.distribution import is_first, may_print
 from robust_nas.errors import RobustNASError
 
@@ -28,6 +28,7 @@ app.command("run")(run.command)
 app.command("search")(search.command)
 app.command("train")(train.command)
 app.command("evaluate")(evaluate.command)
+app.command("compress")(compress.command)
 app.command("export")(export.command)
 app.command("count")(count.command)
 app.add_typer(spaces.app, name="spaces")

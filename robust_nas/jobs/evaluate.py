@@ -44,8 +44,12 @@ def run_evaluation(
     mode: Mode = "new",
     progress: Progress = silent,
     material: Material | None = None,
+    module: torch.nn.Module | None = None,
 ) -> dict[str, Any]:
-    """Attacks a model on the test set; returns the tree of `evaluation.json` (default in `<model>/evaluation`)."""
+    """Attacks a model on the test set; returns the tree of `evaluation.json` (default in `<model>/evaluation`).
+
+    `module` is the user's own, as it was before compression, where the folder was made from one.
+    """
     from robust_nas.nets import read_model
 
     config = EvaluationConfig.of(config)
@@ -55,16 +59,16 @@ def run_evaluation(
         raise ConfigError(
             f"{folder}: holds the model; an evaluation needs a folder of its own, such as {model_folder}/evaluation"
         )
-    model = read_model(model_folder)
+    model = read_model(model_folder, module=module)
     job = EvaluateJob(
         config=config,
         steps=config.evaluation.steps,
         model=relative(model_folder, folder),
-        weights=_digest(model_folder / "model.safetensors"),
+        weights=digest(model_folder / "model.safetensors"),
     )
 
     def fits(dataset: Dataset) -> None:
-        _refuse_misfit(model.description, dataset, model_folder)
+        refuse_misfit(model.description, dataset, model_folder)
 
     return _run(job, model.network, model.name, folder, fits, mode, progress, material)
 
@@ -80,14 +84,19 @@ def evaluate_module(
 ) -> dict[str, Any]:
     """Attacks the torch module that `path.py:function` builds; default folder `results/<name>-evaluation`.
 
+    `weights` is a safetensors file, or the folder of the module as it was compressed.
     The module takes images `[B, C, H, W]` in 0..1 and gives logits: its normalisation is inside.
     """
     from robust_nas.nets.foreign import load_module, source_of
+    from robust_nas.nets.model import DESCRIPTION, WEIGHTS
 
     folder = Path(out) if out else RESULTS / f"{config.name}-evaluation"
     path, name = source_of(module)
     network = load_module(module, weights)
-    digests = [_digest(path), *([_digest(weights)] if weights else [])]
+    files = [path]
+    if weights is not None:
+        files += [weights / WEIGHTS, weights / DESCRIPTION] if weights.is_dir() else [weights]
+    digests = [digest(file) for file in files]
     job = EvaluateJob(
         config=config,
         steps=config.evaluation.steps,
@@ -210,7 +219,7 @@ def _unit(loss: str) -> str:
     }.get(loss, f"{loss}, no unit")
 
 
-def _refuse_misfit(model: ModelDescription, dataset: Dataset, folder: Path) -> None:
+def refuse_misfit(model: ModelDescription, dataset: Dataset, folder: Path) -> None:
     """Raises `ConfigError` when a model takes images of another shape, or of other classes, than the dataset's."""
     if model.input_shape != dataset.shape:
         raise ConfigError(
@@ -224,7 +233,8 @@ def _refuse_misfit(model: ModelDescription, dataset: Dataset, folder: Path) -> N
         )
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -15,16 +15,19 @@ from safetensors.torch import load_file
 from torch import nn
 
 from robust_nas.errors import CheckpointError, ConfigError
-from robust_nas.nets.model import check_tensors
+from robust_nas.nets.model import check_tensors, load_model
 
 
 def load_module(spec: str, weights: Path | None = None) -> nn.Module:
     """The module that `path.py:function` builds, in eval mode, with the weights of a file.
 
+    Where `weights` is a folder, it is that of the module as it was compressed, and the compressed one is returned.
     Raises `ConfigError` for a file or function that is not there or builds no module, and `CheckpointError` for weights
     that do not fit.
     """
     module = _built(spec)
+    if weights is not None and weights.is_dir():
+        return load_model(weights, module=module)
     if weights is not None:
         if not weights.is_file():
             raise CheckpointError(f"{weights}: no such file")

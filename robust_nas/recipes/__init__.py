@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from robust_nas.compression.options import Compression
 from robust_nas.config import (
     Count,
     CountOrZero,
@@ -20,6 +21,7 @@ from robust_nas.config import (
     check,
     existing_file,
     read_yaml,
+    to_tree,
 )
 from robust_nas.data.options import DataOptions
 from robust_nas.errors import ArchitectureError, ConfigError
@@ -68,9 +70,24 @@ class EvaluationConfig(Setting):
     evaluation: EvaluationOptions
 
     @staticmethod
-    def of(config: RunConfig | EvaluationConfig) -> EvaluationConfig:
+    def of(config: RunConfig | CompressionConfig | EvaluationConfig) -> EvaluationConfig:
         """The part of a run config that an evaluation depends on."""
         return EvaluationConfig(**{key: getattr(config, key) for key in EvaluationConfig.model_fields})
+
+
+class CompressionConfig(Setting):
+    """Everything that decides a compression but the model; `training` is the recipe of what is trained again."""
+
+    training: Training
+    evaluation: EvaluationOptions
+    compression: Compression
+
+    @staticmethod
+    def of(config: RunConfig) -> CompressionConfig:
+        """The part of a run config that a compression depends on. Raises `ConfigError` where it has none."""
+        if config.compression is None:
+            raise ConfigError(f"{config.name}: compression is null; a section compression is needed")
+        return CompressionConfig(**{key: getattr(config, key) for key in CompressionConfig.model_fields})
 
 
 class RunConfig(Setting):
@@ -82,6 +99,7 @@ class RunConfig(Setting):
     network: NetworkSize = NetworkSize()
     training: Training
     evaluation: EvaluationOptions
+    compression: Compression | None = None  # None: the network stays as it was trained
     batch_norm: Literal["synchronised", "local"] = (
         "synchronised"  # over the ranks of torchrun; one rank: no matter
     )
@@ -136,6 +154,51 @@ def load_config(
 
 def model_config(folder: Path, overrides: Sequence[str] = ()) -> EvaluationConfig:
     """Data and evaluation that a model folder was trained with, with overrides applied. Raises `ConfigError`."""
+    path, tree = _stored_config(folder, EvaluationConfig)
+    return check(EvaluationConfig, apply_overrides(tree, overrides), str(path), overrides=overrides)
+
+
+METHODS: dict[str, dict[str, Any]] = {
+    "gdws": {"gdws": {}},
+    "cstar": {"cstar": {}},
+    "cstar+gdws": {"cstar": {}, "gdws": {}},
+}
+
+
+def compression_config(
+    source: Path | str, method: str | None = None, overrides: Sequence[str] = ()
+) -> CompressionConfig:
+    """How a model is compressed: data, recipe and evaluation of its folder, or of a recipe by name.
+
+    `method` (`gdws`, `cstar`, `cstar+gdws`) says which sections of `compression` there are; without it, those that the
+    model's own recipe has, else `gdws`. Raises `ConfigError`.
+    """
+    if method is not None and method not in METHODS:
+        raise ConfigError(f"--method: got {method!r}; allowed: {', '.join(METHODS)}")
+    if isinstance(source, Path):
+        path, tree = _stored_config(source, CompressionConfig)
+        where = str(path)
+    else:
+        recipe = load_config(source)
+        tree = {
+            key: to_tree(value) if isinstance(value, Options) else value
+            for key, value in recipe
+            if key in CompressionConfig.model_fields
+        }
+        where = source
+    own = tree.get("compression")
+    own = own if isinstance(own, dict) else {}
+    if method is not None:
+        kept = {key: value for key, value in own.items() if key not in METHODS["cstar+gdws"]}
+        own = {**kept, **{key: own.get(key) or {} for key in METHODS[method]}}
+    elif not own:
+        own = METHODS["gdws"]
+    tree = apply_overrides({**tree, "compression": own}, overrides)
+    return check(CompressionConfig, tree, where, overrides=overrides)
+
+
+def _stored_config(folder: Path, kind: type[Setting]) -> tuple[Path | None, dict[str, Any]]:
+    """The file, and the keys of `kind` in it, of the config that a model folder was made with."""
     path = existing_file(folder / "config.yaml")
     inner = f"; did you mean {folder / 'model'}?" if existing_file(folder / "model" / "config.yaml") else ""
     if path is None and not existing_file(folder / "model.safetensors"):
@@ -143,8 +206,7 @@ def model_config(folder: Path, overrides: Sequence[str] = ()) -> EvaluationConfi
     tree = read_yaml(path).get("config") if path else None
     if not isinstance(tree, dict):
         raise ConfigError(f"{folder}: holds no config of a training{inner or '; name a --recipe'}")
-    tree = {key: tree[key] for key in EvaluationConfig.model_fields if key in tree}
-    return check(EvaluationConfig, apply_overrides(tree, overrides), str(path), overrides=overrides)
+    return path, {key: tree[key] for key in kind.model_fields if key in tree}
 
 
 def module_config(name: str, overrides: Sequence[str]) -> EvaluationConfig:

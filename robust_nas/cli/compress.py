@@ -1,0 +1,173 @@
+"""`robust-nas compress`: a trained model made faster (GDWS) or smaller (CSTAR), with the proof."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from robust_nas.cli import common
+
+
+def command(
+    model: Annotated[
+        str | None, typer.Argument(help="A model folder, such as results/quickstart/model.")
+    ] = None,
+    overrides: common.Overrides = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="gdws, cstar, or cstar+gdws (default: the recipe's own, else gdws)."),
+    ] = None,
+    macs: Annotated[
+        str | None, typer.Option(help="GDWS: shares of the MACs that stay, such as 0.5 or 0.75,0.5,0.35.")
+    ] = None,
+    ratio: Annotated[str | None, typer.Option(help="CSTAR: times fewer weights, such as 4 or 2,4,8.")] = None,
+    module: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of a model folder: a Python file and its function that builds the module."
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights of the module, a safetensors file (default: as built).")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Take data, training and evaluation from this recipe, not from the model's own."),
+    ] = None,
+    out: common.Out = None,
+    resume: common.Resume = False,
+    overwrite: common.Overwrite = False,
+    print_config: common.PrintConfig = False,
+    json: common.Json = False,
+    quiet: common.Quiet = False,
+) -> None:
+    """Compress a robust model and prove it: size, MACs, latency, accuracy and the verdict beside the original's.
+
+    Example: [bold]robust-nas compress results/quickstart/model --method cstar --ratio 2[/bold]
+
+    Any module: [bold]robust-nas compress --module net.py:build --weights net.safetensors --recipe fashion[/bold]
+
+    In Python: robust_nas.compress(robust_nas.compression_config(folder, "gdws"), folder)
+    """
+    from robust_nas.recipes import RESULTS, compression_config
+
+    if module is not None and model is not None:
+        # With --module there is no model folder: what stands in its place is the first override.
+        overrides = [model, *(overrides or [])]
+    if module is None and model is None:
+        raise typer.BadParameter("name a model folder, or a module with --module file.py:function")
+    if module is None and weights is not None:
+        raise typer.BadParameter("--weights goes with --module; a model folder has its own")
+    if module is not None and recipe is None:
+        raise typer.BadParameter(
+            "a module has no data and no recipe of its own; name one, such as --recipe fashion"
+        )
+    changes = [*_shorthands(macs, ratio), *(overrides or [])]
+    if method is None and (macs or ratio):
+        method = "+".join(name for name, given in (("cstar", ratio), ("gdws", macs)) if given)
+    source = recipe if recipe is not None else Path(str(model))
+    config = compression_config(source, method, changes)
+    if print_config:
+        from robust_nas.config import to_yaml
+
+        typer.echo(to_yaml(config), nl=False)
+        return
+    mode = common.mode_of(resume, overwrite)
+    from robust_nas.jobs.compress import compress, compress_module
+
+    with common.progress(quiet) as report:
+        if module is not None:
+            folder = out or RESULTS / f"{config.name}-compressed"
+            tree = compress_module(config, module, weights, folder, mode=mode, progress=report)
+        else:
+            path = Path(str(model))
+            folder = out or path.with_name(f"{path.name}-compressed")
+            tree = compress(config, path, folder, mode=mode, progress=report)
+    if json:
+        common.print_json(tree)
+    else:
+        show(tree, folder)
+
+
+def _shorthands(macs: str | None, ratio: str | None) -> list[str]:
+    """The overrides that the options stand for."""
+    changes = []
+    if macs is not None:
+        changes += [f"compression.gdws.budgets=[{macs}]", "compression.gdws.betas=null"]
+    if ratio is not None:
+        changes.append(f"compression.cstar.ratios=[{ratio}]")
+    return changes
+
+
+def show(tree: dict[str, Any], folder: Path) -> None:
+    """The table of the original and what came out of it, and where things are."""
+    rows = tree["networks"]
+    threat, validation = tree["threat_model"], rows[0]["validation"]
+    about = (
+        f"{tree['name']}: {tree['dataset']}, {threat['norm']} eps {threat['eps']:.4g}, seed {tree['seed']}"
+    )
+    runtimes = [("torch", "torch"), ("onnxruntime", "ORT")]
+    timed = [(key, name) for key, name in runtimes if all(key in row["latency_ms"] for row in rows)]
+    header = ["network", "params", "MACs", "kB"]
+    header += [f"{name}, {batch}" for _, name in timed for batch in ("1", "16")]
+    sizes = [
+        [
+            _label(row, tree["chosen"]),
+            f"{row['params']:,}",
+            f"{row['macs'] / 1e6:.2f} M",
+            f"{row['bytes'] / 1000:.0f}",
+            *(_ms(row["latency_ms"][key][batch]) for key, _ in timed for batch in ("1", "16")),
+        ]
+        for row in rows
+    ]
+    common.table(f"{about}; ms per call at batch 1 and 16, one thread, median", header, sizes)
+    for reason in tree["not_measured"]:
+        print(f"not measured: {reason}")
+    header = ["network", "clean (val.)", "robust (val.)", "clean", "worst case", "95 % interval", "verdict"]
+    common.table(
+        f"validation: {validation['images']} images, {_short(validation['attack'])}; "
+        f"test: suite {tree['suite']}, through the compressed network itself",
+        header,
+        [[_label(row, tree["chosen"]), *_accuracies(row)] for row in rows],
+    )
+    allowed = f"{100 * tree['max_loss']:g} points of robust accuracy on the validation split"
+    print(
+        f"* chosen: the fewest MACs within a loss of {allowed}"
+        if tree["within_loss"]
+        else f"* chosen: the most robust one; none stays within a loss of {allowed}"
+    )
+    print(f"model              {folder / 'model'}")
+    print(f"compression        {folder / 'compression.json'}")
+    for path in sorted((folder / "figures").glob("*.png")):
+        print(f"{'figure: ' + path.stem.replace('_', ' '):<18} {path}")
+
+
+def _label(row: dict[str, Any], chosen: str) -> str:
+    mark = " *" if row["label"] == chosen else ""
+    return f"{row['label']}{' (baseline)' if row['baseline_of'] else ''}{mark}"
+
+
+def _ms(timing: dict[str, float]) -> str:
+    return f"{timing['median_ms']:.2f}"
+
+
+def _short(attack: str) -> str:
+    """PGD of an option value's whole text."""
+    return attack.partition("(")[0]
+
+
+def _accuracies(row: dict[str, Any]) -> list[str]:
+    validation, test = row["validation"], row["test"]
+    cells = [common.percent(validation["clean"]), common.percent(validation["robust"])]
+    if test is None:
+        return [*cells, "", "", "", ""]
+    low, high = test["robust"]["interval"]
+    return [
+        *cells,
+        common.percent(test["clean"]["accuracy"]),
+        common.percent(test["robust"]["accuracy"]),
+        f"{100 * low:.1f} .. {100 * high:.1f}",
+        test["verdict"]["status"],
+    ]

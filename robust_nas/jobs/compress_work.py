@@ -1,0 +1,148 @@
+"""What the steps of a compression share, and the networks that come out of it, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robust_nas.config import to_yaml, to_yaml_tree
+from robust_nas.jobs.material import Material, training_split
+from robust_nas.runs import Mode, Progress, Run, write_atomic
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from robust_nas.data import Images
+    from robust_nas.nets import Model
+    from robust_nas.recipes import CompressionConfig
+
+ORIGINAL = "original"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The model that is compressed: from a folder, or the user's own module with where it came from."""
+
+    model: Model
+    folder: Path | None  # of the model; None: a module
+    spec: str = ""  # path.py:function
+    weights: Path | None = None
+
+    @property
+    def module(self) -> nn.Module | None:
+        """What the compressed forms of a user's own module are rebuilt from."""
+        return self.model.network if self.folder is None else None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network that came out: its model folder, what made it, and whether it stands there for comparison."""
+
+    label: str
+    method: str  # cstar, truncate, uniform, gdws, cstar+gdws
+    folder: Path
+    made_from: str = ORIGINAL  # label
+    baseline_of: str | None = None  # label
+
+
+@dataclass
+class Work:
+    """One compression: the run, the config, the model, the images, and whether steps that are done are taken over."""
+
+    run: Run
+    config: CompressionConfig
+    source: Source
+    material: Material
+    mode: Mode
+    progress: Progress
+    images: Images = field(init=False)  # the training split, on the device
+    validation: Images = field(init=False)
+
+    def __post_init__(self) -> None:
+        images, validation = training_split(self.config, self.material.dataset)
+        limit = self.config.training.validation_images
+        if limit is not None and limit < len(validation):
+            validation = validation.subset(_drawn(len(validation), limit, self.config.seed))
+        self.images, self.validation = images.to(self.material.device), validation.to(self.material.device)
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.run.folder
+
+    def read(self, candidate: Candidate) -> Model:
+        """A candidate's model, on the CPU."""
+        from robust_nas.nets import read_model
+
+        return read_model(candidate.folder, module=self.source.module)
+
+
+def _drawn(count: int, limit: int, seed: int) -> torch.Tensor:
+    """The validation images that the training loop draws with this seed."""
+    import torch
+
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:limit]
+
+
+def candidates(work: Work) -> Iterator[Candidate]:
+    """Makes the networks: CSTAR's with its baselines, GDWS's of the original or of what CSTAR made.
+
+    What an earlier call finished is taken over. Raises `CompressionError` for a budget out of reach.
+    """
+    options = work.config.compression
+    bases: list[Candidate | None] = [None]
+    if options.cstar is not None:
+        bases = []
+        for ratio in options.cstar.ratios:
+            found = list(_cstar(work, ratio))
+            bases.append(found[0])
+            yield from found
+    if options.gdws is not None:
+        for base in bases:
+            yield from _gdws(work, base)
+
+
+def _cstar(work: Work, ratio: float) -> Iterator[Candidate]:
+    """CSTAR's network at a ratio, then its baselines."""
+    from robust_nas.jobs.compress_cstar import run_baseline, run_cstar
+
+    options: Any = work.config.compression.cstar
+    label = f"cstar-{ratio:g}"
+    given = (work.source.model, options, ratio, work.config, work.images, work.validation)
+    mode: Mode = "resume" if work.mode == "resume" else "new"
+    made = run_cstar(*given, work.folder / label, mode=mode, progress=work.progress)
+    yield Candidate(label, "cstar", made)
+    for kind in options.baselines:
+        name = f"{kind}-{ratio:g}"
+        made = run_baseline(
+            kind, *given, work.folder / name, cstar=work.folder / label, mode=mode, progress=work.progress
+        )
+        yield Candidate(name, kind, made, baseline_of=label)
+
+
+def _gdws(work: Work, base: Candidate | None) -> Iterator[Candidate]:
+    """GDWS at every budget, on the original (None) or on what CSTAR made."""
+    from robust_nas.jobs.compress_gdws import run_gdws
+
+    options: Any = work.config.compression.gdws
+    model = work.source.model if base is None else work.read(base)
+    for made in run_gdws(
+        model,
+        options,
+        work.images,
+        work.config.training,
+        work.folder / ("gdws" if base is None else f"{base.label}-gdws"),
+        seed=work.config.seed,
+        device=work.material.device,
+        progress=work.progress,
+    ):
+        # What `robust-nas evaluate` finds data and protocol in.
+        text = to_yaml({"config": to_yaml_tree(work.config)})
+        write_atomic(made.folder / "config.yaml", text.encode())
+        if base is None:
+            yield Candidate(made.label, "gdws", made.folder)
+        else:
+            yield Candidate(f"{base.label}+{made.label}", "cstar+gdws", made.folder, made_from=base.label)
