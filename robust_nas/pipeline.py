@@ -1,7 +1,7 @@
-"""The whole way from one config: search, train, evaluate, export, one job after the other.
+"""The whole way from one config: search, train, evaluate, compress, export, one job after the other.
 
-Search, training and evaluation take a config, read the artifact before, write one run folder each, and can be continued
-with `mode="resume"`; an export is written anew. Torch is imported when a job is called, not before.
+Search, training, evaluation and compression take a config, read the artifact before, write one run folder each, and can
+be continued with `mode="resume"`; an export is written anew. Torch is imported when a job is called, not before.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from robust_nas.distribution import refuse_several
 from robust_nas.environment import environment
+from robust_nas.jobs.compress import compress
 from robust_nas.jobs.evaluate import run_evaluation
 from robust_nas.jobs.export import export
 from robust_nas.jobs.material import (
@@ -24,7 +25,7 @@ from robust_nas.jobs.material import (
 )
 from robust_nas.jobs.search import run_search
 from robust_nas.jobs.train import train
-from robust_nas.recipes import RESULTS, RunConfig
+from robust_nas.recipes import RESULTS, CompressionConfig, RunConfig
 from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
 
 Warn = Callable[[str], None]
@@ -49,7 +50,7 @@ def run(
         refuse_auxiliary_head(config, config.space.load().layout, material.dataset)
         refuse_attacks(config, material.dataset)
     if material is not None and mode == "resume":
-        for part in (".", "search", "model", "evaluation"):
+        for part in (".", "search", "model", "evaluation", "compressed"):
             refuse_other_images(folder / part, material.dataset)
     with Run(folder, config, mode) as outer:
         if outer.finished:
@@ -68,9 +69,19 @@ def run(
         verdict = run_evaluation(
             config, model, folder / "evaluation", mode=inner, progress=progress, material=material
         )
-        if not (folder / "export" / "network.py").exists():
-            (folder / "export" / "weights.pt").unlink(missing_ok=True)  # what a kill in an export left
-        export(model, folder / "export", overwrite=True)
+        compressed = None
+        if config.compression is not None:
+            compressed = compress(
+                CompressionConfig.of(config),
+                model,
+                folder / "compressed",
+                mode=inner,
+                progress=progress,
+                material=material,
+            )
+        _export(model, folder / "export")
+        if compressed is not None:
+            _export(folder / "compressed" / "model", folder / "compressed" / "export")
         trained = read_json(model / "result.json")
         summary: dict[str, Any] = {
             "schema_version": 1,
@@ -105,6 +116,14 @@ def run(
                 "evaluation_figure": "evaluation/figures/evaluation.png",
             },
         }
+        if compressed is not None:
+            summary["compressed"] = compressed["chosen"]
+            summary["artifacts"] |= {
+                "compressed_model": "compressed/model",
+                "compression": "compressed/compression.json",
+                "compression_figure": "compressed/figures/compression.png",
+                "compressed_export": "compressed/export/network.py",
+            }
         write_json(folder / "summary.json", summary)
         inside = (
             "model/architecture.yaml",
@@ -114,6 +133,13 @@ def run(
         )
         outer.finish({}, ["summary.json", *summary["artifacts"].values(), *inside])
         return summary
+
+
+def _export(model: Path, folder: Path) -> None:
+    """Exports the model as plain source, anew."""
+    if not (folder / "network.py").exists():
+        (folder / "weights.pt").unlink(missing_ok=True)  # what a kill in an export left
+    export(model, folder, overwrite=True)
 
 
 def _doubts(config: RunConfig) -> list[str]:

@@ -1,8 +1,8 @@
-"""`robust-nas run`: search, train, evaluate, export, from one YAML."""
+"""`robust-nas run`: search, train, evaluate, compress, export, from one YAML."""
 
 from __future__ import annotations
 
-from robust_nas.cli import common
+from robust_nas.cli import common, compress
 
 
 def command(
@@ -15,7 +15,7 @@ def command(
     json: common.Json = False,
     quiet: common.Quiet = False,
 ) -> None:
-    """Search, train, evaluate and export in one go, into results/<name>/.
+    """Search, train, evaluate, compress (where the recipe says so) and export in one go, into results/<name>/.
 
     Example: [bold]robust-nas run quickstart search.epochs=3[/bold]
 
@@ -42,6 +42,8 @@ def command(
     )
     common.table(title, common.ACCURACY_HEADER, common.accuracy_rows(tree))
     common.show_findings(tree)
+    if "compressed" in summary:
+        compress.show(read_json(folder / summary["artifacts"]["compression"]), folder / "compressed")
     for name, path in summary["artifacts"].items():
         print(f"{name.replace('_', ' '):<18} {folder / path}")
     print(f"{'summary':<18} {folder / 'summary.json'}")
