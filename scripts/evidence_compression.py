@@ -1,6 +1,6 @@
-"""What compression costs in robustness: GDWS over budgets, and CSTAR beside its baselines, over training seeds.
+r"""What compression costs in robustness: GDWS over budgets, and CSTAR beside its baselines, over training seeds.
 
-    .venv/bin/python scripts/evidence_compression.py results/wrn-seed0 results/wrn-seed1 --out results/compression \\
+    .venv/bin/python scripts/evidence_compression.py results/wrn-seed0 results/wrn-seed1 --out results/compression \
         [--images 512] [KEY=VALUE ...]
 
 Every model folder is one seed of one architecture. Each is compressed by GDWS at --macs shares of its MACs and by CSTAR
@@ -123,7 +123,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
         groups[row["network"], row["label"]].append(row)
     seen: set[tuple[str, str, int]] = set()
     lines = [
-        "| network | form | MACs | params | ORT ms, batch 1 | clean % | worst case % | loss, points: each seed | verdicts |",
+        "| network | form | MACs | params | ORT ms, batch 1 | clean % | worst case % | loss, points | verdicts |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for (network, label), group in groups.items():
