@@ -1,0 +1,67 @@
+"""`robust-nas compress`: its table, its JSON, and its mistakes."""
+
+import json
+
+import pytest
+from test_pipeline import config as run_config
+
+import robust_nas
+
+NETWORK = robust_nas.ResidualArchitecture(name="small", stem=4, depths=(1, 1), widths=(8, 8))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return robust_nas.train(run_config(), NETWORK, tmp_path_factory.mktemp("compress-cli") / "model")
+
+
+def test_it_prints_the_original_beside_what_came_out(call, model, tmp_path):
+    found = call(
+        "compress", model, "--macs", "0.7", "compression.gdws.alpha=null", "--out", tmp_path / "out", "-q"
+    )
+    assert found.code == 0, found.err
+    assert "original" in found.out
+    assert "gdws-0.7 *" in found.out
+    assert "ms per call at batch 1 and 16" in found.out
+    assert "fewest MACs within a loss of 1 points" in found.out or "none stays within a loss" in found.out
+    assert (tmp_path / "out" / "figures" / "compression.png").is_file()
+    assert str(tmp_path / "out" / "figures" / "compression.png") in found.out.replace("\n", "")
+    again = call(
+        "compress",
+        model,
+        "--macs",
+        "0.7",
+        "compression.gdws.alpha=null",
+        "--out",
+        tmp_path / "out",
+        "--json",
+        "--resume",
+    )
+    assert json.loads(again.out)["chosen"] == "gdws-0.7"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "name a model folder"),
+        (["nowhere"], "nowhere: is no model folder"),
+        (["MODEL", "--method", "svd"], "got 'svd'; allowed: gdws, cstar, cstar+gdws"),
+        (["MODEL", "--macs", "2"], "compression.gdws.budgets"),
+        (["MODEL", "--macs", "half"], "compression.gdws.budgets"),
+        (["MODEL", "compression.gdws.bugdets=[0.5]"], "budgets"),
+        (["MODEL", "--weights", "w.safetensors"], "--weights goes with --module"),
+        (["--module", "net.py:build"], "name one, such as --recipe fashion"),
+    ],
+)
+def test_a_mistake_is_told_in_one_sentence_and_nothing_is_written(call, model, tmp_path, arguments, said):
+    found = call("compress", *[str(model) if text == "MODEL" else text for text in arguments])
+    assert found.code == 2
+    assert said in " ".join(found.err.replace("│", " ").split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_resolved_config_can_be_printed(call, model):
+    found = call("compress", model, "--ratio", "3", "--print-config")
+    assert found.code == 0
+    assert "cstar:" in found.out
+    assert "gdws: null" in found.out
