@@ -11,6 +11,7 @@ is: `folded` then says why. Nothing about the model is trusted, its logits are c
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -120,6 +121,21 @@ def _signature(model: nn.Module) -> tuple[Any, ...]:
 
 def _traced(model: nn.Module) -> _Trace | str:
     """The trace, or why there is none."""
+    seen = _graph(model)
+    if isinstance(seen, str):
+        return seen
+    graph, made = seen
+    try:
+        return _folded_copy(model, graph, made)
+    except Exception as error:  # a module that cannot be copied
+        return f"it cannot be copied ({_first_line(error)})"
+
+
+def _graph(model: nn.Module) -> tuple[fx.Graph, dict[str, Tensor]] | str:
+    """The graph, and the tensors that tracing met and that no module holds; or why there is none.
+
+    The model is left as it was.
+    """
     for module in model.modules():
         if hooked(module):
             return f"{type(module).__name__} has hooks"
@@ -134,10 +150,31 @@ def _traced(model: nn.Module) -> _Trace | str:
         for now, then in saved:
             now.clear()
             now.update(then)
-    try:
-        return _folded_copy(model, graph, made)
-    except Exception as error:  # a module that cannot be copied
-        return f"it cannot be copied ({_first_line(error)})"
+    return graph, made
+
+
+def foldable(model: nn.Module) -> list[tuple[str, str]] | str:
+    """Names of convolutions, each with the batch norm that alone follows it, both called once; or why none are known.
+
+    The model is left as it was.
+    """
+    seen = _graph(model)
+    if isinstance(seen, str):
+        return seen
+    graph, modules = seen[0], dict(model.named_modules())
+    calls = Counter(id(modules[str(node.target)]) for node in graph.nodes if node.op == "call_module")
+    pairs = []
+    for node in graph.nodes:
+        if (
+            node.op == "call_module"
+            and _is_norm(modules.get(node.target))
+            and isinstance(node.args[0], fx.Node)
+        ):
+            source = node.args[0]
+            alone = source.op == "call_module" and bool(_convolutions(node, modules))
+            if alone and all(calls[id(modules[str(n.target)])] == 1 for n in (source, node)):
+                pairs.append((str(source.target), str(node.target)))
+    return pairs
 
 
 class _Tracer(fx.Tracer):

@@ -22,6 +22,7 @@ class Layer:
     name: str
     module: nn.Conv2d | nn.Linear
     pixels: int
+    takes: tuple[int, ...]  # shape of the first call's input, for a batch of one
 
     @property
     def params(self) -> int:
@@ -45,13 +46,16 @@ def survey(network: nn.Module, input_shape: tuple[int, int, int]) -> list[Layer]
     pixels: dict[int, int] = {}
     modules: dict[int, Any] = {}
 
-    def meet(module: nn.Module, _: object, output: Tensor) -> None:
+    takes: dict[int, tuple[int, ...]] = {}
+
+    def meet(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
         seen = (
             output[0].numel() // output.shape[1]
             if isinstance(module, nn.Conv2d)
             else output[0].numel() // output.shape[-1]
         )
         modules[id(module)] = module
+        takes.setdefault(id(module), tuple(given[0].shape))
         pixels[id(module)] = pixels.get(id(module), 0) + seen
 
     hooks = [
@@ -76,4 +80,4 @@ def survey(network: nn.Module, input_shape: tuple[int, int, int]) -> list[Layer]
         raise CompressionError(
             f"{type(network).__name__}: holds no convolution and no linear layer to compress"
         )
-    return [Layer(names[key], module, pixels[key]) for key, module in modules.items()]
+    return [Layer(names[key], module, pixels[key], takes[key]) for key, module in modules.items()]

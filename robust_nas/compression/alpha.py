@@ -1,0 +1,227 @@
+"""The weight alpha_c of every input channel's error, from what the error does to the prediction.
+
+For an image x the network says n = argmax z(x), with margins d_j = z_n - z_j to the other classes. Dbouk and Shanbhag's
+code (2021; "equation (8)") has for channel c of layer l
+
+    alpha_{c,l} = 1 / (M K1 K2) mean_x sum_{j != n} ||grad_{W_c} d_j||^2 / (2 d_j^2)
+
+Read the error of the weights as noise of variance ||W_c - Q_c||^2 / (M K1 K2) an element, linearise, and take half of
+Chebyshev's bound and the union over j: then sum_l sum_c alpha_{c,l} ||W_c - Q_c||^2 bounds the probability that the
+prediction changes. (That reading is our inference; the paper's text was not available.)
+
+A whole batch goes back at once, once a competitor; images are independent of each other in eval mode. With a layer's
+patches X [C K1 K2, P] and output gradients delta_j [M, P] of one image, P output pixels,
+
+    grad_W d_j = delta_j X^T,   sum_j w_j ||(.)_c||^2 = sum_{k in c} X_k D X_k^T,   D = sum_j w_j delta_j^T delta_j
+
+of which the side with fewer multiply-adds is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robust_nas.errors import CompressionError
+
+MAX_ELEMENTS = 2**26  # of a layer's largest temporary: 256 MB in float32
+
+Attack = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
+
+
+def estimate_alpha(
+    network: nn.Module,
+    names: list[str],
+    images: Tensor,
+    *,
+    attack: Attack | None = None,
+    generator: torch.Generator | None = None,
+    competitors: int | None = None,
+    margin_floor: float = 0.0,
+    batch_size: int = 64,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Tensor]:
+    """The alphas `[C]` (float64) of the named standard convolutions, in eval mode; the network is left as it was.
+
+    Args:
+        network: images to logits `[B, K]`.
+        names: dotted names of convolutions without groups.
+        images: float `[N, C, H, W]` in 0..1, on the network's device.
+        attack: called as an attack option value is, with the labels that the network itself says; None: clean images.
+        generator: of the attack.
+        competitors: the classes with the smallest margins that count; None: all.
+        margin_floor: margins below so many times the median of the smallest ones count as that. At 0 the sum is decided
+            by a few images near the boundary: E[1 / d^2] need not exist.
+        batch_size: images at once.
+        progress: told how many images are done.
+
+    Raises:
+        CompressionError: a name that is no standard convolution, no images, or logits that are not finite or tied.
+    """
+    modules: dict[str, Any] = dict(network.named_modules())
+    for name in names:
+        if not isinstance(modules.get(name), nn.Conv2d) or modules[name].groups != 1:
+            raise CompressionError(f"{name}: alphas are defined for convolutions without groups")
+    if not len(images):
+        raise CompressionError("alphas need at least one image")
+    sums = {
+        name: torch.zeros(modules[name].in_channels, dtype=torch.float64, device=images.device)
+        for name in names
+    }
+    with _evaluating(network):
+        inputs = torch.cat(list(_attacked(network, images, attack, generator, batch_size)))
+        floor = margin_floor * _median_margin(network, inputs, batch_size)
+        for start in range(0, len(inputs), batch_size):
+            part = inputs[start : start + batch_size]
+            for name, value in _of_batch(network, modules, names, part, competitors, floor).items():
+                sums[name] += value
+            progress(min(start + batch_size, len(inputs)), len(inputs))
+    return {
+        name: total.cpu() / (len(images) * modules[name].weight[:, 0].numel()) for name, total in sums.items()
+    }
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """The network in eval mode inside, and as it was outside."""
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        network.eval()
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _attacked(
+    network: nn.Module,
+    images: Tensor,
+    attack: Attack | None,
+    generator: torch.Generator | None,
+    batch_size: int,
+) -> Iterator[Tensor]:
+    """The images batch by batch, attacked against what the network says of them."""
+    for part in torch.split(images, batch_size):
+        if attack is None:
+            yield part
+        else:
+            own = generator or torch.Generator(images.device).manual_seed(0)
+            with torch.no_grad():
+                said = network(part).argmax(1)
+            yield attack(network, part, said, own)
+
+
+def _median_margin(network: nn.Module, images: Tensor, batch_size: int) -> float:
+    """The median over the images of the margin to the nearest class."""
+    with torch.no_grad():
+        logits = torch.cat([network(part) for part in torch.split(images, batch_size)]).double()
+    if logits.ndim != 2 or logits.shape[1] < 2 or not logits.isfinite().all():
+        raise CompressionError(
+            f"the network gives {tuple(logits.shape)}; finite logits of two classes or more are needed"
+        )
+    first, second = logits.topk(2).values.T
+    return float((first - second).median())
+
+
+def _of_batch(
+    network: nn.Module,
+    modules: Mapping[str, Any],
+    names: list[str],
+    images: Tensor,
+    competitors: int | None,
+    floor: float,
+) -> dict[str, Tensor]:
+    """Sum over the images of sum_j ||grad_{W_c} d_j||^2 / (2 d_j^2), `[C]` for every name."""
+    calls: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in names}
+
+    def keep(name: str) -> Callable[..., Tensor]:
+        def hook(_: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            calls[name].append((given[0].detach().clone(), output))
+            return output.clone()  # what follows may change it in place
+
+        return hook
+
+    hooks = [modules[name].register_forward_hook(keep(name)) for name in names]
+    try:
+        with torch.enable_grad():
+            logits = network(images.detach().clone().requires_grad_())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    names = [name for name in names if calls[name]]
+    outputs = [output for name in names for _, output in calls[name]]
+    said = logits.argmax(1, keepdim=True)
+    order = logits.detach().scatter(1, said, -torch.inf).argsort(1, descending=True)[:, :-1]
+    order = order[:, :competitors]
+    margins = (logits.gather(1, said) - logits.gather(1, order)).T  # [J, B]
+    size = margins.detach().double().clamp_min(floor)
+    if not (size > 0).all():
+        raise CompressionError(
+            "two classes have the same logit, and their margin an infinite weight; a margin_floor above 0 is needed"
+        )
+    weights = (0.5 / size.square()).to(images.dtype)
+    layers = [_Layer(modules[name], [x for x, _ in calls[name]], len(margins)) for name in names]
+    for rank, margin in enumerate(margins):
+        grads = iter(torch.autograd.grad(margin.sum(), outputs, retain_graph=rank + 1 < len(margins)))
+        for name, layer in zip(names, layers, strict=True):
+            delta = _joined([next(grads).flatten(2) for _ in calls[name]])  # [B, M, P]
+            layer.add(delta, weights[rank])
+    return {name: layer.total() for name, layer in zip(names, layers, strict=True)}
+
+
+class _Layer:
+    """The patches of a layer, and what was summed up of it so far."""
+
+    def __init__(self, convolution: nn.Conv2d, inputs: list[Tensor], competitors: int) -> None:
+        self.patches = _joined([_patches(convolution, x) for x in inputs])  # [B, C K1 K2, P]
+        self.channels = convolution.in_channels
+        rows, pixels = self.patches.shape[1:]
+        outputs = convolution.out_channels
+        direct = competitors * outputs * rows * pixels
+        self.gram = pixels * pixels * (rows + competitors * outputs) < direct
+        self.chunk = max(1, MAX_ELEMENTS // (pixels * pixels if self.gram else outputs * rows))
+        self.inner: Tensor | None = None  # D [B, P, P]
+        self.sum = torch.zeros(self.channels, dtype=torch.float64, device=self.patches.device)
+
+    def add(self, delta: Tensor, weights: Tensor) -> None:
+        """Takes the output gradients `[B, M, P]` of a competitor, and its weights `[B]`."""
+        if self.gram:
+            inner = (delta * weights[:, None, None]).transpose(1, 2) @ delta
+            self.inner = inner if self.inner is None else self.inner.add_(inner)
+            return
+        for start in range(0, len(delta), self.chunk):
+            rows = slice(start, start + self.chunk)
+            gradient = delta[rows] @ self.patches[rows].transpose(1, 2)  # [b, M, C K1 K2]
+            squared = gradient.square_().sum(1) * weights[rows, None]
+            self.sum += squared.sum(0).view(self.channels, -1).sum(1).double()
+
+    def total(self) -> Tensor:
+        """The sum over images and competitors, `[C]`."""
+        if self.inner is not None:
+            for start in range(0, len(self.patches), self.chunk):
+                rows = slice(start, start + self.chunk)
+                squared = ((self.patches[rows] @ self.inner[rows]) * self.patches[rows]).sum((0, 2))
+                self.sum += squared.view(self.channels, -1).sum(1).double()
+        return self.sum
+
+
+def _joined(calls: list[Tensor]) -> Tensor:
+    """The pixels of all calls of a layer, one behind the other."""
+    return calls[0] if len(calls) == 1 else torch.cat(calls, 2)
+
+
+def _patches(convolution: nn.Conv2d, x: Tensor) -> Tensor:
+    """What the kernel meets, `[B, C K1 K2, P]`."""
+    mode = "constant" if convolution.padding_mode == "zeros" else convolution.padding_mode
+    padding: list[int] = convolution._reversed_padding_repeated_twice
+    return F.unfold(
+        F.pad(x, padding, mode) if any(padding) else x,
+        convolution.kernel_size,
+        dilation=convolution.dilation,
+        stride=convolution.stride,
+    )

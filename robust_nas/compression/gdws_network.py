@@ -1,0 +1,259 @@
+"""GDWS on a whole network: which layers can take it, how a budget is spread, what every layer gave.
+
+Published (Dbouk and Shanbhag's code): one beta for every layer, the first convolution and 1x1 convolutions stay, no
+training. Ours: the global allocation, targets in multiply-adds, folding, and layers that stay dense where that is
+cheaper or, measured, faster.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from robust_nas.compression.allocation import Site, global_allocation, uniform
+from robust_nas.compression.autotune import gain
+from robust_nas.compression.folding import fold_batch_norms
+from robust_nas.compression.gdws import energies, gdws_layer, weighted_error
+from robust_nas.compression.layers import Layer, survey
+from robust_nas.errors import CompressionError
+from robust_nas.nets.cost import measured_cost
+from robust_nas.nets.factorised import LayerForm, replace_module
+from robust_nas.nets.fused import hooked
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class GDWSResult:
+    """The network, the forms that rebuild it, a row for every convolution and linear layer, and costs for one image.
+
+    `bound` is the sum of the weighted squared errors. With alphas that were measured, it bounds the share of changed
+    predictions, as far as a linear picture with random errors holds (our inference); None without.
+    """
+
+    network: nn.Module
+    forms: tuple[LayerForm, ...]
+    report: list[Row]
+    macs_before: int
+    macs_after: int
+    bound: float | None
+    not_folded: str  # why no batch norm was folded; empty: folded, or not asked for
+
+    @property
+    def share(self) -> float:
+        """Multiply-adds that stayed."""
+        return self.macs_after / self.macs_before
+
+
+def eligible(
+    network: nn.Module, input_shape: tuple[int, int, int], *, skip_first: bool = True
+) -> tuple[list[Layer], dict[str, str]]:
+    """The layers that GDWS can take, and the reasons why the others stay, by name."""
+    taken: list[Layer] = []
+    reasons: dict[str, str] = {}
+    first = True
+    for layer in survey(network, input_shape):
+        module = layer.module
+        reason = ""
+        if not isinstance(module, nn.Conv2d):
+            reason = "linear layer"
+        elif type(module) is not nn.Conv2d or hooked(module):
+            reason = f"a {type(module).__name__} whose weights are computed, or that has hooks"
+        elif first and skip_first:
+            reason = "first convolution"
+        elif module.kernel_size == (1, 1):
+            reason = "1x1 kernel"
+        elif module.groups != 1:
+            reason = f"grouped ({module.groups} groups of {module.in_channels // module.groups})"
+        first = first and not isinstance(module, nn.Conv2d)
+        if reason:
+            reasons[layer.name] = reason
+        else:
+            taken.append(layer)
+    return taken, reasons
+
+
+def compress_gdws(
+    network: nn.Module,
+    input_shape: tuple[int, int, int],
+    *,
+    alpha: Mapping[str, Tensor] | None = None,
+    beta: float | None = None,
+    macs: float | None = None,
+    allocation: Literal["global", "uniform"] = "global",
+    skip_first: bool = True,
+    fold: bool = True,
+    min_kernels: int = 1,
+    min_gain: float | None = None,
+) -> GDWSResult:
+    """A compressed copy of any module with standard convolutions, in eval mode; the network is left as it was.
+
+    Args:
+        network: images `[B, C, H, W]` to logits.
+        input_shape: (C, H, W) of an image.
+        alpha: weights `[C]` of the channels by layer, as `estimate_alpha` gives them. None: ones with the uniform
+            allocation, as published; 1 / ||W||^2 with the global one, so that layers of any scale are comparable.
+        beta: bound of a layer's weighted squared error (uniform) or of the sum (global).
+        macs: instead, the share of the network's multiply-adds that stays.
+        allocation: over the layers.
+        skip_first: leave the first convolution as it is.
+        fold: put batch norms into the convolutions before them.
+        min_kernels: of every input channel.
+        min_gain: a layer whose factorised form is not so many times faster than the dense one, measured, stays dense,
+            and its budget goes to the others.
+
+    Raises:
+        CompressionError: no layer that can be taken, a budget out of reach, or weights or alphas that are not finite.
+    """
+    if (beta is None) == (macs is None):
+        raise CompressionError(f"beta: got {beta}, macs: got {macs}; one of them is needed")
+    own = copy.deepcopy(network).eval()
+    layers, reasons = eligible(own, input_shape, skip_first=skip_first)
+    if not layers:
+        raise CompressionError(f"nothing can be factorised: {_told(reasons)}")
+    weights = {layer.name: _alpha(layer, alpha, allocation) for layer in layers}
+    before = measured_cost(own, input_shape).macs
+    chosen = _allocate(layers, weights, beta, macs, allocation, min_kernels, before, reasons)
+    if min_gain is not None:
+        while slow := _slow(layers, chosen, min_gain):
+            reasons |= slow
+            layers = [layer for layer in layers if layer.name not in slow]
+            chosen = _allocate(layers, weights, beta, macs, allocation, min_kernels, before, reasons)
+    if not chosen:
+        raise CompressionError(
+            f"beta {beta} leaves every layer dense: factorised they would cost more; a larger one is needed"
+            if macs is None
+            else f"macs {macs} leaves every layer dense; a smaller share is needed"
+        )
+    report = _report(own, input_shape, weights, chosen, reasons)
+    forms = [LayerForm(name, "gdws", tuple(g.tolist())) for name, g in chosen.items()]
+    by_name = {layer.name: layer for layer in layers}
+    for name, g in chosen.items():
+        convolution: Any = by_name[name].module
+        replace_module(own, convolution, gdws_layer(convolution, g))
+    why = ""
+    if fold:
+        own, folded, why = fold_batch_norms(own)
+        forms += folded
+    return GDWSResult(
+        network=own.eval(),
+        forms=tuple(forms),
+        report=report,
+        macs_before=before,
+        macs_after=measured_cost(own, input_shape).macs,
+        bound=None if alpha is None else sum(row["error"] or 0.0 for row in report),
+        not_folded=why,
+    )
+
+
+def _told(reasons: Mapping[str, str]) -> str:
+    """How many layers stay for which reason."""
+    kinds = [reason.split(" (")[0] for reason in reasons.values()]
+    return ", ".join(f"{kinds.count(kind)} x {kind}" for kind in dict.fromkeys(kinds))
+
+
+def _alpha(layer: Layer, alpha: Mapping[str, Tensor] | None, allocation: str) -> Tensor | None:
+    """The weights of a layer's channels; None: ones."""
+    if alpha is not None:
+        if layer.name not in alpha:
+            raise CompressionError(f"alpha: holds no {layer.name}; it holds {', '.join(alpha) or 'nothing'}")
+        return alpha[layer.name]
+    if allocation == "uniform":
+        return None
+    energy = layer.module.weight.detach().double().square().sum().clamp_min(torch.finfo(torch.float64).tiny)
+    return (1 / energy).expand(layer.module.weight.shape[1])
+
+
+def _allocate(
+    layers: list[Layer],
+    weights: Mapping[str, Tensor | None],
+    beta: float | None,
+    macs: float | None,
+    allocation: str,
+    min_kernels: int,
+    before: int,
+    reasons: Mapping[str, str],
+) -> dict[str, Tensor]:
+    """The g of every layer that is factorised."""
+    sites = [
+        Site(
+            layer.name,
+            energies(layer.module.weight, weights[layer.name]).cpu(),
+            (layer.module.weight[0, 0].numel() + len(layer.module.weight)) * layer.pixels,
+            layer.macs,
+        )
+        for layer in layers
+    ]
+    spread = global_allocation if allocation == "global" else uniform
+    if macs is None:
+        return spread(sites, beta=beta, min_kernels=min_kernels)
+    rest = before - sum(site.dense_macs for site in sites)
+    least = rest + sum(
+        min(site.dense_macs, site.kernel_macs * max(1, min(min_kernels, site.v.shape[1]) * len(site.v)))
+        for site in sites
+    )
+    if least > macs * before:
+        raise CompressionError(
+            f"macs: got {macs:g} of {before:,}; at least {least / before:.4f} stay, with {min_kernels} kernels "
+            f"a channel and layers as they are: {_told(reasons)}"
+        )
+    return spread(sites, macs=int(macs * before) - rest, min_kernels=min_kernels)
+
+
+def _slow(layers: list[Layer], chosen: Mapping[str, Tensor], min_gain: float) -> dict[str, str]:
+    """The layers that are not fast enough in their factorised form, with what was measured."""
+    found = {}
+    for layer in layers:
+        if layer.name in chosen and isinstance(layer.module, nn.Conv2d):
+            measured = gain(layer.module, gdws_layer(layer.module, chosen[layer.name]), layer.takes)
+            if measured < min_gain:
+                found[layer.name] = f"measured {measured:.2f} times as fast, {min_gain:g} asked for"
+    return found
+
+
+def _report(
+    network: nn.Module,
+    input_shape: tuple[int, int, int],
+    weights: Mapping[str, Tensor | None],
+    chosen: Mapping[str, Tensor],
+    reasons: Mapping[str, str],
+) -> list[Row]:
+    """A row for every convolution and linear layer of the network as it was."""
+    rows = []
+    for layer in survey(network, input_shape):
+        row: Row = {
+            "name": layer.name,
+            "form": "dense",
+            "reason": reasons.get(layer.name, "cheaper dense"),
+            "macs": layer.macs,
+            "macs_after": layer.macs,
+            "params": layer.params,
+            "params_after": layer.params,
+            "kernels": None,
+            "g_min": None,
+            "g_median": None,
+            "g_max": None,
+            "error": None,
+        }
+        if layer.name in chosen:
+            g, weight = chosen[layer.name], layer.module.weight
+            kernels = int(g.sum())
+            size = kernels * (weight[0, 0].numel() + len(weight))
+            row |= {
+                "form": "gdws",
+                "reason": None,
+                "macs_after": size * layer.pixels,
+                "params_after": size,
+                "kernels": kernels,
+                "g_min": int(g.min()),
+                "g_median": float(g.double().median()),
+                "g_max": int(g.max()),
+                "error": weighted_error(weight, g, weights[layer.name]),
+            }
+        rows.append(row)
+    return rows
