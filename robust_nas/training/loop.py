@@ -7,6 +7,7 @@ rows of every batch; gradients are summed over the ranks, weighted by their shar
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from robust_nas.errors import CheckpointError, DivergenceError
 from robust_nas.nets import CellNetwork, channels_last, inference_state
 from robust_nas.nets.batch_norm import local_statistics
 from robust_nas.runs import Progress, Run, restore_optimiser, silent
+from robust_nas.training.constraint import Constraint
 from robust_nas.training.divergence import refuse_broken_weights, refuse_divergence
 from robust_nas.training.losses.natural import cross_entropy
 from robust_nas.training.options import Training
@@ -58,13 +60,15 @@ def train(
     checkpoint_seconds: float = 60.0,
     progress: Progress = silent,
     ranks: Ranks = ALONE,
+    constraint: Constraint | None = None,
 ) -> TrainingOutcome:
     """Trains `network` on `images` (both on one device) and returns the best weights by `validation`.
 
+    With a constraint, its penalty is added to the loss, and the weights are validated and kept as it applies them.
     Continues from the run's checkpoint where there is one. Raises `DivergenceError` when the loss stops being finite;
     the checkpoint before it stays.
     """
-    job = _Training(run, network, images, validation, options, augmentation, seed, ranks)
+    job = _Training(run, network, images, validation, options, augmentation, seed, ranks, constraint)
     job.restore()
     return job.loop(checkpoint_seconds, progress)
 
@@ -82,8 +86,9 @@ class _Training:
         augmentation: Augment,
         seed: int,
         ranks: Ranks = ALONE,
+        constraint: Constraint | None = None,
     ) -> None:
-        self.ranks = ranks
+        self.ranks, self.constraint = ranks, constraint
         self.run, self.options, self.augmentation, self.seed = run, options, augmentation, seed
         self.images = images
         self.validation = validation
@@ -192,7 +197,8 @@ class _Training:
                 loss = loss + options.auxiliary_weight * cross_entropy(logits, labels)
             loss = share * loss
         self.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        whole = loss if self.constraint is None else loss + share * self.constraint.penalty()
+        whole.backward()  # type: ignore[no-untyped-call]
         trained = [parameter for parameter in self.network.parameters() if parameter.grad is not None]
         correct = (value.logits.argmax(1) == labels).sum()
         own = torch.stack([loss.detach(), correct.to(loss.dtype)])
@@ -226,16 +232,14 @@ class _Training:
         final = epoch == options.epochs - 1
         due = epoch >= options.validate_from and (epoch - options.validate_from) % options.validate_every == 0
         clean = robust = None
+        logged = {} if self.constraint is None else self.constraint.end_epoch(epoch)
         if due or final:
             self._refuse_broken_weights()
-            clean, robust = self.validate()
-            if self.best is None or (robust, clean) > (self.best["robust"], self.best["clean"]):
-                self.best = {
-                    "epoch": epoch,
-                    "clean": clean,
-                    "robust": robust,
-                    "state": {name: tensor.clone() for name, tensor in inference_state(self.model).items()},
-                }
+            with contextlib.nullcontext() if self.constraint is None else self.constraint.applied():
+                clean, robust = self.validate()
+                if self.best is None or (robust, clean) > (self.best["robust"], self.best["clean"]):
+                    state = {name: tensor.clone() for name, tensor in inference_state(self.model).items()}
+                    self.best = {"epoch": epoch, "clean": clean, "robust": robust, "state": state}
         record = {
             "epoch": epoch,
             "loss": self.sums["loss"] / self.sums["seen"],
@@ -243,6 +247,7 @@ class _Training:
             "clean": clean,
             "robust": robust,
             "learning_rate": self.optimiser.param_groups[0]["lr"],
+            **logged,
         }
         self.run.log(record)
         self.epoch, self.step = epoch + 1, 0
@@ -295,6 +300,7 @@ class _Training:
                 "average": None if self.average is None else self.average.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
                 "generator": self.generator.get_state(),
+                "constraint": None if self.constraint is None else self.constraint.state(),
             }
         )
 
@@ -313,6 +319,8 @@ class _Training:
                 self.average.load_state_dict(state["average"])
             restore_optimiser(self.optimiser, state["optimiser"])
             self.generator.set_state(state["generator"])
+            if self.constraint is not None:
+                self.constraint.restore(state["constraint"])
             self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
             self.sums, self.best = state["sums"], state["best"]
             if self.best is not None:

@@ -1,0 +1,160 @@
+"""The ranks of all layers at once, under a compression ratio (CSTAR-style: our reconstruction, see `cstar.py`).
+
+Weights of a layer in factors: Tucker-2 C r_in + r_in r_out K1 K2 + r_out M, low-rank r (C + M). From full ranks on, the
+cut that loses least energy for the weights that it frees is made, until all layers together have 1 / ratio of their
+weights; energy is a spectrum's, as a share of ||W||^2. A layer that would have as many weights in factors stays dense. The ratio counts the weights of all convolutions and linear layers, those that cannot be factorised too;
+biases and batch norms are not counted.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from robust_nas.compression.layers import Layer
+from robust_nas.compression.tucker import Ranks, spectra
+from robust_nas.errors import CompressionError
+from robust_nas.nets.fused import hooked
+
+HALVINGS = 50
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What ranks may be: at least the share `least` of a side, and multiples of `multiple` but for the ends."""
+
+    multiple: int = 1
+    least: float = 0.05
+
+    def floor(self, side: int) -> int:
+        """The lowest rank of a side."""
+        return max(1, math.ceil(self.least * side))
+
+    def below(self, rank: int, side: int) -> int:
+        """The next lower rank."""
+        return max(self.floor(side), (rank - 1) // self.multiple * self.multiple)
+
+
+def sides(layer: Layer) -> Ranks | None:
+    """The full ranks of a layer, (C, M) or (min(C, M),); None where it cannot be factorised."""
+    module = layer.module
+    if isinstance(module, nn.Linear):
+        return None if hooked(module) else (min(module.weight.shape),)
+    if type(module) is not nn.Conv2d or module.groups != 1 or hooked(module):
+        return None
+    if module.kernel_size == (1, 1):
+        return (min(module.in_channels, module.out_channels),)
+    return (module.in_channels, module.out_channels)
+
+
+def factor_params(layer: Layer, ranks: Ranks) -> int:
+    """Weights of a layer in factors of these ranks."""
+    outputs, inputs = layer.module.weight.shape[:2]
+    if len(ranks) == 1:
+        return ranks[0] * (inputs + outputs)
+    rank_in, rank_out = ranks
+    taps = layer.module.weight[0, 0].numel()
+    return inputs * rank_in + rank_in * rank_out * taps + rank_out * outputs
+
+
+def cost(layers: Sequence[Layer], ranks: Mapping[str, Ranks]) -> int:
+    """Weights of all layers, each in the cheaper of its two forms."""
+    return sum(
+        min(layer.params, factor_params(layer, ranks[layer.name])) if layer.name in ranks else layer.params
+        for layer in layers
+    )
+
+
+def global_ranks(
+    layers: Sequence[Layer],
+    ratio: float,
+    limits: Limits = Limits(),
+    weights: Mapping[str, Tensor] | None = None,
+) -> dict[str, Ranks]:
+    """The ranks of the layers that are factorised; `weights` take the place of the layers' own.
+
+    Raises `CompressionError` for a ratio out of reach.
+    """
+    full = _full(layers, ratio, limits)
+    by_name = {layer.name: layer for layer in layers}
+    tails = {}
+    for name, top in full.items():
+        found = spectra((weights or {}).get(name, by_name[name].module.weight), len(top))
+        # lost[r]: energy beyond rank r
+        tails[name] = [
+            [float(x) for x in ((s.sum() - s.cumsum(0)) / s.sum().clamp_min(1e-300)).clamp_min(0)]
+            for s in found
+        ]
+    ranks = dict(full)
+    budget = sum(layer.params for layer in layers) / ratio
+    heap: list[tuple[float, str, int, Ranks]] = []
+
+    def push(name: str) -> None:
+        now = ranks[name]
+        for mode, rank in enumerate(now):
+            lower = limits.below(rank, full[name][mode])
+            if lower == rank:
+                continue
+            cut = tuple(lower if index == mode else other for index, other in enumerate(now))
+            freed = factor_params(by_name[name], now) - factor_params(by_name[name], cut)
+            lost = tails[name][mode][lower - 1] - tails[name][mode][rank - 1]
+            heapq.heappush(heap, (lost / freed, name, mode, now))
+
+    for name in ranks:
+        push(name)
+    spent = cost(layers, ranks)
+    while spent > budget:
+        _, name, mode, seen = heapq.heappop(heap)
+        if seen != ranks[name]:  # of before a later cut of the same layer
+            continue
+        layer = by_name[name]
+        before = min(layer.params, factor_params(layer, seen))
+        lower = limits.below(seen[mode], full[name][mode])
+        ranks[name] = tuple(lower if index == mode else other for index, other in enumerate(seen))
+        spent += min(layer.params, factor_params(layer, ranks[name])) - before
+        push(name)
+    return _worthwhile(by_name, ranks)
+
+
+def uniform_ranks(layers: Sequence[Layer], ratio: float, limits: Limits = Limits()) -> dict[str, Ranks]:
+    """The same share of every side, the largest that meets the ratio. Raises `CompressionError` as `global_ranks`."""
+    full = _full(layers, ratio, limits)
+    budget = sum(layer.params for layer in layers) / ratio
+
+    def at(share: float) -> dict[str, Ranks]:
+        def rank(side: int) -> int:
+            rounded = math.floor(share * side / limits.multiple) * limits.multiple
+            return side if share >= 1 else max(limits.floor(side), rounded)
+
+        return {name: tuple(map(rank, top)) for name, top in full.items()}
+
+    low, high = 0.0, 1.0
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if cost(layers, at(middle)) <= budget else (low, middle)
+    return _worthwhile({layer.name: layer for layer in layers}, at(low))
+
+
+def _full(layers: Sequence[Layer], ratio: float, limits: Limits) -> dict[str, Ranks]:
+    """Full ranks of the layers that can be factorised. Raises `CompressionError` where the lowest do not do."""
+    full = {layer.name: top for layer in layers if (top := sides(layer)) is not None}
+    total = sum(layer.params for layer in layers)
+    floors = {name: tuple(map(limits.floor, top)) for name, top in full.items()}
+    least = cost(layers, floors)
+    if not ratio >= 1 or least > total / ratio:
+        raise CompressionError(
+            f"ratio: got {ratio:g} of {total:,} weights in {len(layers)} layers; from 1 to {total / least:.4g} can be "
+            f"reached with ranks from {limits.least:g} of a side, in the {len(full)} layers that have ranks"
+        )
+    return full
+
+
+def _worthwhile(layers: Mapping[str, Layer], ranks: Mapping[str, Ranks]) -> dict[str, Ranks]:
+    """Without the layers that are no smaller in factors."""
+    return {
+        name: own for name, own in ranks.items() if factor_params(layers[name], own) < layers[name].params
+    }
