@@ -1,4 +1,4 @@
-"""`robust-nas export`: a model as plain Python."""
+"""`robust-nas export`: a model as plain Python, ONNX or torch.export, and whether it computes the same."""
 
 from __future__ import annotations
 
@@ -12,21 +12,85 @@ from robust_nas.cli import common
 
 def command(
     model: Annotated[Path, typer.Argument(help="A model folder, such as results/quickstart/model.")],
+    overrides: common.Overrides = None,
+    form: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format", "-f", help="source (default), onnx, program (torch.export); may be repeated, or all."
+        ),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Run the exported forms on test images beside the model.")
+    ] = False,
+    images: Annotated[int, typer.Option(help="Of the check: at most so many test images.", min=1)] = 256,
+    module: Annotated[
+        str | None,
+        typer.Option(help="The file and function that build the module that the model was compressed from."),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Of the check: take the data from this recipe, not from the model's own."),
+    ] = None,
     out: common.Out = None,
     overwrite: common.Overwrite = False,
     json: common.Json = False,
+    quiet: common.Quiet = False,
 ) -> None:
-    """Write a model as one Python file that needs torch alone, and its weights.
+    """Write a model in forms that run elsewhere; with --check, prove that they compute the same. Exit code 1 if not.
 
-    Example: [bold]robust-nas export results/quickstart/model --out deployed[/bold]
+    Example: [bold]robust-nas export results/quickstart/model --format onnx --check[/bold]
 
-    In Python: robust_nas.export(pathlib.Path("results/quickstart/model"))
+    In Python: robust_nas.export(folder, forms=("source", "onnx", "program"))
     """
-    from robust_nas.jobs.export import export
+    from robust_nas.jobs.export import FILES, FORMS, check_export, checked_forms, export
+    from robust_nas.nets.foreign import load_module
+    from robust_nas.recipes import EvaluationConfig, load_config, model_config
 
-    folder = export(model, out, overwrite=overwrite)
+    forms = checked_forms(FORMS if form == ["all"] else form or ["source"])
+    config = None
+    if check:
+        changes = overrides or []
+        config = EvaluationConfig.of(load_config(recipe, changes)) if recipe else model_config(model, changes)
+    elif overrides or recipe:
+        raise typer.BadParameter("config values and --recipe say what --check runs on; it is not given")
+    own = None if module is None else load_module(module)
+    with common.progress(quiet) as report:
+        folder = export(model, out, forms=forms, module=own, overwrite=overwrite, progress=report)
+    checked = {}
+    if config is not None:
+        checked = check_export(config, model, folder, forms, images=images, module=own)
+    failed = [name for name, found in checked.items() if not found["passes"]]
     if json:
-        common.print_json({"folder": str(folder), "source": "network.py", "weights": "weights.pt"})
-        return
-    print(f"source             {folder / 'network.py'}")
-    print(f"weights            {folder / 'weights.pt'}")
+        tree = {
+            "folder": str(folder),
+            "forms": {name: FILES[name] for name in forms},
+            "check": checked or None,
+        }
+        if "source" in forms:
+            tree |= {"source": "network.py", "weights": "weights.pt"}
+        common.print_json(tree)
+    else:
+        if checked:
+            rows = [
+                [
+                    name,
+                    f"{found['bytes'] / 1000:.0f}",
+                    f"{found['max_difference']:.2g}",
+                    f"{found['tolerance']:.2g}",
+                    common.percent(found["accuracy"]),
+                    common.percent(found["model_accuracy"]),
+                    "same" if found["passes"] else "DIFFERS",
+                ]
+                for name, found in checked.items()
+            ]
+            header = ("form", "kB", "largest difference", "allowed", "accuracy", "the model's", "logits")
+            common.table(
+                f"{checked[forms[0]]['images']} test images, logits and clean accuracy", header, rows
+            )
+        for name in forms:
+            print(f"{name:<18} {folder / FILES[name]}")
+        if "source" in forms:
+            print(f"weights            {folder / 'weights.pt'}")
+    if failed:
+        common.say(f"error: {', '.join(failed)} computes other logits than the model")
+        raise typer.Exit(1)

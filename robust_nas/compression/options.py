@@ -72,9 +72,9 @@ class CSTAR(Options):
     ratios: tuple[Ratio, ...] = Field(default=(4.0,), min_length=1)
     epochs: Count = 12
     finetune_epochs: Count = 8
-    learning_rate: Positive = 0.01
-    finetune_learning_rate: Positive = 0.01
-    rho: Positive = 1e-3
+    learning_rate: Positive = 0.05
+    finetune_learning_rate: Positive = 0.05
+    rho: Positive = 0.05
     rho_growth: Annotated[Positive, Field(ge=1)] = 1.3
     update_every: Count = 1
     freeze: Fraction01 = 0.5

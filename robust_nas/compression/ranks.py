@@ -2,8 +2,9 @@
 
 Weights of a layer in factors: Tucker-2 C r_in + r_in r_out K1 K2 + r_out M, low-rank r (C + M). From full ranks on, the
 cut that loses least energy for the weights that it frees is made, until all layers together have 1 / ratio of their
-weights; energy is a spectrum's, as a share of ||W||^2. A layer that would have as many weights in factors stays dense. The ratio counts the weights of all convolutions and linear layers, those that cannot be factorised too;
-biases and batch norms are not counted.
+weights; energy is a spectrum's, as a share of ||W||^2. A layer that would have as many weights in factors stays dense.
+The ratio counts the weights of all convolutions and linear layers, those that cannot be factorised too; biases and
+batch norms are not counted.
 """
 
 from __future__ import annotations

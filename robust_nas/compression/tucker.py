@@ -3,8 +3,8 @@
     W [M, C, K1, K2] ~ core x_out A x_in B,   core [r_out, r_in, K1, K2], A [M, r_out], B [C, r_in], both orthonormal
 
 HOSVD takes the leading left singular vectors of both unfoldings; HOOI renews them in turn, each with the other fixed,
-and never gets worse (De Lathauwer, De Moor and Vandewalle, 2000; Kim et al., 2016, for convolutions). With the spectra s of
-the unfoldings, tail(r) = sum_{i > r} s_i^2:
+and never gets worse (De Lathauwer, De Moor and Vandewalle, 2000; Kim et al., 2016, for convolutions). With the spectra
+s of the unfoldings, tail(r) = sum_{i > r} s_i^2:
 
     max(tail_out, tail_in) <= ||W - W'||^2 of HOOI <= that of HOSVD <= tail_out + tail_in
 """
@@ -25,7 +25,8 @@ Ranks = tuple[int, ...]  # (r_in, r_out) of a kernel, (r,) of a 1x1 convolution 
 def _leading(matrix: Tensor, rank: int) -> Tensor:
     """The leading left singular vectors `[rows, rank]`."""
     # Of the smaller Gram matrix: the other side of an unfolding has thousands of columns.
-    return torch.linalg.eigh(matrix @ matrix.T).eigenvectors.flip(1)[:, :rank]
+    vectors: Tensor = torch.linalg.eigh(matrix @ matrix.T).eigenvectors
+    return vectors.flip(1)[:, :rank]
 
 
 def tucker2(weight: Tensor, rank_in: int, rank_out: int, sweeps: int = 5) -> tuple[Tensor, Tensor, Tensor]:
@@ -51,7 +52,7 @@ def project(weight: Tensor, ranks: Ranks, sweeps: int = 5) -> Tensor:
     if len(ranks) == 1:
         first, second = low_rank(weight, ranks[0])
         return (second @ first).view(weight.shape).to(weight)
-    first, core, last = tucker2(weight, *ranks, sweeps=sweeps)
+    first, core, last = tucker2(weight, ranks[0], ranks[1], sweeps)
     return torch.einsum("ic,oihw,mo->mchw", first, core, last).to(weight)
 
 
@@ -78,7 +79,7 @@ def factorised_layer(layer: nn.Conv2d | nn.Linear, ranks: Ranks, sweeps: int = 5
     with torch.no_grad():
         if len(ranks) == 2:
             made = Tucker2Conv2d(layer, *ranks)  # type: ignore[arg-type] # two ranks: a convolution
-            parts = tucker2(layer.weight, *ranks, sweeps=sweeps)
+            parts = tucker2(layer.weight, ranks[0], ranks[1], sweeps)
             targets = (made.first, made.core, made.last)
         else:
             made = (

@@ -1,4 +1,4 @@
-"""A trained network in forms that run elsewhere."""
+"""A trained network in forms that run elsewhere: plain source, ONNX, torch.export."""
 
 from robust_nas.exporting.source import export_source
 

@@ -20,7 +20,18 @@ import torch
 
 from robust_nas._version import __version__
 from robust_nas.errors import ConfigError, RunError, RunExistsError
-from robust_nas.nets import Model, activations, inference_state, mlp, network, normalise, operations, residual
+from robust_nas.exporting.metadata import MARK, metadata
+from robust_nas.nets import (
+    Model,
+    activations,
+    factorised,
+    inference_state,
+    mlp,
+    network,
+    normalise,
+    operations,
+    residual,
+)
 from robust_nas.nets.build import block_plan, plans, stage_plans
 from robust_nas.runs import write_atomic
 from robust_nas.spaces import Architecture, MLPArchitecture, ResidualArchitecture
@@ -61,10 +72,7 @@ def export_source(model: Model, folder: Path, *, overwrite: bool = False) -> tup
 
 def _ours(folder: Path) -> bool:
     path = folder / SOURCE
-    return (
-        path.is_file()
-        and "exported by robust_nas" in path.read_text(encoding="utf-8", errors="replace")[:400]
-    )
+    return path.is_file() and MARK in path.read_text(encoding="utf-8", errors="replace")[:400]
 
 
 class _Form(NamedTuple):
@@ -72,7 +80,6 @@ class _Form(NamedTuple):
 
     legend: str  # of the literals
     literals: str
-    imports: str
     modules: tuple[ModuleType, ...]
     network: str  # the class
     arguments: str  # of the class, made from the literals
@@ -87,6 +94,7 @@ Stages: (blocks, their channels, stride of the first one); STEM is the channels 
 blocks and their numbers as `BlockPlan` names them.
 """
 HIDDEN = "INPUTS is the numbers of an image, HIDDEN the hidden layers and their width.\n"
+REBUILT = "    rebuild(network, [LayerForm(*layer) for layer in LAYERS])\n"
 COMMON = "len(CLASS_NAMES), MEAN, STD"
 
 
@@ -104,7 +112,6 @@ def _form(model: Model) -> _Form:
             STAGES,
             f"STEM = {architecture.stem}\nSTAGES = {_literal(stage_plans(architecture))}\n"
             f"BLOCK = {tuple(block_plan(architecture))!r}\n{_choices(architecture)}",
-            "from collections.abc import Callable\n",
             (normalise, activations, residual),
             "ResidualNetwork",
             f"[StagePlan(*stage) for stage in STAGES], STEM, {COMMON}, "
@@ -115,7 +122,6 @@ def _form(model: Model) -> _Form:
             HIDDEN,
             f"INPUTS = {math.prod(model.description.input_shape)}\n"
             f"HIDDEN = {(architecture.depth, architecture.width)}\n{_choices(architecture)}",
-            "from collections.abc import Callable\n",
             (normalise, activations, mlp),
             "MLPNetwork",
             f"INPUTS, *HIDDEN, {COMMON}, ACTIVATION, INITIALISATION",
@@ -123,7 +129,6 @@ def _form(model: Model) -> _Form:
     return _Form(
         CELLS,
         f"CELLS = {_literal(plans(architecture))}",
-        "from collections.abc import Callable, Iterable\n",
         (operations, normalise, network),
         "CellNetwork",
         f"[CellPlan(*cell) for cell in CELLS], {COMMON}",
@@ -142,10 +147,12 @@ def source_text(model: Model) -> str:
     """The Python file as text."""
     description, architecture = model.description, _architecture(model)
     form = _form(model)
+    layers = [tuple(layer) for layer in description.forms]
+    modules = (*form.modules, factorised) if layers else form.modules
     shape = "x".join(map(str, description.input_shape))
-    bodies = "\n\n".join(map(_body, form.modules))
+    bodies = "\n\n".join(map(_body, modules))
     # Names come from files that anyone may have written: they stand in literals alone, never in a docstring.
-    return f'''"""A network exported by robust_nas {__version__}. Needs torch alone.
+    return f'''"""A network {MARK} {__version__}. Needs torch alone.
 
     from network import load
     logits = load()(images)  # images: float [B, {shape}] in 0..1, logits [B, {len(description.class_names)}]
@@ -154,10 +161,13 @@ def source_text(model: Model) -> str:
 
 from __future__ import annotations
 
-{form.imports}from pathlib import Path
-from typing import NamedTuple
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -165,13 +175,15 @@ NAME = {architecture.name!r}
 CLASS_NAMES = {list(description.class_names)!r}
 MEAN, STD = {tuple(description.mean)!r}, {tuple(description.std)!r}
 {form.literals}
+{_forms(layers)}METADATA = {pprint.pformat(metadata(model), width=110, sort_dicts=False)}
 
 
 {bodies}
 
 def build() -> {form.network}:
     """The network with fresh weights."""
-    return {form.network}({form.arguments})
+    network = {form.network}({form.arguments})
+{REBUILT if layers else ""}    return network
 
 
 def load(weights: Path = Path(__file__).with_name("{WEIGHTS}")) -> {form.network}:
@@ -180,6 +192,13 @@ def load(weights: Path = Path(__file__).with_name("{WEIGHTS}")) -> {form.network
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     return network.eval()
 '''
+
+
+def _forms(layers: list[tuple[object, ...]]) -> str:
+    """The literal of the layers that stand in another form; empty where there are none."""
+    if not layers:
+        return ""
+    return f"# Layers in another form: (name, form, numbers), see `LayerForm`.\nLAYERS = {_literal(layers)}\n"
 
 
 def _body(module: object) -> str:

@@ -281,7 +281,7 @@ def finetune(
 def _named(progress: Progress, own: str) -> Progress:
     """The progress of a training under another name."""
 
-    def report(job: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG001
+    def report(job: str, done: int, total: int, note: str = "") -> None:
         progress(own, done, total, note)
 
     return report

@@ -1,0 +1,132 @@
+"""ONNX: a graph that other runtimes execute, and ONNX Runtime around it.
+
+Input `images`, float32 `[batch, C, H, W]` in 0..1, any batch; output `logits` `[batch, K]`; normalisation is inside.
+Written by torch's own exporter (torch.export, onnxscript) in channels-first memory order; batch norms behind
+convolutions are folded by the runtime when it loads the graph. Needs the extra `export`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robust_nas.errors import ConfigError, RunError
+
+OPSET = 20  # what torch's exporter writes without converting; ONNX Runtime has it since 1.17
+INPUT, OUTPUT = "images", "logits"
+
+
+def needs(package: str) -> Any:
+    """A package of the extra `export`. Raises `ConfigError` where it is not installed."""
+    try:
+        return import_module(package)
+    except ImportError:
+        raise ConfigError(
+            f"{package} is not installed; ONNX needs: pip install 'robust-nas[export]'"
+        ) from None
+
+
+def onnx_bytes(
+    network: nn.Module, input_shape: tuple[int, int, int], *, metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """The graph of a network in eval mode, checked by ONNX's checker; the network is left as it was.
+
+    `metadata` become the model's properties. Raises `ConfigError` without the extra `export`, `RunError` for a module
+    that torch cannot export.
+    """
+    onnx = needs("onnx")
+    needs("onnxscript")
+    own = _plain_copy(network)
+    # A batch of one would be taken for a constant.
+    example = torch.zeros(2, *input_shape)
+    with _quiet():
+        try:
+            program: Any = torch.onnx.export(
+                own,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                verbose=False,
+            )
+            model = program.model_proto
+        except Exception as error:  # whatever torch's exporter meets in a foreign module
+            raise RunError(f"torch cannot export this module to ONNX: {_first_line(error)}") from error
+    for key, value in (metadata or {}).items():
+        model.metadata_props.add(key=key, value=value)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:
+        raise RunError(f"the exported graph is not valid ONNX: {_first_line(error)}") from error
+    written = io.BytesIO()
+    onnx.save_model(model, written)
+    return written.getvalue()
+
+
+def _plain_copy(network: nn.Module) -> nn.Module:
+    """A copy on the CPU, in eval mode and channels-first order."""
+    own = copy.deepcopy(network).cpu().eval()
+    own.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload] # torch leaves it out of its stubs
+    return own
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:300]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporter says about itself: deprecations inside torch, packages that it does without."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+class OnnxModel:
+    """A graph in ONNX Runtime on the CPU: images `[B, C, H, W]` to logits `[B, K]`, as tensors."""
+
+    def __init__(self, graph: bytes | Path, threads: int = 1) -> None:
+        """Loads a graph from a file, or as `onnx_bytes` gives it. Raises `RunError` for one that cannot be loaded."""
+        runtime = needs("onnxruntime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self.session = runtime.InferenceSession(
+                graph if isinstance(graph, bytes) else str(graph),
+                options,
+                providers=["CPUExecutionProvider"],
+            )
+        except Exception as error:
+            where = "" if isinstance(graph, bytes) else f"{graph}: "
+            raise RunError(f"{where}ONNX Runtime cannot load it: {_first_line(error)}") from error
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The model's properties."""
+        return dict(self.session.get_modelmeta().custom_metadata_map)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images on the CPU to logits."""
+        (logits,) = self.session.run([OUTPUT], {INPUT: images.contiguous().numpy()})
+        return torch.from_numpy(logits)
