@@ -1,8 +1,8 @@
 """Milliseconds of a call as somebody who deploys it would meet them: one thread, batch norms folded, all in turn.
 
 torch runs a folded copy in channels-last memory order; ONNX Runtime folds the exported graph itself. CPU time of this
-process, so that other processes on the machine take part of the cache, but not of the figure. Networks are timed in turn,
-round by round: ratios hold where milliseconds do not.
+process: others on the machine take part of the cache, but not of the figure. Networks are timed in turn, round by
+round: ratios hold where milliseconds do not.
 """
 
 from __future__ import annotations

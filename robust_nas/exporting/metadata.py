@@ -2,8 +2,8 @@
 
 Keys: `format` ("exported by robust_nas ..."), `name`, `input` (name, shape of an image, range), `output`,
 `class_names`, `normalisation` (mean and std, which are inside), `compressed` (how many layers stand in which form),
-`made_by`, `threat_model` and `verdict` (clean and robust accuracy, attacks, images, seed, status) of the evaluation that
-belongs to these weights, or null: not evaluated; `versions`.
+`made_by`, `threat_model` and `verdict` (clean and robust accuracy, attacks, images, seed, status) of the evaluation of
+these weights, or null: not evaluated; `versions`.
 """
 
 from __future__ import annotations

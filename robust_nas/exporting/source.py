@@ -194,7 +194,7 @@ def load(weights: Path = Path(__file__).with_name("{WEIGHTS}")) -> {form.network
 '''
 
 
-def _forms(layers: list[tuple[object, ...]]) -> str:
+def _forms(layers: Sequence[tuple[object, ...]]) -> str:
     """The literal of the layers that stand in another form; empty where there are none."""
     if not layers:
         return ""

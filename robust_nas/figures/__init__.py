@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from robust_nas.figures.budget import plot_eps_curve
     from robust_nas.figures.cells import draw_cells
+    from robust_nas.figures.compression_layers import plot_layers
+    from robust_nas.figures.compression_ranks import plot_ranks
+    from robust_nas.figures.compression_tradeoff import plot_compression
     from robust_nas.figures.curves import plot_search, plot_training
     from robust_nas.figures.evaluation import plot_evaluation
     from robust_nas.figures.examples import plot_adversarial_grid
@@ -25,9 +28,12 @@ __all__ = [
     "draw_cells",
     "new_figure",
     "plot_adversarial_grid",
+    "plot_compression",
     "plot_eps_curve",
     "plot_evaluation",
+    "plot_layers",
     "plot_loss_traces",
+    "plot_ranks",
     "plot_search",
     "plot_study_budgets",
     "plot_study_curve",
@@ -46,9 +52,12 @@ _FILES = {
     "draw_cells": "cells",
     "new_figure": "style",
     "plot_adversarial_grid": "examples",
+    "plot_compression": "compression_tradeoff",
     "plot_eps_curve": "budget",
     "plot_evaluation": "evaluation",
+    "plot_layers": "compression_layers",
     "plot_loss_traces": "traces",
+    "plot_ranks": "compression_ranks",
     "plot_search": "curves",
     "plot_study_budgets": "study_budgets",
     "plot_study_curve": "study_curve",

@@ -11,9 +11,12 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from robust_nas import figures
 from robust_nas.config import Options
 from robust_nas.distribution import refuse_several
 from robust_nas.errors import CheckpointError, ConfigError
+from robust_nas.evaluation.intervals import wilson
+from robust_nas.jobs.compress_gdws import LAYERS
 from robust_nas.jobs.compress_proof import describe, speed, verdicts
 from robust_nas.jobs.compress_work import ORIGINAL, Candidate, Source, Work, candidates
 from robust_nas.jobs.evaluate import digest, refuse_misfit, relative
@@ -192,18 +195,58 @@ def _tested(rows: list[dict[str, Any]], chosen: str, which: str) -> set[str]:
     return {row["label"] for row in rows[1:] if row["label"] in shown or row["baseline_of"] in shown}
 
 
+EVALUATED = ("evaluation/config.yaml", "evaluation/evaluation.json")  # what an export tells of it
 DELIVERED = ("config.yaml", "architecture.yaml", "model.json", "model.safetensors")
 
 
 def _deliver(source: Path, folder: Path) -> None:
-    """Copies the chosen model folder to `model`, so that it has one name."""
+    """Copies the chosen model folder, and its evaluation, to `model`, so that it has one name."""
     target = folder / "model"
     target.mkdir(exist_ok=True)
-    for name in DELIVERED:
+    (target / "evaluation").mkdir(exist_ok=True)
+    for name in (*DELIVERED, *EVALUATED):
         if (source / name).is_file():
             write_atomic(target / name, (source / name).read_bytes())
 
 
 def _draw(tree: dict[str, Any], made: list[Candidate], folder: Path) -> list[str]:
     """Draws the figures; returns their files, as seen from the folder."""
-    return []
+    threat, rows = tree["threat_model"], tree["networks"]
+    points = []
+    for row in rows:
+        timing = row["latency_ms"].get("onnxruntime", row["latency_ms"]["torch"])["1"]
+        shared = {key: row[key] for key in ("label", "method", "macs", "params")}
+        shared |= {"latency_ms": timing["median_ms"], "chosen": row["label"] == tree["chosen"]}
+        found = row["validation"]
+        low, high = wilson(round(found["robust"] * found["images"]), found["images"])
+        points.append({**shared, "split": "validation", "low": low, "high": high, **_shares(found)})
+        if row["test"]:
+            low, high = row["test"]["robust"]["interval"]
+            judged = {key: row["test"][key]["accuracy"] for key in ("clean", "robust")}
+            points.append({**shared, "split": "test", "low": low, "high": high, **judged})
+    about = (
+        f"{tree['name']} on {tree['dataset']}, {threat['norm']} eps {threat['eps']:.4g}, seed {tree['seed']}"
+    )
+    first = rows[0]
+    runtime = "ONNX Runtime" if "onnxruntime" in first["latency_ms"] else "torch"
+    figures.plot_compression(
+        points,
+        folder / "figures" / "compression",
+        latency=f"{runtime}, batch 1, one thread",
+        caption=f"{about}; validation: {first['validation']['attack'].partition('(')[0]}, "
+        f"{first['validation']['images']} images; test: {' + '.join(first['test']['robust']['attacks'])}, "
+        f"{first['test']['robust']['images']} images; ring: chosen on validation",
+    )
+    drawn = ["figures/compression.png"]
+    chosen = next(candidate for candidate in made if candidate.label == tree["chosen"])
+    if (chosen.folder / LAYERS).is_file():
+        report = read_json(chosen.folder / LAYERS)
+        share = report["macs_after"] / report["macs_before"]
+        caption = f"{about}; {chosen.label}: {share:.2f} of the multiply-adds of what it was made from"
+        figures.plot_layers(report["layers"], folder / "figures" / "layers", caption=caption)
+        drawn.append("figures/layers.png")
+    return drawn
+
+
+def _shares(found: dict[str, Any]) -> dict[str, Any]:
+    return {key: found[key] for key in ("clean", "robust")}

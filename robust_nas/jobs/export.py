@@ -163,7 +163,7 @@ def check_export(
     some: Images = dataset.test
     if images is not None and images < len(some):
         some = some.subset(_drawn(len(some), images, config.seed))
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for form in checked_forms(forms):
         path = folder / FILES[form]
         if not path.is_file():

@@ -80,10 +80,11 @@ class GDWSConv2d(nn.Module):
             raise ValueError(
                 f"a convolution of {like.groups} groups cannot be depthwise-separable in this form"
             )
-        if len(self.g) != like.in_channels or min(self.g) < 0 or sum(self.g) == 0:
+        most = min(like.out_channels, like.kernel_size[0] * like.kernel_size[1])
+        if len(self.g) != like.in_channels or not 0 <= min(self.g) <= max(self.g) <= most or not any(self.g):
             raise ValueError(
-                f"g has {len(self.g)} numbers from {min(self.g, default=0)}, with sum {sum(self.g)}; "
-                f"{like.in_channels} numbers from 0, not all 0, are needed"
+                f"g has {len(self.g)} numbers from {min(self.g, default=0)} to {max(self.g, default=0)}; "
+                f"{like.in_channels} numbers from 0 to {most}, not all 0, are needed"
             )
         settings, window = _settings(like), _window(like)
         even = len(set(self.g)) == 1
@@ -92,8 +93,11 @@ class GDWSConv2d(nn.Module):
             nn.Conv2d(size, size, groups=size, bias=False, **window, **settings) for size in sizes
         )
         self.pointwise = nn.Conv2d(sum(self.g), like.out_channels, 1, bias=like.bias is not None, **settings)
-        index = torch.repeat_interleave(torch.arange(len(self.g)), torch.tensor(self.g))
-        self.register_buffer("index", index.to(like.weight.device), persistent=False)
+        index = torch.tensor(
+            [channel for channel, kernels in enumerate(self.g) for _ in range(kernels)],
+            device=like.weight.device,
+        )
+        self.register_buffer("index", index, persistent=False)
         self.even = even
 
     def fill(self, depthwise: Tensor, pointwise: Tensor, bias: Tensor | None) -> None:
