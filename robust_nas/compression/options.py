@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from robust_nas.config import Count, Fraction01, NonNegative, Options, Positive
+from robust_nas.config import Count, CountOrZero, Fraction01, NonNegative, Options, Positive
 from robust_nas.training.options import Loss
 
 Share = Annotated[Positive, Field(lt=1)]
@@ -32,7 +32,8 @@ class GDWS(Options):
 
     `budgets` are shares of the network's MACs that stay; `betas` instead are bounds of a layer's weighted squared error
     (the published way, with `allocation: uniform`) or of the whole network's (`global`). With `min_gain` a layer whose
-    factorised form is not at least so many times faster than the dense one, measured, stays dense.
+    factorised form is not at least so many times faster than the dense one, measured, stays dense. With
+    `finetune_epochs` every network is trained on by the recipe, and stands beside the training-free one.
     """
 
     budgets: tuple[Share, ...] | None = None
@@ -43,6 +44,9 @@ class GDWS(Options):
     fold: bool = True  # batch norms into the convolutions before them
     min_kernels: Annotated[int, Field(ge=0)] = 1  # of every input channel
     min_gain: NonNegative | None = None
+    finetune_epochs: CountOrZero = 0  # ours: 0 is the published, training-free method
+    finetune_learning_rate: Positive = 0.02
+    loss: Loss | None = None  # of fine-tuning; None: the recipe's
 
     @model_validator(mode="before")
     @classmethod
@@ -72,8 +76,8 @@ class CSTAR(Options):
     ratios: tuple[Ratio, ...] = Field(default=(4.0,), min_length=1)
     epochs: Count = 12
     finetune_epochs: Count = 8
-    learning_rate: Positive = 0.05
-    finetune_learning_rate: Positive = 0.05
+    learning_rate: Positive = 0.02
+    finetune_learning_rate: Positive = 0.02
     rho: Positive = 0.05
     rho_growth: Annotated[Positive, Field(ge=1)] = 1.3
     update_every: Count = 1

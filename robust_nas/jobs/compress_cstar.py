@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from safetensors.torch import load_file, save
 
@@ -12,7 +12,7 @@ from robust_nas.compression.options import CSTAR
 from robust_nas.config import Options
 from robust_nas.recipes import CompressionConfig
 from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_atomic
-from robust_nas.training.options import Cosine, Training
+from robust_nas.training.options import Cosine, Loss, Training
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,6 +31,18 @@ class StepJob(Options):
 
     config: CompressionConfig
     step: str
+
+
+class Tuning(NamedTuple):
+    """How a network in factors is trained on; the loss is the recipe's where it is None."""
+
+    epochs: int
+    learning_rate: float
+    loss: Loss | None = None
+
+
+def _tuning(options: CSTAR, epochs: int) -> Tuning:
+    return Tuning(epochs, options.finetune_learning_rate, options.loss)
 
 
 def run_cstar(
@@ -62,8 +74,7 @@ def run_cstar(
         model,
         factors,
         forms,
-        options.finetune_epochs,
-        options,
+        _tuning(options, options.finetune_epochs),
         config,
         images,
         validation,
@@ -109,8 +120,7 @@ def run_baseline(
         model,
         factors,
         forms,
-        epochs,
-        options,
+        _tuning(options, epochs),
         config,
         images,
         validation,
@@ -212,8 +222,7 @@ def finetune(
     model: Model,
     network: nn.Module,
     forms: tuple[LayerForm, ...],
-    epochs: int,
-    options: CSTAR,
+    tuning: Tuning,
     config: CompressionConfig,
     images: Images,
     validation: Images,
@@ -223,7 +232,7 @@ def finetune(
     mode: Mode = "new",
     progress: Progress = silent,
 ) -> Path:
-    """Trains a network in factors by the recipe (or the options' own loss) and writes the model folder.
+    """Trains a network in factors by the recipe (or a loss of its own) and writes the model folder.
 
     `forms` are those that the factors have beside the model's own; `made` goes to what the model was made by.
     """
@@ -231,9 +240,9 @@ def finetune(
     from robust_nas.nets.model import ARCHITECTURE, DESCRIPTION, WEIGHTS, StoredForm
     from robust_nas.training.loop import train
 
-    own = {} if options.loss is None else {"loss": options.loss}
-    recipe = _recipe(config.training, epochs, options.finetune_learning_rate, **own)
-    (step,) = made
+    own = {} if tuning.loss is None else {"loss": tuning.loss}
+    recipe = _recipe(config.training, tuning.epochs, tuning.learning_rate, **own)
+    step = next(iter(made))
     with Run(folder, StepJob(config=config, step=f"{step}: fine-tuning"), mode) as run:
         if not run.finished:
             outcome = train(

@@ -125,16 +125,20 @@ def _cstar(work: Work, ratio: float) -> Iterator[Candidate]:
 
 def _gdws(work: Work, base: Candidate | None) -> Iterator[Candidate]:
     """GDWS at every budget, on the original (None) or on what CSTAR made."""
+    from robust_nas.jobs.compress_cstar import Tuning, finetune
     from robust_nas.jobs.compress_gdws import run_gdws
 
     options: Any = work.config.compression.gdws
     model = work.source.model if base is None else work.read(base)
+    folder = work.folder / ("gdws" if base is None else f"{base.label}-gdws")
+    method, prefix = ("gdws", "") if base is None else ("cstar+gdws", f"{base.label}+")
+    origin = ORIGINAL if base is None else base.label
     for made in run_gdws(
         model,
         options,
         work.images,
         work.config.training,
-        work.folder / ("gdws" if base is None else f"{base.label}-gdws"),
+        folder,
         seed=work.config.seed,
         device=work.material.device,
         progress=work.progress,
@@ -142,7 +146,22 @@ def _gdws(work: Work, base: Candidate | None) -> Iterator[Candidate]:
         # What `robust-nas evaluate` finds data and protocol in.
         text = to_yaml({"config": to_yaml_tree(work.config)})
         write_atomic(made.folder / "config.yaml", text.encode())
-        if base is None:
-            yield Candidate(made.label, "gdws", made.folder)
-        else:
-            yield Candidate(f"{base.label}+{made.label}", "cstar+gdws", made.folder, made_from=base.label)
+        label = f"{prefix}{made.label}"
+        candidate = Candidate(label, method, made.folder, made_from=origin)
+        yield candidate
+        if options.finetune_epochs:
+            tuned = work.read(candidate)
+            path = finetune(
+                tuned,
+                tuned.network.to(work.material.device),
+                (),
+                Tuning(options.finetune_epochs, options.finetune_learning_rate, options.loss),
+                work.config,
+                work.images,
+                work.validation,
+                folder / f"{made.label}-tuned",
+                made={"tuned": {"epochs": options.finetune_epochs}},
+                mode="resume" if work.mode == "resume" else "new",
+                progress=work.progress,
+            )
+            yield Candidate(f"{label}-tuned", method, path, made_from=label)

@@ -1,0 +1,190 @@
+"""CSTAR-style training: ADMM finds the truncated SVD, its network is judged projected, a stopped one ends the same."""
+
+import copy
+
+import pytest
+import torch
+from compression_networks import SHAPE, images, residual
+from torch import nn
+
+import robust_nas
+from robust_nas.attacks import PGD
+from robust_nas.compression.cstar import ADMM, factorise, frozen_from
+from robust_nas.compression.options import CSTAR
+from robust_nas.compression.ranks import cost
+from robust_nas.compression.tucker import project
+from robust_nas.data import Augment, Images
+from robust_nas.errors import CompressionError
+from robust_nas.runs import Run
+from robust_nas.training import loop
+from robust_nas.training.options import Madry, Training
+
+OPTIONS = CSTAR(epochs=4, freeze=0.5, rank_multiple=1, rho=0.1)
+
+
+class One(nn.Module):
+    """A single 1x1 convolution."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=False).double()
+        with torch.no_grad():
+            self.layer.weight.copy_(weight[:, :, None, None])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+
+def test_admm_on_a_quadratic_loss_converges_to_the_truncated_svd():
+    generator = torch.Generator().manual_seed(0)
+    u, _, vh = torch.linalg.svd(
+        torch.randn(6, 5, generator=generator, dtype=torch.float64), full_matrices=False
+    )
+    target = (u * torch.tensor([3.0, 2.0, 0.6, 0.3, 0.1], dtype=torch.float64)) @ vh
+    network = One(target)
+    options = CSTAR(epochs=400, freeze=0.0, rank_multiple=1, rho=1.0, rho_growth=1.0, min_rank=0.01)
+    admm = ADMM(network, (5, 2, 2), 30 / 22, options)  # 22 weights: rank 2
+    assert admm.ranks == {"layer": (2,)}
+    weight = network.layer.weight
+    for epoch in range(400):
+        # The step in W, exactly: argmin ||W - A||^2 / 2 + rho / 2 ||W - Z + U||^2.
+        with torch.no_grad():
+            pull = admm.z["layer"] - admm.u["layer"]
+            weight.copy_((target[:, :, None, None] + admm.rho * pull) / (1 + admm.rho))
+        logged = admm.end_epoch(epoch)
+    best = project(target[:, :, None, None], (2,))
+    torch.testing.assert_close(weight.detach(), best, atol=1e-5, rtol=0)
+    assert logged["primal_residual"] < 1e-3
+
+
+def test_the_penalty_is_the_augmented_lagrangian_of_the_layers_with_ranks():
+    network = residual()
+    admm = ADMM(network, SHAPE, 2.0, OPTIONS)
+    for name in admm.u:
+        admm.u[name].normal_(generator=torch.Generator().manual_seed(1))
+    expected = sum(
+        float((network.get_submodule(n).weight.detach() - admm.z[n] + admm.u[n]).square().sum())
+        for n in admm.ranks
+    )
+    assert float(admm.penalty().detach()) == pytest.approx(0.1 / 2 * expected)
+    assert cost(admm.layers, admm.ranks) <= sum(layer.params for layer in admm.layers) / 2
+
+
+def test_inside_applied_the_network_is_of_low_rank_and_outside_it_is_as_it_was():
+    network = residual()
+    admm = ADMM(network, SHAPE, 3.0, OPTIONS)
+    before = {name: t.clone() for name, t in network.state_dict().items()}
+    x = images()
+    with admm.applied():
+        low = network(x)
+        factors, forms = factorise(network, admm.ranks)
+        torch.testing.assert_close(factors(x), low)
+    assert not torch.allclose(low, network(x))
+    assert all(torch.equal(t, before[name]) for name, t in network.state_dict().items())
+    assert {form.form for form in forms} <= {"tucker-2", "low-rank"}
+
+
+def test_ranks_are_frozen():
+    network = residual()
+    admm = ADMM(network, SHAPE, 3.0, OPTIONS)
+    assert frozen_from(OPTIONS) == 2
+    seen = []
+    for epoch in range(4):
+        with torch.no_grad():
+            generator = torch.Generator().manual_seed(epoch)
+            for parameter in network.parameters():
+                parameter += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+        seen.append(dict(admm.end_epoch(epoch)["ranks"]))
+    assert seen[1] == seen[2] == seen[3]
+
+
+def small() -> tuple[nn.Module, Images, Images, Training]:
+    digits = robust_nas.load_dataset(robust_nas.DataOptions(name="digits"))
+    architecture = robust_nas.ResidualArchitecture(name="small", stem=4, depths=(1, 1), widths=(6, 6))
+    network = robust_nas.build_network(architecture, input_shape=(1, 8, 8), seed=1)
+    attack = PGD(eps=0.1, steps=2, keep="last")
+    recipe = Training(
+        epochs=4,
+        batch_size=32,
+        loss=Madry(attack=attack),
+        learning_rate=0.05,
+        validation_attack=PGD(eps=0.1, steps=2),
+        validate_from=frozen_from(OPTIONS),
+    )
+    some = torch.arange(120)
+    return network, digits.train.subset(some), digits.test.subset(some[:60]), recipe
+
+
+def test_a_training_bound_by_admm_stopped_anywhere_resumes_to_the_same_bits(tmp_path, monkeypatch):
+    network, train, validation, recipe = small()
+
+    def go(folder, mode="new"):
+        own = copy.deepcopy(network)
+        constraint = ADMM(own, (1, 8, 8), 2.0, OPTIONS)
+        with Run(folder, recipe, mode) as run:
+            outcome = loop.train(
+                run,
+                own,
+                train,
+                validation,
+                recipe,
+                Augment(crop=1),
+                seed=3,
+                checkpoint_seconds=0,
+                constraint=constraint,
+            )
+            return outcome, constraint, run.records()
+
+    whole, constraint, records = go(tmp_path / "whole")
+    assert whole.epoch >= 2
+    factors, _ = factorise(network, constraint.ranks)  # builds; the state below is exact in factors
+    assert factors is not network
+    step = loop._Training._one_step
+    for stop in (2, 6, 11):
+        calls = []
+
+        def dies(self, indices, stop=stop, calls=calls):
+            calls.append(0)
+            if len(calls) == stop:
+                raise KeyboardInterrupt
+            step(self, indices)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(loop._Training, "_one_step", dies)
+            with pytest.raises(KeyboardInterrupt):
+                go(tmp_path / f"stop{stop}")
+        again, other, lines = go(tmp_path / f"stop{stop}", "resume")
+        assert lines == records
+        assert other.ranks == constraint.ranks
+        assert all(torch.equal(tensor, again.state[name]) for name, tensor in whole.state.items())
+        assert all(torch.equal(other.u[name], constraint.u[name]) for name in constraint.u)
+
+
+def test_what_is_kept_is_exactly_of_the_final_ranks(tmp_path):
+    network, train, validation, recipe = small()
+    constraint = ADMM(network, (1, 8, 8), 2.0, OPTIONS)
+    with Run(tmp_path / "run", recipe) as run:
+        outcome = loop.train(
+            run, network, train, validation, recipe, Augment(), seed=0, constraint=constraint
+        )
+    for name, ranks in constraint.ranks.items():
+        weight = outcome.state[f"{name}.weight"]
+        torch.testing.assert_close(project(weight, ranks), weight, atol=1e-5, rtol=1e-4)
+    network.load_state_dict(outcome.state)
+    factors, _ = factorise(network.eval(), constraint.ranks)
+    x = validation.float()
+    torch.testing.assert_close(factors(x), network(x), atol=1e-4, rtol=1e-3)
+
+
+def test_impossible_requests_are_told():
+    with pytest.raises(CompressionError, match="ratio: got 900"):
+        ADMM(residual(), SHAPE, 900.0, OPTIONS)
+    network = residual()
+    with torch.no_grad():
+        network.stages[0][0].conv1.weight[0] = torch.inf
+    with pytest.raises(CompressionError, match="NaN or infinite"):
+        ADMM(network, SHAPE, 2.0, OPTIONS)
+    admm = ADMM(residual(), SHAPE, 2.0, OPTIONS)
+    state = admm.state()
+    with pytest.raises(ValueError, match="other layers"):
+        admm.restore({**state, "z": {}})
