@@ -14,7 +14,9 @@ patches X [C K1 K2, P] and output gradients delta_j [M, P] of one image, P outpu
 
     grad_W d_j = delta_j X^T,   sum_j w_j ||(.)_c||^2 = sum_{k in c} X_k D X_k^T,   D = sum_j w_j delta_j^T delta_j
 
-of which the side with fewer multiply-adds is taken.
+of which the side with fewer multiply-adds is taken. The passes back, one a competitor, are the cost. With `sketches`
+there are so many instead, each of sum_j +-sqrt(w_j) d_j with random signs: the same in expectation (Hutchinson, 1990),
+and the images average what is left (our choice).
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ def estimate_alpha(
     generator: torch.Generator | None = None,
     competitors: int | None = None,
     margin_floor: float = 0.0,
+    sketches: int | None = None,
     batch_size: int = 64,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Tensor]:
@@ -53,10 +56,11 @@ def estimate_alpha(
         names: dotted names of convolutions without groups.
         images: float `[N, C, H, W]` in 0..1, on the network's device.
         attack: called as an attack option value is, with the labels that the network itself says; None: clean images.
-        generator: of the attack.
+        generator: of the attack and the signs.
         competitors: the classes with the smallest margins that count; None: all.
         margin_floor: margins below so many times the median of the smallest ones count as that. At 0 the sum is decided
             by a few images near the boundary: E[1 / d^2] need not exist.
+        sketches: passes back an image; None, or as many as competitors: exact.
         batch_size: images at once.
         progress: told how many images are done.
 
@@ -69,6 +73,8 @@ def estimate_alpha(
             raise CompressionError(f"{name}: alphas are defined for convolutions without groups")
     if not len(images):
         raise CompressionError("alphas need at least one image")
+    if generator is None:
+        generator = torch.Generator(images.device).manual_seed(0)
     sums = {
         name: torch.zeros(modules[name].in_channels, dtype=torch.float64, device=images.device)
         for name in names
@@ -78,7 +84,8 @@ def estimate_alpha(
         floor = margin_floor * _median_margin(network, inputs, batch_size)
         for start in range(0, len(inputs), batch_size):
             part = inputs[start : start + batch_size]
-            for name, value in _of_batch(network, modules, names, part, competitors, floor).items():
+            found = _of_batch(network, modules, names, part, competitors, floor, sketches, generator)
+            for name, value in found.items():
                 sums[name] += value
             progress(min(start + batch_size, len(inputs)), len(inputs))
     return {
@@ -102,7 +109,7 @@ def _attacked(
     network: nn.Module,
     images: Tensor,
     attack: Attack | None,
-    generator: torch.Generator | None,
+    generator: torch.Generator,
     batch_size: int,
 ) -> Iterator[Tensor]:
     """The images batch by batch, attacked against what the network says of them."""
@@ -110,10 +117,9 @@ def _attacked(
         if attack is None:
             yield part
         else:
-            own = generator or torch.Generator(images.device).manual_seed(0)
             with torch.no_grad():
                 said = network(part).argmax(1)
-            yield attack(network, part, said, own)
+            yield attack(network, part, said, generator)
 
 
 def _median_margin(network: nn.Module, images: Tensor, batch_size: int) -> float:
@@ -135,6 +141,8 @@ def _of_batch(
     images: Tensor,
     competitors: int | None,
     floor: float,
+    sketches: int | None,
+    generator: torch.Generator,
 ) -> dict[str, Tensor]:
     """Sum over the images of sum_j ||grad_{W_c} d_j||^2 / (2 d_j^2), `[C]` for every name."""
     calls: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in names}
@@ -165,6 +173,11 @@ def _of_batch(
             "two classes have the same logit, and their margin an infinite weight; a margin_floor above 0 is needed"
         )
     weights = (0.5 / size.square()).to(images.dtype)
+    if sketches is not None and sketches < len(margins):
+        shape = (sketches, *margins.shape)
+        signs = torch.randint(0, 2, shape, generator=generator, device=images.device) * 2 - 1
+        margins = (signs * weights.sqrt() * margins).sum(1)
+        weights = torch.full_like(margins.detach(), 1 / sketches)
     layers = [_Layer(modules[name], [x for x, _ in calls[name]], len(margins)) for name in names]
     for rank, margin in enumerate(margins):
         grads = iter(torch.autograd.grad(margin.sum(), outputs, retain_graph=rank + 1 < len(margins)))

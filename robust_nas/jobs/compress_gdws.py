@@ -139,6 +139,7 @@ def _alphas(
         generator=generator,
         competitors=chosen.competitors,
         margin_floor=chosen.margin_floor,
+        sketches=chosen.sketches,
         batch_size=chosen.batch_size,
         progress=report,
     )

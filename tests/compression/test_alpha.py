@@ -96,6 +96,21 @@ def test_scaling_the_logits_changes_nothing(seed, scale):
         torch.testing.assert_close(plain[name], scaled[name], rtol=1e-8, atol=0)
 
 
+def test_sketches_are_the_same_in_expectation():
+    model, x = network(), images()
+    exact = estimate_alpha(model, NAMES, x)
+    assert all(torch.equal(exact[n], estimate_alpha(model, NAMES, x, sketches=4)[n]) for n in NAMES)
+    runs = [
+        estimate_alpha(model, NAMES, x, sketches=1, generator=torch.Generator().manual_seed(seed))
+        for seed in range(300)
+    ]
+    for name in NAMES:
+        found = torch.stack([run[name] for run in runs])
+        error = found.std(0) / 300**0.5
+        assert ((found.mean(0) - exact[name]).abs() <= 4 * error).all()
+        assert (error > 0).all()
+
+
 def test_the_network_is_left_as_it_was():
     model = network().train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
