@@ -52,7 +52,9 @@ def main() -> None:
                 "gdws": [f"compression.gdws.budgets=[{given.macs}]"],
                 "cstar": [f"compression.cstar.ratios=[{given.ratio}]"],
             }[method]
-            config = robust_nas.compression_config(model, method, [*changes, *own])
+            other = tuple(f"compression.{name}." for name in METHODS if name != method)
+            own += [change for change in changes if not change.startswith(other)]
+            config = robust_nas.compression_config(model, method, own)
             folder = given.out / f"{model.name}-{method}"
             with common.progress(quiet=False) as report:
                 robust_nas.compress(config, model, folder, mode="resume", progress=report)

@@ -35,14 +35,19 @@ class ADMM:
     """The low-rank copies Z, the scaled multipliers U, and the ranks of a network in training: a `Constraint`."""
 
     def __init__(
-        self, network: nn.Module, input_shape: tuple[int, int, int], ratio: float, options: CSTAR
+        self,
+        network: nn.Module,
+        input_shape: tuple[int, int, int],
+        ratio: float,
+        options: CSTAR,
+        rho: float,
     ) -> None:
         """Begins with U = 0 and Z the projection of the weights. Raises `CompressionError` for a ratio out of reach."""
         self.options, self.ratio = options, ratio
         self.layers = survey(network, input_shape)
         self.weights = {layer.name: layer.module.weight for layer in self.layers}
         self.frozen_from = frozen_from(options)
-        self.rho = options.rho
+        self.rho = rho
         self.ranks = self._determine(self.weights)
         if not self.ranks:
             raise CompressionError(
@@ -53,8 +58,7 @@ class ADMM:
         self._project()
 
     def _determine(self, weights: Mapping[str, Tensor]) -> dict[str, Ranks]:
-        limits = Limits(self.options.rank_multiple, self.options.min_rank)
-        return global_ranks(self.layers, self.ratio, limits, weights)
+        return global_ranks(self.layers, self.ratio, limits(self.options), weights)
 
     def _project(self) -> None:
         for name, ranks in self.ranks.items():
@@ -133,6 +137,16 @@ class ADMM:
                 own[name] = tensor.to(self.weights[name], copy=True)
         self.rho = float(state["rho"])
         self.ranks = {name: tuple(ranks) for name, ranks in state["ranks"].items()}
+
+
+def limits(options: CSTAR) -> Limits:
+    """What ranks may be, and which layer has none."""
+    return Limits(options.rank_multiple, options.min_rank, options.skip_first)
+
+
+def first_rho(options: CSTAR, steps: int, momentum: float) -> float:
+    """The rho at which the penalty alone draws W to Z by e^-pull in the `steps` of an update at the first rate."""
+    return options.pull * (1 - momentum) / (options.learning_rate * steps)
 
 
 def frozen_from(options: CSTAR) -> int:

@@ -69,10 +69,12 @@ class GDWS(Options):
 class CSTAR(Options):
     """Low-rank training under attack by ADMM, then factors and fine-tuning, one network a ratio (CSTAR-style).
 
-    A ratio is of the weights of convolutions and linear layers. Every `update_every` epochs the low-rank copy and the
-    multipliers are renewed and rho grows; ranks are determined anew until the share `freeze` of the epochs. Fine-tuning
-    uses `loss` (None: the recipe's). Baselines at the same ratio: `truncate`, the same ranks without ADMM, and
-    `uniform`, the same share of rank everywhere; both are fine-tuned for as many epochs as CSTAR takes in all.
+    A ratio is of the weights of convolutions and linear layers. The first rho is such that `update_every` epochs at the
+    first learning rate would draw the weights to their low-rank copy by e^-pull, whatever the number of images; every
+    so many epochs the copy and the multipliers are renewed and rho grows; ranks are determined anew until the share
+    `freeze` of the epochs. Fine-tuning uses `loss` (None: the recipe's). Baselines at the same ratio: `truncate`, the
+    same ranks without ADMM, and `uniform`, the same share of rank everywhere; both are fine-tuned for as many epochs as
+    CSTAR takes in all.
     """
 
     ratios: tuple[Ratio, ...] = Field(default=(4.0,), min_length=1)
@@ -80,13 +82,14 @@ class CSTAR(Options):
     finetune_epochs: Count = 8
     learning_rate: Positive = 0.02
     finetune_learning_rate: Positive = 0.02
-    rho: Positive = 0.05
+    pull: Positive = 1.0
     rho_growth: Annotated[Positive, Field(ge=1)] = 1.3
     update_every: Count = 1
     freeze: Fraction01 = 0.5
     sweeps: Count = 5  # of HOOI
     rank_multiple: Count = 4
     min_rank: Fraction01 = 0.05  # of a side
+    skip_first: bool = True  # the first convolution stays: few weights, and everything passes it
     loss: Loss | None = None
     baselines: tuple[Literal["truncate", "uniform"], ...] = ("truncate", "uniform")
 

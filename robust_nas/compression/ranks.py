@@ -26,10 +26,14 @@ HALVINGS = 50
 
 @dataclass(frozen=True)
 class Limits:
-    """What ranks may be: at least the share `least` of a side, and multiples of `multiple` but for the ends."""
+    """What ranks may be: at least the share `least` of a side, and multiples of `multiple` but for the ends.
+
+    With `skip_first` the first convolution has none.
+    """
 
     multiple: int = 1
     least: float = 0.05
+    skip_first: bool = False
 
     def floor(self, side: int) -> int:
         """The lowest rank of a side."""
@@ -142,7 +146,12 @@ def uniform_ranks(layers: Sequence[Layer], ratio: float, limits: Limits = Limits
 
 def _full(layers: Sequence[Layer], ratio: float, limits: Limits) -> dict[str, Ranks]:
     """Full ranks of the layers that can be factorised. Raises `CompressionError` where the lowest do not do."""
-    full = {layer.name: top for layer in layers if (top := sides(layer)) is not None}
+    first = next((layer.name for layer in layers if isinstance(layer.module, nn.Conv2d)), None)
+    full = {
+        layer.name: top
+        for layer in layers
+        if (top := sides(layer)) is not None and not (limits.skip_first and layer.name == first)
+    }
     total = sum(layer.params for layer in layers)
     floors = {name: tuple(map(limits.floor, top)) for name, top in full.items()}
     least = cost(layers, floors)

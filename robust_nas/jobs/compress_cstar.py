@@ -103,9 +103,9 @@ def run_baseline(
 
     `truncate` takes the ranks that CSTAR found (its folder is `cstar`), `uniform` the same share of every side.
     """
-    from robust_nas.compression.cstar import factorise
+    from robust_nas.compression.cstar import factorise, limits
     from robust_nas.compression.layers import survey
-    from robust_nas.compression.ranks import Limits, uniform_ranks
+    from robust_nas.compression.ranks import uniform_ranks
 
     network = _copy(model, images)
     ranks: dict[str, Ranks]
@@ -113,7 +113,7 @@ def run_baseline(
         ranks = _ranks(cstar / "admm")
     else:
         layers = survey(network, model.description.input_shape)
-        ranks = uniform_ranks(layers, ratio, Limits(options.rank_multiple, options.min_rank))
+        ranks = uniform_ranks(layers, ratio, limits(options))
     factors, forms = factorise(network, ranks, options.sweeps)
     epochs = options.epochs + options.finetune_epochs
     return finetune(
@@ -168,7 +168,8 @@ def _low_rank(
     progress: Progress,
 ) -> tuple[dict[str, Any], dict[str, Ranks]]:
     """The weights that ADMM leaves, of low rank, and their ranks."""
-    from robust_nas.compression.cstar import ADMM, frozen_from
+    from robust_nas.compression.cstar import ADMM, first_rho, frozen_from
+    from robust_nas.data.order import batches
     from robust_nas.training.loop import train
 
     # The ranks are those of the epoch that is kept, so only epochs with the final ones are looked at.
@@ -184,7 +185,9 @@ def _low_rank(
     with Run(folder, StepJob(config=config, step=f"cstar, ratio {ratio:g}: low rank"), mode) as run:
         if not run.finished:
             network = _copy(model, images)
-            constraint = ADMM(network, model.description.input_shape, ratio, options)
+            steps = options.update_every * len(batches(len(images), recipe.batch_size, seed=0, epoch=0))
+            rho = first_rho(options, steps, recipe.momentum)
+            constraint = ADMM(network, model.description.input_shape, ratio, options, rho)
             outcome = train(
                 run,
                 network,

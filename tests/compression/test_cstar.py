@@ -1,6 +1,7 @@
 """CSTAR-style training: ADMM finds the truncated SVD, its network is judged projected, a stopped one ends the same."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 
 import robust_nas
 from robust_nas.attacks import PGD
-from robust_nas.compression.cstar import ADMM, factorise, frozen_from
+from robust_nas.compression.cstar import ADMM, factorise, first_rho, frozen_from
 from robust_nas.compression.options import CSTAR
 from robust_nas.compression.ranks import cost
 from robust_nas.compression.tucker import project
@@ -19,7 +20,8 @@ from robust_nas.runs import Run
 from robust_nas.training import loop
 from robust_nas.training.options import Madry, Training
 
-OPTIONS = CSTAR(epochs=4, freeze=0.5, rank_multiple=1, rho=0.1)
+OPTIONS = CSTAR(epochs=4, freeze=0.5, rank_multiple=1)
+RHO = 0.1
 
 
 class One(nn.Module):
@@ -42,8 +44,8 @@ def test_admm_on_a_quadratic_loss_converges_to_the_truncated_svd():
     )
     target = (u * torch.tensor([3.0, 2.0, 0.6, 0.3, 0.1], dtype=torch.float64)) @ vh
     network = One(target)
-    options = CSTAR(epochs=400, freeze=0.0, rank_multiple=1, rho=1.0, rho_growth=1.0, min_rank=0.01)
-    admm = ADMM(network, (5, 2, 2), 30 / 22, options)  # 22 weights: rank 2
+    options = CSTAR(epochs=400, freeze=0.0, rank_multiple=1, rho_growth=1.0, min_rank=0.01, skip_first=False)
+    admm = ADMM(network, (5, 2, 2), 30 / 22, options, 1.0)  # 22 weights: rank 2
     assert admm.ranks == {"layer": (2,)}
     weight = network.layer.weight
     for epoch in range(400):
@@ -59,7 +61,7 @@ def test_admm_on_a_quadratic_loss_converges_to_the_truncated_svd():
 
 def test_the_penalty_is_the_augmented_lagrangian_of_the_layers_with_ranks():
     network = residual()
-    admm = ADMM(network, SHAPE, 2.0, OPTIONS)
+    admm = ADMM(network, SHAPE, 2.0, OPTIONS, RHO)
     for name in admm.u:
         admm.u[name].normal_(generator=torch.Generator().manual_seed(1))
     expected = sum(
@@ -72,7 +74,7 @@ def test_the_penalty_is_the_augmented_lagrangian_of_the_layers_with_ranks():
 
 def test_inside_applied_the_network_is_of_low_rank_and_outside_it_is_as_it_was():
     network = residual()
-    admm = ADMM(network, SHAPE, 3.0, OPTIONS)
+    admm = ADMM(network, SHAPE, 3.0, OPTIONS, RHO)
     before = {name: t.clone() for name, t in network.state_dict().items()}
     x = images()
     with admm.applied():
@@ -86,7 +88,7 @@ def test_inside_applied_the_network_is_of_low_rank_and_outside_it_is_as_it_was()
 
 def test_ranks_are_frozen():
     network = residual()
-    admm = ADMM(network, SHAPE, 3.0, OPTIONS)
+    admm = ADMM(network, SHAPE, 3.0, OPTIONS, RHO)
     assert frozen_from(OPTIONS) == 2
     seen = []
     for epoch in range(4):
@@ -120,7 +122,7 @@ def test_a_training_bound_by_admm_stopped_anywhere_resumes_to_the_same_bits(tmp_
 
     def go(folder, mode="new"):
         own = copy.deepcopy(network)
-        constraint = ADMM(own, (1, 8, 8), 2.0, OPTIONS)
+        constraint = ADMM(own, (1, 8, 8), 2.0, OPTIONS, RHO)
         with Run(folder, recipe, mode) as run:
             outcome = loop.train(
                 run,
@@ -162,7 +164,7 @@ def test_a_training_bound_by_admm_stopped_anywhere_resumes_to_the_same_bits(tmp_
 
 def test_what_is_kept_is_exactly_of_the_final_ranks(tmp_path):
     network, train, validation, recipe = small()
-    constraint = ADMM(network, (1, 8, 8), 2.0, OPTIONS)
+    constraint = ADMM(network, (1, 8, 8), 2.0, OPTIONS, RHO)
     with Run(tmp_path / "run", recipe) as run:
         outcome = loop.train(
             run, network, train, validation, recipe, Augment(), seed=0, constraint=constraint
@@ -176,15 +178,32 @@ def test_what_is_kept_is_exactly_of_the_final_ranks(tmp_path):
     torch.testing.assert_close(factors(x), network(x), atol=1e-4, rtol=1e-3)
 
 
+def test_the_first_rho_draws_the_weights_by_e_to_the_pull():
+    options = CSTAR(pull=0.7, learning_rate=0.02)
+    rho = first_rho(options, steps=50, momentum=0.0)
+    distance = 1.0
+    for _ in range(50):
+        distance -= options.learning_rate * rho * distance
+    assert distance == pytest.approx(math.exp(-0.7), rel=0.01)
+    assert first_rho(options, steps=50, momentum=0.9) == pytest.approx(rho / 10)
+
+
+def test_the_first_convolution_stays_unless_asked_for():
+    network = residual()
+    assert "stem" not in ADMM(network, SHAPE, 4.0, OPTIONS, RHO).ranks
+    asked = OPTIONS.model_copy(update={"skip_first": False})
+    assert "stem" in ADMM(network, SHAPE, 8.0, asked, RHO).ranks
+
+
 def test_impossible_requests_are_told():
     with pytest.raises(CompressionError, match="ratio: got 900"):
-        ADMM(residual(), SHAPE, 900.0, OPTIONS)
+        ADMM(residual(), SHAPE, 900.0, OPTIONS, RHO)
     network = residual()
     with torch.no_grad():
         network.stages[0][0].conv1.weight[0] = torch.inf
     with pytest.raises(CompressionError, match="NaN or infinite"):
-        ADMM(network, SHAPE, 2.0, OPTIONS)
-    admm = ADMM(residual(), SHAPE, 2.0, OPTIONS)
+        ADMM(network, SHAPE, 2.0, OPTIONS, RHO)
+    admm = ADMM(residual(), SHAPE, 2.0, OPTIONS, RHO)
     state = admm.state()
     with pytest.raises(ValueError, match="other layers"):
         admm.restore({**state, "z": {}})

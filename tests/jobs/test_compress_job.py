@@ -164,6 +164,8 @@ def test_mistakes_are_refused_before_anything_is_written(model, tmp_path):
         robust_nas.compress(options(model, "gdws"), model, model.parent)
     with pytest.raises(ConfigError, match=r"got 'svd'; allowed: gdws, cstar, cstar\+gdws"):
         compression_config(model, "svd")
+    with pytest.raises(ConfigError, match=r"compression\.cstar: is set, but --method is gdws"):
+        compression_config(model, "gdws", ["compression.cstar.epochs=3"])
     with pytest.raises(ConfigError, match=r"budgets.*1\.5"):
         compression_config(model, "gdws", ["compression.gdws.budgets=[1.5]"])
     with pytest.raises(ConfigError, match="ratios"):
