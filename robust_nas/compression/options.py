@@ -87,7 +87,7 @@ class CSTAR(Options):
     update_every: Count = 1
     freeze: Fraction01 = 0.5
     sweeps: Count = 5  # of HOOI
-    rank_multiple: Count = 4
+    rank_multiple: Count = 1
     min_rank: Fraction01 = 0.05  # of a side
     skip_first: bool = True  # the first convolution stays: few weights, and everything passes it
     loss: Loss | None = None
