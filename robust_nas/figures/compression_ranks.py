@@ -50,7 +50,9 @@ def plot_ranks(records: Sequence[Record], stem: Path, *, caption: str = "") -> t
         kind = ("in", "out")[mode] if len(last[name]) == 2 else "rank"
         colour = {"in": style.SKY, "out": style.BLUE, "rank": style.GREEN}[kind]
         axes[2].barh(place, rank, color=colour)
-        axes[2].text(rank, place, f" {rank} {kind}", va="center", fontsize=6)
+        axes[2].text(
+            rank, place, f" {rank}" if kind == "rank" else f" {rank} {kind}", va="center", fontsize=6
+        )
     axes[2].set_yticks(range(len(rows)), [name if not mode else "" for name, mode, _ in rows], fontsize=6)
     axes[2].invert_yaxis()
     axes[2].set_xlabel("rank")

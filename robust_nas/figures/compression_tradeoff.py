@@ -122,8 +122,8 @@ def _panel(axes: Axes, points: Sequence[Record], key: str, unit: float, label: s
                 zorder=3,
             )
             for row, at, height in zip(rows, x, y, strict=True):
-                if row.get("chosen"):
+                if row.get("chosen") and split == "test":
                     axes.plot([at], [height], "o", markersize=13, markerfacecolor="none", color=style.GREY)
-    axes.set_xlim(left=0)
-    axes.margins(0.08, 0.1)
+    axes.margins(y=0.1)
+    axes.set_xlim(0, 1.08 * max(point[key] / unit for point in points))
     axes.set_xlabel(label)
