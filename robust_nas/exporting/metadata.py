@@ -1,9 +1,9 @@
 """What travels with every exported form: how to feed it, what its outputs mean, and how robust it was found to be.
 
 Keys: `format` ("exported by robust_nas ..."), `name`, `input` (name, shape of an image, range), `output`,
-`class_names`, `normalisation` (mean and std, which are inside), `compressed` (how many layers stand in which form),
-`made_by`, `threat_model` and `verdict` (clean and robust accuracy, attacks, images, seed, status) of the evaluation of
-these weights, or null: not evaluated; `versions`.
+`class_names`, `normalisation` (mean and std, which are inside; null for a module of the user's own, which may do
+anything inside), `compressed` (how many layers stand in which form), `made_by`, `threat_model` and `verdict` (clean and
+robust accuracy, attacks, images, seed, status) of the evaluation of these weights, or null: not evaluated; `versions`.
 """
 
 from __future__ import annotations
@@ -21,30 +21,39 @@ from robust_nas.config import read_yaml
 from robust_nas.errors import ConfigError, RunError
 from robust_nas.exporting.onnx import INPUT, OUTPUT
 from robust_nas.nets import Model
-from robust_nas.nets.model import WEIGHTS
+from robust_nas.nets.model import WEIGHTS, ModelDescription
 from robust_nas.runs import read_json
 
 MARK = "exported by robust_nas"
 
 
 def metadata(model: Model) -> dict[str, Any]:
-    """The keys above, as plain values."""
+    """The keys above, as plain values that JSON has: numbers that are not finite stand as texts."""
     description = model.description
     threat_model, verdict = _evaluated(model.folder)
     forms = Counter(layer.form for layer in description.layers if layer.form not in ("biased", "identity"))
-    return {
+    values = {
         "format": f"{MARK} {__version__}",
         "name": model.name,
         "input": {"name": INPUT, "shape": list(description.input_shape), "range": [0.0, 1.0]},
         "output": {"name": OUTPUT, "meaning": "logits, one a class"},
         "class_names": list(description.class_names),
-        "normalisation": {"mean": list(description.mean), "std": list(description.std), "inside": True},
+        "normalisation": _normalisation(description),
         "compressed": dict(forms) or None,
         "made_by": description.made_by,
         "threat_model": threat_model,
         "verdict": verdict,
-        "versions": {"robust_nas": __version__, "torch": torch.__version__},
+        "versions": {"robust_nas": __version__, "torch": str(torch.__version__)},
     }
+    # A `nan` in the source would be a name, and in ONNX it is no JSON to other readers.
+    return json.loads(json.dumps(values), parse_constant=str)  # type: ignore[no-any-return]
+
+
+def _normalisation(description: ModelDescription) -> dict[str, Any]:
+    """Mean and std of a network of ours; what a user's own module does inside is not known."""
+    if description.module is not None:
+        return {"mean": None, "std": None, "inside": True}
+    return {"mean": list(description.mean), "std": list(description.std), "inside": True}
 
 
 def as_texts(values: dict[str, Any]) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """ONNX: a graph that other runtimes execute, and ONNX Runtime around it.
 
 Input `images`, float32 `[batch, C, H, W]` in 0..1, any batch; output `logits` `[batch, K]`; normalisation is inside.
-Written by torch's own exporter (torch.export, onnxscript) in channels-first memory order; batch norms behind
-convolutions are folded by the runtime when it loads the graph. Needs the extra `export`.
+Written by torch's own exporter (torch.export, onnxscript) in channels-first memory order. Its optimiser folds a batch
+norm right behind a convolution; one behind a sum, or a convolution with other readers, stays an operator, which the
+runtime may merge with its neighbours. Needs the extra `export`.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ def onnx_bytes(
             model = program.model_proto
         except Exception as error:  # whatever torch's exporter meets in a foreign module
             raise RunError(f"torch cannot export this module to ONNX: {_first_line(error)}") from error
+    _forget_makers(model.graph)
     for key, value in (metadata or {}).items():
         model.metadata_props.add(key=key, value=value)
     try:
@@ -73,6 +75,17 @@ def onnx_bytes(
     written = io.BytesIO()
     onnx.save_model(model, written)
     return written.getvalue()
+
+
+def _forget_makers(graph: Any) -> None:
+    """Drops what the exporter notes of every node and value: stack traces, with the paths of this machine."""
+    for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                _forget_makers(inner)
 
 
 def _plain_copy(network: nn.Module) -> nn.Module:

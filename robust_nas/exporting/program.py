@@ -34,10 +34,19 @@ def program_bytes(
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 strict=False,
             )
+            _forget_traces(program)
             torch.export.save(program, written, extra_files=dict(metadata or {}))
     except Exception as error:  # whatever torch.export meets in a foreign module
         raise RunError(f"torch.export cannot follow this module: {_first_line(error)}") from error
     return written.getvalue()
+
+
+def _forget_traces(program: torch.export.ExportedProgram) -> None:
+    """Drops the stack traces of all nodes: they hold the paths of this machine."""
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
 
 
 def load_program(archive: bytes | Path, keys: tuple[str, ...] = ()) -> tuple[nn.Module, dict[str, str]]:

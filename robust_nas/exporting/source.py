@@ -45,15 +45,7 @@ def export_source(model: Model, folder: Path, *, overwrite: bool = False) -> tup
     Raises `RunExistsError` when the folder holds files of these names that may not be replaced, and `RunError` when
     the exported form computes other logits than the model.
     """
-    for name in (SOURCE, WEIGHTS):
-        if (folder / name).exists() and not _ours(folder):
-            raise RunExistsError(
-                f"{folder / name}: exists already and was not written by this export; choose another folder"
-            )
-        if (folder / name).exists() and not overwrite:
-            raise RunExistsError(
-                f"{folder / name}: exists already; replace it with --overwrite, or choose another folder with --out"
-            )
+    refuse_source(model, folder, overwrite=overwrite)
     state = inference_state(model.network)
     text = source_text(model)
     _compare(text, state, model)
@@ -68,6 +60,20 @@ def export_source(model: Model, folder: Path, *, overwrite: bool = False) -> tup
     write_atomic(folder / SOURCE, text.encode())
     write_atomic(folder / WEIGHTS, weights.getvalue())
     return folder / SOURCE, folder / WEIGHTS
+
+
+def refuse_source(model: Model, folder: Path, *, overwrite: bool) -> None:
+    """Raises what `export_source` would, before any work: `ConfigError`, `RunExistsError`."""
+    _architecture(model)
+    for name in (SOURCE, WEIGHTS):
+        if (folder / name).exists() and not _ours(folder):
+            raise RunExistsError(
+                f"{folder / name}: exists already and was not written by this export; choose another folder"
+            )
+        if (folder / name).exists() and not overwrite:
+            raise RunExistsError(
+                f"{folder / name}: exists already; replace it with --overwrite, or choose another folder with --out"
+            )
 
 
 def _ours(folder: Path) -> bool:
@@ -101,7 +107,10 @@ COMMON = "len(CLASS_NAMES), MEAN, STD"
 def _architecture(model: Model) -> Architecture:
     """The model's architecture. Raises `ConfigError` for a module of the user's own."""
     if model.architecture is None:
-        raise ConfigError(f"{model.name}: is a module of your own; its source is where you have it")
+        raise ConfigError(
+            f"{model.name}: is a module of your own; its source is where you have it, "
+            "--format onnx and --format program deliver it"
+        )
     return model.architecture
 
 

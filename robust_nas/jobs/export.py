@@ -42,7 +42,7 @@ def export(
     Raises `RunExistsError` for files that are there, `ConfigError` for a form that this model, or this installation,
     does not have, and `RunError` for one that computes other logits.
     """
-    from robust_nas.exporting import export_source
+    from robust_nas.exporting.source import export_source, refuse_source
     from robust_nas.nets import read_model
 
     wanted = checked_forms(forms)
@@ -52,6 +52,8 @@ def export(
         if form != "source":
             _refuse_occupied(folder / FILES[form], overwrite)
     model = read_model(model_folder, module=module)
+    if "source" in wanted:
+        refuse_source(model, folder, overwrite=overwrite)
     made: dict[Form, bytes] = {}
     for number, form in enumerate(wanted):
         progress("export", number, len(wanted), form)
