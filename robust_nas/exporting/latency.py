@@ -1,6 +1,6 @@
 """Milliseconds of a call as somebody who deploys it would meet them: one thread, batch norms folded, all in turn.
 
-torch runs a folded copy in channels-last memory order; ONNX Runtime folds the exported graph itself. CPU time of this
+torch runs a folded copy in channels-last memory order; the exporter folds the graph for ONNX Runtime. CPU time of this
 process: others on the machine take part of the cache, but not of the figure. Networks are timed in turn, round by
 round: ratios hold where milliseconds do not.
 """

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from robust_nas.errors import ConfigError, RunError
 
 OPSET = 20  # what torch's exporter writes without converting; ONNX Runtime has it since 1.17
+IR_VERSION = 9  # the exporter says 10, for notes on nodes that are dropped here; ONNX Runtime 1.17 refuses that
 INPUT, OUTPUT = "images", "logits"
 
 
@@ -66,6 +67,7 @@ def onnx_bytes(
         except Exception as error:  # whatever torch's exporter meets in a foreign module
             raise RunError(f"torch cannot export this module to ONNX: {_first_line(error)}") from error
     _forget_makers(model.graph)
+    model.ir_version = IR_VERSION
     for key, value in (metadata or {}).items():
         model.metadata_props.add(key=key, value=value)
     try:

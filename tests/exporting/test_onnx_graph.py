@@ -12,7 +12,7 @@ import torch
 from exported_models import MODELS, RESIDUAL, SHAPE, make
 
 import robust_nas
-from robust_nas.exporting.onnx import OPSET, OnnxModel, onnx_bytes
+from robust_nas.exporting.onnx import IR_VERSION, OPSET, OnnxModel, onnx_bytes
 from robust_nas.exporting.program import program_bytes
 from robust_nas.spaces import ResidualArchitecture
 
@@ -55,9 +55,10 @@ def test_the_network_is_left_as_it_was(compressed):
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
 
-def test_the_opset_is_the_stated_one_and_no_other_domain_is_needed(compressed):
+def test_opset_and_format_are_the_stated_ones_and_no_other_domain_is_needed(compressed):
     model = onnx.load_from_string(compressed[1])
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", OPSET)]
+    assert model.ir_version == IR_VERSION
     assert len(model.functions) == 0
 
 
