@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from robust_nas.errors import ConfigError, RunError
 
 OPSET = 20  # what torch's exporter writes without converting; ONNX Runtime has it since 1.17
-IR_VERSION = 9  # the exporter says 10, for notes on nodes that are dropped here; ONNX Runtime 1.17 refuses that
+IR_VERSION = 9  # the exporter says 10, for notes on nodes, dropped here; ONNX Runtime 1.17 refuses 10
 INPUT, OUTPUT = "images", "logits"
 
 
