@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from robust_nas.compression.options import Compression
     from robust_nas.data import Images
     from robust_nas.nets import Model
     from robust_nas.recipes import CompressionConfig
@@ -85,6 +86,25 @@ def _drawn(count: int, limit: int, seed: int) -> torch.Tensor:
     import torch
 
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:limit]
+
+
+def refuse_out_of_reach(model: Model, options: Compression) -> None:
+    """Raises `CompressionError` for a budget that this model cannot meet, before anything is written or trained."""
+    from robust_nas.compression.cstar import limits
+    from robust_nas.compression.gdws_network import refuse_shares
+    from robust_nas.compression.layers import survey
+    from robust_nas.compression.ranks import refuse_ratio
+
+    network, shape = model.network, model.description.input_shape
+    if options.cstar is not None:
+        layers = survey(network, shape)
+        for ratio in options.cstar.ratios:
+            refuse_ratio(layers, ratio, limits(options.cstar))
+    elif options.gdws is not None:  # behind CSTAR it is known later what there is to take
+        gdws = options.gdws
+        refuse_shares(
+            network, shape, gdws.budgets or (), skip_first=gdws.skip_first, min_kernels=gdws.min_kernels
+        )
 
 
 def candidates(work: Work) -> Iterator[Candidate]:
