@@ -2,8 +2,9 @@
 
     bn(W * x + b) = (g / s) W * x + g / s (b - mean) + beta,   s = sqrt(var + eps)
 
-also where the batch norm follows a concatenation of convolutions (a factorised reduction). The graph comes from
-torch.fx and is kept per model; weights are copied anew for every attack, so that a model in training is attacked
+also where the batch norm follows a concatenation of convolutions (a factorised reduction). Layers in factors are
+written back into the dense ones that compute the same, through which gradients are taken in less time. The graph comes
+from torch.fx and is kept per model; weights are copied anew for every attack, so that a model in training is attacked
 as it stands. A model that cannot be traced, has hooks, or whose copy does not give its logits, is attacked as it
 is: `folded` then says why. Nothing about the model is trusted, its logits are compared on every call.
 """
@@ -20,6 +21,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from robust_nas.nets.batch_norm import SynchronisedBatchNorm2d
+from robust_nas.nets.factorised import FACTORISED, dense
 from robust_nas.nets.fused import hooked
 from robust_nas.nets.supernet import Supernet
 
@@ -70,6 +72,10 @@ def _folded(model: nn.Module, images: Tensor) -> Folded:
         if _agree(own, model, images):
             return Folded(own, "folded")
         return Folded(None, "as it is: its own folded copy gives other logits")
+    if any(isinstance(module, FACTORISED) for module in model.modules()):
+        whole = _folded(dense(model), images)
+        if whole.network is not None and _agree(whole.network, model, images):
+            return Folded(whole.network, "folded, factors written back")
     signature = _signature(model)
     known, trace = _TRACES.get(model, (None, ""))
     fresh = known != signature

@@ -8,7 +8,7 @@ cheaper or, measured, faster.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -192,17 +192,43 @@ def _allocate(
     spread = global_allocation if allocation == "global" else uniform
     if macs is None:
         return spread(sites, beta=beta, min_kernels=min_kernels)
+    _refuse_share(layers, macs, min_kernels, before, reasons)
     rest = before - sum(site.dense_macs for site in sites)
-    least = rest + sum(
-        min(site.dense_macs, site.kernel_macs * max(1, min(min_kernels, site.v.shape[1]) * len(site.v)))
-        for site in sites
-    )
-    if least > macs * before:
+    return spread(sites, macs=int(macs * before) - rest, min_kernels=min_kernels)
+
+
+def _refuse_share(
+    layers: list[Layer], share: float, min_kernels: int, before: int, reasons: Mapping[str, str]
+) -> None:
+    """Raises `CompressionError` where the fewest kernels of all layers are more than the share."""
+    least = before
+    for layer in layers:
+        outputs, channels = layer.module.weight.shape[:2]
+        taps = layer.module.weight[0, 0].numel()
+        kernels = max(1, min(min_kernels, outputs, taps) * channels)
+        least -= max(0, layer.macs - kernels * (taps + outputs) * layer.pixels)
+    if least > share * before:
         raise CompressionError(
-            f"macs: got {macs:g} of {before:,}; at least {least / before:.4f} stay, with {min_kernels} kernels "
+            f"macs: got {share:g} of {before:,}; at least {least / before:.4f} stay, with {min_kernels} kernels "
             f"a channel and layers as they are: {_told(reasons)}"
         )
-    return spread(sites, macs=int(macs * before) - rest, min_kernels=min_kernels)
+
+
+def refuse_shares(
+    network: nn.Module,
+    input_shape: tuple[int, int, int],
+    shares: Sequence[float],
+    *,
+    skip_first: bool = True,
+    min_kernels: int = 1,
+) -> None:
+    """Raises `CompressionError` where no layer can be taken, or one of the shares of multiply-adds is out of reach."""
+    layers, reasons = eligible(network, input_shape, skip_first=skip_first)
+    if not layers:
+        raise CompressionError(f"nothing can be factorised: {_told(reasons)}")
+    before = measured_cost(network, input_shape).macs
+    for share in shares:
+        _refuse_share(layers, share, min_kernels, before, reasons)
 
 
 def _slow(layers: list[Layer], chosen: Mapping[str, Tensor], min_gain: float) -> dict[str, str]:

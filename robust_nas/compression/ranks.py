@@ -144,6 +144,11 @@ def uniform_ranks(layers: Sequence[Layer], ratio: float, limits: Limits = Limits
     return _worthwhile({layer.name: layer for layer in layers}, at(low))
 
 
+def refuse_ratio(layers: Sequence[Layer], ratio: float, limits: Limits = Limits()) -> None:
+    """Raises `CompressionError` for a ratio out of reach."""
+    _full(layers, ratio, limits)
+
+
 def _full(layers: Sequence[Layer], ratio: float, limits: Limits) -> dict[str, Ranks]:
     """Full ranks of the layers that can be factorised. Raises `CompressionError` where the lowest do not do."""
     first = next((layer.name for layer in layers if isinstance(layer.module, nn.Conv2d)), None)

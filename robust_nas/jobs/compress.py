@@ -18,7 +18,7 @@ from robust_nas.errors import CheckpointError, ConfigError
 from robust_nas.evaluation.intervals import wilson
 from robust_nas.jobs.compress_gdws import LAYERS
 from robust_nas.jobs.compress_proof import describe, speed, verdicts
-from robust_nas.jobs.compress_work import ORIGINAL, Candidate, Source, Work, candidates
+from robust_nas.jobs.compress_work import ORIGINAL, Candidate, Source, Work, candidates, refuse_out_of_reach
 from robust_nas.jobs.evaluate import digest, refuse_misfit, relative
 from robust_nas.jobs.material import Material, needed, prepare, refuse_attacks, session
 from robust_nas.recipes import RESULTS, CompressionConfig, EvaluationConfig
@@ -125,6 +125,7 @@ def _run(
     if material is not None:
         refuse_misfit(source.model.description, material.dataset, source.folder or Path(source.spec))
         refuse_attacks(EvaluationConfig.of(config), material.dataset)
+        refuse_out_of_reach(source.model, config.compression)
     with Run(folder, job, mode) as run:
         if not run.finished:
             material = material or prepare(config)

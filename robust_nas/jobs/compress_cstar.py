@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -11,14 +12,14 @@ from robust_nas import figures
 from robust_nas.compression.options import CSTAR
 from robust_nas.config import Options
 from robust_nas.recipes import CompressionConfig
-from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_atomic
+from robust_nas.runs import Progress, Run, read_json, write_atomic
 from robust_nas.training.options import Cosine, Loss, Training
 
 if TYPE_CHECKING:
     from torch import nn
 
     from robust_nas.compression.tucker import Ranks
-    from robust_nas.data import Images
+    from robust_nas.jobs.compress_work import Work
     from robust_nas.nets import Model
     from robust_nas.nets.factorised import LayerForm
 
@@ -41,104 +42,63 @@ class Tuning(NamedTuple):
     loss: Loss | None = None
 
 
-def _tuning(options: CSTAR, epochs: int) -> Tuning:
-    return Tuning(epochs, options.finetune_learning_rate, options.loss)
-
-
-def run_cstar(
-    model: Model,
-    options: CSTAR,
-    ratio: float,
-    config: CompressionConfig,
-    images: Images,
-    validation: Images,
-    folder: Path,
-    *,
-    mode: Mode = "new",
-    progress: Progress = silent,
-) -> Path:
+def run_cstar(work: Work, options: CSTAR, ratio: float, folder: Path) -> Path:
     """Trains to low rank in `<folder>/admm`, fine-tunes the factors in `<folder>/model`, and returns that model folder.
 
     Raises `CompressionError` for a ratio out of reach, `DivergenceError` where a loss stops being finite.
     """
-    from robust_nas.compression.cstar import factorise
-
-    state, ranks = _low_rank(
-        model, options, ratio, config, images, validation, folder / "admm", mode, progress
-    )
-    network = _copy(model, images)
+    state, ranks = _low_rank(work, options, ratio, folder / "admm")
+    network = _copy(work)
     network.load_state_dict(state)
-    factors, forms = factorise(network, ranks, options.sweeps)
     made = {"cstar": {"ratio": ratio, "epochs": options.epochs, "finetune_epochs": options.finetune_epochs}}
-    return finetune(
-        model,
-        factors,
-        forms,
-        _tuning(options, options.finetune_epochs),
-        config,
-        images,
-        validation,
-        folder / "model",
-        made=made,
-        mode=mode,
-        progress=progress,
-    )
+    return _tuned(work, options, network, ranks, options.finetune_epochs, folder, made)
 
 
 def run_baseline(
-    kind: Baseline,
-    model: Model,
-    options: CSTAR,
-    ratio: float,
-    config: CompressionConfig,
-    images: Images,
-    validation: Images,
-    folder: Path,
-    *,
-    cstar: Path,
-    mode: Mode = "new",
-    progress: Progress = silent,
+    work: Work, options: CSTAR, ratio: float, folder: Path, *, kind: Baseline, cstar: Path
 ) -> Path:
     """The trained weights cut to ranks and fine-tuned for as many epochs as CSTAR takes in all; the model folder.
 
     `truncate` takes the ranks that CSTAR found (its folder is `cstar`), `uniform` the same share of every side.
     """
-    from robust_nas.compression.cstar import factorise, limits
+    from robust_nas.compression.cstar import limits
     from robust_nas.compression.layers import survey
     from robust_nas.compression.ranks import uniform_ranks
 
-    network = _copy(model, images)
-    ranks: dict[str, Ranks]
+    network = _copy(work)
     if kind == "truncate":
         ranks = _ranks(cstar / "admm")
     else:
-        layers = survey(network, model.description.input_shape)
+        layers = survey(network, work.source.model.description.input_shape)
         ranks = uniform_ranks(layers, ratio, limits(options))
-    factors, forms = factorise(network, ranks, options.sweeps)
     epochs = options.epochs + options.finetune_epochs
-    return finetune(
-        model,
-        factors,
-        forms,
-        _tuning(options, epochs),
-        config,
-        images,
-        validation,
-        folder / "model",
-        made={kind: {"ratio": ratio, "epochs": epochs}},
-        mode=mode,
-        progress=progress,
-    )
+    made: dict[str, Any] = {kind: {"ratio": ratio, "epochs": epochs}}
+    return _tuned(work, options, network, ranks, epochs, folder, made)
 
 
-def _copy(model: Model, images: Images) -> nn.Module:
-    import copy
-
-    return copy.deepcopy(model.network).to(images.pixels.device)
+def _copy(work: Work) -> nn.Module:
+    return copy.deepcopy(work.source.model.network).to(work.material.device)
 
 
 def _ranks(folder: Path) -> dict[str, Ranks]:
     return {name: tuple(own) for name, own in read_json(folder / "result.json")["ranks"].items()}
+
+
+def _tuned(
+    work: Work,
+    options: CSTAR,
+    network: nn.Module,
+    ranks: dict[str, Ranks],
+    epochs: int,
+    folder: Path,
+    made: dict[str, Any],
+) -> Path:
+    """The network in factors of these ranks, fine-tuned."""
+    from robust_nas.compression.cstar import factorise
+
+    factors, forms = factorise(network, ranks, options.sweeps)
+    tuning = Tuning(epochs, options.finetune_learning_rate, options.loss)
+    return finetune(work, work.source.model, factors, forms, tuning, folder / "model", made)
 
 
 def _recipe(recipe: Training, epochs: int, learning_rate: float, **more: Any) -> Training:
@@ -157,21 +117,14 @@ def _recipe(recipe: Training, epochs: int, learning_rate: float, **more: Any) ->
 
 
 def _low_rank(
-    model: Model,
-    options: CSTAR,
-    ratio: float,
-    config: CompressionConfig,
-    images: Images,
-    validation: Images,
-    folder: Path,
-    mode: Mode,
-    progress: Progress,
+    work: Work, options: CSTAR, ratio: float, folder: Path
 ) -> tuple[dict[str, Any], dict[str, Ranks]]:
     """The weights that ADMM leaves, of low rank, and their ranks."""
     from robust_nas.compression.cstar import ADMM, first_rho, frozen_from
     from robust_nas.data.order import batches
     from robust_nas.training.loop import train
 
+    config, images = work.config, work.images
     # The ranks are those of the epoch that is kept, so only epochs with the final ones are looked at.
     recipe = _recipe(
         config.training,
@@ -182,38 +135,39 @@ def _low_rank(
         validate_from=frozen_from(options),
         validate_every=1,
     )
-    with Run(folder, StepJob(config=config, step=f"cstar, ratio {ratio:g}: low rank"), mode) as run:
+    job = StepJob(config=config, step=f"cstar, ratio {ratio:g}: low rank")
+    with Run(folder, job, work.inner_mode) as run:
         if not run.finished:
-            network = _copy(model, images)
+            network = _copy(work)
             steps = options.update_every * len(batches(len(images), recipe.batch_size, seed=0, epoch=0))
             rho = first_rho(options, steps, recipe.momentum)
-            constraint = ADMM(network, model.description.input_shape, ratio, options, rho)
+            shape = work.source.model.description.input_shape
+            constraint = ADMM(network, shape, ratio, options, rho)
             outcome = train(
                 run,
                 network,
                 images,
-                validation,
+                work.validation,
                 recipe,
                 config.data.augment,
                 seed=config.seed,
                 checkpoint_seconds=config.checkpoint_seconds,
-                progress=_named(progress, "compress: low rank"),
+                progress=_named(work.progress, "compress: low rank"),
                 constraint=constraint,
             )
             write_atomic(folder / LOW_RANK, save(outcome.state))
             records = run.records()
             caption = (
                 f"CSTAR-style, ratio {ratio:g}, {len(images)} images, seed {config.seed}; "
-                f"validation of the projected network: {len(validation)} images"
+                f"validation of the projected network: {len(work.validation)} images"
             )
             figures.plot_ranks(records, folder / "figures" / "ranks", caption=caption)
-            kept = records[outcome.epoch]
             result = {
                 "ratio": ratio,
                 "epoch": outcome.epoch,
                 "validation_clean": outcome.clean,
                 "validation_robust": outcome.robust,
-                "primal_residual": kept["primal_residual"],
+                "primal_residual": records[outcome.epoch]["primal_residual"],
                 "ranks": {name: list(own) for name, own in constraint.ranks.items()},
                 "seconds": round(outcome.seconds, 1),
             }
@@ -222,62 +176,50 @@ def _low_rank(
 
 
 def finetune(
+    work: Work,
     model: Model,
     network: nn.Module,
     forms: tuple[LayerForm, ...],
     tuning: Tuning,
-    config: CompressionConfig,
-    images: Images,
-    validation: Images,
     folder: Path,
-    *,
     made: dict[str, Any],
-    mode: Mode = "new",
-    progress: Progress = silent,
 ) -> Path:
     """Trains a network in factors by the recipe (or a loss of its own) and writes the model folder.
 
-    `forms` are those that the factors have beside the model's own; `made` goes to what the model was made by.
+    `forms` are those that the network has beside the model's own; `made` goes to what the model was made by, under the
+    name of the step.
     """
     from robust_nas.nets import save_model
-    from robust_nas.nets.model import ARCHITECTURE, DESCRIPTION, WEIGHTS, StoredForm
+    from robust_nas.nets.model import ARCHITECTURE, DESCRIPTION, WEIGHTS
     from robust_nas.training.loop import train
 
+    config = work.config
     own = {} if tuning.loss is None else {"loss": tuning.loss}
     recipe = _recipe(config.training, tuning.epochs, tuning.learning_rate, **own)
-    step = next(iter(made))
-    with Run(folder, StepJob(config=config, step=f"{step}: fine-tuning"), mode) as run:
+    (step,) = made
+    with Run(folder, StepJob(config=config, step=f"{step}: fine-tuning"), work.inner_mode) as run:
         if not run.finished:
             outcome = train(
                 run,
                 network,
-                images,
-                validation,
+                work.images,
+                work.validation,
                 recipe,
                 config.data.augment,
                 seed=config.seed,
                 checkpoint_seconds=config.checkpoint_seconds,
-                progress=_named(progress, f"compress: tune {step}"),
+                progress=_named(work.progress, f"compress: tune {step}"),
             )
-            description = model.description.model_copy(
-                update={
-                    "layers": (
-                        *model.description.layers,
-                        *(StoredForm(name=name, form=form, numbers=n) for name, form, n in forms),
-                    ),
-                    "made_by": {
-                        **model.description.made_by,
-                        **made,
-                        "epoch": outcome.epoch,
-                        "validation_clean": outcome.clean,
-                        "validation_robust": outcome.robust,
-                    },
-                }
-            )
+            validated = {
+                "epoch": outcome.epoch,
+                "validation_clean": outcome.clean,
+                "validation_robust": outcome.robust,
+            }
+            description = model.description.changed(forms, {**made, **validated})
             save_model(folder, model.architecture, outcome.state, description)
             caption = (
-                f"{step}: fine-tuning, {len(images)} images, seed {config.seed}; "
-                f"validation: {len(validation)} images"
+                f"{step}: fine-tuning, {len(work.images)} images, seed {config.seed}; "
+                f"validation: {len(work.validation)} images"
             )
             figures.plot_training(
                 run.records(), folder / "figures" / "training", best_epoch=outcome.epoch, caption=caption
@@ -285,8 +227,7 @@ def finetune(
             files = [DESCRIPTION, WEIGHTS, "figures/training.png"]
             if model.architecture is not None:
                 files.append(ARCHITECTURE)
-            seconds = round(outcome.seconds, 1)
-            run.finish({**description.made_by, "seconds": seconds}, files)
+            run.finish({**description.made_by, "seconds": round(outcome.seconds, 1)}, files)
     return folder
 
 

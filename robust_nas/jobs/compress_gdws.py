@@ -3,65 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file, save
 
 from robust_nas.compression.options import GDWS
+from robust_nas.config import to_yaml, to_yaml_tree
 from robust_nas.errors import CheckpointError
-from robust_nas.runs import Progress, read_json, silent, write_atomic, write_json
+from robust_nas.runs import write_atomic, write_json
 
 if TYPE_CHECKING:
     import torch
 
-    from robust_nas.data import Images
+    from robust_nas.jobs.compress_work import Work
     from robust_nas.nets import Model
-    from robust_nas.training.options import Training
 
 LAYERS, ALPHA = "layers.json", "alpha.safetensors"
 
 
-@dataclass(frozen=True)
-class GDWSArtifact:
-    """A compressed model: its label, its folder, and the tree of `layers.json` in it."""
-
-    label: str
-    folder: Path
-    report: dict[str, Any]
-
-
-def run_gdws(
-    model: Model,
-    options: GDWS,
-    images: Images,
-    recipe: Training,
-    folder: Path,
-    *,
-    seed: int,
-    device: torch.device,
-    progress: Progress = silent,
-) -> Iterator[GDWSArtifact]:
+def run_gdws(work: Work, options: GDWS, model: Model, folder: Path) -> Iterator[Path]:
     """A model folder `<folder>/gdws-<share>` (or `gdws-beta-<beta>`) for every budget, in their order.
 
-    What is there already, alphas too, is taken over. `images` are those of the training split. Raises
-    `CompressionError` for a budget out of reach.
+    What is there already, alphas too, is taken over. Raises `CompressionError` for a budget out of reach.
     """
     from robust_nas.compression.gdws_network import compress_gdws
     from robust_nas.nets import inference_state, save_model
-    from robust_nas.nets.model import StoredForm
 
     folder.mkdir(parents=True, exist_ok=True)
     shares = [("gdws-", "macs", value) for value in options.budgets or ()]
     betas = [("gdws-beta-", "beta", value) for value in options.betas or ()]
     alpha: dict[str, torch.Tensor] | None = None
     for prefix, key, value in shares + betas:
-        label = f"{prefix}{value:g}"
-        made = folder / label
+        made = folder / f"{prefix}{value:g}"
         if not (made / LAYERS).is_file():  # written last
             if alpha is None and options.alpha is not None:
-                alpha = _alphas(model, options, images, recipe, folder / ALPHA, seed, device, progress)
+                alpha = _alphas(work, options, model, folder / ALPHA)
             result = compress_gdws(
                 model.network,
                 model.description.input_shape,
@@ -73,41 +50,28 @@ def run_gdws(
                 min_gain=options.min_gain,
                 **{key: value},
             )
-            forms = [StoredForm(name=name, form=form, numbers=n) for name, form, n in result.forms]
-            description = model.description.model_copy(
-                update={
-                    "layers": (*model.description.layers, *forms),
-                    "made_by": {
-                        **model.description.made_by,
-                        "gdws": {key: value, "allocation": options.allocation},
-                    },
-                }
+            description = model.description.changed(
+                result.forms, {"gdws": {key: value, "allocation": options.allocation}}
             )
             save_model(made, model.architecture, inference_state(result.network), description)
-            write_json(
-                made / LAYERS,
-                {
-                    "macs_before": result.macs_before,
-                    "macs_after": result.macs_after,
-                    "mismatch_bound": result.bound,
-                    "alpha_images": None if options.alpha is None else min(options.alpha.images, len(images)),
-                    "not_folded": result.not_folded or None,
-                    "layers": result.report,
-                },
-            )
-        yield GDWSArtifact(label, made, read_json(made / LAYERS))
+            # What `robust-nas evaluate` finds data and protocol in.
+            text = to_yaml({"config": to_yaml_tree(work.config)})
+            write_atomic(made / "config.yaml", text.encode())
+            tree = {
+                "macs_before": result.macs_before,
+                "macs_after": result.macs_after,
+                "mismatch_bound": result.bound,
+                "alpha_images": None
+                if options.alpha is None
+                else min(options.alpha.images, len(work.images)),
+                "not_folded": result.not_folded or None,
+                "layers": result.report,
+            }
+            write_json(made / LAYERS, tree)
+        yield made
 
 
-def _alphas(
-    model: Model,
-    options: GDWS,
-    images: Images,
-    recipe: Training,
-    path: Path,
-    seed: int,
-    device: torch.device,
-    progress: Progress,
-) -> dict[str, torch.Tensor]:
+def _alphas(work: Work, options: GDWS, model: Model, path: Path) -> dict[str, torch.Tensor]:
     """The alphas of all layers that GDWS can take, measured once."""
     import torch
 
@@ -123,20 +87,18 @@ def _alphas(
                 f"{path}: cannot be read: {error}; remove it to measure them anew"
             ) from None
     layers, _ = eligible(model.network, model.description.input_shape, skip_first=options.skip_first)
-    if not layers:
-        return {}
-    generator = torch.Generator(device).manual_seed(seed)
-    drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[: chosen.images]
+    seed, device = work.config.seed, work.material.device
+    order = torch.randperm(len(work.images), generator=torch.Generator().manual_seed(seed))
 
     def report(done: int, total: int) -> None:
-        progress("compress: alphas", done, total)
+        work.progress("compress: alphas", done, total)
 
     found = estimate_alpha(
         model.network.to(device),
         [layer.name for layer in layers],
-        images.subset(drawn).float(),
-        attack=recipe.validation_attack if chosen.attacked else None,
-        generator=generator,
+        work.images.subset(order[: chosen.images]).float(),
+        attack=work.config.training.validation_attack if chosen.attacked else None,
+        generator=torch.Generator(device).manual_seed(seed),
         competitors=chosen.competitors,
         margin_floor=chosen.margin_floor,
         sketches=chosen.sketches,

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robust_nas.config import to_yaml, to_yaml_tree
 from robust_nas.jobs.material import Material, training_split
-from robust_nas.runs import Mode, Progress, Run, write_atomic
+from robust_nas.runs import Mode, Progress, Run
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from robust_nas.compression.options import Compression
     from robust_nas.data import Images
     from robust_nas.nets import Model
     from robust_nas.recipes import CompressionConfig
@@ -73,6 +73,11 @@ class Work:
         """The run's folder."""
         return self.run.folder
 
+    @property
+    def inner_mode(self) -> Mode:
+        """The mode of the runs inside: what is there is continued, or there is nothing."""
+        return "resume" if self.mode == "resume" else "new"
+
     def read(self, candidate: Candidate) -> Model:
         """A candidate's model, on the CPU."""
         from robust_nas.nets import read_model
@@ -85,6 +90,25 @@ def _drawn(count: int, limit: int, seed: int) -> torch.Tensor:
     import torch
 
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:limit]
+
+
+def refuse_out_of_reach(model: Model, options: Compression) -> None:
+    """Raises `CompressionError` for a budget that this model cannot meet, before anything is written or trained."""
+    from robust_nas.compression.cstar import limits
+    from robust_nas.compression.gdws_network import refuse_shares
+    from robust_nas.compression.layers import survey
+    from robust_nas.compression.ranks import refuse_ratio
+
+    network, shape = model.network, model.description.input_shape
+    if options.cstar is not None:
+        layers = survey(network, shape)
+        for ratio in options.cstar.ratios:
+            refuse_ratio(layers, ratio, limits(options.cstar))
+    elif options.gdws is not None:  # behind CSTAR it is known later what there is to take
+        gdws = options.gdws
+        refuse_shares(
+            network, shape, gdws.budgets or (), skip_first=gdws.skip_first, min_kernels=gdws.min_kernels
+        )
 
 
 def candidates(work: Work) -> Iterator[Candidate]:
@@ -111,15 +135,10 @@ def _cstar(work: Work, ratio: float) -> Iterator[Candidate]:
 
     options: Any = work.config.compression.cstar
     label = f"cstar-{ratio:g}"
-    given = (work.source.model, options, ratio, work.config, work.images, work.validation)
-    mode: Mode = "resume" if work.mode == "resume" else "new"
-    made = run_cstar(*given, work.folder / label, mode=mode, progress=work.progress)
-    yield Candidate(label, "cstar", made)
+    yield Candidate(label, "cstar", run_cstar(work, options, ratio, work.folder / label))
     for kind in options.baselines:
         name = f"{kind}-{ratio:g}"
-        made = run_baseline(
-            kind, *given, work.folder / name, cstar=work.folder / label, mode=mode, progress=work.progress
-        )
+        made = run_baseline(work, options, ratio, work.folder / name, kind=kind, cstar=work.folder / label)
         yield Candidate(name, kind, made, baseline_of=label)
 
 
@@ -133,35 +152,18 @@ def _gdws(work: Work, base: Candidate | None) -> Iterator[Candidate]:
     folder = work.folder / ("gdws" if base is None else f"{base.label}-gdws")
     method, prefix = ("gdws", "") if base is None else ("cstar+gdws", f"{base.label}+")
     origin = ORIGINAL if base is None else base.label
-    for made in run_gdws(
-        model,
-        options,
-        work.images,
-        work.config.training,
-        folder,
-        seed=work.config.seed,
-        device=work.material.device,
-        progress=work.progress,
-    ):
-        # What `robust-nas evaluate` finds data and protocol in.
-        text = to_yaml({"config": to_yaml_tree(work.config)})
-        write_atomic(made.folder / "config.yaml", text.encode())
-        label = f"{prefix}{made.label}"
-        candidate = Candidate(label, method, made.folder, made_from=origin)
+    for made in run_gdws(work, options, model, folder):
+        candidate = Candidate(f"{prefix}{made.name}", method, made, made_from=origin)
         yield candidate
         if options.finetune_epochs:
-            tuned = work.read(candidate)
+            own = work.read(candidate)
             path = finetune(
-                tuned,
-                tuned.network.to(work.material.device),
+                work,
+                own,
+                own.network.to(work.material.device),
                 (),
                 Tuning(options.finetune_epochs, options.finetune_learning_rate, options.loss),
-                work.config,
-                work.images,
-                work.validation,
-                folder / f"{made.label}-tuned",
-                made={"tuned": {"epochs": options.finetune_epochs}},
-                mode="resume" if work.mode == "resume" else "new",
-                progress=work.progress,
+                folder / f"{made.name}-tuned",
+                {"tuned": {"epochs": options.finetune_epochs}},
             )
-            yield Candidate(f"{label}-tuned", method, path, made_from=label)
+            yield Candidate(f"{candidate.label}-tuned", method, path, made_from=candidate.label)

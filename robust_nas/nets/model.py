@@ -16,7 +16,7 @@ import copy
 import json
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -78,6 +78,11 @@ class ModelDescription(Options):
     def forms(self) -> tuple[LayerForm, ...]:
         """The layers in another form than the architecture's."""
         return tuple(LayerForm(layer.name, layer.form, layer.numbers) for layer in self.layers)
+
+    def changed(self, forms: Iterable[LayerForm], made: Mapping[str, Any]) -> ModelDescription:
+        """The description of the network with more layers in another form; `made` joins what it was made by."""
+        added = (StoredForm(name=name, form=form, numbers=numbers) for name, form, numbers in forms)
+        return self.model_copy(update={"layers": (*self.layers, *added), "made_by": {**self.made_by, **made}})
 
 
 @dataclass(frozen=True)

@@ -175,8 +175,8 @@ def compression_config(
     """
     if method is not None and method not in METHODS:
         raise ConfigError(f"--method: got {method!r}; allowed: {', '.join(METHODS)}")
-    if isinstance(source, Path):
-        path, tree = _stored_config(source, CompressionConfig)
+    if isinstance(source, Path) or Path(source).is_dir():
+        path, tree = _stored_config(Path(source), CompressionConfig)
         where = str(path)
     else:
         recipe = load_config(source)
