@@ -20,6 +20,7 @@ from robust_nas.compression.autotune import gain
 from robust_nas.compression.folding import fold_batch_norms
 from robust_nas.compression.gdws import energies, gdws_layer, weighted_error
 from robust_nas.compression.layers import Layer, survey
+from robust_nas.compression.refit import refit
 from robust_nas.errors import CompressionError
 from robust_nas.nets.cost import measured_cost
 from robust_nas.nets.factorised import LayerForm, replace_module
@@ -32,8 +33,8 @@ Row = dict[str, Any]
 class GDWSResult:
     """The network, the forms that rebuild it, a row for every convolution and linear layer, and costs for one image.
 
-    `bound` is the sum of the weighted squared errors. With alphas that were measured, it bounds the share of changed
-    predictions, as far as a linear picture with random errors holds (our inference); None without.
+    `bound` is the sum of the weighted squared errors of the decomposition. With alphas that were measured, it bounds the
+    share of changed predictions, as far as a linear picture with random errors holds (our inference); None without.
     """
 
     network: nn.Module
@@ -90,6 +91,7 @@ def compress_gdws(
     fold: bool = True,
     min_kernels: int = 1,
     min_gain: float | None = None,
+    calibration: Tensor | None = None,
 ) -> GDWSResult:
     """A compressed copy of any module with standard convolutions, in eval mode; the network is left as it was.
 
@@ -106,6 +108,8 @@ def compress_gdws(
         min_kernels: of every input channel.
         min_gain: a layer whose factorised form is not so many times faster than the dense one, measured, stays dense,
             and its budget goes to the others.
+        calibration: images `[N, C, H, W]` in 0..1 on the network's device, on which the pointwise stages are fitted
+            (see `refit.py`); None: as the decomposition has them, as published.
 
     Raises:
         CompressionError: no layer that can be taken, a budget out of reach, or weights or alphas that are not finite.
@@ -136,6 +140,8 @@ def compress_gdws(
     for name, g in chosen.items():
         convolution: Any = by_name[name].module
         replace_module(own, convolution, gdws_layer(convolution, g))
+    if calibration is not None:
+        forms += refit(copy.deepcopy(network).eval(), own, list(chosen), calibration)
     why = ""
     if fold:
         own, folded, why = fold_batch_norms(own)

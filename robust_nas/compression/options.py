@@ -43,6 +43,9 @@ class GDWS(Options):
     allocation: Literal["global", "uniform"] = "global"
     alpha: Alpha | None = Alpha()  # None: 1 for every channel
     skip_first: bool = True
+    refit: CountOrZero = (
+        512  # ours: training images, clean and attacked, that mixing is fitted to; 0: as published
+    )
     fold: bool = True  # batch norms into the convolutions before them
     min_kernels: Annotated[int, Field(ge=0)] = 1  # of every input channel
     min_gain: NonNegative | None = None

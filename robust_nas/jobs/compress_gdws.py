@@ -15,6 +15,7 @@ from robust_nas.runs import write_atomic, write_json
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from robust_nas.jobs.compress_work import Work
     from robust_nas.nets import Model
@@ -34,13 +35,18 @@ def run_gdws(work: Work, options: GDWS, model: Model, folder: Path) -> Iterator[
     shares = [("gdws-", "macs", value) for value in options.budgets or ()]
     betas = [("gdws-beta-", "beta", value) for value in options.betas or ()]
     alpha: dict[str, torch.Tensor] | None = None
+    calibration: torch.Tensor | None = None
+    device = work.material.device
     for prefix, key, value in shares + betas:
         made = folder / f"{prefix}{value:g}"
         if not (made / LAYERS).is_file():  # written last
             if alpha is None and options.alpha is not None:
                 alpha = _alphas(work, options, model, folder / ALPHA)
+            if calibration is None and options.refit:
+                calibration = _calibration(work, options.refit, model.network.to(device))
+            work.progress("compress: gdws", 0, 1, made.name)
             result = compress_gdws(
-                model.network,
+                model.network.to(device),
                 model.description.input_shape,
                 alpha=alpha,
                 allocation=options.allocation,
@@ -48,8 +54,10 @@ def run_gdws(work: Work, options: GDWS, model: Model, folder: Path) -> Iterator[
                 fold=options.fold,
                 min_kernels=options.min_kernels,
                 min_gain=options.min_gain,
+                calibration=calibration,
                 **{key: value},
             )
+            model.network.cpu()
             description = model.description.changed(
                 result.forms, {"gdws": {key: value, "allocation": options.allocation}}
             )
@@ -64,11 +72,28 @@ def run_gdws(work: Work, options: GDWS, model: Model, folder: Path) -> Iterator[
                 "alpha_images": None
                 if options.alpha is None
                 else min(options.alpha.images, len(work.images)),
+                "refit_images": min(options.refit, len(work.images)),
                 "not_folded": result.not_folded or None,
                 "layers": result.report,
             }
             write_json(made / LAYERS, tree)
         yield made
+
+
+def _calibration(work: Work, count: int, network: nn.Module) -> torch.Tensor:
+    """Images of the training split, as they are and attacked against what the network says of them."""
+    import torch
+
+    seed, device = work.config.seed, work.material.device
+    order = torch.randperm(len(work.images), generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator(device).manual_seed(seed)
+    clean = work.images.subset(order[:count]).float()
+    found = [clean]
+    for part in torch.split(clean, 64):
+        with torch.no_grad():
+            said = network(part).argmax(1)
+        found.append(work.config.training.validation_attack(network, part, said, generator))
+    return torch.cat(found)
 
 
 def _alphas(work: Work, options: GDWS, model: Model, path: Path) -> dict[str, torch.Tensor]:
