@@ -1,8 +1,8 @@
 """Mixing matrices fitted to images: what the other channels can make up for of a decomposition (our choice).
 
 A decomposition looks at one channel at a time, and at weights alone. Once the kernels D are chosen, the mixing P is
-free. Layer after layer, with the maps z that the compressed network so far gives, and the output y of the dense layer in
-the original network on the same images,
+free. Layer after layer, with the maps z that the compressed network so far gives, and the output y of the dense layer
+in the original network on the same images,
 
     min_{P, b}  E ||P z + b - y||^2     normal equations in float64, with a ridge of 1e-6 of their mean diagonal
 
