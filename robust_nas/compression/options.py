@@ -76,8 +76,8 @@ class CSTAR(Options):
     first learning rate would draw the weights to their low-rank copy by e^-pull, whatever the number of images; every
     so many epochs the copy and the multipliers are renewed and rho grows; ranks are determined anew until the share
     `freeze` of the epochs. Fine-tuning uses `loss` (None: the recipe's). Baselines at the same ratio: `truncate`, the
-    same ranks without ADMM, and `uniform`, the same share of rank everywhere; both are fine-tuned for as many epochs as
-    CSTAR takes in all.
+    same ranks without ADMM, and `uniform`, the same share of rank everywhere, both fine-tuned for as many epochs as
+    CSTAR takes in all; `truncate-short` for `finetune_epochs` alone.
     """
 
     ratios: tuple[Ratio, ...] = Field(default=(4.0,), min_length=1)
@@ -85,7 +85,7 @@ class CSTAR(Options):
     finetune_epochs: Count = 8
     learning_rate: Positive = 0.02
     finetune_learning_rate: Positive = 0.02
-    pull: Positive = 1.0
+    pull: Positive = 0.3
     rho_growth: Annotated[Positive, Field(ge=1)] = 1.3
     update_every: Count = 1
     freeze: Fraction01 = 0.5
@@ -94,7 +94,11 @@ class CSTAR(Options):
     min_rank: Fraction01 = 0.05  # of a side
     skip_first: bool = True  # the first convolution stays: few weights, and everything passes it
     loss: Loss | None = None
-    baselines: tuple[Literal["truncate", "uniform"], ...] = ("truncate", "uniform")
+    baselines: tuple[Literal["truncate", "truncate-short", "uniform"], ...] = (
+        "truncate",
+        "truncate-short",
+        "uniform",
+    )
 
 
 class Compression(Options):

@@ -20,6 +20,7 @@ _METHODS: dict[str, tuple[str, str]] = {
     "cstar": (style.VERMILLION, "s"),
     "cstar+gdws": (style.PURPLE, "D"),
     "truncate": (style.ORANGE, "^"),
+    "truncate-short": (style.GREEN, "<"),
     "uniform": (style.SKY, "v"),
 }
 _LINES = ("gdws", "cstar+gdws")  # one network after the other along a budget
@@ -45,7 +46,7 @@ def plot_compression(
     """The paths of the picture and the numbers: filled points are the test set's, hollow ones the validation split's.
 
     Args:
-        points: mappings with `label`, `method` (original, gdws, cstar, cstar+gdws, truncate, uniform), `split`
+        points: mappings with `label`, `method` (original, gdws, cstar, cstar+gdws, or a baseline), `split`
             (validation or test), `macs`, `params`, `latency_ms` (or None), `clean`, `robust`, `low` and `high` (0..1,
             the 95 % interval of `robust`), and `chosen`.
         stem: where to write, without a suffix.
@@ -90,7 +91,7 @@ def plot_compression(
 
 
 def _title(method: str) -> str:
-    return {"truncate": "truncate (baseline)", "uniform": "uniform (baseline)"}.get(method, method)
+    return f"{method} (baseline)" if method in ("truncate", "truncate-short", "uniform") else method
 
 
 def _panel(axes: Axes, points: Sequence[Record], key: str, unit: float, label: str) -> None:

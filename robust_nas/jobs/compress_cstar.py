@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from robust_nas.nets.factorised import LayerForm
 
 LOW_RANK = "low-rank.safetensors"
-Baseline = Literal["truncate", "uniform"]
+Baseline = Literal["truncate", "truncate-short", "uniform"]
 
 
 class StepJob(Options):
@@ -59,19 +59,20 @@ def run_baseline(
 ) -> Path:
     """The trained weights cut to ranks and fine-tuned for as many epochs as CSTAR takes in all; the model folder.
 
-    `truncate` takes the ranks that CSTAR found (its folder is `cstar`), `uniform` the same share of every side.
+    `truncate` takes the ranks that CSTAR found (its folder is `cstar`), `truncate-short` too, and is fine-tuned only as
+    long as CSTAR's factors are; `uniform` takes the same share of every side.
     """
     from robust_nas.compression.cstar import limits
     from robust_nas.compression.layers import survey
     from robust_nas.compression.ranks import uniform_ranks
 
     network = _copy(work)
-    if kind == "truncate":
+    if kind != "uniform":
         ranks = _ranks(cstar / "admm")
     else:
         layers = survey(network, work.source.model.description.input_shape)
         ranks = uniform_ranks(layers, ratio, limits(options))
-    epochs = options.epochs + options.finetune_epochs
+    epochs = options.finetune_epochs + (0 if kind == "truncate-short" else options.epochs)
     made: dict[str, Any] = {kind: {"ratio": ratio, "epochs": epochs}}
     return _tuned(work, options, network, ranks, epochs, folder, made)
 

@@ -192,6 +192,8 @@ def _builder(
             return network
 
         return None, own
+    if module is not None:
+        raise CheckpointError(f"{folder}: was made from an architecture, which it holds; no module is needed")
     try:
         architecture = load_architecture(folder / ARCHITECTURE)
     except ConfigError as error:

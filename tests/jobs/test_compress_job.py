@@ -54,6 +54,7 @@ def test_the_tree_tells_the_original_and_everything_that_came_out(compressed, mo
         ("original", "original", None),
         ("cstar-2", "cstar", None),
         ("truncate-2", "truncate", "cstar-2"),
+        ("truncate-short-2", "truncate-short", "cstar-2"),
         ("uniform-2", "uniform", "cstar-2"),
         ("cstar-2+gdws-0.7", "cstar+gdws", None),
         ("cstar-2+gdws-0.5", "cstar+gdws", None),

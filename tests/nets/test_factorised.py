@@ -124,6 +124,15 @@ def test_a_network_in_other_forms_is_stored_and_rebuilt_bit_for_bit(tmp_path: Pa
     torch.testing.assert_close(dense(own)(x), own(x))
 
 
+def test_a_module_that_is_not_needed_is_refused(tmp_path: Path):
+    description = ModelDescription(
+        input_shape=SHAPE, class_names=("a", "b", "c", "d"), mean=(0.0, 0.0), std=(1.0, 1.0)
+    )
+    save_model(tmp_path, ARCHITECTURE, inference_state(network()), description)
+    with pytest.raises(CheckpointError, match="no module is needed"):
+        load_model(tmp_path, module=network())
+
+
 @every_form
 def test_attacks_fold_it(forms):
     own, x = network(forms), torch.rand(2, *SHAPE)
