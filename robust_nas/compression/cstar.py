@@ -140,8 +140,8 @@ class ADMM:
 
 
 def limits(options: CSTAR) -> Limits:
-    """What ranks may be, and which layer has none."""
-    return Limits(options.rank_multiple, options.min_rank, options.skip_first)
+    """What ranks may be, and which layers have none."""
+    return Limits(options.rank_multiple, options.min_rank, options.skip_ends)
 
 
 def first_rho(options: CSTAR, steps: int, momentum: float) -> float:

@@ -92,7 +92,9 @@ class CSTAR(Options):
     sweeps: Count = 5  # of HOOI
     rank_multiple: Count = 1
     min_rank: Fraction01 = 0.05  # of a side
-    skip_first: bool = True  # the first convolution stays: few weights, and everything passes it
+    skip_ends: bool = (
+        True  # the first convolution and the classifier stay: few weights, and everything passes them
+    )
     loss: Loss | None = None
     baselines: tuple[Literal["truncate", "truncate-short", "uniform"], ...] = (
         "truncate",

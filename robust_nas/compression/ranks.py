@@ -1,10 +1,11 @@
 """The ranks of all layers at once, under a compression ratio (CSTAR-style: our reconstruction, see `cstar.py`).
 
 Weights of a layer in factors: Tucker-2 C r_in + r_in r_out K1 K2 + r_out M, low-rank r (C + M). From full ranks on, the
-cut that loses least energy for the weights that it frees is made, until all layers together have 1 / ratio of their
-weights; energy is a spectrum's, as a share of ||W||^2. A layer that would have as many weights in factors stays dense.
-The ratio counts the weights of all convolutions and linear layers, those that cannot be factorised too; biases and
-batch norms are not counted.
+cut with the smallest -log(kept energy after / before) for the weights that it frees is made, until all layers together
+have 1 / ratio of their weights; energy is a spectrum's share of ||W||^2. The logarithm, because a signal passes one
+layer after the other: sums of lost shares cut single layers to rank 1 (measured, see the docs). A layer that would have
+as many weights in factors stays dense. The ratio counts the weights of all convolutions and linear layers, those that
+cannot be factorised too; biases and batch norms are not counted.
 """
 
 from __future__ import annotations
@@ -22,18 +23,19 @@ from robust_nas.errors import CompressionError
 from robust_nas.nets.fused import hooked
 
 HALVINGS = 50
+TINY = 1e-300
 
 
 @dataclass(frozen=True)
 class Limits:
     """What ranks may be: at least the share `least` of a side, and multiples of `multiple` but for the ends.
 
-    With `skip_first` the first convolution has none.
+    With `skip_ends` the first convolution and the last linear layer have none.
     """
 
     multiple: int = 1
     least: float = 0.05
-    skip_first: bool = False
+    skip_ends: bool = False
 
     def floor(self, side: int) -> int:
         """The lowest rank of a side."""
@@ -91,7 +93,7 @@ def global_ranks(
         found = spectra((weights or {}).get(name, by_name[name].module.weight), len(top))
         # lost[r]: energy beyond rank r
         tails[name] = [
-            [float(x) for x in ((s.sum() - s.cumsum(0)) / s.sum().clamp_min(1e-300)).clamp_min(0)]
+            [float(x) for x in ((s.sum() - s.cumsum(0)) / s.sum().clamp_min(TINY)).clamp_min(0)]
             for s in found
         ]
     ranks = dict(full)
@@ -106,7 +108,7 @@ def global_ranks(
                 continue
             cut = tuple(lower if index == mode else other for index, other in enumerate(now))
             freed = factor_params(by_name[name], now) - factor_params(by_name[name], cut)
-            lost = tails[name][mode][lower - 1] - tails[name][mode][rank - 1]
+            lost = math.log((1 - tails[name][mode][rank - 1]) / max(1 - tails[name][mode][lower - 1], TINY))
             heapq.heappush(heap, (lost / freed, name, mode, now))
 
     for name in ranks:
@@ -151,11 +153,11 @@ def refuse_ratio(layers: Sequence[Layer], ratio: float, limits: Limits = Limits(
 
 def _full(layers: Sequence[Layer], ratio: float, limits: Limits) -> dict[str, Ranks]:
     """Full ranks of the layers that can be factorised. Raises `CompressionError` where the lowest do not do."""
-    first = next((layer.name for layer in layers if isinstance(layer.module, nn.Conv2d)), None)
+    convolutions = [layer.name for layer in layers if isinstance(layer.module, nn.Conv2d)]
+    linear = [layer.name for layer in layers if isinstance(layer.module, nn.Linear)]
+    ends = {*convolutions[:1], *linear[-1:]} if limits.skip_ends else set()
     full = {
-        layer.name: top
-        for layer in layers
-        if (top := sides(layer)) is not None and not (limits.skip_first and layer.name == first)
+        layer.name: top for layer in layers if (top := sides(layer)) is not None and layer.name not in ends
     }
     total = sum(layer.params for layer in layers)
     floors = {name: tuple(map(limits.floor, top)) for name, top in full.items()}

@@ -45,7 +45,7 @@ def test_admm_on_a_quadratic_loss_converges_to_the_truncated_svd():
     )
     target = (u * torch.tensor([3.0, 2.0, 0.6, 0.3, 0.1], dtype=torch.float64)) @ vh
     network = One(target)
-    options = CSTAR(epochs=400, freeze=0.0, rank_multiple=1, rho_growth=1.0, min_rank=0.01, skip_first=False)
+    options = CSTAR(epochs=400, freeze=0.0, rank_multiple=1, rho_growth=1.0, min_rank=0.01, skip_ends=False)
     admm = ADMM(network, (5, 2, 2), 30 / 22, options, 1.0)  # 22 weights: rank 2
     assert admm.ranks == {"layer": (2,)}
     weight = network.layer.weight
@@ -189,10 +189,10 @@ def test_the_first_rho_draws_the_weights_by_e_to_the_pull():
     assert first_rho(options, steps=50, momentum=0.9) == pytest.approx(rho / 10)
 
 
-def test_the_first_convolution_stays_unless_asked_for():
+def test_the_first_convolution_and_the_classifier_stay_unless_asked_for():
     network = residual()
-    assert "stem" not in ADMM(network, SHAPE, 4.0, OPTIONS, RHO).ranks
-    asked = OPTIONS.model_copy(update={"skip_first": False})
+    assert not {"stem", "classifier"} & set(ADMM(network, SHAPE, 4.0, OPTIONS, RHO).ranks)
+    asked = OPTIONS.model_copy(update={"skip_ends": False})
     assert "stem" in ADMM(network, SHAPE, 8.0, asked, RHO).ranks
 
 
