@@ -175,7 +175,8 @@ def test_a_known_bad_model_is_caught(robust, dataset, make, attacks, failing):
 
 
 def test_noise_alone_breaks_what_a_misled_attack_did_not(robust, dataset):
-    found = evaluated(Negated(robust), dataset, *AS_IT_IS, findings="budget", eps=2 * EPS)
+    # Enough images that noise breaks some of them, whichever network the processor's rounding has trained.
+    found = evaluated(Negated(robust), dataset, *AS_IT_IS, findings="budget", eps=1.5 * EPS, images=128)
     assert statuses(found)["white box at least as strong as noise"] in ("WARN", "FAIL")
 
 

@@ -112,7 +112,7 @@ def test_with_one_hot_alphas_the_supernet_is_the_chosen_operations(
             if isinstance(part, nn.BatchNorm2d):
                 part.momentum = 0.0  # modules that both nets hold must not move between the two passes
     with torch.no_grad():
-        torch.testing.assert_close(supernet(images()), network(images()), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(supernet(images()), network(images()), rtol=1e-4, atol=1e-5)
 
 
 def test_the_mixture_is_the_softmax_weighted_sum() -> None:
