@@ -17,7 +17,7 @@ from robust_nas.runs import read_json
 NETWORK = robust_nas.ResidualArchitecture(name="small", stem=8, depths=(1, 1), widths=(8, 16))
 OPTIONS = [
     "compression.gdws.alpha.images=20",
-    "compression.gdws.budgets=[0.7,0.5]",
+    "compression.gdws.budgets=[0.9,0.75]",
     "compression.cstar.ratios=[2]",
     "compression.cstar.epochs=2",
     "compression.cstar.finetune_epochs=1",
@@ -56,8 +56,8 @@ def test_the_tree_tells_the_original_and_everything_that_came_out(compressed, mo
         ("truncate-2", "truncate", "cstar-2"),
         ("truncate-short-2", "truncate-short", "cstar-2"),
         ("uniform-2", "uniform", "cstar-2"),
-        ("cstar-2+gdws-0.7", "cstar+gdws", None),
-        ("cstar-2+gdws-0.5", "cstar+gdws", None),
+        ("cstar-2+gdws-0.9", "cstar+gdws", None),
+        ("cstar-2+gdws-0.75", "cstar+gdws", None),
     ]
     assert read_json(folder / "compression.json") == tree
     original = tree["networks"][0]
