@@ -175,12 +175,12 @@ def alphas_table(rounds: int) -> None:
         "ResNet-18, width 16, 3x32x32": (resnet18(16), SHAPE, 4),
         "ResNet-18, width 64, 3x32x32": (resnet18(64), SHAPE, 1),
     }
-    print("\nAlphas, ms an image: batches of 64 (16 at width 64) beside the loop over images and classes\n")
+    print("\nAlphas, ms an image: batches of 128 (16 at width 64) beside the loop over images and classes\n")
     print("| network | loop | batches | loop / batches | one sketch | loop / sketch |")
     print("|---|---|---|---|---|---|")
     for name, (network, shape, few) in networks.items():
         names = [layer.name for layer in eligible(network, shape)[0]]
-        batch = 16 if "64," in name else 64
+        batch = 16 if "64," in name else 128
         x = torch.rand(batch, *shape, generator=torch.Generator().manual_seed(0))
         found = interleaved(
             {

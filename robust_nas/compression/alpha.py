@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from robust_nas.errors import CompressionError
 
-MAX_ELEMENTS = 2**26  # of a layer's largest temporary: 256 MB in float32
+MAX_ELEMENTS = 2**20  # of a layer's temporaries: 4 MB in float32
 
 Attack = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
 
@@ -46,7 +46,7 @@ def estimate_alpha(
     competitors: int | None = None,
     margin_floor: float = 0.0,
     sketches: int | None = None,
-    batch_size: int = 64,
+    batch_size: int = 128,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Tensor]:
     """The alphas `[C]` (float64) of the named standard convolutions, in eval mode; the network is left as it was.
@@ -81,13 +81,14 @@ def estimate_alpha(
     }
     with _evaluating(network):
         inputs = torch.cat(list(_attacked(network, images, attack, generator, batch_size)))
-        floor = margin_floor * _median_margin(network, inputs, batch_size)
-        for start in range(0, len(inputs), batch_size):
-            part = inputs[start : start + batch_size]
-            found = _of_batch(network, modules, names, part, competitors, floor, sketches, generator)
-            for name, value in found.items():
-                sums[name] += value
-            progress(min(start + batch_size, len(inputs)), len(inputs))
+        with _affine_norms(network):
+            floor = margin_floor * _median_margin(network, inputs, batch_size) if margin_floor else 0.0
+            for start in range(0, len(inputs), batch_size):
+                part = inputs[start : start + batch_size]
+                found = _of_batch(network, modules, names, part, competitors, floor, sketches, generator)
+                for name, value in found.items():
+                    sums[name] += value
+                progress(min(start + batch_size, len(inputs)), len(inputs))
     return {
         name: total.cpu() / (len(images) * modules[name].weight[:, 0].numel()) for name, total in sums.items()
     }
@@ -103,6 +104,36 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def _affine_norms(network: nn.Module) -> Iterator[None]:
+    """Plain batch norms are inside the affine maps that they are in eval mode."""
+    norms = [
+        module
+        for module in network.modules()
+        if type(module) is nn.BatchNorm2d
+        and module.running_mean is not None
+        and "forward" not in vars(module)
+    ]
+    try:
+        for norm in norms:
+            vars(norm)["forward"] = _affine(norm)
+        yield
+    finally:
+        for norm in norms:
+            vars(norm).pop("forward", None)
+
+
+def _affine(norm: Any) -> Callable[[Tensor], Tensor]:
+    """A batch norm in eval mode; its own backward pass takes many times a multiplication's time on small images."""
+    with torch.no_grad():
+        scale = (norm.running_var + norm.eps).rsqrt()
+        scale = scale if norm.weight is None else scale * norm.weight
+        shift = -norm.running_mean * scale
+        shift = shift if norm.bias is None else shift + norm.bias
+    scale, shift = scale[:, None, None], shift[:, None, None]
+    return lambda x: x * scale + shift
 
 
 def _attacked(
@@ -125,13 +156,22 @@ def _attacked(
 def _median_margin(network: nn.Module, images: Tensor, batch_size: int) -> float:
     """The median over the images of the margin to the nearest class."""
     with torch.no_grad():
-        logits = torch.cat([network(part) for part in torch.split(images, batch_size)]).double()
+        parts = torch.split(images, batch_size)
+        first, second = torch.cat([_checked(network(part)) for part in parts]).double().topk(2).values.T
+    return float((first - second).median())
+
+
+def _checked(logits: Tensor) -> Tensor:
+    """Logits that margins can be taken of.
+
+    Raises:
+        CompressionError: they are not.
+    """
     if logits.ndim != 2 or logits.shape[1] < 2 or not logits.isfinite().all():
         raise CompressionError(
             f"the network gives {tuple(logits.shape)}; finite logits of two classes or more are needed"
         )
-    first, second = logits.topk(2).values.T
-    return float((first - second).median())
+    return logits
 
 
 def _of_batch(
@@ -157,7 +197,7 @@ def _of_batch(
     hooks = [modules[name].register_forward_hook(keep(name)) for name in names]
     try:
         with torch.enable_grad():
-            logits = network(images.detach().clone().requires_grad_())
+            logits = _checked(network(images.detach().clone().requires_grad_()))
     finally:
         for hook in hooks:
             hook.remove()
@@ -172,18 +212,16 @@ def _of_batch(
         raise CompressionError(
             "two classes have the same logit, and their margin an infinite weight; a margin_floor above 0 is needed"
         )
-    weights = (0.5 / size.square()).to(images.dtype)
+    margins = (0.5**0.5 / size).to(images.dtype) * margins
     if sketches is not None and sketches < len(margins):
         shape = (sketches, *margins.shape)
         signs = torch.randint(0, 2, shape, generator=generator, device=images.device) * 2 - 1
-        margins = (signs * weights.sqrt() * margins).sum(1)
-        weights = torch.full_like(margins.detach(), 1 / sketches)
+        margins = (signs * margins).sum(1) / sketches**0.5
     layers = [_Layer(modules[name], [x for x, _ in calls[name]], len(margins)) for name in names]
     for rank, margin in enumerate(margins):
         grads = iter(torch.autograd.grad(margin.sum(), outputs, retain_graph=rank + 1 < len(margins)))
         for name, layer in zip(names, layers, strict=True):
-            delta = _joined([next(grads).flatten(2) for _ in calls[name]])  # [B, M, P]
-            layer.add(delta, weights[rank])
+            layer.add(_joined([next(grads).flatten(2) for _ in calls[name]], 2))  # [B, M, P]
     return {name: layer.total() for name, layer in zip(names, layers, strict=True)}
 
 
@@ -191,50 +229,55 @@ class _Layer:
     """The patches of a layer, and what was summed up of it so far."""
 
     def __init__(self, convolution: nn.Conv2d, inputs: list[Tensor], competitors: int) -> None:
-        self.patches = _joined([_patches(convolution, x) for x in inputs])  # [B, C K1 K2, P]
+        self.patches = _joined([_patches(convolution, x) for x in inputs], 1)  # [B, P, K1 K2 C]
         self.channels = convolution.in_channels
-        rows, pixels = self.patches.shape[1:]
+        pixels, rows = self.patches.shape[1:]
         outputs = convolution.out_channels
         direct = competitors * outputs * rows * pixels
         self.gram = pixels * pixels * (rows + competitors * outputs) < direct
-        self.chunk = max(1, MAX_ELEMENTS // (pixels * pixels if self.gram else outputs * rows))
+        self.chunk = max(1, MAX_ELEMENTS // (rows * (pixels if self.gram else outputs)))
         self.inner: Tensor | None = None  # D [B, P, P]
         self.sum = torch.zeros(self.channels, dtype=torch.float64, device=self.patches.device)
 
-    def add(self, delta: Tensor, weights: Tensor) -> None:
-        """Takes the output gradients `[B, M, P]` of a competitor, and its weights `[B]`."""
+    def add(self, delta: Tensor) -> None:
+        """Takes the output gradients `[B, M, P]` of a competitor's weighted margins."""
         if self.gram:
-            inner = (delta * weights[:, None, None]).transpose(1, 2) @ delta
-            self.inner = inner if self.inner is None else self.inner.add_(inner)
+            if self.inner is None:
+                self.inner = delta.transpose(1, 2) @ delta
+            else:
+                self.inner.baddbmm_(delta.transpose(1, 2), delta)
             return
-        for start in range(0, len(delta), self.chunk):
-            rows = slice(start, start + self.chunk)
-            gradient = delta[rows] @ self.patches[rows].transpose(1, 2)  # [b, M, C K1 K2]
-            squared = gradient.square_().sum(1) * weights[rows, None]
-            self.sum += squared.sum(0).view(self.channels, -1).sum(1).double()
+        for patches, part in self._chunks(delta):
+            self._take((part @ patches).square_().sum((0, 1)))
 
     def total(self) -> Tensor:
         """The sum over images and competitors, `[C]`."""
         if self.inner is not None:
-            for start in range(0, len(self.patches), self.chunk):
-                rows = slice(start, start + self.chunk)
-                squared = ((self.patches[rows] @ self.inner[rows]) * self.patches[rows]).sum((0, 2))
-                self.sum += squared.view(self.channels, -1).sum(1).double()
+            for patches, inner in self._chunks(self.inner):
+                self._take((inner @ patches).mul_(patches).sum((0, 1)))
         return self.sum
 
+    def _chunks(self, other: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Patches and something else `[B, ...]`, a few images at a time."""
+        return zip(torch.split(self.patches, self.chunk), torch.split(other, self.chunk), strict=True)
 
-def _joined(calls: list[Tensor]) -> Tensor:
+    def _take(self, rows: Tensor) -> None:
+        """Adds `[K1 K2 C]` to the channels."""
+        self.sum += rows.view(-1, self.channels).sum(0).double()
+
+
+def _joined(calls: list[Tensor], dim: int) -> Tensor:
     """The pixels of all calls of a layer, one behind the other."""
-    return calls[0] if len(calls) == 1 else torch.cat(calls, 2)
+    return calls[0] if len(calls) == 1 else torch.cat(calls, dim)
 
 
 def _patches(convolution: nn.Conv2d, x: Tensor) -> Tensor:
-    """What the kernel meets, `[B, C K1 K2, P]`."""
+    """What the kernel meets, `[B, P, K1 K2 C]`."""
     mode = "constant" if convolution.padding_mode == "zeros" else convolution.padding_mode
     padding: list[int] = convolution._reversed_padding_repeated_twice
-    return F.unfold(
-        F.pad(x, padding, mode) if any(padding) else x,
-        convolution.kernel_size,
-        dilation=convolution.dilation,
-        stride=convolution.stride,
-    )
+    if any(padding):
+        x = F.pad(x, padding, mode)
+    (k1, k2), (d1, d2), (s1, s2) = convolution.kernel_size, convolution.dilation, convolution.stride
+    x = x.permute(0, 2, 3, 1).contiguous()  # rows of K2 C neighbours are copied at once
+    windows = x.unfold(1, d1 * (k1 - 1) + 1, s1).unfold(2, d2 * (k2 - 1) + 1, s2)[..., ::d1, ::d2]
+    return windows.permute(0, 1, 2, 4, 5, 3).reshape(len(x), -1, k1 * k2 * x.shape[3])

@@ -22,7 +22,7 @@ class Alpha(Options):
     """
 
     images: Count = 1000
-    batch_size: Count = 64
+    batch_size: Count = 128
     attacked: bool = True
     competitors: Count | None = 10
     margin_floor: NonNegative = 0.1
