@@ -7,7 +7,8 @@ summary of its algorithms). The splitting is inferred from these and from the gr
 
     every step:   W by SGD on the adversarial loss + rho / 2 sum_l ||W_l - Z_l + U_l||^2
     now and then: r from the spectra of W + U over all layers (until they are frozen),
-                  Z = projection of W + U to ranks r,   U = U + W - Z,   rho = growth rho
+                  Z = projection of W + U to ranks r,   U = U + W - Z
+    every epoch:  rho = what its learning rate asks for,  U = U rho_before / rho  (rho U is the multiplier)
     in the end:   W = projection of W, in factors, trained on
 
 Validation, and the choice of the epoch that is kept, see the projected network.
@@ -30,6 +31,8 @@ from robust_nas.compression.tucker import Ranks, factorised_layer, project
 from robust_nas.errors import CompressionError
 from robust_nas.nets.factorised import LayerForm, replace_module
 
+MAX_PULL = 3.0  # 5 % of the way to the copy is left; more would only make the steps unstable
+
 
 class ADMM:
     """The low-rank copies Z, the scaled multipliers U, and the ranks of a network in training: a `Constraint`."""
@@ -40,14 +43,18 @@ class ADMM:
         input_shape: tuple[int, int, int],
         ratio: float,
         options: CSTAR,
-        rho: float,
+        rhos: Sequence[float],
     ) -> None:
-        """Begins with U = 0 and Z the projection of the weights. Raises `CompressionError` for a ratio out of reach."""
-        self.options, self.ratio = options, ratio
+        """Begins with U = 0 and Z the projection of the weights; `rhos` are the epochs', the last one stays.
+
+        Raises:
+            CompressionError: a ratio out of reach.
+        """
+        self.options, self.ratio, self.rhos = options, ratio, tuple(rhos)
         self.layers = survey(network, input_shape)
         self.weights = {layer.name: layer.module.weight for layer in self.layers}
         self.frozen_from = frozen_from(options)
-        self.rho = rho
+        self.rho = self.rhos[0]
         self.ranks = self._determine(self.weights)
         if not self.ranks:
             raise CompressionError(
@@ -70,8 +77,8 @@ class ADMM:
         return self.rho / 2 * torch.stack(terms).sum()
 
     def end_epoch(self, epoch: int) -> dict[str, Any]:
-        """Renews ranks, Z, U and rho where it is due; returns the residual ||W - Z|| / ||W||, rho, and the ranks."""
-        residual = self.residuals()
+        """Renews ranks, Z, U and rho where it is due; returns ||W - Z|| / ||W||, the rho of the epoch, and the ranks."""
+        residual, rho = self.residuals(), self.rho
         if (epoch + 1) % self.options.update_every == 0:
             with torch.no_grad():
                 if epoch < self.frozen_from:
@@ -83,11 +90,14 @@ class ADMM:
                 self._project()
                 for name in self.ranks:
                     self.u[name] += self.weights[name] - self.z[name]
-            self.rho *= self.options.rho_growth
+        self.rho = self.rhos[min(epoch + 1, len(self.rhos) - 1)]
+        with torch.no_grad():
+            for u in self.u.values():
+                u *= rho / self.rho
         return {
             "primal_residual": residual["all"],
             "primal_residual_max": max(value for name, value in residual.items() if name != "all"),
-            "rho": self.rho,
+            "rho": rho,
             "ranks": {name: list(ranks) for name, ranks in self.ranks.items()},
         }
 
@@ -144,9 +154,19 @@ def limits(options: CSTAR) -> Limits:
     return Limits(options.rank_multiple, options.min_rank, options.skip_ends)
 
 
-def first_rho(options: CSTAR, steps: int, momentum: float) -> float:
-    """The rho at which the penalty alone draws W to Z by e^-pull in the `steps` of an update at the first rate."""
-    return options.pull * (1 - momentum) / (options.learning_rate * steps)
+def rho_schedule(options: CSTAR, rates: Sequence[float], steps: int, momentum: float) -> list[float]:
+    """Every epoch's rho, at whose learning rate the penalty alone draws W to Z by e^-pull between two updates.
+
+    `rates` are the mean rates of the epochs of `steps` each. The pull grows by `rho_growth` an update, to MAX_PULL. A
+    rho that ignored the rate would let go of the weights as the rate falls.
+    """
+    every = options.update_every
+    return [
+        min(options.pull * options.rho_growth ** (epoch // every), max(options.pull, MAX_PULL))
+        * (1 - momentum)
+        / (rate * steps * every)
+        for epoch, rate in enumerate(rates)
+    ]
 
 
 def frozen_from(options: CSTAR) -> int:

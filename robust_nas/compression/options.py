@@ -72,19 +72,20 @@ class GDWS(Options):
 class CSTAR(Options):
     """Low-rank training under attack by ADMM, then factors and fine-tuning, one network a ratio (CSTAR-style).
 
-    A ratio is of the weights of convolutions and linear layers. The first rho is such that `update_every` epochs at the
-    first learning rate would draw the weights to their low-rank copy by e^-pull, whatever the number of images; every
-    so many epochs the copy and the multipliers are renewed and rho grows; ranks are determined anew until the share
-    `freeze` of the epochs. Fine-tuning uses `loss` (None: the recipe's). Baselines at the same ratio: `truncate`, the
-    same ranks without ADMM, and `uniform`, the same share of rank everywhere, both fine-tuned for as many epochs as
-    CSTAR takes in all; `truncate-short` for `finetune_epochs` alone.
+    A ratio is of the weights of convolutions and linear layers. Every `update_every` epochs the low-rank copy and the
+    multipliers are renewed; between two updates the penalty alone would draw the weights to their copy by e^-pull,
+    whatever the number of images and the learning rate, and by `rho_growth` times more at every update. Ranks are
+    determined anew until the share `freeze` of the epochs. Learning rates that are None: the recipe's, half of it in
+    fine-tuning, which uses `loss` (None: the recipe's). Baselines at the same ratio: `truncate`, the same ranks without
+    ADMM, and `uniform`, the same share of rank everywhere, both fine-tuned for as many epochs as CSTAR takes in all;
+    `truncate-short` for `finetune_epochs` alone.
     """
 
     ratios: tuple[Ratio, ...] = Field(default=(4.0,), min_length=1)
-    epochs: Count = 12
-    finetune_epochs: Count = 8
-    learning_rate: Positive = 0.02
-    finetune_learning_rate: Positive = 0.02
+    epochs: Count = 10
+    finetune_epochs: Count = 10
+    learning_rate: Positive | None = None
+    finetune_learning_rate: Positive | None = None
     pull: Positive = 0.3
     rho_growth: Annotated[Positive, Field(ge=1)] = 1.3
     update_every: Count = 1

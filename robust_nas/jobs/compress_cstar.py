@@ -98,7 +98,8 @@ def _tuned(
     from robust_nas.compression.cstar import factorise
 
     factors, forms = factorise(network, ranks, options.sweeps)
-    tuning = Tuning(epochs, options.finetune_learning_rate, options.loss)
+    rate = options.finetune_learning_rate or work.config.training.learning_rate / 2
+    tuning = Tuning(epochs, rate, options.loss)
     return finetune(work, work.source.model, factors, forms, tuning, folder / "model", made)
 
 
@@ -121,18 +122,19 @@ def _low_rank(
     work: Work, options: CSTAR, ratio: float, folder: Path
 ) -> tuple[dict[str, Any], dict[str, Ranks]]:
     """The weights that ADMM leaves, of low rank, and their ranks."""
-    from robust_nas.compression.cstar import ADMM, first_rho, frozen_from
+    from robust_nas.compression.cstar import ADMM, frozen_from, rho_schedule
     from robust_nas.data.order import batches
     from robust_nas.training.loop import train
+    from robust_nas.training.schedules import factor
 
     config, images = work.config, work.images
     # The ranks are those of the epoch that is kept, so only epochs with the final ones are looked at.
     recipe = _recipe(
         config.training,
         options.epochs,
-        options.learning_rate,
+        options.learning_rate or config.training.learning_rate,
         ema=None,
-        schedule=Cosine(final=0.1),  # a rate of 0 would leave the penalty without effect
+        schedule=Cosine(final=0.1),  # at a rate of 0 no rho would draw the weights
         validate_from=frozen_from(options),
         validate_every=1,
     )
@@ -140,10 +142,12 @@ def _low_rank(
     with Run(folder, job, work.inner_mode) as run:
         if not run.finished:
             network = _copy(work)
-            steps = options.update_every * len(batches(len(images), recipe.batch_size, seed=0, epoch=0))
-            rho = first_rho(options, steps, recipe.momentum)
+            steps = len(batches(len(images), recipe.batch_size, seed=0, epoch=0))
+            epochs = range(recipe.epochs)
+            rates = [recipe.learning_rate * factor(recipe.schedule, e + 0.5, recipe.epochs) for e in epochs]
+            rhos = rho_schedule(options, rates, steps, recipe.momentum)
             shape = work.source.model.description.input_shape
-            constraint = ADMM(network, shape, ratio, options, rho)
+            constraint = ADMM(network, shape, ratio, options, rhos)
             outcome = train(
                 run,
                 network,
