@@ -77,7 +77,7 @@ class ADMM:
         return self.rho / 2 * torch.stack(terms).sum()
 
     def end_epoch(self, epoch: int) -> dict[str, Any]:
-        """Renews ranks, Z, U and rho where it is due; returns ||W - Z|| / ||W||, the rho of the epoch, and the ranks."""
+        """Renews ranks, Z, U and rho where it is due; returns the residuals ||W - Z|| / ||W||, the rho and ranks."""
         residual, rho = self.residuals(), self.rho
         if (epoch + 1) % self.options.update_every == 0:
             with torch.no_grad():
