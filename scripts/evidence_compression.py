@@ -27,7 +27,7 @@ from robust_nas.cli import common
 from robust_nas.runs import read_json, write_atomic
 
 METHODS = ("gdws", "cstar")
-KEPT = ("config.yaml", "environment.json", "compression.json", "latency.json")
+KEPT = ("config.yaml", "compression.json", "latency.json")  # no machine's paths
 
 
 def main() -> None:
