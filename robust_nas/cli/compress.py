@@ -82,7 +82,7 @@ def command(
             folder = out or RESULTS / f"{config.name}-compressed"
             tree = compress_module(config, module, weights, folder, mode=mode, progress=report)
         else:
-            path = Path(str(model))
+            path = Path(str(model)).resolve()
             folder = out or path.with_name(f"{path.name}-compressed")
             tree = compress(config, path, folder, mode=mode, progress=report)
     if json:

@@ -3,23 +3,23 @@
 With n_l = (K1 K2 + M) H' W' multiply-adds a kernel of layer l, and v_{c,i} of its kernels (see `gdws.py`):
 
     uniform   the same bound beta of the error in every layer (the published way)
-    global    kernels are kept in the order of v / n over all layers: no other choice with as few multiply-adds has less
-              error in all, up to one kernel (our choice: a knapsack on its convex hull)
+    global    kernels are kept in the order of v / n over all layers: no other choice of kernels with as few
+              multiply-adds has less error in all, up to one kernel (our choice: a knapsack on its convex hull)
 
 Either takes a beta, or a target of multiply-adds. A layer whose kernels would cost as much as the dense one stays dense
-and has no error; what that frees goes to the others.
+and has no error; what that frees goes to the others. Which layers stay dense is not searched: where layers are flat
+and alike, one of them dense may be better than all of them cut.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from robust_nas.compression.gdws import counts, kept_order
+from robust_nas.compression.gdws import counts, fewest, floored
 from robust_nas.errors import CompressionError
 
 HALVINGS = 60  # of the interval that beta lies in
@@ -45,6 +45,8 @@ def uniform(
     if macs is None:
         return _by_beta(sites, _bound(beta), min_kernels)
     top = max(float(site.v.sum()) for site in sites)
+    if not min_kernels:  # the largest bound at which no layer is emptied
+        top = min(float(site.v.sum() - site.v.max()) for site in sites) * (1 - 1e-12)
     if _macs(sites, _by_beta(sites, top, min_kernels)) > macs:
         raise _out_of_reach(sites, macs, _macs(sites, _by_beta(sites, top, min_kernels)))
     low, high = 0.0, top
@@ -67,10 +69,7 @@ def _by_beta(sites: Sequence[Site], beta: float, min_kernels: int) -> dict[str, 
     """LEGO in every layer; those that would cost as much as dense are left out."""
     found = {}
     for site in sites:
-        v = _floored(site.v, min_kernels)
-        order = kept_order(v)
-        lost = v.T.flatten()[order].flip(0).cumsum(0)
-        g = counts(v, order[: len(order) - int((lost <= beta).sum())], 0)
+        g = fewest(site.v, beta, min_kernels)
         if not g.any():
             raise CompressionError(
                 f"beta: got {beta:.4g}; nothing would be left of {site.name}, whose weighted energy is "
@@ -90,7 +89,7 @@ def global_allocation(
     """
     if macs is None:
         _bound(beta)
-    active = list(sites)
+    active = [site for site in sites if _least(site, min_kernels) < site.dense_macs]
     while active:
         dense = sum(site.dense_macs for site in sites) - sum(site.dense_macs for site in active)
         chosen = _greedy(active, beta, None if macs is None else macs - dense, min_kernels)
@@ -104,14 +103,22 @@ def global_allocation(
             costly, key=lambda site: int(chosen[site.name].sum()) * site.kernel_macs - site.dense_macs
         )
         active.remove(worst)
+    least = sum(min(_least(site, min_kernels), site.dense_macs) for site in sites)
+    if macs is not None and sum(site.dense_macs for site in sites) > macs:
+        raise _out_of_reach(sites, macs, least)
     return {}
+
+
+def _least(site: Site, min_kernels: int) -> int:
+    """Multiply-adds of the kernels that stay in any case."""
+    return min(min_kernels, site.v.shape[1]) * len(site.v) * site.kernel_macs
 
 
 def _greedy(
     sites: Sequence[Site], beta: float | None, macs: int | None, min_kernels: int
 ) -> dict[str, Tensor]:
     """Keeps kernels of all layers in the order of error per multiply-add."""
-    values = [_floored(site.v, min_kernels) for site in sites]
+    values = [floored(site.v, min_kernels) for site in sites]
     ratio = torch.cat([(v / site.kernel_macs).T.flatten() for v, site in zip(values, sites, strict=True)])
     flat = torch.cat([v.T.flatten() for v in values])
     cost = torch.cat(
@@ -132,7 +139,7 @@ def _greedy(
     start = 0
     for site, v in zip(sites, values, strict=True):
         own = kept[(kept >= start) & (kept < start + v.numel())] - start
-        chosen[site.name] = g = counts(v, own, 0)
+        chosen[site.name] = g = counts(v, own)
         if not g.any():
             raise CompressionError(
                 f"{site.name}: nothing would be left of it; a larger budget, a smaller beta or min_kernels of 1 "
@@ -140,13 +147,6 @@ def _greedy(
             )
         start += v.numel()
     return chosen
-
-
-def _floored(v: Tensor, min_kernels: int) -> Tensor:
-    """The v with kernels that stay in any case at infinity."""
-    v = v.clone()
-    v[:, : min(min_kernels, v.shape[1])] = math.inf
-    return v
 
 
 def _macs(sites: Sequence[Site], chosen: dict[str, Tensor]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import nn
 
@@ -15,8 +17,8 @@ def gain(dense: nn.Module, factorised: nn.Module, shape: tuple[int, ...]) -> flo
 
     CPU time of one thread. It is a measurement: another machine, or minute, may say otherwise.
     """
-    weight = next(dense.parameters())
-    x = torch.rand(shape, dtype=weight.dtype, device=weight.device)
+    dense, factorised = (copy.deepcopy(layer).cpu() for layer in (dense, factorised))
+    x = torch.rand(shape, dtype=next(dense.parameters()).dtype)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

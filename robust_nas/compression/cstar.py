@@ -185,8 +185,3 @@ def factorise(
         replace_module(own, layer, factorised_layer(layer, found, sweeps))
         forms.append(LayerForm(name, "tucker-2" if len(found) == 2 else "low-rank", tuple(found)))
     return own, tuple(forms)
-
-
-def told(ranks: Mapping[str, Sequence[int]]) -> str:
-    """The ranks in one line."""
-    return ", ".join(f"{name} {'x'.join(map(str, own))}" for name, own in ranks.items())

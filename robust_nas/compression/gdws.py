@@ -57,11 +57,24 @@ def kept_order(v: Tensor) -> Tensor:
     return torch.sort(v.T.flatten(), descending=True, stable=True).indices
 
 
-def counts(v: Tensor, kept: Tensor, min_kernels: int) -> Tensor:
-    """The g `[C]` int64 of the kept kernels, indices as `kept_order` gives them; every channel keeps `min_kernels`."""
-    channels = v.shape[0]
-    g = torch.bincount(kept % channels, minlength=channels)
-    return g.clamp_min(min(min_kernels, v.shape[1]))
+def counts(v: Tensor, kept: Tensor) -> Tensor:
+    """The g `[C]` int64 of the kept kernels, indices as `kept_order` gives them."""
+    return torch.bincount(kept % len(v), minlength=len(v))
+
+
+def floored(v: Tensor, min_kernels: int) -> Tensor:
+    """The v with kernels that stay in any case at infinity."""
+    forced = v.clone()
+    forced[:, : min(min_kernels, v.shape[1])] = torch.inf
+    return forced
+
+
+def fewest(v: Tensor, beta: float, min_kernels: int) -> Tensor:
+    """The g `[C]` int64 of the fewest kernels whose loss is at most `beta`; all 0 where that is none."""
+    forced = floored(v, min_kernels)
+    order = kept_order(forced)
+    lost = forced.T.flatten()[order].flip(0).cumsum(0)  # of the last, the last two, ...
+    return counts(v, order[: len(order) - int((lost <= beta).sum())])
 
 
 def mego(weight: Tensor, alpha: Tensor | None = None, *, max_kernels: int, min_kernels: int = 1) -> Tensor:
@@ -76,9 +89,7 @@ def mego(weight: Tensor, alpha: Tensor | None = None, *, max_kernels: int, min_k
             f"max_kernels: got {max_kernels}; {len(v)} channels keep at least {floor} kernels each, "
             f"so that {max(floor * len(v), 1)} are the fewest"
         )
-    forced = v.clone()
-    forced[:, :floor] = torch.inf
-    return counts(v, kept_order(forced)[:max_kernels], 0)
+    return counts(v, kept_order(floored(v, min_kernels))[:max_kernels])
 
 
 def lego(weight: Tensor, alpha: Tensor | None = None, *, beta: float, min_kernels: int = 1) -> Tensor:
@@ -90,12 +101,7 @@ def lego(weight: Tensor, alpha: Tensor | None = None, *, beta: float, min_kernel
     if not beta >= 0:
         raise CompressionError(f"beta: got {beta}; a bound of the squared error from 0 is needed")
     v = energies(weight, alpha)
-    floor = min(min_kernels, v.shape[1])
-    forced = v.clone()
-    forced[:, :floor] = torch.inf
-    order = kept_order(forced)
-    lost = forced.T.flatten()[order].flip(0).cumsum(0)  # of the last, the last two, ...
-    g = counts(v, order[: len(order) - int((lost <= beta).sum())], 0)
+    g = fewest(v, beta, min_kernels)
     if not g.any():
         raise CompressionError(
             f"beta: got {beta:.4g}, more than the whole weighted energy {float(v.sum()):.4g} of a layer, of which "

@@ -69,7 +69,7 @@ def survey(network: nn.Module, input_shape: tuple[int, int, int]) -> list[Layer]
         network.eval()
         with torch.no_grad():
             network(torch.zeros(1, *input_shape, dtype=some.dtype, device=some.device))
-    except (RuntimeError, ValueError, IndexError) as error:
+    except Exception as error:  # whatever a foreign module raises
         raise CompressionError(f"the module does not take an image of {input_shape}: {error}") from error
     finally:
         for hook in hooks:
@@ -79,5 +79,9 @@ def survey(network: nn.Module, input_shape: tuple[int, int, int]) -> list[Layer]
     if not modules:
         raise CompressionError(
             f"{type(network).__name__}: holds no convolution and no linear layer to compress"
+        )
+    if isinstance(network, nn.Conv2d | nn.Linear):
+        raise CompressionError(
+            f"{type(network).__name__}: is a layer itself; a module that holds it is needed, such as nn.Sequential"
         )
     return [Layer(names[key], module, pixels[key], takes[key]) for key, module in modules.items()]

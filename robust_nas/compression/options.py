@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from robust_nas.config import Count, CountOrZero, Fraction01, NonNegative, Options, Positive
 from robust_nas.training.options import Loss
 
 Share = Annotated[Positive, Field(lt=1)]
 Ratio = Annotated[Positive, Field(gt=1)]
+
+
+def _different(values: tuple[float, ...]) -> tuple[float, ...]:
+    """Values of different names, which are folders' too."""
+    names = [f"{value:g}" for value in values]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{', '.join(twice)} stands there more than once (six digits count)")
+    return values
 
 
 class Alpha(Options):
@@ -35,11 +43,12 @@ class GDWS(Options):
     `budgets` are shares of the network's MACs that stay; `betas` instead are bounds of a layer's weighted squared error
     (the published way, with `allocation: uniform`) or of the whole network's (`global`). With `min_gain` a layer whose
     factorised form is not at least so many times faster than the dense one, measured, stays dense. With
-    `finetune_epochs` every network is trained on by the recipe, and stands beside the training-free one.
+    `finetune_epochs` every network is trained on by the recipe, as it is (where `fold` took norms away, without them), and
+    stands beside the training-free one.
     """
 
-    budgets: tuple[Share, ...] | None = None
-    betas: tuple[NonNegative, ...] | None = None
+    budgets: Annotated[tuple[Share, ...], AfterValidator(_different)] | None = None
+    betas: Annotated[tuple[NonNegative, ...], AfterValidator(_different)] | None = None
     allocation: Literal["global", "uniform"] = "global"
     alpha: Alpha | None = Alpha()  # None: 1 for every channel
     skip_first: bool = True
@@ -81,7 +90,7 @@ class CSTAR(Options):
     `truncate-short` for `finetune_epochs` alone.
     """
 
-    ratios: tuple[Ratio, ...] = Field(default=(4.0,), min_length=1)
+    ratios: Annotated[tuple[Ratio, ...], AfterValidator(_different)] = Field(default=(4.0,), min_length=1)
     epochs: Count = 10
     finetune_epochs: Count = 10
     learning_rate: Positive | None = None

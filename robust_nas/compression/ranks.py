@@ -49,7 +49,7 @@ class Limits:
 def sides(layer: Layer) -> Ranks | None:
     """The full ranks of a layer, (C, M) or (min(C, M),); None where it cannot be factorised."""
     module = layer.module
-    if isinstance(module, nn.Linear):
+    if type(module) is nn.Linear:
         return None if hooked(module) else (min(module.weight.shape),)
     if type(module) is not nn.Conv2d or module.groups != 1 or hooked(module):
         return None
@@ -93,8 +93,7 @@ def global_ranks(
         found = spectra((weights or {}).get(name, by_name[name].module.weight), len(top))
         # lost[r]: energy beyond rank r
         tails[name] = [
-            [float(x) for x in ((s.sum() - s.cumsum(0)) / s.sum().clamp_min(TINY)).clamp_min(0)]
-            for s in found
+            ((s.sum() - s.cumsum(0)) / s.sum().clamp_min(TINY)).clamp_min(0).tolist() for s in found
         ]
     ranks = dict(full)
     budget = sum(layer.params for layer in layers) / ratio

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_nas.compression.folding import fold_batch_norms
-from robust_nas.errors import RunError
+from robust_nas.errors import ConfigError, RunError
 from robust_nas.exporting.onnx import OnnxModel, onnx_bytes
 from robust_nas.nets import channels_last
 from robust_nas.timing import interleaved
@@ -53,7 +53,10 @@ def latencies(
                 (name, "onnxruntime"): OnnxModel(onnx_bytes(network, input_shape))
                 for name, network in networks.items()
             }
-        except RunError as error:
+        except (
+            RunError,
+            ConfigError,
+        ) as error:  # the network, or a package that is there and does not import
             missing.append(f"ONNX Runtime: {error}")
     found: Latencies = {name: {} for name in networks}
     threads = torch.get_num_threads()

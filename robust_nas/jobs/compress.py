@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from robust_nas import figures
 from robust_nas.config import Options
 from robust_nas.distribution import refuse_several
-from robust_nas.errors import CheckpointError, ConfigError
+from robust_nas.errors import CheckpointError, CompressionError, ConfigError
 from robust_nas.evaluation.intervals import wilson
 from robust_nas.jobs.compress_gdws import LAYERS
 from robust_nas.jobs.compress_proof import describe, speed, verdicts
@@ -52,7 +52,7 @@ def compress(
     """
     from robust_nas.nets import read_model
 
-    model_folder = Path(model_folder)
+    model_folder = Path(model_folder).resolve()  # a name is needed, which "." has not
     folder = Path(out) if out else model_folder.with_name(f"{model_folder.name}-compressed")
     if folder.resolve() in (model_folder.resolve(), *model_folder.resolve().parents):
         raise ConfigError(f"{folder}: holds the model; what is compressed needs a folder of its own")
@@ -84,6 +84,7 @@ def compress_module(
     path, name = source_of(module)
     network = load_module(module, weights)
     _refuse_broken(network, str(weights or module))
+    _refuse_shared(network, module)
     dataset = load_dataset(config.data, seed=config.seed)
     spec, colours = f"{path.name}:{name}", dataset.shape[0]
     description = ModelDescription(
@@ -109,6 +110,17 @@ def _refuse_broken(network: nn.Module, source: str) -> None:
     for name, tensor in network.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise CheckpointError(f"{source}: {name} holds NaN or infinite values")
+
+
+def _refuse_shared(network: nn.Module, source: str) -> None:
+    """Raises `CompressionError` for a tensor of two names, which a file of weights cannot hold."""
+    seen: dict[int, str] = {}
+    for name, tensor in network.state_dict().items():
+        if tensor.numel() and seen.setdefault(tensor.data_ptr(), name) != name:
+            raise CompressionError(
+                f"{source}: {name} and {seen[tensor.data_ptr()]} are one tensor; a module in which every layer has its "
+                "own is needed (compress_gdws in Python takes this one)"
+            )
 
 
 def _run(
@@ -191,8 +203,12 @@ def _tested(rows: list[dict[str, Any]], chosen: str, which: str) -> set[str]:
     """The labels that meet the test set beside the original."""
     if which == "all":
         return {row["label"] for row in rows[1:]}
-    # CSTAR's network too, where GDWS was made from it.
-    shown = {chosen, *(row["made_from"] for row in rows if row["label"] == chosen)}
+    # What it was made from too, back to the original: GDWS's before it was tuned, CSTAR's before that.
+    made_from = {row["label"]: row["made_from"] for row in rows}
+    shown, label = {chosen}, made_from[chosen]
+    while label is not None:
+        shown.add(label)
+        label = made_from[label]
     return {row["label"] for row in rows[1:] if row["label"] in shown or row["baseline_of"] in shown}
 
 

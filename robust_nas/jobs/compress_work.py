@@ -104,11 +104,11 @@ def refuse_out_of_reach(model: Model, options: Compression) -> None:
         layers = survey(network, shape)
         for ratio in options.cstar.ratios:
             refuse_ratio(layers, ratio, limits(options.cstar))
-    elif options.gdws is not None:  # behind CSTAR it is known later what there is to take
+    if options.gdws is not None and (options.cstar is None or options.cstar.skip_ends):
         gdws = options.gdws
-        refuse_shares(
-            network, shape, gdws.budgets or (), skip_first=gdws.skip_first, min_kernels=gdws.min_kernels
-        )
+        # Behind CSTAR shares are of what it made; but where nothing can be taken now, nothing can then.
+        shares = () if options.cstar is not None else gdws.budgets or ()
+        refuse_shares(network, shape, shares, skip_first=gdws.skip_first, min_kernels=gdws.min_kernels)
 
 
 def candidates(work: Work) -> Iterator[Candidate]:

@@ -135,10 +135,16 @@ def _loaded(form: Form, source: bytes | Path) -> Callable[[torch.Tensor], torch.
         return OnnxModel(source)
     if form == "program":
         return load_program(source)[0]
-    names: dict[str, Any] = {"__name__": "exported_network", "__file__": str(source)}
-    text = Path(str(source)).read_text(encoding="utf-8")
-    exec(compile(text, str(source), "exec"), names)  # noqa: S102 - our own export, that the user asks to run
-    return names["load"]()  # type: ignore[no-any-return]
+    file = str(source)
+    names: dict[str, Any] = {"__name__": "exported_network", "__file__": file}
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+        exec(compile(text, file, "exec"), names)  # noqa: S102 - our own export, that the user asks to run
+        return names["load"]()  # type: ignore[no-any-return]
+    except Exception as error:  # whatever a damaged file, or weights that are not there, raise
+        raise RunError(
+            f"{file}: cannot be loaded ({type(error).__name__}: {error}); export it anew"
+        ) from error
 
 
 def check_export(
@@ -170,8 +176,8 @@ def check_export(
         path = folder / FILES[form]
         if not path.is_file():
             raise RunError(f"{path}: is not there; export it first")
-        size = path.stat().st_size + ((folder / "weights.pt").stat().st_size if form == "source" else 0)
         tree = compare(_loaded(form, path), _reference(model), some).to_tree()
+        size = path.stat().st_size + ((folder / "weights.pt").stat().st_size if form == "source" else 0)
         found[form] = {"file": FILES[form], "bytes": size, **tree}
     return found
 

@@ -163,10 +163,12 @@ class Tucker2Conv2d(nn.Module):
     def to_dense(self) -> nn.Conv2d:
         """The dense convolution that computes the same."""
         core: Any = self.core.to_dense() if isinstance(self.core, GDWSConv2d) else self.core
-        weight = torch.einsum(
-            "mo,oihw,ic->mchw", self.last.weight[:, :, 0, 0], core.weight, self.first.weight[:, :, 0, 0]
-        )
-        return _dense_convolution(weight, self.last.bias, core)
+        last = self.last.weight[:, :, 0, 0]
+        weight = torch.einsum("mo,oihw,ic->mchw", last, core.weight, self.first.weight[:, :, 0, 0])
+        bias = self.last.bias
+        if core.bias is not None:  # a core in GDWS form that was fitted
+            bias = last @ core.bias if bias is None else last @ core.bias + bias
+        return _dense_convolution(weight, bias, core)
 
 
 class LowRankConv2d(nn.Module):

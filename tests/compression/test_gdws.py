@@ -90,17 +90,21 @@ def test_mego_and_lego_equal_brute_force(shape, least):
     weight = drawn(shape, sum(shape))
     alpha = torch.rand(shape[1], generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     errors = {g: weighted_error(weight, torch.tensor(g), alpha) for g in every_g(shape, least) if sum(g)}
+    energy = float((alpha * weight.square().sum((0, 2, 3))).sum())
     for most in range(max(1, least * shape[1]), max(map(sum, errors)) + 1):
         found = mego(weight, alpha, max_kernels=most, min_kernels=least)
         assert int(found.sum()) <= most
         best = min(error for g, error in errors.items() if sum(g) <= most)
         assert weighted_error(weight, found, alpha) == pytest.approx(best, abs=1e-12)
     for beta in torch.linspace(0, max(errors.values()) * 1.1, 40).tolist():
-        fewest = min(sum(g) for g, error in errors.items() if error <= beta + 1e-12)
-        found = lego(weight, alpha, beta=beta, min_kernels=max(least, 0)) if least else None
-        if found is not None:
-            assert int(found.sum()) == fewest
-            assert weighted_error(weight, found, alpha) <= beta + 1e-12 or fewest == shape[1]
+        fewest = min((sum(g) for g, error in errors.items() if error <= beta + 1e-12), default=0)
+        if not least and beta >= energy:
+            with pytest.raises(CompressionError, match="nothing would be left"):
+                lego(weight, alpha, beta=beta, min_kernels=0)
+            continue
+        found = lego(weight, alpha, beta=beta, min_kernels=least)
+        assert int(found.sum()) == fewest
+        assert weighted_error(weight, found, alpha) <= beta + 1e-12 or fewest == shape[1]
 
 
 @given(SHAPES, SEEDS)
@@ -138,7 +142,7 @@ def test_what_is_kept_is_a_prefix_in_every_channel_even_with_ties(channels, rank
     v = torch.tensor(rows, dtype=torch.float64)
     for number in range(1, v.numel() + 1):
         kept = kept_order(v)[:number]
-        g = counts(v, kept, 0)
+        g = counts(v, kept)
         chosen = {(int(index) % channels, int(index) // channels) for index in kept}
         assert chosen == {(c, i) for c in range(channels) for i in range(int(g[c]))}
 

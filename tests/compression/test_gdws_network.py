@@ -48,17 +48,32 @@ def test_a_budget_of_multiply_adds_is_met_and_nearly_used(found, place):
     low = sum(min(s.dense_macs, s.kernel_macs * len(s.v)) for s in found)
     budget = int(low + place * (sum(s.dense_macs for s in found) - low))
     for spread in (global_allocation, uniform):
-        try:
-            chosen = spread(found, macs=budget)
-        except CompressionError:
-            # Floors above what dense costs: a budget below both, which is said.
-            assert any(s.kernel_macs * len(s.v) >= s.dense_macs for s in found)
-            continue
+        chosen = spread(found, macs=budget)
         assert share_after(found, chosen) <= budget
         for s in found:
             if s.name in chosen:
                 assert int(chosen[s.name].min()) >= 1
                 assert int(chosen[s.name].sum()) * s.kernel_macs < s.dense_macs
+
+
+def test_budgets_that_some_floor_exceeds_or_no_floor_guards_are_met():
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for name, channels, outputs in (("narrow", 16, 8), ("wide", 64, 64)):
+        v = torch.rand(channels, min(outputs, 9), generator=generator, dtype=torch.float64)
+        v = v.sort(1, descending=True).values
+        found.append(Site(name, v, outputs + 9, channels * outputs * 9))
+    total = sum(site.dense_macs for site in found)
+    for spread in (global_allocation, uniform):
+        floors = spread(
+            found, macs=int(0.66 * total), min_kernels=5
+        )  # narrow: 5 x 16 x 17 cost more than dense
+        assert set(floors) == {"wide"}
+        assert share_after(found, floors) <= int(0.66 * total)
+        free = spread(found, macs=int(0.8 * total), min_kernels=0)
+        assert share_after(found, free) <= int(0.8 * total)
+        with pytest.raises(CompressionError, match="out of reach"):
+            spread(found[:1], macs=found[0].dense_macs - 1, min_kernels=8)
 
 
 @given(sites(), st.floats(0.0, 1.0))
@@ -258,3 +273,15 @@ def test_counted_costs_are_those_of_the_analytic_count(block, seed):
     architecture = ARCHITECTURE.model_copy(update={"block": block, "expansion": 2 if block != "basic" else 1})
     network = robust_nas.build_network(architecture, input_shape=SHAPE, classes=4, seed=seed)
     assert measured_cost(network, SHAPE) == robust_nas.count(architecture, SHAPE, 4)
+
+
+def test_a_layer_by_itself_and_a_module_that_refuses_the_image_are_told():
+    class Picky(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert x.shape[1] == 3
+            return x
+
+    with pytest.raises(CompressionError, match="Conv2d: is a layer itself"):
+        compress_gdws(nn.Conv2d(8, 16, 3), (8, 6, 6), macs=0.5, skip_first=False)
+    with pytest.raises(CompressionError, match=r"does not take an image of \(1, 6, 6\)"):
+        compress_gdws(Picky(), (1, 6, 6), macs=0.5)

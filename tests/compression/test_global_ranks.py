@@ -125,3 +125,9 @@ def test_a_resnet_is_decided_in_a_moment():
     network = robust_nas.build_network(robust_nas.load_architecture("wrn-16-4"))
     ranks = global_ranks(survey(network, (3, 32, 32)), 8, Limits(8))
     assert len(ranks) >= 9
+
+
+def test_layers_whose_weights_are_computed_stay():
+    made = nn.utils.parametrizations.weight_norm(nn.Linear(6, 6))
+    assert sides(Layer("computed", made, 1, (1, 6))) is None
+    assert sides(Layer("plain", nn.Linear(6, 6), 1, (1, 6))) == (6,)

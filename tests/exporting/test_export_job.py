@@ -147,3 +147,16 @@ def test_a_write_that_is_interrupted_leaves_what_was_there(tmp_path, monkeypatch
         robust_nas.export(folder, forms=["program"], overwrite=True)
     assert [path.name for path in out.iterdir()] == ["network.pt2"]
     assert (out / "network.pt2").read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["no weights", "cut weights", "not python"])
+def test_a_damaged_source_is_told(tmp_path, damage):
+    folder = tmp_path / "export"
+    folder.mkdir()
+    file, weights = folder / "network.py", folder / "weights.pt"
+    file.write_text("def load(:\n" if damage == "not python" else "import torch\nfrom pathlib import Path\n\n\n"
+                    "def load():\n    return torch.load(Path(__file__).with_name('weights.pt'))\n")  # fmt: skip
+    if damage == "cut weights":
+        weights.write_bytes(b"PK\x03\x04")
+    with pytest.raises(RunError, match=r"network\.py: cannot be loaded"):
+        job._loaded("source", file)

@@ -10,7 +10,9 @@ import robust_nas
 from robust_nas.errors import CheckpointError, CompressionError, ConfigError, RunExistsError
 from robust_nas.exporting import latency
 from robust_nas.jobs import compress_proof
-from robust_nas.jobs.compress import choose
+from robust_nas.jobs.compress import _tested, choose
+from robust_nas.jobs.compress_work import refuse_out_of_reach
+from robust_nas.nets import Model, ModelDescription
 from robust_nas.recipes import CompressionConfig, RunConfig, compression_config
 from robust_nas.runs import read_json
 
@@ -251,6 +253,32 @@ def test_any_torch_module_is_compressed_and_rebuilt_from_itself(module, tmp_path
         assert torch.equal(load_module(module, folder / "model")(x), network(x))
 
 
+def test_a_module_whose_layers_share_weights_is_refused_before_anything_is_written(module, tmp_path):
+    (tmp_path / "net.py").write_text(
+        MODULE.replace(
+            "nn.ReLU(), nn.AdaptiveAvgPool2d(1)",
+            "nn.ReLU(), *2 * [nn.Conv2d(12, 12, 3)], nn.AdaptiveAvgPool2d(1)",
+        )
+    )
+    with pytest.raises(CompressionError, match=r"net\.py:build: 6\.weight and 5\.weight are one tensor"):
+        robust_nas.compress_module(module_options(), module, None, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_cells_without_anything_for_gdws_are_refused_before_cstar_trains():
+    cells = robust_nas.load_architecture("arnas").resized(3, 4)
+    network = robust_nas.build_network(cells, input_shape=(1, 8, 8), classes=10)
+    work = CompressionConfig.of(
+        RunConfig(**{**run_config().model_dump(), "compression": {"cstar": {"ratios": [1.2]}, "gdws": {}}})
+    )
+    description = ModelDescription(
+        input_shape=(1, 8, 8), class_names=tuple(map(str, range(10))), mean=(0.0,), std=(1.0,), made_by={}
+    )
+    model = Model(network, None, description)
+    with pytest.raises(CompressionError, match="nothing can be factorised"):
+        refuse_out_of_reach(model, work.compression)
+
+
 def test_a_module_without_convolutions_is_refused(module, tmp_path):
     with pytest.raises(CompressionError, match="no convolution"):
         robust_nas.compress_module(
@@ -300,6 +328,23 @@ def test_the_choice_is_the_fewest_macs_within_the_loss():
     assert choose(rows, 0.01) == ("b", True)
     assert choose([*rows, row("baseline", 10, 0.6, "b")], 0.01) == ("b", True)
     assert choose([rows[0], rows[3]], 0.01) == ("c", False)
+
+
+def test_what_a_chosen_network_was_made_from_meets_the_test_set_too():
+    rows = [
+        {"label": label, "made_from": made_from, "baseline_of": baseline_of}
+        for label, made_from, baseline_of in [
+            ("original", None, None),
+            ("cstar-2", None, None),
+            ("truncate-2", None, "cstar-2"),
+            ("cstar-4", None, None),
+            ("cstar-2+gdws-0.5", "cstar-2", None),
+            ("cstar-2+gdws-0.5-tuned", "cstar-2+gdws-0.5", None),
+        ]
+    ]
+    chosen = "cstar-2+gdws-0.5-tuned"
+    assert _tested(rows, chosen, "chosen") == {chosen, "cstar-2+gdws-0.5", "cstar-2", "truncate-2"}
+    assert _tested(rows, "cstar-4", "chosen") == {"cstar-4"}
 
 
 def test_accuracies_on_the_dense_copy_are_those_of_the_network(compressed, model):

@@ -45,6 +45,11 @@ FORMS = {
         LayerForm("stages.1.0.conv1.last", "biased"),
         LayerForm("stages.1.0.norm2", "identity"),
     ],
+    "tucker-2, then gdws with a bias on its core": [
+        LayerForm("stages.1.0.conv1", "tucker-2", (5, 7)),
+        LayerForm("stages.1.0.conv1.core", "gdws", (1, 2, 1, 0, 4)),
+        LayerForm("stages.1.0.conv1.core.pointwise", "biased"),
+    ],
 }
 every_form = pytest.mark.parametrize("forms", FORMS.values(), ids=FORMS.keys())
 
@@ -55,6 +60,9 @@ def network(forms: list[LayerForm] = (), seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)
         rebuild(made, forms)
         with torch.no_grad():
+            for form in forms:
+                if form.form == "biased":  # they begin at 0
+                    made.get_submodule(form.name).bias.normal_(std=0.3)
             made.train()(torch.rand(8, *SHAPE))
     return made.eval()
 
