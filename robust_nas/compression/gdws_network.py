@@ -34,8 +34,8 @@ class GDWSResult:
     """The network, the forms that rebuild it, a row for every convolution and linear layer, and costs for one image.
 
     `bound` is the sum of the weighted squared errors of the decomposition. With alphas that were measured, it bounds
-    the share of changed predictions on their images, as far as a linear picture with random errors holds (our inference;
-    only without a margin floor and with all competitors, which else make it smaller); None without.
+    the share of changed predictions on their images, as far as a linear picture with random errors holds (our
+    inference; only without a margin floor and with all competitors, which else make it smaller); None without.
     """
 
     network: nn.Module

@@ -43,7 +43,7 @@ class GDWS(Options):
     `budgets` are shares of the network's MACs that stay; `betas` instead are bounds of a layer's weighted squared error
     (the published way, with `allocation: uniform`) or of the whole network's (`global`). With `min_gain` a layer whose
     factorised form is not at least so many times faster than the dense one, measured, stays dense. With
-    `finetune_epochs` every network is trained on by the recipe, as it is (where `fold` took norms away, without them), and
+    `finetune_epochs` every network is trained on by the recipe, as it is (without the norms that `fold` took away), and
     stands beside the training-free one.
     """
 
