@@ -46,7 +46,7 @@ def command(
     from robust_nas.nets.foreign import load_module
     from robust_nas.recipes import EvaluationConfig, load_config, model_config
 
-    forms = checked_forms(FORMS if form == ["all"] else form or ["source"])
+    forms = checked_forms(FORMS if "all" in (form or ()) else form or ["source"])
     config = None
     if check:
         changes = overrides or []

@@ -55,10 +55,18 @@ def export_source(model: Model, folder: Path, *, overwrite: bool = False) -> tup
         raise RunError(f"{folder}: cannot be written: {error.strerror}") from None
     weights = io.BytesIO()
     torch.save(state, weights)
-    # A kill in between leaves no weights, which `load` says, rather than those of another network.
-    (folder / WEIGHTS).unlink(missing_ok=True)
-    write_atomic(folder / SOURCE, text.encode())
-    write_atomic(folder / WEIGHTS, weights.getvalue())
+    data = {SOURCE: text.encode(), WEIGHTS: weights.getvalue()}
+    fresh = {name: folder / f".{name}.new" for name in data}
+    try:
+        for name, path in fresh.items():  # both, before anything is replaced: the disk may be full
+            write_atomic(path, data[name])
+        # A kill in between leaves no weights, which `load` says, rather than those of another network.
+        (folder / WEIGHTS).unlink(missing_ok=True)
+        for name, path in fresh.items():
+            path.replace(folder / name)
+    finally:
+        for path in fresh.values():
+            path.unlink(missing_ok=True)
     return folder / SOURCE, folder / WEIGHTS
 
 

@@ -82,10 +82,15 @@ def compress_module(
 
     folder = Path(out) if out else RESULTS / f"{config.name}-compressed"
     path, name = source_of(module)
+    if weights is not None and Path(weights).is_dir():
+        raise ConfigError(
+            f"{weights}: is a folder; the weights of the uncompressed module, a file, are needed"
+        )
     network = load_module(module, weights)
+    dataset = load_dataset(config.data, seed=config.seed)
+    _refuse_misfit(network, dataset.shape, module)
     _refuse_broken(network, str(weights or module))
     _refuse_shared(network, module)
-    dataset = load_dataset(config.data, seed=config.seed)
     spec, colours = f"{path.name}:{name}", dataset.shape[0]
     description = ModelDescription(
         input_shape=dataset.shape,
@@ -110,6 +115,27 @@ def _refuse_broken(network: nn.Module, source: str) -> None:
     for name, tensor in network.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise CheckpointError(f"{source}: {name} holds NaN or infinite values")
+
+
+def _refuse_misfit(network: nn.Module, shape: tuple[int, int, int], source: str) -> None:
+    """Raises `CompressionError` for a module that does not make logits of an image."""
+    import torch
+
+    network.eval()
+    try:
+        with torch.no_grad():
+            logits = network(torch.zeros(1, *shape))
+    except Exception as error:  # whatever a foreign module raises
+        raise CompressionError(
+            f"{source}: does not take a float32 image of {shape}: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or logits.dtype != torch.float32:
+        what = (
+            f"{logits.dtype} {tuple(logits.shape)}"
+            if isinstance(logits, torch.Tensor)
+            else type(logits).__name__
+        )
+        raise CompressionError(f"{source}: gives {what}; float32 logits [1, classes] are needed")
 
 
 def _refuse_shared(network: nn.Module, source: str) -> None:

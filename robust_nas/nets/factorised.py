@@ -314,7 +314,7 @@ def replace_module(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
 def dense(network: nn.Module) -> nn.Module:
     """A copy in which every factorised layer is the dense one that computes the same: what attacks run faster on."""
     own = copy.deepcopy(network)
-    for module in list(own.modules()):
+    for module in reversed(list(own.modules())):  # factors of factors first
         if isinstance(module, FACTORISED):
             replace_module(own, module, module.to_dense())
     return own

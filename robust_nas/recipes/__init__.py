@@ -194,7 +194,10 @@ def compression_config(
     elif not own:
         own = METHODS["gdws"]
     tree = apply_overrides({**tree, "compression": own}, overrides)
-    asked = METHODS["cstar+gdws"].keys() & tree["compression"].keys() if method else set()
+    given = (
+        tree["compression"] if isinstance(tree["compression"], dict) else {}
+    )  # what it is else, check tells
+    asked = METHODS["cstar+gdws"].keys() & given.keys() if method else set()
     for name in sorted(asked - METHODS.get(method or "", {}).keys()):
         raise ConfigError(
             f"compression.{name}: is set, but --method is {method}; allowed: {', '.join(METHODS)}"

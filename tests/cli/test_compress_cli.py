@@ -51,6 +51,7 @@ def test_it_prints_the_original_beside_what_came_out(call, model, tmp_path):
         (["MODEL", "compression.gdws.bugdets=[0.5]"], "budgets"),
         (["MODEL", "--macs", "0.7,0.70000001"], "0.7 stands there more than once"),
         (["MODEL", "--ratio", "2,2.0"], "2 stands there more than once"),
+        (["MODEL", "--macs", "0.5", "compression=null"], "compression"),
         (["MODEL", "--weights", "w.safetensors"], "--weights goes with --module"),
         (["--module", "net.py:build"], "name one, such as --recipe fashion"),
     ],

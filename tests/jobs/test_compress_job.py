@@ -217,6 +217,19 @@ def build():
 
 def flat():
     return nn.Sequential(nn.Flatten(), nn.ReLU())
+
+class Dict(nn.Sequential):
+    def forward(self, x):
+        return {"logits": super().forward(x)}
+
+def of_dict():
+    return Dict(*build())
+
+def double():
+    return build().double()
+
+def lazy():
+    return nn.Sequential(nn.Conv2d(1, 6, 3), nn.Flatten(), nn.LazyLinear(10).double())
 """
 
 
@@ -257,12 +270,35 @@ def test_a_module_whose_layers_share_weights_is_refused_before_anything_is_writt
     (tmp_path / "net.py").write_text(
         MODULE.replace(
             "nn.ReLU(), nn.AdaptiveAvgPool2d(1)",
-            "nn.ReLU(), *2 * [nn.Conv2d(12, 12, 3)], nn.AdaptiveAvgPool2d(1)",
+            "nn.ReLU(), *2 * [nn.Conv2d(12, 12, 1)], nn.AdaptiveAvgPool2d(1)",
         )
     )
     with pytest.raises(CompressionError, match=r"net\.py:build: 6\.weight and 5\.weight are one tensor"):
         robust_nas.compress_module(module_options(), module, None, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("of_dict", r"net\.py:of_dict: gives dict; float32 logits"),
+        ("double", r"double: does not take a float32 image of \(1, 8, 8\): RuntimeError"),
+        ("lazy", "lazy: does not take a float32 image"),
+    ],
+)
+def test_a_module_that_does_not_make_logits_is_refused_before_anything_is_written(
+    module, tmp_path, function, said
+):
+    with pytest.raises(CompressionError, match=said):
+        robust_nas.compress_module(
+            module_options(), module.replace(":build", f":{function}"), None, tmp_path / "out"
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_compressed_folder_is_no_file_of_weights(module, tmp_path):
+    with pytest.raises(ConfigError, match="is a folder; the weights of the uncompressed module"):
+        robust_nas.compress_module(module_options(), module, tmp_path, tmp_path / "out")
 
 
 def test_cells_without_anything_for_gdws_are_refused_before_cstar_trains():

@@ -50,6 +50,15 @@ FORMS = {
         LayerForm("stages.1.0.conv1.core", "gdws", (1, 2, 1, 0, 4)),
         LayerForm("stages.1.0.conv1.core.pointwise", "biased"),
     ],
+    "factors of factors": [
+        LayerForm("stages.1.0.conv1", "gdws", (2, 1, 2, 1, 1, 2, 1, 1)),
+        LayerForm("stages.1.0.conv1.pointwise", "low-rank", (4,)),
+        LayerForm("stages.1.0.conv2", "tucker-2", (7, 6)),
+        LayerForm("stages.1.0.conv2.first", "low-rank", (3,)),
+        LayerForm("stages.1.0.conv2.core", "tucker-2", (5, 4)),
+        LayerForm("classifier", "low-rank", (3,)),
+        LayerForm("classifier.second", "low-rank", (2,)),
+    ],
 }
 every_form = pytest.mark.parametrize("forms", FORMS.values(), ids=FORMS.keys())
 
