@@ -75,15 +75,15 @@ def command(
         typer.echo(to_yaml(config), nl=False)
         return
     mode = common.mode_of(resume, overwrite)
-    from robust_nas.jobs.compress import compress, compress_module
+    from robust_nas.jobs.compress import compress, compress_module, default_folder
 
     with common.progress(quiet) as report:
         if module is not None:
             folder = out or RESULTS / f"{config.name}-compressed"
             tree = compress_module(config, module, weights, folder, mode=mode, progress=report)
         else:
-            path = Path(str(model)).resolve()
-            folder = out or path.with_name(f"{path.name}-compressed")
+            path = Path(str(model))
+            folder = out or default_folder(path)
             tree = compress(config, path, folder, mode=mode, progress=report)
     if json:
         common.print_json(tree)

@@ -52,14 +52,20 @@ def compress(
     """
     from robust_nas.nets import read_model
 
-    model_folder = Path(model_folder).resolve()  # a name is needed, which "." has not
-    folder = Path(out) if out else model_folder.with_name(f"{model_folder.name}-compressed")
+    model_folder = Path(model_folder)
+    folder = Path(out) if out else default_folder(model_folder)
     if folder.resolve() in (model_folder.resolve(), *model_folder.resolve().parents):
         raise ConfigError(f"{folder}: holds the model; what is compressed needs a folder of its own")
     source = Source(read_model(model_folder), model_folder)
     weights = digest(model_folder / "model.safetensors")
     job = CompressJob(config=config, model=relative(model_folder, folder), weights=weights)
     return _run(job, source, folder, mode, progress, material)
+
+
+def default_folder(model_folder: Path) -> Path:
+    """`<model>-compressed` beside a model folder, which may be given as `.`."""
+    named = model_folder.resolve() if model_folder.name in ("", "..") else model_folder
+    return named.with_name(f"{named.name}-compressed")
 
 
 def compress_module(

@@ -194,9 +194,8 @@ def compression_config(
     elif not own:
         own = METHODS["gdws"]
     tree = apply_overrides({**tree, "compression": own}, overrides)
-    given = (
-        tree["compression"] if isinstance(tree["compression"], dict) else {}
-    )  # what it is else, check tells
+    # Where an override made something else of it, `check` says so.
+    given = tree["compression"] if isinstance(tree["compression"], dict) else {}
     asked = METHODS["cstar+gdws"].keys() & given.keys() if method else set()
     for name in sorted(asked - METHODS.get(method or "", {}).keys()):
         raise ConfigError(

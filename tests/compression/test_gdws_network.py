@@ -65,9 +65,8 @@ def test_budgets_that_some_floor_exceeds_or_no_floor_guards_are_met():
         found.append(Site(name, v, outputs + 9, channels * outputs * 9))
     total = sum(site.dense_macs for site in found)
     for spread in (global_allocation, uniform):
-        floors = spread(
-            found, macs=int(0.66 * total), min_kernels=5
-        )  # narrow: 5 x 16 x 17 cost more than dense
+        # 5 kernels a channel of the narrow layer, 5 x 16 x 17, cost more than its dense form.
+        floors = spread(found, macs=int(0.66 * total), min_kernels=5)
         assert set(floors) == {"wide"}
         assert share_after(found, floors) <= int(0.66 * total)
         free = spread(found, macs=int(0.8 * total), min_kernels=0)

@@ -1,6 +1,7 @@
 """The compression job: what it leaves, proves and refuses, and that a killed one ends in the same result."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import robust_nas
 from robust_nas.errors import CheckpointError, CompressionError, ConfigError, RunExistsError
 from robust_nas.exporting import latency
 from robust_nas.jobs import compress_proof
-from robust_nas.jobs.compress import _tested, choose
+from robust_nas.jobs.compress import _tested, choose, default_folder
 from robust_nas.jobs.compress_work import refuse_out_of_reach
 from robust_nas.nets import Model, ModelDescription
 from robust_nas.recipes import CompressionConfig, RunConfig, compression_config
@@ -364,6 +365,13 @@ def test_the_choice_is_the_fewest_macs_within_the_loss():
     assert choose(rows, 0.01) == ("b", True)
     assert choose([*rows, row("baseline", 10, 0.6, "b")], 0.01) == ("b", True)
     assert choose([rows[0], rows[3]], 0.01) == ("c", False)
+
+
+def test_the_folder_beside_a_model_has_a_name_even_where_the_model_is_given_as_a_dot(tmp_path, monkeypatch):
+    assert default_folder(Path("results/model")) == Path("results/model-compressed")
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path / "model")
+    assert default_folder(Path()) == tmp_path.resolve() / "model-compressed"
 
 
 def test_what_a_chosen_network_was_made_from_meets_the_test_set_too():
