@@ -14,14 +14,7 @@ if TYPE_CHECKING:
     from robust_nas.attacks import Predictor
     from robust_nas.data import DataOptions, load_dataset
     from robust_nas.evaluation import ThreatModel, evaluate
-    from robust_nas.jobs.compress import compress, compress_module
-    from robust_nas.jobs.evaluate import evaluate_module, run_evaluation
-    from robust_nas.jobs.export import export
-    from robust_nas.jobs.search import draw_architecture, run_search
-    from robust_nas.jobs.train import train
     from robust_nas.nets import Supernet, build_network, load_model
-    from robust_nas.pipeline import run
-    from robust_nas.recipes import CompressionConfig, RunConfig, compression_config, load_config
     from robust_nas.spaces import (
         CellArchitecture,
         CellSpace,
@@ -34,42 +27,49 @@ if TYPE_CHECKING:
     )
     from robust_nas.studies.config import StudyConfig, load_study
     from robust_nas.studies.runner import plan_study, report_study, run_study
+    from robust_nas.workflows.compress import compress, compress_module
+    from robust_nas.workflows.config import CompressionConfig, RunConfig, compression_config, load_config
+    from robust_nas.workflows.evaluate import evaluate_module, run_evaluation
+    from robust_nas.workflows.export import export_model
+    from robust_nas.workflows.pipeline import run
+    from robust_nas.workflows.search import draw_architecture, run_search
+    from robust_nas.workflows.train import train
 
 _HOMES = {
     "CellArchitecture": "spaces",
     "CellSpace": "spaces",
-    "CompressionConfig": "recipes",
+    "CompressionConfig": "workflows.config",
     "DataOptions": "data",
     "MLPArchitecture": "spaces",
     "Predictor": "attacks",
     "ResidualArchitecture": "spaces",
-    "RunConfig": "recipes",
+    "RunConfig": "workflows.config",
     "StudyConfig": "studies.config",
     "Supernet": "nets",
     "ThreatModel": "evaluation",
     "build_network": "nets",
-    "compress": "jobs.compress",
-    "compress_module": "jobs.compress",
-    "compression_config": "recipes",
+    "compress": "workflows.compress",
+    "compress_module": "workflows.compress",
+    "compression_config": "workflows.config",
     "count": "spaces",
-    "draw_architecture": "jobs.search",
+    "draw_architecture": "workflows.search",
     "evaluate": "evaluation",
-    "evaluate_module": "jobs.evaluate",
-    "export": "jobs.export",
+    "evaluate_module": "workflows.evaluate",
+    "export_model": "workflows.export",
     "load_architecture": "spaces",
-    "load_config": "recipes",
+    "load_config": "workflows.config",
     "load_dataset": "data",
     "load_model": "nets",
     "load_space": "spaces",
     "load_study": "studies.config",
     "plan_study": "studies.runner",
     "report_study": "studies.runner",
-    "run": "pipeline",
-    "run_evaluation": "jobs.evaluate",
-    "run_search": "jobs.search",
+    "run": "workflows.pipeline",
+    "run_evaluation": "workflows.evaluate",
+    "run_search": "workflows.search",
     "run_study": "studies.runner",
     "sample": "spaces",
-    "train": "jobs.train",
+    "train": "workflows.train",
 }
 
 __all__ = [
@@ -93,7 +93,7 @@ __all__ = [
     "draw_architecture",
     "evaluate",
     "evaluate_module",
-    "export",
+    "export_model",
     "load_architecture",
     "load_config",
     "load_dataset",

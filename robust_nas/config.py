@@ -9,11 +9,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 import yaml
 from pydantic import (
@@ -21,10 +20,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
     PlainSerializer,
     SerializationInfo,
     ValidationError,
+    model_validator,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from robust_nas.errors import ConfigError
 
@@ -35,6 +37,9 @@ else:
 
 Model = TypeVar("Model", bound=BaseModel)
 MAX_YAML_BYTES = 4_000_000
+MAX_PROBLEMS = 20  # that one message lists
+MAX_SHOWN = 80  # characters of an offending value
+UNKNOWN_KEY = "unknown_key"
 
 
 class _OptionsMeta(_PydanticMeta):
@@ -51,6 +56,16 @@ class Options(BaseModel, metaclass=_OptionsMeta):
     """Base of every option value: frozen, keyword-only, refuses unknown keys, prints itself completely."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _say_which_keys_there_are(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            if any(problem["type"] == "extra_forbidden" for problem in error.errors(include_url=False)):
+                raise _name_allowed_keys(error, cls) from None
+            raise
 
     def __str__(self) -> str:
         return repr(self)
@@ -173,25 +188,25 @@ def _represent_sequence(dumper: yaml.SafeDumper, values: Sequence[Any]) -> yaml.
 _Dumper.add_representer(list, _represent_sequence)
 
 
-def to_tree(value: BaseModel) -> dict[str, Any]:
+def to_dict(value: BaseModel) -> dict[str, Any]:
     """Plain dicts, lists, numbers and strings of an option value, in the order of its fields, as JSON has them."""
     return value.model_dump(mode="json")
 
 
-def to_yaml_tree(value: BaseModel) -> dict[str, Any]:
+def to_yaml_dict(value: BaseModel) -> dict[str, Any]:
     """The same as a YAML file has it: with numbers such as `8/255`."""
     return value.model_dump(mode="json", context="yaml")
 
 
 def to_yaml(tree: BaseModel | Mapping[str, Any]) -> str:
     """YAML text of an option value or a plain tree; reading it back gives an equal value."""
-    plain = to_yaml_tree(tree) if isinstance(tree, BaseModel) else tree
+    plain = to_yaml_dict(tree) if isinstance(tree, BaseModel) else tree
     return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
 def config_hash(value: BaseModel) -> str:
     """First 16 hex digits of the SHA-256 of the value's canonical JSON."""
-    text = json.dumps(to_tree(value), sort_keys=True, separators=(",", ":"))
+    text = json.dumps(to_dict(value), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -264,88 +279,62 @@ def check(
 def explain(
     error: ValidationError, model: type[BaseModel], source: str, overrides: Sequence[str] = ()
 ) -> str:
-    """One line per problem: `source: key.subkey: got value; what is allowed`."""
+    """Return one line per problem, `source: key.subkey: got value; what is allowed`, for the first `MAX_PROBLEMS`."""
     paths = {override.partition("=")[0].strip(): override for override in overrides}
     problems = error.errors(include_url=False)
     inner = {problem["loc"][:depth] for problem in problems for depth in range(len(problem["loc"]))}
-    lines = []
+    lines: list[str] = []
     for problem in problems:
         if problem["type"] == "too_short" and problem["loc"] in inner:
             continue  # items that were refused one by one
-        keys, owner = _walk(model, problem["loc"])
-        path = ".".join(keys)
+        path = ".".join(str(part) for part in problem["loc"] if not _is_branch(part))
         origins = (
             f"override {text!r}" for key, text in paths.items() if _inside(path, key) or _inside(key, path)
         )
-        origin = next(origins, source)
-        where = f"{origin}: {path}" if keys else source
-        kind = problem["type"]
-        if kind == "extra_forbidden":
-            allowed = list(owner.model_fields) if owner else []
-            unknown = str(problem["loc"][-1])
-            close = difflib.get_close_matches(unknown, allowed, 1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            lines.append(f"{where}: unknown key {unknown!r}; {hint}allowed: {', '.join(allowed)}")
+        where = f"{next(origins, source)}: {path}" if path else source
+        kind, message = problem["type"], problem["msg"].removeprefix("Value error, ")
+        if kind in (UNKNOWN_KEY, "method"):
+            lines.append(f"{where}: {message}")
         elif kind == "missing":
             lines.append(f"{where}: missing, and it has no default")
-        elif kind in ("union_tag_invalid", "union_tag_not_found"):
-            named = next((key for key in reversed(keys) if not key.isdigit()), "")
-            field = owner.model_fields.get(named) if owner else None
-            names = [str(_tag(choice)) for choice in _models(field.annotation)] if field else []
-            got = problem["input"].get("name") if isinstance(problem["input"], Mapping) else problem["input"]
-            lines.append(f"{where}: got name {got!r}; allowed: {', '.join(names)}")
         else:
-            message = problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+            message = message.removeprefix("Assertion failed, ")
             message = message[:1].lower() + message[1:] if kind != "value_error" else message
             value = repr(problem["input"])
-            shown = value if len(value) <= 80 else value[:77] + "..."
+            shown = value if len(value) <= MAX_SHOWN else value[: MAX_SHOWN - 3] + "..."
             got = "" if isinstance(problem["input"], Mapping) and kind == "value_error" else f"got {shown}; "
             if lines and lines[-1].startswith(f"{where}: {got}"):
                 lines[-1] += f", or {message}"  # another branch of a union refused the same value
             else:
                 lines.append(f"{where}: {got}{message}")
-    return "\n".join(lines)
+    more = len(lines) - MAX_PROBLEMS
+    return "\n".join([*lines[:MAX_PROBLEMS], *([f"... and {more} more problems"] if more > 0 else [])])
 
 
 def _inside(path: str, other: str) -> bool:
     return f"{path}.".startswith(f"{other}.")
 
 
-def _walk(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel] | None]:
-    """The keys of an error's place without pydantic's union tags, and the model that owns the last key."""
-    keys: list[str] = []
-    candidates: list[type[BaseModel]] = [model]
-    owner: type[BaseModel] | None = model
-    for part in loc:
-        if isinstance(part, int):
-            keys.append(str(part))
-            continue
-        named = [candidate for candidate in candidates if part in candidate.model_fields]
-        tagged = [candidate for candidate in candidates if _tag(candidate) == part]
-        by_class = [candidate for candidate in candidates if candidate.__name__ == part]
-        if named and not (tagged and len(candidates) > 1):
-            owner = named[0]
-            keys.append(part)
-            candidates = _models(owner.model_fields[part].annotation)
-        elif tagged or by_class:
-            candidates = tagged or by_class
-            owner = candidates[0]
-        elif part in ("function-before", "function-after", "nullable", "str", "int", "float") or "[" in part:
-            continue  # pydantic's own names for the branches of a union
-        else:
-            owner = candidates[0] if candidates else None
-            keys.append(part)
-    return keys, owner
+def _is_branch(part: int | str) -> bool:
+    """Return whether a part of an error's place is pydantic's own name for a branch of a union."""
+    names = ("function-before", "function-after", "function-plain", "nullable", "str", "int", "float")
+    return isinstance(part, str) and (part in names or "[" in part)
 
 
-def _tag(model: type[BaseModel]) -> object:
-    field = model.model_fields.get("name")
-    choices = typing.get_args(field.annotation) if field is not None else ()
-    return choices[0] if len(choices) == 1 else None
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    """The option models inside an annotation, looking through unions, containers and `Annotated`."""
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        return [annotation] if issubclass(annotation, BaseModel) else []
-    return [model for part in typing.get_args(annotation) for model in _models(part)]
+def _name_allowed_keys(error: ValidationError, model: type[BaseModel]) -> ValidationError:
+    """Return the error with every unknown key of `model` itself answered by the keys that it has."""
+    details: list[InitErrorDetails] = []
+    for problem in error.errors(include_url=False):
+        kind, message = problem["type"], problem["msg"]
+        if kind == "extra_forbidden" and len(problem["loc"]) == 1:
+            unknown, allowed = str(problem["loc"][0]), list(model.model_fields)
+            close = difflib.get_close_matches(unknown, allowed, 1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            kind, message = (
+                UNKNOWN_KEY,
+                f"unknown key {unknown[:200]!r}; {hint}allowed: {', '.join(allowed)}",
+            )
+        # Under a placeholder, because the message may hold braces.
+        custom = PydanticCustomError(kind, "{message}", {"message": message})
+        details.append(InitErrorDetails(type=custom, loc=problem["loc"], input=problem["input"]))
+    return ValidationError.from_exception_data(model.__name__, details)

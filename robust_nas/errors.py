@@ -20,6 +20,14 @@ class ConfigError(RobustNASError):
     exit_code = 2
 
 
+class UnknownMethodError(ConfigError):
+    """A config names a method that is neither built in nor a plugin."""
+
+
+class CodeRefusedError(ConfigError):
+    """A folder names code, which its reader did not allow."""
+
+
 class SearchSpaceError(ConfigError):
     """A search space breaks a rule of its schema."""
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, get_args
 
-from robust_nas.config import Options, config_hash, read_yaml, to_yaml, to_yaml_tree
+from robust_nas.config import Options, config_hash, read_yaml, to_yaml, to_yaml_dict
 from robust_nas.errors import CheckpointError, ConfigError, DataError, RunError, RunExistsError
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class Run:
             self.write(CONFIG, to_yaml(self.config))
 
     def _refuse_other_config(self, before: Mapping[str, Any]) -> None:
-        changed = sorted(differences(before, to_yaml_tree(self.config)))
+        changed = sorted(differences(before, to_yaml_dict(self.config)))
         if changed:
             raise RunExistsError(
                 f"{self.folder}: was started with another config and cannot be resumed with this one; "

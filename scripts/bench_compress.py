@@ -28,10 +28,10 @@ from robust_nas.compression.alpha import estimate_alpha
 from robust_nas.compression.folding import fold_batch_norms
 from robust_nas.compression.gdws import factorize, gdws_layer, mego
 from robust_nas.compression.gdws_network import compress_gdws, eligible
-from robust_nas.exporting.onnx import OnnxModel, onnx_bytes
+from robust_nas.export.onnx import OnnxModel, onnx_bytes
+from robust_nas.layers.factorised import replace_module
 from robust_nas.nets import channels_last
 from robust_nas.nets.cost import measured_cost
-from robust_nas.nets.factorised import replace_module
 from robust_nas.timing import Timing, interleaved
 
 SHAPE = (3, 32, 32)

@@ -21,15 +21,15 @@ from typing import Any
 import torch
 
 import robust_nas
-from robust_nas.attacks.options import FGSMRS, PGD
+from robust_nas.attacks import FGSMRS, PGD
 from robust_nas.data import augment, split
 from robust_nas.data.order import batches
-from robust_nas.jobs.material import choose_device, normalisation, training_split
 from robust_nas.nets import channels_last
-from robust_nas.recipes import RunConfig
 from robust_nas.runs import write_atomic
 from robust_nas.search.dsara import Batch, DSARASearch
 from robust_nas.search.options import DSARA
+from robust_nas.workflows.config import RunConfig
+from robust_nas.workflows.material import choose_device, normalisation, training_split
 
 EPOCHS = 50  # of the published search
 

@@ -18,10 +18,10 @@ from collections.abc import Callable
 import torch
 
 import robust_nas
-from robust_nas.attacks.options import PGD
+from robust_nas.attacks import PGD
 from robust_nas.nets import channels_last
 from robust_nas.timing import interleaved
-from robust_nas.training.options import Loss, Madry, Natural
+from robust_nas.training.options import PGDAT, Loss, Natural
 
 STEPS, EPS = 7, 8 / 255
 ARITHMETIC = (2 * STEPS + 3) / 3  # of an adversarial step, in clean ones
@@ -71,7 +71,7 @@ def main() -> None:
     timings = interleaved(
         {
             clean: step(Natural()),
-            adversarial: step(Madry(attack=attack)),
+            adversarial: step(PGDAT(attack=attack)),
             f"PGD-{STEPS} alone, folded": attacked(attack),
             f"PGD-{STEPS} alone, on the network as it is": attacked(
                 attack.model_copy(update={"fold": False})

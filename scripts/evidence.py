@@ -28,9 +28,9 @@ import robust_nas
 from robust_nas.config import to_yaml
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.figures import style
-from robust_nas.recipes import RESULTS, RunConfig
 from robust_nas.runs import read_json, write_atomic
 from robust_nas.spaces import CellArchitecture, Size
+from robust_nas.workflows.config import RESULTS, RunConfig
 
 TOLERANCE = 0.02  # of a random control's MACs
 KEPT = (  # of every run

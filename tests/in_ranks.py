@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from robust_nas.distribution import joined, may_print
+from robust_nas.distributed import joined, may_print
 from robust_nas.errors import RobustNASError
 
 

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field
 
 from robust_nas.config import (
     MAX_YAML_BYTES,
@@ -29,16 +28,25 @@ from robust_nas.config import (
     to_yaml,
 )
 from robust_nas.errors import ConfigError
+from robust_nas.registry import Method, Registry
 
 
-class Red(Options):
+class Colour(Method):
+    pass
+
+
+class Red(Colour):
     name: Literal["red"] = "red"
     depth: Count = 1
 
 
-class Blue(Options):
+class Blue(Colour):
     name: Literal["blue"] = "blue"
     rate: Positive = 0.1
+
+
+NAMES = {"red": f"{__name__}:Red", "blue": f"{__name__}:Blue"}
+COLOURS = Registry("colour", Colour, "", NAMES, group="robust_nas.test_colours")
 
 
 class Sample(Options):
@@ -46,8 +54,8 @@ class Sample(Options):
     steps: Count = 3
     start: CountOrZero = 0
     share: Fraction01 = 0.0
-    colour: Annotated[Red | Blue, Field(discriminator="name")] = Red()
-    colours: tuple[Annotated[Red | Blue, Field(discriminator="name")], ...] = ()
+    colour: Annotated[Colour, COLOURS.field()] = Red()
+    colours: tuple[Annotated[Colour, COLOURS.field()], ...] = ()
     note: str | None = None
 
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from robust_nas.config import apply_overrides, to_yaml
-from robust_nas.recipes import load_config
 from robust_nas.runs import CHECKPOINT, METRICS, read_checkpoint
+from robust_nas.workflows.config import load_config
 
 CONFIG = {
     "schema_version": 1,

@@ -1,4 +1,4 @@
-"""APGD's step rule (Croce and Hein, 2020, Algorithm 1): momentum, and a step size that halves itself.
+"""APGD: PGD with momentum and a step size that halves itself (Croce and Hein, 2020, Algorithm 1).
 
     z       = P(x_t + eta g_t)
     x_{t+1} = P(x_t + a (z - x_t) + (1 - a) (x_t - x_{t-1}))        a = 0.75, and 1 in the first step
@@ -14,14 +14,71 @@ B batch, C channels, H height, W width.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from robust_nas.attacks.balls import direction, project
-from robust_nas.attacks.options import Norm
+from pydantic import model_validator
+
+from robust_nas.attacks.attack import Norm
+from robust_nas.attacks.gradient import GradientAttack, Plan
+from robust_nas.attacks.losses import LEAST_CLASSES, refuse_targets_without_loss
+from robust_nas.attacks.norms import direction, project
+from robust_nas.config import Count, Positive
+from robust_nas.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOMENTUM = 0.75  # a
 FIRST, SHRINK, SHORTEST = 0.22, 0.03, 0.06  # shares of the steps
+
+
+class APGD(GradientAttack):
+    """PGD with momentum and a step size that adapts itself, from 2 eps (Croce and Hein, 2020).
+
+    A targeted loss is run once for each of the `targets` likeliest wrong classes: APGD-T.
+    """
+
+    parameter_free: ClassVar[bool] = True
+    name: Literal["apgd"] = "apgd"
+    steps: Count = 100
+    loss: Literal["ce", "dlr", "dlr-targeted", "margin"] = "ce"
+    targets: Count | None = None  # of a targeted loss; None: nine, or as many as there are
+    restarts: Count = 1
+    rho: Positive = 0.75  # the share of steps that must raise the loss, else the step is halved
+
+    @property
+    def step(self) -> float:
+        """The first step size."""
+        return 2 * self.eps
+
+    @property
+    def label(self) -> str:
+        """Name, loss and, where there are several, restarts: `apgd-ce`, `apgd-t`, `apgd-ce-x2`."""
+        loss = "t" if self.loss == "dlr-targeted" else self.loss
+        return f"apgd-{loss}" + (f"-x{self.restarts}" if self.restarts > 1 else "")
+
+    @property
+    def least_classes(self) -> int:
+        """The number of classes below which the attack is not defined."""
+        return max(LEAST_CLASSES.get(self.loss, 2), (self.targets or 1) + 1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        refuse_targets_without_loss(self.targets, self.loss)
+        return self
+
+    def plan(self) -> Plan:
+        """Return the runs: `restarts` for each target class, from starts on the sphere."""
+        return Plan(
+            steps=self.steps,
+            rule=lambda images: Adaptive(images, self.eps, self.norm, self.steps, self.rho),
+            radius=self.eps,
+            start="sphere",
+            start_radius=self.eps,
+            loss=self.loss,
+            targets=self.targets if self.loss.endswith("-targeted") else 1,
+            restarts=self.restarts,
+        )
 
 
 class Adaptive:

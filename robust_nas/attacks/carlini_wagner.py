@@ -17,16 +17,20 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import TYPE_CHECKING, Literal
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
-from robust_nas.attacks.candidates import Best
+from robust_nas.attacks.attack import MinimalAttack, Passes
+from robust_nas.attacks.best_iterate import BestIterate
 from robust_nas.attacks.losses import margin
 from robust_nas.attacks.minimal import distance, nearest, within_eps
-from robust_nas.attacks.options import CarliniWagner
-from robust_nas.attacks.target import Target
+from robust_nas.config import Count, NonNegative, Positive
+from robust_nas.lazy import F, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from robust_nas.attacks.attacked_model import AttackedModel
+
 
 INSIDE = 1 - 1e-6  # pixels are drawn in by that factor: atanh(1) is infinite
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Adam's
@@ -34,30 +38,56 @@ CHECKS, PROGRESS = 10, 0.9999  # times that the objective is looked at, and what
 LARGEST = 1e10  # weight c, as in the authors' code
 
 
-def search(options: CarliniWagner, target: Target) -> Tensor:
-    """The nearest adversarial examples found, `[B, C, H, W]`; the image itself where none was."""
-    images, labels = target.images, target.labels
-    clean = target.logits(images)
-    closest = nearest(target, clean)
-    strongest = Best(images, labels)
-    strongest.offer(images, clean, margin(clean, labels))
-    rows = closest.right()
-    low = images.new_zeros(len(images))
-    high = torch.full_like(low, math.inf)
-    c = torch.full_like(low, options.weight)
-    for _ in range(options.search_steps):
-        if len(rows) == 0:
-            break
-        found = _descend(options, target, rows, c, closest, strongest)
-        high, low = torch.where(found, c, high), torch.where(found, low, c)
-        c = torch.where(high.isinf(), (10 * c).clamp_max(LARGEST), (low + high) / 2)
-    if options.eps is None:
-        return closest.images
-    return within_eps(options, target, clean, closest.images, strongest.images)
+class CarliniWagner(MinimalAttack):
+    """The smallest L2 perturbation by Adam in tanh space, with a binary search for its weight (2017)."""
+
+    name: Literal["carlini-wagner"] = "carlini-wagner"
+    norm: Literal["l2"] = "l2"
+    steps: Count = 1000  # of Adam for each weight; fewer where the loss stops falling
+    search_steps: Count = 9  # weights tried
+    learning_rate: Positive = 0.01
+    weight: Positive = 0.01  # c, where the binary search starts
+    confidence: NonNegative = 0.0  # kappa
+
+    @property
+    def label(self) -> str:
+        """A short name for tables and progress bars."""
+        return "cw-l2"
+
+    @property
+    def passes(self) -> Passes:
+        """Return the steps of every weight, with the image itself and two projections."""
+        return Passes(self.search_steps * self.steps + 3, self.search_steps * self.steps)
+
+    def perturb(self, model: AttackedModel) -> Tensor:
+        """Return the nearest adversarial examples found, `[B, C, H, W]`; the image itself where none was."""
+        images, labels = model.images, model.labels
+        clean = model.logits(images)
+        closest = nearest(model, clean)
+        strongest = BestIterate(images, labels)
+        strongest.update(images, clean, margin(clean, labels))
+        rows = closest.unbroken()
+        low = images.new_zeros(len(images))
+        high = torch.full_like(low, math.inf)
+        c = torch.full_like(low, self.weight)
+        for _ in range(self.search_steps):
+            if len(rows) == 0:
+                break
+            found = _descend(self, model, rows, c, closest, strongest)
+            high, low = torch.where(found, c, high), torch.where(found, low, c)
+            c = torch.where(high.isinf(), (10 * c).clamp_max(LARGEST), (low + high) / 2)
+        if self.eps is None:
+            return closest.images
+        return within_eps(self, model, clean, closest.images, strongest.images)
 
 
 def _descend(
-    options: CarliniWagner, target: Target, rows: Tensor, c: Tensor, closest: Best, strongest: Best
+    options: CarliniWagner,
+    target: AttackedModel,
+    rows: Tensor,
+    c: Tensor,
+    closest: BestIterate,
+    strongest: BestIterate,
 ) -> Tensor:
     """Adam's steps for one weight `[B]` per example; whether they found an adversarial example, `[B]`."""
     found = torch.zeros_like(c, dtype=torch.bool)
@@ -69,11 +99,11 @@ def _descend(
         hinge = partial(_hinge, labels=labels, c=c[rows], confidence=options.confidence)
         logits, fooled, gradient = target.gradient(x, hinge, labels)
         size = distance(x, images, "l2")
-        logits = target.judged(x, logits, labels, among=closest.beaten_by(-size, rows))
-        wrong = closest.offer(x, _raised(logits, labels, options.confidence), -size, rows)
+        logits = target.verified_logits(x, logits, labels, among=closest.improved_by(-size, rows))
+        wrong = closest.update(x, _raised(logits, labels, options.confidence), -size, rows)
         found[rows] = found[rows] | wrong
         if options.eps is not None:
-            strongest.offer(x, logits, margin(logits, labels), rows)
+            strongest.update(x, logits, margin(logits, labels), rows)
         adam.step(2 * (x - images) - gradient)
         if step % math.ceil(options.steps / CHECKS) == 0:
             objective = size.square() - fooled

@@ -14,42 +14,62 @@ B batch, N examples that still take steps, C channels, H height, W width, K clas
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
-from torch import Tensor
+from pydantic import Field
 
-from robust_nas.attacks.balls import direction
+from robust_nas.attacks.attack import MinimalAttack, Norm, Passes
 from robust_nas.attacks.losses import likeliest_wrong
 from robust_nas.attacks.minimal import distance, nearest, within_eps
-from robust_nas.attacks.options import DeepFool, Norm
-from robust_nas.attacks.target import Target
+from robust_nas.attacks.norms import direction
+from robust_nas.config import Count, NonNegative
+from robust_nas.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from robust_nas.attacks.attacked_model import AttackedModel
+
 
 OVER = 1e-4  # added to every step's length
 
 
-def search(options: DeepFool, target: Target) -> Tensor:
-    """The first adversarial example on each path, `[B, C, H, W]`; the image itself where there was none."""
-    clean = target.logits(target.images)
-    closest = nearest(target, clean)
-    others = likeliest_wrong(clean, target.labels, min(options.candidates, clean.shape[1]) - 1).t()  # [B, J]
-    rows = closest.right()
-    x = target.images[rows]
-    r = torch.zeros_like(x)
-    last = target.images
-    for _ in range(options.steps):
-        if len(rows) == 0:
-            break
-        images, labels = target.images[rows], target.labels[rows]
-        gaps = partial(_gaps, labels=labels, others=others[rows])
-        _, g, w = target.gradients(x, gaps, labels)
-        r = r + _to_the_nearest(g, torch.stack(w, dim=1), options.norm)
-        x = (images + (1 + options.overshoot) * r).clamp(0, 1)
-        # A pass of its own, because the backward passes are then spared for the examples that are done.
-        logits = target.judged(x, target.logits(x, labels, search=True), labels)
-        wrong = closest.offer(x, logits, -distance(x, images, options.norm), rows)
-        last = last.index_put((rows,), x)
-        rows, x, r = rows[~wrong], x[~wrong], r[~wrong]
-    return closest.images if options.eps is None else within_eps(options, target, clean, last)
+class DeepFool(MinimalAttack):
+    """The nearest boundary of the linearised model, again and again (Moosavi-Dezfooli et al., 2016)."""
+
+    name: Literal["deepfool"] = "deepfool"
+    steps: Count = 50
+    overshoot: NonNegative = 0.02
+    candidates: Annotated[Count, Field(ge=2)] = 10  # likeliest classes whose boundaries are looked at
+
+    @property
+    def passes(self) -> Passes:
+        """Return two forward passes a step, and one backward pass for each candidate but the label."""
+        return Passes(2 * self.steps + 2, self.steps * (self.candidates - 1))
+
+    def perturb(self, model: AttackedModel) -> Tensor:
+        """Return the first adversarial example on each path, `[B, C, H, W]`; the image itself where there was none."""
+        clean = model.logits(model.images)
+        closest = nearest(model, clean)
+        others = likeliest_wrong(clean, model.labels, min(self.candidates, clean.shape[1]) - 1).t()  # [B, J]
+        rows = closest.unbroken()
+        x = model.images[rows]
+        r = torch.zeros_like(x)
+        last = model.images
+        for _ in range(self.steps):
+            if len(rows) == 0:
+                break
+            images, labels = model.images[rows], model.labels[rows]
+            gaps = partial(_gaps, labels=labels, others=others[rows])
+            _, g, w = model.gradients(x, gaps, labels)
+            r = r + _to_the_nearest(g, torch.stack(w, dim=1), self.norm)
+            x = (images + (1 + self.overshoot) * r).clamp(0, 1)
+            # A pass of its own, because the backward passes are then spared for the examples that are done.
+            logits = model.verified_logits(x, model.candidate_logits(x, labels), labels)
+            wrong = closest.update(x, logits, -distance(x, images, self.norm), rows)
+            last = last.index_put((rows,), x)
+            rows, x, r = rows[~wrong], x[~wrong], r[~wrong]
+        return closest.images if self.eps is None else within_eps(self, model, clean, last)
 
 
 def _gaps(logits: Tensor, labels: Tensor, others: Tensor) -> Tensor:

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from robust_nas.nets.batch_norm import SynchronisedBatchNorm2d
-from robust_nas.nets.factorised import FACTORISED, dense
-from robust_nas.nets.fused import hooked
+from robust_nas.layers.batch_norm import SynchronisedBatchNorm2d
+from robust_nas.layers.factorised import FACTORISED, dense
+from robust_nas.nets.fused import has_hooks
 from robust_nas.nets.supernet import Supernet
 
 COMPARED = 2  # images on which the copy is held against the model
@@ -33,7 +33,7 @@ class Folded(NamedTuple):
     """The copy, or None and the reason."""
 
     network: nn.Module | None
-    how: str
+    form: str
 
 
 class _Fold(NamedTuple):
@@ -120,7 +120,7 @@ def _first_line(error: Exception) -> str:
 
 def _signature(model: nn.Module) -> tuple[Any, ...]:
     """What the graph depends on: changes when a module, hook or tensor is replaced, moved or reshaped."""
-    modules = tuple((name, id(module), hooked(module)) for name, module in model.named_modules())
+    modules = tuple((name, id(module), has_hooks(module)) for name, module in model.named_modules())
     named = [*model.named_parameters(), *model.named_buffers()]
     return modules, tuple((name, tuple(t.shape), t.dtype, t.device) for name, t in named)
 
@@ -143,7 +143,7 @@ def _graph(model: nn.Module) -> tuple[fx.Graph, dict[str, Tensor]] | str:
     The model is left as it was.
     """
     for module in model.modules():
-        if hooked(module):
+        if has_hooks(module):
             return f"{type(module).__name__} has hooks"
     saved = [(vars(module), dict(vars(module))) for module in model.modules()]
     try:

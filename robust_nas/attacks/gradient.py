@@ -1,4 +1,4 @@
-"""The gradient family: FGSM, FGSM-RS, N-FGSM, PGD and APGD are one loop.
+"""The gradient family is one loop: an attack of it says by its `Plan` where it starts, how it steps and what it raises.
 
     x_0     = start(x)                                        x, or a random point around it
     x_{t+1} = P(x_t + step_size * d(grad_x loss(f(x_t), y)))  t = 0 .. steps - 1
@@ -8,7 +8,7 @@
 With momentum mu (MI-FGSM), d is taken of m_t = mu m_{t-1} + g_t / ||g_t||_1; the rule of APGD is in `apgd.py`.
 The losses are in `losses.py`. One run per restart, and per target class of a targeted loss.
 
-Sources: FGSM, Goodfellow et al. 2015; PGD, Madry et al. 2018 (uniform start in the ball); FGSM-RS, Wong et
+Sources: FGSM, Goodfellow et al. 2015; PGD, PGDAT et al. 2018 (uniform start in the ball); FGSM-RS, Wong et
 al. 2020; N-FGSM, de Jorge et al. 2022 (start within k eps, no projection on the ball); MI-FGSM, Dong et al. 2018;
 KL, TRADES, Zhang et al. 2019: its gradient is exactly zero at x, hence the start x + 0.001 N(0, 1).
 
@@ -28,18 +28,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-import torch
-from torch import Tensor
-
-from robust_nas.attacks.apgd import Adaptive
-from robust_nas.attacks.balls import direction, noise_in_ball, on_sphere, project
-from robust_nas.attacks.candidates import Best
-from robust_nas.attacks.draws import whole_batch
+from robust_nas.attacks.attack import BoundedAttack, Norm, Passes
+from robust_nas.attacks.batch_generator import whole_batch
+from robust_nas.attacks.best_iterate import BestIterate
 from robust_nas.attacks.losses import bound, likeliest_wrong
-from robust_nas.attacks.options import APGD, FGSMRS, NFGSM, PGD, GradientAttack, Norm
-from robust_nas.attacks.target import Target
+from robust_nas.attacks.norms import direction, noise_in_ball, on_sphere, project
+from robust_nas.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from robust_nas.attacks.attacked_model import AttackedModel
 
 KL_START = 0.001  # standard deviation of the start's noise, TRADES's own code
 TARGETS = 9  # of APGD-T in AutoAttack
@@ -73,49 +74,8 @@ class FixedStep:
         return project(x, self.images, self.radius, self.norm)
 
 
-def search(options: GradientAttack, target: Target) -> Tensor:
-    """The candidates `[B, C, H, W]` that the attack keeps."""
-    plan = _plan(options)
-    images, labels = target.images, target.labels
-    keep_best = options.keep == "best"
-    targeted = plan.loss.endswith("-targeted")
-    clean = None
-    if plan.loss == "kl" or targeted or (keep_best and (plan.start != "clean" or target.lower)):
-        clean = target.logits(images)
-    classes: list[Tensor | None] = [None]
-    if targeted and clean is not None:
-        classes = list(likeliest_wrong(clean, labels, plan.targets or min(TARGETS, clean.shape[1] - 1)))
-    best = Best(images, labels)
-    x = images
-    for aim in classes:
-        loss = bound(plan.loss, labels, clean=clean, targets=aim)
-        if clean is not None and keep_best:
-            best.offer(images, clean, loss(clean))
-        for _ in range(plan.restarts):
-            x = _start(plan, options.norm, target)
-            rule = plan.rule(images)
-            if target.trace:
-                target.trace.begin()
-            for _ in range(plan.steps):
-                logits, values, gradient = target.gradient(x, loss)
-                if keep_best:
-                    best.offer(x, logits, values)
-                if target.trace:
-                    target.trace.add(values, logits.argmax(1) != labels)
-                x = rule(x, gradient, values)
-            if keep_best or plan.restarts * len(classes) > 1 or target.trace:
-                logits = target.logits(x, search=True)
-                values = loss(logits)
-                best.offer(x, logits, values)
-                if target.trace:
-                    target.trace.add(values, logits.argmax(1) != labels)
-    if not (keep_best or plan.restarts * len(classes) > 1):
-        return x
-    return target.no_worse(best.images, clean) if keep_best and clean is not None else best.images
-
-
 @dataclass(frozen=True, kw_only=True)
-class _Plan:
+class Plan:
     """What makes one attack of the family differ from another."""
 
     steps: int
@@ -128,45 +88,83 @@ class _Plan:
     restarts: int = 1
 
 
-def _plan(options: GradientAttack) -> _Plan:
-    eps, norm = options.eps, options.norm
-    radius = None if isinstance(options, NFGSM) else eps
-    momentum = options.momentum if isinstance(options, PGD) else 0.0
+class GradientAttack(BoundedAttack):
+    """Base of the gradient family: a subclass says by `plan` in what it differs from the others."""
 
-    def fixed(images: Tensor) -> Rule:
-        return FixedStep(images, options.step, radius, norm, momentum)
+    keep: Literal["best", "last"] = "best"
 
-    if isinstance(options, APGD):
-        return _Plan(
-            steps=options.steps,
-            rule=lambda images: Adaptive(images, eps, norm, options.steps, options.rho),
-            radius=radius,
-            start="sphere",
-            start_radius=eps,
-            loss=options.loss,
-            targets=options.targets,
-            restarts=options.restarts,
-        )
-    if isinstance(options, PGD):
-        random: Literal["normal", "uniform"] = "normal" if options.loss == "kl" else "uniform"
-        return _Plan(
-            steps=options.steps,
-            rule=fixed,
-            radius=radius,
-            start=random if options.random_start else "clean",
-            start_radius=KL_START if options.loss == "kl" else eps,
-            loss=options.loss,
-            targets=options.targets or 1,
-            restarts=options.restarts,
-        )
-    if isinstance(options, NFGSM):
-        return _Plan(steps=1, rule=fixed, radius=radius, start="uniform", start_radius=options.noise * eps)
-    if isinstance(options, FGSMRS):
-        return _Plan(steps=1, rule=fixed, radius=radius, start="uniform", start_radius=eps)
-    return _Plan(steps=1, rule=fixed, radius=radius, start="clean")
+    @property
+    def step(self) -> float:
+        """Return the step size that is used (the first one, where it changes)."""
+        return self.eps
+
+    def plan(self) -> Plan:
+        """Return start, rule, loss and length of the runs."""
+        raise NotImplementedError(f"{type(self).__name__} has no plan")
+
+    def fixed_step(self, radius: float | None, momentum: float = 0.0) -> Callable[[Tensor], Rule]:
+        """Return the rule of steps of one length around images."""
+        return lambda images: FixedStep(images, self.step, radius, self.norm, momentum)
+
+    @property
+    def objective(self) -> str:
+        """Return the name of the loss that is raised."""
+        return self.plan().loss
+
+    @property
+    def passes(self) -> Passes:
+        """Return the passes of all runs, with those of the image itself and of the last iterates."""
+        plan = self.plan()
+        runs = plan.restarts * (plan.targets or TARGETS)
+        return Passes(runs * (plan.steps + 1) + 1, runs * plan.steps)
+
+    def perturb(self, model: AttackedModel) -> Tensor:
+        """Return the candidates that the attack keeps."""
+        return climb(self, model)
 
 
-def _start(plan: _Plan, norm: Norm, target: Target) -> Tensor:
+def climb(options: GradientAttack, target: AttackedModel) -> Tensor:
+    """Return the candidates `[B, C, H, W]` that the attack keeps."""
+    plan = options.plan()
+    images, labels = target.images, target.labels
+    keep_best = options.keep == "best"
+    targeted = plan.loss.endswith("-targeted")
+    clean = None
+    if plan.loss == "kl" or targeted or (keep_best and (plan.start != "clean" or target.low_precision)):
+        clean = target.logits(images)
+    classes: list[Tensor | None] = [None]
+    if targeted and clean is not None:
+        classes = list(likeliest_wrong(clean, labels, plan.targets or min(TARGETS, clean.shape[1] - 1)))
+    best = BestIterate(images, labels)
+    x = images
+    for aim in classes:
+        loss = bound(plan.loss, labels, clean=clean, targets=aim)
+        if clean is not None and keep_best:
+            best.update(images, clean, loss(clean))
+        for _ in range(plan.restarts):
+            x = _start(plan, options.norm, target)
+            rule = plan.rule(images)
+            if target.trace:
+                target.trace.begin()
+            for _ in range(plan.steps):
+                logits, values, gradient = target.gradient(x, loss)
+                if keep_best:
+                    best.update(x, logits, values)
+                if target.trace:
+                    target.trace.add(values, logits.argmax(1) != labels)
+                x = rule(x, gradient, values)
+            if keep_best or plan.restarts * len(classes) > 1 or target.trace:
+                logits = target.candidate_logits(x)
+                values = loss(logits)
+                best.update(x, logits, values)
+                if target.trace:
+                    target.trace.add(values, logits.argmax(1) != labels)
+    if not (keep_best or plan.restarts * len(classes) > 1):
+        return x
+    return target.no_worse(best.images, clean) if keep_best and clean is not None else best.images
+
+
+def _start(plan: Plan, norm: Norm, target: AttackedModel) -> Tensor:
     """A fresh tensor `[B, C, H, W]` to start from, in the ball and in the box."""
     images, generator = target.images, target.generator
     if plan.start == "clean":

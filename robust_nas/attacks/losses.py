@@ -14,14 +14,18 @@ KL, TRADES, Zhang et al. 2019. B batch, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from robust_nas.lazy import F, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SMALL = 1e-12  # in the denominators, as in the official code
 
-Loss = Callable[[Tensor], Tensor]  # logits [B, K] to the loss of each example [B]
+LEAST_CLASSES = {"dlr": 3, "dlr-targeted": 4}  # they rank so many logits; every other loss needs two
+
+Loss = Callable[["Tensor"], "Tensor"]  # logits [B, K] to the loss of each example [B]
 
 
 def ce(logits: Tensor, labels: Tensor) -> Tensor:
@@ -80,3 +84,9 @@ def bound(name: str, labels: Tensor, *, clean: Tensor | None, targets: Tensor | 
         return lambda logits: dlr_targeted(logits, labels, targets)
     plain = {"ce": ce, "margin": margin, "dlr": dlr}[name]
     return lambda logits: plain(logits, labels)
+
+
+def refuse_targets_without_loss(targets: int | None, loss: str) -> None:
+    """Raise `ValueError` where `targets` is given for a loss that has none."""
+    if targets is not None and not loss.endswith("-targeted"):
+        raise ValueError(f"targets is {targets}, but loss {loss!r} has none; name a targeted loss")

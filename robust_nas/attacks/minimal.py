@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from robust_nas.attacks.balls import project
-from robust_nas.attacks.candidates import Best
-from robust_nas.attacks.options import MinimalAttack, Norm
-from robust_nas.attacks.target import Target
+from robust_nas.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from robust_nas.attacks.attacked_model import AttackedModel
+
+
+from robust_nas.attacks.attack import MinimalAttack, Norm
+from robust_nas.attacks.best_iterate import BestIterate
+from robust_nas.attacks.norms import project
 
 
 def distance(x: Tensor, images: Tensor, norm: Norm) -> Tensor:
@@ -19,14 +25,14 @@ def distance(x: Tensor, images: Tensor, norm: Norm) -> Tensor:
     return size
 
 
-def nearest(target: Target, clean: Tensor) -> Best:
+def nearest(target: AttackedModel, clean: Tensor) -> BestIterate:
     """Keeps the nearest misclassified image of those offered with `-distance` as the loss, else the image itself."""
-    best = Best(target.images, target.labels)
-    best.offer(target.images, clean, clean.new_zeros(len(clean)))
+    best = BestIterate(target.images, target.labels)
+    best.update(target.images, clean, clean.new_zeros(len(clean)))
     return best
 
 
-def within_eps(options: MinimalAttack, target: Target, clean: Tensor, *found: Tensor) -> Tensor:
+def within_eps(options: MinimalAttack, target: AttackedModel, clean: Tensor, *found: Tensor) -> Tensor:
     """The nearest misclassified one of what was found, each projected onto the ball; else the image itself.
 
     `clean` are the logits of the images; what is already in the ball is not moved. Without eps, the nearest found.
@@ -37,5 +43,5 @@ def within_eps(options: MinimalAttack, target: Target, clean: Tensor, *found: Te
         if eps is not None:
             outside = distance(x, images, norm) > eps
             x = torch.where(outside.view(-1, 1, 1, 1), project(x, images, eps, norm), x)
-        best.offer(x, target.logits(x), -distance(x, images, norm))
+        best.update(x, target.logits(x), -distance(x, images, norm))
     return best.images

@@ -5,27 +5,49 @@ Linf: every pixel moves by eps, up or down; L2: a uniform direction of length ep
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from robust_nas.attacks.balls import direction, project
-from robust_nas.attacks.candidates import Best
+from robust_nas.attacks.attack import BoundedAttack, Passes
+from robust_nas.attacks.best_iterate import BestIterate
 from robust_nas.attacks.losses import margin
-from robust_nas.attacks.options import Noise
-from robust_nas.attacks.target import Target
+from robust_nas.attacks.norms import direction, project
+from robust_nas.config import Count
+from robust_nas.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from robust_nas.attacks.attacked_model import AttackedModel
 
 
-def search(options: Noise, target: Target) -> Tensor:
-    """The most harmful of the draws and of the image itself, `[B, C, H, W]`."""
-    images = target.images
-    best = Best(images, target.labels)
-    clean = target.logits(images)
-    best.offer(images, clean, margin(clean, target.labels))
-    for _ in range(options.draws):
-        noise = torch.empty(images.shape, dtype=images.dtype, device=images.device)
-        noise.normal_(generator=target.generator)
-        x = images + options.eps * direction(noise, options.norm)
-        x = project(x, images, options.eps, options.norm)
-        drawn = target.judged(x, target.logits(x, search=True), target.labels)
-        best.offer(x, drawn, margin(drawn, target.labels))
-    return target.no_worse(best.images, clean)
+class Noise(BoundedAttack):
+    """The best of several random perturbations on the sphere of radius eps: a control, not an attack."""
+
+    access: ClassVar[Literal["gradient", "score", "decision"]] = "score"
+    name: Literal["noise"] = "noise"
+    draws: Count = 10
+
+    @property
+    def label(self) -> str:
+        """Name and draws: `noise-10`."""
+        return f"noise-{self.draws}"
+
+    @property
+    def passes(self) -> Passes:
+        """Return one forward pass a draw, and the image itself."""
+        return Passes(self.draws + 1, 0)
+
+    def perturb(self, model: AttackedModel) -> Tensor:
+        """Return the most harmful of the draws and of the image itself, `[B, C, H, W]`."""
+        images = model.images
+        best = BestIterate(images, model.labels)
+        clean = model.logits(images)
+        best.update(images, clean, margin(clean, model.labels))
+        for _ in range(self.draws):
+            noise = torch.empty(images.shape, dtype=images.dtype, device=images.device)
+            noise.normal_(generator=model.generator)
+            x = images + self.eps * direction(noise, self.norm)
+            x = project(x, images, self.eps, self.norm)
+            drawn = model.verified_logits(x, model.candidate_logits(x), model.labels)
+            best.update(x, drawn, margin(drawn, model.labels))
+        return model.no_worse(best.images, clean)

@@ -22,16 +22,22 @@ has windows of its own. N examples that still are searched, C channels, H height
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-import torch
-import torch.nn.functional as F
-from torch import Generator, Tensor
+from pydantic import Field
 
-from robust_nas.attacks.balls import l2, project
-from robust_nas.attacks.candidates import Best
+from robust_nas.attacks.attack import BoundedAttack, Norm, Passes
+from robust_nas.attacks.best_iterate import BestIterate
 from robust_nas.attacks.losses import margin
-from robust_nas.attacks.options import Norm, Square
-from robust_nas.attacks.target import Target
+from robust_nas.attacks.norms import l2, project
+from robust_nas.config import Count, Positive
+from robust_nas.lazy import F, torch
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from robust_nas.attacks.attacked_model import AttackedModel
+
 
 HALVED = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries of SCHEDULED after which p is halved
 SCHEDULED = 10_000
@@ -39,21 +45,46 @@ TILES = 5  # per side, of the L2 start
 LEAST = 3  # side of an L2 window
 
 
-def search(options: Square, target: Target) -> Tensor:
-    """The most harmful of all points queried and of the image itself, `[B, C, H, W]`."""
-    best = Best(target.images, target.labels)
-    clean = target.logits(target.images)
-    best.offer(target.images, clean, margin(clean, target.labels))
-    for _ in range(options.restarts):
-        _climb(options, target, best)
-    return target.no_worse(best.images, clean)
+class Square(BoundedAttack):
+    """Random search over squares, without any gradient (Andriushchenko et al., 2020)."""
+
+    access: ClassVar[Literal["gradient", "score", "decision"]] = "score"
+    name: Literal["square"] = "square"
+    bn: Literal["eval"] = "eval"  # examples leave the batch when they are done, so it has no statistics
+    queries: Count = 5000  # per example and restart
+    p_init: Annotated[Positive, Field(le=1)] = 0.8  # share of the pixels in the first squares
+    restarts: Count = 1
+
+    @property
+    def label(self) -> str:
+        """Name and queries: `square-500`."""
+        return f"square-{self.queries}" + (f"x{self.restarts}" if self.restarts > 1 else "")
+
+    @property
+    def least_side(self) -> int:
+        """The number of rows and of columns below which the attack is not defined: L2 starts from 5 x 5 tiles."""
+        return 5 if self.norm == "l2" else 1
+
+    @property
+    def passes(self) -> Passes:
+        """Return one forward pass a query, and the image itself."""
+        return Passes(self.queries * self.restarts + 1, 0)
+
+    def perturb(self, model: AttackedModel) -> Tensor:
+        """Return the most harmful of all points queried and of the image itself, `[B, C, H, W]`."""
+        best = BestIterate(model.images, model.labels)
+        clean = model.logits(model.images)
+        best.update(model.images, clean, margin(clean, model.labels))
+        for _ in range(self.restarts):
+            _climb(self, model, best)
+        return model.no_worse(best.images, clean)
 
 
-def _climb(options: Square, target: Target, best: Best) -> None:
+def _climb(options: Square, target: AttackedModel, best: BestIterate) -> None:
     """One random search from a new start, for the examples that are not misclassified yet."""
     eps, norm, generator = options.eps, options.norm, target.generator
     propose = _linf_step if norm == "linf" else _l2_step
-    rows = best.right()
+    rows = best.unbroken()
     x = images = target.images[rows]
     value = images.new_full((len(rows),), -torch.inf)
     for query in range(options.queries):
@@ -64,9 +95,9 @@ def _climb(options: Square, target: Target, best: Best) -> None:
         else:
             new = propose(x, images, eps, _side(options, query, *images.shape[2:]), generator)
         labels = target.labels[rows]
-        logits = target.judged(new, target.logits(new, labels, search=True), labels)
+        logits = target.verified_logits(new, target.candidate_logits(new, labels), labels)
         new_value = margin(logits, labels)
-        going = ~best.offer(new, logits, new_value, rows)
+        going = ~best.update(new, logits, new_value, rows)
         better = new_value > value
         x = torch.where(better.view(-1, 1, 1, 1), new, x)
         value = torch.where(better, new_value, value)

@@ -8,20 +8,79 @@ It needs no gradient of the victim, so a victim that falls to it and not to a gr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-import torch
-from torch import Generator, Tensor, nn
+from pydantic import Field, model_validator
 
-from robust_nas.attacks.candidates import Best
-from robust_nas.attacks.inputs import check_logits
+from robust_nas.attacks.attack import Attack, BoundedAttack, Passes
+from robust_nas.attacks.best_iterate import BestIterate
+from robust_nas.attacks.checks import check_logits
 from robust_nas.attacks.losses import margin
-from robust_nas.attacks.mode import attack_mode
-from robust_nas.attacks.options import Attack, Transfer
-from robust_nas.attacks.target import Target, run, seeded_globally
 from robust_nas.errors import AttackError
+from robust_nas.lazy import torch
+from robust_nas.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor, nn
+
+    from robust_nas.attacks.attacked_model import AttackedModel
+
+
+_GRADIENT = {"pgd": "pgd:PGD", "apgd": "apgd:APGD"}
+_INNER = Registry("attack", Attack, "robust_nas.attacks", _GRADIENT, group="robust_nas.attacks").field(
+    lambda attack: attack.bounded and attack.access == "gradient", "a bounded gradient attack is needed"
+)
+
+
+class Transfer(BoundedAttack):
+    """An attack made on other models, each in turn, and tried on this one (Papernot et al., 2016).
+
+    `surrogates` are model folders; `attack` runs on them with this norm and eps.
+    """
+
+    access: ClassVar[Literal["gradient", "score", "decision"]] = "score"
+    name: Literal["transfer"] = "transfer"
+    surrogates: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
+    attack: Annotated[Attack, _INNER]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inherit(cls, values: object) -> object:
+        """Gives the inner attack, written as plain keys, the norm and eps of the outer one; PGD-50 by default."""
+        if not isinstance(values, Mapping):
+            return values
+        inner = values.get("attack", {"name": "pgd", "steps": 50, "loss": "margin"})
+        if isinstance(inner, Mapping):
+            limits = {key: values[key] for key in ("norm", "eps") if key in values}
+            inner = {**limits, **inner}
+        return {**values, "attack": inner}
+
+    @model_validator(mode="after")
+    def _one_threat_model(self) -> Self:
+        for key in ("norm", "eps"):
+            got, outer = getattr(self.attack, key), getattr(self, key)
+            if got != outer:
+                raise ValueError(f"attack has {key} {got!r}, the transfer {outer!r}; they must be the same")
+        return self
+
+    @property
+    def label(self) -> str:
+        """The attack and on how many models it was made: `transfer-pgd-50`."""
+        return f"transfer-{self.attack.label}"
+
+    @property
+    def passes(self) -> Passes:
+        """Return those of the attack on every surrogate, one on the victim for each, and the image itself."""
+        made, count = self.attack.passes, len(self.surrogates)
+        return Passes(count * (made.forward + 1) + 1, count * made.backward)
+
+    def perturb(self, model: AttackedModel) -> Tensor:
+        """Return the most harmful of the surrogates' adversarial images and of the image itself, `[B, C, H, W]`."""
+        named = [(f"surrogate {folder}", _loaded(folder, model.images)) for folder in self.surrogates]
+        return _tried(self.attack, named, model)
 
 
 def transfer_attack(
@@ -37,17 +96,13 @@ def transfer_attack(
     Everything else as in `Attack.__call__`; raises `AttackError` for a surrogate that these images or labels do not
     fit, before anything is attacked.
     """
+    from robust_nas.attacks.engine import run
+
     if not surrogates:
         raise AttackError("no surrogates; a transfer attack needs at least one other model")
     named = [(f"surrogate {number}", surrogate) for number, surrogate in enumerate(surrogates, 1)]
     tried = partial(_tried, attack, named)
-    return run(attack, model, images, labels, generator, search=tried).images
-
-
-def search(options: Transfer, target: Target) -> Tensor:
-    """The most harmful of the surrogates' adversarial images and of the image itself, `[B, C, H, W]`."""
-    named = [(f"surrogate {folder}", _loaded(folder, target.images)) for folder in options.surrogates]
-    return _tried(options.attack, named, target)
+    return run(attack, model, images, labels, generator, perturb=tried).images
 
 
 def _loaded(folder: str, images: Tensor) -> nn.Module:
@@ -65,24 +120,29 @@ def _by(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def _tried(attack: Attack, surrogates: Sequence[tuple[str, nn.Module]], target: Target) -> Tensor:
+def _tried(attack: Attack, surrogates: Sequence[tuple[str, nn.Module]], target: AttackedModel) -> Tensor:
+    from robust_nas.attacks.engine import run
+
     images, labels = target.images, target.labels
     for name, surrogate in surrogates:
         _refuse_misfit(attack, name, surrogate, target)
-    best = Best(images, labels)
+    best = BestIterate(images, labels)
     logits = target.logits(images)
-    best.offer(images, logits, margin(logits, labels))
+    best.update(images, logits, margin(logits, labels))
     for _, surrogate in surrogates:
         made = run(attack, surrogate, images, labels, target.generator)
         target.forwards += made.forwards
         target.backwards += made.backwards
         logits = target.logits(made.images)
-        best.offer(made.images, logits, margin(logits, labels))
+        best.update(made.images, logits, margin(logits, labels))
     return best.images
 
 
-def _refuse_misfit(attack: Attack, name: str, surrogate: nn.Module, target: Target) -> None:
+def _refuse_misfit(attack: Attack, name: str, surrogate: nn.Module, target: AttackedModel) -> None:
     """Raises `AttackError` for a surrogate on which the attack cannot be made, found out with one image."""
+    from robust_nas.attacks.attacked_model import attack_mode
+    from robust_nas.attacks.engine import seeded_globally
+
     one = target.images[:1]
     try:
         # A random surrogate draws from the global generators, which stay as they are.

@@ -11,7 +11,7 @@ from typing import NoReturn
 import typer
 
 from robust_nas.cli import compress, count, evaluate, export, run, search, spaces, study, train
-from robust_nas.distribution import is_first, may_print
+from robust_nas.distributed import is_first, may_print
 from robust_nas.errors import RobustNASError
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C

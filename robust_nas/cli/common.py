@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robust_nas.distribution import is_first
+from robust_nas.distributed import is_first
 from robust_nas.errors import ConfigError
 from robust_nas.runs import Mode, silent
 from robust_nas.runs import Progress as Report
 
 if TYPE_CHECKING:
-    from robust_nas.recipes import RunConfig
+    from robust_nas.workflows.config import RunConfig
 
 
 def _not_empty(path: Path | None) -> Path | None:
@@ -60,7 +60,7 @@ def resolve(
     recipe: str, overrides: list[str] | None, print_config: bool, strategy: str | None = None
 ) -> RunConfig:
     """The config of a recipe; with `print_config` it is printed and the program ends."""
-    from robust_nas.recipes import load_config
+    from robust_nas.workflows.config import load_config
 
     config = load_config(recipe, overrides or (), strategy=strategy)
     if print_config:

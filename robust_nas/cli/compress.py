@@ -51,7 +51,7 @@ def command(
 
     In Python: robust_nas.compress(robust_nas.compression_config(folder, "gdws"), folder)
     """
-    from robust_nas.recipes import RESULTS, compression_config
+    from robust_nas.workflows.config import RESULTS, compression_config
 
     if module is not None and model is not None:
         # With --module there is no model folder: what stands in its place is the first override.
@@ -75,7 +75,7 @@ def command(
         typer.echo(to_yaml(config), nl=False)
         return
     mode = common.mode_of(resume, overwrite)
-    from robust_nas.jobs.compress import compress, compress_module, default_folder
+    from robust_nas.workflows.compress import compress, compress_module, default_folder
 
     with common.progress(quiet) as report:
         if module is not None:

@@ -58,7 +58,7 @@ def command(
 
     In Python: robust_nas.evaluate(module, dataset.test, robust_nas.ThreatModel(eps=0.1), "cascade")
     """
-    from robust_nas.recipes import EvaluationConfig, load_config, model_config, module_config
+    from robust_nas.workflows.config import EvaluationConfig, load_config, model_config, module_config
 
     if module is not None and model is not None:
         # With --module there is no model folder: what stands in its place is the first override.
@@ -85,8 +85,8 @@ def command(
         typer.echo(to_yaml(config), nl=False)
         return
     mode = common.mode_of(resume, overwrite)
-    from robust_nas.jobs.evaluate import evaluate_module, run_evaluation
-    from robust_nas.recipes import RESULTS
+    from robust_nas.workflows.config import RESULTS
+    from robust_nas.workflows.evaluate import evaluate_module, run_evaluation
 
     with common.progress(quiet) as report:
         if module is not None:

@@ -40,11 +40,11 @@ def command(
 
     Example: [bold]robust-nas export results/quickstart/model --format onnx --check[/bold]
 
-    In Python: robust_nas.export(folder, forms=("source", "onnx", "program"))
+    In Python: robust_nas.export_model(folder, forms=("source", "onnx", "program"))
     """
-    from robust_nas.jobs.export import FILES, FORMS, check_export, checked_forms, export
-    from robust_nas.nets.foreign import load_module
-    from robust_nas.recipes import EvaluationConfig, load_config, model_config
+    from robust_nas.nets.user_module import load_module
+    from robust_nas.workflows.config import EvaluationConfig, load_config, model_config
+    from robust_nas.workflows.export import FILES, FORMS, check_export, checked_forms, export_model
 
     forms = checked_forms(FORMS if "all" in (form or ()) else form or ["source"])
     config = None
@@ -55,7 +55,7 @@ def command(
         raise typer.BadParameter("config values and --recipe say what --check runs on; it is not given")
     own = None if module is None else load_module(module)
     with common.progress(quiet) as report:
-        folder = export(model, out, forms=forms, module=own, overwrite=overwrite, progress=report)
+        folder = export_model(model, out, forms=forms, module=own, overwrite=overwrite, progress=report)
     checked = {}
     if config is not None:
         checked = check_export(config, model, folder, forms, images=images, module=own)

@@ -23,9 +23,9 @@ def command(
     """
     config = common.resolve(recipe, overrides, print_config)
     mode = common.mode_of(resume, overwrite)
-    from robust_nas import pipeline
-    from robust_nas.recipes import RESULTS
     from robust_nas.runs import read_json
+    from robust_nas.workflows import pipeline
+    from robust_nas.workflows.config import RESULTS
 
     folder = out or RESULTS / config.name
     with common.progress(quiet) as report:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from robust_nas.cli import common
-from robust_nas.distribution import is_first
+from robust_nas.distributed import is_first
 
 
 def command(
@@ -37,7 +37,7 @@ def command(
     """
     config = common.resolve(recipe, overrides, print_config, strategy)
     mode = common.mode_of(resume, overwrite)
-    from robust_nas.jobs.search import run_search
+    from robust_nas.workflows.search import run_search
 
     with common.progress(quiet) as report:
         found = run_search(config, out, mode=mode, seeds=seeds, progress=report)

@@ -65,13 +65,13 @@ def show(
 
     Example: [bold]robust-nas spaces show arnas[/bold]
     """
-    from robust_nas.config import to_tree, to_yaml
+    from robust_nas.config import to_dict, to_yaml
     from robust_nas.spaces import is_shipped, load_architecture, load_space
 
     known = is_shipped("architectures", name) or (not is_shipped("", name) and _is_architecture(name))
     found = load_architecture(name) if known else load_space(name)
     if json:
-        common.print_json(to_tree(found))
+        common.print_json(to_dict(found))
         return
     typer.echo(to_yaml(found), nl=False)
 
@@ -105,8 +105,8 @@ def draw(
 
     In Python: robust_nas.draw_architecture(robust_nas.load_architecture("arnas"), pathlib.Path("arnas"))
     """
-    from robust_nas.jobs.search import draw_architecture
     from robust_nas.spaces import is_shipped, load_architecture
+    from robust_nas.workflows.search import draw_architecture
 
     if is_shipped("", architecture):
         raise ConfigError(f"{architecture} is a search space; draw an architecture of it (`spaces sample`)")
@@ -157,7 +157,7 @@ def sample(
 
     In Python: robust_nas.sample(robust_nas.load_space("dsara"), 1, macs=(1.2e9, 1.3e9))
     """
-    from robust_nas.config import to_tree
+    from robust_nas.config import to_dict
     from robust_nas.runs import write_atomic
     from robust_nas.spaces import Size, load_space
     from robust_nas.spaces import sample as draw_one
@@ -178,7 +178,7 @@ def sample(
     if out is not None:
         write_atomic(out, architecture.to_yaml().encode())
     if json:
-        common.print_json(to_tree(architecture))
+        common.print_json(to_dict(architecture))
     elif out is not None:
         print(out)
     else:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from robust_nas.cli import common
-from robust_nas.distribution import is_first
+from robust_nas.distributed import is_first
 from robust_nas.errors import ConfigError
 
 
@@ -48,8 +48,8 @@ def command(
         raise ConfigError(
             f"--out: {out} holds the architecture {architecture}, which --overwrite would remove"
         )
-    from robust_nas.jobs.train import train
     from robust_nas.runs import read_json
+    from robust_nas.workflows.train import train
 
     with common.progress(quiet) as report:
         folder = train(config, chosen, out, mode=mode, progress=report)

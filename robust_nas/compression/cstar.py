@@ -29,7 +29,7 @@ from robust_nas.compression.options import CSTAR
 from robust_nas.compression.ranks import Limits, global_ranks
 from robust_nas.compression.tucker import Ranks, factorised_layer, project
 from robust_nas.errors import CompressionError
-from robust_nas.nets.factorised import LayerForm, replace_module
+from robust_nas.layers.factorised import LayerForm, replace_module
 
 MAX_PULL = 3.0  # 5 % of the way to the copy is left; more would only make the steps unstable
 

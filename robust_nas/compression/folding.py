@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from robust_nas.attacks.folding import foldable
-from robust_nas.nets.factorised import LayerForm, rebuild
+from robust_nas.layers.factorised import LayerForm, rebuild
 
 
 def fold_batch_norms(network: nn.Module) -> tuple[nn.Module, tuple[LayerForm, ...], str]:

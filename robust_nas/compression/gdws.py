@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_nas.errors import CompressionError
-from robust_nas.nets.factorised import GDWSConv2d
+from robust_nas.layers.factorised import GDWSConv2d
 
 
 def svd_channels(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:

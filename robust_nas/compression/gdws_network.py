@@ -22,9 +22,9 @@ from robust_nas.compression.gdws import energies, gdws_layer, weighted_error
 from robust_nas.compression.layers import Layer, survey
 from robust_nas.compression.refit import refit
 from robust_nas.errors import CompressionError
+from robust_nas.layers.factorised import LayerForm, replace_module
 from robust_nas.nets.cost import measured_cost
-from robust_nas.nets.factorised import LayerForm, replace_module
-from robust_nas.nets.fused import hooked
+from robust_nas.nets.fused import has_hooks
 
 Row = dict[str, Any]
 
@@ -64,7 +64,7 @@ def eligible(
         reason = ""
         if not isinstance(module, nn.Conv2d):
             reason = "linear layer"
-        elif type(module) is not nn.Conv2d or hooked(module):
+        elif type(module) is not nn.Conv2d or has_hooks(module):
             reason = f"a {type(module).__name__} whose weights are computed, or that has hooks"
         elif first and skip_first:
             reason = "first convolution"

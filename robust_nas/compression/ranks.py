@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from robust_nas.compression.layers import Layer
 from robust_nas.compression.tucker import Ranks, spectra
 from robust_nas.errors import CompressionError
-from robust_nas.nets.fused import hooked
+from robust_nas.nets.fused import has_hooks
 
 HALVINGS = 50
 TINY = 1e-300
@@ -50,8 +50,8 @@ def sides(layer: Layer) -> Ranks | None:
     """The full ranks of a layer, (C, M) or (min(C, M),); None where it cannot be factorised."""
     module = layer.module
     if type(module) is nn.Linear:
-        return None if hooked(module) else (min(module.weight.shape),)
-    if type(module) is not nn.Conv2d or module.groups != 1 or hooked(module):
+        return None if has_hooks(module) else (min(module.weight.shape),)
+    if type(module) is not nn.Conv2d or module.groups != 1 or has_hooks(module):
         return None
     if module.kernel_size == (1, 1):
         return (min(module.in_channels, module.out_channels),)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_nas.nets.factorised import LayerForm, rebuild
+from robust_nas.layers.factorised import LayerForm, rebuild
 
 RIDGE = 1e-6
 

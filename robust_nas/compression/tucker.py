@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_nas.errors import CompressionError
-from robust_nas.nets.factorised import LowRankConv2d, LowRankLinear, Tucker2Conv2d
+from robust_nas.layers.factorised import LowRankConv2d, LowRankLinear, Tucker2Conv2d
 
 Ranks = tuple[int, ...]  # (r_in, r_out) of a kernel, (r,) of a 1x1 convolution or a linear layer
 

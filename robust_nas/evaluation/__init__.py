@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from robust_nas.attacks import ThreatModel
 from robust_nas.evaluation.intervals import wilson
 from robust_nas.evaluation.journal import Journal
 from robust_nas.evaluation.options import (
@@ -11,7 +12,6 @@ from robust_nas.evaluation.options import (
     Deployed,
     EvaluationOptions,
     Step,
-    ThreatModel,
     suite_names,
 )
 from robust_nas.evaluation.report import Evaluation, Finding, Row, Score, Verdict, bars

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_nas.attacks.balls import noise_in_ball, project
-from robust_nas.attacks.mode import attack_mode
-from robust_nas.attacks.options import Norm
+from robust_nas.attacks import Norm
+from robust_nas.attacks.attacked_model import attack_mode
+from robust_nas.attacks.norms import noise_in_ball, project
 from robust_nas.attacks.predictor import Predictor
 from robust_nas.evaluation.measure import judge
 from robust_nas.evaluation.probes import Made, Probe, Spent, strongest

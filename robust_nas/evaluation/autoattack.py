@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from robust_nas.attacks.inputs import check_inputs, check_logits
-from robust_nas.attacks.mode import attack_mode
+from robust_nas.attacks.attacked_model import attack_mode
+from robust_nas.attacks.checks import check_inputs, check_logits
 from robust_nas.errors import AttackError
 from robust_nas.evaluation.measure import check_perturbation
 from robust_nas.evaluation.options import AutoAttack

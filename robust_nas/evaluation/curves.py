@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from robust_nas.attacks.options import PGD
+from robust_nas.attacks import PGD
 from robust_nas.evaluation.intervals import wilson
 from robust_nas.evaluation.probes import Made, Probe, Spent, attempt, eot_of, judging_passes, limits
 from robust_nas.evaluation.report import Finding, Status

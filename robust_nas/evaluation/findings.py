@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from robust_nas.attacks.target import seeded_globally
+from robust_nas.attacks.engine import seeded_globally
 from robust_nas.evaluation import active, curves, probes
 from robust_nas.evaluation.intervals import wilson
 from robust_nas.evaluation.journal import Journal
@@ -97,7 +97,7 @@ def _run(probe: Probe, count: int, state: Progressed) -> dict[str, Any]:
     ):
         made, curve = probe.run(probe.images[:count], spent)
     return {
-        "findings": [finding.to_tree() for finding in made],
+        "findings": [finding.to_dict() for finding in made],
         "curve": curve,
         "passes": spent.passes,
         "seconds": time.perf_counter() - began,
@@ -105,7 +105,7 @@ def _run(probe: Probe, count: int, state: Progressed) -> dict[str, Any]:
 
 
 def _free(finding: Finding) -> dict[str, Any]:
-    return {"findings": [finding.to_tree()], "curve": [], "passes": 0, "seconds": 0.0}
+    return {"findings": [finding.to_dict()], "curve": [], "passes": 0, "seconds": 0.0}
 
 
 def _nothing_left(probe: Probe) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robust_nas.attacks.inputs import check_logits
-from robust_nas.attacks.mode import attack_mode
-from robust_nas.attacks.options import Norm
+from robust_nas.attacks import Norm
+from robust_nas.attacks.attacked_model import attack_mode
+from robust_nas.attacks.checks import check_logits
+from robust_nas.attacks.engine import seeded_globally
 from robust_nas.attacks.predictor import Predictor
-from robust_nas.attacks.target import seeded_globally
 from robust_nas.errors import AttackError
 
 TOLERANCE = 1e-6  # of the ball and the box, for rounding; relative for eps above 1

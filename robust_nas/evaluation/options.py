@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from robust_nas.attacks.options import (
+from robust_nas.attacks import (
     APGD,
     FGSM,
     PGD,
@@ -18,9 +18,10 @@ from robust_nas.attacks.options import (
     Noise,
     Norm,
     Square,
+    ThreatModel,
     Transfer,
 )
-from robust_nas.config import Count, NonNegative, Number, Options, Positive, check, existing_file, read_yaml
+from robust_nas.config import Count, Options, Positive, check, existing_file, read_yaml
 from robust_nas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,29 +31,6 @@ OfficialAttack = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "squar
 STANDARD: tuple[OfficialAttack, ...] = ("apgd-ce", "apgd-t", "fab-t", "square")
 RANDOMISED: tuple[OfficialAttack, ...] = ("apgd-ce", "apgd-dlr")
 SUITES = Path(__file__).resolve().parent / "suites"
-
-
-class ThreatModel(Options):
-    """What the attacker may do: perturb every image by at most eps in the norm, inside the box."""
-
-    norm: Norm = "linf"
-    eps: NonNegative
-    box: tuple[Number, Number] = (0.0, 1.0)
-
-    @field_validator("box")
-    @classmethod
-    def _images_lie_in_it(cls, box: tuple[float, float]) -> tuple[float, float]:
-        if box != (0.0, 1.0):
-            raise ValueError("images lie in 0..1 here; another range belongs into the model's first layer")
-        return box
-
-    @model_validator(mode="after")
-    def _within_the_box(self) -> Self:
-        if self.norm == "linf" and self.eps > 1:
-            raise ValueError(
-                f"eps is {self.eps:.6g} in linf, but images lie in 0..1; did you mean {self.eps:g}/255?"
-            )
-        return self
 
 
 class AutoAttack(Options):

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robust_nas.attacks import APGD, FGSM, PGD, Attack, Noise, Square, Transfer
+from robust_nas.attacks.engine import opened
 from robust_nas.attacks.losses import ce
-from robust_nas.attacks.options import APGD, FGSM, PGD, Attack, Noise, Square, Transfer
-from robust_nas.attacks.target import opened
 from robust_nas.evaluation.measure import Judged, judge
 from robust_nas.evaluation.options import AutoAttack
 from robust_nas.evaluation.report import Finding, Status
@@ -296,7 +296,7 @@ def transfer(state: Progressed, survivors: Tensor) -> Probe | None:
         survivors,
         attack,
         name="white box at least as strong as transfer",
-        cost=len(folders) * (2 * attack.attack.steps + 3) + 1 + judging_passes(state),
+        cost=attack.passes.total + judging_passes(state),
         share=0.5,
         worst=0.05,
         missed="attacks made on other models do what the white box did not",

@@ -28,17 +28,17 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from robust_nas.attacks.inputs import refuse_small_images
-from robust_nas.attacks.options import GradientAttack, Transfer
+from robust_nas.attacks import GradientAttack, ThreatModel, Transfer
+from robust_nas.attacks.checks import refuse_small_images
+from robust_nas.attacks.engine import seeded_globally
 from robust_nas.attacks.predictor import Predictor
-from robust_nas.attacks.target import seeded_globally
-from robust_nas.config import to_tree
+from robust_nas.config import to_dict
 from robust_nas.errors import AttackError, ConfigError, RobustNASError
 from robust_nas.evaluation.autoattack import check_suite, run_autoattack, settings
 from robust_nas.evaluation.examples import SHOWN, Examples
 from robust_nas.evaluation.journal import Journal
 from robust_nas.evaluation.measure import Judged, check_perturbation, fingerprint, judge
-from robust_nas.evaluation.options import AutoAttack, EvaluationOptions, OwnAttack, Step, ThreatModel
+from robust_nas.evaluation.options import AutoAttack, EvaluationOptions, OwnAttack, Step
 from robust_nas.evaluation.report import Evaluation, Finding, Row, Score
 from robust_nas.evaluation.seeds import generator_of, seed_of
 from robust_nas.evaluation.state import LabelledImages, Progressed, as_float, check_images
@@ -295,7 +295,12 @@ def _attack_batch(
         # A module that is random and does not say so draws from the global generators, too.
         with seeded_globally(seed, state.device):
             result = attack.run(state.predictor, x, y, generator_of(state.device, seed), trace=True)
-        adversarial, forwards, backwards, how = result.images, result.forwards, result.backwards, result.how
+        adversarial, forwards, backwards, how = (
+            result.images,
+            result.forwards,
+            result.backwards,
+            result.model_form,
+        )
         trace = traced(result)
     threat = state.options.threat_model
     largest = check_perturbation(adversarial, x, threat.norm, threat.eps, attack.label)
@@ -351,7 +356,7 @@ def _add_row(
         Row(
             label=attack.label,
             attack=repr(attack),
-            parameters={**to_tree(attack), **extra},
+            parameters={**to_dict(attack), **extra},
             how="; ".join(dict.fromkeys(record["how"] for record in records)) or "nothing was left to attack",
             images=share,
             attacked=len(attacked),

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from robust_nas.config import to_tree
+from robust_nas.config import to_dict
 from robust_nas.evaluation.intervals import wilson
 from robust_nas.evaluation.options import EvaluationOptions
 
@@ -49,7 +49,7 @@ class Score:
         """Wilson's 95 % interval of the accuracy over images drawn like these."""
         return wilson(self.correct, self.images)
 
-    def to_tree(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Counts, accuracy and interval as plain values."""
         return {
             "correct": self.correct,
@@ -78,10 +78,10 @@ class Row:
     broken_indices: tuple[int, ...]  # into the test set
     trace: tuple[dict[str, float], ...] = ()
 
-    def to_tree(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The row as plain values."""
         own = (
-            Score(correct=self.attacked - self.broken, images=self.attacked).to_tree()
+            Score(correct=self.attacked - self.broken, images=self.attacked).to_dict()
             if self.attacked
             else None
         )
@@ -94,8 +94,8 @@ class Row:
             "attacked": self.attacked,
             "broken": self.broken,
             "own": own,
-            "share": self.share.to_tree(),
-            "common": self.common.to_tree(),
+            "share": self.share.to_dict(),
+            "common": self.common.to_dict(),
             "seconds": self.seconds,
             "forwards": self.forwards,
             "backwards": self.backwards,
@@ -115,7 +115,7 @@ class Finding:
     allowed: str = ""
     images: int = 0
 
-    def to_tree(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The finding as plain values."""
         return {
             "name": self.name,
@@ -185,14 +185,14 @@ class Evaluation:
         """Whether the evidence carries the figure."""
         return Verdict.of(self.findings)
 
-    def to_tree(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain values for `evaluation.json`; the schema stands at the top of this file."""
         verdict = self.verdict
         return {
             "schema_version": SCHEMA_VERSION,
-            "threat_model": to_tree(self.options.threat_model),
+            "threat_model": to_dict(self.options.threat_model),
             "suite": self.options.suite or "own list",
-            "deployed": to_tree(self.options.deployed),
+            "deployed": to_dict(self.options.deployed),
             "seed": self.seed,
             "device": self.device,
             "dtype": self.dtype,
@@ -204,19 +204,19 @@ class Evaluation:
             "findings_seconds": self.findings_seconds,
             "findings_passes": self.findings_passes,
             "clean": {
-                **self.clean.to_tree(),
+                **self.clean.to_dict(),
                 "draws": list(self.clean_draws),
                 "rejected": self.rejected,
                 "wrong_indices": list(self.clean_wrong_indices),
             },
-            "clean_common": self.clean_common.to_tree(),
-            "attacks": [row.to_tree() for row in self.rows],
+            "clean_common": self.clean_common.to_dict(),
+            "attacks": [row.to_dict() for row in self.rows],
             "robust": {
-                **self.robust.to_tree(),
+                **self.robust.to_dict(),
                 "draws": list(self.robust_draws),
                 "attacks": [row.label for row in self.rows],
             },
-            "findings": [finding.to_tree() for finding in self.findings],
+            "findings": [finding.to_dict() for finding in self.findings],
             "eps_curve": list(self.eps_curve),
             "verdict": {"status": verdict.status, "reasons": list(verdict.reasons)},
         }

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robust_nas.attacks.options import Attack
-from robust_nas.attacks.target import AttackResult
+from robust_nas.attacks import Attack
+from robust_nas.attacks.engine import AttackResult
 
 QUANTILES = (0.1, 0.5, 0.9)
 

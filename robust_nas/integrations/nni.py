@@ -18,9 +18,9 @@ from robust_nas.data import Augment, Images
 from robust_nas.errors import ArchitectureError, ConfigError
 from robust_nas.integrations.one_shot import Half, OneShotSearch, own_generators, quiet
 from robust_nas.integrations.samples import Sample, edge_label, from_sample, node_label, to_sample
+from robust_nas.layers.normalise import Normalise
 from robust_nas.nets.build import channels_last, seeded
 from robust_nas.nets.network import CellPlan, NetworkCell, Node
-from robust_nas.nets.normalise import Normalise
 from robust_nas.nets.operations import OPERATIONS
 from robust_nas.nets.supernet import candidate
 from robust_nas.runs import Progress, Run, silent

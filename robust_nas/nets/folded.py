@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from robust_nas.nets.depthwise import thin
+from robust_nas.layers.depthwise import thin
 from robust_nas.nets.folded_cell import Chain, Depthwise, FoldedCell, FoldedEdge, folded_cell, thin_odd
 from robust_nas.nets.operations import FactorizedReduce
 

@@ -27,8 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robust_nas.nets.batch_norm import refuse_second_derivative
-from robust_nas.nets.depthwise import same_size, thin
+from robust_nas.layers.batch_norm import refuse_second_derivative
+from robust_nas.layers.depthwise import same_size, thin
 
 
 def matrix(x: Tensor) -> Tensor:

@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robust_nas.nets.batch_norm import SynchronisedBatchNorm2d, batch_norm
-from robust_nas.nets.depthwise import depthwise
+from robust_nas.layers.batch_norm import SynchronisedBatchNorm2d, batch_norm
+from robust_nas.layers.depthwise import depthwise
 from robust_nas.nets.operations import FactorizedReduce, ReLUConvBN, SeparableConv
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ KNOWN = (
 NORMS = (nn.BatchNorm2d, SynchronisedBatchNorm2d)
 
 
-def hooked(module: nn.Module) -> bool:
+def has_hooks(module: nn.Module) -> bool:
     """Whether calling the module does more than its `forward`."""
     return bool(
         module._forward_hooks
@@ -61,7 +61,7 @@ def as_built(cell: SupernetCell) -> bool:
     modes = set()
     own = (type(cell), type(cell.edges[0]))
     for module in cell.modules():
-        if hooked(module):
+        if has_hooks(module):
             return False
         if type(module) in NORMS:
             norm = cast(nn.BatchNorm2d, module)

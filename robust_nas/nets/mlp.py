@@ -14,8 +14,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robust_nas.layers.normalise import Normalise
 from robust_nas.nets.activations import ACTIVATIONS
-from robust_nas.nets.normalise import Normalise
 
 
 class ScaledLinear(nn.Linear):

@@ -27,10 +27,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from robust_nas.config import Count, CountOrZero, Number, Options, Positive, check, to_tree
+from robust_nas.config import Count, CountOrZero, Number, Options, Positive, check, to_dict
 from robust_nas.errors import CheckpointError, ConfigError
+from robust_nas.layers.factorised import LayerForm, rebuild
 from robust_nas.nets.build import build_network
-from robust_nas.nets.factorised import LayerForm, rebuild
 from robust_nas.runs import write_atomic
 from robust_nas.spaces import Architecture, load_architecture
 
@@ -122,7 +122,7 @@ def save_model(
     folder.mkdir(parents=True, exist_ok=True)
     if architecture is not None:
         write_atomic(folder / ARCHITECTURE, architecture.to_yaml().encode())
-    write_atomic(folder / DESCRIPTION, (json.dumps(to_tree(description), indent=2) + "\n").encode())
+    write_atomic(folder / DESCRIPTION, (json.dumps(to_dict(description), indent=2) + "\n").encode())
     write_atomic(folder / WEIGHTS, save(state, metadata={"format": "pt"}))
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robust_nas.nets.normalise import Normalise
+from robust_nas.layers.normalise import Normalise
 from robust_nas.nets.operations import OPERATIONS, FactorizedReduce, ReLUConvBN
 
 

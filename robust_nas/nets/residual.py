@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robust_nas.layers.normalise import Normalise
 from robust_nas.nets.activations import ACTIVATIONS, Activation
-from robust_nas.nets.normalise import Normalise
 
 
 class StagePlan(NamedTuple):

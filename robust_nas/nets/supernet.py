@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from robust_nas.errors import ConfigError
+from robust_nas.layers.normalise import Normalise
 from robust_nas.nets.build import seeded
 from robust_nas.nets.folded import FoldedSupernet
-from robust_nas.nets.fused import NORMS, as_built, fused_cell, hooked
-from robust_nas.nets.normalise import Normalise
+from robust_nas.nets.fused import NORMS, as_built, fused_cell, has_hooks
 from robust_nas.nets.operations import OPERATIONS, FactorizedReduce, ReLUConvBN
 from robust_nas.spaces import CellArchitecture, CellPlace, CellSpace, Edge
 
@@ -133,7 +133,7 @@ class Supernet(nn.Module):
         outside = [self.normalise, self.classifier, *self.stem]
         kinds = [type(module) for module in outside[:-1]] + [type(outside[-1]) in NORMS]
         known = kinds == [Normalise, nn.Linear, nn.Conv2d, True]
-        if self.execution == "plain" or not known or any(map(hooked, [self, self.stem, *outside])):
+        if self.execution == "plain" or not known or any(map(has_hooks, [self, self.stem, *outside])):
             return None
         cells = cast("list[SupernetCell]", self.cells)
         return FoldedSupernet(self) if all(map(as_built, cells)) else None

@@ -29,12 +29,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robust_nas.attacks.mode import attack_mode
-from robust_nas.attacks.target import run
-from robust_nas.distribution import ALONE, Ranks
+from robust_nas.attacks.attacked_model import attack_mode
+from robust_nas.attacks.engine import run
+from robust_nas.distributed import ALONE, Ranks
 from robust_nas.errors import ConfigError
+from robust_nas.layers.batch_norm import local_statistics
 from robust_nas.nets import Supernet
-from robust_nas.nets.batch_norm import local_statistics
 from robust_nas.search.min_norm import min_norm
 from robust_nas.search.options import DSARA, WeightOptimiser
 from robust_nas.training.losses.natural import cross_entropy
@@ -95,7 +95,7 @@ class DSARASearch:
         if target is not None:
             attack = attack.model_copy(update={"fold": False})  # it is folded already
         with self._autocast(images):
-            return run(attack, target or self.supernet, images, labels, generator, trusted=True).images
+            return run(attack, target or self.supernet, images, labels, generator, checked=True).images
 
     def _folded(self) -> nn.Module | None:
         """The folded copy of the supernet as it stands; made anew when a tensor of it has changed."""
@@ -144,8 +144,10 @@ class DSARASearch:
         with self._autocast(batch.adversarial):
             logits = self.supernet(batch.adversarial)
         loss = batch.share * cross_entropy(logits, batch.labels)
-        loss, *gradients = self.ranks.total([loss.detach(), *torch.autograd.grad(loss, self.weights)])
-        self.ranks.average(local_statistics(self.supernet), batch.share)
+        loss, *gradients = self.ranks.all_reduce_sum(
+            [loss.detach(), *torch.autograd.grad(loss, self.weights)]
+        )
+        self.ranks.all_reduce_mean(local_statistics(self.supernet), batch.share)
         for weight, gradient in zip(self.weights, gradients, strict=True):
             weight.grad = gradient
         torch.nn.utils.clip_grad_norm_(self.weights, self.options.weights.clip_norm)
@@ -159,7 +161,9 @@ class DSARASearch:
         """Cross-entropy of one of the batch's `images` and its gradient for some parameters, over all ranks."""
         with requiring_grad(parameters), self._autocast(images):
             loss = batch.share * cross_entropy(self.supernet(images), batch.labels)
-            loss, *gradients = self.ranks.total([loss.detach(), *torch.autograd.grad(loss, parameters)])
+            loss, *gradients = self.ranks.all_reduce_sum(
+                [loss.detach(), *torch.autograd.grad(loss, parameters)]
+            )
             return loss, gradients
 
     def _second_order(

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from robust_nas.attacks.draws import BatchGenerator
+from robust_nas.attacks.batch_generator import BatchGenerator
 from robust_nas.data import Augment, Images, augment, split
 from robust_nas.data.order import batches
-from robust_nas.distribution import ALONE, Ranks
+from robust_nas.distributed import ALONE, Ranks
 from robust_nas.errors import CheckpointError
 from robust_nas.nets import Supernet, channels_last
 from robust_nas.runs import Progress, Run, restore_optimiser, silent
@@ -74,7 +74,7 @@ def search(
     first_epoch = first_step = 0
     seconds = 0.0
     last: dict[str, Any] = {}
-    state = ranks.everywhere(run.load_checkpoint)
+    state = ranks.run_on_all(run.load_checkpoint)
     if state is not None:
         first_epoch, first_step, seconds, last = _restore(run, state, algorithm, generator)
     began = saved = time.perf_counter()
@@ -123,7 +123,7 @@ def search(
             for which, half in enumerate(halves)
         ]
         for step in range(first_step, steps):
-            if ranks.agreed(time.perf_counter() - saved >= checkpoint_seconds):
+            if ranks.first_decides(time.perf_counter() - saved >= checkpoint_seconds):
                 save(epoch, step)
                 saved = time.perf_counter()
             drawn = []

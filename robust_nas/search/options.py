@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from robust_nas.attacks.options import FGSM, FGSMRS, NFGSM, PGD, LastIterate
+from robust_nas.attacks import PGD, Attack, training_attack_field
 from robust_nas.config import Count, CountOrZero, Fraction01, NonNegative, Options, Positive
 from robust_nas.data.options import Augment
 from robust_nas.errors import ConfigError
 
-InnerAttack = LastIterate[Annotated[FGSM | FGSMRS | NFGSM | PGD, Field(discriminator="name")]]
+InnerAttack = Annotated[Attack, training_attack_field()]
 
 
 class WeightOptimiser(Options):

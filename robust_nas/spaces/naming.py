@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from robust_nas.config import json_copy, to_tree
+from robust_nas.config import json_copy, to_dict
 from robust_nas.spaces.architecture import Architecture, CellArchitecture, load_architecture
 from robust_nas.spaces.files import shipped_names
 from robust_nas.spaces.mlp import MLPArchitecture
@@ -86,7 +86,7 @@ def _cell_name(architecture: CellArchitecture) -> str:
 
 
 def _nameless(architecture: Architecture) -> dict[str, Any]:
-    tree = to_tree(architecture)
+    tree = to_dict(architecture)
     del tree["name"]
     return tree
 

@@ -25,11 +25,11 @@ from typing import Any
 
 import numpy as np
 
+from robust_nas import statistics
 from robust_nas._version import __version__
-from robust_nas.config import check, read_yaml, to_yaml_tree
+from robust_nas.config import check, read_yaml, to_yaml_dict
 from robust_nas.errors import RunError, StudyError
 from robust_nas.runs import CONFIG, ENVIRONMENT, read_json
-from robust_nas.studies import statistics
 from robust_nas.studies.config import Analysis, StudyConfig
 from robust_nas.studies.folder import INHERITED, outcomes, read_plan
 from robust_nas.studies.journal import CHANGED, read_journal
@@ -84,13 +84,13 @@ def analyse(folder: Path) -> Tree:
         },
         "attacks": list(dict.fromkeys(first["attacks"])),
         "seeds": plan["seeds"],
-        "recipe": to_yaml_tree(config.training),
+        "recipe": to_yaml_dict(config.training),
         "reference": reference,
         "points": [_point_tree(row, fronts, config) for row in rows],
-        "contrasts": [contrast.to_tree() for contrast in _contrasts(measured, config, reference, rules)],
+        "contrasts": [contrast.to_dict() for contrast in _contrasts(measured, config, reference, rules)],
         "trends": _trends(measured, options),
-        "optimum": next((v.optimum.to_tree() for v in rules if v.optimum is not None), None),
-        "rules": [verdict.to_tree() for verdict in rules],
+        "optimum": next((v.optimum.to_dict() for v in rules if v.optimum is not None), None),
+        "rules": [verdict.to_dict() for verdict in rules],
         "inherited": _inherited(folder, measured, config),
         "cost": _cost(plan, done, others),
         "unfinished": unfinished,
@@ -173,7 +173,7 @@ def _point_tree(row: Tree, fronts: dict[str, Tree], config: StudyConfig) -> Tree
 
 def _summary(point: Point, key: str, config: StudyConfig) -> Tree:
     options = config.analysis
-    return statistics.summary(point, key, options.confidence, draws=options.draws).to_tree()
+    return statistics.summary(point, key, options.confidence, draws=options.draws).to_dict()
 
 
 def _gains(per_seed: Sequence[Sequence[Tree]]) -> list[Tree]:
@@ -223,7 +223,7 @@ def _trends(measured: Sequence[Point], options: Analysis) -> list[Tree]:
 
     def along(factor: str) -> Tree:
         found = statistics.trend(measured, factor, options.response, options.confidence, draws=options.draws)
-        return found.to_tree()
+        return found.to_dict()
 
     trees = (_or_none(partial(along, factor)) for factor in ("params", "macs"))
     return [tree for tree in trees if tree is not None]

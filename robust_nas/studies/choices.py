@@ -8,7 +8,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BeforeValidator, Field
 
-from robust_nas.config import Count, json_copy, to_tree
+from robust_nas.config import Count, json_copy, to_dict
 from robust_nas.config import check as check_options
 from robust_nas.errors import ArchitectureError, StudyError
 from robust_nas.spaces import Architecture
@@ -62,7 +62,7 @@ def varied(base: Architecture, changes: Mapping[str, object], source: str) -> Ar
 
     Raises `StudyError` for a key that is no place of the base, `ArchitectureError` for a network that cannot be.
     """
-    tree = to_tree(base)
+    tree = to_dict(base)
     where = f"{source}: {described(changes)}" if changes else source
     if "block" in changes:  # the numbers of the base's block are not those of another one
         tree = {key: value for key, value in tree.items() if key not in BLOCKS["robust-res"]}

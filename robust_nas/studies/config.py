@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from robust_nas.attacks.options import PGD
+from robust_nas.attacks import PGD, ThreatModel
 from robust_nas.config import (
     Count,
     CountOrZero,
@@ -26,11 +26,11 @@ from robust_nas.config import (
     read_yaml,
 )
 from robust_nas.errors import ConfigError, StudyError
-from robust_nas.evaluation.options import EvaluationOptions, ThreatModel
-from robust_nas.recipes import Setting
+from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.spaces import Architecture, load_architecture
 from robust_nas.studies.generators import Generator
 from robust_nas.training.options import Training
+from robust_nas.workflows.config import Setting
 
 PRESETS = Path(__file__).resolve().parent / "presets"
 

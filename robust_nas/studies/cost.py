@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from robust_nas.attacks.options import PGD
+from robust_nas.attacks import PGD
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.timing import interleaved
 from robust_nas.training.options import Loss, Natural, Trades, Training

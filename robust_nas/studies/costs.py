@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from robust_nas.config import check, to_tree
+from robust_nas.config import check, to_dict
 from robust_nas.errors import ArchitectureError, StudyError
 from robust_nas.spaces import Cost, ResidualArchitecture, parts
 from robust_nas.spaces.residual import MAX_BLOCKS
@@ -35,7 +35,7 @@ class ResidualCosts:
 
     def __init__(self, base: ResidualArchitecture, input_shape: tuple[int, int, int], classes: int) -> None:
         self.stages = len(base.depths)
-        self._tree = to_tree(base)
+        self._tree = to_dict(base)
         self._base, self._input = base, (input_shape, classes)
         self._stage, self._further = cache(self._count_stage), cache(self._count_further)
 

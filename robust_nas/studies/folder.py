@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from robust_nas.config import to_yaml, to_yaml_tree
+from robust_nas.config import to_yaml, to_yaml_dict
 from robust_nas.errors import RunError, RunExistsError
 from robust_nas.runs import CONFIG, RESULT, Mode, Run, differences, read_json, write_atomic
 from robust_nas.studies.config import StudyConfig
@@ -59,7 +59,7 @@ class StudyFolder(Run):
             raise
 
     def _refuse_other_config(self, before: Mapping[str, Any]) -> None:
-        changed = sorted(differences(before, to_yaml_tree(self.config)))
+        changed = sorted(differences(before, to_yaml_dict(self.config)))
         refused = [key for key in changed if key.partition(".")[0] not in MAY_GROW]
         if refused:
             name = before.get("name")

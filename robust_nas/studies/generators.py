@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from robust_nas.config import to_tree
+from robust_nas.config import to_dict
 from robust_nas.errors import StudyError
 from robust_nas.spaces import Architecture
 from robust_nas.studies.choices import Choice, InputShape
@@ -39,7 +39,7 @@ def all_choices(
     named: dict[str, str] = {}
     for generator in generators:
         for choice in generator.choices(base, input_shape, classes):
-            tree = to_tree(choice.architecture)
+            tree = to_dict(choice.architecture)
             name = tree.pop("name")
             content = json.dumps(tree, sort_keys=True)
             known = union.get((content, tuple(sorted(choice.recipe))))

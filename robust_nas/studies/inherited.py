@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from robust_nas.attacks import PGD
 from robust_nas.config import check, read_yaml
 from robust_nas.errors import ArchitectureError, CheckpointError, ConfigError
-from robust_nas.jobs.material import prepare, refuse_other_images, training_split
-from robust_nas.jobs.search import SearchJob, SeedsJob, build_supernet
 from robust_nas.runs import CHECKPOINT, CONFIG, Progress, is_finished, read_checkpoint, silent
 from robust_nas.search.options import NNI
 from robust_nas.spaces import CellArchitecture, CellSpace
+from robust_nas.workflows.material import prepare, refuse_other_images, training_split
+from robust_nas.workflows.search import SearchJob, SeedsJob, build_supernet
 
 if TYPE_CHECKING:
     from torch import nn

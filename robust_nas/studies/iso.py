@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from robust_nas.config import Count, Fraction01, Options, Positive, to_tree
+from robust_nas.config import Count, Fraction01, Options, Positive, to_dict
 from robust_nas.errors import ArchitectureError, StudyError
 from robust_nas.spaces import Architecture, CellArchitecture, ResidualArchitecture, count, parts
 from robust_nas.spaces.rules import PLAIN_CHANNELS, depth_share, wd_ratio
@@ -74,7 +74,7 @@ class Iso(Options):
             raise StudyError(
                 f"iso: the free keys make {points:,} configurations; at most {MAX_POINTS:,} are allowed"
             )
-        tree = to_tree(base)
+        tree = to_dict(base)
         grids = np.meshgrid(*(np.array(values) for values in self.free.values()), indexing="ij")
         columns: Columns = {}
         for key, values in zip(self.free, grids, strict=True):

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import torch
 from torch import Generator, Tensor, nn
 
-from robust_nas.attacks.options import PGD
+from robust_nas.attacks import PGD
 from robust_nas.data import Images
 from robust_nas.evaluation.seeds import generator_of
 from robust_nas.studies.config import Metrics

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from robust_nas.config import apply_overrides, check, to_tree
+from robust_nas.config import apply_overrides, check, to_dict
 from robust_nas.errors import StudyError
-from robust_nas.jobs.material import refuse_cell_options
 from robust_nas.spaces import (
     Architecture,
     CellArchitecture,
@@ -31,9 +30,10 @@ from robust_nas.studies.cost import Rates, training_macs
 from robust_nas.studies.generators import Choice, Listed, all_choices
 from robust_nas.studies.trial import Trial
 from robust_nas.training.options import Training
+from robust_nas.workflows.material import refuse_cell_options
 
 if TYPE_CHECKING:
-    from robust_nas.jobs.material import Material
+    from robust_nas.workflows.material import Material
 
 CLOSE = 0.05  # budgets that differ by less count as the same
 DECOUPLED = 1.2  # a ratio of MACs at the same parameters that is worth a warning
@@ -125,8 +125,8 @@ def plan_on(config: StudyConfig, material: Material) -> Plan:
 
     Raises `StudyError` and `ArchitectureError` for what cannot be planned.
     """
-    from robust_nas.jobs.material import refuse_attacks, training_split
-    from robust_nas.recipes import EvaluationConfig
+    from robust_nas.workflows.config import EvaluationConfig
+    from robust_nas.workflows.material import refuse_attacks, training_split
 
     dataset = material.dataset
     setting = {key: getattr(config, key) for key in EvaluationConfig.model_fields if key != "evaluation"}
@@ -164,7 +164,7 @@ def _united(points: Sequence[Planned]) -> tuple[Planned, ...]:
             arms = dict.fromkeys(arm for arm in (*known.arm.split("+"), *point.arm.split("+")) if arm)
             union[point.trials[0].id] = replace(known, arm="+".join(arms))
             continue
-        tree = {"training": to_tree(point.training)}
+        tree = {"training": to_dict(point.training)}
         values = {key: at(tree, key, point.name) for key in keys}
         told = {key: value if isinstance(value, int | float) else str(value) for key, value in values.items()}
         union[point.trials[0].id] = replace(point, factors={**point.factors, **told})
@@ -174,7 +174,7 @@ def _united(points: Sequence[Planned]) -> tuple[Planned, ...]:
 def _planned(config: StudyConfig, choice: Choice, shape: tuple[int, int, int], classes: int) -> Planned:
     architecture = choice.architecture
     tree = apply_overrides(
-        {"training": to_tree(config.training)}, [f"training.{change}" for change in choice.recipe]
+        {"training": to_dict(config.training)}, [f"training.{change}" for change in choice.recipe]
     )
     training = check(Training, tree["training"], f"space: training of {architecture.name}", StudyError)
     refuse_cell_options(training, architecture)
@@ -250,7 +250,7 @@ def _factors(
 
 def genotype_id(architecture: CellArchitecture) -> str:
     """Eight hex digits of the cells: architectures of several sizes share them, and a supernet's score."""
-    cells = [to_tree(cell) for cell in sorted(architecture.genotype, key=lambda cell: cell.kind)]
+    cells = [to_dict(cell) for cell in sorted(architecture.genotype, key=lambda cell: cell.kind)]
     return hashlib.sha256(json.dumps(cells, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -312,7 +312,7 @@ def _smallest_effects(plan: Plan) -> list[dict[str, float]] | None:
 
     At 50 % accuracy, with answers per image that correlate by `CORRELATION` between networks: assumptions.
     """
-    from robust_nas.studies.statistics import smallest_effect
+    from robust_nas.statistics import smallest_effect
 
     seeds, configurations = len(plan.config.seeds), len(plan.points)
     if seeds < 2 or configurations < 2:
@@ -356,7 +356,7 @@ def plan_tree(plan: Plan, rates: Rates | None, workers: int) -> dict[str, Any]:
         "training_macs": plan.total_macs,
         "seconds": plan.total_seconds(rates) / workers if rates else None,
         "workers": workers,
-        "guard": to_tree(plan.config.guard),
+        "guard": to_dict(plan.config.guard),
         "smallest_effects": _smallest_effects(plan),
         "warnings": list(plan.warnings),
     }

@@ -11,17 +11,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from robust_nas.config import to_tree
+from robust_nas.config import to_dict
 from robust_nas.errors import ConfigError, StudyError
 from robust_nas.execution import Engine, LocalEngine, RayEngine, Task
-from robust_nas.jobs.material import Material, prepare, refuse_other_images, refuse_precision
-from robust_nas.recipes import RESULTS
 from robust_nas.runs import ENVIRONMENT, RESULT, Mode, Progress, read_json, silent, write_atomic, write_json
 from robust_nas.studies.config import StudyConfig
 from robust_nas.studies.cost import Rates
 from robust_nas.studies.folder import INHERITED, PLAN, StudyFolder, is_study, outcomes, read_plan
 from robust_nas.studies.plan import Plan, plan_on, plan_tree
 from robust_nas.studies.trial import FUNCTION, Trial, trial_tree
+from robust_nas.workflows.config import RESULTS
+from robust_nas.workflows.material import Material, prepare, refuse_other_images, refuse_precision
 
 if TYPE_CHECKING:
     from robust_nas.execution import Ended
@@ -216,7 +216,7 @@ def _score_inherited(study: StudyFolder, plan: Plan, progress: Progress) -> None
     if options is None:
         return
     kept = read_json(path) if path.is_file() else {}
-    scores = kept["scores"] if kept.get("options") == to_tree(options) else {}
+    scores = kept["scores"] if kept.get("options") == to_dict(options) else {}
     cells: dict[str, CellArchitecture] = {}
     for point in plan.points:
         if isinstance(point.architecture, CellArchitecture):
@@ -231,7 +231,7 @@ def _score_inherited(study: StudyFolder, plan: Plan, progress: Progress) -> None
         progress=progress,
     )
     fresh = {name: {"clean": one.clean, "robust": one.robust} for name, one in zip(new, found, strict=True)}
-    write_json(path, {"options": to_tree(options), "scores": {**scores, **fresh}})
+    write_json(path, {"options": to_dict(options), "scores": {**scores, **fresh}})
 
 
 def _conclude(folder: Path, progress: Progress) -> None:

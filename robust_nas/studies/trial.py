@@ -10,16 +10,22 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from robust_nas.config import Options, check, config_hash, to_tree
+from robust_nas.config import Options, check, config_hash, to_dict
 from robust_nas.data.options import DataOptions
 from robust_nas.evaluation.options import EvaluationOptions, Step
-from robust_nas.jobs.material import Material, choose_device, normalisation, refuse_precision, training_split
-from robust_nas.recipes import EvaluationConfig, Setting
 from robust_nas.runs import CHECKPOINT, Run, read_json, write_json
 from robust_nas.spaces import Architecture, CellArchitecture
 from robust_nas.studies.config import Metrics, Seed
 from robust_nas.studies.journal import VERSION
 from robust_nas.training.options import Training
+from robust_nas.workflows.config import EvaluationConfig, Setting
+from robust_nas.workflows.material import (
+    Material,
+    choose_device,
+    normalisation,
+    refuse_precision,
+    training_split,
+)
 
 if TYPE_CHECKING:
     from robust_nas.data import Dataset
@@ -69,7 +75,7 @@ def run_trial(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
         checkpoint_seconds=payload["checkpoint_seconds"],
         data=trial.data,
     )
-    from robust_nas.jobs.material import session
+    from robust_nas.workflows.material import session
 
     material = Material(
         _dataset(trial.data.model_dump_json(), trial.split_seed), choose_device(setting.device)
@@ -214,4 +220,4 @@ def unpack(text: str, count: int) -> list[bool]:
 
 def trial_tree(trial: Trial) -> dict[str, Any]:
     """The plain tree that travels to a worker."""
-    return to_tree(trial)
+    return to_dict(trial)

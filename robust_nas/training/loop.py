@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from robust_nas.attacks.draws import BatchGenerator
+from robust_nas.attacks.batch_generator import BatchGenerator
 from robust_nas.data import Augment, Images, augment
 from robust_nas.data.order import batches
-from robust_nas.distribution import ALONE, Ranks
+from robust_nas.distributed import ALONE, Ranks
 from robust_nas.errors import CheckpointError, DivergenceError
+from robust_nas.layers.batch_norm import local_statistics
 from robust_nas.nets import CellNetwork, channels_last, inference_state
-from robust_nas.nets.batch_norm import local_statistics
 from robust_nas.runs import Progress, Run, restore_optimiser, silent
 from robust_nas.training.constraint import Constraint
 from robust_nas.training.divergence import refuse_broken_weights, refuse_divergence
@@ -152,7 +152,7 @@ class _Training:
                     self.options.drop_path * self.epoch / self.options.epochs, self.generator
                 )
             while self.step < self.steps:
-                if self.ranks.agreed(time.perf_counter() - saved >= checkpoint_seconds):
+                if self.ranks.first_decides(time.perf_counter() - saved >= checkpoint_seconds):
                     self.seconds = earlier + time.perf_counter() - began
                     self.save()
                     saved = time.perf_counter()
@@ -202,10 +202,10 @@ class _Training:
         trained = [parameter for parameter in self.network.parameters() if parameter.grad is not None]
         correct = (value.logits.argmax(1) == labels).sum()
         own = torch.stack([loss.detach(), correct.to(loss.dtype)])
-        measured, *gradients = self.ranks.total([own, *[cast(Tensor, p.grad) for p in trained]])
+        measured, *gradients = self.ranks.all_reduce_sum([own, *[cast(Tensor, p.grad) for p in trained]])
         for parameter, gradient in zip(trained, gradients, strict=True):
             parameter.grad = gradient
-        self.ranks.average(local_statistics(self.network), share)
+        self.ranks.all_reduce_mean(local_statistics(self.network), share)
         self.measured.append(measured)
         if options.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), options.clip_norm)
@@ -274,7 +274,7 @@ class _Training:
                 both = right & (model(attacked).argmax(1) == labels)
                 if split or self.ranks.first:
                     counts += torch.stack([right.sum(), both.sum(), (~logits.isfinite()).sum()])
-        clean, robust, broken = self.ranks.total([counts])[0].tolist()
+        clean, robust, broken = self.ranks.all_reduce_sum([counts])[0].tolist()
         if broken:
             raise DivergenceError(
                 f"{self._where()}: diverged, the network's logits on the validation split are not finite; "
@@ -306,7 +306,7 @@ class _Training:
 
     def restore(self) -> None:
         """Puts the run's checkpoint back where there is one. Raises `CheckpointError`."""
-        state = self.ranks.everywhere(self.run.load_checkpoint)
+        state = self.ranks.run_on_all(self.run.load_checkpoint)
         if state is None:
             return
         if state.get("job") != "train":

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from robust_nas.attacks.options import FGSMRS, NFGSM, PGD, LastIterate
+from robust_nas.attacks import PGD, Attack, attack_field, training_attack_field
 from robust_nas.config import Count, CountOrZero, Fraction01, NonNegative, Options, Positive
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
-
-InnerAttack = Annotated[FGSMRS | NFGSM | PGD, Field(discriminator="name")]
 
 
 class LossValue(NamedTuple):
@@ -34,11 +32,11 @@ class Natural(Options):
         return natural.loss(self, model, images, labels, generator)
 
 
-class Madry(Options):
-    """Cross-entropy on adversarial images alone (Madry et al., 2018)."""
+class PGDAT(Options):
+    """Cross-entropy on adversarial images alone (PGDAT et al., 2018)."""
 
     name: Literal["pgd"] = "pgd"
-    attack: LastIterate[InnerAttack]
+    attack: Annotated[Attack, training_attack_field()]
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, generator: Generator) -> LossValue:
         """The loss on images `[B, C, H, W]` in 0..1 with labels `[B]`; the model is in training mode."""
@@ -51,13 +49,13 @@ class Trades(Options):
     """Clean cross-entropy plus beta times KL to the adversarial prediction (Zhang et al., 2019)."""
 
     name: Literal["trades"] = "trades"
-    attack: LastIterate[PGD]
+    attack: Annotated[Attack, training_attack_field()]
     beta: NonNegative = 6.0
 
     @model_validator(mode="after")
     def _attack_maximises_kl(self) -> Self:
-        if self.attack.loss != "kl":
-            raise ValueError(f"attack.loss is {self.attack.loss!r}; TRADES needs 'kl'")
+        if self.attack.objective != "kl":
+            raise ValueError(f"attack.loss is {self.attack.objective!r}; TRADES needs 'kl'")
         return self
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, generator: Generator) -> LossValue:
@@ -67,7 +65,7 @@ class Trades(Options):
         return trades.loss(self, model, images, labels, generator)
 
 
-Loss = Annotated[Natural | Madry | Trades, Field(discriminator="name")]
+Loss = Annotated[Natural | PGDAT | Trades, Field(discriminator="name")]
 
 
 class Cosine(Options):
@@ -104,7 +102,7 @@ class Training(Options):
     ema: Fraction01 | None = None  # decay per step of the averaged weights, which are then the model
     drop_path: Fraction01 = 0.0  # at the last epoch, rising linearly from 0
     auxiliary_weight: NonNegative = 0.0  # of the auxiliary head's loss, on clean images as ARNAS has it
-    validation_attack: PGD  # decides which epoch is kept
+    validation_attack: Annotated[PGD, attack_field()]  # decides which epoch is kept
     validation_images: Count | None = None  # at most so many of the validation split
     validate_every: Count = 1  # epochs; the last one is always validated
     validate_from: CountOrZero = 0  # first epoch that is validated

@@ -1,4 +1,4 @@
-"""Every option value of `AnyAttack` that the conformance suite runs, and what it does with them."""
+"""Every option value of the registry that the conformance suite runs, and what it does with them."""
 
 from typing import get_args
 

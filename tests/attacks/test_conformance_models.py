@@ -79,7 +79,7 @@ def test_random_predictors_are_attacked_by_the_generator_alone(attack):
     torch.set_rng_state(noise)
     second = attack.run(model, images, labels, generator(3))
     assert torch.equal(first.images, second.images)
-    assert first.how.startswith("as it is: ")
+    assert first.model_form.startswith("as it is: ")
     assert torch.equal(noise, torch.get_rng_state())
     assert distance(attack.norm, first.images - images).max() <= attack.radius + 1e-6
     assert_same_state(before, state(model))

@@ -146,7 +146,7 @@ def test_the_copy_gives_the_model_s_logits_and_gradients(make, left):
     before, attributes = state(model), {name: id(value) for name, value in vars(model).items()}
     x = images()
     copied = folded(model, x)
-    assert copied.how == "folded"
+    assert copied.model_form == "folded"
     assert_same_function(copied.network, model, x)
     if left is not None:
         assert norms(copied.network) == left
@@ -182,10 +182,10 @@ def test_every_residual_block_folds(block, left, activation):
     model = settled(build_network(architecture, input_shape=SHAPE, classes=CLASSES))
     x = images()
     copied = folded(model, x)
-    assert copied.how == "folded"
+    assert copied.model_form == "folded"
     assert_same_function(copied.network, model, x)
     assert norms(copied.network) == left
-    assert PGD(eps=0.1, steps=2).run(model, x, answered(model, x), generator()).how == "folded"
+    assert PGD(eps=0.1, steps=2).run(model, x, answered(model, x), generator()).model_form == "folded"
 
 
 @pytest.mark.parametrize("initialisation", ["he-fan-in", "ntk"])
@@ -195,7 +195,7 @@ def test_an_mlp_is_traced_and_keeps_its_weights_of_now(initialisation):
     x = images()
     for _ in range(2):
         copied = folded(model, x)
-        assert copied.how == "folded"
+        assert copied.model_form == "folded"
         assert_same_function(copied.network, model, x)
         with torch.no_grad():
             model.hidden[1].weight.mul_(-2.0)
@@ -209,7 +209,7 @@ def test_cell_networks_lose_every_batch_norm(space, seed):
         build_network(architecture, input_shape=SHAPE, classes=CLASSES, mean=(0.4,) * 3, std=(0.3,) * 3)
     )
     copied = folded(model, images())
-    assert copied.how == "folded"
+    assert copied.model_form == "folded"
     assert norms(copied.network) == 0
     assert_same_function(copied.network, model, images())
 
@@ -218,7 +218,7 @@ def test_cell_networks_lose_every_batch_norm(space, seed):
 def test_supernets_keep_the_norms_of_their_pools(space):
     model = settled(Supernet(load_space(space), CLASSES, 3, 2, 4, execution="plain"))
     copied = folded(model, images())
-    assert copied.how == "folded"
+    assert copied.model_form == "folded"
     assert 0 < norms(copied.network) < norms(model) / 2
     assert_same_function(copied.network, model, images())
     with torch.no_grad():  # the architecture's own parameters are seen too
@@ -230,7 +230,7 @@ def test_supernets_keep_the_norms_of_their_pools(space):
 def test_a_network_that_brings_its_own_copy_is_folded_by_it_and_the_copy_is_checked(monkeypatch):
     model = settled(Supernet(load_space("dsara"), CLASSES, 3, 2, 4))
     copied = folded(model, images())
-    assert copied.how == "folded"
+    assert copied.model_form == "folded"
     assert isinstance(copied.network, FoldedSupernet)
     assert_same_function(copied.network, model, images())
     stale = model.folded()
@@ -245,7 +245,7 @@ def test_a_network_that_brings_its_own_copy_is_folded_by_it_and_the_copy_is_chec
 
 def test_weights_and_statistics_of_now_are_seen():
     model, x = settled(conv_net()), images()
-    assert folded(model, x).how == "folded"
+    assert folded(model, x).model_form == "folded"
     traced = _TRACES[model][1]
     with torch.no_grad():
         model[0].weight.mul_(1.5)
@@ -272,7 +272,7 @@ def test_training_steps_are_seen():
 
 def test_a_module_that_is_replaced_moved_or_reshaped_is_traced_anew():
     model, x = settled(conv_net()), images()
-    assert folded(model, x).how == "folded"
+    assert folded(model, x).model_form == "folded"
     model[2] = nn.Tanh()
     assert_same_function(folded(model, x).network, model, x)
     model[4] = nn.Conv2d(8, 8, 3, stride=2, dilation=1, groups=4, dtype=torch.float64)
@@ -295,7 +295,7 @@ def test_an_attribute_that_the_trace_took_for_a_constant_is_traced_anew():
 
     model, x = settled(Scaled()), images()
     for change in ({"factor": 0.5}, {"crooked": True}, {"factor": 2.0}, {"crooked": False}):
-        assert folded(model, x).how == "folded"
+        assert folded(model, x).model_form == "folded"
         for name, value in change.items():
             setattr(model, name, value)
         assert_same_function(folded(model, x).network, model, x)
@@ -303,12 +303,12 @@ def test_an_attribute_that_the_trace_took_for_a_constant_is_traced_anew():
 
 def test_hooks_that_come_and_go():
     model, x = settled(conv_net()), images()
-    assert folded(model, x).how == "folded"
+    assert folded(model, x).model_form == "folded"
     seen = []
     handle = model[0].register_forward_hook(lambda *_: seen.append(1))
-    assert folded(model, x).how == "as it is: Conv2d has hooks"
+    assert folded(model, x).model_form == "as it is: Conv2d has hooks"
     handle.remove()
-    assert folded(model, x).how == "folded"
+    assert folded(model, x).model_form == "folded"
     assert not seen
 
 
@@ -372,7 +372,7 @@ def test_models_that_cannot_be_folded_are_attacked_as_they_are(make, reason):
         torch.manual_seed(0)
         for _ in range(2):
             result = PGD(eps=0.1, steps=2).run(model, x, answered(model.inner, x), generator())
-            assert result.how.startswith(f"as it is: {reason}")
+            assert result.model_form.startswith(f"as it is: {reason}")
             assert (result.images - x).abs().max() > 0.05
     assert set(vars(model)) == attributes
 
@@ -381,7 +381,7 @@ def test_a_model_that_is_no_number_is_attacked_as_it_is():
     model = settled(conv_net())
     with torch.no_grad():
         model[8].bias[0] = torch.nan
-    assert folded(model, images()).how == "as it is: its traced copy gives other logits"
+    assert folded(model, images()).model_form == "as it is: its traced copy gives other logits"
 
 
 # The cache
@@ -390,7 +390,7 @@ def test_a_model_that_is_no_number_is_attacked_as_it_is():
 def test_the_cache_does_not_keep_the_model_alive():
     model = conv_net()
     x, labels = batch()
-    assert FGSM(eps=0.1, fold=True).run(model, x, labels).how == "folded"
+    assert FGSM(eps=0.1, fold=True).run(model, x, labels).model_form == "folded"
     gone = weakref.ref(model)
     weights = weakref.ref(model[0])
     del model
@@ -401,7 +401,7 @@ def test_the_cache_does_not_keep_the_model_alive():
 
 def test_a_copy_of_a_model_is_a_model_of_its_own():
     model, x = settled(conv_net()), images()
-    assert folded(model, x).how == "folded"
+    assert folded(model, x).model_form == "folded"
     twin = copy.deepcopy(model)
     with torch.no_grad():
         twin[0].weight.mul_(2)

@@ -11,7 +11,7 @@ from attacked import generator as seeded
 
 from robust_nas.attacks import APGD, Square, gradient, square
 from robust_nas.attacks.apgd import Adaptive
-from robust_nas.attacks.balls import l2, project
+from robust_nas.attacks.norms import l2, project
 
 EPS = {"linf": 0.1, "l2": 0.6}
 STEPS = 40

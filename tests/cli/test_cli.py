@@ -13,7 +13,7 @@ from robust_nas import __version__, count, load_architecture, load_config
 from robust_nas.cli import app
 from robust_nas.cli.count import input_shape
 from robust_nas.cli.spaces import limits
-from robust_nas.config import to_tree, to_yaml
+from robust_nas.config import to_dict, to_yaml
 from robust_nas.errors import ConfigError
 from robust_nas.spaces import architecture_from_text, load_space
 
@@ -232,7 +232,7 @@ def python(code: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess
 HEAVY = """
 import sys
 import robust_nas.cli
-heavy = {"torch", "numpy", "matplotlib", "networkx", "sklearn", "safetensors", "robust_nas.pipeline", "robust_nas.jobs"}
+heavy = {"torch", "numpy", "matplotlib", "networkx", "sklearn", "safetensors", "robust_nas.workflows.pipeline"}
 print(sorted(heavy & set(sys.modules)))
 """
 
@@ -271,7 +271,7 @@ def test_what_needs_no_torch_does_not_import_it(arguments: list[str], code: int,
 
 
 def test_a_wrong_file_of_a_user_names_the_file(call: Call, tmp_path: Path) -> None:
-    tree = to_tree(load_config("quickstart"))
+    tree = to_dict(load_config("quickstart"))
     tree["search"]["epochs"] = "many"
     (tmp_path / "mine.yaml").write_text(to_yaml(tree))
     done = call("run", "mine.yaml")

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_pipeline import config as run_config
+from cases import config as run_config
 
 import robust_nas
 

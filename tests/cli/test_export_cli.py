@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from test_pipeline import config as run_config
+from cases import config as run_config
 
 import robust_nas
-from robust_nas.jobs import export as job
+from robust_nas.workflows import export as job
 
 NETWORK = robust_nas.ResidualArchitecture(name="small", stem=4, depths=(1,), widths=(4,))
 

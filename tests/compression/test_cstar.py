@@ -16,11 +16,11 @@ from robust_nas.compression.ranks import cost
 from robust_nas.compression.tucker import project
 from robust_nas.data import Augment, Images
 from robust_nas.errors import CompressionError
-from robust_nas.jobs.compress_proof import accuracies
 from robust_nas.runs import Run
 from robust_nas.training import loop
-from robust_nas.training.options import Cosine, Madry, Training
+from robust_nas.training.options import PGDAT, Cosine, Training
 from robust_nas.training.schedules import factor
+from robust_nas.workflows.compress_proof import accuracies
 
 OPTIONS = CSTAR(epochs=4, freeze=0.5, rank_multiple=1)
 RHOS = [0.1]
@@ -111,7 +111,7 @@ def small() -> tuple[nn.Module, Images, Images, Training]:
     recipe = Training(
         epochs=4,
         batch_size=32,
-        loss=Madry(attack=attack),
+        loss=PGDAT(attack=attack),
         learning_rate=0.05,
         validation_attack=PGD(eps=0.1, steps=2),
         validate_from=frozen_from(OPTIONS),
@@ -235,7 +235,7 @@ def test_on_digits_it_is_more_robust_than_cutting_the_trained_weights_to_the_sam
         recipe = Training(
             epochs=epochs,
             batch_size=64,
-            loss=Madry(attack=attack),
+            loss=PGDAT(attack=attack),
             learning_rate=rate,
             validation_attack=PGD(eps=0.1, steps=3),
             schedule=Cosine(final=0.1 if constraint else 0.0),

@@ -14,8 +14,8 @@ from robust_nas.compression.autotune import gain
 from robust_nas.compression.folding import fold_batch_norms
 from robust_nas.compression.gdws_network import compress_gdws, eligible
 from robust_nas.errors import CompressionError
+from robust_nas.layers.factorised import GDWSConv2d, dense, rebuild
 from robust_nas.nets.cost import measured_cost
-from robust_nas.nets.factorised import GDWSConv2d, dense, rebuild
 
 
 def share_after(sites, chosen):

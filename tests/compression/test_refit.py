@@ -9,7 +9,7 @@ from torch import nn
 from robust_nas.compression.gdws import gdws_layer
 from robust_nas.compression.gdws_network import compress_gdws
 from robust_nas.compression.refit import refit
-from robust_nas.nets.factorised import rebuild
+from robust_nas.layers.factorised import rebuild
 
 
 def single() -> nn.Sequential:

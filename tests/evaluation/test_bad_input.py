@@ -7,8 +7,7 @@ from torch import nn
 
 import robust_nas
 from robust_nas import ThreatModel
-from robust_nas.attacks import Attack
-from robust_nas.attacks.options import FGSM, PGD, Square
+from robust_nas.attacks import FGSM, PGD, Attack, Square
 from robust_nas.errors import AttackError, CheckpointError, ConfigError
 from robust_nas.evaluation import Step, protocol
 from robust_nas.nets.model import ModelDescription, inference_state, save_model

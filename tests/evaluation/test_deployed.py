@@ -7,7 +7,7 @@ from evaluation_networks import EPS, Images, generator, timeless
 from torch import nn
 
 from robust_nas import Predictor
-from robust_nas.attacks.target import seeded_globally
+from robust_nas.attacks.engine import seeded_globally
 from robust_nas.errors import AttackError, ConfigError
 from robust_nas.evaluation import EvaluationOptions, follow_protocol
 from robust_nas.evaluation.active import Planted, plant
@@ -59,8 +59,8 @@ def test_declared_by_the_options_or_by_the_predictor_it_is_the_same(robust, data
     by_options = evaluated(wrap(robust), dataset.test, DECLARED)
     by_model = evaluated(Predictor(wrap(robust), samples=8), dataset.test, {"eot": 4})
     assert torch.equal(state, torch.get_rng_state())
-    assert timeless(by_options.to_tree()) == timeless(by_model.to_tree())
-    tree = by_model.to_tree()
+    assert timeless(by_options.to_dict()) == timeless(by_model.to_dict())
+    tree = by_model.to_dict()
     assert (tree["deployed"]["samples"], tree["deployed"]["eot"]) == (8, 4)
     (row,) = by_model.rows
     assert row.parameters["eot"] == 4
@@ -71,7 +71,7 @@ def test_declared_by_the_options_or_by_the_predictor_it_is_the_same(robust, data
 
 
 def test_another_seed_draws_otherwise_and_the_same_one_the_same(robust, dataset):
-    trees = [timeless(evaluated(Noisy(robust), dataset.test, DECLARED, seed=s).to_tree()) for s in (1, 1, 2)]
+    trees = [timeless(evaluated(Noisy(robust), dataset.test, DECLARED, seed=s).to_dict()) for s in (1, 1, 2)]
     assert trees[0] == trees[1]
     assert trees[0]["robust"] != trees[2]["robust"] or trees[0]["clean"] != trees[2]["clean"]
 
@@ -114,12 +114,12 @@ def test_a_tie_is_wrong():
 
 def test_accuracies_of_all_draws_are_told(robust, dataset):
     found = evaluated(Noisy(robust), dataset.test, {**DECLARED, "draws": 7}, images=32)
-    tree = found.to_tree()
+    tree = found.to_dict()
     assert len(tree["clean"]["draws"]) == len(tree["robust"]["draws"]) == 7
     assert tree["clean"]["rejected"] is None
     # An example that has lost its majority once is wrong for good; a draw is at most as right as it was clean.
     assert all(r <= c for r, c in zip(tree["robust"]["draws"], tree["clean"]["draws"], strict=True))
-    assert evaluated(robust, dataset.test, {}).to_tree()["clean"]["draws"] == []
+    assert evaluated(robust, dataset.test, {}).to_dict()["clean"]["draws"] == []
 
 
 def test_the_curve_over_passes_per_gradient_is_drawn(robust, dataset):
@@ -228,7 +228,7 @@ def test_a_model_that_rejects_everything_is_right_and_says_how(robust, dataset, 
     model = Rejecting(robust, 1e4)
     model, deployed = (Predictor(model, abstains=True), {}) if by_model else (model, {"abstains": True})
     found = evaluated(model, dataset.test, deployed, findings="full")
-    tree = found.to_tree()
+    tree = found.to_dict()
     assert (found.clean.accuracy, found.robust.accuracy, tree["clean"]["rejected"]) == (1, 1, 1)
     assert tree["classes"] == 10
     assert tree["deployed"]["abstains"]

@@ -291,11 +291,11 @@ def test_the_warnings_of_autoattack_are_findings(robust, dataset):
 @pytest.fixture(scope="module")
 def surrogate(dataset, tmp_path_factory):
     """The folder of a small residual network that was trained on the digits as they are."""
-    from robust_nas.config import apply_overrides, check, to_tree
-    from robust_nas.recipes import RunConfig, load_config
+    from robust_nas.config import apply_overrides, check, to_dict
+    from robust_nas.workflows.config import RunConfig, load_config
 
     overrides = ["training.epochs=4", "training.loss={name: natural}", "training.validate_every=9"]
-    tree = apply_overrides(to_tree(load_config("quickstart")), [*overrides, "training.validate_from=1"])
+    tree = apply_overrides(to_dict(load_config("quickstart")), [*overrides, "training.validate_from=1"])
     tiny = robust_nas.ResidualArchitecture(name="tiny", stem=8, depths=(1, 1), widths=(8, 16))
     return robust_nas.train(check(RunConfig, tree, "test"), tiny, tmp_path_factory.mktemp("model") / "model")
 

@@ -56,7 +56,7 @@ def cut_after(k, model, dataset, plan, tmp_path):
 
 
 def same(one, other):
-    assert timeless(one.to_tree()) == timeless(other.to_tree())
+    assert timeless(one.to_dict()) == timeless(other.to_dict())
     assert len(one.examples) == len(other.examples)
     for a, b in zip(one.examples, other.examples, strict=True):
         assert (a["adversarial"] == b["adversarial"]).all()

@@ -12,7 +12,7 @@ from torch import nn
 
 import robust_nas
 from robust_nas.attacks import FGSM, PGD
-from robust_nas.attacks.target import AttackResult
+from robust_nas.attacks.engine import AttackResult
 from robust_nas.errors import AttackError, ConfigError
 from robust_nas.evaluation import (
     AutoAttack,
@@ -160,7 +160,7 @@ def test_reproducible_by_seed_and_silent_about_the_rest():
     noise = torch.get_rng_state()
 
     def tree(seed):
-        return timeless(follow_protocol(model, images, plan, seed=seed).to_tree())
+        return timeless(follow_protocol(model, images, plan, seed=seed).to_dict())
 
     first = tree(1)
     assert first == tree(1)
@@ -258,10 +258,10 @@ def test_the_public_call_is_the_protocol_with_its_options_spelled_out():
     step = Step(attack=PGD(eps=EPS, steps=3))
     found = robust_nas.evaluate(model, images, ThreatModel(eps=EPS), [step], images=30, batch_size=8, seed=3)
     plan = EvaluationOptions(threat_model=ThreatModel(eps=EPS), attacks=(step,), images=30, batch_size=8)
-    assert timeless(found.to_tree()) == timeless(follow_protocol(model, images, plan, seed=3).to_tree())
+    assert timeless(found.to_dict()) == timeless(follow_protocol(model, images, plan, seed=3).to_dict())
     assert robust_nas.evaluate is evaluate
     quick = evaluate(model, images, ThreatModel(eps=EPS), "quick", images=10)
-    assert (quick.to_tree()["suite"], quick.rows[0].label) == ("quick", "pgd-20")
+    assert (quick.to_dict()["suite"], quick.rows[0].label) == ("quick", "pgd-20")
 
 
 def test_float_pixels_are_judged_as_the_bytes_that_they_are():
@@ -269,7 +269,7 @@ def test_float_pixels_are_judged_as_the_bytes_that_they_are():
     images = dataset(model)
     plan = options({"attack": {"name": "pgd", "steps": 3}})
     trees = [
-        timeless(follow_protocol(model, Images(pixels, images.labels), plan).to_tree())
+        timeless(follow_protocol(model, Images(pixels, images.labels), plan).to_dict())
         for pixels in (images.pixels, images.pixels.float() / 255, images.pixels.double() / 255)
     ]
     assert trees[0] == trees[1] == trees[2]
@@ -280,7 +280,7 @@ def test_the_tree_has_the_schema_that_its_file_tells_of():
     images = dataset(model)
     labels = images.labels
     found = follow_protocol(model, images, options({"attack": {"name": "pgd"}}))
-    tree = found.to_tree()
+    tree = found.to_dict()
     assert tree["schema_version"] == 2
     assert json.loads(json.dumps(tree, allow_nan=False)) == tree
     for key in (
@@ -363,7 +363,7 @@ def test_a_model_may_change_its_input_in_place(attack):
     images = dataset(model)
     listed = {"name": attack} | ({"attacks": ["apgd-ce"]} if attack == "autoattack" else {})
     asked = options({"attack": listed}, images=12, findings="full")
-    copied, in_place = (follow_protocol(Moved(model, way), images, asked).to_tree() for way in (False, True))
+    copied, in_place = (follow_protocol(Moved(model, way), images, asked).to_dict() for way in (False, True))
     assert timeless(copied) == timeless(in_place)
 
 

@@ -7,7 +7,7 @@ from supernet_pairs import CHANGED, SPACES, batch, pair
 from torch import nn
 from torch.nn.utils import prune
 
-from robust_nas.attacks.mode import attack_mode
+from robust_nas.attacks.attacked_model import attack_mode
 from robust_nas.errors import ConfigError
 from robust_nas.nets import Supernet
 from robust_nas.spaces import load_space

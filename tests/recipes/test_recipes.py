@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robust_nas.config import check, config_hash, parse_yaml, read_yaml, to_tree, to_yaml
+from robust_nas.config import check, config_hash, parse_yaml, read_yaml, to_dict, to_yaml
 from robust_nas.errors import ConfigError
-from robust_nas.recipes import FOLDER, RunConfig, load_config, model_config, recipe_names
 from robust_nas.search.options import DSARA, NNI
+from robust_nas.workflows.config import FOLDER, RunConfig, load_config, model_config, recipe_names
 
 RECIPES = recipe_names()
 
@@ -30,7 +30,7 @@ def test_a_shipped_recipe_loads_and_its_print_reads_back_equal(name: str, tmp_pa
     printed.write_text(to_yaml(config))
     assert load_config(printed) == config
     assert config_hash(load_config(printed)) == config_hash(config)
-    assert RunConfig(**to_tree(config)) == config
+    assert RunConfig(**to_dict(config)) == config
 
 
 def test_a_run_config_prints_itself_completely() -> None:
@@ -164,7 +164,7 @@ def places(tree: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 @settings(max_examples=150)
 @given(st.data())
 def test_a_recipe_with_any_value_put_anywhere_loads_or_is_refused_with_our_error(data: st.DataObject) -> None:
-    tree = copy.deepcopy(to_tree(load_config("quickstart")))
+    tree = copy.deepcopy(to_dict(load_config("quickstart")))
     *way, last = data.draw(st.sampled_from(places(tree)))
     node: Any = tree
     for key in way:

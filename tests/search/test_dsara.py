@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.func import functional_call
 
-from robust_nas.attacks import FGSM, PGD, attack_mode
-from robust_nas.attacks.options import FGSMRS, NFGSM
+from robust_nas.attacks import FGSM, FGSMRS, NFGSM, PGD, attack_mode
 from robust_nas.errors import ConfigError
 from robust_nas.nets import Supernet
 from robust_nas.search.dsara import Batch, DSARASearch, flatten

@@ -4,11 +4,10 @@ import pytest
 import torch
 from in_ranks import in_ranks, results
 
-from robust_nas.attacks import PGD
-from robust_nas.attacks.draws import BatchGenerator
-from robust_nas.attacks.options import NFGSM
+from robust_nas.attacks import NFGSM, PGD
+from robust_nas.attacks.batch_generator import BatchGenerator
+from robust_nas.layers.batch_norm import synchronise
 from robust_nas.nets import Supernet
-from robust_nas.nets.batch_norm import synchronise
 from robust_nas.search.dsara import Batch, DSARASearch
 from robust_nas.search.options import DSARA, WeightOptimiser
 from robust_nas.spaces import load_space

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spaces_strategies import architectures
 
-from robust_nas.config import to_tree
+from robust_nas.config import to_dict
 from robust_nas.errors import ArchitectureError, ConfigError
 from robust_nas.spaces import (
     CellArchitecture,
@@ -27,7 +27,7 @@ ARNAS = load_architecture("arnas")
 
 @given(architectures())
 def test_yaml_and_json_read_back_the_equal_value_with_the_equal_hash(architecture: CellArchitecture) -> None:
-    for text in (architecture.to_yaml(), json.dumps(to_tree(architecture)), architecture.model_dump_json()):
+    for text in (architecture.to_yaml(), json.dumps(to_dict(architecture)), architecture.model_dump_json()):
         again = architecture_from_text(text, "text")
         assert again == architecture
         assert hash(again) == hash(architecture)
@@ -47,7 +47,7 @@ def test_shipped_architectures_load_by_name_file_and_folder(name: str, tmp_path:
     assert architecture.name in (name, name.replace("_", "-"))
     assert load_architecture(architecture.name) == architecture
     (tmp_path / "architecture.yaml").write_text(architecture.to_yaml())
-    (tmp_path / "found.json").write_text(json.dumps(to_tree(architecture)))
+    (tmp_path / "found.json").write_text(json.dumps(to_dict(architecture)))
     for place in (tmp_path, str(tmp_path), tmp_path / "architecture.yaml", tmp_path / "found.json"):
         assert load_architecture(place) == architecture
 
@@ -81,7 +81,7 @@ def test_resizing_changes_the_size_alone() -> None:
 
 
 def broken(way: tuple[Any, ...], value: object) -> str:
-    tree: Any = copy.deepcopy(to_tree(ARNAS))
+    tree: Any = copy.deepcopy(to_dict(ARNAS))
     node = tree
     for key in way[:-1]:
         node = node[key]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from spaces_strategies import mlp_architectures
 from test_counting import Shape, torch_count
 
-from robust_nas.config import to_tree
+from robust_nas.config import to_dict
 from robust_nas.errors import ArchitectureError
 from robust_nas.spaces import Cost, MLPArchitecture, architecture_from_text, count, parts
 
@@ -36,7 +36,7 @@ def test_every_hidden_layer_is_a_stage_and_there_is_no_stem() -> None:
 
 @given(mlp_architectures())
 def test_yaml_and_json_read_back_the_equal_value_with_the_equal_hash(architecture: MLPArchitecture) -> None:
-    for text in (architecture.to_yaml(), json.dumps(to_tree(architecture))):
+    for text in (architecture.to_yaml(), json.dumps(to_dict(architecture))):
         again = architecture_from_text(text, "text")
         assert again == architecture
         assert hash(again) == hash(architecture)
@@ -57,7 +57,7 @@ def test_yaml_and_json_read_back_the_equal_value_with_the_equal_hash(architectur
     ],
 )
 def test_a_malformed_mlp_is_told_the_rule_it_breaks(key: str, value: Any, fragment: str) -> None:
-    tree = {name: old for name, old in to_tree(SMALL).items() if name != key}
+    tree = {name: old for name, old in to_dict(SMALL).items() if name != key}
     if value is not None:
         tree[key] = value
     with pytest.raises(ArchitectureError) as caught:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from spaces_strategies import residual_architectures
 from test_counting import Shape, torch_count
 
-from robust_nas.config import to_tree
+from robust_nas.config import to_dict
 from robust_nas.errors import ArchitectureError, ConfigError
 from robust_nas.spaces import (
     Cost,
@@ -22,7 +22,7 @@ from robust_nas.spaces import (
 )
 from robust_nas.spaces.residual import BLOCKS
 
-WRN = to_tree(ResidualArchitecture(name="mine", depths=(2, 1, 1), widths=(16, 32, 64)))
+WRN = to_dict(ResidualArchitecture(name="mine", depths=(2, 1, 1), widths=(16, 32, 64)))
 
 
 def residual(depths: tuple[int, ...], factors: tuple[int, ...]) -> ResidualArchitecture:
@@ -88,7 +88,7 @@ def test_a_name_that_means_no_network_is_told_what_would(name: str, fragment: st
 def test_yaml_and_json_read_back_the_equal_value_with_the_equal_hash(
     architecture: ResidualArchitecture,
 ) -> None:
-    for text in (architecture.to_yaml(), json.dumps(to_tree(architecture)), architecture.model_dump_json()):
+    for text in (architecture.to_yaml(), json.dumps(to_dict(architecture)), architecture.model_dump_json()):
         again = architecture_from_text(text, "text")
         assert again == architecture
         assert hash(again) == hash(architecture)
@@ -102,7 +102,7 @@ def test_files_and_folders_of_both_families_are_told_apart_by_their_type(tmp_pat
         folder = tmp_path / name
         folder.mkdir()
         (folder / "architecture.yaml").write_text(architecture.to_yaml())
-        (folder / "found.json").write_text(json.dumps(to_tree(architecture)))
+        (folder / "found.json").write_text(json.dumps(to_dict(architecture)))
         for place in (folder, str(folder), folder / "architecture.yaml", folder / "found.json"):
             assert load_architecture(place) == architecture
 
@@ -120,7 +120,7 @@ def test_the_networks_of_robustscaling_ship_with_both_blocks(size: str) -> None:
     plain = residual(*PRESETS[size])
     assert load_architecture(f"wrn-{size}") == plain.model_copy(update={"name": f"wrn-{size}"})
     assert load_architecture(f"rrn-{size}") == ResidualArchitecture(
-        **{**to_tree(plain), "name": f"rrn-{size}", "block": "robust-res"}
+        **{**to_dict(plain), "name": f"rrn-{size}", "block": "robust-res"}
     )
 
 
@@ -128,12 +128,12 @@ def test_a_block_brings_its_usual_numbers_and_no_other_is_written() -> None:
     made = {block: ResidualArchitecture(name="x", block=block, depths=(1,), widths=(16,)) for block in BLOCKS}
     everything = {key for numbers in BLOCKS.values() for key in numbers}
     for block, architecture in made.items():
-        assert {key: value for key, value in to_tree(architecture).items() if key in everything} == BLOCKS[
+        assert {key: value for key, value in to_dict(architecture).items() if key in everything} == BLOCKS[
             block
         ]
     robust = made["robust-res"]
     assert (robust.cardinality, robust.scales, robust.base_width, robust.se_reduction) == (4, 8, 10, 64)
-    nulls = {**to_tree(made["basic"]), **dict.fromkeys(everything), "block": "robust-res"}
+    nulls = {**to_dict(made["basic"]), **dict.fromkeys(everything), "block": "robust-res"}
     assert ResidualArchitecture(**nulls) == robust  # null is as good as left out
 
 

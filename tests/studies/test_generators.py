@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from robust_nas.config import Options, apply_overrides, check, to_tree, to_yaml
+from robust_nas.config import Options, apply_overrides, check, to_dict, to_yaml
 from robust_nas.errors import ArchitectureError, ConfigError, StudyError
 from robust_nas.spaces import (
     Architecture,
@@ -263,7 +263,7 @@ def test_listed_architectures_keep_their_names(tmp_path: Path) -> None:
     mine = ResidualArchitecture(name="mine", depths=(1, 1), widths=(8, 9))
     file = tmp_path / "mine.yaml"
     file.write_text(to_yaml(mine), encoding="utf-8")
-    listed = check(Listed, {"architectures": ["wrn-16-2", str(file), to_tree(mine)]}, "test")
+    listed = check(Listed, {"architectures": ["wrn-16-2", str(file), to_dict(mine)]}, "test")
     assert names(listed.choices(SMALL, *DIGITS)) == ["wrn-16-2", "mine", "mine"]
     assert names(all_choices([listed], SMALL, *DIGITS)) == ["wrn-16-2", "mine"]
 
@@ -363,12 +363,12 @@ class Holder(Options):
         {"name": "grid", "axes": {"depths.0": {"from": 1, "to": 3}, "widths": [[16, 32, 64]]}},
         {"name": "iso", "budget": "macs", "free": {"widths.2": {"from": 8, "to": 64, "step": 8}}},
         {"name": "ratio", "rule": "huang", "budget": "params", "targets": [1e5]},
-        {"name": "list", "architectures": ["wrn-10-1", to_tree(SMALL)]},
+        {"name": "list", "architectures": ["wrn-10-1", to_dict(SMALL)]},
     ],
 )
 def test_options_round_trip(tree: dict[str, Any]) -> None:
     held = check(Holder, {"generators": [tree]}, "test")
-    assert TypeAdapter(Holder).validate_python(to_tree(held)) == held
+    assert TypeAdapter(Holder).validate_python(to_dict(held)) == held
 
 
 @pytest.mark.parametrize(

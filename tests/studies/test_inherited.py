@@ -4,12 +4,12 @@ import shutil
 
 import pytest
 import torch
+from cases import config
 from small_study import TREE, HereEngine, small_study
-from test_pipeline import config
 
 import robust_nas
 from robust_nas.attacks import PGD
-from robust_nas.config import to_tree
+from robust_nas.config import to_dict
 from robust_nas.errors import ArchitectureError, CheckpointError, ConfigError, DataError
 from robust_nas.nets import Supernet
 from robust_nas.runs import read_json
@@ -132,7 +132,7 @@ def test_the_validation_split_is_all_that_is_judged(searched):
     folder, architecture = searched
     (score,) = inherited_scores(folder, [architecture], attack=ATTACK, images=10**6, seed=2)
     record = config()
-    from robust_nas.jobs.material import prepare, training_split
+    from robust_nas.workflows.material import prepare, training_split
 
     assert score.images == len(training_split(record, prepare(record).dataset)[1])
 
@@ -176,9 +176,9 @@ def test_a_study_of_cells_says_how_inherited_scores_rank_them(searched, tmp_path
     drawn = [robust_nas.sample(config().space.load(), seed).resized(3, 2) for seed in range(3)]
     base = found.resized(3, 2)
     study = small_study(
-        base=to_tree(base),
+        base=to_dict(base),
         space=[
-            {"name": "list", "architectures": [to_tree(one) for one in drawn]},
+            {"name": "list", "architectures": [to_dict(one) for one in drawn]},
             {"name": "grid", "axes": {"channels": [2, 3]}},
         ],
         seeds=1,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robust_nas.attacks.options import PGD
+from robust_nas.attacks import PGD
 from robust_nas.data import Images
 from robust_nas.nets import build_network
 from robust_nas.spaces import load_architecture

@@ -10,9 +10,9 @@ from robust_nas.config import check, read_yaml, to_yaml
 from robust_nas.data import Images
 from robust_nas.data.dataset import Dataset
 from robust_nas.errors import ConfigError, StudyError
-from robust_nas.jobs.material import Material
 from robust_nas.studies.config import StudyConfig, load_study, preset_names
 from robust_nas.studies.plan import plan_on
+from robust_nas.workflows.material import Material
 
 SHAPES = {"digits": (1, 8, 8), "fashion-mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 SIZES = ("ci", "small", "full")

@@ -16,12 +16,12 @@ from small_study import TRIALS, HereEngine, command, environment, small_study, t
 from robust_nas.config import to_yaml
 from robust_nas.errors import ConfigError, RobustNASError, RunExistsError, StudyError
 from robust_nas.execution import Ended, LocalEngine, Task
-from robust_nas.jobs.evaluate import run_evaluation
-from robust_nas.recipes import model_config
 from robust_nas.runs import read_json
 from robust_nas.studies.journal import JOURNAL, read_journal
 from robust_nas.studies.runner import report_study, run_study, statuses
 from robust_nas.studies.trial import unpack
+from robust_nas.workflows.config import model_config
+from robust_nas.workflows.evaluate import run_evaluation
 
 
 @pytest.fixture(autouse=True)

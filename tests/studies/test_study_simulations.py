@@ -8,8 +8,8 @@ import pytest
 from simulated_studies import study
 
 from robust_nas.errors import StudyError
+from robust_nas.statistics import contrast, interior_optimum, summary
 from robust_nas.studies.points import Point
-from robust_nas.studies.statistics import contrast, interior_optimum, summary
 from robust_nas.studies.verdicts import RULES, Evidence, verdicts
 
 STUDIES = 200

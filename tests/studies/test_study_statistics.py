@@ -11,8 +11,7 @@ from statsmodels.stats.power import TTestIndPower
 
 from robust_nas.errors import StudyError
 from robust_nas.evaluation.intervals import wilson
-from robust_nas.studies.points import Point
-from robust_nas.studies.statistics import (
+from robust_nas.statistics import (
     contrast,
     contrasts,
     equivalent,
@@ -26,6 +25,7 @@ from robust_nas.studies.statistics import (
     summary,
     trend,
 )
+from robust_nas.studies.points import Point
 
 PUBLISHED = Path(__file__).with_name("published_tables.csv")
 

@@ -7,19 +7,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from robust_nas.attacks import FGSMRS, PGD
-from robust_nas.attacks.options import NFGSM
+from robust_nas.attacks import FGSMRS, NFGSM, PGD
 from robust_nas.errors import ConfigError
-from robust_nas.training.options import Madry, Natural, Trades
+from robust_nas.training.options import PGDAT, Natural, Trades
 
 EPS = 0.1
 KL = PGD(eps=EPS, steps=3, loss="kl", keep="last")
 LOSSES = {
     "natural": Natural(),
-    "pgd": Madry(attack=PGD(eps=EPS, steps=3, keep="last")),
-    "pgd-best-batch": Madry(attack=PGD(eps=EPS, steps=2, bn="batch")),
-    "fgsm-rs": Madry(attack=FGSMRS(eps=EPS)),
-    "n-fgsm": Madry(attack=NFGSM(eps=EPS)),
+    "pgd": PGDAT(attack=PGD(eps=EPS, steps=3, keep="last")),
+    "pgd-best-batch": PGDAT(attack=PGD(eps=EPS, steps=2, bn="batch")),
+    "fgsm-rs": PGDAT(attack=FGSMRS(eps=EPS)),
+    "n-fgsm": PGDAT(attack=NFGSM(eps=EPS)),
     "trades": Trades(attack=KL),
 }
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())

@@ -15,7 +15,7 @@ from robust_nas.runs import CHECKPOINT, Run, read_checkpoint
 from robust_nas.spaces import ResidualArchitecture, load_space
 from robust_nas.training import loop
 from robust_nas.training.loop import _exponential, train
-from robust_nas.training.options import Cosine, Madry, Natural, Training
+from robust_nas.training.options import PGDAT, Cosine, Natural, Training
 
 CLASSES = 4
 SPACE = load_space(
@@ -40,7 +40,7 @@ def options(**changes):
     values = {
         "epochs": 2,
         "batch_size": 8,
-        "loss": Madry(attack=FGSMRS(eps=0.1)),
+        "loss": PGDAT(attack=FGSMRS(eps=0.1)),
         "learning_rate": 0.05,
         "validation_attack": PGD(eps=0.1, steps=1),
         **changes,

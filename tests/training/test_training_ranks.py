@@ -9,14 +9,14 @@ from test_training_loop import FULL, images, network, options
 
 from robust_nas.attacks import PGD
 from robust_nas.data import Augment, augment
-from robust_nas.jobs.material import open_run
-from robust_nas.nets.batch_norm import synchronise
+from robust_nas.layers.batch_norm import synchronise
 from robust_nas.training import loop
-from robust_nas.training.options import Madry, Trades
+from robust_nas.training.options import PGDAT, Trades
+from robust_nas.workflows.material import open_run
 
 IMPORTED_LATE = ("torch._dynamo",)
 LOSSES = {
-    "pgd": Madry(attack=PGD(eps=0.1, steps=2, keep="last")),
+    "pgd": PGDAT(attack=PGD(eps=0.1, steps=2, keep="last")),
     "trades": Trades(attack=PGD(eps=0.1, steps=2, loss="kl", keep="last")),
 }
 

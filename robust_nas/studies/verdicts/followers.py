@@ -11,10 +11,10 @@ import numpy as np
 from robust_nas.errors import StudyError
 from robust_nas.spaces.rules import ROBUSTSCALING_DEPTH_SHARE as R_D
 from robust_nas.spaces.rules import WD_RANGE as WD
+from robust_nas.statistics.components import Floats, Variance, estimate
+from robust_nas.statistics.contrasts import effect_of, linear_effect
+from robust_nas.statistics.optima import interior_optimum
 from robust_nas.studies.points import Point, factor_values
-from robust_nas.studies.statistics.components import Floats, Variance, estimate
-from robust_nas.studies.statistics.contrasts import effect_of, linear_effect
-from robust_nas.studies.statistics.optima import interior_optimum
 from robust_nas.studies.verdicts.verdict import (
     Evidence,
     RuleVerdict,

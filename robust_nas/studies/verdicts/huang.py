@@ -12,11 +12,11 @@ from itertools import combinations
 import numpy as np
 
 from robust_nas.errors import StudyError
+from robust_nas.statistics.components import Estimates, estimate
+from robust_nas.statistics.contrasts import Contrast, contrasts, holm, linear_effect, with_equivalence
+from robust_nas.statistics.optima import Optimum, interior_optimum
+from robust_nas.statistics.trends import trend
 from robust_nas.studies.points import Point
-from robust_nas.studies.statistics.components import Estimates, estimate
-from robust_nas.studies.statistics.contrasts import Contrast, contrasts, holm, linear_effect, with_equivalence
-from robust_nas.studies.statistics.optima import Optimum, interior_optimum
-from robust_nas.studies.statistics.trends import trend
 from robust_nas.studies.verdicts.verdict import (
     TOLERANCE,
     Evidence,

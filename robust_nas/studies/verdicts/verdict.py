@@ -10,10 +10,10 @@ import numpy as np
 from numpy.random import Generator
 
 from robust_nas.errors import StudyError
+from robust_nas.statistics.contrasts import Contrast, Effect
+from robust_nas.statistics.intervals import Interval
+from robust_nas.statistics.optima import Optimum
 from robust_nas.studies.points import Point, factor_values, point_named
-from robust_nas.studies.statistics.contrasts import Contrast, Effect
-from robust_nas.studies.statistics.intervals import Interval
-from robust_nas.studies.statistics.optima import Optimum
 
 Status = Literal["supported", "contradicted", "undecided"]
 
@@ -41,7 +41,7 @@ class RuleVerdict:
     comparisons: tuple[Contrast, ...] = ()
     optimum: Optimum | None = None  # where the rule is about one
 
-    def to_tree(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As the analysis holds it; `comparisons` go to its contrasts."""
         return {
             "rule": self.rule,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from robust_nas.training.losses.natural import cross_entropy, widened
+from robust_nas.training.losses.natural import cross_entropy, to_float32
 from robust_nas.training.options import LossValue, Trades
 
 
@@ -19,6 +19,6 @@ def loss(
     """The loss on images `[B, C, H, W]`; the logits returned are the adversarial ones."""
     attacked = options.attack(model, images, labels, generator)
     clean, adversarial = model(images), model(attacked)
-    log_p, log_q = (widened(logits).log_softmax(1) for logits in (clean, adversarial))
+    log_p, log_q = (to_float32(logits).log_softmax(1) for logits in (clean, adversarial))
     divergence = F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
     return LossValue(cross_entropy(clean, labels) + options.beta * divergence, adversarial)

@@ -1,0 +1,142 @@
+"""The protocol of attacks: options that every attack has, what others may ask of it, and how it is called.
+
+A new attack is a subclass with its options and `perturb`, in a file of its own, and a line in `ATTACKS`.
+Shapes: images are float `[B, C, H, W]` in 0..1, labels int64 `[B]`; `eps` is on the 0..1 scale.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+
+from robust_nas.config import Count, NonNegative
+from robust_nas.registry import Method
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor, nn
+
+    from robust_nas.attacks.attacked_model import AttackedModel
+    from robust_nas.attacks.engine import AttackResult
+
+Norm = Literal["linf", "l2"]
+
+
+class Passes(NamedTuple):
+    """Forward and backward passes of one image, at most; a backward pass goes to the input alone."""
+
+    forward: int
+    backward: int
+
+    @property
+    def total(self) -> int:
+        """Return the sum: an input gradient costs about as much as a forward pass."""
+        return self.forward + self.backward
+
+
+class Attack(Method):
+    """Base of all attacks.
+
+    `fold`: in eval mode the attack works on a copy with batch norm folded into the convolutions, in channels-last
+    memory order, where the model can be traced; success is judged on the same numbers up to rounding.
+    `precision`: of the forward and backward passes that make the candidates; the returned one is chosen in float32.
+    `eot`: forward passes whose mean softmax is attacked (expectation over transformation), for random models.
+    """
+
+    bounded: ClassVar[bool] = True  # whether no result is farther than eps from its image, where eps is given
+    for_training: ClassVar[bool] = (
+        False  # whether it is cheap enough for every step of a training or a search
+    )
+    access: ClassVar[Literal["gradient", "score", "decision"]] = "gradient"  # what it needs of the model
+    parameter_free: ClassVar[bool] = (
+        False  # whether it tunes itself, so that a weak setting cannot flatter a model
+    )
+
+    eps: NonNegative | None  # None: the box alone bounds the perturbation
+    norm: Norm = "linf"
+    bn: Literal["eval", "batch"] = "eval"
+    fold: bool = True
+    precision: Literal["float32", "bf16"] = "float32"
+    eot: Count = 1
+
+    @property
+    def radius(self) -> float:
+        """Return the largest perturbation that the attack may make, in its norm."""
+        return math.inf if self.eps is None else self.eps
+
+    @property
+    def objective(self) -> str:
+        """Return the name of the loss that the attack raises (`attacks/losses.py`)."""
+        return "ce"
+
+    @property
+    def passes(self) -> Passes:
+        """Return what one image takes at most, without `eot`."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how many passes it takes")
+
+    @property
+    def least_classes(self) -> int:
+        """Return the number of classes below which the attack is not defined."""
+        return 2
+
+    @property
+    def least_side(self) -> int:
+        """Return the number of rows and of columns below which the attack is not defined."""
+        return 1
+
+    def perturb(self, model: AttackedModel) -> Tensor:
+        """Return adversarial images `[B, C, H, W]` for `model.images` and `model.labels`: the algorithm.
+
+        The best iterate per example, the image itself included, unless the attack is asked for the last one.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no algorithm")
+
+    def __call__(
+        self, model: nn.Module, images: Tensor, labels: Tensor, generator: Generator | None = None
+    ) -> Tensor:
+        """Return adversarial images `[B, C, H, W]`, detached; the model is left as it was.
+
+        `generator` lives on the images' device; without one, a fresh generator with seed 0 is used.
+        Raises `AttackError` for images outside 0..1 or of a wrong shape or type.
+        """
+        return self.run(model, images, labels, generator).images
+
+    def craft(
+        self, model: nn.Module, images: Tensor, labels: Tensor, generator: Generator | None = None
+    ) -> Tensor:
+        """Return the same for images and labels that are known to be sound; nothing is read back from the device.
+
+        This is the call of training and search, which made their batches themselves.
+        """
+        from robust_nas.attacks.engine import run
+
+        return run(self, model, images, labels, generator, checked=True).images
+
+    def run(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        generator: Generator | None = None,
+        *,
+        trace: bool = False,
+    ) -> AttackResult:
+        """Return adversarial images with their cost, the form of the model and, with `trace`, every step's loss."""
+        from robust_nas.attacks.engine import run
+
+        return run(self, model, images, labels, generator, trace=trace)
+
+
+class BoundedAttack(Attack):
+    """An attack that moves an image by at most eps."""
+
+    eps: NonNegative
+
+
+class MinimalAttack(Attack):
+    """An attack that looks for the smallest perturbation that is adversarial.
+
+    With `eps: null` it may be of any size; otherwise at most eps, and the image itself comes back where none is.
+    """
+
+    eps: NonNegative | None = None
+    bn: Literal["eval"] = "eval"  # examples leave the batch when they are done, so it has no statistics

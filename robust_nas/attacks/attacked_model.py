@@ -1,0 +1,183 @@
+"""The model as an attack sees it: logits and input gradients of the deployed rule, counted, and nothing touched.
+
+B batch, C channels, H height, W width, K classes, J losses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from robust_nas.attacks.best_iterate import BestIterate
+from robust_nas.attacks.checks import check_logits
+from robust_nas.attacks.losses import Loss, margin
+from robust_nas.attacks.predictor import Predictor, averaged, merged
+
+if TYPE_CHECKING:
+    from robust_nas.attacks.attack import Attack
+
+
+@contextmanager
+def attack_mode(model: nn.Module, bn: Literal["eval", "batch"] = "eval") -> Iterator[nn.Module]:
+    """The model in eval mode with frozen parameters; on leaving, everything is as it was.
+
+    With `bn="batch"` the BatchNorm modules alone normalise by the statistics of the batch, and their buffers
+    (`num_batches_tracked` included) stay untouched. Modes are set on every submodule rather than by
+    `model.eval()`, so that a model of mixed modes comes back mixed. Frozen parameters spare the weight
+    gradients and `.grad`.
+    """
+    # A frozen ScriptModule has no mode.
+    modules = [module for module in model.modules() if hasattr(module, "training")]
+    modes = [module.training for module in modules]
+    norms = [module for module in modules if isinstance(module, _BatchNorm)]
+    tracked = [norm.track_running_stats for norm in norms]
+    parameters = list(model.parameters())
+    required = [parameter.requires_grad for parameter in parameters]
+    try:
+        for module in modules:
+            module.training = False
+        if bn == "batch":
+            for norm in norms:
+                norm.training = True
+                norm.track_running_stats = False
+        for parameter in parameters:
+            parameter.requires_grad = False
+        yield model
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+        for norm, track in zip(norms, tracked, strict=True):
+            norm.track_running_stats = track
+        for parameter, require in zip(parameters, required, strict=True):
+            parameter.requires_grad = require
+
+
+class Trace:
+    """The loss and the error of every candidate, step by step and run by run."""
+
+    def __init__(self) -> None:
+        self.runs: list[list[tuple[Tensor, Tensor]]] = []
+
+    def begin(self) -> None:
+        """Starts the next run: a restart, or the next target class."""
+        self.runs.append([])
+
+    def add(self, loss: Tensor, wrong: Tensor) -> None:
+        """Loss `[B]` and error `[B]` of one candidate per example."""
+        self.runs[-1].append((loss.detach().float().cpu(), wrong.cpu()))
+
+    def stacked(self) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """Losses and errors `[runs, steps + 1, B]`; None where nothing was traced."""
+        if not self.runs or not self.runs[0]:
+            return None, None
+        loss, wrong = (
+            torch.stack([torch.stack([entry[which] for entry in run]) for run in self.runs])
+            for which in (0, 1)
+        )
+        return loss, wrong
+
+
+class AttackedModel:
+    """A model under attack. `images` and `labels` are clones; `generator` is the one source of the attack's draws."""
+
+    def __init__(
+        self,
+        options: Attack,
+        predictor: Predictor,
+        network: nn.Module,
+        model_form: str,
+        images: Tensor,
+        labels: Tensor,
+        generator: Generator,
+        trace: Trace | None,
+        last_label: int,
+    ) -> None:
+        self.options, self.predictor, self.network, self.model_form = options, predictor, network, model_form
+        self.images, self.labels, self.generator, self.trace = images, labels, generator, trace
+        self.passes = max(options.eot, 1)
+        # Whether candidates are made from logits of a lower precision than a verdict.
+        self.low_precision = options.precision == "bf16" or torch.is_autocast_enabled(images.device.type)
+        self.last_label = last_label
+        self.forwards = self.backwards = 0
+
+    def _logits(self, x: Tensor, labels: Tensor, *, candidates: bool) -> Tensor:
+        network = self.network if candidates else self.predictor.module
+        # Candidates in float32 are made in the precision that the caller's autocast says; a verdict never is.
+        half = self.options.precision == "bf16"
+        autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=candidates and half)
+        with contextlib.nullcontext() if candidates and not half else autocast:
+            logits = check_logits(averaged(network, x, self.passes), x, self.last_label)
+        self.forwards += len(x) * self.passes
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        return merged(logits, labels) if self.predictor.abstains else logits
+
+    def logits(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return logits `[B, K]` of the model itself, at least float32, without a gradient.
+
+        `labels` are those of `x` where it is not the whole batch.
+        """
+        with torch.no_grad():
+            return self._logits(x, self.labels if labels is None else labels, candidates=False)
+
+    def candidate_logits(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the same from the folded copy, where there is one, in the precision in which candidates are made."""
+        with torch.no_grad():
+            return self._logits(x, self.labels if labels is None else labels, candidates=True)
+
+    def verified_logits(
+        self, x: Tensor, logits: Tensor, labels: Tensor, among: Tensor | None = None
+    ) -> Tensor:
+        """Return logits `[B, K]` of candidates, by the model itself in float32 where they say "misclassified".
+
+        An attack that stops at its first success asks for this: next to the boundary, the rounding of the copy decides.
+        `among` `[B]` are the examples whose verdict matters; None: all.
+        """
+        if not self.low_precision and self.network is self.predictor.module:
+            return logits
+        doubtful = logits.argmax(1) != labels
+        rows = (doubtful if among is None else doubtful & among).nonzero().squeeze(1)
+        if len(rows) == 0:
+            return logits
+        return logits.index_put((rows,), self.logits(x[rows], labels[rows]).to(logits.dtype))
+
+    def no_worse(self, x: Tensor, clean: Tensor) -> Tensor:
+        """Return per example the better of `x` and the image, whose logits are `clean`, where precision was low."""
+        if not self.low_precision:
+            return x
+        best = BestIterate(self.images, self.labels)
+        best.update(self.images, clean, margin(clean, self.labels))
+        logits = self.logits(x)
+        best.update(x, logits, margin(logits, self.labels))
+        return best.images
+
+    def gradient(self, x: Tensor, loss: Loss, labels: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits `[B, K]`, loss `[B]` and the gradient of its sum for `x`; zero where the model gives none."""
+        logits, values, (gradient,) = self.gradients(x, lambda logits: loss(logits).unsqueeze(1), labels)
+        return logits, values[:, 0], gradient
+
+    def gradients(
+        self, x: Tensor, losses: Loss, labels: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Logits `[B, K]`, several losses `[B, J]`, and for each the gradient of its sum: one pass forward, J back."""
+        x = x.detach().requires_grad_()
+        logits = self._logits(x, self.labels if labels is None else labels, candidates=True)
+        values = losses(logits)
+        count = values.shape[1]
+        gradients: list[Tensor] = []
+        # One backward pass after the other: batched ones (vmap) do not know every operation, and hold J times
+        # the memory.
+        for which in range(count):
+            gradient = None
+            if values.requires_grad:  # a model that detaches gives none: the evaluation's findings say so
+                (gradient,) = torch.autograd.grad(
+                    values[:, which].sum(), x, allow_unused=True, retain_graph=which < count - 1
+                )
+                self.backwards += len(x) * self.passes
+            gradients.append(torch.zeros_like(x) if gradient is None else gradient)
+        return logits.detach(), values.detach(), gradients

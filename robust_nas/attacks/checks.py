@@ -1,0 +1,71 @@
+"""What an attack accepts: checked once per call, with one transfer from the device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+
+from robust_nas.attacks.attack import Attack
+from robust_nas.errors import AttackError
+
+
+def check_inputs(images: Tensor, labels: Tensor, checked: bool = False) -> int:
+    """The largest label. Raises `AttackError` for images or labels that no attack can work on.
+
+    With `checked` the values are not looked at, which would wait for the device, and 0 comes back.
+    """
+    if images.dtype not in (torch.float32, torch.float64):
+        raise AttackError(
+            f"images are {images.dtype}; float32 or float64 in 0..1 is needed (for bf16 use autocast)"
+        )
+    if images.dim() != 4 or images.numel() == 0:
+        raise AttackError(
+            f"images have shape {tuple(images.shape)}; [batch, channels, height, width] is needed"
+        )
+    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+        raise AttackError(
+            f"labels are {labels.dtype} of shape {tuple(labels.shape)}; int64 ({images.shape[0]},) is needed"
+        )
+    if labels.device != images.device:
+        raise AttackError(f"labels are on {labels.device}, the images on {images.device}")
+    if checked:
+        return 0
+    limits = torch.stack([limit.double() for limit in (*images.aminmax(), *labels.aminmax())])
+    low, high, first, last = limits.tolist()
+    if not (low >= 0 and high <= 1):  # written so that NaN fails it too
+        raise AttackError(f"images reach from {low:.6g} to {high:.6g}; pixels lie in 0..1, without NaN")
+    if first < 0:
+        raise AttackError(f"label {int(first)}; classes are counted from 0")
+    return int(last)
+
+
+def refuse_small_images(attack: Attack, shape: tuple[int, ...]) -> None:
+    """Raises `AttackError` where an attack is not defined for images of `shape` (C, H, W)."""
+    height, width = shape[1:]
+    if min(height, width) < attack.least_side:
+        raise AttackError(
+            f"{attack.label} in {attack.norm} needs images of at least {attack.least_side} x "
+            f"{attack.least_side} pixels, got {height} x {width}"
+        )
+
+
+def check_logits(logits: object, images: Tensor, last_label: int) -> Tensor:
+    """The logits `[B, K]` as they came. Raises `AttackError` for anything else, or too few for the labels."""
+    if not isinstance(logits, Tensor):
+        raise AttackError(f"the model returned {type(logits).__name__}; logits [batch, classes] are needed")
+    if logits.dim() != 2 or logits.shape[0] != images.shape[0]:
+        raise AttackError(
+            f"the model returned {tuple(logits.shape)} for {images.shape[0]} images; [batch, classes] needed"
+        )
+    if last_label >= logits.shape[1]:
+        raise AttackError(f"label {last_label}, but the model has only {logits.shape[1]} classes")
+    return logits
+
+
+def own_generator(generator: Generator | None, images: Tensor) -> Generator:
+    """The generator given, or a fresh one of seed 0. Raises `AttackError` for one on another device."""
+    if generator is None:
+        return Generator(images.device).manual_seed(0)
+    if generator.device.type != images.device.type:
+        raise AttackError(f"the generator lives on {generator.device}, the images on {images.device}")
+    return generator

@@ -1,0 +1,73 @@
+"""PGD: projected gradient ascent with restarts (Madry et al., 2018), and momentum (Dong et al., 2018).
+
+x_{t+1} = P(x_t + step_size d(grad_x L(f(x_t), y)))       P: onto the ball around x, then onto the box
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import model_validator
+
+from robust_nas.attacks.gradient import KL_START, GradientAttack, Plan
+from robust_nas.attacks.losses import LEAST_CLASSES, refuse_targets_without_loss
+from robust_nas.config import Count, Fraction01, Positive
+
+
+class PGD(GradientAttack):
+    """Projected gradient ascent with restarts (PGDAT et al., 2018), and momentum (Dong et al., 2018).
+
+    The KL loss is TRADES's inner loss, KL(p(image) || p(adversarial)); its random start is 0.001 N(0, 1).
+    A targeted loss is run once for each of the `targets` likeliest wrong classes, from `restarts` starts each.
+    With `keep="last"` and several runs the best of their last iterates is kept.
+    """
+
+    for_training: ClassVar[bool] = True
+    name: Literal["pgd"] = "pgd"
+    step_size: Positive | None = None  # None: 2.5 eps / steps
+    steps: Count = 10
+    loss: Literal["ce", "margin", "dlr", "kl", "ce-targeted", "dlr-targeted"] = "ce"
+    targets: Count | None = None  # of a targeted loss; None: one
+    momentum: Fraction01 = 0.0
+    random_start: bool = True
+    restarts: Count = 1
+
+    @property
+    def step(self) -> float:
+        """The step size that is used."""
+        return 2.5 * self.eps / self.steps if self.step_size is None else self.step_size
+
+    @property
+    def label(self) -> str:
+        """Name, steps and what is not usual: `pgd-20`, `pgd-20x5`, `pgd-40-margin`."""
+        loss = "" if self.loss == "ce" else f"-{self.loss}"
+        return f"pgd-{self.steps}" + (f"x{self.restarts}" if self.restarts > 1 else "") + loss
+
+    @property
+    def least_classes(self) -> int:
+        """The number of classes below which the attack is not defined."""
+        return max(LEAST_CLASSES.get(self.loss, 2), (self.targets or 1) + 1)
+
+    @model_validator(mode="after")
+    def _start_can_move(self) -> Self:
+        if self.loss == "kl" and not self.random_start:
+            raise ValueError("loss 'kl' needs random_start: its gradient is zero at the image itself")
+        if self.restarts > 1 and not self.random_start:
+            raise ValueError(f"{self.restarts} restarts without random_start are the same run again")
+        refuse_targets_without_loss(self.targets, self.loss)
+        return self
+
+    def plan(self) -> Plan:
+        """Return the runs: `restarts` for each target class."""
+        kl = self.loss == "kl"
+        random: Literal["normal", "uniform"] = "normal" if kl else "uniform"
+        return Plan(
+            steps=self.steps,
+            rule=self.fixed_step(self.eps, self.momentum),
+            radius=self.eps,
+            start=random if self.random_start else "clean",
+            start_radius=KL_START if kl else self.eps,
+            loss=self.loss,
+            targets=self.targets or 1,
+            restarts=self.restarts,
+        )

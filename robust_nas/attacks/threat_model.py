@@ -1,0 +1,61 @@
+"""The threat model: what an attacker may do. It stands once in a config, and every attack in it inherits it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Self
+
+from pydantic import field_validator, model_validator
+
+from robust_nas.attacks.attack import Norm
+from robust_nas.config import NonNegative, Number, Options
+
+_INHERITED: ContextVar[Mapping[str, Any] | None] = ContextVar("robust_nas_threat_model", default=None)
+
+
+class ThreatModel(Options):
+    """What the attacker may do: perturb every image by at most eps in the norm, inside the box."""
+
+    norm: Norm = "linf"
+    eps: NonNegative
+    box: tuple[Number, Number] = (0.0, 1.0)
+
+    @field_validator("box")
+    @classmethod
+    def _images_lie_in_it(cls, box: tuple[float, float]) -> tuple[float, float]:
+        if box != (0.0, 1.0):
+            raise ValueError("images lie in 0..1 here; another range belongs into the model's first layer")
+        return box
+
+    @model_validator(mode="after")
+    def _within_the_box(self) -> Self:
+        if self.norm == "linf" and self.eps > 1:
+            raise ValueError(
+                f"eps is {self.eps:.6g} in linf, but images lie in 0..1; did you mean {self.eps:g}/255?"
+            )
+        return self
+
+
+@contextmanager
+def inherit(threat_model: object) -> Iterator[None]:
+    """Give norm and eps of a threat model (a value, or its keys) to every attack that is read inside.
+
+    What an attack's own keys say has precedence; anything that is no threat model gives nothing.
+    """
+    if isinstance(threat_model, ThreatModel):
+        threat_model = {"norm": threat_model.norm, "eps": threat_model.eps}
+    limits = None
+    if isinstance(threat_model, Mapping):
+        limits = {key: threat_model[key] for key in ("norm", "eps") if key in threat_model}
+    token = _INHERITED.set(limits if limits is not None else _INHERITED.get())
+    try:
+        yield
+    finally:
+        _INHERITED.reset(token)
+
+
+def inherited() -> Mapping[str, Any]:
+    """Return norm and eps as the config that is being read has them; empty where it has none."""
+    return _INHERITED.get() or {}

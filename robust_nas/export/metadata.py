@@ -1,0 +1,87 @@
+"""What travels with every exported form: how to feed it, what its outputs mean, and how robust it was found to be.
+
+Keys: `format` ("exported by robust_nas ..."), `name`, `input` (name, shape of an image, range), `output`,
+`class_names`, `normalisation` (mean and std, which are inside; null for a module of the user's own, which may do
+anything inside), `compressed` (how many layers stand in which form), `made_by`, `threat_model` and `verdict` (clean and
+robust accuracy, attacks, images, seed, status) of the evaluation of these weights, or null: not evaluated; `versions`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robust_nas._version import __version__
+from robust_nas.config import read_yaml
+from robust_nas.errors import ConfigError, RunError
+from robust_nas.export.onnx import INPUT, OUTPUT
+from robust_nas.nets import Model
+from robust_nas.nets.model import WEIGHTS, ModelDescription
+from robust_nas.runs import read_json
+
+MARK = "exported by robust_nas"
+
+
+def metadata(model: Model) -> dict[str, Any]:
+    """The keys above, as plain values that JSON has: numbers that are not finite stand as texts."""
+    description = model.description
+    threat_model, verdict = _evaluated(model.folder)
+    forms = Counter(layer.form for layer in description.layers if layer.form not in ("biased", "identity"))
+    values = {
+        "format": f"{MARK} {__version__}",
+        "name": model.name,
+        "input": {"name": INPUT, "shape": list(description.input_shape), "range": [0.0, 1.0]},
+        "output": {"name": OUTPUT, "meaning": "logits, one a class"},
+        "class_names": list(description.class_names),
+        "normalisation": _normalisation(description),
+        "compressed": dict(forms) or None,
+        "made_by": description.made_by,
+        "threat_model": threat_model,
+        "verdict": verdict,
+        "versions": {"robust_nas": __version__, "torch": str(torch.__version__)},
+    }
+    # A `nan` in the source would be a name, and in ONNX it is no JSON to other readers.
+    return json.loads(json.dumps(values), parse_constant=str)  # type: ignore[no-any-return]
+
+
+def _normalisation(description: ModelDescription) -> dict[str, Any]:
+    """Mean and std of a network of ours; what a user's own module does inside is not known."""
+    if description.module is not None:
+        return {"mean": None, "std": None, "inside": True}
+    return {"mean": list(description.mean), "std": list(description.std), "inside": True}
+
+
+def as_texts(values: dict[str, Any]) -> dict[str, str]:
+    """The same as texts: strings as they are, everything else as JSON."""
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+
+
+def _evaluated(folder: Path | None) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Threat model and verdict of the evaluation in or beside a model folder, where it is of the weights of now."""
+    if folder is None:
+        return None, None
+    weights = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    for place in (folder / "evaluation", folder.parent / "evaluation"):
+        try:
+            if read_yaml(place / "config.yaml").get("weights") != weights:
+                continue
+            tree = read_json(place / "evaluation.json")
+            verdict = {
+                "status": tree["verdict"]["status"],
+                "clean": tree["clean"]["accuracy"],
+                "robust": tree["robust"]["accuracy"],
+                "interval": tree["robust"]["interval"],
+                "attacks": tree["robust"]["attacks"],
+                "images": tree["robust"]["images"],
+                "dataset": tree["dataset"],
+                "seed": tree["seed"],
+            }
+            return tree["threat_model"], verdict
+        except (ConfigError, RunError, KeyError, TypeError):  # none there, or of another version
+            continue
+    return None, None

@@ -1,0 +1,194 @@
+"""Methods by name: an entry is imported only when a config names it.
+
+A method is one class in one file: its options, which are read without torch, and its algorithm. The registry of a room
+maps names to `file:Class`; other packages add theirs by an entry point of the registry's group, users by
+`file.py:Class` in a config. What other code needs to know of a method is an attribute of its class.
+
+    ATTACKS = Registry("attack", Attack, "robust_nas.attacks", {"pgd": "pgd:PGD"}, group="robust_nas.attacks")
+
+    class Step(Options):
+        attack: Annotated[Attack, ATTACKS.field(lambda attack: attack.for_training, "it is not fit for training")]
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import GetCoreSchemaHandler, SerializationInfo, ValidationInfo, create_model
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from robust_nas.config import Options
+from robust_nas.errors import CodeRefusedError, ConfigError, UnknownMethodError
+from robust_nas.user_code import is_code, resolve
+
+
+class Method(Options):
+    """Base of every method. `name` is what a config calls it; the registry fills it in for a plugin."""
+
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        """Return a short name for tables and progress bars."""
+        return self.name.rpartition(":")[2] or type(self).__name__.lower()
+
+
+M = TypeVar("M", bound=Options)
+
+
+@dataclass
+class Registry(Generic[M]):
+    """The methods of a room. `built_in` maps names to `file:Class`, seen from `package`."""
+
+    kind: str  # what a method is called in errors, such as "attack"
+    base: type[M]
+    package: str
+    built_in: Mapping[str, str]
+    group: str  # of entry points
+    key: str = "name"  # the key of a config that holds the name
+    _found: dict[str, type[M]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def _plugins(self) -> dict[str, EntryPoint]:
+        return {entry.name: entry for entry in entry_points(group=self.group)}
+
+    def names(self) -> list[str]:
+        """Return every known name: the built-in ones in their order, then those of installed plugins, sorted."""
+        return [*self.built_in, *sorted(self._plugins.keys() - self.built_in.keys())]
+
+    def get(self, name: str) -> type[M]:
+        """Return the class of a name; nothing but its file is imported.
+
+        Raises `UnknownMethodError` for a name that nobody has, and `ConfigError` for a plugin that is no such method.
+        """
+        if is_code(name):  # asked for every time: what one config may run, a stranger's folder may not
+            absolute, found = resolve(name)
+            return self._named(absolute, self._checked(name, found))
+        if name not in self._found:
+            self._found[name] = self._load(name)
+        return self._found[name]
+
+    def _load(self, name: str) -> type[M]:
+        if name in self.built_in:
+            module, _, attribute = self.built_in[name].partition(":")
+            return self._checked(
+                name, getattr(importlib.import_module(f"{self.package}.{module}".lstrip(".")), attribute)
+            )
+        if name in self._plugins:
+            try:
+                found = self._plugins[name].load()
+            except Exception as error:  # whatever a foreign package raises when it is imported
+                raise ConfigError(
+                    f"{self.kind} {name!r}: its plugin {self._plugins[name].value} cannot be imported: {error}"
+                ) from error
+            return self._named(name, self._checked(name, found))
+        raise UnknownMethodError(
+            f"got {self.key} {name[:200]!r}; allowed: {', '.join(self.names())}, or file.py:Class of your own "
+            f"(or a plugin that provides it is not installed)"
+        )
+
+    def _checked(self, name: str, found: object) -> type[M]:
+        if not (isinstance(found, type) and issubclass(found, self.base)):
+            raise ConfigError(f"{self.kind} {name!r}: {found!r} is no subclass of {self.base.__name__}")
+        return found
+
+    def _named(self, name: str, found: type[M]) -> type[M]:
+        """Return the class of a plugin under the name by which configs call it."""
+        known = self._found.get(name)
+        if known is not None or found.model_fields[self.key].default == name:
+            return known or found
+        named: Any = {self.key: (Literal[name], name)}
+        self._found[name] = create_model(found.__name__, __base__=found, __module__=found.__module__, **named)
+        return self._found[name]
+
+    def make(self, name: str, **options: Any) -> M:
+        """Return a method by name with these options."""
+        return self.get(name)(**options)
+
+    def field(
+        self,
+        allows: Callable[[type[M]], bool] | None = None,
+        needs: str = "",
+        *,
+        default: str | None = None,
+        presets: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
+    ) -> MethodField:
+        """Return what makes a field of options hold a method of this registry, to be put into `Annotated`.
+
+        `allows` says which classes fit here, `needs` says it in words. `default` is the name where a config gives none;
+        `presets` are options that a config may override, or what gives them when a config is read.
+        """
+        return MethodField(self, allows, needs, default, presets or {})
+
+
+@dataclass(frozen=True)
+class MethodField:
+    """A pydantic field that holds a method: its class is chosen by name, and checks its own options."""
+
+    registry: Registry[Any]
+    allows: Callable[[type[Any]], bool] | None
+    needs: str
+    default: str | None
+    presets: Mapping[str, Any] | Callable[[], Mapping[str, Any]]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_plain_validator_function(
+            self._parse,
+            serialization=core_schema.plain_serializer_function_ser_schema(_dump, info_arg=True),
+        )
+
+    def _parse(self, value: Any, info: ValidationInfo) -> Any:
+        registry = self.registry
+        if isinstance(value, registry.base):
+            self._refuse_unfit(type(value), getattr(value, registry.key))
+            return value
+        if isinstance(value, str):
+            value = {registry.key: value}
+        if not isinstance(value, Mapping):
+            raise PydanticCustomError(
+                "method_type", "a mapping with a {key} is needed", {"key": repr(registry.key)}
+            )
+        name = value.get(registry.key, self.default)
+        if not isinstance(name, str):
+            raise _problem(f"got {registry.key} {name!r}; allowed: {', '.join(self._names())}")
+        try:
+            chosen = registry.get(name)
+        except UnknownMethodError as error:
+            raise _problem(str(error)) from None
+        except CodeRefusedError:
+            raise
+        except ConfigError as error:
+            raise _problem(str(error)) from None
+        self._refuse_unfit(chosen, name)
+        presets = self.presets() if callable(self.presets) else self.presets
+        known = {key: preset for key, preset in presets.items() if key in chosen.model_fields}
+        options = {key: given for key, given in value.items() if key != registry.key}
+        fixed = {registry.key: chosen.model_fields[registry.key].default}
+        return chosen.model_validate({**fixed, **known, **options}, context=info.context)
+
+    def _refuse_unfit(self, chosen: type[Any], name: str) -> None:
+        if self.allows is not None and not self.allows(chosen):
+            raise _problem(
+                f"got {self.registry.kind} {name!r}, which does not fit here: {self.needs}; "
+                f"allowed: {', '.join(self._names())}"
+            )
+
+    def _names(self) -> list[str]:
+        """Return the known names that fit here; asking imports their files."""
+        names = self.registry.names()
+        if self.allows is None:
+            return names
+        return [name for name in names if self.allows(self.registry.get(name))]
+
+
+def _problem(text: str) -> PydanticCustomError:
+    return PydanticCustomError("method", "{text}", {"text": text})
+
+
+def _dump(value: Options, info: SerializationInfo) -> dict[str, Any]:
+    return value.model_dump(mode=info.mode, context=info.context)

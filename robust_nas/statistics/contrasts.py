@@ -1,0 +1,243 @@
+"""Differences between configurations: paired by image, seeds and images in one interval.
+
+    effect = sum_c w[c] mean[c],  interval = effect -+ t(degrees) sqrt(V)
+
+with V and its degrees of freedom from `components.py`. Two points with one seed each, in a study without any repeated
+seed, are compared by McNemar's exact test: then the interval speaks of images alone, and `includes_seeds` is False.
+
+Holm's correction guards a family of contrasts; two one-sided tests (Schuirmann 1987) earn "no effect".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from robust_nas.errors import StudyError
+from robust_nas.statistics.components import Estimates, Floats, Variance, estimate
+from robust_nas.statistics.intervals import Interval
+from robust_nas.studies.points import Point
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A weighted sum of means with its uncertainty; `interval` and `p` are None where nothing can be said."""
+
+    effect: float
+    se: float
+    degrees: float
+    interval: Interval | None
+    p: float | None
+    includes_seeds: bool
+    pooled: bool
+
+    def one_sided(self) -> float:
+        """P value of "effect <= 0"; 1 where nothing can be said."""
+        if self.p is None:
+            return 1.0
+        return self.p / 2 if self.effect > 0 else 1 - self.p / 2
+
+    def within(self, margin: float) -> float:
+        """P value of "effect outside -+margin" (TOST); 1 where seeds or everything is unknown."""
+        if self.p is None or not self.includes_seeds:
+            return 1.0
+        return float(stats.t.sf((margin - abs(self.effect)) / self.se, self.degrees))
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """`mean(a) - mean(b)` of one metric."""
+
+    a: str
+    b: str
+    key: str
+    result: Effect
+    seeds: tuple[int, int]
+    images: int
+    params_ratio: float | None
+    macs_ratio: float | None
+    confidence: float
+    p_holm: float | None = None
+    equivalent: bool | None = None
+    family: str = "declared"
+
+    @property
+    def effect(self) -> float:
+        """The difference, a share for accuracies."""
+        return self.result.effect
+
+    @property
+    def interval(self) -> Interval | None:
+        """Seeds and images together; images alone where `includes_seeds` is False."""
+        return self.result.interval
+
+    @property
+    def p(self) -> float | None:
+        """Two-sided, before Holm."""
+        return self.result.p
+
+    @property
+    def includes_seeds(self) -> bool:
+        """Whether the interval knows of seeds."""
+        return self.result.includes_seeds
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the analysis holds it."""
+        return {
+            "a": self.a,
+            "b": self.b,
+            "response": self.key,
+            "effect": self.effect,
+            "interval": None if self.interval is None else list(self.interval),
+            "p": self.p,
+            "p_holm": self.p_holm,
+            "equivalent": self.equivalent,
+            "includes_seeds": self.includes_seeds,
+            "n": {"seeds_a": self.seeds[0], "seeds_b": self.seeds[1], "images": self.images},
+            "params_ratio": self.params_ratio,
+            "macs_ratio": self.macs_ratio,
+            "family": self.family,
+        }
+
+
+def contrast(
+    a: Point,
+    b: Point,
+    key: str,
+    points: Sequence[Point] = (),
+    confidence: float = 0.95,
+    family: str = "declared",
+) -> Contrast:
+    """`mean(a) - mean(b)`; `points` are those of the study, whose seeds' variance is pooled.
+
+    Raises `StudyError` where `key` was not measured, or images differ.
+    """
+    return contrasts([(a, b)], key, points, confidence, family)[0]
+
+
+def contrasts(
+    pairs: Sequence[tuple[Point, Point]],
+    key: str,
+    points: Sequence[Point] = (),
+    confidence: float = 0.95,
+    family: str = "declared",
+) -> list[Contrast]:
+    """The contrasts of many pairs of one study, not yet corrected (`holm`)."""
+    estimates = estimate(_union(points, pairs), key)
+    return [_contrast(a, b, estimates, confidence, family) for a, b in pairs]
+
+
+def holm(contrasts: Sequence[Contrast]) -> list[Contrast]:
+    """The same contrasts with `p_holm`: Holm's step-down correction over the family given.
+
+    Contrasts without a p value stay without one and do not count.
+    """
+    adjusted = iter(holm_adjusted([each.p for each in contrasts if each.p is not None]))
+    return [each if each.p is None else replace(each, p_holm=next(adjusted)) for each in contrasts]
+
+
+def holm_adjusted(p: Sequence[float]) -> list[float]:
+    """Holm's adjusted p values, in the order given.
+
+    Own code: statsmodels' `multipletests` collects garbage at every call, a quarter of a second here.
+    """
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(np.asarray(p, dtype=float)[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(stepped, 1)
+    return [float(value) for value in adjusted]
+
+
+def equivalent(contrast: Contrast, margin: float) -> bool | None:
+    """Whether the effect lies within -+`margin`, by two one-sided tests at 1 - confidence.
+
+    None where the contrast knows nothing of seeds: one training cannot earn "no effect".
+
+    Raises `StudyError` for a margin that is not positive.
+    """
+    if not margin > 0:
+        raise StudyError(
+            f"equivalence margin {margin}; needed: a positive difference, such as 0.01 for one point"
+        )
+    if contrast.p is None or not contrast.includes_seeds:
+        return None
+    return contrast.result.within(margin) <= 1 - contrast.confidence
+
+
+def with_equivalence(contrasts: Sequence[Contrast], margin: float | None) -> list[Contrast]:
+    """The same contrasts with `equivalent` filled in; unchanged without a margin."""
+    return [
+        each if margin is None else replace(each, equivalent=equivalent(each, margin)) for each in contrasts
+    ]
+
+
+def linear_effect(estimates: Estimates, weights: Floats, confidence: float) -> Effect:
+    """`weights @ means`, `weights` [P], with Student's interval."""
+    variance = estimates.variance(weights)
+    includes = bool(estimates.degrees.sum())
+    return effect_of(float(weights @ estimates.means), variance, confidence, includes, bool(estimates.images))
+
+
+def effect_of(
+    effect: float, variance: Variance, confidence: float, includes_seeds: bool, known: bool
+) -> Effect:
+    """An effect with Student's interval; `known`: images were seen, so that one seed still says something."""
+    se = math.sqrt(variance.total)
+    if not (includes_seeds or known):
+        return Effect(effect, se, variance.degrees, None, None, False, False)
+    if se == 0:  # numbers of a few seeds that are all alike say nothing of how others would differ
+        return Effect(effect, se, variance.degrees, None, None, includes_seeds, variance.pooled)
+    half = float(stats.t.ppf((1 + confidence) / 2, variance.degrees)) * se
+    p = 2 * float(stats.t.sf(abs(effect) / se, variance.degrees))
+    interval = (effect - half, effect + half)
+    return Effect(effect, se, variance.degrees, interval, p, includes_seeds, variance.pooled)
+
+
+def _contrast(a: Point, b: Point, estimates: Estimates, confidence: float, family: str) -> Contrast:
+    weights = np.zeros(len(estimates.names))
+    weights[estimates.index(a.name)] += 1
+    weights[estimates.index(b.name)] -= 1
+    result = linear_effect(estimates, weights, confidence)
+    if not result.includes_seeds and estimates.images:
+        result = replace(result, p=_mcnemar(a, b, estimates.key))
+    return Contrast(
+        a=a.name,
+        b=b.name,
+        key=estimates.key,
+        result=result,
+        seeds=(len(a.seeds), len(b.seeds)),
+        images=estimates.images,
+        params_ratio=_ratio(a, b, "params"),
+        macs_ratio=_ratio(a, b, "macs"),
+        confidence=confidence,
+        family=family,
+    )
+
+
+def _mcnemar(a: Point, b: Point, key: str) -> float:
+    """Exact p value of two single networks on the same images."""
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    ours, theirs = a.outcomes[key][0], b.outcomes[key][0]
+    table = [
+        [(ours & theirs).sum(), (ours & ~theirs).sum()],
+        [(~ours & theirs).sum(), (~ours & ~theirs).sum()],
+    ]
+    return float(mcnemar(np.array(table), exact=True).pvalue)
+
+
+def _union(points: Sequence[Point], pairs: Sequence[tuple[Point, Point]]) -> list[Point]:
+    return list(
+        {point.name: point for point in [*points, *(point for pair in pairs for point in pair)]}.values()
+    )
+
+
+def _ratio(a: Point, b: Point, budget: str) -> float | None:
+    if not (a.has_number(budget) and b.has_number(budget)):
+        return None
+    return a.number(budget) / b.number(budget)

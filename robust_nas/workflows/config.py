@@ -1,0 +1,222 @@
+"""The run config, composed of every room's options, and the recipes that ship with the package.
+
+A recipe is a complete YAML file beside this one; a user's own file has the same keys. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from robust_nas.compression.options import Compression
+from robust_nas.config import (
+    Count,
+    CountOrZero,
+    NonNegative,
+    Options,
+    apply_overrides,
+    check,
+    existing_file,
+    read_yaml,
+    to_dict,
+)
+from robust_nas.data.options import DataOptions
+from robust_nas.errors import ArchitectureError, ConfigError
+from robust_nas.evaluation.options import EvaluationOptions
+from robust_nas.search.options import Strategy, SupernetOptions, with_strategy
+from robust_nas.spaces import CellSpace, load_space
+from robust_nas.training.options import Training
+
+FOLDER = Path(__file__).resolve().parent.parent / "recipes"
+RESULTS = Path("results")  # where run folders go unless told otherwise
+
+
+class SpaceChoice(Options):
+    """A shipped search space or a path to one, and changes to it: any keys of its file."""
+
+    name: str = "dsara"
+    changes: dict[str, Any] = Field(default={})
+
+    def load(self) -> CellSpace:
+        """The space. Raises `SearchSpaceError`."""
+        return load_space(self.name, self.changes)
+
+
+class NetworkSize(Options):
+    """Depth and width of the final network; None takes the space's own."""
+
+    cells: Count | None = None
+    channels: Count | None = None
+
+
+class Setting(Options):
+    """What every job has: a name, a seed, a device, and the images."""
+
+    schema_version: Literal[1] = 1
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+    seed: Annotated[CountOrZero, Field(le=2**32 - 1)] = 0
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")] = "auto"
+    threads: Literal["auto"] | Annotated[Count, Field(le=1024)] = "auto"
+    checkpoint_seconds: NonNegative = 60.0
+    data: DataOptions
+
+
+class EvaluationConfig(Setting):
+    """Everything that decides an evaluation but the model."""
+
+    evaluation: EvaluationOptions
+
+    @staticmethod
+    def of(config: RunConfig | CompressionConfig | EvaluationConfig) -> EvaluationConfig:
+        """The part of a run config that an evaluation depends on."""
+        return EvaluationConfig(**{key: getattr(config, key) for key in EvaluationConfig.model_fields})
+
+
+class CompressionConfig(Setting):
+    """Everything that decides a compression but the model; `training` is the recipe of what is trained again."""
+
+    training: Training
+    evaluation: EvaluationOptions
+    compression: Compression
+
+    @staticmethod
+    def of(config: RunConfig) -> CompressionConfig:
+        """The part of a run config that a compression depends on. Raises `ConfigError` where it has none."""
+        if config.compression is None:
+            raise ConfigError(f"{config.name}: compression is null; a section compression is needed")
+        return CompressionConfig(**{key: getattr(config, key) for key in CompressionConfig.model_fields})
+
+
+class RunConfig(Setting):
+    """Everything that decides a run: one YAML file."""
+
+    space: SpaceChoice = SpaceChoice()
+    supernet: SupernetOptions = SupernetOptions()
+    search: Strategy
+    network: NetworkSize = NetworkSize()
+    training: Training
+    evaluation: EvaluationOptions
+    compression: Compression | None = None  # None: the network stays as it was trained
+    batch_norm: Literal["synchronised", "local"] = (
+        "synchronised"  # over the ranks of torchrun; one rank: no matter
+    )
+
+    @model_validator(mode="after")
+    def _sizes_are_possible(self) -> Self:
+        space = self.space.load()
+        concat = dict.fromkeys(space.layout.kinds, space.nodes)
+        for section, chosen, own in (
+            ("search", self.search, space.search),
+            ("network", self.network, space.network),
+        ):
+            cells, channels = chosen.cells or own.cells, chosen.channels or own.channels
+            try:
+                kinds = {place.kind for place in space.layout.places(cells, channels, concat)}
+            except ArchitectureError as error:
+                raise ValueError(f"{section}.{error}") from None
+            absent = set(space.layout.kinds) - kinds
+            if absent and section == "search":
+                raise ValueError(
+                    f"search.cells: got {cells}, which leaves no {', '.join(sorted(absent))} cell to search; "
+                    "more cells are needed"
+                )
+        return self
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped recipes, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def load_config(
+    recipe: str | Path, overrides: Sequence[str] = (), *, strategy: str | None = None
+) -> RunConfig:
+    """The run config of a shipped recipe or a YAML file, with `a.b=c` overrides applied.
+
+    A `strategy` (`dsara`, `nni:darts`, `nni:gumbel-darts`) takes the place of the recipe's before the overrides do.
+
+    Raises `ConfigError` that names the key, the value, where it was written, and what is allowed.
+    """
+    text = str(recipe)
+    path = FOLDER / f"{text}.yaml" if text in recipe_names() else existing_file(text)
+    if path is None:
+        raise ConfigError(f"{text!r} is neither a recipe nor a file; recipes: {', '.join(recipe_names())}")
+    source = text if path.parent == FOLDER else str(path)
+    tree = read_yaml(path)
+    if strategy is not None:
+        section = tree.get("search")
+        tree["search"] = with_strategy(section if isinstance(section, dict) else {}, strategy)
+    return check(RunConfig, apply_overrides(tree, overrides), source, overrides=overrides)
+
+
+def model_config(folder: Path, overrides: Sequence[str] = ()) -> EvaluationConfig:
+    """Data and evaluation that a model folder was trained with, with overrides applied. Raises `ConfigError`."""
+    path, tree = _stored_config(folder, EvaluationConfig)
+    return check(EvaluationConfig, apply_overrides(tree, overrides), str(path), overrides=overrides)
+
+
+METHODS: dict[str, dict[str, Any]] = {
+    "gdws": {"gdws": {}},
+    "cstar": {"cstar": {}},
+    "cstar+gdws": {"cstar": {}, "gdws": {}},
+}
+
+
+def compression_config(
+    source: Path | str, method: str | None = None, overrides: Sequence[str] = ()
+) -> CompressionConfig:
+    """How a model is compressed: data, recipe and evaluation of its folder, or of a recipe by name.
+
+    `method` (`gdws`, `cstar`, `cstar+gdws`) says which sections of `compression` there are; without it, those that the
+    model's own recipe has, else `gdws`. Raises `ConfigError`.
+    """
+    if method is not None and method not in METHODS:
+        raise ConfigError(f"--method: got {method!r}; allowed: {', '.join(METHODS)}")
+    if isinstance(source, Path) or Path(source).is_dir():
+        path, tree = _stored_config(Path(source), CompressionConfig)
+        where = str(path)
+    else:
+        recipe = load_config(source)
+        tree = {
+            key: to_dict(value) if isinstance(value, Options) else value
+            for key, value in recipe
+            if key in CompressionConfig.model_fields
+        }
+        where = source
+    own = tree.get("compression")
+    own = own if isinstance(own, dict) else {}
+    if method is not None:
+        kept = {key: value for key, value in own.items() if key not in METHODS["cstar+gdws"]}
+        own = {**kept, **{key: own.get(key) or {} for key in METHODS[method]}}
+    elif not own:
+        own = METHODS["gdws"]
+    tree = apply_overrides({**tree, "compression": own}, overrides)
+    # Where an override made something else of it, `check` says so.
+    given = tree["compression"] if isinstance(tree["compression"], dict) else {}
+    asked = METHODS["cstar+gdws"].keys() & given.keys() if method else set()
+    for name in sorted(asked - METHODS.get(method or "", {}).keys()):
+        raise ConfigError(
+            f"compression.{name}: is set, but --method is {method}; allowed: {', '.join(METHODS)}"
+        )
+    return check(CompressionConfig, tree, where, overrides=overrides)
+
+
+def _stored_config(folder: Path, kind: type[Setting]) -> tuple[Path | None, dict[str, Any]]:
+    """The file, and the keys of `kind` in it, of the config that a model folder was made with."""
+    path = existing_file(folder / "config.yaml")
+    inner = f"; did you mean {folder / 'model'}?" if existing_file(folder / "model" / "config.yaml") else ""
+    if path is None and not existing_file(folder / "model.safetensors"):
+        raise ConfigError(f"{folder}: is no model folder{inner}")
+    tree = read_yaml(path).get("config") if path else None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{folder}: holds no config of a training{inner or '; name a --recipe'}")
+    return path, {key: tree[key] for key in kind.model_fields if key in tree}
+
+
+def module_config(name: str, overrides: Sequence[str]) -> EvaluationConfig:
+    """Data and evaluation of any torch module, from overrides alone. Raises `ConfigError`."""
+    tree = apply_overrides({"name": name, "data": {}, "evaluation": {}}, overrides)
+    return check(EvaluationConfig, tree, "evaluate --module", overrides=overrides)

@@ -1,0 +1,188 @@
+"""An export as a job: from a model folder to files that run elsewhere."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from robust_nas.errors import ConfigError, RunError, RunExistsError
+from robust_nas.runs import Progress, silent, write_atomic
+from robust_nas.workflows.config import EvaluationConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from robust_nas.data import Images
+    from robust_nas.nets import Model
+
+Form = Literal["source", "onnx", "program"]
+FORMS: tuple[Form, ...] = get_args(Form)
+FILES: dict[Form, str] = {"source": "network.py", "onnx": "network.onnx", "program": "network.pt2"}
+RANDOM_IMAGES = 8  # that every form is held against the model with before it gets its name
+
+
+def export_model(
+    model_folder: Path,
+    out: Path | None = None,
+    *,
+    forms: Sequence[str] = ("source",),
+    module: nn.Module | None = None,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> Path:
+    """Writes the model in the given forms; returns the folder (default `<model>/export`).
+
+    `source` is plain Python with torch alone (`network.py`, `weights.pt`), `onnx` is `network.onnx`, `program` is
+    torch.export's `network.pt2`. Each is compared with the model on random images before it gets its name. `module` is
+    the user's own, as it was before it was compressed, where the folder holds no architecture.
+
+    Raises `RunExistsError` for files that are there, `ConfigError` for a form that this model, or this installation,
+    does not have, and `RunError` for one that computes other logits.
+    """
+    from robust_nas.export.source import export_source, refuse_source
+    from robust_nas.nets import read_model
+
+    wanted = checked_forms(forms)
+    model_folder = Path(model_folder)
+    folder = Path(out) if out else model_folder / "export"
+    for form in wanted:
+        if form != "source":
+            _refuse_occupied(folder / FILES[form], overwrite)
+    model = read_model(model_folder, module=module)
+    if "source" in wanted:
+        refuse_source(model, folder, overwrite=overwrite)
+    made: dict[Form, bytes] = {}
+    for number, form in enumerate(wanted):
+        progress("export", number, len(wanted), form)
+        if form != "source":
+            made[form] = _bytes(model, form)
+    if "source" in wanted:
+        export_source(model, folder, overwrite=overwrite)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written: {error.strerror}") from None
+    for form, data in made.items():
+        write_atomic(folder / FILES[form], data)
+    progress("export", len(wanted), len(wanted))
+    return folder
+
+
+def checked_forms(forms: Sequence[str]) -> list[Form]:
+    """The forms, each once. Raises `ConfigError` for one that there is not."""
+    known: dict[str, Form] = {form: form for form in FORMS}
+    for form in forms:
+        if form not in known:
+            raise ConfigError(f"--format: got {form!r}; allowed: {', '.join(FORMS)}, all")
+    if not forms:
+        raise ConfigError(f"--format: got nothing; allowed: {', '.join(FORMS)}, all")
+    return [known[form] for form in dict.fromkeys(forms)]
+
+
+def _refuse_occupied(path: Path, overwrite: bool) -> None:
+    from robust_nas.export.metadata import MARK
+
+    if not path.exists():
+        return
+    if not path.is_file() or MARK.encode() not in path.read_bytes():
+        raise RunExistsError(
+            f"{path}: exists already and was not written by this export; choose another folder"
+        )
+    if not overwrite:
+        raise RunExistsError(
+            f"{path}: exists already; replace it with --overwrite, or choose another folder with --out"
+        )
+
+
+def _bytes(model: Model, form: Form) -> bytes:
+    """The file of a form, held against the model on random images."""
+    import torch
+
+    from robust_nas.data import Images
+    from robust_nas.export.check import compare
+    from robust_nas.export.metadata import as_texts, metadata
+    from robust_nas.export.onnx import onnx_bytes
+    from robust_nas.export.program import program_bytes
+
+    shape = model.description.input_shape
+    texts = as_texts(metadata(model))
+    data = (onnx_bytes if form == "onnx" else program_bytes)(model.network, shape, metadata=texts)
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (RANDOM_IMAGES, *shape), generator=generator).to(torch.uint8)
+    images = Images(pixels, torch.zeros(RANDOM_IMAGES, dtype=torch.int64))
+    found = compare(_loaded(form, data), _reference(model), images)
+    if not found.passes:
+        raise RunError(
+            f"the {form} form computes other logits than the model: they differ by {found.max_difference:.3g}, the "
+            f"largest is {found.largest_logit:.3g}; nothing was written"
+        )
+    return data
+
+
+def _reference(model: Model) -> nn.Module:
+    return copy.deepcopy(model.network).cpu().eval()
+
+
+def _loaded(form: Form, source: bytes | Path) -> Callable[[torch.Tensor], torch.Tensor]:
+    """An exported form as a call on images."""
+    from robust_nas.export.onnx import OnnxModel
+    from robust_nas.export.program import load_program
+
+    if form == "onnx":
+        return OnnxModel(source)
+    if form == "program":
+        return load_program(source)[0]
+    file = str(source)
+    names: dict[str, Any] = {"__name__": "exported_network", "__file__": file}
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+        exec(compile(text, file, "exec"), names)  # noqa: S102 - our own export, that the user asks to run
+        return names["load"]()  # type: ignore[no-any-return]
+    except Exception as error:  # whatever a damaged file, or weights that are not there, raise
+        raise RunError(
+            f"{file}: cannot be loaded ({type(error).__name__}: {error}); export it anew"
+        ) from error
+
+
+def check_export(
+    config: EvaluationConfig,
+    model_folder: Path,
+    folder: Path,
+    forms: Sequence[str] = ("source",),
+    *,
+    images: int | None = 256,
+    module: nn.Module | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Runs exported forms on test images beside the model; by form, the tree of a `Comparison` with `file`, `bytes`.
+
+    Raises `RunError` for a form that is not there, or of which the files cannot be loaded.
+    """
+    from robust_nas.export.check import compare
+    from robust_nas.nets import read_model
+    from robust_nas.workflows.evaluate import refuse_misfit
+    from robust_nas.workflows.material import prepare
+
+    model = read_model(model_folder, module=module)
+    dataset = prepare(config).dataset
+    refuse_misfit(model.description, dataset, model_folder)
+    some: Images = dataset.test
+    if images is not None and images < len(some):
+        some = some.subset(_drawn(len(some), images, config.seed))
+    found: dict[str, dict[str, Any]] = {}
+    for form in checked_forms(forms):
+        path = folder / FILES[form]
+        if not path.is_file():
+            raise RunError(f"{path}: is not there; export it first")
+        tree = compare(_loaded(form, path), _reference(model), some).to_dict()
+        size = path.stat().st_size + ((folder / "weights.pt").stat().st_size if form == "source" else 0)
+        found[form] = {"file": FILES[form], "bytes": size, **tree}
+    return found
+
+
+def _drawn(count: int, limit: int, seed: int) -> torch.Tensor:
+    import torch
+
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:limit]

@@ -1,0 +1,200 @@
+"""What every job does before it starts: device, threads, dataset, normalisation, and the record of all that."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robust_nas.distributed import ALONE, Ranks, launched, local_rank
+from robust_nas.environment import environment
+from robust_nas.errors import ConfigError, DataError
+from robust_nas.runs import ENVIRONMENT, Mode, Onlooker, Run, is_finished, read_json, write_json
+from robust_nas.spaces import CellArchitecture
+from robust_nas.workflows.config import EvaluationConfig, RunConfig, Setting
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from robust_nas.config import Options
+    from robust_nas.data import Dataset, Images
+    from robust_nas.spaces import Architecture, Layout
+    from robust_nas.training.options import Training
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a job works on: the dataset, and the device it runs on."""
+
+    dataset: Dataset
+    device: torch.device
+
+
+def prepare(config: Setting) -> Material:
+    """The dataset and the device; nothing is written.
+
+    Raises `ConfigError` or `DataError` for what would otherwise fail hours later.
+    """
+    config.data.location()  # a missing path is answered before torch is imported
+    from robust_nas.data import load_dataset
+
+    device = choose_device(config.device)
+    dataset = load_dataset(config.data, seed=config.seed)
+    training_split(config, dataset)
+    return Material(dataset, device)
+
+
+def refuse_precision(precision: str, device: torch.device) -> None:
+    """Raises `ConfigError` for bf16 on a GPU without it."""
+    import torch
+
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ConfigError(f"precision: bf16 is not supported by {torch.cuda.get_device_name(device)}")
+
+
+def refuse_auxiliary_head(config: RunConfig, layout: Layout, dataset: Dataset) -> None:
+    """Raises `ConfigError` when the recipe asks for an auxiliary head on feature maps that are too small for it."""
+    side = min(dataset.shape[1:])
+    for _ in layout.reductions:
+        side = -(-side // 2)
+    if config.training.auxiliary_weight and side < 4:
+        raise ConfigError(
+            f"training.auxiliary_weight: got {config.training.auxiliary_weight}; the auxiliary head needs feature "
+            f"maps of at least 4x4 behind the reductions, {dataset.name} leaves {side}x{side}; allowed here: 0"
+        )
+
+
+def refuse_cell_options(training: Training, architecture: Architecture) -> None:
+    """Raises `ConfigError` when the recipe asks another network for what cell networks alone have."""
+    if isinstance(architecture, CellArchitecture):
+        return
+    for key in ("auxiliary_weight", "drop_path"):
+        value = getattr(training, key)
+        if value:
+            raise ConfigError(
+                f"training.{key}: got {value}; {architecture.name} is {architecture.called}, "
+                "which has neither an auxiliary head nor drop path; allowed for it: 0"
+            )
+
+
+def refuse_attacks(config: RunConfig | EvaluationConfig, dataset: Dataset) -> None:
+    """Raises `AttackError` for an attack that is not defined for so few classes or such small images."""
+    from robust_nas.evaluation.protocol import refuse_undefined
+
+    for step in config.evaluation.steps:
+        if not step.suits(dataset.classes):
+            continue
+        refuse_undefined(step.attack, dataset.classes, dataset.shape, config.evaluation.deployed.abstains)
+
+
+def refuse_other_images(folder: Path, dataset: Dataset) -> None:
+    """Raises `DataError` when the run in `folder` was started on other images."""
+    path = folder / ENVIRONMENT
+    before = read_json(path).get("dataset_checksum") if path.is_file() else None
+    if before not in (None, dataset.checksum):
+        raise DataError(
+            f"{folder}: was started on other images of {dataset.name}; their checksum was {before}"
+        )
+
+
+def open_run(ranks: Ranks, folder: Path, job: Options, mode: Mode) -> Run:
+    """The run of rank 0; the other ranks get one that touches no file. What rank 0 meets, every rank raises."""
+    opened: list[Run] = []
+
+    def open_here() -> None:
+        opened.append(Run(folder, job, mode))
+
+    ranks.run_on_all(open_here)
+    return opened[0] if opened else Onlooker(folder, job)
+
+
+def distribute(network: nn.Module, config: RunConfig, ranks: Ranks) -> None:
+    """Prepares a network for several ranks: its batch norms see the whole batch, unless the config says otherwise."""
+    from robust_nas.layers.batch_norm import synchronise
+
+    if ranks.count > 1 and config.batch_norm == "synchronised":
+        synchronise(network)
+
+
+@contextlib.contextmanager
+def session(run: Run, config: Setting, material: Material, ranks: Ranks = ALONE) -> Iterator[None]:
+    """Threads as the config says, inside; and `environment.json` of the run.
+
+    Raises `DataError` when the run was started on other images.
+    """
+    import torch
+
+    dataset, device = material.dataset, material.device
+    if ranks.first:
+        refuse_other_images(run.folder, dataset)
+    threads = torch.get_num_threads()
+    try:
+        if config.threads != "auto":
+            torch.set_num_threads(config.threads)
+        record = environment(
+            config,
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            threads=torch.get_num_threads(),
+            dataset=dataset.name,
+            dataset_checksum=dataset.checksum,
+            images={"train": len(dataset.train), "test": len(dataset.test)},
+            splits={"seed": config.seed, "validation": config.data.validation, "search_halves": 0.5},
+            ranks=ranks.count,
+        )
+        if ranks.first:
+            write_json(run.folder / ENVIRONMENT, record)
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that a config's `device` means; of several ranks each gets the GPU of its number on its machine.
+
+    Raises `ConfigError` for a GPU that is not there.
+    """
+    import torch
+
+    if launched() > 1 and (name == "cuda" or (name == "auto" and torch.cuda.is_available())):
+        name = f"cuda:{local_rank()}"
+    elif launched() > 1 and name.startswith("cuda:"):
+        raise ConfigError(
+            f"device: got {name!r} for {launched()} ranks; allowed for several: auto, cpu, cuda"
+        )
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    seen = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= seen:
+        allowed = ", ".join(["auto", "cpu", *(f"cuda:{index}" for index in range(seen))])
+        raise ConfigError(f"device: got {name!r}; this torch sees {seen} GPUs; allowed here: {allowed}")
+    return device
+
+
+def normalisation(config: Setting, dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each channel that the model's first layer gets: the training set's, or 0 and 1."""
+    from robust_nas.data import channel_statistics
+
+    if config.data.normalise == "dataset":
+        return channel_statistics(dataset.train)
+    colours = dataset.shape[0]
+    return (0.0,) * colours, (1.0,) * colours
+
+
+def training_split(config: Setting, dataset: Dataset) -> tuple[Images, Images]:
+    """The images that search and training may see, and the validation split that decides which epoch is kept.
+
+    The search never sees the validation split: its alphas are fitted to half of the rest.
+    """
+    from robust_nas.data import split
+
+    kept, held_out = split(dataset.train.labels, config.data.validation, config.seed)
+    return dataset.train.subset(kept), dataset.train.subset(held_out)
+
+
+def needed(config: Setting, folder: Path, mode: Mode) -> Material | None:
+    """The job's material, loaded and checked before a folder is touched; None where `folder` is finished already."""
+    return None if mode == "resume" and is_finished(folder) else prepare(config)

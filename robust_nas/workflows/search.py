@@ -1,0 +1,260 @@
+"""A search as a job: from a config to `architecture.yaml`, once or for several seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robust_nas import figures
+from robust_nas.config import Count, Options, check, read_yaml
+from robust_nas.distributed import Ranks, joined, refuse_several
+from robust_nas.errors import ArchitectureError, ConfigError
+from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
+from robust_nas.search.options import NNI
+from robust_nas.spaces import Architecture, CellArchitecture, CellSpace, Size, count
+from robust_nas.workflows.config import RESULTS, RunConfig
+from robust_nas.workflows.material import (
+    Material,
+    distribute,
+    needed,
+    normalisation,
+    open_run,
+    prepare,
+    refuse_precision,
+    session,
+    training_split,
+)
+
+if TYPE_CHECKING:
+    from robust_nas.data import Dataset, Images
+    from robust_nas.nets import Supernet
+    from robust_nas.search.loop import SearchOutcome
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """A finished search: where it is, what it found, and the record of `result.json`."""
+
+    folder: Path
+    architecture: CellArchitecture
+    record: dict[str, Any]
+
+
+def run_search(
+    config: RunConfig,
+    out: Path | None = None,
+    *,
+    mode: Mode = "new",
+    seeds: int = 1,
+    progress: Progress = silent,
+    material: Material | None = None,
+) -> SearchResult:
+    """Searches an architecture; the folder (default `results/<name>-search`) gets `architecture.yaml` and figures.
+
+    With `seeds` > 1 the search is repeated with seeds `seed`, `seed + 1`, ... in subfolders; the architecture with the
+    lowest final adversarial loss of its alphas is the result, and `result.json` reports the spread.
+    """
+    folder = Path(out) if out else RESULTS / f"{config.name}-search"
+    if seeds < 1:
+        raise ConfigError(f"seeds: got {seeds}; at least 1 is needed")
+    if isinstance(config.search, NNI):
+        refuse_several("search with a strategy of NNI")
+    if seeds > 1:
+        return _repeat_search(config, folder, mode, seeds, progress, material)
+    material = material or needed(config, folder, mode)
+    if material is not None:
+        refuse_precision(config.search.precision, material.device)
+    job = SearchJob(config=config, space=config.space.load())
+    with joined() as ranks, open_run(ranks, folder, job, mode) as run:
+        if not ranks.run_on_all(lambda: run.finished):
+            _search_once(run, config, material or prepare(config), progress, ranks)
+        return ranks.run_on_all(lambda: _result(folder))
+
+
+def _result(folder: Path) -> SearchResult:
+    path = folder / "architecture.yaml"
+    found = check(CellArchitecture, read_yaml(path), str(path), ArchitectureError)
+    return SearchResult(folder, found, read_json(folder / "result.json"))
+
+
+class SearchJob(Options):
+    """What a search was made from: the run config, and the space as its file had it."""
+
+    config: RunConfig
+    space: CellSpace
+
+
+def _search_once(run: Run, config: RunConfig, material: Material, progress: Progress, ranks: Ranks) -> None:
+    with session(run, config, material, ranks):
+        images, _ = training_split(config, material.dataset)
+        outcome = _found(run, config, material, images, progress, ranks)
+    ranks.run_on_all(lambda: _write(run, config, outcome, material.dataset, len(images)))
+
+
+def _write(run: Run, config: RunConfig, outcome: SearchOutcome, dataset: Dataset, images: int) -> None:
+    """Writes what a search on so many images found."""
+    from robust_nas.search.loop import collapsed
+
+    space, options = config.space.load(), config.search
+    size = Size(
+        cells=config.network.cells or space.network.cells,
+        channels=config.network.channels or space.network.channels,
+    )
+    found = outcome.architecture.resized(size.cells, size.channels)
+    cost = count(found, dataset.shape, dataset.classes)
+    run.write("architecture.yaml", found.to_yaml())
+    alphas = {"operations": list(space.operations), "softmax": outcome.mixing}
+    if outcome.sources is not None:
+        alphas["sources"] = outcome.sources
+    write_json(run.folder / "alphas.json", alphas)
+    records = run.records()
+    stage2 = next((record["step"] for record in records if record["stage"] == 2), None)
+    attack = f"{options.attack.name}, {options.attack.norm} eps {options.attack.eps:.4g}, seed {config.seed}"
+    caption = f"{config.name}: search on {dataset.name}, {images} images, {attack}"
+    figures.plot_search(records, run.folder / "figures" / "search", stage2_from_step=stage2, caption=caption)
+    draw_architecture(found, run.folder / "figures" / "cells", caption=caption)
+    run.finish(
+        {
+            "seed": config.seed,
+            "params": cost.params,
+            "macs": cost.macs,
+            "seconds": round(outcome.seconds, 1),
+            "loss_natural": _mean_of_last_epoch(records, "loss_natural"),
+            "loss_adversarial": _mean_of_last_epoch(records, "loss_adversarial"),
+            "entropy": outcome.last.get("entropy"),
+            "skips": {cell.kind: cell.operations().count("skip_connect") for cell in found.genotype},
+            "warnings": collapsed(found),
+        },
+        ["architecture.yaml", "alphas.json", "figures/cells.png", "figures/search.png"],
+    )
+
+
+def build_supernet(config: RunConfig, space: CellSpace, dataset: Dataset) -> Supernet:
+    """The supernet of a search before its first step, on the CPU."""
+    from robust_nas.nets import Supernet
+
+    options = config.search
+    mean, std = normalisation(config, dataset)
+    return Supernet(
+        space,
+        dataset.classes,
+        dataset.shape[0],
+        options.channels or space.search.channels,
+        options.cells or space.search.cells,
+        mean=mean,
+        std=std,
+        seed=config.seed,
+        execution=config.supernet.execution,
+    )
+
+
+def _found(
+    run: Run, config: RunConfig, material: Material, images: Images, progress: Progress, ranks: Ranks
+) -> SearchOutcome:
+    """What the config's strategy finds on `images`."""
+    space = config.space.load()
+    dataset, device, options = material.dataset, material.device, config.search
+    mean, std = normalisation(config, dataset)
+    augmentation = options.augment or config.data.augment
+    if isinstance(options, NNI):
+        from robust_nas.integrations import nni
+
+        return nni.search(
+            run,
+            space,
+            images.to(device),
+            options,
+            augmentation,
+            classes=dataset.classes,
+            mean=mean,
+            std=std,
+            name=config.name,
+            seed=config.seed,
+            checkpoint_seconds=config.checkpoint_seconds,
+            progress=progress,
+        )
+    from robust_nas.search.loop import search
+
+    supernet = build_supernet(config, space, dataset).to(device)
+    distribute(supernet, config, ranks)
+    return search(
+        run,
+        supernet,
+        images.to(device),
+        options,
+        augmentation,
+        name=config.name,
+        seed=config.seed,
+        checkpoint_seconds=config.checkpoint_seconds,
+        progress=progress,
+        ranks=ranks,
+    )
+
+
+def _mean_of_last_epoch(records: list[dict[str, Any]], key: str) -> float | None:
+    last = [record[key] for record in records if record["epoch"] == records[-1]["epoch"]]
+    return None if None in last else sum(last) / len(last)
+
+
+def _repeat_search(
+    config: RunConfig,
+    folder: Path,
+    mode: Mode,
+    seeds: int,
+    progress: Progress,
+    material: Material | None,
+) -> SearchResult:
+    """Searches once per seed in subfolders `seed-<n>` and writes the best one and the spread."""
+    from robust_nas.search.spread import spread
+
+    material = material or needed(config, folder, mode)
+    if material is not None:
+        refuse_precision(config.search.precision, material.device)
+    with joined() as ranks, open_run(ranks, folder, SeedsJob(config=config, seeds=seeds), mode) as run:
+        results = []
+        for seed in range(config.seed, config.seed + seeds):
+            changed = config.model_copy(update={"seed": seed})
+            inner: Mode = "resume" if mode == "resume" else "new"
+            # A limited training set is another choice for every seed.
+            shared = material if config.data.limit is None else None
+            results.append(
+                run_search(changed, folder / f"seed-{seed}", mode=inner, progress=progress, material=shared)
+            )
+        best = min(results, key=lambda result: float(result.record["loss_adversarial"]))
+        record = {
+            **best.record,
+            "chosen_seed": best.record["seed"],
+            **spread([result.record for result in results], [result.architecture for result in results]),
+        }
+
+        def write() -> SearchResult:
+            run.write("architecture.yaml", best.architecture.to_yaml())
+            run.finish(record, ["architecture.yaml"])
+            return SearchResult(folder, best.architecture, read_json(folder / "result.json"))
+
+        return ranks.run_on_all(write)
+
+
+class SeedsJob(Options):
+    """What a repeated search was made from."""
+
+    config: RunConfig
+    seeds: Count
+
+
+def draw_architecture(architecture: Architecture, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
+    """Draws the cells of an architecture as PNG and SVG (and their edges as CSV); returns the paths.
+
+    Raises `ArchitectureError` for a residual network or an MLP.
+    """
+    if not isinstance(architecture, CellArchitecture):
+        raise ArchitectureError(
+            f"{architecture.name}: {architecture.called} has no cells to draw; name a cell architecture, such as arnas"
+        )
+    cells = {
+        cell.kind: [[(edge.operation, edge.source) for edge in node] for node in cell.nodes]
+        for cell in architecture.genotype
+    }
+    concat = {cell.kind: cell.concat for cell in architecture.genotype}
+    return figures.draw_cells(cells, stem, concat=concat, caption=caption)

@@ -1,0 +1,155 @@
+"""A training as a job: from a config and an architecture to a model folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robust_nas import figures
+from robust_nas.config import Options
+from robust_nas.distributed import Ranks, joined
+from robust_nas.runs import Mode, Progress, Run, silent
+from robust_nas.spaces import Architecture, CellArchitecture, count
+from robust_nas.workflows.config import RESULTS, RunConfig
+from robust_nas.workflows.material import (
+    Material,
+    distribute,
+    needed,
+    normalisation,
+    open_run,
+    prepare,
+    refuse_auxiliary_head,
+    refuse_cell_options,
+    refuse_precision,
+    session,
+    training_split,
+)
+
+if TYPE_CHECKING:
+    from robust_nas.nets import ModelDescription
+    from robust_nas.training.loop import TrainingOutcome
+
+
+def train(
+    config: RunConfig,
+    architecture: Architecture,
+    out: Path | None = None,
+    *,
+    mode: Mode = "new",
+    progress: Progress = silent,
+    material: Material | None = None,
+) -> Path:
+    """Trains an architecture by the config's recipe; returns the model folder (default `results/<name>-model`).
+
+    The architecture keeps its own size: `config.network` is the size of what a search finds.
+    """
+    refuse_cell_options(config.training, architecture)
+    folder = Path(out) if out else RESULTS / f"{config.name}-model"
+    material = material or needed(config, folder, mode)
+    if material is not None:
+        refuse_precision(config.training.precision, material.device)
+        if isinstance(architecture, CellArchitecture):
+            refuse_auxiliary_head(config, architecture.layout, material.dataset)
+    job = TrainJob(config=config, architecture=architecture)
+    with joined() as ranks, open_run(ranks, folder, job, mode) as run:
+        if not ranks.run_on_all(lambda: run.finished):
+            _train_once(run, config, architecture, material or prepare(config), progress, ranks)
+    return folder
+
+
+class TrainJob(Options):
+    """What a model folder was made from: the run config and the architecture."""
+
+    config: RunConfig
+    architecture: Architecture
+
+
+def _train_once(
+    run: Run,
+    config: RunConfig,
+    architecture: Architecture,
+    material: Material,
+    progress: Progress,
+    ranks: Ranks,
+) -> None:
+    from robust_nas.nets import ModelDescription, build_network
+    from robust_nas.training.loop import train as train_network
+
+    options = config.training
+    dataset, device = material.dataset, material.device
+    with session(run, config, material, ranks):
+        mean, std = normalisation(config, dataset)
+        network = build_network(
+            architecture,
+            input_shape=dataset.shape,
+            classes=dataset.classes,
+            mean=mean,
+            std=std,
+            auxiliary=options.auxiliary_weight > 0,
+            seed=config.seed,
+        ).to(device)
+        distribute(network, config, ranks)
+        images, validation = training_split(config, dataset)
+        outcome = train_network(
+            run,
+            network,
+            images.to(device),
+            validation.to(device),
+            options,
+            config.data.augment,
+            seed=config.seed,
+            checkpoint_seconds=config.checkpoint_seconds,
+            progress=progress,
+            ranks=ranks,
+        )
+    made = {
+        "recipe": config.name,
+        "seed": config.seed,
+        "loss": repr(options.loss),
+        "epoch": outcome.epoch,
+        "validation_clean": outcome.clean,
+        "validation_robust": outcome.robust,
+        "validation_attack": repr(options.validation_attack),
+        "dataset": dataset.name,
+        "dataset_checksum": dataset.checksum,
+    }
+    description = ModelDescription(
+        input_shape=dataset.shape, class_names=dataset.class_names, mean=mean, std=std, made_by=made
+    )
+    validated = min(len(validation), options.validation_images or len(validation))
+    ranks.run_on_all(
+        lambda: _write(run, config, architecture, outcome, description, (len(images), validated))
+    )
+
+
+def _write(
+    run: Run,
+    config: RunConfig,
+    architecture: Architecture,
+    outcome: TrainingOutcome,
+    description: ModelDescription,
+    counts: tuple[int, int],
+) -> None:
+    """Writes the model folder; `counts` of images that were trained on and validated with."""
+    from robust_nas.nets import save_model
+    from robust_nas.nets.model import ARCHITECTURE, DESCRIPTION, WEIGHTS
+
+    options = config.training
+    attack = options.validation_attack
+    save_model(run.folder, architecture, outcome.state, description)
+    caption = (
+        f"{architecture.name}: {options.loss.name} training on {counts[0]} images of {description.made_by['dataset']}, "
+        f"seed {config.seed}; validation: {attack.name}-{attack.steps}, {attack.norm} eps {attack.eps:.4g}, "
+        f"{counts[1]} images"
+    )
+    figures.plot_training(
+        run.records(), run.folder / "figures" / "training", best_epoch=outcome.epoch, caption=caption
+    )
+    cost = count(architecture, description.input_shape, len(description.class_names))
+    result = {
+        **description.made_by,
+        "params": cost.params,
+        "macs": cost.macs,
+        "seconds": round(outcome.seconds, 1),
+    }
+    run.finish(result, [ARCHITECTURE, DESCRIPTION, WEIGHTS, "figures/training.png"])

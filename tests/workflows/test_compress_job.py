@@ -1,0 +1,403 @@
+"""The compression job: what it leaves, proves and refuses, and that a killed one ends in the same result."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from cases import config as run_config
+
+import robust_nas
+from robust_nas.errors import CheckpointError, CompressionError, ConfigError, RunExistsError
+from robust_nas.export import latency
+from robust_nas.nets import Model, ModelDescription
+from robust_nas.runs import read_json
+from robust_nas.workflows import compress_proof
+from robust_nas.workflows.compress import _tested, choose, default_folder
+from robust_nas.workflows.compress_work import refuse_out_of_reach
+from robust_nas.workflows.config import CompressionConfig, RunConfig, compression_config
+
+NETWORK = robust_nas.ResidualArchitecture(name="small", stem=8, depths=(1, 1), widths=(8, 16))
+OPTIONS = [
+    "compression.gdws.alpha.images=20",
+    "compression.gdws.budgets=[0.9,0.75]",
+    "compression.cstar.ratios=[2]",
+    "compression.cstar.epochs=2",
+    "compression.cstar.finetune_epochs=1",
+    "compression.cstar.rank_multiple=1",
+    "compression.max_loss=0.5",
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A residual network trained for an epoch, and its evaluation beside it."""
+    folder = tmp_path_factory.mktemp("compress") / "model"
+    robust_nas.train(run_config(), NETWORK, folder)
+    robust_nas.run_evaluation(robust_nas.workflows.config.model_config(folder), folder)
+    return folder
+
+
+def options(model, method, *more):
+    kept = [text for text in OPTIONS if text.split(".")[1] in (*method.split("+"), "max_loss=0")]
+    return compression_config(model, method, [*kept, "compression.max_loss=0.5", *more])
+
+
+@pytest.fixture(scope="module")
+def compressed(model):
+    """Both methods on it, one after the other, and the folder."""
+    folder = model.parent / "compressed"
+    tree = robust_nas.compress(options(model, "cstar+gdws"), model, folder)
+    return tree, folder
+
+
+def test_the_tree_tells_the_original_and_everything_that_came_out(compressed, model):
+    tree, folder = compressed
+    assert [(row["label"], row["method"], row["baseline_of"]) for row in tree["networks"]] == [
+        ("original", "original", None),
+        ("cstar-2", "cstar", None),
+        ("truncate-2", "truncate", "cstar-2"),
+        ("truncate-short-2", "truncate-short", "cstar-2"),
+        ("uniform-2", "uniform", "cstar-2"),
+        ("cstar-2+gdws-0.9", "cstar+gdws", None),
+        ("cstar-2+gdws-0.75", "cstar+gdws", None),
+    ]
+    assert read_json(folder / "compression.json") == tree
+    original = tree["networks"][0]
+    cost = robust_nas.count(NETWORK, (1, 8, 8), 10)
+    assert (original["params"], original["macs"]) == (cost.params, cost.macs)
+    assert original["bytes"] == (model / "model.safetensors").stat().st_size
+    for row in tree["networks"]:
+        assert set(row["latency_ms"]["torch"]) == {"1", "16"}
+        assert 0 <= row["validation"]["robust"] <= row["validation"]["clean"] <= 1
+    cstar = tree["networks"][1]
+    assert cstar["params"] < original["params"] / 1.5
+
+
+def test_every_folder_is_rebuilt_and_costs_what_the_table_says(compressed):
+    tree, folder = compressed
+    for row in tree["networks"][1:]:
+        network = robust_nas.load_model(folder / row["folder"])
+        assert sum(p.numel() for p in network.parameters()) == row["params"]
+        size = (folder / row["folder"] / "model.safetensors").stat().st_size
+        assert size == row["bytes"]
+
+
+def test_the_chosen_network_has_a_name_and_can_be_evaluated_and_exported(compressed, tmp_path):
+    tree, folder = compressed
+    row = next(row for row in tree["networks"] if row["label"] == tree["chosen"])
+    x = torch.rand(3, 1, 8, 8)
+    network = robust_nas.load_model(folder / "model")
+    with torch.no_grad():
+        assert torch.equal(network(x), robust_nas.load_model(folder / row["folder"])(x))
+    again = robust_nas.run_evaluation(
+        robust_nas.workflows.config.model_config(folder / "model"), folder / "model", tmp_path / "again"
+    )
+    assert again["robust"]["accuracy"] == row["test"]["robust"]["accuracy"]
+    source = robust_nas.export_model(folder / "model", tmp_path / "export") / "network.py"
+    names = {"__name__": "network", "__file__": str(source)}
+    exec(compile(source.read_text(), "network.py", "exec"), names)  # noqa: S102
+    with torch.no_grad():
+        torch.testing.assert_close(names["load"]()(x), network(x))
+
+
+def test_the_test_set_is_met_by_what_was_declared_alone(compressed):
+    tree, folder = compressed
+    tested = {row["label"] for row in tree["networks"] if row["test"]}
+    chosen = next(row for row in tree["networks"] if row["label"] == tree["chosen"])
+    assert tested >= {"original", chosen["label"]}
+    for row in tree["networks"][1:]:
+        assert (folder / row["folder"] / "evaluation").exists() == (row["label"] in tested)
+
+
+def test_the_evaluation_that_the_original_has_is_taken_over(compressed, model):
+    tree, folder = compressed
+    assert not (folder / "original").exists()
+    known = read_json(model / "evaluation" / "evaluation.json")
+    assert tree["networks"][0]["test"]["robust"] == known["robust"]
+
+
+def test_one_of_another_protocol_is_not(model, tmp_path):
+    folder = tmp_path / "compressed"
+    robust_nas.compress(options(model, "gdws", "evaluation.batch_size=16"), model, folder)
+    assert (folder / "original" / "evaluation.json").exists()
+
+
+def without_times(tree):
+    """A tree but for what a clock measured."""
+    networks = [{key: row[key] for key in row if key != "latency_ms"} for row in tree["networks"]]
+    return {**tree, "networks": networks, "not_measured": None}
+
+
+@pytest.mark.parametrize("moment", ["describe", "speed", "verdicts"])
+def test_a_compression_that_died_ends_in_the_same_result(compressed, model, tmp_path, monkeypatch, moment):
+    tree, folder = compressed
+    own = model.parent / f"died-{moment}"
+    monkeypatch.setattr(latency, "PACKAGES", ("none_such",))  # exports take most of the time here
+    place = robust_nas.workflows.compress
+    real = getattr(place, moment)
+    calls = []
+
+    def dies(*given):
+        calls.append(given)
+        if len(calls) == (3 if moment == "describe" else 1):
+            raise KeyboardInterrupt
+        return real(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(place, moment, dies)
+        with pytest.raises(KeyboardInterrupt):
+            robust_nas.compress(options(model, "cstar+gdws"), model, own)
+    assert not (own / "compression.json").exists()
+    again = robust_nas.compress(options(model, "cstar+gdws"), model, own, mode="resume")
+    assert without_times(again) == without_times(tree)
+    for row in tree["networks"][1:]:
+        ours, theirs = (root / row["folder"] / "model.safetensors" for root in (own, folder))
+        assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_what_is_there_is_not_overwritten(compressed, model):
+    _, folder = compressed
+    with pytest.raises(RunExistsError, match="exists already"):
+        robust_nas.compress(options(model, "cstar+gdws"), model, folder)
+    with pytest.raises(RunExistsError, match="config"):
+        robust_nas.compress(options(model, "gdws"), model, folder, mode="resume")
+
+
+def test_mistakes_are_refused_before_anything_is_written(model, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(ConfigError, match="holds the model"):
+        robust_nas.compress(options(model, "gdws"), model, model.parent)
+    with pytest.raises(ConfigError, match=r"got 'svd'; allowed: gdws, cstar, cstar\+gdws"):
+        compression_config(model, "svd")
+    with pytest.raises(ConfigError, match=r"compression\.cstar: is set, but --method is gdws"):
+        compression_config(model, "gdws", ["compression.cstar.epochs=3"])
+    with pytest.raises(ConfigError, match=r"budgets.*1\.5"):
+        compression_config(model, "gdws", ["compression.gdws.budgets=[1.5]"])
+    with pytest.raises(ConfigError, match="ratios"):
+        compression_config(model, "cstar", ["compression.cstar.ratios=[0.5]"])
+    with pytest.raises(ConfigError, match="takes images of shape"):
+        robust_nas.compress(options(model, "gdws", "data.name=fashion-mnist"), model, out)
+    assert not out.exists()
+
+
+def test_a_budget_out_of_reach_is_an_error_before_anything_is_written(model, tmp_path):
+    with pytest.raises(CompressionError, match=r"0\.01"):
+        robust_nas.compress(
+            options(model, "gdws", "compression.gdws.budgets=[0.01]"), model, tmp_path / "out"
+        )
+    with pytest.raises(CompressionError, match="500"):
+        robust_nas.compress(
+            options(model, "cstar", "compression.cstar.ratios=[500]"), model, tmp_path / "other"
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_are_not_finite_are_refused(model, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    broken = tmp_path / "model"
+    shutil.copytree(model, broken)
+    state = load_file(broken / "model.safetensors")
+    state["stem.weight"][0, 0, 0, 0] = torch.nan
+    save_file(state, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"stem\.weight holds NaN"):
+        robust_nas.compress(options(model, "gdws"), broken, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+MODULE = """
+import torch
+from torch import nn
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 12, 3, stride=2, padding=1), nn.BatchNorm2d(12),
+        nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 10))
+
+def flat():
+    return nn.Sequential(nn.Flatten(), nn.ReLU())
+
+class Dict(nn.Sequential):
+    def forward(self, x):
+        return {"logits": super().forward(x)}
+
+def of_dict():
+    return Dict(*build())
+
+def double():
+    return build().double()
+
+def lazy():
+    return nn.Sequential(nn.Conv2d(1, 6, 3), nn.Flatten(), nn.LazyLinear(10).double())
+"""
+
+
+@pytest.fixture
+def module(tmp_path):
+    (tmp_path / "net.py").write_text(MODULE)
+    return f"{tmp_path / 'net.py'}:build"
+
+
+def module_options(method="gdws"):
+    tree = run_config().model_dump()
+    tree["compression"] = {
+        "gdws": {"budgets": [0.6], "alpha": {"images": 10}},
+        "max_loss": 0.9,
+    }
+    return CompressionConfig.of(RunConfig(**tree))
+
+
+def test_any_torch_module_is_compressed_and_rebuilt_from_itself(module, tmp_path):
+    from robust_nas.nets.user_module import load_module
+
+    folder = tmp_path / "out"
+    tree = robust_nas.compress_module(module_options(), module, None, folder)
+    assert tree["networks"][1]["macs"] <= 0.6 * tree["networks"][0]["macs"]
+    assert tree["networks"][1]["test"]["robust"]["images"] == 20
+    with pytest.raises(CheckpointError, match=r"made from the module net\.py:build"):
+        robust_nas.load_model(folder / "model")
+    own = load_module(module)
+    network = robust_nas.load_model(folder / "model", module=own)
+    assert any(type(part).__name__ == "GDWSConv2d" for part in network.modules())
+    assert not any(type(part).__name__ == "GDWSConv2d" for part in own.modules())
+    x = torch.rand(2, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(load_module(module, folder / "model")(x), network(x))
+
+
+def test_a_module_whose_layers_share_weights_is_refused_before_anything_is_written(module, tmp_path):
+    (tmp_path / "net.py").write_text(
+        MODULE.replace(
+            "nn.ReLU(), nn.AdaptiveAvgPool2d(1)",
+            "nn.ReLU(), *2 * [nn.Conv2d(12, 12, 1)], nn.AdaptiveAvgPool2d(1)",
+        )
+    )
+    with pytest.raises(CompressionError, match=r"net\.py:build: 6\.weight and 5\.weight are one tensor"):
+        robust_nas.compress_module(module_options(), module, None, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("of_dict", r"net\.py:of_dict: gives dict; float32 logits"),
+        ("double", r"double: does not take a float32 image of \(1, 8, 8\): RuntimeError"),
+        ("lazy", "lazy: does not take a float32 image"),
+    ],
+)
+def test_a_module_that_does_not_make_logits_is_refused_before_anything_is_written(
+    module, tmp_path, function, said
+):
+    with pytest.raises(CompressionError, match=said):
+        robust_nas.compress_module(
+            module_options(), module.replace(":build", f":{function}"), None, tmp_path / "out"
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_compressed_folder_is_no_file_of_weights(module, tmp_path):
+    with pytest.raises(ConfigError, match="is a folder; the weights of the uncompressed module"):
+        robust_nas.compress_module(module_options(), module, tmp_path, tmp_path / "out")
+
+
+def test_cells_without_anything_for_gdws_are_refused_before_cstar_trains():
+    cells = robust_nas.load_architecture("arnas").resized(3, 4)
+    network = robust_nas.build_network(cells, input_shape=(1, 8, 8), classes=10)
+    work = CompressionConfig.of(
+        RunConfig(**{**run_config().model_dump(), "compression": {"cstar": {"ratios": [1.2]}, "gdws": {}}})
+    )
+    description = ModelDescription(
+        input_shape=(1, 8, 8), class_names=tuple(map(str, range(10))), mean=(0.0,), std=(1.0,), made_by={}
+    )
+    model = Model(network, None, description)
+    with pytest.raises(CompressionError, match="nothing can be factorised"):
+        refuse_out_of_reach(model, work.compression)
+
+
+def test_a_module_without_convolutions_is_refused(module, tmp_path):
+    with pytest.raises(CompressionError, match="no convolution"):
+        robust_nas.compress_module(
+            module_options(), module.replace(":build", ":flat"), None, tmp_path / "out"
+        )
+
+
+def test_a_run_compresses_what_it_found_where_the_recipe_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(latency, "PACKAGES", ("none_such",))
+    config = run_config(
+        "network.channels=8",
+        "compression.cstar.ratios=[1.3]",
+        "compression.cstar.epochs=1",
+        "compression.cstar.finetune_epochs=1",
+        "compression.cstar.baselines=[]",
+        "compression.max_loss=0.9",
+    )
+    folder = tmp_path / "run"
+    summary = robust_nas.run(config, folder)
+    assert summary["compressed"] == "cstar-1.3"
+    assert all((folder / path).exists() for path in summary["artifacts"].values())
+    tree = read_json(folder / summary["artifacts"]["compression"])
+    assert tree["not_measured"] == [
+        "ONNX Runtime: none_such not installed (pip install 'robust-nas[export]')"
+    ]
+    assert tree["networks"][0]["test"]["robust"]["accuracy"] == summary["robust"]
+    assert not (folder / "compressed" / "original").exists()  # met the test set once
+    (folder / "result.json").unlink()
+    (folder / "compressed" / "result.json").unlink()
+    again = robust_nas.run(config, folder, mode="resume")
+    assert {key: again[key] for key in ("robust", "compressed")} == {
+        key: summary[key] for key in ("robust", "compressed")
+    }
+
+
+def test_the_choice_is_the_fewest_macs_within_the_loss():
+    def row(label, macs, robust, baseline_of=None):
+        return {
+            "label": label,
+            "macs": macs,
+            "params": macs,
+            "baseline_of": baseline_of,
+            "validation": {"robust": robust},
+        }
+
+    rows = [row("original", 100, 0.6), row("a", 70, 0.6), row("b", 50, 0.595), row("c", 30, 0.5)]
+    assert choose(rows, 0.01) == ("b", True)
+    assert choose([*rows, row("baseline", 10, 0.6, "b")], 0.01) == ("b", True)
+    assert choose([rows[0], rows[3]], 0.01) == ("c", False)
+
+
+def test_the_folder_beside_a_model_has_a_name_even_where_the_model_is_given_as_a_dot(tmp_path, monkeypatch):
+    assert default_folder(Path("results/model")) == Path("results/model-compressed")
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path / "model")
+    assert default_folder(Path()) == tmp_path.resolve() / "model-compressed"
+
+
+def test_what_a_chosen_network_was_made_from_meets_the_test_set_too():
+    rows = [
+        {"label": label, "made_from": made_from, "baseline_of": baseline_of}
+        for label, made_from, baseline_of in [
+            ("original", None, None),
+            ("cstar-2", None, None),
+            ("truncate-2", None, "cstar-2"),
+            ("cstar-4", None, None),
+            ("cstar-2+gdws-0.5", "cstar-2", None),
+            ("cstar-2+gdws-0.5-tuned", "cstar-2+gdws-0.5", None),
+        ]
+    ]
+    chosen = "cstar-2+gdws-0.5-tuned"
+    assert _tested(rows, chosen, "chosen") == {chosen, "cstar-2+gdws-0.5", "cstar-2", "truncate-2"}
+    assert _tested(rows, "cstar-4", "chosen") == {"cstar-4"}
+
+
+def test_accuracies_on_the_dense_copy_are_those_of_the_network(compressed, model):
+    from robust_nas.layers.factorised import dense
+
+    _, folder = compressed
+    config = options(model, "gdws")
+    images = robust_nas.load_dataset(config.data).test.subset(torch.arange(60))
+    attack = config.training.validation_attack
+    network = robust_nas.load_model(folder / "model")
+    found = compress_proof.accuracies(network, dense(network), images, attack, 0)
+    assert found == compress_proof.accuracies(network, network, images, attack, 0)

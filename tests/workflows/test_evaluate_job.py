@@ -1,0 +1,207 @@
+"""The evaluation of a model folder: what it records, and that `kill -9` at any moment changes nothing."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+
+import pytest
+from cases import config
+
+import robust_nas
+from robust_nas.config import read_yaml, to_yaml
+from robust_nas.errors import CheckpointError, ConfigError, RunExistsError
+from robust_nas.workflows import evaluate as job
+from robust_nas.workflows.config import EvaluationConfig, model_config
+
+TINY = robust_nas.ResidualArchitecture(name="tiny", stem=8, depths=(1, 1), widths=(8, 16))
+EVALUATION = [
+    "checkpoint_seconds=0",
+    "evaluation.suite=null",
+    "evaluation.attacks=[{attack: {name: pgd, steps: 6}}, {attack: {name: apgd, steps: 12}}]",
+    "evaluation.images=24",
+    "evaluation.batch_size=8",
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    chosen = config("data.limit=800", "training.epochs=5", "evaluation.threat_model.eps=0.04")
+    return robust_nas.train(chosen, TINY, tmp_path_factory.mktemp("trained") / "model")
+
+
+def timeless(tree):
+    attacks = [{**attack, "seconds": 0} for attack in tree["attacks"]]
+    return {**tree, "seconds": 0, "findings_seconds": 0, "attacks": attacks}
+
+
+def test_the_config_records_the_attacks_as_the_suite_had_them(model, tmp_path):
+    suite = tmp_path / "mine.yaml"
+    suite.write_text(
+        "attacks:\n- attack: {name: pgd, steps: 3}\n- attack: {name: apgd, steps: 4}\n  images: 8\n"
+    )
+    chosen = model_config(
+        model, ["evaluation.attacks=null", f"evaluation.suite={suite}", "evaluation.images=12"]
+    )
+    tree = robust_nas.run_evaluation(chosen, model, tmp_path / "out")
+    record = read_yaml(tmp_path / "out" / "config.yaml")
+    assert [step["attack"]["name"] for step in record["steps"]] == ["pgd", "apgd"]
+    assert record["steps"][0]["attack"]["steps"] == 3
+    assert [step["images"] for step in record["steps"]] == [None, 8]
+    assert record["steps"][1]["attack"]["eps"] == 0.04
+    assert record["model"].endswith("model")
+    assert (tree["suite"], tree["robust"]["attacks"]) == (str(suite), ["pgd-3", "apgd-ce"])
+    # The suite's file is part of what was asked: with another one, it is another evaluation.
+    suite.write_text("attacks:\n- attack: {name: pgd, steps: 5}\n")
+    with pytest.raises(RunExistsError, match="different: steps"):
+        robust_nas.run_evaluation(chosen, model, tmp_path / "out", mode="resume")
+
+
+def test_what_it_leaves(model, tmp_path):
+    told = []
+    tree = robust_nas.run_evaluation(
+        model_config(model, EVALUATION), model, tmp_path / "out", progress=lambda *a: told.append(a[:3])
+    )
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == tree
+    assert (tree["dataset"], tree["schema_version"]) == ("digits", 2)
+    assert 0 < tree["robust"]["accuracy"] < tree["clean"]["accuracy"]
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["robust"] == tree["robust"]["accuracy"]
+    assert result["verdict"] == tree["verdict"]["status"]
+    drawn = {path.name for path in (tmp_path / "out" / "figures").glob("*.png")}
+    assert {"evaluation.png", "loss_traces.png", "examples.png"} <= drawn
+    assert ("eps_curve.png" in drawn) == bool(tree["eps_curve"])
+    jobs = list(dict.fromkeys(name for name, _, _ in told))
+    assert jobs == [f"evaluate: {part}" for part in ("clean", "pgd-6", "apgd-ce", "findings")]
+    # A finished evaluation is read, not made again.
+    assert (
+        robust_nas.run_evaluation(model_config(model, EVALUATION), model, tmp_path / "out", mode="resume")
+        == tree
+    )
+
+
+def test_it_is_what_the_library_call_says(model, tmp_path):
+    chosen = model_config(model, EVALUATION)
+    tree = robust_nas.run_evaluation(chosen, model, tmp_path / "out")
+    found = robust_nas.evaluate(
+        robust_nas.load_model(model),
+        robust_nas.load_dataset(chosen.data, seed=chosen.seed).test,
+        chosen.evaluation.threat_model,
+        chosen.evaluation.steps,
+        images=24,
+        batch_size=8,
+        seed=chosen.seed,
+    )
+    assert timeless(tree) == {
+        **timeless(found.to_dict()),
+        "model": tree["model"],
+        "dataset": "digits",
+    }
+
+
+@pytest.mark.parametrize("killed", ["records", "figures"])
+def test_it_goes_on_where_an_error_stopped_it(model, tmp_path, monkeypatch, killed):
+    chosen = model_config(model, EVALUATION)
+    expected = robust_nas.run_evaluation(chosen, model, tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        if killed == "figures":
+            patched.setattr(job, "_draw", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        else:
+            saved = []
+
+            def save(self, state):
+                saved.append(state)
+                original(self, state)
+                if len(saved) == 4:
+                    raise KeyboardInterrupt
+
+            original = job.Run.save_checkpoint
+            patched.setattr(job.Run, "save_checkpoint", save)
+        with pytest.raises(KeyboardInterrupt):
+            robust_nas.run_evaluation(chosen, model, tmp_path / "cut")
+    assert not (tmp_path / "cut" / "result.json").exists()
+    found = robust_nas.run_evaluation(chosen, model, tmp_path / "cut", mode="resume")
+    assert timeless(found) == timeless(expected)
+
+
+def test_a_checkpoint_of_another_job_is_refused(model, tmp_path):
+    chosen = model_config(model, EVALUATION)
+    robust_nas.run_evaluation(chosen, model, tmp_path / "out")
+    (tmp_path / "out" / "result.json").unlink()
+    (tmp_path / "out" / "checkpoint.pt").write_bytes((model / "checkpoint.pt").read_bytes())
+    with pytest.raises(CheckpointError, match="belongs to another config"):
+        robust_nas.run_evaluation(chosen, model, tmp_path / "out", mode="resume")
+
+
+def test_what_a_model_cannot_be_attacked_with_leaves_no_folder(model, tmp_path):
+    chosen = model_config(model, [*EVALUATION, "evaluation.deployed.abstains=true"])
+    official = EvaluationConfig.of(
+        model_config(
+            model, ["evaluation.attacks=[{attack: {name: autoattack}}]", "evaluation.deployed.abstains=true"]
+        )
+    )
+    assert chosen.evaluation.deployed.abstains
+    with pytest.raises(robust_nas.errors.AttackError, match="knows no rejection"):
+        robust_nas.run_evaluation(official, model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ConfigError, match="needs a folder of its own"):
+        robust_nas.run_evaluation(chosen, model, model)
+
+
+JOB = """
+import json, os, signal, sys, threading
+from pathlib import Path
+from robust_nas import run_evaluation
+from robust_nas.config import check, read_yaml
+from robust_nas.workflows.config import EvaluationConfig
+
+config = check(EvaluationConfig, read_yaml(Path(sys.argv[1])), "test")
+model, out = Path(sys.argv[2]), Path(sys.argv[3])
+moments = json.loads(sys.argv[4])
+if not moments:
+    run_evaluation(config, model, out, mode="resume")
+    sys.exit()
+import matplotlib.pyplot, sklearn.datasets, torch._dynamo
+for name, done, delay in moments:
+    child = os.fork()
+    if child == 0:
+        def progress(job, at, total, note=""):
+            if job == f"evaluate: {name}" and at >= done:
+                threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+        run_evaluation(config, model, out, mode="resume", progress=progress)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+# (part, per cent of it after which a timer is armed): in batches, between the attacks, and in the findings.
+MOMENTS = [("pgd-6", 30), ("pgd-6", 100), ("apgd-ce", 60), ("findings", 0), ("findings", 50)]
+
+
+def start(recipe, model, out, moments=()):
+    arguments = [sys.executable, "-c", JOB, str(recipe), str(model), str(out), json.dumps(moments)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [int(line) for line in done.stdout.split()]
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_an_evaluation_ends_in_the_same_figures(model, tmp_path):
+    recipe = tmp_path / "evaluation.yaml"
+    recipe.write_text(to_yaml(model_config(model, EVALUATION)))
+    start(recipe, model, tmp_path / "whole")
+    delay = random.Random(0)  # noqa: S311 - moments, not secrets
+    codes = start(
+        recipe, model, tmp_path / "cut", [(part, done, delay.uniform(0, 0.03)) for part, done in MOMENTS]
+    )
+    assert (
+        codes.count(-signal.SIGKILL) >= len(MOMENTS) - 1
+    )  # the last one may have been quicker than its timer
+    start(recipe, model, tmp_path / "cut")
+    trees = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("cut", "whole")]
+    assert timeless(trees[0]) == timeless(trees[1])
+    for stem in ("loss_traces", "examples"):
+        images = [(tmp_path / name / "figures" / f"{stem}.png").read_bytes() for name in ("cut", "whole")]
+        assert images[0] == images[1]
+    names = [sorted(p.name for p in (tmp_path / name).iterdir()) for name in ("cut", "whole")]
+    assert names[0] == names[1]

@@ -1,0 +1,221 @@
+"""The whole way on a tiny config: what each step leaves, what the summary says, what is refused."""
+
+import json
+
+import pytest
+import torch
+from cases import config
+
+import robust_nas
+from robust_nas.config import ConfigError
+from robust_nas.data import load_dataset
+from robust_nas.errors import DataError, RunExistsError
+from robust_nas.evaluation import bars as evaluation_bars
+from robust_nas.runs import Run
+from robust_nas.workflows.material import training_split
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run, its summary, and what was told on the way."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    told, warnings = [], []
+    threads = torch.get_num_threads()
+    summary = robust_nas.run(config(), folder, progress=lambda *args: told.append(args), warn=warnings.append)
+    assert torch.get_num_threads() == threads
+    return folder, summary, told, warnings
+
+
+def test_the_summary_says_what_was_reached_and_how(finished):
+    folder, summary, _, _ = finished
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    assert 0 <= summary["robust"] <= 1
+    assert 0 <= summary["clean"] <= 1
+    assert summary["attack"] == "fgsm + pgd-2"
+    assert summary["verdict"] in ("INCONCLUSIVE", "UNRELIABLE")  # attacks with fixed steps carry no claim
+    assert (summary["norm"], summary["eps"], summary["seed"]) == ("linf", 0.1, 5)
+    assert (summary["images"], summary["images_clean"]) == (20, 360)
+    assert summary["seconds"] > 0
+    assert summary["seconds"] == pytest.approx(sum(summary["seconds_per_step"].values()), abs=0.2)
+    assert all((folder / path).exists() for path in summary["artifacts"].values())
+    assert not any(path.startswith(("/", "..")) for path in summary["artifacts"].values())
+
+
+def test_its_cost_is_that_of_the_model_in_the_folder(finished):
+    folder, summary, _, _ = finished
+    model = robust_nas.load_model(folder / "model")
+    assert summary["params"] == sum(p.numel() for p in model.parameters())
+    architecture = robust_nas.load_architecture(folder / "search" / "architecture.yaml")
+    assert (architecture.cells, architecture.channels) == (4, 2)
+    cost = robust_nas.count(architecture, (1, 8, 8), 10)
+    assert (summary["params"], summary["macs"]) == (cost.params, cost.macs)
+
+
+def test_the_folder_records_what_the_result_depends_on(finished):
+    folder, _, _, _ = finished
+    for part in ("search", "model", "evaluation"):
+        found = json.loads((folder / part / "environment.json").read_text())
+        assert len(found["dataset_checksum"]) == 64
+        assert found["images"] == {"train": 100, "test": 360}
+        assert (found["device"], found["threads"]) == ("cpu", 1)
+        assert found["splits"]["seed"] == 5
+    mixing = json.loads((folder / "search" / "alphas.json").read_text())
+    for rows in mixing["softmax"].values():
+        assert all(sum(row) == pytest.approx(1, abs=1e-5) for row in rows)
+
+
+def test_progress_counts_to_the_end_of_every_job(finished):
+    _, _, told, _ = finished
+    last = {job: (done, total) for job, done, total, *_ in told}
+    assert {"search", "train", "evaluate: clean", "evaluate: fgsm"} <= last.keys()
+    for job in ("search", "train", "evaluate: clean"):
+        assert last[job][0] == last[job][1]
+    assert all(0 <= done <= total for done, total in last.values())
+
+
+def test_a_finished_run_resumes_to_its_summary_without_computing(finished):
+    folder, summary, _, _ = finished
+    before = {
+        path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != ".lock"
+    }
+    told = []
+    again = robust_nas.run(config(), folder, mode="resume", progress=lambda *args: told.append(args))
+    assert again == summary
+    assert told == []
+    after = {path: path.stat().st_mtime_ns for path in before}
+    assert after == before
+
+
+def test_a_run_whose_last_step_is_missing_computes_that_alone(finished):
+    folder, summary, _, _ = finished
+    for name in ("summary.json", "result.json"):
+        (folder / name).unlink()
+    told = []
+    again = robust_nas.run(config(), folder, mode="resume", progress=lambda *args: told.append(args))
+    assert told == []
+    assert {**again, "seconds_this_call": 0} == {**summary, "seconds_this_call": 0}
+
+
+def test_a_run_is_not_repeated_in_its_folder_nor_resumed_with_another_config(finished):
+    folder, _, _, _ = finished
+    with pytest.raises(RunExistsError, match="--resume"):
+        robust_nas.run(config(), folder)
+    with pytest.raises(RunExistsError, match=r"different: search\.epochs"):
+        robust_nas.run(config("search.epochs=3"), folder, mode="resume")
+
+
+def test_the_bars_of_the_figure_are_clean_every_attack_and_the_worst_case(finished):
+    folder, summary, _, _ = finished
+    tree = json.loads((folder / "evaluation" / "evaluation.json").read_text())
+    bars = evaluation_bars(tree)
+    assert [bar["label"] for bar in bars] == ["clean", "+ fgsm", "+ pgd-2", "worst case"]
+    assert all(bar["low"] <= bar["accuracy"] <= bar["high"] for bar in bars)
+    assert (bars[0]["accuracy"], bars[-1]["accuracy"]) == (summary["clean"], summary["robust"])
+
+
+def test_what_is_probably_not_meant_is_warned_of(finished, tmp_path):
+    assert not any("eps" in warning for warning in finished[3])
+    warnings = []
+    other = config(
+        "search.attack.eps=0.2", "training.validation_attack.eps=8/255", "evaluation.attacks.0.images=8"
+    )
+    robust_nas.run(other, tmp_path / "run", warn=warnings.append)
+    assert "search.attack attacks with eps 0.2, the evaluation with 0.1" in warnings
+    assert "training.validation_attack attacks with eps 0.03137, the evaluation with 0.1" in warnings
+
+
+def test_repeated_searches_report_their_spread_and_choose_by_the_adversarial_loss(tmp_path):
+    found = robust_nas.run_search(config(), tmp_path / "seeds", seeds=2)
+    record = found.record
+    assert [one["seed"] for one in record["per_seed"]] == [5, 6]
+    losses = [one["loss_adversarial"] for one in record["per_seed"]]
+    assert record["chosen_seed"] == [5, 6][losses.index(min(losses))]
+    assert all({"params", "macs", "skips", "seconds"} <= one.keys() for one in record["per_seed"])
+    assert len(record["edges_shared_between_pairs"]) == 1
+    assert 0 <= record["edges_shared_between_pairs"][0] <= 1
+    alone = robust_nas.run_search(config("seed=6"), tmp_path / "alone")
+    assert alone.record["loss_adversarial"] == losses[1]
+    again = robust_nas.run_search(config(), tmp_path / "seeds", seeds=2, mode="resume")
+    assert again.record == record
+    with pytest.raises(RunExistsError, match="another config"):
+        robust_nas.run_search(config(), tmp_path / "seeds", mode="resume")
+    with pytest.raises(ConfigError, match="seeds: got 0"):
+        robust_nas.run_search(config(), tmp_path / "none", seeds=0)
+
+
+@pytest.fixture
+def folder_of_images(tmp_path):
+    """Ten classes of 8x8 colour images, two in each."""
+    from PIL import Image
+
+    for part in ("train", "test"):
+        for label in range(10):
+            (tmp_path / "images" / part / str(label)).mkdir(parents=True)
+            for index in range(2):
+                Image.new("RGB", (8, 8), (label, index, 0)).save(
+                    tmp_path / "images" / part / str(label) / f"{index}.png"
+                )
+    return tmp_path / "images"
+
+
+def test_a_model_is_not_judged_on_images_of_another_shape(finished, folder_of_images, tmp_path):
+    other = config("data.name=image-folder", f"data.path={folder_of_images}", "data.limit=null")
+    with pytest.raises(ConfigError, match=r"takes images of shape \(1, 8, 8\), image-folder has \(3, 8, 8\)"):
+        robust_nas.run_evaluation(other, finished[0] / "model", tmp_path / "evaluation")
+    assert not (tmp_path / "evaluation" / "evaluation.json").exists()
+
+
+def test_an_evaluation_is_not_resumed_for_a_model_trained_anew(finished, tmp_path):
+    folder, summary, _, _ = finished
+    architecture = robust_nas.load_architecture(folder / "search" / "architecture.yaml")
+    model = robust_nas.train(config(), architecture, tmp_path / "model")
+    tree = robust_nas.run_evaluation(config(), model, tmp_path / "evaluation")
+    assert tree["clean"]["accuracy"] == summary["clean"]  # the same seed trains the same model
+    robust_nas.train(config("seed=6"), architecture, model, mode="overwrite")
+    with pytest.raises(RunExistsError, match="different: weights"):
+        robust_nas.run_evaluation(config(), model, tmp_path / "evaluation", mode="resume")
+
+
+def test_a_gpu_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"device: got 'cuda:99'; this torch sees \d+ GPUs"):
+        robust_nas.run_search(config("device=cuda:99"), tmp_path / "run")
+
+
+def test_the_search_never_sees_the_validation_split():
+    chosen = config()
+    dataset = load_dataset(chosen.data, seed=chosen.seed)
+    images, validation = training_split(chosen, dataset)
+    seen, held_out = ({pixels.numpy().tobytes() for pixels in part.pixels} for part in (images, validation))
+    every = {pixels.numpy().tobytes() for pixels in dataset.train.pixels}
+    assert len(images) + len(validation) == len(dataset.train)
+    assert seen | held_out == every
+    assert not seen & held_out
+
+
+def test_changed_images_are_refused_when_a_run_is_resumed(tmp_path):
+    chosen = config()
+    robust_nas.run_search(chosen, tmp_path / "search")
+    record = json.loads((tmp_path / "search" / "environment.json").read_text())
+    (tmp_path / "search" / "environment.json").write_text(json.dumps({**record, "dataset_checksum": "other"}))
+    (tmp_path / "search" / "result.json").unlink()
+    with pytest.raises(DataError, match="was started on other images"):
+        robust_nas.run_search(chosen, tmp_path / "search", mode="resume")
+
+
+@pytest.mark.parametrize(
+    ("override", "error"),
+    [
+        ("data.validation=0", "data.validation"),
+        ("training.momentum=1.5", "training.momentum"),
+        ("search.alphas.betas=[1.0, 0.9]", "search.alphas.betas"),
+        ("training.auxiliary_weight=0.4", "training.auxiliary_weight"),
+        ("data.path=here", "data.path"),
+        ("device=cuda:7", "device"),
+    ],
+)
+def test_what_would_fail_hours_later_is_refused_first_and_leaves_an_old_run_alone(tmp_path, override, error):
+    with Run(tmp_path / "old", config()) as old:
+        old.write("architecture.yaml", "precious")
+    with pytest.raises(ConfigError, match=error.replace(".", r"\.")):
+        robust_nas.run(config(override), tmp_path / "old", mode="overwrite")
+    assert (tmp_path / "old" / "architecture.yaml").read_text() == "precious"
