@@ -8,7 +8,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "robust_nas"
 BASE = (
-    "_version", "errors", "lazy", "config", "user_code", "registry", "runs", "environment", "timing", "distributed",
+    "_version", "checkpoints", "config", "distributed", "environment", "errors", "lazy", "registry", "runs", "timing",
+    "user_code",
 )  # fmt: skip
 ROOMS = (
     "execution", "statistics", "figures", "data", "layers", "operations", "spaces", "nets", "attacks", "defences",
