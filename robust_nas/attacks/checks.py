@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
-
-import torch
-from torch import Generator, Tensor
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from robust_nas.errors import AttackError
+from robust_nas.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
 
 
 class AttackOptions(Protocol):
@@ -88,7 +89,7 @@ def refuse_small_images(attack: AttackOptions, shape: tuple[int, ...]) -> None:
 
 def check_logits(logits: object, images: Tensor, last_label: int) -> Tensor:
     """The logits `[B, K]` as they came. Raises `AttackError` for anything else, or too few for the labels."""
-    if not isinstance(logits, Tensor):
+    if not isinstance(logits, torch.Tensor):
         raise AttackError(f"the model returned {type(logits).__name__}; logits [batch, classes] are needed")
     if logits.dim() != 2 or logits.shape[0] != images.shape[0]:
         raise AttackError(
@@ -102,7 +103,7 @@ def check_logits(logits: object, images: Tensor, last_label: int) -> Tensor:
 def own_generator(generator: Generator | None, images: Tensor) -> Generator:
     """The generator given, or a fresh one of seed 0. Raises `AttackError` for one on another device."""
     if generator is None:
-        return Generator(images.device).manual_seed(0)
+        return torch.Generator(images.device).manual_seed(0)
     if generator.device.type != images.device.type:
         raise AttackError(f"the generator lives on {generator.device}, the images on {images.device}")
     return generator
