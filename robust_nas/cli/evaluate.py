@@ -87,6 +87,10 @@ def command(
 
         usual = Path(str(model)) / "evaluation" if module is None else RESULTS / f"{config.name}-evaluation"
         folder = out or usual
+        if module is not None:
+            from robust_nas.nets.user_module import source_of
+
+            source_of(module)
         with common.progress(quiet) as report:
             tree = run_evaluation(
                 config, module or Path(str(model)), folder, weights=weights, mode=mode, progress=report
@@ -110,11 +114,12 @@ def _config(
         return EvaluationConfig.of(load_config(recipe, changes))
     if module is None:
         return model_config(Path(str(model)), changes)
+    config = module_config(_name_of(module), changes)
     if not any(change.startswith(("data.name=", "data.path=", "data=")) for change in changes):
         raise typer.BadParameter(
             "name the images that the module takes with --data, such as --data fashion-mnist"
         )
-    return module_config(_name_of(module), changes)
+    return config
 
 
 def _name_of(module: str) -> str:
