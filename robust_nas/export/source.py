@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -236,13 +236,25 @@ def _body(module: object) -> str:
 
 
 def _compare(text: str, state: dict[str, torch.Tensor], model: Model) -> None:
-    """Executes the exported text and holds its logits against the model's on random images."""
-    names: dict[str, object] = {"__name__": "exported_network", "__file__": "network.py"}
-    exec(compile(text, SOURCE, "exec"), names)  # noqa: S102 - the text was generated above from our own files
-    exported = names["build"]()  # type: ignore[operator]
-    exported.load_state_dict(state)
+    """Execute the exported text and hold its logits against the model's on random images."""
     images = torch.rand(2, *model.description.input_shape, generator=torch.Generator().manual_seed(0))
+    try:
+        logits = _logits_of(text, state, images)
+    except Exception as error:  # whatever the text of a plugin raises without the rest of its file
+        raise RunError(
+            f"the exported text of {', '.join(_form(model).carried.names)} does not run alone "
+            f"({type(error).__name__}: {error}); a file that needs torch alone can be carried"
+        ) from None
     with torch.no_grad():
-        ours = copy.deepcopy(model.network).cpu().eval()(images)
-        if not torch.equal(exported.eval()(images), ours):
+        if not torch.equal(logits, copy.deepcopy(model.network).cpu().eval()(images)):
             raise RunError("the exported network computes other logits than the model; nothing was written")
+
+
+def _logits_of(text: str, state: dict[str, torch.Tensor], images: torch.Tensor) -> torch.Tensor:
+    names: dict[str, Any] = {"__name__": "exported_network", "__file__": "network.py"}
+    exec(compile(text, SOURCE, "exec"), names)  # noqa: S102 - the text was generated above, from files in use
+    exported = names["build"]()
+    exported.load_state_dict(state)
+    with torch.no_grad():
+        logits: torch.Tensor = exported.eval()(images)
+    return logits
