@@ -9,7 +9,7 @@ from robust_nas import figures
 from robust_nas.config import Options
 from robust_nas.distributed import Ranks, joined
 from robust_nas.runs import Mode, Progress, Run, silent
-from robust_nas.spaces import Architecture, CellArchitecture, count
+from robust_nas.spaces import AnyArchitecture, Architecture, count, has_cells
 from robust_nas.workflows.config import RESULTS, RunConfig
 from robust_nas.workflows.material import (
     Material,
@@ -48,7 +48,7 @@ def train(
     material = material or needed(config, folder, mode)
     if material is not None:
         refuse_precision(config.training.precision, material.device)
-        if isinstance(architecture, CellArchitecture):
+        if has_cells(architecture):
             refuse_auxiliary_head(config, architecture.layout, material.dataset)
     job = TrainJob(config=config, architecture=architecture)
     with joined() as ranks, open_run(ranks, folder, job, mode) as run:
@@ -61,7 +61,7 @@ class TrainJob(Options):
     """What a model folder was made from: the run config and the architecture."""
 
     config: RunConfig
-    architecture: Architecture
+    architecture: AnyArchitecture
 
 
 def _train_once(
