@@ -4,8 +4,8 @@
 
 also where the batch norm follows a concatenation of convolutions (a factorised reduction). Layers in factors are
 written back into the dense ones that compute the same, through which gradients are taken in less time. The graph comes
-from torch.fx and is kept per model; weights are copied anew for every attack, so that a model in training is attacked
-as it stands. A model that cannot be traced, has hooks, or whose copy does not give its logits, is attacked as it
+from torch.fx and is kept per model; weights are copied again for every attack, so that a model in training is attacked
+as it is now. A model that cannot be traced, has hooks, or whose copy does not give its logits, is attacked as it
 is: `folded` then says why. Nothing about the model is trusted, its logits are compared on every call.
 """
 
@@ -13,20 +13,27 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from robust_nas.layers.batch_norm import SynchronisedBatchNorm2d
-from robust_nas.layers.factorised import FACTORISED, dense
-from robust_nas.nets.fused import has_hooks
-from robust_nas.nets.supernet import Supernet
+from robust_nas.layers.batch_norm import NORMS, SynchronisedBatchNorm2d
+from robust_nas.layers.factorised import FactorisedLayer, dense
+from robust_nas.layers.inspection import has_hooks
+from robust_nas.layers.norm_folding import fold_norm
 
 COMPARED = 2  # images on which the copy is held against the model
 RELATIVE = 1e-3  # of the largest logit; folding rounds at 1e-6, a wrong trace is off by whole units
+
+
+@runtime_checkable
+class Foldable(Protocol):
+    """A network that brings its own folded copy, or None where it has none at present."""
+
+    def folded(self) -> nn.Module | None:
+        """Return a copy with the network's present weights."""
 
 
 class Folded(NamedTuple):
@@ -58,7 +65,7 @@ _TRACES: WeakKeyDictionary[nn.Module, tuple[tuple[Any, ...], _Trace | str]] = We
 
 
 def folded(model: nn.Module, images: Tensor) -> Folded:
-    """The folded copy of a model in eval mode, with the model's weights of now, on the model's device.
+    """Return the folded copy of a model in eval mode, with the model's present weights, on the model's device.
 
     Whatever a random model draws meanwhile, torch's global generators come back as they were.
     """
@@ -67,12 +74,12 @@ def folded(model: nn.Module, images: Tensor) -> Folded:
 
 
 def _folded(model: nn.Module, images: Tensor) -> Folded:
-    own = model.folded() if isinstance(model, Supernet) else None
+    own = model.folded() if isinstance(model, Foldable) else None
     if own is not None:  # it knows better than a trace
         if _agree(own, model, images):
             return Folded(own, "folded")
         return Folded(None, "as it is: its own folded copy gives other logits")
-    if any(isinstance(module, FACTORISED) for module in model.modules()):
+    if any(isinstance(module, FactorisedLayer) for module in model.modules()):
         whole = _folded(dense(model), images)
         if whole.network is not None and _agree(whole.network, model, images):
             return Folded(whole.network, "folded, factors written back")
@@ -97,14 +104,14 @@ def _folded(model: nn.Module, images: Tensor) -> Folded:
 
 
 def _gives_its_logits(trace: _Trace, model: nn.Module, images: Tensor) -> bool:
-    """Whether the copy, with the model's tensors of now, gives the model's logits for a few images."""
+    """Return whether the copy, with the model's present tensors, gives the model's logits for a few images."""
     with torch.no_grad():
         _refresh(trace, model)
     return _agree(trace.network, model, images)
 
 
 def _agree(copied: nn.Module, model: nn.Module, images: Tensor) -> bool:
-    """Whether two networks give the same logits for a few images."""
+    """Return whether two networks give the same logits for a few images."""
     with torch.no_grad():
         few = images[:COMPARED].contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, enabled=False):
@@ -119,14 +126,14 @@ def _first_line(error: Exception) -> str:
 
 
 def _signature(model: nn.Module) -> tuple[Any, ...]:
-    """What the graph depends on: changes when a module, hook or tensor is replaced, moved or reshaped."""
+    """Return what the graph depends on: changes when a module, hook or tensor is replaced, moved or reshaped."""
     modules = tuple((name, id(module), has_hooks(module)) for name, module in model.named_modules())
     named = [*model.named_parameters(), *model.named_buffers()]
     return modules, tuple((name, tuple(t.shape), t.dtype, t.device) for name, t in named)
 
 
 def _traced(model: nn.Module) -> _Trace | str:
-    """The trace, or why there is none."""
+    """Return the trace, or why there is none."""
     seen = _graph(model)
     if isinstance(seen, str):
         return seen
@@ -138,7 +145,7 @@ def _traced(model: nn.Module) -> _Trace | str:
 
 
 def _graph(model: nn.Module) -> tuple[fx.Graph, dict[str, Tensor]] | str:
-    """The graph, and the tensors that tracing met and that no module holds; or why there is none.
+    """Return the graph, and the tensors that tracing met and that no module holds; or why there is none.
 
     The model is left as it was.
     """
@@ -160,7 +167,7 @@ def _graph(model: nn.Module) -> tuple[fx.Graph, dict[str, Tensor]] | str:
 
 
 def foldable(model: nn.Module) -> list[tuple[str, str]] | str:
-    """Names of convolutions, each with the batch norm that alone follows it, both called once; or why none are known.
+    """Return names of convolutions, each with the batch norm that alone follows it, both called once; or why none are known.
 
     The model is left as it was.
     """
@@ -187,12 +194,12 @@ class _Tracer(fx.Tracer):
     """Sees a synchronised batch norm as one module, as it sees torch's own."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Whether a module is not looked into."""
+        """Return whether a module is not looked into."""
         return isinstance(m, SynchronisedBatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _folded_copy(model: nn.Module, graph: fx.Graph, made: dict[str, Tensor]) -> _Trace:
-    """The graph on modules of its own; `made` are the tensors that tracing met and that no module holds."""
+    """Return the graph on modules of its own; `made` are the tensors that tracing met and that no module holds."""
     modules = dict(model.named_modules())
     root = nn.Module()
     folds: dict[str, _Fold] = {}
@@ -238,13 +245,13 @@ def _folded_copy(model: nn.Module, graph: fx.Graph, made: dict[str, Tensor]) -> 
 
 
 def _is_norm(module: nn.Module | None) -> bool:
-    """Whether it is a plain batch norm of images with running statistics."""
-    plain = type(module) in (nn.BatchNorm2d, SynchronisedBatchNorm2d)
+    """Return whether it is a plain batch norm of images with running statistics."""
+    plain = type(module) in NORMS
     return plain and getattr(module, "running_mean", None) is not None
 
 
 def _convolutions(node: fx.Node, modules: dict[str, nn.Module]) -> list[fx.Node]:
-    """The convolutions that a batch norm can go into: its input, or all parts of a concatenation of channels."""
+    """Return the convolutions that a batch norm can go into: its input, or all parts of a concatenation of channels."""
     source = node.args[0]
     parts: Any = [source]
     if isinstance(source, fx.Node) and source.op == "call_function" and source.target is torch.cat:
@@ -273,22 +280,12 @@ def _attribute(model: nn.Module, target: str) -> Tensor:
 
 
 def _refresh(trace: _Trace, model: nn.Module) -> None:
-    """Copies the model's tensors of now into the copy, folding on the way."""
+    """Copy the model's present tensors into the copy, folding on the way."""
     modules = dict(model.named_modules())
     for name, fold in trace.folds.items():
         convolution: Any = modules[fold.convolution]
         norm: Any = modules[fold.norm]
-        part = slice(fold.start, fold.start + convolution.out_channels)
-        scale, shift = (None if t is None else t[part] for t in (norm.weight, norm.bias))
-        weight, bias = fuse_conv_bn_weights(
-            convolution.weight,
-            convolution.bias,
-            norm.running_mean[part],
-            norm.running_var[part],
-            norm.eps,
-            scale,
-            shift,
-        )
+        weight, bias = fold_norm(convolution, norm, fold.start)
         own: Any = trace.network.get_submodule(name)
         own.weight.copy_(weight)
         own.bias.copy_(bias)

@@ -19,14 +19,17 @@ import torch
 
 from robust_nas._version import __version__
 from robust_nas.errors import ConfigError, RunError, RunExistsError
+from robust_nas.export.carried import BUILT, carried
 from robust_nas.export.metadata import MARK, metadata
 from robust_nas.layers import factorised
 from robust_nas.nets import Model, inference_state
+from robust_nas.operations import ACTIVATIONS, OPERATIONS
 from robust_nas.runs import write_atomic
 from robust_nas.spaces import Architecture
 
 SOURCE, WEIGHTS = "network.py", "weights.pt"
 CARRIED = ("robust_nas.layers.", "robust_nas.nets.")
+TABLES = "robust_nas.operations"  # what files import from it is written as tables of their own
 REBUILT = "    rebuild(network, [LayerForm(*layer) for layer in LAYERS])\n"
 
 
@@ -96,7 +99,14 @@ def source_text(model: Model) -> str:
     network = architecture.network_class()
     layers = [tuple(layer) for layer in description.forms]
     modules = [network.__module__, *([factorised.__name__] if layers else [])]
+    methods = [
+        carried(OPERATIONS, architecture.operations_used(), "OPERATIONS"),
+        carried(ACTIVATIONS, architecture.activations_used(), "ACTIVATIONS"),
+    ]
+    modules += [module.__name__ for found in methods for module in found.modules]
     imports, bodies = carried_files(modules, architecture)
+    plugins = [text for found in methods for text in found.plugins]
+    tables = [found.table for found in methods]
     shape = "x".join(map(str, description.input_shape))
     arguments = pprint.pformat(architecture.arguments(description.input_shape), width=110, sort_dicts=False)
     # Names come from files that anyone may have written: they stand in literals alone, never in a docstring.
@@ -119,7 +129,7 @@ ARGUMENTS: dict[str, Any] = {arguments}
 {_forms(layers)}METADATA = {pprint.pformat(metadata(model), width=110, sort_dicts=False)}
 
 
-{bodies}
+{chr(10).join([bodies, *plugins, BUILT, *tables])}
 
 def build() -> {network.__name__}:
     """Return the network with fresh weights."""
@@ -149,7 +159,13 @@ def carried_files(modules: Iterable[str], architecture: Architecture) -> tuple[s
     Files of this package that they import go before them. Raises `ConfigError` for a file that needs other rooms of
     the package than `layers` and `nets`.
     """
-    imports = {"import torch", "from pathlib import Path", "from typing import Any"}
+    imports = {
+        "import torch",
+        "from collections.abc import Callable",
+        "from pathlib import Path",
+        "from typing import Any",
+        "from torch import nn",
+    }
     bodies: dict[str, str] = {}
 
     def carry(name: str) -> None:
@@ -158,6 +174,8 @@ def carried_files(modules: Iterable[str], architecture: Architecture) -> tuple[s
         text = Path(str(vars(importlib.import_module(name))["__file__"])).read_text(encoding="utf-8")
         own, outside, body = _split(text)
         for other in own:
+            if other == TABLES:
+                continue
             if not other.startswith(CARRIED):
                 raise ConfigError(
                     f"{architecture.name}: its network's file {name} needs {other}, which plain Python cannot carry; "

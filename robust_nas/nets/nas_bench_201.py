@@ -1,6 +1,6 @@
 """The skeleton of NAS-Bench-201 (Dong and Yang, ICLR 2020) as torch modules; `spaces/nas_bench_201.py` draws it.
 
-This file needs torch and the layers that it imports: the plain-Python export carries their text.
+This file needs torch and `network.py` alone: the plain-Python export carries their text.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A network from an architecture: stem, cells, global average pooling, linear classifier.
 
-Images are float `[B, C, H, W]` in 0..1; normalisation is the first layer. This file needs torch and the layers that it
-imports: the plain-Python export carries their text.
+Images are float `[B, C, H, W]` in 0..1; normalisation is the first layer. This file needs torch, layers and
+`OPERATIONS` alone: the plain-Python export carries their text.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from robust_nas.layers.factorised_reduction import FactorizedReduce
 from robust_nas.layers.normalise import Normalise
-from robust_nas.nets.operations import OPERATIONS, FactorizedReduce, ReLUConvBN
+from robust_nas.layers.relu_conv_bn import ReLUConvBN
+from robust_nas.operations import OPERATIONS
 
 
 class CellPlan(NamedTuple):
@@ -106,7 +108,7 @@ class NetworkCell(nn.Module):
         self.nodes = nn.ModuleList(
             Node(
                 [
-                    OPERATIONS[operation](
+                    OPERATIONS.get(operation).build(
                         plan.c, 2 if plan.reduction and source < plan.inputs else 1, affine
                     )
                     for operation, source in node

@@ -3,6 +3,7 @@
 `FAMILIES` knows the families of architectures by name; `AnyArchitecture` is the type of a field that holds one.
 """
 
+from robust_nas.operations import OPERATIONS, Cost, Part
 from robust_nas.spaces.architecture import Architecture, InputShape, StageSizes
 from robust_nas.spaces.cell import Cell, CellArchitecture, Edge, has_cells
 from robust_nas.spaces.counting import count, parts
@@ -18,7 +19,6 @@ from robust_nas.spaces.files import is_shipped, shipped_names
 from robust_nas.spaces.layout import CellPlace, Layout
 from robust_nas.spaces.mlp import MLPArchitecture
 from robust_nas.spaces.nas_bench_201 import NASBench201Architecture
-from robust_nas.spaces.operations import OPERATIONS, Cost, Part
 from robust_nas.spaces.residual import WIDE_RESNETS, ResidualArchitecture
 from robust_nas.spaces.sampling import sample
 from robust_nas.spaces.space import CellSpace, Size, load_space

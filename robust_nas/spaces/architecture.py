@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 from robust_nas.config import Options, check, to_dict, to_yaml
 from robust_nas.errors import ArchitectureError
+from robust_nas.operations.cost import Part
 from robust_nas.spaces.layout import Name
-from robust_nas.spaces.operations import Part
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,6 +69,14 @@ class Architecture(Options):
         They are literals (numbers, strings, tuples, lists), because the plain-Python export writes them into its file.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say what its network is made of")
+
+    def operations_used(self) -> frozenset[str]:
+        """Return the names under which the network asks for operations, which the plain-Python export carries."""
+        return frozenset()
+
+    def activations_used(self) -> frozenset[str]:
+        """Return the same of activations."""
+        return frozenset()
 
     def parts(self, input_shape: InputShape, classes: int) -> Iterator[Part]:
         """Yield the cost of `stem` (where there is one), `stage 1`, `stage 2`, ... and `head`, in this order."""

@@ -14,18 +14,19 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from robust_nas.config import Count, CountOrZero, Options, json_copy, to_dict
 from robust_nas.errors import ArchitectureError
-from robust_nas.spaces.architecture import Architecture, InputShape, Json, by_name, digest
-from robust_nas.spaces.layout import CellPlace, Kind, Layout
-from robust_nas.spaces.operations import (
-    OPERATIONS,
+from robust_nas.operations import OPERATIONS, OperationName
+from robust_nas.operations.cost import (
     Cost,
     Part,
     batch_norm,
+    convolution,
     factorized_reduce,
     linear,
     pointwise,
     total,
 )
+from robust_nas.spaces.architecture import Architecture, InputShape, Json, by_name, digest
+from robust_nas.spaces.layout import CellPlace, Kind, Layout
 from robust_nas.spaces.topology import Aggregation, Inputs
 
 _SIZE = re.compile(r"\.c[0-9]+\.ch[0-9]+(\.f[0-9-]+)?(\.h[0-9a-f]{8})?$")
@@ -34,7 +35,7 @@ _SIZE = re.compile(r"\.c[0-9]+\.ch[0-9]+(\.f[0-9-]+)?(\.h[0-9a-f]{8})?$")
 class Edge(NamedTuple):
     """An operation on the output of a source node."""
 
-    operation: str
+    operation: OperationName
     source: CountOrZero
 
 
@@ -51,10 +52,6 @@ class Cell(Options):
     def _acyclic_and_known(self) -> Self:
         for number, node in enumerate(self.nodes):
             for edge in node:
-                if edge.operation not in OPERATIONS:
-                    raise ValueError(
-                        f"node {number}: unknown operation {edge.operation!r}; known: {', '.join(OPERATIONS)}"
-                    )
                 if edge.source >= number + self.inputs:
                     raise ValueError(
                         f"node {number}: source {edge.source} is not before it; "
@@ -71,11 +68,11 @@ class Cell(Options):
     def _without_the_usual_topology(self, handler: SerializerFunctionWrapHandler) -> Json:
         tree: Json = handler(self)
         if (self.inputs, self.aggregation) == (2, "sum"):  # as in files from before there was a choice
-            tree.pop("inputs", None), tree.pop("aggregation", None)
+            return {key: value for key, value in tree.items() if key not in ("inputs", "aggregation")}
         return tree
 
     def operations(self) -> list[str]:
-        """Return the operations of all edges, node by node."""
+        """Return the names of the operations of all edges, node by node."""
         return [edge.operation for node in self.nodes for edge in node]
 
 
@@ -147,6 +144,10 @@ class CellArchitecture(Architecture):
         """Return every cell as the plain numbers of a `CellPlan`."""
         return {"plans": [_plan(place, self.cell(place.kind)) for place in self.places()]}
 
+    def operations_used(self) -> frozenset[str]:
+        """Return the operations of the genotype."""
+        return frozenset(operation for cell in self.genotype for operation in cell.operations())
+
     def auxiliary_head(self, input_shape: InputShape) -> tuple[int, int, int, int]:
         """Return the last reduction cell (the last cell where none reduces) and the shape of its output.
 
@@ -215,10 +216,7 @@ class CellArchitecture(Architecture):
         """
         channels, height, width = input_shape
         stem = self.layout.stem * self.channels
-        yield Part(
-            "stem",
-            Cost(channels * stem * 9, channels * stem * 9 * height * width).plus(batch_norm(stem, True)),
-        )
+        yield Part("stem", convolution(channels, stem, 3, height * width).plus(batch_norm(stem, True)))
         stages = [Cost(0, 0)] * len(self.layout.stages)
         size = (height, width)
         for place in self.places():
@@ -230,7 +228,7 @@ class CellArchitecture(Architecture):
             for node in cell.nodes:
                 for operation, source in node:
                     stride = 2 if place.reduction and source < cell.inputs else 1
-                    costs.append(OPERATIONS[operation](place.c, stride, size[0] * size[1], True))
+                    costs.append(OPERATIONS.get(operation).cost(place.c, stride, size[0] * size[1], True))
             stages[place.stage] = total([stages[place.stage], *costs])
         for number, cost in enumerate(stages, 1):
             yield Part(f"stage {number}", cost)

@@ -8,8 +8,8 @@ pooling, additions and the gating count as zero. Equal to torch's own count on t
 from __future__ import annotations
 
 from robust_nas.errors import ArchitectureError
+from robust_nas.operations.cost import Cost, Part, total
 from robust_nas.spaces.architecture import Architecture
-from robust_nas.spaces.operations import Cost, Part, total
 
 
 def count(

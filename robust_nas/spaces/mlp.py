@@ -9,9 +9,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from robust_nas.config import Count
+from robust_nas.operations import ACTIVATIONS, ActivationName
+from robust_nas.operations.cost import Cost, Part, linear
 from robust_nas.spaces.architecture import Architecture, InputShape, Json
 from robust_nas.spaces.layout import MAX_FILTERS
-from robust_nas.spaces.operations import Activation, Part, linear
 
 
 class MLPArchitecture(Architecture):
@@ -23,7 +24,7 @@ class MLPArchitecture(Architecture):
     type: Literal["mlp"] = "mlp"
     depth: Annotated[Count, Field(le=1000)]  # hidden layers
     width: Annotated[Count, Field(le=MAX_FILTERS)]  # of each of them
-    activation: Activation = "relu"
+    activation: ActivationName = "relu"
     initialisation: Literal["he-fan-in", "lecun", "ntk"] = "he-fan-in"
 
     def describe(self) -> str:
@@ -35,11 +36,16 @@ class MLPArchitecture(Architecture):
         own = {key: getattr(self, key) for key in ("depth", "width", "activation", "initialisation")}
         return {"inputs": math.prod(input_shape), **own}
 
+    def activations_used(self) -> frozenset[str]:
+        """Return its activation."""
+        return frozenset([self.activation])
+
     def parts(self, input_shape: InputShape, classes: int) -> Iterator[Part]:
         """Yield every hidden layer, a stage each, and the head."""
         inputs = math.prod(input_shape)
+        own = Cost(ACTIVATIONS.get(self.activation).params(self.width), 0)
         for number in range(1, self.depth + 1):
-            yield Part(f"stage {number}", linear(inputs, self.width))
+            yield Part(f"stage {number}", linear(inputs, self.width).plus(own))
             inputs = self.width
         yield Part("head", linear(inputs, classes))
 

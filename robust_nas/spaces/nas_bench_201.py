@@ -17,10 +17,10 @@ from typing import ClassVar, Literal, Self
 
 from robust_nas.config import check
 from robust_nas.errors import ArchitectureError
+from robust_nas.operations.cost import Cost, batch_norm, convolution, linear, total
 from robust_nas.spaces.architecture import Json
 from robust_nas.spaces.cell import CellArchitecture, halved
 from robust_nas.spaces.layout import CellPlace, Layout
-from robust_nas.spaces.operations import Cost, batch_norm, linear
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")  # in the benchmark's order
 SOURCES = ((0,), (0, 1), (0, 1, 2))  # of every node
@@ -105,9 +105,10 @@ class NASBench201Architecture(CellArchitecture):
         if not place.reduction_prev:
             return Cost(0, 0), size
         size = halved(size)
-        weights = place.c_p * place.c * 9 + place.c * place.c * 9 + place.c_p * place.c
-        norms = batch_norm(place.c, True)
-        return Cost(weights, weights * size[0] * size[1]).plus(norms).plus(norms), size
+        c_in, c_out, pixels = place.c_p, place.c, size[0] * size[1]
+        convolutions = [convolution(c_in, c_out, 3, pixels), convolution(c_out, c_out, 3, pixels)]
+        shortcut = convolution(c_in, c_out, 1, pixels)
+        return total([*convolutions, shortcut, *[batch_norm(c_out, True)] * 2]), size
 
     def head_cost(self, channels: int, classes: int) -> Cost:
         """Return the cost of batch norm and classifier."""

@@ -15,9 +15,10 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from robust_nas.config import Count, check, to_dict
 from robust_nas.errors import ArchitectureError
+from robust_nas.operations import ACTIVATIONS, ActivationName
+from robust_nas.operations.cost import Cost, Part, batch_norm, convolution, linear, total
 from robust_nas.spaces.architecture import Architecture, InputShape, Json, StageSizes
 from robust_nas.spaces.layout import MAX_FILTERS
-from robust_nas.spaces.operations import Activation, Cost, Part, batch_norm, linear, total
 
 MAX_BLOCKS = 1000
 WIDE_RESNETS = "wrn-D-k with D = 6n + 4, such as wrn-28-10"  # the names that `wide_resnet` reads
@@ -58,7 +59,7 @@ class ResidualArchitecture(Architecture):
 
     type: Literal["residual"] = "residual"
     block: Literal["basic", "bottleneck", "robust-res"] = "basic"
-    activation: Activation = "relu"
+    activation: ActivationName = "relu"
     initialisation: Literal["he-fan-out", "he-fan-in", "lecun"] = "he-fan-out"  # of the convolutions
     stem: Width = 16  # channels of the stem's 3x3 convolution
     depths: tuple[Count, ...] = Field(min_length=1)  # blocks of each stage
@@ -177,10 +178,14 @@ class ResidualArchitecture(Architecture):
             "initialisation": self.initialisation,
         }
 
+    def activations_used(self) -> frozenset[str]:
+        """Return its activation."""
+        return frozenset([self.activation])
+
     def parts(self, input_shape: InputShape, classes: int) -> Iterator[Part]:
         """Yield stem, stages and head; the batch norm behind the last stage belongs to the head."""
         image_channels, height, width = input_shape
-        yield Part("stem", _convolution(image_channels, self.stem, 3, height * width))
+        yield Part("stem", convolution(image_channels, self.stem, 3, height * width))
         channels = self.stem
         for number, stage in enumerate(self.stages(), 1):
             before = height * width
@@ -189,9 +194,9 @@ class ResidualArchitecture(Architecture):
             first = _block(self, channels, stage.width, stage.stride, before, pixels)
             channels = self.outputs(stage.width)
             other = _block(self, channels, stage.width, 1, pixels, pixels)
-            others = Cost(other.params * (stage.depth - 1), other.macs * (stage.depth - 1))
-            yield Part(f"stage {number}", first.plus(others))
-        yield Part("head", batch_norm(channels, True).plus(linear(channels, classes)))
+            yield Part(f"stage {number}", first.plus(other.times(stage.depth - 1)))
+        head = batch_norm(channels, True).plus(linear(channels, classes))
+        yield Part("head", head.plus(_activation(self, channels)))
 
     def content_name(self, shipped: Mapping[str, Json]) -> str:
         """Return `wrn-D-k` where depths and widths are uniform, else the numbers; what is not default follows."""
@@ -246,16 +251,17 @@ class ResidualArchitecture(Architecture):
 def _block(
     architecture: ResidualArchitecture, c_in: int, width: int, stride: int, before: int, after: int
 ) -> Cost:
-    """One block that makes `after` pixels of `before`."""
+    """Return the cost of a block that makes `after` pixels of `before`."""
     c_out = architecture.outputs(width)
-    layers = [batch_norm(c_in, True)]
+    layers = [batch_norm(c_in, True), _activation(architecture, c_in)]
     if architecture.block == "basic":
-        layers += [_convolution(c_in, width, 3, after), batch_norm(width, True)]
-        layers += [_convolution(width, width, 3, after)]
+        layers += [convolution(c_in, width, 3, after), batch_norm(width, True)]
+        layers += [_activation(architecture, width), convolution(width, width, 3, after)]
     elif architecture.block == "bottleneck":
-        layers += [_convolution(c_in, width, 1, before), batch_norm(width, True)]
-        layers += [_convolution(width, width, 3, after), batch_norm(width, True)]
-        layers += [_convolution(width, c_out, 1, after)]
+        layers += [convolution(c_in, width, 1, before), batch_norm(width, True)]
+        layers += [convolution(width, width, 3, after), batch_norm(width, True)]
+        layers += [_activation(architecture, width)] * 2
+        layers += [convolution(width, c_out, 1, after)]
     else:
         part, scales, groups = (
             architecture.part_width(width),
@@ -263,16 +269,17 @@ def _block(
             architecture.cardinality or 1,
         )
         squeeze = c_out * architecture.squeezed(width)  # without bias
-        layers += [_convolution(c_in, part * scales, 1, before), batch_norm(part * scales, True)]
-        layers += [_convolution(part, part, 3, after, groups), batch_norm(part, True)] * max(scales - 1, 1)
-        layers += [_convolution(part * scales, c_out, 1, after), batch_norm(c_out, True)]
+        layers += [convolution(c_in, part * scales, 1, before), batch_norm(part * scales, True)]
+        convolved = [convolution(part, part, 3, after, groups), batch_norm(part, True)]
+        layers += [*convolved, _activation(architecture, part)] * max(scales - 1, 1)
+        layers += [_activation(architecture, part * scales)]
+        layers += [convolution(part * scales, c_out, 1, after), batch_norm(c_out, True)]
         layers += [Cost(2 * squeeze, 2 * squeeze)]
     if c_in != c_out or stride != 1:
-        layers.append(_convolution(c_in, c_out, 1, after))
+        layers.append(convolution(c_in, c_out, 1, after))
     return total(layers)
 
 
-def _convolution(c_in: int, c_out: int, kernel: int, pixels: int, groups: int = 1) -> Cost:
-    """A convolution without bias; `pixels` of its output."""
-    params = c_in * c_out * kernel**2 // groups
-    return Cost(params, params * pixels)
+def _activation(architecture: ResidualArchitecture, channels: int) -> Cost:
+    """Return the parameters that an activation holds."""
+    return Cost(ACTIVATIONS.get(architecture.activation).params(channels), 0)

@@ -16,18 +16,12 @@ from pydantic import (
 
 from robust_nas.config import Count, Options, check, json_copy, merge, read_yaml
 from robust_nas.errors import ArchitectureError, CodeRefusedError, ConfigError, SearchSpaceError
+from robust_nas.operations import OperationName
 from robust_nas.spaces.cell import Cell, CellArchitecture, Edge
 from robust_nas.spaces.families import FAMILIES
 from robust_nas.spaces.files import shipped
 from robust_nas.spaces.layout import CellPlace, Layout, Name
-from robust_nas.spaces.operations import OPERATIONS
 from robust_nas.spaces.topology import Topology
-
-
-def _known(operation: str) -> str:
-    if operation not in OPERATIONS:
-        raise ValueError(f"unknown operation; known: {', '.join(OPERATIONS)}")
-    return operation
 
 
 def _with_cells(family: str) -> str:
@@ -62,7 +56,7 @@ class CellSpace(Options):
     source: str = ""
     nodes: Annotated[Count, Field(le=64)]
     edges_per_node: Count | Literal["all"] = 2  # kept per node when an architecture is derived
-    operations: tuple[Annotated[str, AfterValidator(_known)], ...] = Field(min_length=1)
+    operations: tuple[OperationName, ...] = Field(min_length=1)
     topology: Topology = Topology()
     layout: Layout
     search: Size

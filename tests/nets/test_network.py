@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from robust_nas.nets.operations import OPERATIONS, FactorizedReduce
 from torch import nn
 
 from robust_nas.errors import ArchitectureError
 from robust_nas.nets import build_network, channels_last
 from robust_nas.nets.network import AuxiliaryHead, DropPath
-from robust_nas.nets.operations import OPERATIONS, FactorizedReduce
 from robust_nas.spaces import OPERATIONS as COSTS
 from robust_nas.spaces import Size, load_architecture, load_space, sample
 
