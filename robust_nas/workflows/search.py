@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-<<<<<<< HEAD
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from robust_nas import figures
 from robust_nas.config import Count, Options
+from robust_nas.data import DataOptions
 from robust_nas.distributed import Ranks, joined, refuse_several
 from robust_nas.errors import ArchitectureError, ConfigError
 from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
-from robust_nas.search.options import NNI
+from robust_nas.search.options import NNI, Strategy, SupernetOptions
 from robust_nas.spaces import (
     Architecture,
     CellArchitecture,
@@ -22,25 +22,10 @@ from robust_nas.spaces import (
     has_cells,
     load_architecture,
 )
-from robust_nas.workflows.config import RESULTS, RunConfig
-from robust_nas.workflows.material import (
-    Material,
-=======
-from typing import TYPE_CHECKING, Any, Self
-
-from robust_nas import figures
-from robust_nas.config import Count, Options, check, read_yaml
-from robust_nas.data import DataOptions
-from robust_nas.distributed import Ranks, joined, refuse_several
-from robust_nas.errors import ArchitectureError, ConfigError
-from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
-from robust_nas.search.options import NNI, Strategy, SupernetOptions
-from robust_nas.spaces import Architecture, CellArchitecture, CellSpace, Size, count
 from robust_nas.workflows.config import RESULTS, NetworkSize, RunConfig
 from robust_nas.workflows.context import (
     JobContext,
     context_unless_finished,
->>>>>>> main
     distribute,
     load_context,
     open_run,

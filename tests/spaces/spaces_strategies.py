@@ -38,7 +38,7 @@ def layouts(draw: st.DrawFn) -> Layout:
 def cells(draw: st.DrawFn, kind: str) -> Cell:
     nodes = tuple(
         tuple(
-            Edge(draw(st.sampled_from(list(OPERATIONS))), draw(st.integers(0, node + 1)))
+            Edge(draw(st.sampled_from(OPERATIONS.names())), draw(st.integers(0, node + 1)))
             for _ in range(draw(st.integers(1, 4)))
         )
         for node in range(draw(st.integers(1, 4)))
