@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-REGISTRIES = ["robust_nas.attacks:ATTACKS"]
+REGISTRIES = ["robust_nas.attacks:ATTACKS", "robust_nas.spaces:FAMILIES"]
 
 CODE = """
 import importlib, sys

@@ -31,7 +31,7 @@ from robust_nas.errors import ArchitectureError, ConfigError
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.runs import RECIPE
 from robust_nas.search.options import Strategy, SupernetOptions, with_strategy
-from robust_nas.spaces import CellSpace, load_space
+from robust_nas.spaces import CellSpace, Size, load_space
 from robust_nas.training.options import Training
 from robust_nas.user_code import allow_code, own_config
 
@@ -134,17 +134,16 @@ class RunConfig(JobConfig):
     @model_validator(mode="after")
     def _sizes_are_possible(self) -> Self:
         space = self.space.load()
-        concat = dict.fromkeys(space.layout.kinds, space.nodes)
         for section, chosen, own in (
             ("search", self.search, space.search),
             ("network", self.network, space.network),
         ):
             cells, channels = chosen.cells or own.cells, chosen.channels or own.channels
             try:
-                kinds = {place.kind for place in space.layout.places(cells, channels, concat)}
+                kinds = {place.kind for place in space.places(Size(cells=cells, channels=channels))}
             except ArchitectureError as error:
                 raise ValueError(f"{section}.{error}") from None
-            absent = set(space.layout.kinds) - kinds
+            absent = set(space.kinds) - kinds
             if absent and section == "search":
                 raise ValueError(
                     f"search.cells: got {cells}, which leaves no {', '.join(sorted(absent))} cell to search; "
