@@ -28,7 +28,8 @@ from robust_nas.errors import ArchitectureError, ConfigError
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.search.options import Strategy, SupernetOptions, with_strategy
 from robust_nas.spaces import CellSpace, load_space
-from robust_nas.training.options import Training
+from robust_nas.training import Training
+from robust_nas.training.losses import with_present_names
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
 RESULTS = Path("results")  # where run folders go unless told otherwise
@@ -213,7 +214,7 @@ def _stored_config(folder: Path, kind: type[Setting]) -> tuple[Path | None, dict
     tree = read_yaml(path).get("config") if path else None
     if not isinstance(tree, dict):
         raise ConfigError(f"{folder}: holds no config of a training{inner or '; name a --recipe'}")
-    return path, {key: tree[key] for key in kind.model_fields if key in tree}
+    return path, {key: with_present_names(tree[key]) for key in kind.model_fields if key in tree}
 
 
 def module_config(name: str, overrides: Sequence[str]) -> EvaluationConfig:

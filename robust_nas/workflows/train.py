@@ -138,8 +138,8 @@ def _write(
     attack = options.validation_attack
     save_model(run.folder, architecture, outcome.state, description)
     caption = (
-        f"{architecture.name}: {options.loss.name} training on {counts[0]} images of {description.made_by['dataset']}, "
-        f"seed {config.seed}; validation: {attack.name}-{attack.steps}, {attack.norm} eps {attack.eps:.4g}, "
+        f"{architecture.name}: {options.loss.label} training on {counts[0]} images of {description.made_by['dataset']}, "
+        f"seed {config.seed}; validation: {attack.label}, {attack.norm} eps {attack.eps:.4g}, "
         f"{counts[1]} images"
     )
     figures.plot_training(
