@@ -129,7 +129,7 @@ class Registry(Generic[M]):
         return MethodField(self, allows, needs, default, presets or {})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # hashed by identity: typing hashes it in `Annotated[...] | None`
 class MethodField:
     """A pydantic field that holds a method: its class is chosen by name, and checks its own options."""
 

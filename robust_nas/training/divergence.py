@@ -25,7 +25,8 @@ def refuse_divergence(values: Mapping[str, float | None], where: str, remedy: st
 def refuse_broken_weights(modules: Iterable[nn.Module], where: str, remedy: str) -> None:
     """Raise `DivergenceError` where a parameter or buffer is NaN or infinite.
 
-    Call it before a checkpoint is written: a step may break the weights, and only the loss of the next one would show it.
+    Call it before a checkpoint is written: a step may break the weights, which only the next loss
+    would show.
     """
     for module in modules:
         named = [(name, t) for name, t in module.state_dict().items() if t.is_floating_point()]

@@ -1,6 +1,6 @@
 """The training loop: one for every loss, step and hook; keeps the epoch with the best robust accuracy on validation.
 
-    every batch:   augment; hooks before_step; the step leaves gradients; hooks after_backward; sum over ranks; clip; SGD
+    every batch:   augment; hooks before_step; the step leaves gradients; hooks after_backward; sum of ranks; clip; SGD
     every epoch:   hooks end_epoch; validate where it is due, as the hooks apply the weights; keep the best
 
 Killed at any instant, it resumes to the same bits (`state.py`). What a step measures stays on the device, and is read

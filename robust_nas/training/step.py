@@ -1,7 +1,7 @@
 """The protocol of training steps: how one batch becomes gradients of the network's parameters.
 
 A new step is a subclass of `StepOptions` with its options, and of `TrainingStep` with its algorithm, both in a file of
-its own in `steps/`, and a line in `STEPS`. The loop sums the gradients over the ranks, clips them and moves the weights.
+its own in `steps/`, and a line in `STEPS`. The loop sums the gradients over the ranks, clips them, moves the weights.
 Methods that need more than one scalar replace the step: replayed batches, particles, generators with optimisers of
 their own.
 """

@@ -138,9 +138,9 @@ def _write(
     attack = options.validation_attack
     save_model(run.folder, architecture, outcome.state, description)
     caption = (
-        f"{architecture.name}: {options.loss.label} training on {counts[0]} images of {description.made_by['dataset']}, "
-        f"seed {config.seed}; validation: {attack.label}, {attack.norm} eps {attack.eps:.4g}, "
-        f"{counts[1]} images"
+        f"{architecture.name}: {options.loss.label} training on {counts[0]} images of "
+        f"{description.made_by['dataset']}, seed {config.seed}; validation: {attack.label}, "
+        f"{attack.norm} eps {attack.eps:.4g}, {counts[1]} images"
     )
     figures.plot_training(
         run.records(), run.folder / "figures" / "training", best_epoch=outcome.epoch, caption=caption

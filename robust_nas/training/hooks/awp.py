@@ -4,10 +4,10 @@
     the gradient of the step is that at w + v; the optimiser moves w
 
 As in the official code, the direction is one ascent step, scaled per layer, so that ||v_l|| = gamma ||w_l||; biases and
-batch norms are left alone, and the statistics of batch norms see the step alone. Two choices of ours: L is the whole loss
-of the recipe with its inner attack, so that it holds for every loss, and the attack runs again on the perturbed weights
-(the official code keeps the images of the first one, which takes less time); and w is put back before the optimiser's
-step, so that weight decay sees w, not w + v. Both attacks make the same draws: gamma = 0 is training without the hook.
+batch norms are left alone, and running statistics follow the step alone. Two choices of ours: L is the whole loss of
+the recipe with its inner attack, and the attack runs again on the perturbed weights (the official code keeps the images
+of the first attack, which takes less time); and w is put back before the optimiser's step, so that weight decay sees w,
+not w + v. Both attacks make the same draws: gamma = 0 is training without the hook.
 """
 
 from __future__ import annotations
