@@ -1,4 +1,4 @@
-"""A loss, a hook, a step and a schedule of a user's own: checked, costed, trained and resumed, without a line of ours."""
+"""A loss, a hook, a step and a schedule of a user's own: checked, costed, trained, resumed, without a line of ours."""
 
 import shutil
 import subprocess
@@ -83,7 +83,7 @@ def test_the_log_holds_what_a_hook_says_of_an_epoch(tmp_path, recipe):
 
 def test_code_in_a_recipe_of_somebody_else_is_refused():
     tree = {**to_dict(options()), "loss": {"name": str(PLUGINS / "my_methods.py") + ":Mixup"}}
-    with pytest.raises(CodeRefusedError, match="--allow-code my_methods.py"):
+    with pytest.raises(CodeRefusedError, match=r"--allow-code my_methods\.py"):
         check(Training, tree, "recipe")
 
 

@@ -19,8 +19,11 @@ from robust_nas.training import (
 class Mixup(Loss):
     """Cross-entropy on convex combinations of images and of labels (Zhang et al., 2018)."""
 
-    passes = 3
     share: Fraction01 = 0.3
+
+    @property
+    def passes(self):
+        return 3
 
     def __call__(self, model, images, labels, generator):
         order = torch.randperm(len(images), generator=generator, device=images.device)
