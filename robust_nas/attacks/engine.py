@@ -88,7 +88,7 @@ def opened(
         if not options.fold or options.bn != "eval":
             form = "as it is: " + ("with batch statistics" if options.fold else "not asked to fold")
         elif not predictor.random:
-            copy, form = folded(predictor.module, images)
+            copy, form = folded(predictor.module, images, once=checked)
             if copy is not None:
                 network = copy
                 images = images.contiguous(memory_format=torch.channels_last)

@@ -8,7 +8,7 @@
 With momentum mu (MI-FGSM), d is taken of m_t = mu m_{t-1} + g_t / ||g_t||_1; the rule of APGD is in `apgd.py`.
 The losses are in `losses.py`. One run per restart, and per target class of a targeted loss.
 
-Sources: FGSM, Goodfellow et al. 2015; PGD, PGDAT et al. 2018 (uniform start in the ball); FGSM-RS, Wong et
+Sources: FGSM, Goodfellow et al. 2015; PGD, Madry et al. 2018 (uniform start in the ball); FGSM-RS, Wong et
 al. 2020; N-FGSM, de Jorge et al. 2022 (start within k eps, no projection on the ball); MI-FGSM, Dong et al. 2018;
 KL, TRADES, Zhang et al. 2019: its gradient is exactly zero at x, hence the start x + 0.001 N(0, 1).
 
@@ -165,10 +165,11 @@ def climb(options: GradientAttack, target: AttackedModel) -> Tensor:
 
 def _start(plan: Plan, norm: Norm, target: AttackedModel) -> Tensor:
     """A fresh tensor `[B, C, H, W]` to start from, in the ball and in the box."""
+    from robust_nas.attacks.batch_generator import whole_batch  # a torch class: not for who reads options
+
     images, generator = target.images, target.generator
     if plan.start == "clean":
         return images.clone()
-    from robust_nas.attacks.batch_generator import whole_batch
 
     # Drawn in the shape's own order, so that the memory format of the images does not change the draw.
     batch, rows = whole_batch(images, generator)

@@ -15,7 +15,7 @@ from robust_nas.config import Count, Fraction01, Positive
 
 
 class PGD(GradientAttack):
-    """Projected gradient ascent with restarts (PGDAT et al., 2018), and momentum (Dong et al., 2018).
+    """Projected gradient ascent with restarts (Madry et al., 2018), and momentum (Dong et al., 2018).
 
     The KL loss is TRADES's inner loss, KL(p(image) || p(adversarial)); its random start is 0.001 N(0, 1).
     A targeted loss is run once for each of the `targets` likeliest wrong classes, from `restarts` starts each.

@@ -30,12 +30,13 @@ from robust_nas.compression.ranks import Limits, global_ranks
 from robust_nas.compression.tucker import Ranks, factorised_layer, project
 from robust_nas.errors import CompressionError
 from robust_nas.layers.factorised import LayerForm, replace_module
+from robust_nas.training import TrainingHook
 
 MAX_PULL = 3.0  # 5 % of the way to the copy is left; more would only make the steps unstable
 
 
-class ADMM:
-    """The low-rank copies Z, the scaled multipliers U, and the ranks of a network in training: a `Constraint`."""
+class ADMM(TrainingHook):
+    """The low-rank copies Z, the scaled multipliers U, and the ranks of a network in training."""
 
     def __init__(
         self,

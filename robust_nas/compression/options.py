@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from robust_nas.config import Count, CountOrZero, Fraction01, NonNegative, Options, Positive
-from robust_nas.training.options import Loss
+from robust_nas.training import LOSSES, Loss
 
 Share = Annotated[Positive, Field(lt=1)]
 Ratio = Annotated[Positive, Field(gt=1)]
@@ -60,7 +60,7 @@ class GDWS(Options):
     min_gain: NonNegative | None = None
     finetune_epochs: CountOrZero = 0  # ours: 0 is the published, training-free method
     finetune_learning_rate: Positive = 0.02
-    loss: Loss | None = None  # of fine-tuning; None: the recipe's
+    loss: Annotated[Loss, LOSSES.field()] | None = None  # of fine-tuning; None: the recipe's
 
     @model_validator(mode="before")
     @classmethod
@@ -105,7 +105,7 @@ class CSTAR(Options):
     skip_ends: bool = (
         True  # the first convolution and the classifier stay: few weights, and everything passes them
     )
-    loss: Loss | None = None
+    loss: Annotated[Loss, LOSSES.field()] | None = None
     baselines: tuple[Literal["truncate", "truncate-short", "uniform"], ...] = (
         "truncate",
         "truncate-short",

@@ -36,7 +36,7 @@ from robust_nas.layers.batch_norm import local_statistics
 from robust_nas.nets import Supernet
 from robust_nas.search.min_norm import min_norm
 from robust_nas.search.options import DSARA, WeightOptimiser
-from robust_nas.training.losses.natural import cross_entropy
+from robust_nas.training.loss import cross_entropy
 
 
 class Batch(NamedTuple):

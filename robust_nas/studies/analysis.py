@@ -36,6 +36,7 @@ from robust_nas.studies.journal import CHANGED, read_journal
 from robust_nas.studies.points import Point
 from robust_nas.studies.trial import unpack
 from robust_nas.studies.verdicts import RULES, Evidence, RuleVerdict, verdicts
+from robust_nas.training.losses import with_present_names
 
 SCHEMA_VERSION = 1
 OUTCOMES = {"clean": "clean", "robust": "robust", "stable": "stability"}  # and how tables call their means
@@ -48,7 +49,7 @@ def analyse(folder: Path) -> Tree:
 
     Raises `StudyError` where not one trial is done, naming the first reason.
     """
-    config = check(StudyConfig, read_yaml(folder / CONFIG), str(folder / CONFIG))
+    config = check(StudyConfig, with_present_names(read_yaml(folder / CONFIG)), str(folder / CONFIG))
     plan = read_plan(folder)
     done, others = outcomes(folder)
     rows = [_row(planned, plan["seeds"], done, others) for planned in plan["points"]]

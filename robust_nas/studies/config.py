@@ -29,7 +29,7 @@ from robust_nas.errors import ConfigError, StudyError
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.spaces import AnyArchitecture, load_architecture
 from robust_nas.studies.generators import Generator
-from robust_nas.training.options import Training
+from robust_nas.training import Training
 from robust_nas.workflows.config import Setting
 
 PRESETS = Path(__file__).resolve().parent / "presets"

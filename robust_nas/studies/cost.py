@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from robust_nas.attacks import PGD
+from robust_nas.attacks import Attack
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.timing import interleaved
-from robust_nas.training.options import Loss, Natural, Trades, Training
+from robust_nas.training import Training
 
 if TYPE_CHECKING:
     import torch
@@ -27,18 +27,10 @@ if TYPE_CHECKING:
     from robust_nas.spaces import Architecture
 
 
-def passes(loss: Loss) -> int:
-    """Forward-pass equivalents of one training step, per image."""
-    if isinstance(loss, Natural):
-        return 3
-    steps = loss.attack.steps * loss.attack.restarts if isinstance(loss.attack, PGD) else 1
-    return 2 * steps + (7 if isinstance(loss, Trades) else 3)
-
-
 def training_macs(macs: int, training: Training, images: int) -> int:
     """Multiply-adds of one training on so many images."""
     seen = images // training.batch_size * training.batch_size or images
-    return macs * passes(training.loss) * seen * training.epochs
+    return macs * training.passes * seen * training.epochs
 
 
 @dataclass(frozen=True)
@@ -61,9 +53,9 @@ class Rates:
             for step in evaluation.steps
         )
         validated = training.epochs // training.validate_every * (training.validation_images or images // 10)
-        step = passes(training.loss) * self._at(macs, self.training)
+        step = training.passes * self._at(macs, self.training)
         return training.epochs * images * step + self._at(macs, self.attack) * (
-            steps + validated * training.validation_attack.steps
+            steps + validated * training.validation_attack.passes.backward
         )
 
     def _at(self, macs: int, values: Sequence[float]) -> float:
@@ -75,7 +67,7 @@ class Rates:
 
 def calibrate(
     architectures: Sequence[tuple[Architecture, Training, int]],
-    attack: PGD,
+    attack: Attack,
     dataset: Dataset,
     device: torch.device,
 ) -> Rates:
@@ -105,10 +97,10 @@ def calibrate(
     return Rates(
         tuple(macs for *_, macs in architectures),
         tuple(
-            timings[f"train {n}"].median / images[n] / passes(recipe.loss)
+            timings[f"train {n}"].median / images[n] / recipe.passes
             for n, (_, recipe, _) in enumerate(architectures)
         ),
-        tuple(timings[f"attack {n}"].median / images[n] / attack.steps for n in numbers),
+        tuple(timings[f"attack {n}"].median / images[n] / attack.passes.backward for n in numbers),
     )
 
 
@@ -119,7 +111,7 @@ def _train_step(network: nn.Module, recipe: Training, x: Tensor, labels: Tensor)
     recipe.loss(network.train(), x, labels, generator).loss.backward()  # type: ignore[no-untyped-call]
 
 
-def _attack_batch(network: nn.Module, attack: PGD, x: Tensor, labels: Tensor) -> None:
+def _attack_batch(network: nn.Module, attack: Attack, x: Tensor, labels: Tensor) -> None:
     import torch
 
     attack(network.eval(), x, labels, torch.Generator(x.device).manual_seed(0))

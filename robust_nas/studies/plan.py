@@ -29,7 +29,7 @@ from robust_nas.studies.config import StudyConfig
 from robust_nas.studies.cost import Rates, training_macs
 from robust_nas.studies.generators import Choice, Listed, all_choices
 from robust_nas.studies.trial import Trial
-from robust_nas.training.options import Training
+from robust_nas.training import Training
 from robust_nas.workflows.material import refuse_cell_options
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from robust_nas.runs import CHECKPOINT, Run, read_json, write_json
 from robust_nas.spaces import AnyArchitecture
 from robust_nas.studies.config import Metrics, Seed
 from robust_nas.studies.journal import VERSION
-from robust_nas.training.options import Training
+from robust_nas.training import Training
 from robust_nas.workflows.config import EvaluationConfig, Setting
 from robust_nas.workflows.material import (
     Material,

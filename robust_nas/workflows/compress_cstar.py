@@ -12,7 +12,7 @@ from robust_nas import figures
 from robust_nas.compression.options import CSTAR
 from robust_nas.config import Options
 from robust_nas.runs import Progress, Run, read_json, write_atomic
-from robust_nas.training.options import Cosine, Loss, Training
+from robust_nas.training import Cosine, Loss, Training
 from robust_nas.workflows.config import CompressionConfig
 
 if TYPE_CHECKING:
@@ -125,7 +125,6 @@ def _low_rank(
     from robust_nas.compression.cstar import ADMM, frozen_from, rho_schedule
     from robust_nas.data.order import batches
     from robust_nas.training.loop import train
-    from robust_nas.training.schedules import factor
 
     config, images = work.config, work.images
     # The ranks are those of the epoch that is kept, so only epochs with the final ones are looked at.
@@ -144,7 +143,7 @@ def _low_rank(
             network = _copy(work)
             steps = len(batches(len(images), recipe.batch_size, seed=0, epoch=0))
             epochs = range(recipe.epochs)
-            rates = [recipe.learning_rate * factor(recipe.schedule, e + 0.5, recipe.epochs) for e in epochs]
+            rates = [recipe.learning_rate * recipe.schedule.factor_at(e + 0.5, recipe.epochs) for e in epochs]
             rhos = rho_schedule(options, rates, steps, recipe.momentum)
             shape = work.source.model.description.input_shape
             constraint = ADMM(network, shape, ratio, options, rhos)
@@ -158,7 +157,7 @@ def _low_rank(
                 seed=config.seed,
                 checkpoint_seconds=config.checkpoint_seconds,
                 progress=_named(work.progress, "compress: low rank"),
-                constraint=constraint,
+                hooks=[constraint],
             )
             write_atomic(folder / LOW_RANK, save(outcome.state))
             records = run.records()

@@ -15,7 +15,7 @@ from robust_nas.workflows.evaluate import evaluate_job, relative, run_evaluation
 if TYPE_CHECKING:
     from torch import nn
 
-    from robust_nas.attacks import PGD
+    from robust_nas.attacks import Attack
     from robust_nas.data import Images
 
 
@@ -61,7 +61,7 @@ def _size(network: nn.Module) -> int:
 
 
 def accuracies(
-    network: nn.Module, attacked: nn.Module, images: Images, attack: PGD, seed: int
+    network: nn.Module, attacked: nn.Module, images: Images, attack: Attack, seed: int
 ) -> tuple[float, float]:
     """Clean and robust accuracy (0..1) of a network in eval mode, on images on its device.
 

@@ -32,7 +32,8 @@ from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.runs import RECIPE
 from robust_nas.search.options import Strategy, SupernetOptions, with_strategy
 from robust_nas.spaces import CellSpace, Size, load_space
-from robust_nas.training.options import Training
+from robust_nas.training import Training
+from robust_nas.training.losses import with_present_names
 from robust_nas.user_code import allow_code, own_config
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
@@ -258,7 +259,7 @@ def _stored_config(folder: Path, kind: type[JobConfig]) -> tuple[Path | None, di
     tree = tree if path is None or path.name == RECIPE else (tree or {}).get("config")
     if not isinstance(tree, dict):
         raise ConfigError(f"{folder}: holds no config of a training{inner or '; name a --recipe'}")
-    return path, {key: tree[key] for key in kind.model_fields if key in tree}
+    return path, {key: with_present_names(tree[key]) for key in kind.model_fields if key in tree}
 
 
 def module_config(name: str, overrides: Sequence[str]) -> EvaluationConfig:

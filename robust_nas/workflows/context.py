@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from robust_nas.config import Options
     from robust_nas.data import Dataset, Images
     from robust_nas.spaces import Layout
-    from robust_nas.training.options import Training
+    from robust_nas.training import Training
 
 
 @dataclass(frozen=True)

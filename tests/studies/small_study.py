@@ -25,7 +25,7 @@ TREE: dict[str, Any] = {
         "epochs": 2,
         "batch_size": 32,
         "learning_rate": 0.05,
-        "loss": {"name": "pgd", "attack": {"name": "fgsm-rs", "eps": 0.1}},
+        "loss": {"name": "pgd-at", "attack": {"name": "fgsm-rs", "eps": 0.1}},
         "validation_attack": {"name": "pgd", "eps": 0.1, "steps": 2},
     },
     "evaluation": {
