@@ -81,8 +81,8 @@ def plan(
     In Python: robust_nas.plan_study(robust_nas.load_study("huang-width-last", size="ci"))
     """
     config = _resolve(study, overrides, size, print_config)
-    from robust_nas.studies.plan import plan_tree
-    from robust_nas.studies.runner import plan_study, timed
+    from robust_nas.studies.run.plan import plan_tree
+    from robust_nas.studies.run.runner import plan_study, timed
 
     planned, material = plan_study(config)
     rates = timed(planned, material) if calibrate else None
@@ -124,7 +124,7 @@ def run(
     chosen = _engine(engine, workers, ray_address, cpus, gpus, retries)
     mode = common.mode_of(resume, overwrite)
     from robust_nas.runs import read_json
-    from robust_nas.studies.runner import ANALYSIS, run_study
+    from robust_nas.studies.run.runner import ANALYSIS, run_study
 
     with common.progress(quiet) as report:
         folder = run_study(config, out, mode=mode, engine=chosen, progress=report)
@@ -143,7 +143,7 @@ def status(folder: Folder, json: common.Json = False) -> None:
 
     Example: [bold]robust-nas study status results/huang-width-last-ci[/bold]
     """
-    from robust_nas.studies.runner import statuses
+    from robust_nas.studies.run.runner import statuses
 
     rows = statuses(folder)
     if json:
@@ -174,7 +174,7 @@ def report(folder: Folder, json: common.Json = False, quiet: common.Quiet = Fals
 
     In Python: robust_nas.report_study(folder)
     """
-    from robust_nas.studies.runner import report_study
+    from robust_nas.studies.run.runner import report_study
 
     with common.progress(quiet) as shown:
         tree = report_study(folder, progress=shown)
@@ -198,7 +198,7 @@ def export(
     """
     from robust_nas.errors import RunExistsError
     from robust_nas.runs import write_atomic
-    from robust_nas.studies.runner import study_table
+    from robust_nas.studies.run.runner import study_table
 
     text = study_table(folder)
     if csv is None:

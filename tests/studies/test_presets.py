@@ -11,7 +11,7 @@ from robust_nas.data import Images
 from robust_nas.data.dataset import Dataset
 from robust_nas.errors import ConfigError, StudyError
 from robust_nas.studies.config import StudyConfig, load_study, preset_names
-from robust_nas.studies.plan import plan_on
+from robust_nas.studies.run.plan import plan_on
 from robust_nas.workflows.material import Material
 
 SHAPES = {"digits": (1, 8, 8), "fashion-mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
