@@ -50,6 +50,7 @@ BoundedAttack = Annotated[
     Attack,
     attack_field(lambda attack: attack.bounded, "it does not keep to the threat model's eps", default="pgd"),
 ]
+FROM_CONFIG: Any = {}  # a default that is read like a config's own keys, under its threat model
 SWITCHED = {
     "lip_max": "lip_max_steps",
     "average_sensitivity": "sensitivity_draws",
@@ -63,7 +64,7 @@ class Metrics(Options):
     norm and eps are the threat model's.
     """
 
-    attack: BoundedAttack = Field(default={})
+    attack: BoundedAttack = FROM_CONFIG
     images: Count = 256  # for the Lipschitz figures, the sensitivity and the robust gap, at most
     lip_max_steps: CountOrZero = 0  # of the ascent on the ratio itself; 0: not measured
     sensitivity_draws: CountOrZero = 0  # directions an image for the average sensitivity; 0: not measured
@@ -109,7 +110,7 @@ class Inherited(Options):
     """Scores of the study's cell architectures by the weights of an adversarially trained supernet."""
 
     search: Annotated[str, Field(min_length=1)]  # the run folder of a finished search
-    attack: BoundedAttack = Field(default={})
+    attack: BoundedAttack = FROM_CONFIG
     images: Count = 256  # of the validation split, at most
 
 
@@ -122,7 +123,7 @@ class StudyConfig(Setting):
     seeds: tuple[Seed, ...] = Field(min_length=1)  # in YAML one number n means 0..n-1
     training: Training
     evaluation: EvaluationOptions
-    metrics: Metrics = Field(default={})
+    metrics: Metrics = FROM_CONFIG
     analysis: Analysis = Analysis()
     guard: Guard = Guard()
     inherited: Inherited | None = None

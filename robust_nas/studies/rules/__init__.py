@@ -1,7 +1,14 @@
 """Rules of the literature, judged on a finished study: one file a rule. `RULES` knows them by name."""
 
 from robust_nas.registry import Registry
-from robust_nas.studies.rules.evidence import Evidence, Status
+from robust_nas.studies.rules.evidence import (
+    Evidence,
+    Status,
+    count_cases,
+    format_evidence,
+    ratios,
+    verdict_of,
+)
 from robust_nas.studies.rules.rule import Rule, RuleVerdict, verdicts
 
 RULES = Registry(
@@ -20,4 +27,15 @@ RULES = Registry(
     group="robust_nas.rules",
 )
 
-__all__ = ["RULES", "Evidence", "Rule", "RuleVerdict", "Status", "verdicts"]
+__all__ = [
+    "RULES",
+    "Evidence",
+    "Rule",
+    "RuleVerdict",
+    "Status",
+    "count_cases",
+    "format_evidence",
+    "ratios",
+    "verdict_of",
+    "verdicts",
+]

@@ -9,7 +9,7 @@ where an arm names `huang` together with the budget, that one is taken, else eve
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -24,14 +24,12 @@ WORDS = {"params": "params", "macs": "MACs"}
 class HuangRatio(Rule):
     """Widths in the ratio 1 : 1 : 0.4 are more robust than uniform ones at the same budget."""
 
-    statement: ClassVar[str] = (
-        "Widths in the ratio 1 : 1 : 0.4 are more robust than uniform ones at the same budget."
-    )
-    source: ClassVar[str] = (
+    statement = "Widths in the ratio 1 : 1 : 0.4 are more robust than uniform ones at the same budget."
+    source = (
         "Huang et al., NeurIPS 2021 (arXiv 2110.03825), abstract; "
         "WRN-34-R of the released code, its ratio as we read it"
     )
-    factors: ClassVar[tuple[str, ...]] = ("params", "macs")
+    factors = ("params", "macs")
     name: Literal["huang_ratio"] = "huang_ratio"
 
     def judge(self, evidence: Evidence) -> list[RuleVerdict]:

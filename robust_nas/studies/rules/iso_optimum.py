@@ -8,7 +8,7 @@ equal within the margin. Of params and MACs the budget is held that more configu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -29,10 +29,10 @@ from robust_nas.studies.rules.rule import Rule, RuleVerdict
 class IsoOptimum(Rule):
     """Under one budget there is an optimal share of the last stage."""
 
-    statement: ClassVar[str] = (
+    statement = (
         "Under the same budget there is an optimal configuration: a share of the last stage inside the range."
     )
-    source: ClassVar[str] = "Huang et al., NeurIPS 2021 (arXiv 2110.03825), abstract"
+    source = "Huang et al., NeurIPS 2021 (arXiv 2110.03825), abstract"
     name: Literal["iso_optimum"] = "iso_optimum"
 
     def judge(self, evidence: Evidence) -> list[RuleVerdict]:

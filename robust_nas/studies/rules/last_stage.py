@@ -7,7 +7,7 @@ That one contrast decides; single pairs are exploratory, with Holm.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -20,9 +20,9 @@ from robust_nas.studies.rules.rule import Rule, RuleVerdict
 class LastStage(Rule):
     """A smaller last stage is more robust."""
 
-    statement: ClassVar[str] = "Reducing the capacity of the last stage improves robustness."
-    source: ClassVar[str] = "Huang et al., NeurIPS 2021 (arXiv 2110.03825), abstract"
-    factors: ClassVar[tuple[str, ...]] = ("depths", "widths")
+    statement = "Reducing the capacity of the last stage improves robustness."
+    source = "Huang et al., NeurIPS 2021 (arXiv 2110.03825), abstract"
+    factors = ("depths", "widths")
     name: Literal["last_stage"] = "last_stage"
 
     def judge(self, evidence: Evidence) -> list[RuleVerdict]:

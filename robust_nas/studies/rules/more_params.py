@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import ClassVar, Literal
+from typing import Literal
 
 from robust_nas.statistics import Contrast, Trend, contrasts, holm, trend, with_equivalence
 from robust_nas.studies.rules.evidence import ONE_SEED, Evidence, Status, count_cases, format_evidence
@@ -21,9 +21,9 @@ MOST_PAIRS = 2000  # beyond, every second, third, ... of them is compared
 class MoreParams(Rule):
     """More parameters do not always help."""
 
-    statement: ClassVar[str] = "More parameters do not necessarily help robustness."
-    source: ClassVar[str] = "Huang et al., NeurIPS 2021 (arXiv 2110.03825), abstract"
-    factors: ClassVar[tuple[str, ...]] = ("params",)
+    statement = "More parameters do not necessarily help robustness."
+    source = "Huang et al., NeurIPS 2021 (arXiv 2110.03825), abstract"
+    factors = ("params",)
     name: Literal["more_params"] = "more_params"
 
     def judge(self, evidence: Evidence) -> list[RuleVerdict]:

@@ -8,7 +8,7 @@ interval of its place holds 0.7; contradicted where the interval excludes it. Th
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from robust_nas.errors import StudyError
 from robust_nas.spaces.rules import ROBUSTSCALING_DEPTH_SHARE as R_D
@@ -29,11 +29,9 @@ FITS = 0.05  # below this p value the parabola does not describe the curve
 class RobustScaling(Rule):
     """At fixed MACs robustness peaks near r_D = 0.7."""
 
-    statement: ClassVar[str] = (
-        f"At fixed MACs robustness peaks where depth over depth and width, r_D, is near {R_D}."
-    )
-    source: ClassVar[str] = "Huang, Lu, Deb and Boddeti, CVPR 2023"
-    factors: ClassVar[tuple[str, ...]] = ("macs", "r_d")
+    statement = f"At fixed MACs robustness peaks where depth over depth and width, r_D, is near {R_D}."
+    source = "Huang, Lu, Deb and Boddeti, CVPR 2023"
+    factors = ("macs", "r_d")
     name: Literal["robustscaling"] = "robustscaling"
 
     def judge(self, evidence: Evidence) -> list[RuleVerdict]:

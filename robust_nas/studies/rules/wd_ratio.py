@@ -10,7 +10,7 @@ that of the images is added. The decision is our choice.
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +27,9 @@ LEAST = 4  # configurations whose scatter says anything
 class WDRatio(Rule):
     """A width to depth ratio inside Peng's range is more robust."""
 
-    statement: ClassVar[str] = f"A width to depth ratio within {WD[0]} to {WD[1]} is more robust."
-    source: ClassVar[str] = "Peng et al., BMVC 2023; formula and range from a third party's notes"
-    factors: ClassVar[tuple[str, ...]] = ("wd_ratio",)
+    statement = f"A width to depth ratio within {WD[0]} to {WD[1]} is more robust."
+    source = "Peng et al., BMVC 2023; formula and range from a third party's notes"
+    factors = ("wd_ratio",)
     name: Literal["wd_ratio"] = "wd_ratio"
 
     def judge(self, evidence: Evidence) -> list[RuleVerdict]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +27,10 @@ UNIT = "log2 sensitivity per doubling of depth"
 class ZhuInit(Rule):
     """Depth raises sensitivity more under He and NTK than under LeCun initialisation."""
 
-    statement: ClassVar[str] = (
-        "Depth raises average sensitivity more under He and NTK initialisation than under LeCun's."
-    )
-    source: ClassVar[str] = "Zhu et al., NeurIPS 2022, abstract; both terms as this package defines them"
-    metrics: ClassVar[tuple[str, ...]] = (KEY,)
-    factors: ClassVar[tuple[str, ...]] = ("depth", "initialisation")
+    statement = "Depth raises average sensitivity more under He and NTK initialisation than under LeCun's."
+    source = "Zhu et al., NeurIPS 2022, abstract; both terms as this package defines them"
+    metrics = (KEY,)
+    factors = ("depth", "initialisation")
     name: Literal["zhu_init"] = "zhu_init"
 
     def judge(self, evidence: Evidence) -> list[RuleVerdict]:

@@ -31,7 +31,7 @@ from robust_nas.workflows.material import (
 
 if TYPE_CHECKING:
     from robust_nas.data import Dataset
-    from robust_nas.evaluation.protocol import Evaluation
+    from robust_nas.evaluation.report import Evaluation
     from robust_nas.studies.run.measure import Measured
 
 FUNCTION = f"{__name__}:run_trial"
@@ -134,7 +134,7 @@ def _measured(run: Run, trial: Trial, setting: Setting, material: Material) -> d
 
     dataset, device = material.dataset, material.device
     mean, std = normalisation(setting, dataset)
-    shape = {"input_shape": dataset.shape, "classes": dataset.classes, "mean": mean, "std": std}
+    shape: Any = {"input_shape": dataset.shape, "classes": dataset.classes, "mean": mean, "std": std}
 
     def fresh() -> Any:
         auxiliary = trial.training.auxiliary_weight > 0 and celled(trial.architecture) is not None
