@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from robust_nas.attacks import Attack, attack_field, inherit
+from robust_nas.attacks import Attack, ThreatModel, attack_field, inherit
 from robust_nas.config import (
     Count,
     CountOrZero,
@@ -40,7 +40,7 @@ from robust_nas.studies.families import celled
 from robust_nas.studies.rules import RULES, Rule
 from robust_nas.training.options import Training
 from robust_nas.user_code import own_config
-from robust_nas.workflows.config import Setting
+from robust_nas.workflows.config import JobConfig
 
 PRESETS = Path(__file__).resolve().parent / "presets"
 
@@ -114,9 +114,15 @@ class Inherited(Options):
     images: Count = 256  # of the validation split, at most
 
 
-class StudyConfig(Setting):
-    """Everything that decides a study."""
+class StudyConfig(JobConfig):
+    """Everything that decides a study.
 
+    `threat_model` is a short form for that of the evaluation, which every attack of the sections inherits.
+    """
+
+    threat_model: ThreatModel | None = Field(
+        default=None, exclude=True
+    )  # the evaluation's is the one that is kept
     size: Literal["full", "small", "ci"] | None = None
     base: Architecture  # the reference, and what the designs change
     space: tuple[Annotated[Design, DESIGNS.field()], ...] = Field(min_length=1)
@@ -148,13 +154,15 @@ class StudyConfig(Setting):
     @model_validator(mode="wrap")
     @classmethod
     def _one_threat_model(cls, tree: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Give every attack in the config norm and eps of the evaluation's threat model, where it has none itself."""
-        evaluation = tree.get("evaluation") if isinstance(tree, Mapping) else None
-        if isinstance(evaluation, Mapping):
+        """Give every attack in the config norm and eps of the threat model, where it has none itself."""
+        if not isinstance(tree, Mapping):
+            return handler(tree)
+        threat_model, evaluation = tree.get("threat_model"), tree.get("evaluation")
+        if isinstance(evaluation, Mapping) and threat_model is not None:
+            tree = {**tree, "evaluation": {"threat_model": threat_model, **evaluation}}
+        elif isinstance(evaluation, Mapping):
             threat_model = evaluation.get("threat_model")
-        else:
-            threat_model = getattr(evaluation, "threat_model", None)
-        with inherit(threat_model):
+        with inherit(threat_model or getattr(evaluation, "threat_model", None)):
             return handler(tree)
 
     @model_validator(mode="after")
@@ -208,7 +216,8 @@ def load_study(study: str | Path, overrides: Sequence[str] = (), *, size: str | 
     shipped = path.parent == PRESETS
     source = text if shipped else str(path)
     tree = _sized(read_yaml(path), size, source)
-    with own_config(Path() if shipped else path.parent):
+    own = () if shipped else (path.resolve().parent,)
+    with own_config(*own, Path.cwd()):
         return check(StudyConfig, apply_overrides(tree, overrides), source, overrides=overrides)
 
 

@@ -132,9 +132,9 @@ def test_the_validation_split_is_all_that_is_judged(searched):
     folder, architecture = searched
     (score,) = inherited_scores(folder, [architecture], attack=ATTACK, images=10**6, seed=2)
     record = config()
-    from robust_nas.workflows.material import prepare, training_split
+    from robust_nas.workflows.context import load_context
 
-    assert score.images == len(training_split(record, prepare(record).dataset)[1])
+    assert score.images == len(load_context(record).validation)
 
 
 def test_foreign_folders_are_refused(searched, tmp_path):

@@ -160,8 +160,14 @@ def test_a_rule_whose_measure_is_not_taken_is_refused_by_the_config(tmp_path: Pa
             r"space\.0: got name 'ladder'; allowed: grid, iso, ratio, list, or file",
         ),
         ({"analysis": {"rules": ["mine.py:Nobody"]}}, r"analysis\.rules\.0: .* has no 'Nobody'"),
-        ({"analysis": {"rules": [{"name": "more_params", "x": 1}]}}, r"analysis\.rules\.0\.x: unknown key 'x'"),
-        ({"metrics": {"attack": {"step": 3}}}, r"metrics\.attack\.step: unknown key 'step'; did you mean 'steps'"),
+        (
+            {"analysis": {"rules": [{"name": "more_params", "x": 1}]}},
+            r"analysis\.rules\.0\.x: unknown key 'x'",
+        ),
+        (
+            {"metrics": {"attack": {"step": 3}}},
+            r"metrics\.attack\.step: unknown key 'step'; did you mean 'steps'",
+        ),
         ({"metrics": {"attack": {"name": "pdg"}}}, r"metrics\.attack: got name 'pdg'; allowed: "),
     ],
 )

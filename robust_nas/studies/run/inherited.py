@@ -17,24 +17,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from robust_nas.attacks import Attack
+from robust_nas.checkpoints import read_checkpoint
 from robust_nas.config import check, read_yaml
 from robust_nas.errors import ArchitectureError, CheckpointError, ConfigError
-from robust_nas.runs import CHECKPOINT, CONFIG, Progress, is_finished, read_checkpoint, silent
+from robust_nas.runs import CHECKPOINT, CONFIG, RECIPE, Progress, is_finished, silent
 from robust_nas.search.options import NNI
 from robust_nas.spaces import CellArchitecture, CellSpace
-from robust_nas.workflows.material import prepare, refuse_other_images, training_split
-from robust_nas.workflows.search import SearchJob, SeedsJob, build_supernet
+from robust_nas.workflows.config import RunConfig
+from robust_nas.workflows.context import JobContext, load_context, refuse_other_images
+from robust_nas.workflows.search import SearchJob, build_supernet
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from robust_nas.data import Dataset, Images
+    from robust_nas.data import Images
     from robust_nas.nets import Supernet
     from robust_nas.nets.network import CellNetwork, NetworkCell
     from robust_nas.nets.supernet import SupernetCell
 
 BATCHES = 8  # of training images, for the batch norm statistics of a sub-network
 BATCH_SIZE = 128
+
+
+class FinishedSearch(NamedTuple):
+    """What a supernet was searched with."""
+
+    config: RunConfig
+    space: CellSpace
 
 
 class InheritedScore(NamedTuple):
@@ -67,18 +76,16 @@ def inherited_scores(
 
     from robust_nas.data.splits import balanced
 
-    job = refuse_unscorable(search_folder, architectures)
-    material = prepare(job.config)
-    refuse_other_images(search_folder, material.dataset)
-    training, validation = training_split(job.config, material.dataset)
-    if images < material.dataset.classes:
-        raise ConfigError(
-            f"images: got {images}; at least {material.dataset.classes} are needed, one a class"
-        )
-    judged = validation.subset(balanced(validation.labels, images, seed)).to(material.device)
+    search = refuse_unscorable(search_folder, architectures)
+    context = load_context(search.config)
+    refuse_other_images(search_folder, context.dataset)
+    training, validation = context.images, context.validation
+    if images < context.dataset.classes:
+        raise ConfigError(f"images: got {images}; at least {context.dataset.classes} are needed, one a class")
+    judged = validation.subset(balanced(validation.labels, images, seed)).to(context.device)
     drawn = torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))
-    calibration = training.subset(drawn[: BATCHES * BATCH_SIZE]).to(material.device)
-    supernet = _supernet(search_folder, job, material.dataset).to(material.device)
+    calibration = training.subset(drawn[: BATCHES * BATCH_SIZE]).to(context.device)
+    supernet = _supernet(search_folder, search, context).to(context.device)
     scores = []
     for done, architecture in enumerate(architectures, start=1):
         network = sub_network(supernet, architecture).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -95,32 +102,37 @@ def refuse_unscorable(
     architectures: Sequence[CellArchitecture],
     images: int | None = None,
     classes: int = 0,
-) -> SearchJob:
-    """Return the job of a search whose supernet can score these architectures on so many images. Errors as above."""
-    job = _job(search_folder)
+) -> FinishedSearch:
+    """Return a search whose supernet can score these architectures on so many images. Errors as above."""
+    search = _finished(search_folder)
     for architecture in architectures:
-        refuse_other_space(architecture, job.space, str(search_folder))
+        refuse_other_space(architecture, search.space, str(search_folder))
     if images is not None and images < classes:
         raise ConfigError(f"images: got {images}; at least {classes} are needed, one a class")
-    return job
+    return search
 
 
-def _job(folder: Path) -> SearchJob:
-    """Return the job of the search in a folder."""
+def _finished(folder: Path) -> FinishedSearch:
+    """Return the search in a folder, also of versions before 0.2, which had one file for config and space."""
     path = folder / CONFIG
     if not path.is_file() or not is_finished(folder):
         raise CheckpointError(f"{folder}: holds no finished search; name the folder of `robust-nas search`")
     tree = read_yaml(path)
-    if set(tree) == set(SeedsJob.model_fields):
+    if "seeds" in tree:
         raise CheckpointError(f"{folder}: holds several searches; name one of them, such as seed-0 in it")
-    if set(tree) != set(SearchJob.model_fields):
+    if set(tree) == set(SearchJob.model_fields):
+        space = check(SearchJob, tree, str(path)).space
+        config = check(RunConfig, read_yaml(folder / RECIPE), str(folder / RECIPE))
+    elif set(tree) == set(FinishedSearch._fields):
+        space = check(CellSpace, tree["space"], f"{path}: space")
+        config = check(RunConfig, tree["config"], f"{path}: config")
+    else:
         raise CheckpointError(f"{folder}: was not made by a search; name the folder of `robust-nas search`")
-    job = check(SearchJob, tree, str(path))
-    if isinstance(job.config.search, NNI):
+    if isinstance(config.search, NNI):
         raise CheckpointError(
             f"{folder}: was searched by NNI, whose supernet is another; name a search by dsara"
         )
-    return job
+    return FinishedSearch(config, space)
 
 
 def refuse_other_space(architecture: CellArchitecture, space: CellSpace, where: str) -> None:
@@ -149,10 +161,10 @@ def refuse_other_space(architecture: CellArchitecture, space: CellSpace, where: 
             )
 
 
-def _supernet(folder: Path, job: SearchJob, dataset: Dataset) -> Supernet:
+def _supernet(folder: Path, search: FinishedSearch, context: JobContext) -> Supernet:
     """Return the supernet with the weights that its search ended with."""
     state = read_checkpoint(folder / CHECKPOINT)
-    supernet = build_supernet(job.config, job.space, dataset)
+    supernet = build_supernet(search.config, search.space, context)
     try:
         supernet.load_state_dict(state["supernet"])
     except (LookupError, RuntimeError, TypeError, AttributeError) as error:

@@ -28,7 +28,7 @@ from robust_nas.training.options import Training
 from robust_nas.workflows.material import refuse_cell_options
 
 if TYPE_CHECKING:
-    from robust_nas.workflows.material import Material
+    from robust_nas.workflows.context import JobContext
 
 CLOSE = 0.05  # budgets that differ by less count as the same
 DECOUPLED = 1.2  # a ratio of MACs at the same parameters that is worth a warning
@@ -110,18 +110,19 @@ class Plan:
             )
 
 
-def plan_on(config: StudyConfig, material: Material) -> Plan:
+def plan_on(config: StudyConfig, context: JobContext) -> Plan:
     """Return the plan of a study on a dataset; nothing is written.
 
     Raises `StudyError` and `ArchitectureError` for what cannot be planned.
     """
+    from robust_nas.evaluation.protocol import refuse_undefined
     from robust_nas.workflows.config import EvaluationConfig
-    from robust_nas.workflows.material import refuse_attacks, training_split
+    from robust_nas.workflows.context import refuse_attacks
 
-    dataset = material.dataset
+    dataset = context.dataset
     setting = {key: getattr(config, key) for key in EvaluationConfig.model_fields if key != "evaluation"}
     refuse_attacks(EvaluationConfig(**setting, evaluation=config.evaluation), dataset)
-    images, _ = training_split(config, dataset)
+    refuse_undefined(config.metrics.attack, dataset.classes, dataset.shape, abstains=False)
     where = dataset.shape, dataset.classes
     designed = [made for design in config.space for made in design.configurations(config.base, *where)]
     union = unite([Configuration(config.base), *designed])
@@ -137,7 +138,7 @@ def plan_on(config: StudyConfig, material: Material) -> Plan:
     return Plan(
         config=config,
         points=points,
-        train_images=len(images),
+        train_images=len(context.images),
         test_images=tested,
         warnings=tuple(_warnings(points)),
     )

@@ -22,7 +22,7 @@ from robust_nas.studies.run.folder import INHERITED, PLAN, StudyFolder, is_study
 from robust_nas.studies.run.plan import Plan, plan_on, plan_tree
 from robust_nas.studies.run.trial import FUNCTION, payload_of
 from robust_nas.workflows.config import RESULTS
-from robust_nas.workflows.material import Material, prepare, refuse_other_images, refuse_precision
+from robust_nas.workflows.context import JobContext, load_context, refuse_other_images, refuse_precision
 
 if TYPE_CHECKING:
     from robust_nas.execution import Ended
@@ -45,17 +45,17 @@ def run_study(
     written; and at the end, when not one trial is done.
     """
     engine = engine or LocalEngine()
-    plan, material = plan_study(config)
+    plan, context = plan_study(config)
     plan.refuse_above_guard()
     folder = Path(out) if out else RESULTS / config.name
-    device = engine.device(config.device, material.device.type)
-    refuse_other_images(folder, material.dataset)
+    device = engine.device(config.device, context.device.type)
+    refuse_other_images(folder, context.dataset)
     if engine.like_here is not None:
         known = outcomes(folder)[0] if mode == "resume" and is_study(folder) else {}
-        _refuse_too_long(plan, material, set(known), engine.like_here)
+        _refuse_too_long(plan, context, set(known), engine.like_here)
     with StudyFolder(folder, config, mode) as study:
-        _record(study, plan, material, engine)
-        _run_trials(study, plan, engine, _Place(device, material.dataset.checksum), progress)
+        _record(study, plan, context, engine)
+        _run_trials(study, plan, engine, _Place(device, context.dataset.checksum), progress)
         _conclude(study.folder, progress)
         tree = read_json(study.folder / ANALYSIS)
         if not tree["unfinished"]:
@@ -66,12 +66,12 @@ def run_study(
     return folder
 
 
-def plan_study(config: StudyConfig) -> tuple[Plan, Material]:
+def plan_study(config: StudyConfig) -> tuple[Plan, JobContext]:
     """Return the plan of a study, and the dataset and device of the plan; nothing is written. Errors as `run_study`."""
     refuse_without_extra()
-    material = prepare(config)
-    refuse_precision(config.training.precision, material.device)
-    return plan_on(config, material), material
+    context = load_context(config)
+    refuse_precision(config.training.precision, context.device)
+    return plan_on(config, context), context
 
 
 def report_study(folder: Path, progress: Progress = silent) -> dict[str, Any]:
@@ -101,27 +101,27 @@ def refuse_without_extra() -> None:
         raise ConfigError(f"a study needs {', '.join(missing)}; pip install 'robust-nas[study]'")
 
 
-def timed(plan: Plan, material: Material) -> Rates:
+def timed(plan: Plan, context: JobContext) -> Rates:
     """Return the rates of a short calibration on the plan's cheapest and dearest networks, on this process's device."""
     from robust_nas.studies.cost import calibrate
 
     ordered = sorted(plan.points, key=lambda point: point.macs)
     ends = dict.fromkeys((0, len(ordered) - 1))
     chosen = [(ordered[i].architecture, ordered[i].training, ordered[i].macs) for i in ends]
-    return calibrate(chosen, plan.config.metrics.attack, material.dataset, material.device)
+    return calibrate(chosen, plan.config.metrics.attack, context.dataset, context.device)
 
 
-def _record(study: StudyFolder, plan: Plan, material: Material, engine: Engine) -> None:
+def _record(study: StudyFolder, plan: Plan, context: JobContext, engine: Engine) -> None:
     """Write the plan and the environment."""
     from robust_nas.environment import environment
 
     write_json(study.folder / PLAN, plan_tree(plan, None, 1))
     record = environment(
         study.config,
-        device=str(material.device),
+        device=str(context.device),
         engine=engine.text,
-        dataset=material.dataset.name,
-        dataset_checksum=material.dataset.checksum,
+        dataset=context.dataset.name,
+        dataset_checksum=context.dataset.checksum,
         images={"train": plan.train_images, "test": plan.test_images},
     )
     write_json(study.folder / ENVIRONMENT, record)
@@ -134,11 +134,11 @@ class _Place(NamedTuple):
     checksum: str  # of the dataset
 
 
-def _refuse_too_long(plan: Plan, material: Material, done: set[str], workers: int) -> None:
+def _refuse_too_long(plan: Plan, context: JobContext, done: set[str], workers: int) -> None:
     """Raise `StudyError` where the missing trials would take longer than the guard allows."""
     left = [point for point, trial in plan.trials if trial.id not in done]
     if left:
-        rates = timed(plan, material)
+        rates = timed(plan, context)
         plan.refuse_above_guard(sum(plan.seconds(rates, point) for point in left) / workers)
 
 

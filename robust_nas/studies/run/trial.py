@@ -20,14 +20,8 @@ from robust_nas.studies.families import celled
 from robust_nas.studies.run.journal import VERSION
 from robust_nas.training.options import Training
 from robust_nas.user_code import allow_code, allowed_files
-from robust_nas.workflows.config import EvaluationConfig, Setting
-from robust_nas.workflows.material import (
-    Material,
-    choose_device,
-    normalisation,
-    refuse_precision,
-    training_split,
-)
+from robust_nas.workflows.config import EvaluationConfig, JobConfig
+from robust_nas.workflows.context import JobContext, choose_device, refuse_precision, session
 
 if TYPE_CHECKING:
     from robust_nas.data import Dataset
@@ -72,7 +66,7 @@ def run_trial(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
     """
     with allow_code(payload["code"]):
         trial = check(Trial, payload["trial"], f"trial {folder.name}")
-        setting = Setting(
+        setting = JobConfig(
             name=f"trial-{trial.id}",
             seed=trial.split_seed,
             device=payload["device"],
@@ -83,7 +77,7 @@ def run_trial(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
         return _run(trial, setting, folder)
 
 
-def payload_of(trial: Trial, setting: Setting, device: str) -> dict[str, Any]:
+def payload_of(trial: Trial, setting: JobConfig, device: str) -> dict[str, Any]:
     """Return the plain values that travel to a worker: the trial, where and how it runs, and the user's own code."""
     return {
         "trial": to_dict(trial),
@@ -94,13 +88,10 @@ def payload_of(trial: Trial, setting: Setting, device: str) -> dict[str, Any]:
     }
 
 
-def _run(trial: Trial, setting: Setting, folder: Path) -> dict[str, Any]:
-    from robust_nas.workflows.material import session
-
-    material = Material(
-        _dataset(trial.data.model_dump_json(), trial.split_seed), choose_device(setting.device)
-    )
-    refuse_precision(trial.training.precision, material.device)
+def _run(trial: Trial, setting: JobConfig, folder: Path) -> dict[str, Any]:
+    dataset = _dataset(trial.data.model_dump_json(), trial.split_seed)
+    context = JobContext(setting, dataset, choose_device(setting.device))
+    refuse_precision(trial.training.precision, context.device)
     nameless = trial.model_copy(
         update={"architecture": trial.architecture.model_copy(update={"name": "trial"})}
     )
@@ -109,8 +100,8 @@ def _run(trial: Trial, setting: Setting, folder: Path) -> dict[str, Any]:
     with Run(folder / MODEL, TrialJob(config=again, trial=nameless), "resume") as run:
         if run.finished:
             return read_json(run.folder / OUTCOME)
-        with session(run, setting, material):
-            outcome = _measured(run, trial, setting, material)
+        with session(run, context):
+            outcome = _measured(run, trial, context)
         write_json(run.folder / OUTCOME, outcome)
         run.finish({"trial": trial.id}, [OUTCOME])
         (run.folder / CHECKPOINT).unlink(missing_ok=True)  # the largest file of a trial, and of no more use
@@ -125,22 +116,22 @@ def _dataset(options: str, seed: int) -> Dataset:
     return load_dataset(DataOptions.model_validate_json(options), seed=seed)
 
 
-def _measured(run: Run, trial: Trial, setting: Setting, material: Material) -> dict[str, Any]:
+def _measured(run: Run, trial: Trial, context: JobContext) -> dict[str, Any]:
     """Return the outcome: train, attack by the protocol, measure; the model is saved into the run's folder."""
     from robust_nas.evaluation.protocol import evaluation_order, follow_protocol
     from robust_nas.nets import ModelDescription, build_network, save_model
     from robust_nas.studies.run.measure import measure, stage_gains
     from robust_nas.training.loop import train
 
-    dataset, device = material.dataset, material.device
-    mean, std = normalisation(setting, dataset)
+    dataset, device = context.dataset, context.device
+    images, validation = context.images, context.validation
+    mean, std = context.normalisation
     shape: Any = {"input_shape": dataset.shape, "classes": dataset.classes, "mean": mean, "std": std}
 
     def fresh() -> Any:
         auxiliary = trial.training.auxiliary_weight > 0 and celled(trial.architecture) is not None
         return build_network(trial.architecture, **shape, auxiliary=auxiliary, seed=trial.seed).to(device)
 
-    images, validation = training_split(setting, dataset)
     trained = train(
         run,
         fresh(),
@@ -149,7 +140,7 @@ def _measured(run: Run, trial: Trial, setting: Setting, material: Material) -> d
         trial.training,
         trial.data.augment,
         seed=trial.seed,
-        checkpoint_seconds=setting.checkpoint_seconds,
+        checkpoint_seconds=context.config.checkpoint_seconds,
     )
     records = run.records()
     options = trial.evaluation.model_copy(update={"suite": None, "attacks": trial.steps})
