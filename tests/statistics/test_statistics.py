@@ -10,7 +10,6 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower
 
 from robust_nas.errors import StudyError
-from robust_nas.evaluation.intervals import wilson
 from robust_nas.statistics import (
     Measurements,
     contrast,
@@ -26,6 +25,7 @@ from robust_nas.statistics import (
     summary,
     trend,
 )
+from robust_nas.statistics.proportions import wilson
 
 PUBLISHED = Path(__file__).parents[1] / "studies" / "published_tables.csv"
 
