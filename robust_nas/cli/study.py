@@ -47,7 +47,7 @@ Retries = Annotated[
 
 @app.command("list")
 def list_studies() -> None:
-    """Shipped studies and their sizes.
+    """List the shipped studies and their sizes.
 
     Example: [bold]robust-nas study list[/bold]
     """
@@ -114,7 +114,7 @@ def run(
 ) -> None:
     """Train and attack every configuration with every seed, then conclude.
 
-    With --resume a study that is there goes on, also with more seeds or configurations: only new trials run.
+    With --resume an existing study continues, also with more seeds or configurations: only new trials run.
 
     Example: [bold]robust-nas study run huang-width-last --size ci[/bold]
 
@@ -139,7 +139,7 @@ def run(
 
 @app.command("status")
 def status(folder: Folder, json: common.Json = False) -> None:
-    """Where every trial of a study stands; a study that runs may be asked.
+    """Show the state of every trial of a study, also while it runs.
 
     Example: [bold]robust-nas study status results/huang-width-last-ci[/bold]
     """
@@ -167,8 +167,13 @@ def status(folder: Folder, json: common.Json = False) -> None:
 
 
 @app.command("report")
-def report(folder: Folder, json: common.Json = False, quiet: common.Quiet = False) -> None:
-    """Analyse what a study has so far, finished or not, and write its report anew.
+def report(
+    folder: Folder,
+    allow_code: common.AllowCode = None,
+    json: common.Json = False,
+    quiet: common.Quiet = False,
+) -> None:
+    """Analyse the done trials of a study, finished or not, and write its report again.
 
     Example: [bold]robust-nas study report results/huang-width-last-ci[/bold]
 
@@ -177,7 +182,7 @@ def report(folder: Folder, json: common.Json = False, quiet: common.Quiet = Fals
     from robust_nas.studies.run.runner import report_study
 
     with common.progress(quiet) as shown:
-        tree = report_study(folder, progress=shown)
+        tree = report_study(folder, progress=shown, allow_code=allow_code or ())
     if json:
         common.print_json(tree)
     else:
@@ -190,9 +195,10 @@ def export(
     csv: Annotated[
         Path | None, typer.Option("--csv", help="Write the table there instead of standard output.")
     ] = None,
+    allow_code: common.AllowCode = None,
     overwrite: common.Overwrite = False,
 ) -> None:
-    """The tidy table of a study as CSV: a row for every configuration and seed.
+    """Print the tidy table of a study as CSV: a row for every configuration and seed.
 
     Example: [bold]robust-nas study export results/huang-width-last-ci --csv table.csv[/bold]
     """
@@ -200,7 +206,7 @@ def export(
     from robust_nas.runs import write_atomic
     from robust_nas.studies.run.runner import study_table
 
-    text = study_table(folder)
+    text = study_table(folder, allow_code=allow_code or ())
     if csv is None:
         typer.echo(text, nl=False)
         return
@@ -211,7 +217,7 @@ def export(
 
 
 def _resolve(study: str, overrides: list[str] | None, size: str | None, print_config: bool) -> StudyConfig:
-    """The config of a study; with `print_config` it is printed and the program ends."""
+    """Return the config of a study; with `print_config` it is printed and the program ends."""
     from robust_nas.studies.config import load_study
 
     config = load_study(study, overrides or (), size=size)
@@ -231,7 +237,7 @@ def _engine(
     gpus: float | None,
     retries: int | None,
 ) -> Engine:
-    """The engine that the flags describe. Raises `ConfigError` for a flag of the other one."""
+    """Return the engine that the flags describe. Raises `ConfigError` for a flag of the other one."""
     from robust_nas.execution import LocalEngine, RayEngine
 
     local = {"--workers": workers}

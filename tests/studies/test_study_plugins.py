@@ -80,29 +80,26 @@ def written(folder: Path, design: str, rule: Any, **more: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("way", ["file", "entry point"])
-def test_a_design_and_a_rule_go_from_the_config_to_the_report(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+@pytest.fixture(scope="module")
+def by_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyConfig, Path]:
+    """The config of a study that names `mine.py`, and the folder of its finished run."""
+    folder = tmp_path_factory.mktemp("by-file")
+    rule = {"name": "mine.py:WidestWins", "least": 2}
+    config = robust_nas.load_study(written(folder, "mine.py:WidthLadder", rule))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("robust_nas.studies.report.page.write_report", lambda tree, folder: None)
+        return config, robust_nas.run_study(config, folder / "run", engine=HereEngine())
+
+
+def test_a_design_and_a_rule_by_file_go_from_the_config_to_the_report(
+    by_file: tuple[StudyConfig, Path],
 ) -> None:
-    design, rule = "mine.py:WidthLadder", "mine.py:WidestWins"
-    if way == "entry point":
-        design, rule = "width-ladder", "widest-wins"
-        for number, (registry, name, value) in enumerate(
-            ((DESIGNS, design, "mine:WidthLadder"), (RULES, rule, "mine:WidestWins"))
-        ):
-            folder = tmp_path / f"package-{number}"
-            folder.mkdir()
-            (folder / "mine.py").write_text(PLUGIN)
-            install(monkeypatch, folder, registry, name, value)
-        monkeypatch.delitem(sys.modules, "mine", raising=False)
-    config = robust_nas.load_study(written(tmp_path, design, {"name": rule, "least": 2}))
+    config, folder = by_file
     plan, _ = robust_nas.plan_study(config)
-    assert [point.architecture.width for point in plan.points] == [16, 8, 32]  # type: ignore[union-attr]
+    assert [point.name for point in plan.points] == ["mlp-d1-w16", "mlp-d1-w8", "mlp-d1-w32"]
     assert [point.arm for point in plan.points] == ["", "ladder", "ladder"]
-    folder = robust_nas.run_study(config, tmp_path / "run", engine=HereEngine())
     tree = read_json(folder / "analysis.json")
-    label = "WidestWins" if way == "file" else "widest-wins"
-    assert [one["rule"] for one in tree["rules"]] == ["more_params", label]
+    assert [one["rule"] for one in tree["rules"]] == ["more_params", "WidestWins"]
     assert tree["rules"][1]["statement"] == "The widest network is more robust than the narrowest."
     again = HereEngine()
     robust_nas.run_study(config, folder, mode="resume", engine=again)
@@ -110,23 +107,39 @@ def test_a_design_and_a_rule_go_from_the_config_to_the_report(
     assert robust_nas.report_study(folder)["rules"] == tree["rules"]
 
 
-def test_a_strangers_study_runs_no_code_unless_it_is_allowed(tmp_path: Path) -> None:
-    config = robust_nas.load_study(written(tmp_path, "mine.py:WidthLadder", "mine.py:WidestWins"))
+def test_a_design_and_a_rule_by_entry_point_are_planned_and_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = ((DESIGNS, "width-ladder", "mine:WidthLadder"), (RULES, "widest-wins", "mine:WidestWins"))
+    for number, (registry, name, value) in enumerate(named):
+        folder = tmp_path / f"package-{number}"
+        folder.mkdir()
+        (folder / "mine.py").write_text(PLUGIN)
+        install(monkeypatch, folder, registry, name, value)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    config = robust_nas.load_study(written(tmp_path, "width-ladder", "widest-wins", seeds=1))
+    assert [rule.label for rule in config.analysis.rules] == ["more_params", "widest-wins"]
     folder = robust_nas.run_study(config, tmp_path / "run", engine=HereEngine())
+    tree = read_json(folder / "analysis.json")
+    assert [one["rule"] for one in tree["rules"]] == ["more_params", "widest-wins"]
+    assert [one["status"] for one in tree["rules"]] == ["undecided", "undecided"]  # one seed
+
+
+def test_a_strangers_study_runs_no_code_unless_it_is_allowed(by_file: tuple[StudyConfig, Path]) -> None:
+    folder = by_file[1]
     code = (
-        "import sys, pathlib, robust_nas\n"
+        "import sys, pathlib\n"
         "from robust_nas.errors import CodeRefusedError\n"
-        "from robust_nas.user_code import allow_code\n"
+        "from robust_nas.studies.run.runner import report_study, study_table\n"
         "folder, file = map(pathlib.Path, sys.argv[1:])\n"
         "try:\n"
-        "    robust_nas.report_study(folder)\n"
+        "    report_study(folder)\n"
         "except CodeRefusedError as error:\n"
         "    print('refused', 'mine.py' in str(error))\n"
-        "with allow_code([file]):\n"
-        "    print(len(robust_nas.studies.run.runner.study_table(folder).splitlines()))\n"
+        "print(len(study_table(folder, allow_code=[file]).splitlines()))\n"
     )
-    command = [sys.executable, "-c", code, str(folder), str(tmp_path / "mine.py")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    command = [sys.executable, "-c", code, str(folder), str(folder.parent / "mine.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder.parent)
     assert done.stdout.split() == ["refused", "True", "7"]
 
 

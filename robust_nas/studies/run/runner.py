@@ -7,10 +7,12 @@ A trial that diverged is not run again; one that failed is, when the study is re
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from robust_nas import user_code
 from robust_nas.config import to_dict
 from robust_nas.errors import ConfigError, StudyError
 from robust_nas.execution import Engine, LocalEngine, Task
@@ -74,14 +76,18 @@ def plan_study(config: StudyConfig) -> tuple[Plan, JobContext]:
     return plan_on(config, context), context
 
 
-def report_study(folder: Path, progress: Progress = silent) -> dict[str, Any]:
+def report_study(
+    folder: Path, progress: Progress = silent, *, allow_code: Iterable[Path | str] = ()
+) -> dict[str, Any]:
     """Analyse the done trials of a study and write its report again; return the analysis tree.
 
+    The study's designs and rules by `file.py:Class` run only where `allow_code` lists their files.
     Raises `StudyError` where there is no study, or none of its trials is done.
     """
     refuse_without_extra()
     refuse_no_study(folder)
-    _conclude(folder, progress)
+    with user_code.allow_code(allow_code):
+        _conclude(folder, progress)
     tree = read_json(folder / ANALYSIS)
     if tree["unfinished"]:
         (folder / RESULT).unlink(missing_ok=True)  # the mark of a finished study
@@ -223,14 +229,15 @@ def _conclude(folder: Path, progress: Progress) -> None:
     progress("report", 1, 1)
 
 
-def study_table(folder: Path) -> str:
-    """Return the tidy table of a study, as CSV: a row for every configuration and seed. Errors as `report_study`."""
+def study_table(folder: Path, *, allow_code: Iterable[Path | str] = ()) -> str:
+    """Return the tidy table of a study, as CSV: a row for every configuration and seed. As `report_study`."""
     from robust_nas.studies.report.analysis import analyse
     from robust_nas.studies.report.page import table_csv
 
     refuse_without_extra()
     refuse_no_study(folder)
-    return table_csv(analyse(folder))
+    with user_code.allow_code(allow_code):
+        return table_csv(analyse(folder))
 
 
 def statuses(folder: Path) -> list[dict[str, Any]]:
