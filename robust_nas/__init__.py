@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         sample,
     )
     from robust_nas.studies.config import StudyConfig, load_study
-    from robust_nas.studies.runner import plan_study, report_study, run_study
+    from robust_nas.studies.run.runner import plan_study, report_study, run_study
     from robust_nas.workflows.compress import compress, compress_module
     from robust_nas.workflows.config import CompressionConfig, RunConfig, compression_config, load_config
     from robust_nas.workflows.evaluate import run_evaluation
@@ -61,12 +61,12 @@ _HOMES = {
     "load_model": "nets",
     "load_space": "spaces",
     "load_study": "studies.config",
-    "plan_study": "studies.runner",
-    "report_study": "studies.runner",
+    "plan_study": "studies.run.runner",
+    "report_study": "studies.run.runner",
     "run": "workflows.pipeline",
     "run_evaluation": "workflows.evaluate",
     "run_search": "workflows.search",
-    "run_study": "studies.runner",
+    "run_study": "studies.run.runner",
     "sample": "spaces",
     "train": "workflows.train",
 }
