@@ -66,7 +66,7 @@ def estimate_alpha(
     batch_size: int = 128,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Tensor]:
-    """Return the alphas `[C]` (float64) of the named standard convolutions, in eval mode; the network is left as it was.
+    """Return the alphas `[C]` (float64) of the named convolutions, in eval mode; the network is left as it was.
 
     Args:
         network: images to logits `[B, K]`.
@@ -75,8 +75,8 @@ def estimate_alpha(
         attack: an attack, called with the network's own predictions as labels; None: clean images.
         generator: of the attack and the signs.
         competitors: the classes with the smallest margins that count; None: all.
-        margin_floor: margins below this multiple of the median of the smallest ones count as that. At 0 a few images near
-            the boundary decide the sum: E[1 / d^2] need not exist.
+        margin_floor: margins below this multiple of the median of the smallest ones count as that. At 0 a few
+            images near the boundary decide the sum: E[1 / d^2] need not exist.
         sketches: passes back an image; None, or as many as competitors: exact.
         batch_size: images at once.
         progress: called with the images that are done, and all of them.

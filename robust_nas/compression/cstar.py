@@ -356,7 +356,7 @@ class ADMM:
 
 
 def rho_schedule(options: CSTAR, rates: Sequence[float], steps: int, momentum: float) -> list[float]:
-    """Return every epoch's rho, with which, at the epoch's learning rate, the penalty alone draws W to Z by e^-pull between two updates.
+    """Return every epoch's rho: at its rate the penalty alone draws W to Z by e^-pull between two updates.
 
     `rates` are the mean rates of the epochs of `steps` each. The pull grows by `rho_growth` an update, to MAX_PULL. A
     rho that ignored the rate would let go of the weights as the rate falls.
@@ -373,7 +373,7 @@ def rho_schedule(options: CSTAR, rates: Sequence[float], steps: int, momentum: f
 def factorise(
     network: nn.Module, ranks: Mapping[str, Ranks], sweeps: int = 5
 ) -> tuple[nn.Module, tuple[LayerForm, ...]]:
-    """Return a copy in factors of these ranks, and the forms that rebuild it; exact where the weights have these ranks."""
+    """Return a copy in factors, and the forms that rebuild it; exact where the weights have these ranks."""
     from robust_nas.layers.factorised import LayerForm, replace_module
 
     own = copy.deepcopy(network)

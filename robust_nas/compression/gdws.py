@@ -1,7 +1,7 @@
 """GDWS: generalised depthwise-separable convolutions, training-free (Dbouk and Shanbhag, NeurIPS 2021).
 
-A kernel W [M, C, K1, K2] is read as W_1, ..., W_C, each M x K1 K2. Channel c gets g_c kernels of its own and a pointwise
-matrix: W_c ~ Q_c = P_c D_c of rank g_c, at K1 K2 + M multiply-adds a kernel and output pixel. With the singular values
+A kernel W [M, C, K1, K2] is read as W_1, ..., W_C, each M x K1 K2. Channel c gets g_c kernels and a pointwise matrix of
+its own: W_c ~ Q_c = P_c D_c of rank g_c, at K1 K2 + M multiply-adds a kernel and output pixel. With the singular values
 s_c of W_c, v_{c,i} = alpha_c s_{c,i}^2 and n = K1 K2 + M multiply-adds a kernel,
 
     min  sum_l sum_c alpha_{l,c} ||W_{l,c} - Q_{l,c}||^2 = sum of the v that are left out

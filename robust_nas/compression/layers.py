@@ -37,7 +37,7 @@ class Layer:
 
 
 def survey(network: nn.Module, input_shape: tuple[int, int, int]) -> list[Layer]:
-    """Return every convolution and linear layer that one image of `input_shape` = (C, H, W) passes, in order of first use.
+    """Return every convolution and linear layer that one image of `input_shape` (C, H, W) passes, by first use.
 
     The network is run once, in eval mode on zeros, and is left as it was. Layers of an auxiliary head, which only
     training meets, are not passed. Raises `CompressionError` where the module does not take such an image, or passes

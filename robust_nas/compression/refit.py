@@ -56,7 +56,7 @@ def _products(
     images: Tensor,
     batch_size: int,
 ) -> tuple[Tensor, Tensor]:
-    """Return the sums of z z^T `[G + 1, G + 1]` and z y^T `[G + 1, M]` over images and pixels, z with a last 1; float64."""
+    """Sum z z^T `[G + 1, G + 1]` and z y^T `[G + 1, M]` over images and pixels; z ends in 1; float64."""
     targets: list[Tensor] = []
     maps: list[Tensor] = []
     hooks = [

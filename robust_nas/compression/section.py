@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    Field,
     ModelWrapValidatorHandler,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -51,7 +50,9 @@ class Compression(Options):
         if short and rest.get(STEPS):
             raise ValueError(f"{short[0]} and steps are both given; write {short[0]} as one of the steps")
         try:
-            return handler({**rest, STEPS: [_step(name, value[name]) for name in short]} if short else rest)
+            return handler(
+                {**rest, STEPS: [_step(name, value[name], cls) for name in short]} if short else rest
+            )
         except ValidationError as error:
             raise _placed(error, cls, short) from None
 
@@ -73,7 +74,8 @@ class Compression(Options):
         if not has_short_form(names):
             return tree
         steps = {
-            name: {key: own[key] for key in own if key != "name"} for name, own in zip(names, tree.pop(STEPS))
+            name: {key: own[key] for key in own if key != "name"}
+            for name, own in zip(names, tree.pop(STEPS), strict=True)
         }
         return {**{name: steps.get(name) for name in SHORT}, **tree}
 
@@ -88,11 +90,15 @@ def has_short_form(names: list[str]) -> bool:
     return set(names) <= set(SHORT) and len(set(names)) == len(names) and in_order(names) == names
 
 
-def _step(name: str, options: Any) -> Any:
-    """Return a step from its short form; what is no mapping of options is left for the registry to refuse."""
-    if isinstance(options, Compressor):
+def _step(name: str, options: Any, model: type[Options]) -> Any:
+    """Return a step from its short form. Raises `ValidationError` for what is no mapping of its options."""
+    if isinstance(options, COMPRESSORS.get(name)):
         return options
-    return {**options, "name": name} if isinstance(options, Mapping) and "name" not in options else [options]
+    if isinstance(options, Mapping) and "name" not in options:
+        return {**options, "name": name}
+    kind = PydanticCustomError("method_type", "a mapping of its options is needed, without a name")
+    detail = InitErrorDetails(type=kind, loc=(name,), input=options)
+    raise ValidationError.from_exception_data(model.__name__, [detail])
 
 
 def _placed(error: ValidationError, model: type[Options], short: list[str]) -> ValidationError:

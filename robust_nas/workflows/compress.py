@@ -273,7 +273,7 @@ def _compress(
         rows.append(describe(context, candidate, networks[candidate.label]))
     milliseconds, missing = speed(context, networks)
     chosen, within = choose(rows, config.compression.max_loss)
-    declared = tested(rows, chosen, config.compression.test)
+    declared = declared_labels(rows, chosen, config.compression.test)
     evaluation = EvaluationConfig.of(config)
     found = verdicts(context, evaluation, material, [one for one in made if one.label in declared])
     for row in rows:
@@ -309,7 +309,7 @@ def choose(rows: list[dict[str, Any]], max_loss: float) -> tuple[str, bool]:
     return str(max(own, key=lambda row: (row["validation"]["robust"], -row["macs"]))["label"]), False
 
 
-def tested(rows: list[dict[str, Any]], chosen: str, which: str) -> set[str]:
+def declared_labels(rows: list[dict[str, Any]], chosen: str, which: str) -> set[str]:
     """Return the labels that are evaluated on the test set in addition to the original."""
     if which == "all":
         return {row["label"] for row in rows[1:]}
