@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from robust_nas.compression.context import Candidate, CompressionContext
-    from robust_nas.compression.outcome import Outcome
 
 
 class Compressor(Method):
@@ -43,12 +42,17 @@ class Compressor(Method):
         """
         raise NotImplementedError(f"{type(self).__name__} does not say what it refuses")
 
-    def outcomes(self, network: nn.Module, input_shape: tuple[int, int, int]) -> list[Outcome]:
-        """Return what the networks that the next step starts from may look like; nothing where it cannot say."""
-        return []
+    def previews(
+        self, network: nn.Module, input_shape: tuple[int, int, int]
+    ) -> Iterator[tuple[str, nn.Module]]:
+        """Yield label and estimated form of each network that the next step starts from, before anything is trained.
 
-    def refuse_outcome(self, outcome: Outcome) -> None:
-        """Raise `CompressionError` where no network of this kind, which the step before makes, meets a budget."""
+        A step that takes seconds, or cannot say, yields nothing.
+        """
+        return iter(())
+
+    def refuse_preview(self, label: str, network: nn.Module, input_shape: tuple[int, int, int]) -> None:
+        """Raise `CompressionError` where a budget is far out of reach of an estimated network, before it is trained."""
 
     def candidates(self, context: CompressionContext) -> Iterator[Candidate]:
         """Make the networks, each a model folder, in their order: one a budget, and the baselines of each.

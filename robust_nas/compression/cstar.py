@@ -30,8 +30,6 @@ from robust_nas.compression.finetune import StepJob, Tuning, changed_recipe, fin
 from robust_nas.compression.layers import survey
 from robust_nas.compression.ranks import (
     Limits,
-    forms_of,
-    full_ranks,
     global_ranks,
     refuse_ratio,
     uniform_ranks,
@@ -47,7 +45,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from robust_nas.compression.context import Candidate, CompressionContext
-    from robust_nas.compression.outcome import Outcome
     from robust_nas.layers.factorised import LayerForm
 
 MAX_PULL = 3.0  # leaves 5 % of the distance to the copy; more would only make the steps unstable
@@ -111,15 +108,14 @@ class CSTAR(Compressor):
         for ratio in self.ratios:
             refuse_ratio(layers, ratio, self.limits)
 
-    def outcomes(self, network: nn.Module, input_shape: tuple[int, int, int]) -> list[Outcome]:
-        """Return the layers in any ranks, for each ratio."""
-        from robust_nas.compression.outcome import Outcome
-
+    def previews(
+        self, network: nn.Module, input_shape: tuple[int, int, int]
+    ) -> Iterator[tuple[str, nn.Module]]:
+        """Yield the network in the ranks that the trained weights have, for each ratio; training moves them."""
         layers = survey(network, input_shape)
-        full = full_ranks(layers, min(self.ratios), self.limits)
-        forms = tuple(forms_of(layer, full.get(layer.name), self.limits) for layer in layers)
-        total = sum(layer.params for layer in layers)
-        return [Outcome(f"{self.label}-{ratio:g}", forms, total / ratio) for ratio in self.ratios]
+        for ratio in self.ratios:
+            ranks = global_ranks(layers, ratio, self.limits)
+            yield f"{self.label}-{ratio:g}", factorise(network, ranks, sweeps=0)[0]
 
     def candidates(self, context: CompressionContext) -> Iterator[Candidate]:
         """Make a network for every ratio, each followed by its baselines."""

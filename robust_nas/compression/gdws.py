@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from robust_nas.compression.context import Candidate, CompressionContext
-    from robust_nas.compression.outcome import Convolution, Outcome
 
 LAYERS, ALPHA = "layers.json", "alpha.safetensors"
 CALIBRATION_BATCH = 64  # images
+PREVIEW_MARGIN = 1.25  # our choice: training moves the ranks of an estimated network, and so the least share
 Share = Annotated[Positive, Field(lt=1)]
 
 
@@ -105,32 +105,20 @@ class GDWS(Compressor):
                     min_kernels=self.min_kernels,
                 )
 
-    def refuse_outcome(self, outcome: Outcome) -> None:
-        """Raise `CompressionError` where no network of the outcome has a layer to take, or meets a share."""
-        from robust_nas.compression.outcome import is_out_of_reach
+    def refuse_preview(self, label: str, network: nn.Module, input_shape: tuple[int, int, int]) -> None:
+        """Raise `CompressionError` where no layer can be taken, or a share is far out of reach."""
+        from robust_nas.compression.gdws_network import refuse_shares
 
-        layers = list(outcome.layers)
-        if self.skip_first and len(layers[0]) == 1:  # stays the first convolution
-            (only,) = layers[0]
-            if only.convolution is not None:
-                layers[0] = (only._replace(convolution=None, rest=only.rest + only.convolution.macs),)
-        outcome = outcome._replace(layers=tuple(layers))
-        if all(form.convolution is None for forms in layers for form in forms):
-            raise CompressionError(
-                f"{outcome.label}: nothing can be factorised in it: 1x1, grouped and linear layers"
+        shares = [PREVIEW_MARGIN * share for share in self.budgets or ()]
+        try:
+            refuse_shares(
+                network, input_shape, shares, skip_first=self.skip_first, min_kernels=self.min_kernels
             )
-
-        def least(convolution: Convolution) -> Tensor:
-            outputs, inputs, taps, pixels = convolution
-            kernels = (outputs.clamp_max(min(self.min_kernels, taps)) * inputs).clamp_min(1)
-            return kernels * (taps + outputs) * pixels
-
-        for share in self.budgets or ():
-            if is_out_of_reach(outcome, share, least):
-                raise CompressionError(
-                    f"macs: got {share:g} of the MACs of {outcome.label}; no network of its size reaches that share, "
-                    f"with {self.min_kernels} kernels a channel; a larger share is needed"
-                )
+        except CompressionError as error:
+            raise CompressionError(
+                f"{label}, estimated from the trained weights: {error} (shares count {PREVIEW_MARGIN:g} times in an "
+                "estimate); larger budgets are needed"
+            ) from None
 
     def candidates(self, context: CompressionContext) -> Iterator[Candidate]:
         """Make a network for every budget, in their order, each followed by the fine-tuned one."""

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from robust_nas.compression.layers import Layer
-from robust_nas.compression.outcome import Convolution, Form
 from robust_nas.compression.tucker import Ranks, spectra
 from robust_nas.errors import CompressionError
 from robust_nas.lazy import torch
@@ -187,28 +186,3 @@ def _worthwhile(layers: Mapping[str, Layer], ranks: Mapping[str, Ranks]) -> dict
     return {
         name: own for name, own in ranks.items() if factor_params(layers[name], own) < layers[name].params
     }
-
-
-def forms_of(layer: Layer, full: Ranks | None, limits: Limits) -> tuple[Form, ...]:
-    """Return the dense form of a layer and, up to the full ranks, its factors of all ranks (None: dense alone)."""
-    outputs, inputs = (torch.tensor(side) for side in layer.module.weight.shape[:2])
-    params, macs, nothing = torch.tensor(layer.params), torch.tensor(layer.macs), torch.tensor(0)
-    shape = matrix_shape(layer)
-    taps = layer.module.weight[0, 0].numel()
-    if shape is None or len(shape) == 1:
-        dense = Form(params, None, macs)
-    else:
-        dense = Form(params, Convolution(outputs, inputs, taps, layer.pixels), nothing)
-    if full is None:
-        return (dense,)
-    ranks = [torch.arange(limits.minimum(top), top + 1) for top in full]
-    if len(full) == 1:
-        size = ranks[0] * (inputs + outputs)
-        return dense, Form(size, None, size * layer.pixels)
-    rank_in, rank_out = ranks[0][:, None], ranks[1]
-    ends = inputs * rank_in, rank_out * outputs
-    before = min(layer.pixels, math.prod(layer.takes[2:]))  # of the first factor, at least
-    core = Convolution(rank_out, rank_in, taps, layer.pixels)
-    return dense, Form(
-        ends[0] + rank_in * rank_out * taps + ends[1], core, ends[0] * before + ends[1] * layer.pixels
-    )

@@ -194,13 +194,13 @@ def _run(
 def refuse_out_of_reach(model: Model, steps: tuple[Compressor, ...]) -> None:
     """Raise `CompressionError` for a budget that this model cannot meet, before anything is written or trained.
 
-    The second step refuses what no network of the first one can meet.
+    The second step refuses what is far out of reach of the networks that the first one will train.
     """
     network, shape = model.network, model.description.input_shape
     steps[0].refuse(network, shape)
     for step in steps[1:2]:
-        for outcome in steps[0].outcomes(network, shape):
-            step.refuse_outcome(outcome)
+        for label, preview in steps[0].previews(network, shape):
+            step.refuse_preview(label, preview, shape)
 
 
 def load_context(

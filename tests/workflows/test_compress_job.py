@@ -196,6 +196,21 @@ def test_a_budget_out_of_reach_is_an_error_before_anything_is_written(model, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_share_or_a_beta_that_cannot_be_is_refused_before_cstar_trains_or_a_folder_is_made(model, tmp_path):
+    with pytest.raises(
+        CompressionError, match=r"cstar-2, estimated from the trained weights: macs: got 0\.4375"
+    ):
+        robust_nas.compress(
+            options(model, "cstar+gdws", "compression.gdws.budgets=[0.9,0.35]"), model, tmp_path / "out"
+        )
+    with pytest.raises(ConfigError, match=r"betas\.0: got 0; input should be greater than 0"):
+        options(model, "gdws", "compression.gdws.budgets=null", "compression.gdws.betas=[0]")
+    tiny = ["compression.gdws.budgets=null", "compression.gdws.betas=[1e-9]", "compression.gdws.alpha=null"]
+    with pytest.raises(CompressionError, match="leaves every layer dense"):
+        robust_nas.compress(compression_config(model, "gdws", tiny), model, tmp_path / "other")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_weights_that_are_not_finite_are_refused(model, tmp_path):
     from safetensors.torch import load_file, save_file
 
