@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from robust_nas.studies.config import StudyConfig, load_study
     from robust_nas.studies.run.runner import plan_study, report_study, run_study
     from robust_nas.workflows.compress import compress, compress_module
-    from robust_nas.workflows.config import CompressionConfig, RunConfig, compression_config, load_config
+    from robust_nas.workflows.compression_config import compression_config
+    from robust_nas.workflows.config import CompressionConfig, RunConfig, load_config
     from robust_nas.workflows.evaluate import run_evaluation
     from robust_nas.workflows.export import export_model
     from robust_nas.workflows.pipeline import run
@@ -50,7 +51,7 @@ _HOMES = {
     "build_network": "nets",
     "compress": "workflows.compress",
     "compress_module": "workflows.compress",
-    "compression_config": "workflows.config",
+    "compression_config": "workflows.compression_config",
     "count": "spaces",
     "draw_architecture": "workflows.search",
     "evaluate": "evaluation",

@@ -64,7 +64,7 @@ def command(
         checked = {}
         if config is not None:
             checked = check_export(config, model, folder, forms, images=images, module=built)
-    files = {name: FILES[name] for name in forms}
+    files: dict[str, str] = {name: FILES[name] for name in forms}
     if json:
         source = {"source": "network.py", "weights": "weights.pt"} if "source" in forms else {}
         common.print_json({"folder": str(folder), "forms": files, "check": checked or None, **source})

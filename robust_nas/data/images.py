@@ -43,6 +43,11 @@ class Images:
         indices = indices.to(self.pixels.device)
         return Images(self.pixels[indices], self.labels[indices])
 
+    def draw(self, count: int, seed: int) -> Images:
+        """Return `count` images in the random order of `seed`; all of them where there are fewer."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        return self.subset(order[:count])
+
     def float(self, indices: Tensor | None = None) -> Tensor:
         """float32 [N, C, H, W] in 0..1 of all images, or of those at `indices`."""
         pixels = self.pixels if indices is None else self.pixels[indices.to(self.pixels.device)]

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from robust_nas.attacks import ThreatModel, inherit
-from robust_nas.compression.options import Compression
+from robust_nas.compression import Compression
 from robust_nas.config import (
     Count,
     CountOrZero,
@@ -24,7 +24,6 @@ from robust_nas.config import (
     check,
     existing_file,
     read_yaml,
-    to_dict,
 )
 from robust_nas.data.options import DataOptions
 from robust_nas.errors import ArchitectureError, ConfigError
@@ -183,60 +182,14 @@ def load_config(
 
 def model_config(folder: Path, overrides: Sequence[str] = ()) -> EvaluationConfig:
     """Data and evaluation that a model folder was trained with, with overrides applied. Raises `ConfigError`."""
-    path, tree = _stored_config(folder, EvaluationConfig)
+    path, tree = stored_config(folder, EvaluationConfig)
     changed = apply_overrides(tree, overrides)
-    with _trusting(overrides):
+    with trusting(overrides):
         return check(EvaluationConfig, changed, str(path), overrides=overrides)
 
 
-METHODS: dict[str, dict[str, Any]] = {
-    "gdws": {"gdws": {}},
-    "cstar": {"cstar": {}},
-    "cstar+gdws": {"cstar": {}, "gdws": {}},
-}
-
-
-def compression_config(
-    source: Path | str, method: str | None = None, overrides: Sequence[str] = ()
-) -> CompressionConfig:
-    """How a model is compressed: data, recipe and evaluation of its folder, or of a recipe by name.
-
-    `method` (`gdws`, `cstar`, `cstar+gdws`) says which sections of `compression` there are; without it, those that the
-    model's own recipe has, else `gdws`. Raises `ConfigError`.
-    """
-    if method is not None and method not in METHODS:
-        raise ConfigError(f"--method: got {method!r}; allowed: {', '.join(METHODS)}")
-    if isinstance(source, Path) or Path(source).is_dir():
-        path, tree = _stored_config(Path(source), CompressionConfig)
-        where = str(path)
-    else:
-        recipe = load_config(source)
-        tree = {
-            key: to_dict(value) if isinstance(value, Options) else value
-            for key, value in recipe
-            if key in CompressionConfig.model_fields
-        }
-        where = source
-    own = tree.get("compression")
-    own = own if isinstance(own, dict) else {}
-    if method is not None:
-        kept = {key: value for key, value in own.items() if key not in METHODS["cstar+gdws"]}
-        own = {**kept, **{key: own.get(key) or {} for key in METHODS[method]}}
-    elif not own:
-        own = METHODS["gdws"]
-    tree = apply_overrides({**tree, "compression": own}, overrides)
-    # Where an override made something else of it, `check` says so.
-    given = tree["compression"] if isinstance(tree["compression"], dict) else {}
-    asked = METHODS["cstar+gdws"].keys() & given.keys() if method else set()
-    for name in sorted(asked - METHODS.get(method or "", {}).keys()):
-        raise ConfigError(
-            f"compression.{name}: is set, but --method is {method}; allowed: {', '.join(METHODS)}"
-        )
-    return check(CompressionConfig, tree, where, overrides=overrides)
-
-
 @contextmanager
-def _trusting(overrides: Sequence[str]) -> Iterator[None]:
+def trusting(overrides: Sequence[str]) -> Iterator[None]:
     """Let code run inside that the user's own overrides name; what a folder names stays refused."""
     named = [part for override in overrides for part in _CODE.findall(override)]
     with allow_code([file for file in named if existing_file(file)]):
@@ -246,7 +199,7 @@ def _trusting(overrides: Sequence[str]) -> Iterator[None]:
 _CODE = re.compile(r"[^\s:,={}\[\]]+\.py(?=:[A-Za-z_])")
 
 
-def _stored_config(folder: Path, kind: type[JobConfig]) -> tuple[Path | None, dict[str, Any]]:
+def stored_config(folder: Path, kind: type[JobConfig]) -> tuple[Path | None, dict[str, Any]]:
     """Return the file, and the keys of `kind` in it, of the config that a model folder was made with.
 
     It is `recipe.yaml`, or `config.yaml` in folders of versions before 0.2.

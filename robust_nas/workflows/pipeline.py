@@ -103,7 +103,7 @@ def _all_jobs(
             folder / "compressed",
             mode=mode,
             progress=progress,
-            material=context,
+            context=context,
         )
     _export(model, folder / "export")
     if compressed is not None:
