@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from robust_nas.data import DataOptions, load_dataset
-from robust_nas.data.folder import natural_key, read_image_folder
+from robust_nas.data.image_folder import natural_key, read_image_folder
 from robust_nas.errors import DataError
 
 RANDOM = np.random.default_rng(0)
