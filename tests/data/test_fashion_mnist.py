@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dataset_files import idx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,10 +20,6 @@ from robust_nas.errors import DataError
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (12, 28, 28), dtype=np.uint8)
 LABELS = (np.arange(12) % 10).astype(np.uint8)
-
-
-def idx(array: np.ndarray) -> bytes:
-    return struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape) + array.tobytes()
 
 
 def write(folder: Path, *, zipped: bool = False, **changed: bytes) -> Path:
