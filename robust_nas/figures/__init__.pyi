@@ -3,10 +3,14 @@ from .cells import draw_cells as draw_cells
 from .compression_layers import plot_layers as plot_layers
 from .compression_ranks import plot_ranks as plot_ranks
 from .compression_tradeoff import plot_compression as plot_compression
-from .curves import plot_search as plot_search
-from .curves import plot_training as plot_training
 from .evaluation import plot_evaluation as plot_evaluation
 from .examples import plot_adversarial_grid as plot_adversarial_grid
+from .figure import FIGURES as FIGURES
+from .figure import Drawn as Drawn
+from .figure import Figure as Figure
+from .figure import Job as Job
+from .figure import draw_figures as draw_figures
+from .search_curves import plot_search as plot_search
 from .study_budgets import plot_study_budgets as plot_study_budgets
 from .study_curve import plot_study_curve as plot_study_curve
 from .study_effects import plot_study_effects as plot_study_effects
@@ -19,3 +23,4 @@ from .study_stages import plot_study_stages as plot_study_stages
 from .style import new_figure as new_figure
 from .style import save as save
 from .traces import plot_loss_traces as plot_loss_traces
+from .training_curves import plot_training as plot_training
