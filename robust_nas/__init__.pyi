@@ -26,7 +26,6 @@ from .workflows.config import CompressionConfig as CompressionConfig
 from .workflows.config import RunConfig as RunConfig
 from .workflows.config import compression_config as compression_config
 from .workflows.config import load_config as load_config
-from .workflows.evaluate import evaluate_module as evaluate_module
 from .workflows.evaluate import run_evaluation as run_evaluation
 from .workflows.export import export_model as export_model
 from .workflows.pipeline import run as run

@@ -2,11 +2,48 @@
 
 from __future__ import annotations
 
+from typing import Literal, Protocol
+
 import torch
 from torch import Generator, Tensor
 
-from robust_nas.attacks.attack import Attack
 from robust_nas.errors import AttackError
+
+
+class AttackOptions(Protocol):
+    """What of an attack decides how the model is run for it (`attack.py`)."""
+
+    @property
+    def label(self) -> str:
+        """Return a short name for messages."""
+
+    @property
+    def norm(self) -> str:
+        """Return the norm of its ball."""
+
+    @property
+    def bn(self) -> Literal["eval", "batch"]:
+        """Return by which statistics batch norms normalise."""
+
+    @property
+    def fold(self) -> bool:
+        """Return whether a folded copy may take the model's place."""
+
+    @property
+    def precision(self) -> Literal["float32", "bf16"]:
+        """Return the precision in which candidates are made."""
+
+    @property
+    def eot(self) -> int:
+        """Return the number of passes that are averaged for a random model."""
+
+    @property
+    def least_classes(self) -> int:
+        """Return the number of classes below which it is not defined."""
+
+    @property
+    def least_side(self) -> int:
+        """Return the number of rows and of columns below which it is not defined."""
 
 
 def check_inputs(images: Tensor, labels: Tensor, checked: bool = False) -> int:
@@ -39,7 +76,7 @@ def check_inputs(images: Tensor, labels: Tensor, checked: bool = False) -> int:
     return int(last)
 
 
-def refuse_small_images(attack: Attack, shape: tuple[int, ...]) -> None:
+def refuse_small_images(attack: AttackOptions, shape: tuple[int, ...]) -> None:
     """Raises `AttackError` where an attack is not defined for images of `shape` (C, H, W)."""
     height, width = shape[1:]
     if min(height, width) < attack.least_side:

@@ -43,6 +43,7 @@ def command(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 where the verdict is UNRELIABLE.")
     ] = False,
+    allow_code: common.AllowCode = None,
     out: common.Out = None,
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
@@ -86,15 +87,17 @@ def command(
         return
     mode = common.mode_of(resume, overwrite)
     from robust_nas.workflows.config import RESULTS
-    from robust_nas.workflows.evaluate import evaluate_module, run_evaluation
+    from robust_nas.workflows.evaluate import run_evaluation
 
     with common.progress(quiet) as report:
         if module is not None:
             folder = out or RESULTS / f"{config.name}-evaluation"
-            tree = evaluate_module(config, module, weights, folder, mode=mode, progress=report)
+            tree = run_evaluation(config, module, folder, weights=weights, mode=mode, progress=report)
         else:
             folder = out or Path(str(model)) / "evaluation"
-            tree = run_evaluation(config, Path(str(model)), folder, mode=mode, progress=report)
+            tree = run_evaluation(
+                config, Path(str(model)), folder, mode=mode, progress=report, allow_code=allow_code or ()
+            )
     if json:
         common.print_json(tree)
     else:

@@ -16,19 +16,20 @@ from robust_nas.environment import environment
 from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
 from robust_nas.workflows.compress import compress
 from robust_nas.workflows.config import RESULTS, CompressionConfig, RunConfig
-from robust_nas.workflows.evaluate import run_evaluation
-from robust_nas.workflows.export import export_model
-from robust_nas.workflows.material import (
-    needed,
+from robust_nas.workflows.context import (
+    context_unless_finished,
     refuse_attacks,
     refuse_auxiliary_head,
     refuse_other_images,
     refuse_precision,
 )
+from robust_nas.workflows.evaluate import run_evaluation
+from robust_nas.workflows.export import export_model
 from robust_nas.workflows.search import run_search
 from robust_nas.workflows.train import train
 
 Warn = Callable[[str], None]
+MOST_APART = 2.0  # factor between two perturbation budgets of one config that calls for no warning
 
 
 def run(
@@ -43,15 +44,15 @@ def run(
     refuse_several("run")
     folder = Path(out) if out else RESULTS / config.name
     began = time.perf_counter()
-    material = needed(config, folder, mode)
-    if material is not None:
+    context = context_unless_finished(config, folder, mode)
+    if context is not None:
         for precision in (config.search.precision, config.training.precision):
-            refuse_precision(precision, material.device)
-        refuse_auxiliary_head(config, config.space.load().layout, material.dataset)
-        refuse_attacks(config, material.dataset)
-    if material is not None and mode == "resume":
+            refuse_precision(precision, context.device)
+        refuse_auxiliary_head(config.training, config.space.load().layout, context.dataset)
+        refuse_attacks(config, context.dataset)
+    if context is not None and mode == "resume":
         for part in (".", "search", "model", "evaluation", "compressed"):
-            refuse_other_images(folder / part, material.dataset)
+            refuse_other_images(folder / part, context.dataset)
     with Run(folder, config, mode) as outer:
         if outer.finished:
             return read_json(folder / "summary.json")
@@ -59,15 +60,15 @@ def run(
             warn(message)
         write_json(folder / "environment.json", environment(config))
         inner: Mode = "resume" if mode == "resume" else "new"
-        found = run_search(config, folder / "search", mode=inner, progress=progress, material=material)
+        found = run_search(config, folder / "search", mode=inner, progress=progress, context=context)
         write_json(folder / "environment.json", read_json(found.folder / "environment.json"))
         for message in found.record["warnings"]:
             warn(message)
         model = train(
-            config, found.architecture, folder / "model", mode=inner, progress=progress, material=material
+            config, found.architecture, folder / "model", mode=inner, progress=progress, context=context
         )
         verdict = run_evaluation(
-            config, model, folder / "evaluation", mode=inner, progress=progress, material=material
+            config, model, folder / "evaluation", mode=inner, progress=progress, context=context
         )
         compressed = None
         if config.compression is not None:
@@ -77,7 +78,7 @@ def run(
                 folder / "compressed",
                 mode=inner,
                 progress=progress,
-                material=material,
+                material=context,
             )
         _export(model, folder / "export")
         if compressed is not None:
@@ -143,7 +144,7 @@ def _export(model: Path, folder: Path) -> None:
 
 
 def _doubts(config: RunConfig) -> list[str]:
-    """What is allowed but probably not meant."""
+    """Return what is allowed but probably not meant: an attack of more than twice, or less than half, the eps."""
     eps = config.evaluation.threat_model.eps
     return [
         f"{name} attacks with eps {found:.4g}, the evaluation with {eps:.4g}"
@@ -151,5 +152,5 @@ def _doubts(config: RunConfig) -> list[str]:
             ("search.attack", config.search.attack.eps),
             ("training.validation_attack", config.training.validation_attack.eps),
         )
-        if found != eps
+        if found is not None and not eps / MOST_APART <= found <= eps * MOST_APART
     ]
