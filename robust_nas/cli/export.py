@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,7 +20,8 @@ def command(
         ),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Run the exported forms on test images beside the model.")
+        bool,
+        typer.Option("--check", help="Run the exported forms on test images and compare with the model."),
     ] = False,
     images: Annotated[int, typer.Option(help="Of the check: at most so many test images.", min=1)] = 256,
     module: Annotated[
@@ -71,22 +72,7 @@ def command(
         common.print_json(tree)
     else:
         if checked:
-            rows = [
-                [
-                    name,
-                    f"{found['bytes'] / 1000:.0f}",
-                    f"{found['max_difference']:.2g}",
-                    f"{found['tolerance']:.2g}",
-                    common.percent(found["accuracy"]),
-                    common.percent(found["model_accuracy"]),
-                    "same" if found["passes"] else "DIFFERS",
-                ]
-                for name, found in checked.items()
-            ]
-            header = ("form", "kB", "largest difference", "allowed", "accuracy", "the model's", "logits")
-            common.table(
-                f"{checked[forms[0]]['images']} test images, logits and clean accuracy", header, rows
-            )
+            _table(checked)
         for name in forms:
             print(f"{name:<18} {folder / FILES[name]}")
         if "source" in forms:
@@ -94,3 +80,22 @@ def command(
     if failed:
         common.say(f"error: {', '.join(failed)} computes other logits than the model")
         raise typer.Exit(1)
+
+
+def _table(checked: dict[str, dict[str, Any]]) -> None:
+    """Print a row per form that was compared with the model."""
+    rows = [
+        [
+            name,
+            f"{found['bytes'] / 1000:.0f}",
+            f"{found['max_difference']:.2g}",
+            f"{found['tolerance']:.2g}",
+            common.percent(found["accuracy"]),
+            common.percent(found["model_accuracy"]),
+            "same" if found["passes"] else "DIFFERS",
+        ]
+        for name, found in checked.items()
+    ]
+    header = ("form", "kB", "largest difference", "allowed", "accuracy", "the model's", "logits")
+    images = next(iter(checked.values()))["images"]
+    common.table(f"{images} test images, logits and clean accuracy", header, rows)
