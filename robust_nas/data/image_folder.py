@@ -66,8 +66,8 @@ def read_image_folder(root: Path) -> Parts:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on palettes and metadata; sizes are checked here
         width, height, mode = _common_layout([path for _, path in train_files + test_files])
-        train = _decode(train_files, width, height, mode)
-        return Parts(train, _decode(test_files, width, height, mode), names)
+        training = _decode(train_files, width, height, mode)
+        return Parts(training, _decode(test_files, width, height, mode), names)
 
 
 def _list_part(root: Path, part: str) -> dict[str, list[Path]]:
