@@ -17,21 +17,30 @@ def test_every_kind_of_job_has_a_record_and_a_figure():
     assert set(RECORDS) == set(get_args(Job)) == {FIGURES.get(name).of for name in FIGURES.built_in}
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder a job, with all of its built-in figures, drawn without naming one."""
+    root = tmp_path_factory.mktemp("figures")
+    for of, record in RECORDS.items():
+        drawn = draw_figures(of, record, root / of, about="tiny on digits")
+        figures = [FIGURES.make(name) for name in FIGURES.built_in]
+        assert [each.stem for each in drawn] == [figure.stem for figure in figures if figure.of == of]
+        assert len({each.stem for each in drawn}) == len(drawn)
+    return root
+
+
 @every_figure
-def test_it_draws_itself_with_its_numbers_and_the_same_bytes_every_time(name, tmp_path):
+def test_by_name_it_draws_itself_with_its_numbers_and_the_same_bytes_again(name, tmp_path, folder):
     figure = FIGURES.make(name)
     assert figure.name == name
-    record = RECORDS[figure.of]
-    folders = tmp_path / "a", tmp_path / "b"
-    for folder in folders:
-        (drawn,) = draw_figures(figure.of, record, folder, about="tiny on digits", figures=[name])
-        assert drawn.title
-        assert drawn.stem == figure.stem
-        assert "tiny on digits" in drawn.caption
-    files = sorted(path.name for path in folders[0].iterdir())
+    (drawn,) = draw_figures(figure.of, RECORDS[figure.of], tmp_path, about="tiny on digits", figures=[name])
+    assert drawn.title
+    assert drawn.stem == figure.stem
+    assert "tiny on digits" in drawn.caption
+    files = sorted(path.name for path in tmp_path.iterdir())
     assert files == [f"{figure.stem}{suffix}" for suffix in (".csv", ".png", ".svg")]
-    assert all((folders[0] / file).read_bytes() == (folders[1] / file).read_bytes() for file in files)
-    header, *rows = csv.reader((folders[0] / files[0]).open(newline=""))
+    assert all((tmp_path / file).read_bytes() == (folder / figure.of / file).read_bytes() for file in files)
+    header, *rows = csv.reader((tmp_path / files[0]).read_text().splitlines())
     assert rows
     assert all(len(row) == len(header) for row in rows)
 
@@ -44,14 +53,6 @@ def test_it_is_left_out_where_the_record_lacks_what_it_needs(name, tmp_path):
     for key in figure.needs:
         less = {other: value for other, value in RECORDS[figure.of].items() if other != key}
         assert not figure().has_data(less)
-
-
-@pytest.mark.parametrize("of", RECORDS)
-def test_without_names_every_built_in_figure_of_the_job_is_drawn(of, tmp_path):
-    drawn = draw_figures(of, RECORDS[of], tmp_path)
-    expected = [FIGURES.make(name).stem for name in FIGURES.built_in if FIGURES.get(name).of == of]
-    assert [each.stem for each in drawn] == expected
-    assert len(set(expected)) == len(expected)
 
 
 def test_no_figure_needs_torch_and_none_matplotlib_until_it_is_named():
