@@ -21,7 +21,8 @@ def command(
         ),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Run the exported forms on test images beside the model.")
+        bool,
+        typer.Option("--check", help="Run the exported forms on test images and compare with the model."),
     ] = False,
     images: Annotated[int, typer.Option(help="Of the check: at most so many test images.", min=1)] = 256,
     module: Annotated[

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from robust_nas import figures
 from robust_nas.figures import study_points as of
-from robust_nas.figures.study_heat_map import busiest_factors
+from robust_nas.figures.study_factors import busiest_factors
 from robust_nas.spaces.rules import ROBUSTSCALING_DEPTH_SHARE, WD_RANGE
 
 METRIC = {"stable": "stability"}  # a response's name in `metrics`, where it differs

@@ -16,23 +16,39 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
-import torch
 from PIL import Image
 
 from robust_nas.data.images import Images
-from robust_nas.data.options import IMAGE_FOLDER
+from robust_nas.data.reader import DatasetReader, Parts
 from robust_nas.errors import DataError
+from robust_nas.lazy import torch
 
+LAYOUT = "train/<class>/*.png|jpg|jpeg and test/<class>/*.png|jpg|jpeg are needed"
 EXTENSIONS = (".png", ".jpg", ".jpeg")
 GREY = frozenset({"1", "L", "LA"})
 COLOUR = frozenset({"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 MAX_PIXELS = 4096 * 4096  # of one image: beyond it, a small file is more likely a bomb than a dataset
 
 
-def read_image_folder(root: Path) -> tuple[Images, Images, tuple[str, ...]]:
-    """Training images, test images, class names; [N, C, H, W] with C = 1 (grey) or 3 (RGB).
+class ImageFolder(DatasetReader):
+    """A folder of PNG or JPEG images, a folder a class."""
+
+    files: ClassVar[str] = "the folder of the images"
+    where: ClassVar[str] = LAYOUT
+
+    name: Literal["image-folder"] = "image-folder"
+
+    def read(self, path: Path | None) -> Parts:
+        """Return training images, test images and class names; [N, C, H, W] with C = 1 (grey) or 3 (RGB)."""
+        assert path is not None  # noqa: S101 - `location` has refused it
+        return read_image_folder(path)
+
+
+def read_image_folder(root: Path) -> Parts:
+    """Return training images, test images and class names; [N, C, H, W] with C = 1 (grey) or 3 (RGB).
 
     Raises `DataError`, naming the file or folder, for a part or class without images, a test class that
     `train` does not have, an image that cannot be decoded or has another size than the first, and a link that
@@ -50,18 +66,19 @@ def read_image_folder(root: Path) -> tuple[Images, Images, tuple[str, ...]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on palettes and metadata; sizes are checked here
         width, height, mode = _common_layout([path for _, path in train_files + test_files])
-        return _decode(train_files, width, height, mode), _decode(test_files, width, height, mode), names
+        training = _decode(train_files, width, height, mode)
+        return Parts(training, _decode(test_files, width, height, mode), names)
 
 
 def _list_part(root: Path, part: str) -> dict[str, list[Path]]:
-    """The image files of each class, classes and files in natural order."""
+    """Return the image files of each class, classes and files in natural order."""
     try:
         folders = [entry for entry in _entries(root / part, root) if entry.is_dir()]
         classes = {folder.name: _list_class(folder, root) for folder in folders}
     except OSError as error:
-        raise DataError(f"{root / part}: cannot be listed: {error}; {IMAGE_FOLDER}") from None
+        raise DataError(f"{root / part}: cannot be listed: {error}; {LAYOUT}") from None
     if not classes:
-        raise DataError(f"{root / part}: no class folder; {IMAGE_FOLDER}")
+        raise DataError(f"{root / part}: no class folder; {LAYOUT}")
     return classes
 
 
@@ -72,14 +89,12 @@ def _list_class(folder: os.DirEntry[str], root: Path) -> list[Path]:
         if entry.name.lower().endswith(EXTENSIONS) and entry.is_file()
     ]
     if not paths:
-        raise DataError(
-            f"{folder.path}: no {', '.join(EXTENSIONS)} file in this class folder; {IMAGE_FOLDER}"
-        )
+        raise DataError(f"{folder.path}: no {', '.join(EXTENSIONS)} file in this class folder; {LAYOUT}")
     return paths
 
 
 def _entries(folder: Path, root: Path) -> list[os.DirEntry[str]]:
-    """What is in `folder`, hidden entries left out, in natural order. Links must stay inside `root`."""
+    """Return what is in `folder`, hidden entries left out, in natural order. Links must stay inside `root`."""
     if folder.is_symlink():
         _check_link(folder, root)
     with os.scandir(folder) as scan:
@@ -100,14 +115,14 @@ def _check_link(path: Path, root: Path) -> None:
 
 
 def natural_key(name: str) -> tuple[list[int | str], str]:
-    """Sorts runs of digits by value: class2 before class10. The name itself decides between 1 and 01."""
+    """Return a sort key: runs of digits by value, class2 before class10; the name itself decides between 1 and 01."""
     parts = re.split(r"([0-9]+)", name)
     return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """The image with its header read, and `DataError` for whatever goes wrong with it."""
+    """Give the image with its header read, and raise `DataError` for whatever goes wrong with it."""
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -122,7 +137,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def _common_layout(paths: list[Path]) -> tuple[int, int, str]:
-    """Width, height and mode (L or RGB) that serve every image."""
+    """Return width, height and mode (L or RGB) that serve every image."""
     first: tuple[int, int] | None = None
     grey = True
     for path in paths:
@@ -137,7 +152,7 @@ def _common_layout(paths: list[Path]) -> tuple[int, int, str]:
                 raise DataError(f"{path}: pixel mode {image.mode}; 8-bit grey or colour is needed")
             grey = grey and image.mode in GREY
     if first is None:
-        raise DataError(f"no images; {IMAGE_FOLDER}")
+        raise DataError(f"no images; {LAYOUT}")
     return first[0], first[1], "L" if grey else "RGB"
 
 

@@ -8,22 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dataset_files import png
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from robust_nas.data import DataOptions, load_dataset
-from robust_nas.data.folder import natural_key, read_image_folder
+from robust_nas.data.image_folder import natural_key, read_image_folder
 from robust_nas.errors import DataError
 
 RANDOM = np.random.default_rng(0)
-
-
-def png(array: np.ndarray, mode: str | None = None) -> bytes:
-    image = Image.fromarray(array)
-    buffer = io.BytesIO()
-    (image.convert(mode) if mode else image).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 COLOUR = RANDOM.integers(0, 256, (6, 5, 4, 3), dtype=np.uint8)

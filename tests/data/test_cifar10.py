@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robust_nas.data import DataOptions, Images, load_dataset
-from robust_nas.data.cifar import (
+from robust_nas.data.cifar10 import (
     ARCHIVE,
     CLASS_NAMES,
     FOLDER,

@@ -9,20 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dataset_files import idx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robust_nas.data import DataOptions, channel_statistics, load_dataset
-from robust_nas.data.idx import MAX_IMAGES, read_fashion_mnist
+from robust_nas.data.fashion_mnist import MAX_IMAGES, FashionMNIST
 from robust_nas.errors import DataError
 
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (12, 28, 28), dtype=np.uint8)
 LABELS = (np.arange(12) % 10).astype(np.uint8)
-
-
-def idx(array: np.ndarray) -> bytes:
-    return struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape) + array.tobytes()
 
 
 def write(folder: Path, *, zipped: bool = False, **changed: bytes) -> Path:
@@ -37,7 +34,7 @@ def write(folder: Path, *, zipped: bool = False, **changed: bytes) -> Path:
 
 @pytest.mark.parametrize("zipped", [False, True])
 def test_round_trip(tmp_path: Path, zipped: bool) -> None:
-    train, test, names = read_fashion_mnist(write(tmp_path, zipped=zipped))
+    train, test, names = FashionMNIST().read(write(tmp_path, zipped=zipped))
     for part in (train, test):
         assert np.array_equal(part.pixels[:, 0].numpy(), PIXELS)
         assert part.labels.tolist() == LABELS.tolist()
@@ -66,7 +63,7 @@ def test_truncation_anywhere_is_a_data_error(zipped: bool, which: str, share: fl
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), zipped=zipped, **{which: content[: int(share * len(content))]})
         with pytest.raises(DataError, match="train-"):
-            read_fashion_mnist(Path(folder))
+            FashionMNIST().read(Path(folder))
 
 
 @given(st.booleans(), st.sampled_from(["train_images", "train_labels"]), st.data())
@@ -78,7 +75,7 @@ def test_a_changed_byte_is_data_or_a_data_error(zipped: bool, which: str, data: 
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), zipped=zipped, **{which: bytes(changed)})
         try:
-            read_fashion_mnist(Path(folder))
+            FashionMNIST().read(Path(folder))
         except DataError as error:
             assert "ubyte" in str(error)  # noqa: PT017 - both outcomes are right
 
@@ -101,7 +98,7 @@ def test_a_changed_byte_is_data_or_a_data_error(zipped: bool, which: str, data: 
 )
 def test_damage_is_named(tmp_path: Path, changed: dict[str, bytes], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        read_fashion_mnist(write(tmp_path, **changed))
+        FashionMNIST().read(write(tmp_path, **changed))
 
 
 def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
@@ -111,12 +108,12 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
     parts += [squeeze.compress(bytes(2**20)) for _ in range(64)]
     bomb = b"".join(parts)  # unfinished: reading on to its end would be another error
     with pytest.raises(DataError, match="more bytes after the header"):
-        read_fashion_mnist(write(tmp_path, zipped=True, train_images=bomb))
+        FashionMNIST().read(write(tmp_path, zipped=True, train_images=bomb))
 
 
 def test_where_to_get_it_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="apt-get install dataset-fashion-mnist"):
-        read_fashion_mnist(tmp_path)
+        FashionMNIST().read(tmp_path)
 
 
 def test_the_real_set() -> None:

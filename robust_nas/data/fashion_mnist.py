@@ -11,14 +11,17 @@ import math
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, Literal, cast
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from robust_nas.data.images import Images, check_labels
+from robust_nas.data.reader import DatasetReader, Parts
 from robust_nas.errors import DataError
+from robust_nas.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DEFAULT_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 CLASS_NAMES = (
@@ -41,12 +44,21 @@ WHERE = (
 )
 
 
-def read_fashion_mnist(folder: Path) -> tuple[Images, Images, tuple[str, ...]]:
-    """Training images, test images, class names; [N, 1, 28, 28].
+class FashionMNIST(DatasetReader):
+    """Fashion-MNIST, from its four IDX files (Xiao et al. 2017)."""
 
-    Raises `DataError` for a missing, truncated, overlong or mislabelled file.
-    """
-    return _read_part(folder, "train"), _read_part(folder, "t10k"), CLASS_NAMES
+    default_path: ClassVar[Path] = DEFAULT_FOLDER
+    where: ClassVar[str] = WHERE
+
+    name: Literal["fashion-mnist"] = "fashion-mnist"
+
+    def read(self, path: Path | None) -> Parts:
+        """Return 60,000 training images, 10,000 test images and the class names; [N, 1, 28, 28].
+
+        Raises `DataError` for a missing, truncated, overlong or mislabelled file.
+        """
+        folder = path or DEFAULT_FOLDER
+        return Parts(_read_part(folder, "train"), _read_part(folder, "t10k"), CLASS_NAMES)
 
 
 def _read_part(folder: Path, part: str) -> Images:
@@ -71,7 +83,7 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def _read_idx(path: Path, item: tuple[int, ...]) -> Tensor:
-    """uint8 [N, *item] of an IDX file whose items have exactly that shape."""
+    """Return uint8 [N, *item] of an IDX file whose items have exactly that shape."""
     try:
         with cast(BinaryIO, gzip.open(path)) if path.suffix == ".gz" else path.open("rb") as stream:
             shape = _read_header(stream, path, item)

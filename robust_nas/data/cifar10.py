@@ -13,14 +13,16 @@ import io
 import tarfile
 import zlib
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
-import torch
 
 from robust_nas.data.images import Images, check_labels
-from robust_nas.data.options import CIFAR10
+from robust_nas.data.reader import DatasetReader, Parts
 from robust_nas.errors import DataError
+from robust_nas.lazy import torch
 
+WHERE = "get the binary version, https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 FOLDER = "cifar-10-batches-bin"
 ARCHIVE = "cifar-10-binary.tar.gz"
 TRAIN_FILES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
@@ -48,10 +50,22 @@ PYTHON_HINT = "the python version, whose pickles can run code, is not read; the 
 DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, OverflowError, RecursionError)
 
 
-def read_cifar10(
-    path: Path, *, images_per_file: int = IMAGES_PER_FILE
-) -> tuple[Images, Images, tuple[str, ...]]:
-    """Training images, test images, class names; [N, 3, 32, 32].
+class CIFAR10(DatasetReader):
+    """CIFAR-10 in its binary version (Krizhevsky 2009)."""
+
+    files: ClassVar[str] = "the folder or archive of its files"
+    where: ClassVar[str] = WHERE
+
+    name: Literal["cifar10"] = "cifar10"
+
+    def read(self, path: Path | None) -> Parts:
+        """Return 50,000 training images, 10,000 test images and the class names; [N, 3, 32, 32]."""
+        assert path is not None  # noqa: S101 - `location` has refused it
+        return read_cifar10(path)
+
+
+def read_cifar10(path: Path, *, images_per_file: int = IMAGES_PER_FILE) -> Parts:
+    """Return training images, test images and class names; [N, 3, 32, 32].
 
     Args:
         path: the folder with the .bin files, a folder that holds it or the archive, or the archive.
@@ -75,30 +89,30 @@ def read_cifar10(
     elif path.is_file():
         source, files = path, _read_archive(path, size)
     else:
-        raise DataError(f"{path}: no such folder or file; {CIFAR10}")
+        raise DataError(f"{path}: no such folder or file; {WHERE}")
 
     parts = {}
     for name in (*TRAIN_FILES, TEST_FILE):
         if name not in files:
-            raise DataError(f"{source}: no file {name}; {CIFAR10}")
+            raise DataError(f"{source}: no file {name}; {WHERE}")
         parts[name] = _decode(files.pop(name), size, f"{source}/{name}")
     train = Images(
         torch.cat([parts[name].pixels for name in TRAIN_FILES]),
         torch.cat([parts[name].labels for name in TRAIN_FILES]),
     )
     names = _class_names(files[NAMES_FILE], f"{source}/{NAMES_FILE}") if NAMES_FILE in files else CLASS_NAMES
-    return train, parts[TEST_FILE], names
+    return Parts(train, parts[TEST_FILE], names)
 
 
 def _missing(folder: Path) -> str:
     traces = ("data_batch_1", "cifar-10-batches-py/data_batch_1", "cifar-10-python.tar.gz")
     if any((folder / trace).is_file() for trace in traces):
-        return f"{folder}: {PYTHON_HINT}{CIFAR10}"
-    return f"{folder}: no {TRAIN_FILES[0]}, no {FOLDER}, no {ARCHIVE}; {CIFAR10}"
+        return f"{folder}: {PYTHON_HINT}{WHERE}"
+    return f"{folder}: no {TRAIN_FILES[0]}, no {FOLDER}, no {ARCHIVE}; {WHERE}"
 
 
 def _read_folder(folder: Path, size: int) -> dict[str, bytes]:
-    """The contents of the files that are there, each cut one byte after the size it may have."""
+    """Return the contents of the files that are there, each cut one byte after the size it may have."""
     files = {}
     for name in (*TRAIN_FILES, TEST_FILE, NAMES_FILE):
         path = folder / name
@@ -120,7 +134,7 @@ class _Bounded(io.RawIOBase):
         self.ended = False
 
     def read(self, size: int = -1) -> bytes:
-        """At most `size` bytes; raises `DataError` beyond the limit."""
+        """Return at most `size` bytes; raise `DataError` beyond the limit."""
         data = self.stream.read(size)
         if (
             not data and self.ended
@@ -129,12 +143,12 @@ class _Bounded(io.RawIOBase):
         self.ended = not data
         self.left -= len(data)
         if self.left < 0:
-            raise DataError(f"{self.source}: unpacks to more than {self.limit} bytes; {CIFAR10}")
+            raise DataError(f"{self.source}: unpacks to more than {self.limit} bytes; {WHERE}")
         return data
 
 
 def _read_archive(path: Path, size: int) -> dict[str, bytes]:
-    """The contents of the allowed members; others are passed over unread."""
+    """Return the contents of the allowed members; others are passed over unread."""
     allowed = {f"{FOLDER}/{name}": name for name in (*TRAIN_FILES, TEST_FILE, NAMES_FILE)}
     files: dict[str, bytes] = {}
     python = False
@@ -144,28 +158,28 @@ def _read_archive(path: Path, size: int) -> dict[str, bytes]:
             with tarfile.open(fileobj=bounded, mode="r|", bufsize=2**17) as archive:
                 for count, member in enumerate(archive):
                     if count >= MAX_MEMBERS:
-                        raise DataError(f"{path}: more than {MAX_MEMBERS} members; {CIFAR10}")
+                        raise DataError(f"{path}: more than {MAX_MEMBERS} members; {WHERE}")
                     python = python or member.name.startswith("cifar-10-batches-py")
                     if member.name not in allowed:
                         continue
                     name = allowed[member.name]
                     if name in files:
-                        raise DataError(f"{path}: {member.name} is there twice; {CIFAR10}")
+                        raise DataError(f"{path}: {member.name} is there twice; {WHERE}")
                     files[name] = _read_member(archive, member, path, size)
     except DAMAGE as error:
-        raise DataError(f"{path}: not a readable .tar.gz, or truncated: {error}; {CIFAR10}") from None
+        raise DataError(f"{path}: not a readable .tar.gz, or truncated: {error}; {WHERE}") from None
     if python:
-        raise DataError(f"{path}: {PYTHON_HINT}{CIFAR10}")
+        raise DataError(f"{path}: {PYTHON_HINT}{WHERE}")
     return files
 
 
 def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path, size: int) -> bytes:
     source = f"{path}/{member.name}"
     if not member.isreg() or member.issparse():
-        raise DataError(f"{source}: not a regular file; {CIFAR10}")
+        raise DataError(f"{source}: not a regular file; {WHERE}")
     largest = MAX_NAMES_BYTES if member.name.endswith(NAMES_FILE) else size
     if not 0 <= member.size <= largest:
-        raise DataError(f"{source}: {member.size} bytes; at most {largest} are accepted; {CIFAR10}")
+        raise DataError(f"{source}: {member.size} bytes; at most {largest} are accepted; {WHERE}")
     stream = archive.extractfile(member)
     return stream.read() if stream else b""
 
@@ -175,7 +189,7 @@ def _decode(content: bytes, size: int, source: str) -> Images:
         found = f"more than {size}" if len(content) > size else str(len(content))
         raise DataError(
             f"{source}: {found} bytes; {size} are needed "
-            f"({size // RECORD_BYTES} records of {RECORD_BYTES}); {CIFAR10}"
+            f"({size // RECORD_BYTES} records of {RECORD_BYTES}); {WHERE}"
         )
     records = np.frombuffer(content, dtype=np.uint8).reshape(-1, RECORD_BYTES)
     labels = torch.from_numpy(records[:, 0].astype(np.int64))
