@@ -8,7 +8,7 @@
 With momentum mu (MI-FGSM), d is taken of m_t = mu m_{t-1} + g_t / ||g_t||_1; the rule of APGD is in `apgd.py`.
 The losses are in `losses.py`. One run per restart, and per target class of a targeted loss.
 
-Sources: FGSM, Goodfellow et al. 2015; PGD, PGDAT et al. 2018 (uniform start in the ball); FGSM-RS, Wong et
+Sources: FGSM, Goodfellow et al. 2015; PGD, Madry et al. 2018 (uniform start in the ball); FGSM-RS, Wong et
 al. 2020; N-FGSM, de Jorge et al. 2022 (start within k eps, no projection on the ball); MI-FGSM, Dong et al. 2018;
 KL, TRADES, Zhang et al. 2019: its gradient is exactly zero at x, hence the start x + 0.001 N(0, 1).
 
@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from robust_nas.attacks.attack import BoundedAttack, Norm, Passes
 from robust_nas.attacks.batch_generator import whole_batch
@@ -110,6 +110,15 @@ class GradientAttack(BoundedAttack):
     def objective(self) -> str:
         """Return the name of the loss that is raised."""
         return self.plan().loss
+
+    @property
+    def returns_best(self) -> bool:
+        """Return whether the best iterate is kept, or the last one."""
+        return self.keep == "best"
+
+    def settings(self, classes: int) -> dict[str, Any]:
+        """Return the step size that is used (the first one, where it changes)."""
+        return {"step_size": self.step}
 
     @property
     def passes(self) -> Passes:

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.random import Generator
 from scipy import stats
 
-from robust_nas.evaluation.intervals import wilson
 from robust_nas.statistics.components import Floats, estimate
+from robust_nas.statistics.proportions import wilson
 from robust_nas.statistics.resampling import seed_noise, t_stretch
 from robust_nas.studies.points import Point
 
@@ -92,7 +92,7 @@ def _over_images(per_image: Floats, draws: int, rng: Generator) -> Floats:
 def _image_interval(per_image: Floats, moved: Floats, seeds: int, confidence: float) -> Interval:
     N, total = len(per_image), per_image.sum()
     if seeds == 1 or np.ptp(per_image) == 0:
-        return wilson(round(total), N, float(stats.norm.ppf((1 + confidence) / 2)))
+        return wilson(round(total), N, confidence)
     return _percentiles(moved, confidence)
 
 

@@ -106,7 +106,7 @@ def _dataset(options: str, seed: int) -> Dataset:
 
 
 def _measured(run: Run, trial: Trial, setting: Setting, material: Material) -> dict[str, Any]:
-    from robust_nas.evaluation.protocol import evaluation_order, follow_protocol
+    from robust_nas.evaluation import follow_protocol, seeded_subset
     from robust_nas.nets import ModelDescription, build_network, save_model
     from robust_nas.spaces import count
     from robust_nas.studies.measure import measure, stage_gains
@@ -148,7 +148,7 @@ def _measured(run: Run, trial: Trial, setting: Setting, material: Material) -> d
     network.eval()
     found = follow_protocol(network, dataset.test, options, seed=trial.split_seed)
     common = found.robust.images
-    order = evaluation_order(len(dataset.test), trial.split_seed, options.images)
+    order = seeded_subset(len(dataset.test), trial.split_seed, options.images)
     broken = {index for row in found.rows for index in row.broken_indices}
     wrong = set(found.clean_wrong_indices)
     chosen = order[:common]

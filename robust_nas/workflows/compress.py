@@ -15,7 +15,6 @@ from robust_nas import figures
 from robust_nas.config import Options
 from robust_nas.distributed import refuse_several
 from robust_nas.errors import CheckpointError, CompressionError, ConfigError
-from robust_nas.evaluation.intervals import wilson
 from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_atomic, write_json
 from robust_nas.workflows.compress_gdws import LAYERS
 from robust_nas.workflows.compress_proof import describe, speed, verdicts
@@ -267,6 +266,8 @@ def _deliver(source: Path, folder: Path) -> None:
 
 def _draw(tree: dict[str, Any], made: list[Candidate], folder: Path) -> list[str]:
     """Draws the figures; returns their files, as seen from the folder."""
+    from robust_nas.statistics.proportions import wilson
+
     threat, rows = tree["threat_model"], tree["networks"]
     points = []
     for row in rows:

@@ -10,7 +10,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower
 
 from robust_nas.errors import StudyError
-from robust_nas.evaluation.intervals import wilson
+from robust_nas.statistics.proportions import wilson
 from robust_nas.statistics import (
     contrast,
     contrasts,
