@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Generator, Tensor
+from typing import TYPE_CHECKING
 
 from robust_nas.attacks.attack import Norm
 from robust_nas.errors import AttackError
+from robust_nas.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
 
 TOLERANCE = 1e-6  # of the ball and the box, for rounding; relative for eps above 1
 
@@ -43,7 +46,7 @@ def check_inputs(images: Tensor, labels: Tensor, checked: bool = False) -> int:
 
 def check_logits(logits: object, images: Tensor, last_label: int) -> Tensor:
     """Return the logits `[B, K]`. Raise `AttackError` for anything else, or too few for the labels."""
-    if not isinstance(logits, Tensor):
+    if not isinstance(logits, torch.Tensor):
         raise AttackError(f"the model returned {type(logits).__name__}; logits [batch, classes] are needed")
     if logits.dim() != 2 or logits.shape[0] != images.shape[0]:
         raise AttackError(
@@ -57,7 +60,7 @@ def check_logits(logits: object, images: Tensor, last_label: int) -> Tensor:
 def own_generator(generator: Generator | None, images: Tensor) -> Generator:
     """Return the generator given, or a fresh one of seed 0. Raise `AttackError` for one on another device."""
     if generator is None:
-        return Generator(images.device).manual_seed(0)
+        return torch.Generator(images.device).manual_seed(0)
     if generator.device.type != images.device.type:
         raise AttackError(f"the generator lives on {generator.device}, the images on {images.device}")
     return generator

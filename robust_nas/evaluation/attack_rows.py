@@ -74,9 +74,12 @@ def _attack_batch(state: EvaluationState, attack: Attack, indices: Tensor, name:
     x, y = state.batch(indices)
     seed = seed_of(state.seed, name)
     began = time.perf_counter()
+    generator = generator_of(state.device, seed)
+    if attack.external:
+        generator.manual_seed(seed)  # another package draws by itself: what it takes is this seed
     # A module that is random and does not say so draws from the global generators, too.
     with seeded_globally(seed, state.device):
-        result = attack.run(state.predictor, x, y, generator_of(state.device, seed), trace=True)
+        result = attack.run(state.predictor, x, y, generator, trace=True)
     threat = state.threat_model
     largest = check_perturbation(result.images, x, threat.norm, threat.eps, attack.label)
     judge_seed = seed_of(state.seed, "judge", name)

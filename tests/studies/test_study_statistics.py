@@ -10,7 +10,6 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower
 
 from robust_nas.errors import StudyError
-from robust_nas.statistics.proportions import wilson
 from robust_nas.statistics import (
     contrast,
     contrasts,
@@ -25,6 +24,7 @@ from robust_nas.statistics import (
     summary,
     trend,
 )
+from robust_nas.statistics.proportions import wilson
 from robust_nas.studies.points import Point
 
 PUBLISHED = Path(__file__).with_name("published_tables.csv")
