@@ -122,6 +122,7 @@ __all__ = [
     "attack_field",
     "attack_mode",
     "inherit",
+    "inherited",
     "training_attack_field",
     "transfer_attack",
 ]

@@ -49,23 +49,25 @@ def with_standard(extra: Sequence[SanityCheck]) -> list[SanityCheck]:
 
 
 def refuse_shared_titles(extra: Sequence[SanityCheck]) -> None:
-    """Raise `ValueError` where two checks would write findings of the same name, from the same draws."""
+    """Raise `ValueError` for a check without a title, or where two would take the same draws by theirs."""
     if not extra:
         return
-    taken: dict[str, str] = {}
-    for check in with_standard(extra):
-        other = taken.get(check.title)
-        if other is not None and not check.free:
-            raise ValueError(
-                f"checks: {check.name[:200]!r} and {other[:200]!r} have the title {check.title!r}; "
-                "each check needs its own"
-            )
-        if not check.free:
-            taken[check.title] = check.name
     names = [check.name for check in extra]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ValueError(f"checks: {twice[:200]!r} is listed twice")
+    taken: dict[str, str] = {}
+    for check in with_standard(extra):
+        if not check.title:
+            raise ValueError(f"checks: {check.name[:200]!r} has no title")
+        if check.free:
+            continue  # it takes no draws
+        other = taken.setdefault(check.title, check.name)
+        if other != check.name:
+            raise ValueError(
+                f"checks: {check.name[:200]!r} and {other[:200]!r} have the title {check.title!r}; "
+                "each check needs its own"
+            )
 
 
 __all__ = ["CHECKS", "Cost", "SanityCheck", "refuse_shared_titles", "with_standard"]

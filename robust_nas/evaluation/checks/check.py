@@ -30,8 +30,8 @@ class Cost:
 class SanityCheck(Method):
     """Base of all sanity checks. `title` names the finding (and the seed of the check's draws)."""
 
-    title: ClassVar[str]
-    allowed: ClassVar[str]  # the value that is a PASS, in words
+    title: ClassVar[str] = ""
+    allowed: ClassVar[str] = ""  # the value that is a PASS, in words
     free: ClassVar[bool] = False  # whether it makes no passes; it is run in any case, on all images
     selection: ClassVar[Selection] = "all"  # the images that it wants, in their order:
     # all, those right as they are, or those right after all attacks

@@ -27,11 +27,6 @@ class MoreEffort(SurvivorCheck):
         """Return the attack with double effort."""
         return self._single(state).doubled()
 
-    def cost(self, state: EvaluationState) -> int:
-        """Return the passes of all runs, of the image itself, and of the judgement."""
-        attack = self.attack(state)
-        return (attack.passes.total - 1) * attack.eot + 1 + state.judging_passes
-
     def missed(self, state: EvaluationState) -> str:
         """Return the reason for a FAIL."""
         return f"{self._single(state).label} had not converged"
