@@ -38,6 +38,7 @@ class APGD(GradientAttack):
     A targeted loss is run once for each of the `targets` likeliest wrong classes: APGD-T.
     """
 
+    iterative: ClassVar[bool] = True
     parameter_free: ClassVar[bool] = True
     name: Literal["apgd"] = "apgd"
     steps: Count = 100
@@ -61,6 +62,23 @@ class APGD(GradientAttack):
     def least_classes(self) -> int:
         """The number of classes below which the attack is not defined."""
         return max(LEAST_CLASSES.get(self.loss, 2), (self.targets or 1) + 1)
+
+    @property
+    def effort(self) -> str:
+        """Return steps and starts."""
+        return f"{self.steps} steps from {self.restarts} starts"
+
+    def doubled(self) -> APGD:
+        """Return the attack with twice the steps from twice the starts; the best iterate is kept."""
+        return self.model_copy(
+            update={"steps": 2 * self.steps, "restarts": 2 * self.restarts, "keep": "best"}
+        )
+
+    def shortened(self, steps: int) -> APGD:
+        """Return one run of at most `steps` steps on the cross-entropy."""
+        return self.model_copy(
+            update={"steps": min(self.steps, steps), "loss": "ce", "restarts": 1, "keep": "best"}
+        )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

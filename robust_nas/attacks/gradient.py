@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from robust_nas.attacks.attack import BoundedAttack, Norm, Passes
 from robust_nas.attacks.best_iterate import BestIterate
@@ -109,6 +109,15 @@ class GradientAttack(BoundedAttack):
     def objective(self) -> str:
         """Return the name of the loss that is raised."""
         return self.plan().loss
+
+    @property
+    def returns_best(self) -> bool:
+        """Return whether the best iterate is kept, or the last one."""
+        return self.keep == "best"
+
+    def settings(self, classes: int) -> dict[str, Any]:
+        """Return the step size that is used (the first one, where it changes)."""
+        return {"step_size": self.step}
 
     @property
     def passes(self) -> Passes:

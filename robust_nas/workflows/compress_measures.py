@@ -11,8 +11,8 @@ from robust_nas.compression import Candidate, CompressionContext
 from robust_nas.compression.context import ORIGINAL
 from robust_nas.config import to_yaml_dict
 from robust_nas.evaluation.finished import finished_evaluations
-from robust_nas.evaluation.intervals import wilson
 from robust_nas.runs import read_json, write_json
+from robust_nas.statistics.proportions import wilson
 from robust_nas.workflows.config import EvaluationConfig
 from robust_nas.workflows.context import JobContext
 from robust_nas.workflows.evaluate import evaluate_job, relative, run_evaluation

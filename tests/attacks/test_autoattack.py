@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from robust_nas.attacks import AutoAttack, Predictor
 from robust_nas.errors import AttackError, ConfigError
-from robust_nas.evaluation import AutoAttack
-from robust_nas.evaluation.autoattack import run_autoattack, settings
 
 SHAPE = (1, 6, 6)
 
@@ -61,7 +60,7 @@ def test_targeted_apgd_breaks_exactly_what_no_certificate_covers(norm, eps, p):
     slack = gaps - eps * (weight[labels][:, None] - weight[None]).norm(p=p, dim=2)
     slack = slack.scatter(1, labels[:, None], math.inf).min(1).values
     attack = AutoAttack(eps=eps, norm=norm, attacks=("apgd-t",))
-    outcome = run_autoattack(attack, model, images, labels, seed=0)
+    outcome = attack.run(model, images, labels, generator(0))
     broken = model(outcome.images).argmax(1) != labels
     clear = slack.abs() > 0.01
     assert torch.equal(broken[clear], slack[clear] < 0)
@@ -80,9 +79,7 @@ def test_equals_the_package_called_directly():
         trace = sys.gettrace()
         expected, _ = official.run_standard_evaluation(images, labels, batch_size=250)
         sys.settrace(trace)
-    ours = run_autoattack(
-        AutoAttack(eps=0.05, attacks=("apgd-ce", "apgd-t")), model, images, labels, seed=7, batch_size=250
-    )
+    ours = AutoAttack(eps=0.05, attacks=("apgd-ce", "apgd-t")).run(model, images, labels, generator(7))
     assert torch.equal(ours.images, expected)
 
 
@@ -113,7 +110,7 @@ def test_a_suite_leaves_everything_as_it_was(norm, eps, attacks):
     try:
         with torch.no_grad():
             attack = AutoAttack(eps=eps, norm=norm, attacks=attacks)
-            outcome = run_autoattack(attack, model, images, labels, seed=0)
+            outcome = attack.run(model, images, labels, generator(0))
         assert sys.gettrace() is trace
     finally:
         sys.settrace(outer)
@@ -142,7 +139,7 @@ def test_seed_decides_and_the_value_can_be_called():
     model = conv_net()
     images, labels = right_batch(model)
     attack = AutoAttack(eps=0.05, attacks=("apgd-ce",))
-    runs = [run_autoattack(attack, model, images, labels, seed=seed).images for seed in (1, 1, 2)]
+    runs = [attack.run(model, images, labels, generator(seed)).images for seed in (1, 1, 2)]
     assert torch.equal(runs[0], runs[1])
     assert not torch.equal(runs[0], runs[2])
     assert torch.equal(
@@ -153,7 +150,7 @@ def test_seed_decides_and_the_value_can_be_called():
 def test_doubts_of_the_package_come_back_as_flags():
     model = nn.Sequential(conv_net(), nn.Softmax(1))
     images, labels = right_batch(model)
-    outcome = run_autoattack(AutoAttack(eps=0.05, attacks=("apgd-ce",)), model, images, labels, seed=0)
+    outcome = AutoAttack(eps=0.05, attacks=("apgd-ce",)).run(model, images, labels, generator(0))
     assert any("probability distribution" in flag for flag in outcome.flags)
 
 
@@ -163,7 +160,7 @@ def test_doubts_of_the_package_come_back_as_flags():
 def test_too_few_classes(attacks, classes, least):
     model, _ = linear(classes)
     with pytest.raises(AttackError, match=f"at least {least} classes, the model has {classes}"):
-        run_autoattack(AutoAttack(eps=0.1, attacks=attacks), model, *right_batch(model), seed=0)
+        AutoAttack(eps=0.1, attacks=attacks)(model, *right_batch(model))
 
 
 @pytest.mark.parametrize("name", ["apgd-ce", "fab", "fab-t"])
@@ -174,7 +171,7 @@ def test_two_classes_are_enough_for_the_others(name):
     logits = model(images).detach()
     gap = (logits[:, 0] - logits[:, 1]).abs() - eps * (weight[0] - weight[1]).abs().sum()
     attack = AutoAttack(eps=eps, attacks=(name,))
-    broken = model(run_autoattack(attack, model, images, labels, seed=0).images).argmax(1) != labels
+    broken = model(attack.run(model, images, labels, generator(0)).images).argmax(1) != labels
     assert torch.equal(broken, gap < 0)
     assert 0 < broken.sum() < len(labels)
 
@@ -183,7 +180,7 @@ def test_square_in_l2_needs_room():
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
     attack = AutoAttack(eps=0.1, norm="l2", attacks=("square",))
     with pytest.raises(AttackError, match="4x4"):
-        run_autoattack(attack, model, torch.rand(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64), seed=0)
+        attack(model, torch.rand(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64))
 
 
 def test_bad_input():
@@ -191,13 +188,74 @@ def test_bad_input():
     images, labels = right_batch(model)
     attack = AutoAttack(eps=0.1, attacks=("apgd-ce",))
     with pytest.raises(AttackError, match="float64"):
-        run_autoattack(attack, model, images.double(), labels, seed=0)
+        attack(model, images.double(), labels)
     with pytest.raises(AttackError, match="only 4 classes"):
-        run_autoattack(attack, model, images, labels + 4, seed=0)
+        attack(model, images, labels + 4)
     with pytest.raises(ConfigError, match="eps"):
         AutoAttack(eps=0)
 
 
 def test_settings_name_every_attack_of_the_suite():
-    assert list(settings(AutoAttack(eps=0.1), 10)) == ["pyautoattack", "apgd-ce", "apgd-t", "fab-t", "square"]
-    assert settings(AutoAttack(eps=0.1), 5)["apgd-t"]["targets"] == 4
+    suite = AutoAttack(eps=0.1)
+    assert list(suite.settings(10)) == ["pyautoattack", "apgd-ce", "apgd-t", "fab-t", "square"]
+    assert suite.settings(5)["apgd-t"]["targets"] == 4
+    assert AutoAttack(eps=0.1, version="rand").settings(5)["eot"] == 20
+
+
+def test_options_that_the_package_does_not_know_are_fixed_and_not_shown():
+    attack = AutoAttack(eps=0.1, attacks=("square",))
+    assert repr(attack) == (
+        "AutoAttack(name='autoattack', eps=0.1, norm='linf', version='standard', attacks=('square',))"
+    )
+    assert list(attack.model_dump()) == ["name", "eps", "norm", "version", "attacks"]
+    for key, value in (("bn", "batch"), ("fold", True), ("precision", "bf16"), ("eot", 2)):
+        with pytest.raises(ConfigError, match=key):
+            AutoAttack(eps=0.1, **{key: value})
+
+
+def test_each_part_of_the_suite_says_what_it_is():
+    parts = AutoAttack(eps=0.1).parts()
+    assert [part.label for part in parts] == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert [part.parameter_free for part in parts] == [True, True, False, False]
+    assert [part.guided_by for part in parts] == ["gradient"] * 3 + ["queries"]
+    assert [part.least_classes for part in parts] == [2, 4, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("version", "name"),
+    [
+        *(("standard", name) for name in ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")),
+        ("rand", "apgd-ce"),
+    ],
+)
+def test_the_passes_are_those_of_an_example_that_is_never_broken(version, name):
+    model, _ = linear(10)
+    with torch.no_grad():
+        model[1].weight.mul_(0.01)
+        model[1].bias.copy_(5.0 * torch.arange(10, 0, -1))
+    images, labels = right_batch(model, 3)
+    attack = AutoAttack(eps=0.05, version=version, attacks=(name,))
+    result = attack.run(model, images, labels)
+    assert torch.equal(result.images, images)
+    assert result.backwards == 3 * attack.passes.backward
+    assert 0 <= 3 * attack.passes.forward - result.forwards <= 3 * 5
+
+
+def test_a_generator_that_was_used_gives_other_draws():
+    model = conv_net()
+    images, labels = right_batch(model)
+    attack = AutoAttack(eps=0.05, attacks=("apgd-ce",))
+    draws = generator(4)
+    first, second = (attack(model, images, labels, draws) for _ in range(2))
+    assert torch.equal(first, attack(model, images, labels, generator(4)))
+    assert not torch.equal(first, second)
+    assert torch.equal(attack.craft(model, images, labels, generator(4)), first)
+
+
+def test_a_predictor_is_attacked_by_its_module_and_a_rejection_is_refused():
+    model = conv_net()
+    images, labels = right_batch(model)
+    attack = AutoAttack(eps=0.05, attacks=("apgd-ce",))
+    assert torch.equal(attack(Predictor(model), images, labels), attack(model, images, labels))
+    with pytest.raises(AttackError, match="knows no rejection"):
+        attack(Predictor(model, abstains=True), images, labels)

@@ -3,8 +3,11 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import norm
 
-from robust_nas.evaluation import wilson
+from robust_nas.statistics.proportions import wilson
+
+Z = norm.ppf(0.975)
 
 
 @pytest.mark.parametrize(
@@ -27,11 +30,21 @@ def test_bounds_are_where_the_score_test_just_rejects(case):
     p = successes / n
     for bound in wilson(successes, n):
         assert 0 <= bound <= 1
-        assert (p - bound) ** 2 == pytest.approx(1.96**2 * bound * (1 - bound) / n, abs=1e-9)
+        assert (p - bound) ** 2 == pytest.approx(Z**2 * bound * (1 - bound) / n, abs=1e-9)
     assert wilson(n - successes, n) == pytest.approx([1 - bound for bound in wilson(successes, n)][::-1])
 
 
-def test_ends():
+@pytest.mark.parametrize("confidence", [0.9, 0.99])
+def test_a_larger_confidence_is_a_wider_interval(confidence):
+    low, high = wilson(7, 20)
+    other_low, other_high = wilson(7, 20, confidence)
+    assert (other_low < low, other_high > high) == (confidence > 0.95,) * 2
+
+
+def test_ends_are_exact():
     assert wilson(0, 0) == (0, 1)
+    for n in (1, 7, 100, 9999):
+        assert wilson(0, n)[0] == 0
+        assert wilson(n, n)[1] == 1
     with pytest.raises(ValueError, match="3 successes of 2"):
         wilson(3, 2)

@@ -1,4 +1,4 @@
-"""Deployed rules: predictors that are random, and predictors that may reject."""
+"""Inference rules: predictors that are random, and predictors that may reject."""
 
 import pytest
 import torch
@@ -9,9 +9,8 @@ from torch import nn
 from robust_nas import Predictor
 from robust_nas.attacks.engine import seeded_globally
 from robust_nas.errors import AttackError, ConfigError
-from robust_nas.evaluation import EvaluationOptions, follow_protocol
-from robust_nas.evaluation.active import Planted, plant
-from robust_nas.evaluation.measure import judge
+from robust_nas.evaluation import EvaluationOptions, follow_protocol, judge
+from robust_nas.evaluation.planted import Planted, plant
 
 DECLARED = {"samples": 8, "eot": 4}
 
@@ -64,7 +63,7 @@ def test_declared_by_the_options_or_by_the_predictor_it_is_the_same(robust, data
     assert (tree["deployed"]["samples"], tree["deployed"]["eot"]) == (8, 4)
     (row,) = by_model.rows
     assert row.parameters["eot"] == 4
-    assert "random" in row.how
+    assert "random" in row.model_form
     # Per image: a clean pass, 5 gradients and the last iterate with 4 draws each; 5 verdicts of 8 passes.
     assert row.forwards == row.attacked * (4 * (1 + 5 + 1) + 5 * 8)
     assert row.backwards == row.attacked * 4 * 5

@@ -1,4 +1,4 @@
-"""The active test (Zimmermann, Brendel, Tramer, Carlini, 2022): a planted adversarial example must be found.
+"""Plant adversarial examples into a model's features (Zimmermann, Brendel, Tramer, Carlini, 2022).
 
 Around an image, the model's features tell points inside the ball from one point on its boundary:
 
@@ -8,36 +8,24 @@ Around an image, the model's features tell points inside the ball from one point
 
 The image with the score w phi(x) - tau as its margin is a two-class problem that has an adversarial example in the
 ball by construction. An attack that does not find one there cannot be believed where it finds none elsewhere. The
-features are what the last linear layer gets, or the logits where there is none. The read-out (least squares in closed
-form, instead of a trained one) is our choice. n images, m inner points, d features.
+features are the input of the last linear layer, or the logits where there is none. The read-out (least squares in
+closed form, instead of a trained one) is our choice. n images, m inner points, d features.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from robust_nas.attacks import Norm
-from robust_nas.attacks.attacked_model import attack_mode
+from robust_nas.attacks import Norm, attack_mode
 from robust_nas.attacks.norms import noise_in_ball, project
-from robust_nas.attacks.predictor import Predictor
-from robust_nas.evaluation.measure import judge
-from robust_nas.evaluation.probes import Made, Probe, Spent, strongest
-from robust_nas.evaluation.report import Finding
-from robust_nas.evaluation.seeds import generator_of
-from robust_nas.evaluation.state import Progressed
 
 INNER = 48  # m
 RADIUS = 0.95  # of eps, of the inner points
 LEAD = 0.9  # of the boundary point's lead, where tau is
 RIDGE = 1e-6  # relative to the mean diagonal
 RANDOM = 24  # points on the boundary, for how often chance finds one
-STEPS = 50
-MOST = 24  # images
 KNOWN = 3  # times that a random model must know a planted example again
-FEW = 8  # planted examples, below which none found is no proof
 
 
 class Planted(nn.Module):
@@ -56,7 +44,7 @@ class Planted(nn.Module):
         self.scale = torch.empty(0)  # [n], one unit of it is one nat
 
     def features(self, x: Tensor) -> Tensor:
-        """What the last linear layer gets, `[B, d]`."""
+        """Return the input of the last linear layer, `[B, d]`."""
         return torch.stack([self._features(x) for _ in range(self.passes)]).mean(0)
 
     def _features(self, x: Tensor) -> Tensor:
@@ -72,7 +60,7 @@ class Planted(nn.Module):
         return (caught[-1] if caught and caught[-1].dim() == 2 else logits).float()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images `[n, C, H, W]`, one for each problem, or the first few of them."""
+        """Return logits for images `[n, C, H, W]`, one for each problem, or the first few of them."""
         n = len(x)
         score = (self.features(x) * self.read_out[:n]).sum(1) - self.threshold[:n]
         score = score / self.scale[:n]
@@ -84,54 +72,11 @@ def _last_linear(model: nn.Module) -> nn.Linear | None:
     return layers[-1] if layers else None
 
 
-def planted(state: Progressed, images: Tensor) -> Probe:
-    """The probe, on images that are right."""
-    name, allowed = "active test", "at least 0.9 found"
-    attack = strongest(state)
-    steps, passes = min(attack.steps, STEPS), attack.eot
-    attack = attack.model_copy(
-        update={"steps": steps, "loss": "ce", "restarts": 1, "keep": "best", "fold": False, "eot": 1}
-        | ({"step_size": 2.5 * attack.eps / steps} if hasattr(attack, "step_size") else {})
-    )
-
-    def run(indices: Tensor, spent: Spent) -> Made:
-        x, _ = state.batch(indices)
-        problem = Planted(state.predictor.module, passes)
-        generator = generator_of(state.device, state.seed, "finding", name)
-        valid, chance = plant(problem, x, attack.eps, attack.norm, generator)
-        spent.passes += len(x) * (1 + INNER + 1 + KNOWN + RANDOM) * passes
-        if not valid.any():
-            text = "no example could be planted: the features do not move within the ball, or they are random"
-            return [Finding(name=name, status="WARN", allowed=allowed, images=len(x), text=text)], []
-        labels = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        result = attack.run(problem, x, labels, generator)
-        found = ~judge(Predictor(problem), result.images, labels).right
-        spent.passes += (result.forwards + result.backwards + len(x)) * passes
-        rate = float(found[valid].float().mean())
-        count = int(valid.sum())
-        status: Any = "PASS" if rate >= 0.9 else "WARN" if rate >= 0.7 or count < FEW else "FAIL"
-        return [
-            Finding(
-                name=name,
-                status=status,
-                value=rate,
-                allowed=allowed,
-                images=count,
-                text=f"{attack.label} found {int(found[valid].sum())} of {count} planted adversarial examples "
-                f"(a random point of the boundary is one in {100 * chance:.1f} % of tries)"
-                + ("" if status == "PASS" else ": the attack does not work on this model"),
-            )
-        ], []
-
-    cost = (8 + INNER + RANDOM + 2 * steps) * passes
-    return Probe(name=name, images=images[:MOST], cost=cost, share=0.5, allowed=allowed, run=run)
-
-
 @torch.no_grad()
 def plant(
     problem: Planted, x: Tensor, eps: float, norm: Norm, generator: torch.Generator
 ) -> tuple[Tensor, float]:
-    """Fits the read-outs. Which images got a planted example `[n]`, and how often a random point finds one."""
+    """Fit the read-outs; return which images got a planted example `[n]`, and how often a random point finds one."""
     with attack_mode(problem):
         inner = [problem.features(x)]
         for _ in range(INNER):
@@ -165,7 +110,7 @@ def plant(
 
 
 def _boundary(x: Tensor, eps: float, norm: Norm, generator: torch.Generator) -> Tensor:
-    """A random point at distance eps of each image (less where the box is in the way)."""
+    """Return a random point at distance eps of each image (less where the box is in the way)."""
     noise = torch.empty(x.shape, dtype=x.dtype, device=x.device).normal_(generator=generator)
     if norm == "linf":
         return project(x + eps * noise.sign(), x, eps, norm)
