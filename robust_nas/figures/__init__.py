@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from robust_nas.figures.curves import plot_search, plot_training
     from robust_nas.figures.evaluation import plot_evaluation
     from robust_nas.figures.examples import plot_adversarial_grid
+    from robust_nas.figures.sampled_search import plot_sampled_search
     from robust_nas.figures.study_budgets import plot_study_budgets
     from robust_nas.figures.study_curve import plot_study_curve
     from robust_nas.figures.study_effects import plot_study_effects
@@ -34,6 +35,7 @@ __all__ = [
     "plot_layers",
     "plot_loss_traces",
     "plot_ranks",
+    "plot_sampled_search",
     "plot_search",
     "plot_study_budgets",
     "plot_study_curve",
@@ -58,6 +60,7 @@ _FILES = {
     "plot_layers": "compression_layers",
     "plot_loss_traces": "traces",
     "plot_ranks": "compression_ranks",
+    "plot_sampled_search": "sampled_search",
     "plot_search": "curves",
     "plot_study_budgets": "study_budgets",
     "plot_study_curve": "study_curve",

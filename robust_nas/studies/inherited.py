@@ -20,7 +20,6 @@ from robust_nas.attacks import PGD
 from robust_nas.config import check, read_yaml
 from robust_nas.errors import ArchitectureError, CheckpointError, ConfigError
 from robust_nas.runs import CHECKPOINT, CONFIG, Progress, is_finished, read_checkpoint, silent
-from robust_nas.search.options import NNI
 from robust_nas.spaces import CellArchitecture, CellSpace
 from robust_nas.workflows.material import prepare, refuse_other_images, training_split
 from robust_nas.workflows.search import SearchJob, SeedsJob, build_supernet
@@ -116,9 +115,10 @@ def _job(folder: Path) -> SearchJob:
     if set(tree) != set(SearchJob.model_fields):
         raise CheckpointError(f"{folder}: was not made by a search; name the folder of `robust-nas search`")
     job = check(SearchJob, tree, str(path))
-    if isinstance(job.config.search, NNI):
+    strategy = job.config.search
+    if not strategy.shares_weights:
         raise CheckpointError(
-            f"{folder}: was searched by NNI, whose supernet is another; name a search by dsara"
+            f"{folder}: was searched by {strategy.label}, which leaves no supernet of ours; name a search by dsara"
         )
     return job
 
@@ -152,7 +152,7 @@ def refuse_other_space(architecture: CellArchitecture, space: CellSpace, where: 
 def _supernet(folder: Path, job: SearchJob, dataset: Dataset) -> Supernet:
     """The supernet as its search left it."""
     state = read_checkpoint(folder / CHECKPOINT)
-    supernet = build_supernet(job.config, job.space, dataset)
+    supernet = cast("Supernet", build_supernet(job.config, job.space, dataset))
     try:
         supernet.load_state_dict(state["supernet"])
     except (LookupError, RuntimeError, TypeError, AttributeError) as error:

@@ -26,7 +26,7 @@ from robust_nas.config import (
 from robust_nas.data.options import DataOptions
 from robust_nas.errors import ArchitectureError, ConfigError
 from robust_nas.evaluation.options import EvaluationOptions
-from robust_nas.search.options import Strategy, SupernetOptions, with_strategy
+from robust_nas.search import Strategy, SupernetOptions, strategy_field, with_strategy
 from robust_nas.spaces import CellSpace, load_space
 from robust_nas.training.options import Training
 
@@ -95,7 +95,7 @@ class RunConfig(Setting):
 
     space: SpaceChoice = SpaceChoice()
     supernet: SupernetOptions = SupernetOptions()
-    search: Strategy
+    search: Annotated[Strategy, strategy_field()]
     network: NetworkSize = NetworkSize()
     training: Training
     evaluation: EvaluationOptions
@@ -136,7 +136,7 @@ def load_config(
 ) -> RunConfig:
     """The run config of a shipped recipe or a YAML file, with `a.b=c` overrides applied.
 
-    A `strategy` (`dsara`, `nni:darts`, `nni:gumbel-darts`) takes the place of the recipe's before the overrides do.
+    A `strategy` (such as `random` or `nni:darts`) takes the place of the recipe's before the overrides do.
 
     Raises `ConfigError` that names the key, the value, where it was written, and what is allowed.
     """

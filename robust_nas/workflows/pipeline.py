@@ -148,7 +148,7 @@ def _doubts(config: RunConfig) -> list[str]:
     return [
         f"{name} attacks with eps {found:.4g}, the evaluation with {eps:.4g}"
         for name, found in (
-            ("search.attack", config.search.attack.eps),
+            *((f"search.{key}", attack.eps) for key, attack in config.search.attacks().items()),
             ("training.validation_attack", config.training.validation_attack.eps),
         )
         if found != eps
