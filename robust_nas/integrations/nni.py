@@ -27,6 +27,7 @@ try:
         # NNI wraps every public class of torch.nn, and says so of those that are no modules.
         warnings.filterwarnings("ignore", r".* is found to be not a nn\.Module", RuntimeWarning)
         warnings.filterwarnings("ignore", "PyTorch-Lightning must be installed")  # our own error says it
+        import pytorch_lightning  # noqa: F401 - NNI's supernets need it, and NNI does not declare it
         from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableModule
         from nni.nas.oneshot.pytorch.differentiable import LinearTemperatureScheduler
         from nni.nas.oneshot.pytorch.supermodule.differentiable import GumbelSoftmax

@@ -5,10 +5,10 @@ A step of NNI's DARTS (Liu et al., 2019, first order), with the losses on images
     alpha <- Adam(alpha, d/dalpha L(w, alpha; v', t))           v' = attack(w, alpha; v, t)
     w     <- SGD(w, d/dw L(w, alpha; x', y))                    x' = attack(w, alpha; x, y)
 
-Both losses move the batch norms' running statistics, as in NNI. The supernet, its alphas, the softmax (with
-`gumbel-darts` a Gumbel softmax whose temperature NNI's own schedule lowers) and the choice of sources are NNI's. The two
-lines above are ours: NNI runs them inside Lightning's trainer, which owns its epochs and cannot stop between two steps; a
-test holds them against the plain loop. Nothing here imports NNI before a search begins.
+Both losses move the batch norms' running statistics, as in NNI. The supernet, its alphas and its softmax are NNI's,
+with `gumbel-darts` a Gumbel softmax on NNI's schedule of temperatures. The two lines above are ours: NNI runs them
+inside Lightning's trainer, which owns the epochs and cannot stop between two steps. A test holds them against the plain
+loop. Nothing here imports NNI before a search begins.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def strategy_names() -> list[str]:
 def with_strategy(section: Mapping[str, Any], strategy: str) -> dict[str, Any]:
     """Return the search section of a config for another strategy: the keys that it has too keep their values.
 
-    `strategy` is a name, `name:variant` such as `nni:darts`, or `file.py:Class`. Raises `ConfigError` for an unknown one.
+    `strategy` is a name, `name:variant` such as `nni:darts`, or `file.py:Class`. Raises `ConfigError` for another text.
     """
     name, variant = (strategy, "") if is_code(strategy) else strategy.partition(":")[::2]
     try:
@@ -85,9 +85,7 @@ def _shared(section: Mapping[str, Any], options: type[Options]) -> dict[str, Any
     for key, value in section.items():
         if key in options.model_fields:
             inner: Any = options.model_fields[key].annotation
-            plain = (
-                isinstance(inner, type) and issubclass(inner, Options) and not issubclass(inner, Method)
-            )
+            plain = isinstance(inner, type) and issubclass(inner, Options) and not issubclass(inner, Method)
             kept[key] = _shared(value, inner) if plain and isinstance(value, Mapping) else value
     return kept
 

@@ -1,4 +1,4 @@
-"""The protocol of search strategies: what every strategy has, what others may ask of it, what a search gets and returns.
+"""The protocol of search strategies: what each has, what others may ask of it, what a search gets and returns.
 
 A strategy is one of two kinds, and a loop serves each: `one_shot/` trains weights and architecture parameters together,
 `sampled/` asks for architectures, has them evaluated and tells the scores. Nothing here imports torch.
@@ -55,7 +55,7 @@ class SearchContext:
     std: tuple[float, ...]
     name: str  # of the architecture found
     seed: int
-    augmentation: Augment = Augment()
+    augmentation: Augment
     network: Size  # of the final network
     execution: Literal["fused", "plain"] = "fused"  # of the supernet
     checkpoint_seconds: float = 60.0
@@ -107,7 +107,9 @@ class Strategy(Method):
     columns: ClassVar[tuple[str, ...]]  # of every record, in their order, after the loop's own
     figure: ClassVar[str]  # the figure that draws its records
     distributed: ClassVar[bool] = False  # whether several ranks may run it
-    shares_weights: ClassVar[bool] = False  # whether its checkpoint holds a `Supernet` to inherit weights from
+    shares_weights: ClassVar[bool] = (
+        False  # whether its checkpoint holds a `Supernet` to inherit weights from
+    )
     variant: ClassVar[str | None] = None  # the key whose values the command line writes as `name:value`
 
     cells: Count | None = None  # depth and width during the search; None: the space's search size
@@ -117,9 +119,7 @@ class Strategy(Method):
 
     def size(self, space: CellSpace) -> Size:
         """Return depth and width during the search."""
-        return Size(
-            cells=self.cells or space.search.cells, channels=self.channels or space.search.channels
-        )
+        return Size(cells=self.cells or space.search.cells, channels=self.channels or space.search.channels)
 
     def attacks(self) -> dict[str, Attack]:
         """Return the attacks of the search itself by their keys."""

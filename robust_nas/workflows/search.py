@@ -53,8 +53,8 @@ def run_search(
 ) -> SearchResult:
     """Searches an architecture; the folder (default `results/<name>-search`) gets `architecture.yaml` and figures.
 
-    With `seeds` > 1 the search is repeated with seeds `seed`, `seed + 1`, ... in subfolders; the best architecture by the
-    strategy's criterion is the result, and `result.json` reports the spread.
+    With `seeds` > 1 the search is repeated with seeds `seed`, `seed + 1`, ... in subfolders; the result is the
+    architecture that is best by the strategy's criterion, and `result.json` reports the spread.
     """
     folder = Path(out) if out else RESULTS / f"{config.name}-search"
     if seeds < 1:

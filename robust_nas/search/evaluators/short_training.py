@@ -23,7 +23,9 @@ class ShortTraining(Evaluator):
     columns: ClassVar[tuple[str, ...]] = ("clean", "robust")
 
     name: Literal["short-training"] = "short-training"
-    validation: Annotated[Number, Field(gt=0, lt=1)] = 0.2  # share of the search's images that score candidates
+    validation: Annotated[Number, Field(gt=0, lt=1)] = (
+        0.2  # share of the search's images that score candidates
+    )
 
     def evaluate(self, candidate: CellArchitecture, context: SearchContext, *, epochs: int) -> Scored:
         """Return the robust accuracy of the candidate. Raises `ConfigError` where nobody handed in how to train."""

@@ -1,8 +1,8 @@
 """The state of a one-shot search and what its steps are made of: attack, losses over all ranks, both optimisers.
 
 With several ranks every loss and gradient is summed over them, weighted by their shares of the batch, as soon as it is
-taken. Batch norm uses batch statistics; only the weight step moves its running statistics. Attacks work on a folded copy
-of the supernet, which is renewed after every change of it: whoever changes it calls `mark_changed`.
+taken. Batch norm uses batch statistics; only the weight step moves its running statistics. Attacks work on a folded
+copy of the supernet, which is renewed after every change of it: whoever changes it calls `mark_changed`.
 """
 
 from __future__ import annotations

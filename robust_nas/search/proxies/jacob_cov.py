@@ -28,9 +28,7 @@ class JacobCov(Proxy):
 
     name: Literal["jacob-cov"] = "jacob-cov"
 
-    def score(
-        self, network: nn.Module, images: Tensor, labels: Tensor | None, generator: Generator
-    ) -> float:
+    def score(self, network: nn.Module, images: Tensor, labels: Tensor | None, generator: Generator) -> float:
         """Return the score of the input gradients' correlation."""
         from robust_nas.attacks import attack_mode
 

@@ -1,7 +1,7 @@
 """The number of parameters: the control that every other proxy has to beat.
 
-On the robust networks of the DARTS space nothing published ranks better, and most proxies add nothing to it
-(`docs/` of the search; Kendall's tau with PGD accuracy .414 on Tiny-RobustBench's 223 networks).
+On Tiny-RobustBench, 223 adversarially trained networks of the DARTS space, it ranks them by PGD accuracy with a Kendall
+tau of .41; no published proxy there ranks better (our own measurement).
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ class ParameterCount(Proxy):
 
     name: Literal["params"] = "params"
 
-    def score(
-        self, network: nn.Module, images: Tensor, labels: Tensor | None, generator: Generator
-    ) -> float:
+    def score(self, network: nn.Module, images: Tensor, labels: Tensor | None, generator: Generator) -> float:
         """Return the count."""
         return float(sum(parameter.numel() for parameter in network.parameters()))

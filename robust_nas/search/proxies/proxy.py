@@ -21,9 +21,7 @@ class Proxy(Method):
     passes: ClassVar[int]  # forward plus backward passes of the batch
     higher_is_better: ClassVar[bool] = True
 
-    def score(
-        self, network: nn.Module, images: Tensor, labels: Tensor | None, generator: Generator
-    ) -> float:
+    def score(self, network: nn.Module, images: Tensor, labels: Tensor | None, generator: Generator) -> float:
         """Return the value for images `[B, C, H, W]` in 0..1 and labels `[B]`; the network is left as it was.
 
         `generator` lives on the images' device and is the one source of draws.

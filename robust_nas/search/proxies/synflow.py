@@ -26,9 +26,7 @@ class SynFlow(Proxy):
 
     name: Literal["synflow"] = "synflow"
 
-    def score(
-        self, network: nn.Module, images: Tensor, labels: Tensor | None, generator: Generator
-    ) -> float:
+    def score(self, network: nn.Module, images: Tensor, labels: Tensor | None, generator: Generator) -> float:
         """Return the flow."""
         own = _without_batch_norm(copy.deepcopy(network).double().eval())
         with torch.no_grad():
@@ -39,7 +37,7 @@ class SynFlow(Proxy):
             total = own(torch.ones_like(images[:1], dtype=torch.float64)).sum()
             gradients = torch.autograd.grad(total, parameters, allow_unused=True)
         flows = [(p * g).sum() for p, g in zip(parameters, gradients, strict=True) if g is not None]
-        return float(torch.stack(flows).sum())
+        return float(torch.stack(flows).sum().detach())
 
 
 def _without_batch_norm(network: nn.Module) -> nn.Module:

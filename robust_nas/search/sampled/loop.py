@@ -1,8 +1,8 @@
 """The loop of sampled searches: ask, evaluate, tell. Killed at any candidate, it resumes to the same result.
 
-A checkpoint holds every candidate, the strategy's own state, and what was asked for and is not evaluated yet. One record
-a candidate goes to `metrics.jsonl`. A candidate that cannot be scored, such as one whose training diverges, has the
-score null and is never the result.
+A checkpoint holds every candidate, the strategy's own state, and what was asked for and is not evaluated yet. Each
+candidate is a record in `metrics.jsonl`. One that cannot be scored, such as one whose training diverges, has the score
+null and is never the result.
 """
 
 from __future__ import annotations
@@ -103,7 +103,9 @@ class _Loop:
 
     def _report(self) -> None:
         best = self.best()
-        note = "no score yet" if best is None else f"best score {best.score:.4g} ({best.macs / 1e6:.2f} M MACs)"
+        note = (
+            "no score yet" if best is None else f"best score {best.score:.4g} ({best.macs / 1e6:.2f} M MACs)"
+        )
         self.context.progress("search", len(self.search.candidates), self.strategy.samples, note)
 
     def _elapsed(self) -> float:

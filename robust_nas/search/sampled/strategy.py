@@ -1,8 +1,8 @@
 """The protocol of sampled strategies: `ask` for architectures, `tell` what their scores are.
 
-A new strategy is a subclass with `ask`, which sees every candidate scored so far; most need nothing else. What it cannot
-derive from them it keeps in `search.state`, which the checkpoint holds. Draws come from `search.generator(number)`, so
-that they depend on the seed and on the candidate's number alone, and a resumed search repeats them.
+A new strategy is a subclass with `ask`, which sees every candidate scored so far; most need nothing else. What it
+cannot derive from them it keeps in `search.state`, which the checkpoint holds. Draws come from
+`search.generator(number)`: they depend on the seed and the candidate's number alone, so a resumed search repeats them.
 """
 
 from __future__ import annotations
