@@ -61,7 +61,7 @@ def context(run, **changes):
 
 
 def searched(folder, strategy, *, mode="new", stop_at=None, **changes):
-    """The outcome and the records of a strategy's search; `stop_at` is the step or candidate after which it is killed."""
+    """The outcome and the records of a strategy's search, which is killed after step or candidate `stop_at`."""
 
     def progress(job, done, total, note=""):
         if done == stop_at:

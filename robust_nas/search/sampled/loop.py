@@ -88,7 +88,7 @@ class _Loop:
         scored = self.strategy.evaluator.evaluate(
             architecture.resized(size.cells, size.channels), context, epochs=self.strategy.epochs
         )
-        score = scored.score if scored.score is not None and math.isfinite(scored.score) else None
+        score = _finite(scored.score)
         cost = count(architecture, context.input_shape, context.classes)
         self.last = {
             "candidate": len(candidates),
@@ -96,7 +96,7 @@ class _Loop:
             "macs": cost.macs,
             "params": cost.params,
             "score": score,
-            **{column: scored.measured.get(column) for column in self.strategy.evaluator.columns},
+            **{column: _finite(scored.measured.get(column)) for column in self.strategy.evaluator.columns},
         }
         candidates.append(Candidate(architecture, cost.macs, cost.params, score))
         context.run.log(self.last)
@@ -151,6 +151,11 @@ class _Loop:
             self.asked = [_architecture(text) for text in state["asked"]]
             self.evaluated, self.seconds = state["evaluated"], state["seconds"]
             self.last, self.search.state = state["last"], state["strategy"]
+
+
+def _finite(value: float | None) -> float | None:
+    """Return a number that JSON can hold, else None."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _architecture(text: str) -> CellArchitecture:
