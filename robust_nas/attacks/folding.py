@@ -33,7 +33,7 @@ class Folded(NamedTuple):
     """The copy, or None and the reason."""
 
     network: nn.Module | None
-    form: str
+    model_form: str
 
 
 class _Fold(NamedTuple):

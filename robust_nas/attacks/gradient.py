@@ -31,7 +31,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from robust_nas.attacks.attack import BoundedAttack, Norm, Passes
-from robust_nas.attacks.batch_generator import whole_batch
 from robust_nas.attacks.best_iterate import BestIterate
 from robust_nas.attacks.losses import bound, likeliest_wrong
 from robust_nas.attacks.norms import direction, noise_in_ball, on_sphere, project
@@ -169,6 +168,8 @@ def _start(plan: Plan, norm: Norm, target: AttackedModel) -> Tensor:
     images, generator = target.images, target.generator
     if plan.start == "clean":
         return images.clone()
+    from robust_nas.attacks.batch_generator import whole_batch
+
     # Drawn in the shape's own order, so that the memory format of the images does not change the draw.
     batch, rows = whole_batch(images, generator)
     if plan.start == "normal":

@@ -13,7 +13,7 @@ loop. Nothing here imports NNI before a search begins.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -21,7 +21,8 @@ from robust_nas.config import Options, Positive
 from robust_nas.integrations.samples import edge_label, from_sample, node_label
 from robust_nas.lazy import torch
 from robust_nas.search import AlphaStep, Batch, OneShotStrategy, SearchContext
-from robust_nas.search.one_shot.strategy import Draw, flatten
+from robust_nas.search.one_shot.batch import flatten
+from robust_nas.search.one_shot.strategy import Draw
 from robust_nas.spaces import CellArchitecture, CellSpace
 
 if TYPE_CHECKING:
@@ -31,12 +32,13 @@ if TYPE_CHECKING:
 
 
 class NNIAlphaOptimiser(Options):
-    """NNI's Adam for the architecture parameters: betas and weight decay are its own and fixed."""
-
-    betas: ClassVar[tuple[float, float]] = (0.5, 0.999)
-    weight_decay: ClassVar[float] = 1e-3
+    """NNI's Adam for the architecture parameters: betas 0.5, 0.999 and weight decay 1e-3 are its own and fixed."""
 
     learning_rate: Positive = 3e-4
+
+    def build(self, alphas: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return the optimiser of these parameters."""
+        return torch.optim.Adam(alphas, self.learning_rate, betas=(0.5, 0.999), weight_decay=1e-3)
 
 
 class NNI(OneShotStrategy):

@@ -11,17 +11,13 @@ from robust_nas.errors import ConfigError, UnknownMethodError
 from robust_nas.registry import Method, MethodField, Registry
 from robust_nas.search.evaluators import EVALUATORS
 from robust_nas.search.evaluators.evaluator import Evaluator, Scored
-from robust_nas.search.one_shot.strategy import (
-    AlphaOptimiser,
-    AlphaStep,
-    Batch,
-    OneShotStrategy,
-    SupernetOptions,
-    WeightOptimiser,
-)
+from robust_nas.search.one_shot.batch import AlphaStep, Batch
+from robust_nas.search.one_shot.optimisers import AlphaOptimiser, WeightOptimiser
+from robust_nas.search.one_shot.strategy import OneShotStrategy, SupernetOptions
 from robust_nas.search.proxies import PROXIES
 from robust_nas.search.proxies.proxy import Proxy
-from robust_nas.search.sampled.strategy import Candidate, SampledStrategy
+from robust_nas.search.sampled.history import Candidate, SampledSearch
+from robust_nas.search.sampled.strategy import SampledStrategy
 from robust_nas.search.strategy import (
     Criterion,
     SearchContext,
@@ -37,7 +33,6 @@ if TYPE_CHECKING:
     from robust_nas.search.loops import run_strategy
     from robust_nas.search.one_shot.steps import OneShotSearch
     from robust_nas.search.random_search import RandomSearch
-    from robust_nas.search.sampled.history import SampledSearch
 
 # Seen from the package itself: a bridge to a foreign package is a strategy too, and lives with the other bridges.
 STRATEGIES = Registry(
@@ -94,7 +89,6 @@ _HOMES = {
     "DSARA": "dsara",
     "OneShotSearch": "one_shot.steps",
     "RandomSearch": "random_search",
-    "SampledSearch": "sampled.history",
     "run_strategy": "loops",
 }
 

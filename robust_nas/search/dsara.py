@@ -27,7 +27,8 @@ from pydantic import model_validator
 
 from robust_nas.config import CountOrZero, Positive
 from robust_nas.lazy import torch
-from robust_nas.search.one_shot.strategy import Batch, OneShotStrategy, flatten
+from robust_nas.search.one_shot.batch import Batch, flatten
+from robust_nas.search.one_shot.strategy import OneShotStrategy
 from robust_nas.search.strategy import Record
 
 if TYPE_CHECKING:

@@ -7,13 +7,11 @@ best score is the result (Li and Talwalkar, 2019, show how hard that is to beat)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from robust_nas.search.sampled.history import SampledSearch
 from robust_nas.search.sampled.strategy import SampledStrategy
-
-if TYPE_CHECKING:
-    from robust_nas.search.sampled.history import SampledSearch
-    from robust_nas.spaces import CellArchitecture
+from robust_nas.spaces import CellArchitecture
 
 
 class RandomSearch(SampledStrategy):

@@ -121,6 +121,11 @@ class Strategy(Method):
         """Return depth and width during the search."""
         return Size(cells=self.cells or space.search.cells, channels=self.channels or space.search.channels)
 
+    @property
+    def trains(self) -> bool:
+        """Return whether the result depends on the run's training recipe."""
+        return False
+
     def attacks(self) -> dict[str, Attack]:
         """Return the attacks of the search itself by their keys."""
         return {key: value for key, value in self if isinstance(value, Attack)}

@@ -115,7 +115,7 @@ def _job(folder: Path) -> SearchJob:
     if set(tree) != set(SearchJob.model_fields):
         raise CheckpointError(f"{folder}: was not made by a search; name the folder of `robust-nas search`")
     job = check(SearchJob, tree, str(path))
-    strategy = job.config.search
+    strategy = job.search
     if not strategy.shares_weights:
         raise CheckpointError(
             f"{folder}: was searched by {strategy.label}, which leaves no supernet of ours; name a search by dsara"

@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from robust_nas.attacks.batch_generator import BatchGenerator
+from robust_nas.checkpoints import restore_optimiser
 from robust_nas.data import Augment, Images, augment
 from robust_nas.data.order import batches
 from robust_nas.distributed import ALONE, Ranks
 from robust_nas.errors import CheckpointError, DivergenceError
 from robust_nas.layers.batch_norm import local_statistics
 from robust_nas.nets import CellNetwork, channels_last, inference_state
-from robust_nas.runs import Progress, Run, restore_optimiser, silent
+from robust_nas.runs import Progress, Run, silent
 from robust_nas.training.constraint import Constraint
 from robust_nas.training.divergence import refuse_broken_weights, refuse_divergence
 from robust_nas.training.losses.natural import cross_entropy

@@ -4,33 +4,39 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from robust_nas import figures
 from robust_nas.config import Count, Options, check, read_yaml
+from robust_nas.data import DataOptions
 from robust_nas.distributed import Ranks, joined, refuse_several
 from robust_nas.errors import ArchitectureError, ConfigError
 from robust_nas.runs import CHECKPOINT, Mode, Progress, Run, read_json, silent, write_json
-from robust_nas.search import SearchContext, SearchOutcome, Trained, run_strategy
+from robust_nas.search import (
+    SearchContext,
+    SearchOutcome,
+    Strategy,
+    SupernetOptions,
+    Trained,
+    run_strategy,
+    strategy_field,
+)
 from robust_nas.spaces import Architecture, CellArchitecture, CellSpace, Size, count
 from robust_nas.training.options import Training
-from robust_nas.workflows.config import RESULTS, RunConfig
-from robust_nas.workflows.material import (
-    Material,
-    needed,
-    normalisation,
+from robust_nas.workflows.config import RESULTS, NetworkSize, RunConfig
+from robust_nas.workflows.context import (
+    JobContext,
+    context_unless_finished,
+    load_context,
     open_run,
-    prepare,
     refuse_precision,
     session,
-    training_split,
 )
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
-    from robust_nas.data import Dataset, Images
+    from robust_nas.data import Images
 
 
 @dataclass(frozen=True)
@@ -49,9 +55,9 @@ def run_search(
     mode: Mode = "new",
     seeds: int = 1,
     progress: Progress = silent,
-    material: Material | None = None,
+    context: JobContext | None = None,
 ) -> SearchResult:
-    """Searches an architecture; the folder (default `results/<name>-search`) gets `architecture.yaml` and figures.
+    """Search an architecture; the folder (default `results/<name>-search`) gets `architecture.yaml` and figures.
 
     With `seeds` > 1 the search is repeated with seeds `seed`, `seed + 1`, ... in subfolders; the result is the
     architecture that is best by the strategy's criterion, and `result.json` reports the spread.
@@ -62,14 +68,14 @@ def run_search(
     if not config.search.distributed:
         refuse_several(f"search with the strategy {config.search.label}")
     if seeds > 1:
-        return _repeat_search(config, folder, mode, seeds, progress, material)
-    material = material or needed(config, folder, mode)
-    if material is not None:
-        refuse_precision(config.search.precision, material.device)
-    job = SearchJob(config=config, space=config.space.load())
-    with joined() as ranks, open_run(ranks, folder, job, mode) as run:
+        return _repeat_search(config, folder, mode, seeds, progress, context)
+    context = context or context_unless_finished(config, folder, mode)
+    if context is not None:
+        refuse_precision(config.search.precision, context.device)
+    job = SearchJob.of(config)
+    with joined() as ranks, open_run(ranks, folder, job, mode, recipe=config) as run:
         if not ranks.run_on_all(lambda: run.finished):
-            _search_once(run, config, material or prepare(config), progress, ranks)
+            _search_once(run, config, job.space, context or load_context(config), progress, ranks)
         return ranks.run_on_all(lambda: _result(folder))
 
 
@@ -80,24 +86,41 @@ def _result(folder: Path) -> SearchResult:
 
 
 class SearchJob(Options):
-    """What a search was made from: the run config, and the space as its file had it."""
+    """What the result of a search depends on: sections of the run config, and the space as its file had it."""
 
-    config: RunConfig
+    name: str
+    seed: int
+    data: DataOptions
     space: CellSpace
+    supernet: SupernetOptions
+    search: Annotated[Strategy, strategy_field()]
+    network: NetworkSize
+    batch_norm: str
+    training: Training | None  # of a strategy that trains its candidates
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Self:
+        """Return the record of the search that a run config asks for."""
+        shared = {key: getattr(config, key) for key in cls.model_fields if key not in ("space", "training")}
+        training = config.training if config.search.trains else None
+        return cls(space=config.space.load(), training=training, **shared)
 
 
-def _search_once(run: Run, config: RunConfig, material: Material, progress: Progress, ranks: Ranks) -> None:
-    with session(run, config, material, ranks):
-        images, _ = training_split(config, material.dataset)
-        outcome = _found(run, config, material, images, progress, ranks)
-    ranks.run_on_all(lambda: _write(run, config, outcome, material.dataset, len(images)))
+def _search_once(
+    run: Run, config: RunConfig, space: CellSpace, context: JobContext, progress: Progress, ranks: Ranks
+) -> None:
+    with session(run, context, ranks):
+        outcome = _found(run, config, space, context, progress, ranks)
+    ranks.run_on_all(lambda: _write(run, config, space, outcome, context))
 
 
-def _write(run: Run, config: RunConfig, outcome: SearchOutcome, dataset: Dataset, images: int) -> None:
-    """Write what a search on so many images found."""
+def _write(
+    run: Run, config: RunConfig, space: CellSpace, outcome: SearchOutcome, context: JobContext
+) -> None:
+    """Write what a search found."""
     from robust_nas.search.spread import collapsed, skips
 
-    space, strategy = config.space.load(), config.search
+    strategy, dataset, images = config.search, context.dataset, len(context.images)
     size = _network_size(config, space)
     found = outcome.architecture.resized(size.cells, size.channels)
     cost = count(found, dataset.shape, dataset.classes)
@@ -138,12 +161,12 @@ def _network_size(config: RunConfig, space: CellSpace) -> Size:
     )
 
 
-def build_supernet(config: RunConfig, space: CellSpace, dataset: Dataset) -> nn.Module:
+def build_supernet(config: RunConfig, space: CellSpace, context: JobContext) -> nn.Module:
     """Return the supernet of a one-shot search before its first step, on the CPU."""
-    mean, std = normalisation(config, dataset)
+    mean, std = context.normalisation
     supernet: nn.Module = config.search.build_supernet(  # type: ignore[attr-defined] # of a one-shot strategy
         space,
-        classes=dataset.classes,
+        classes=context.dataset.classes,
         mean=mean,
         std=std,
         seed=config.seed,
@@ -153,16 +176,15 @@ def build_supernet(config: RunConfig, space: CellSpace, dataset: Dataset) -> nn.
 
 
 def _found(
-    run: Run, config: RunConfig, material: Material, images: Images, progress: Progress, ranks: Ranks
+    run: Run, config: RunConfig, space: CellSpace, context: JobContext, progress: Progress, ranks: Ranks
 ) -> SearchOutcome:
-    """Return what the config's strategy finds on `images`."""
-    dataset, space = material.dataset, config.space.load()
-    mean, std = normalisation(config, dataset)
-    context = SearchContext(
+    """Return what the config's strategy finds on the training images."""
+    mean, std = context.normalisation
+    search_context = SearchContext(
         run=run,
         space=space,
-        images=images.to(material.device),
-        classes=dataset.classes,
+        images=context.images.to(context.device),
+        classes=context.dataset.classes,
         mean=mean,
         std=std,
         name=config.name,
@@ -174,9 +196,9 @@ def _found(
         progress=progress,
         ranks=ranks,
         synchronise=config.batch_norm == "synchronised",
-        train=CandidateTraining(run.folder, config, dataset.classes, mean, std, material.device),
+        train=CandidateTraining(run.folder, config, context),
     )
-    return run_strategy(config.search, context)
+    return run_strategy(config.search, search_context)
 
 
 class CandidateJob(Options):
@@ -192,10 +214,7 @@ class CandidateTraining:
 
     folder: Path
     config: RunConfig
-    classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    device: torch.device
+    context: JobContext
 
     def __call__(
         self, architecture: CellArchitecture, images: Images, validation: Images, epochs: int
@@ -204,22 +223,22 @@ class CandidateTraining:
         from robust_nas.nets import build_network
         from robust_nas.training.loop import train
 
-        config = self.config
+        config, context = self.config, self.context
+        mean, std = context.normalisation
         options = config.training.model_copy(update={"epochs": epochs, "validate_from": epochs - 1})
         job = CandidateJob(architecture=architecture, training=options)
         folder = self.folder / "candidates" / architecture.name
         with Run(folder, job, "resume") as run:
             if not run.finished:
-                channels, height, width = images.pixels.shape[1:]
                 network = build_network(
                     architecture,
-                    input_shape=(channels, height, width),
-                    classes=self.classes,
-                    mean=self.mean,
-                    std=self.std,
+                    input_shape=context.dataset.shape,
+                    classes=context.dataset.classes,
+                    mean=mean,
+                    std=std,
                     auxiliary=options.auxiliary_weight > 0,
                     seed=config.seed,
-                ).to(self.device)
+                ).to(context.device)
                 found = train(
                     run,
                     network,
@@ -242,23 +261,23 @@ def _repeat_search(
     mode: Mode,
     seeds: int,
     progress: Progress,
-    material: Material | None,
+    context: JobContext | None,
 ) -> SearchResult:
     """Searches once per seed in subfolders `seed-<n>` and writes the best one and the spread."""
     from robust_nas.search.spread import spread
 
-    material = material or needed(config, folder, mode)
-    if material is not None:
-        refuse_precision(config.search.precision, material.device)
-    with joined() as ranks, open_run(ranks, folder, SeedsJob(config=config, seeds=seeds), mode) as run:
+    context = context or context_unless_finished(config, folder, mode)
+    if context is not None:
+        refuse_precision(config.search.precision, context.device)
+    job = SeedsJob(search=SearchJob.of(config), seeds=seeds)
+    with joined() as ranks, open_run(ranks, folder, job, mode, recipe=config) as run:
         results = []
         for seed in range(config.seed, config.seed + seeds):
             changed = config.model_copy(update={"seed": seed})
             inner: Mode = "resume" if mode == "resume" else "new"
-            # A limited training set is another choice for every seed.
-            shared = material if config.data.limit is None else None
+            own = None if context is None else context.of_seed(seed)
             results.append(
-                run_search(changed, folder / f"seed-{seed}", mode=inner, progress=progress, material=shared)
+                run_search(changed, folder / f"seed-{seed}", mode=inner, progress=progress, context=own)
             )
         records = [result.record for result in results]
         criterion = config.search.criterion
@@ -278,9 +297,9 @@ def _repeat_search(
 
 
 class SeedsJob(Options):
-    """What a repeated search was made from."""
+    """What the result of a repeated search depends on."""
 
-    config: RunConfig
+    search: SearchJob
     seeds: Count
 
 

@@ -15,7 +15,7 @@ from robust_nas.errors import ConfigError
 from robust_nas.nets import Supernet
 from robust_nas.search import DSARA, Batch, OneShotSearch, WeightOptimiser
 from robust_nas.search.min_norm import min_norm
-from robust_nas.search.one_shot.strategy import flatten
+from robust_nas.search.one_shot.batch import flatten
 from robust_nas.spaces import load_space
 
 CLASSES = 4

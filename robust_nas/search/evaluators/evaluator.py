@@ -20,6 +20,7 @@ class Scored(NamedTuple):
 class Evaluator(Method):
     """Base of all evaluators. A higher score is better; the same candidate in the same search scores the same."""
 
+    trains: ClassVar[bool] = False  # whether it trains candidates by the run's recipe
     columns: ClassVar[tuple[str, ...]] = ()  # of a record, after those of the strategy
 
     def evaluate(self, candidate: CellArchitecture, context: SearchContext, *, epochs: int) -> Scored:

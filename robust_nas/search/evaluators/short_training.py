@@ -20,6 +20,7 @@ from robust_nas.spaces import CellArchitecture
 class ShortTraining(Evaluator):
     """Robust validation accuracy (0..1) after a short training; a training that diverges has no score."""
 
+    trains: ClassVar[bool] = True
     columns: ClassVar[tuple[str, ...]] = ("clean", "robust")
 
     name: Literal["short-training"] = "short-training"

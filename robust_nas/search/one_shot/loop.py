@@ -14,14 +14,15 @@ import torch
 from torch import Tensor
 
 from robust_nas.attacks.batch_generator import BatchGenerator
+from robust_nas.checkpoints import restore_optimiser
 from robust_nas.data import augment, split
 from robust_nas.data.order import batches
 from robust_nas.errors import CheckpointError
 from robust_nas.layers.batch_norm import synchronise
 from robust_nas.nets import channels_last
-from robust_nas.runs import restore_optimiser
+from robust_nas.search.one_shot.batch import Batch, Half
 from robust_nas.search.one_shot.steps import OneShotSearch
-from robust_nas.search.one_shot.strategy import Batch, Half, OneShotStrategy
+from robust_nas.search.one_shot.strategy import OneShotStrategy
 from robust_nas.search.strategy import SearchContext, SearchOutcome
 from robust_nas.training.divergence import refuse_broken_weights, refuse_divergence
 from robust_nas.training.schedules import cosine

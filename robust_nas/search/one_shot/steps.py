@@ -9,36 +9,60 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from robust_nas.attacks import attack_mode
+from robust_nas.attacks import Attack, attack_mode
 from robust_nas.distributed import ALONE, Ranks
 from robust_nas.layers.batch_norm import local_statistics
-from robust_nas.search.one_shot.strategy import Batch, OneShotStrategy, flatten
+from robust_nas.search.one_shot.batch import Batch, flatten
+from robust_nas.search.one_shot.optimisers import AlphaOptimiser, WeightOptimiser
 from robust_nas.spaces import CellSpace
 from robust_nas.training.losses.natural import cross_entropy
+
+
+class Recipe(Protocol):
+    """What the steps ask of a strategy (`strategy.py`)."""
+
+    @property
+    def attack(self) -> Attack:
+        """Return the inner attack."""
+
+    @property
+    def weights(self) -> WeightOptimiser:
+        """Return the optimiser of the weights."""
+
+    @property
+    def alphas(self) -> AlphaOptimiser:
+        """Return the optimiser of the architecture parameters."""
+
+    @property
+    def precision(self) -> str:
+        """Return the precision of forward and backward passes."""
+
+    def stage(self, epoch: int) -> int:
+        """Return the stage of an epoch."""
+
+    def architecture_parameters(self, supernet: nn.Module) -> dict[str, nn.Parameter]:
+        """Return the architecture parameters by name."""
+
+    def folded(self, supernet: nn.Module) -> nn.Module | None:
+        """Return a copy of the supernet for attacks, or None."""
 
 
 class OneShotSearch:
     """A supernet in search: its weights, its architecture parameters (`alphas`, by name) and their optimisers."""
 
-    def __init__(
-        self, strategy: OneShotStrategy, supernet: nn.Module, space: CellSpace, ranks: Ranks = ALONE
-    ) -> None:
+    def __init__(self, strategy: Recipe, supernet: nn.Module, space: CellSpace, ranks: Ranks = ALONE) -> None:
         self.strategy, self.supernet, self.space, self.ranks = strategy, supernet, space, ranks
         self.epoch = 0
         self.alphas = strategy.architecture_parameters(supernet)
         chosen = {id(alpha) for alpha in self.alphas.values()}
         self.weights = [parameter for parameter in supernet.parameters() if id(parameter) not in chosen]
-        w, a = strategy.weights, strategy.alphas
-        self.weight_optimiser = torch.optim.SGD(
-            self.weights, w.learning_rate, momentum=w.momentum, weight_decay=w.weight_decay
-        )
-        self.alpha_optimiser = torch.optim.Adam(
-            list(self.alphas.values()), a.learning_rate, betas=a.betas, weight_decay=a.weight_decay
-        )
+        self.weight_optimiser = strategy.weights.build(self.weights)
+        self.alpha_optimiser = strategy.alphas.build(list(self.alphas.values()))
         self._folded: nn.Module | None = None
         self._changed = True  # since the folded copy was made
 

@@ -15,14 +15,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from robust_nas.attacks import PGD, Attack, training_attack_field
-from robust_nas.config import Count, Fraction01, NonNegative, Options, Positive
+from robust_nas.config import Count, Options
 from robust_nas.errors import ConfigError
-from robust_nas.lazy import torch
+from robust_nas.search.one_shot.batch import AlphaGradient, AlphaStep, Batch, Half
+from robust_nas.search.one_shot.optimisers import AlphaOptimiser, WeightOptimiser
 from robust_nas.search.strategy import Criterion, Record, SearchContext, Strategy
 from robust_nas.spaces import CellArchitecture, CellSpace
 
@@ -31,56 +32,7 @@ if TYPE_CHECKING:
 
     from robust_nas.search.one_shot.steps import OneShotSearch
 
-Half = Literal["weights", "alphas"]
-
-
-class Batch(NamedTuple):
-    """Images `[B, C, H, W]` in 0..1, the same images attacked, labels `[B]`; `share` of a batch split over ranks."""
-
-    natural: Tensor
-    adversarial: Tensor
-    labels: Tensor
-    share: float = 1.0
-
-
-class AlphaGradient(Protocol):
-    """What an alpha step descends, and what it measured on the way."""
-
-    @property
-    def gradient(self) -> Tensor:
-        """Return one flat vector over all architecture parameters."""
-
-    @property
-    def measured(self) -> Mapping[str, Tensor]:
-        """Return scalars on the device by their columns; a column may be absent."""
-
-
-class AlphaStep(NamedTuple):
-    """The plain `AlphaGradient`."""
-
-    gradient: Tensor
-    measured: Mapping[str, Tensor]
-
-
 Draw = Callable[[Half], Batch]  # the step's batch of a half, attacked now
-
-
-class WeightOptimiser(Options):
-    """SGD with momentum for the supernet's weights, cosine from `learning_rate` to `min_learning_rate`."""
-
-    learning_rate: Positive = 0.025
-    min_learning_rate: NonNegative = 0.001
-    momentum: Fraction01 = 0.9
-    weight_decay: NonNegative = 3e-4
-    clip_norm: Positive = 5.0
-
-
-class AlphaOptimiser(Options):
-    """Adam for the architecture parameters."""
-
-    learning_rate: Positive = 3e-4
-    betas: tuple[Fraction01, Fraction01] = (0.5, 0.999)
-    weight_decay: NonNegative = 1e-3
 
 
 class SupernetOptions(Options):
@@ -245,8 +197,3 @@ class OneShotStrategy(Strategy):
 def _mean(values: Sequence[float | None]) -> float | None:
     present = [value for value in values if value is not None]
     return sum(present) / len(present) if len(present) == len(values) else None
-
-
-def flatten(tensors: Sequence[Tensor]) -> Tensor:
-    """Return one vector of all entries."""
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])

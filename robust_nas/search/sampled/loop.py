@@ -13,8 +13,8 @@ from typing import Any
 
 from robust_nas.config import check, parse_yaml
 from robust_nas.errors import ArchitectureError, CheckpointError, DivergenceError
-from robust_nas.search.sampled.history import SampledSearch
-from robust_nas.search.sampled.strategy import Candidate, SampledStrategy
+from robust_nas.search.sampled.history import Candidate, SampledSearch
+from robust_nas.search.sampled.strategy import SampledStrategy
 from robust_nas.search.strategy import SearchContext, SearchOutcome
 from robust_nas.spaces import CellArchitecture, count
 
@@ -34,7 +34,7 @@ class _Loop:
 
     def __init__(self, strategy: SampledStrategy, context: SearchContext) -> None:
         self.strategy, self.context = strategy, context
-        self.search = SampledSearch(strategy, context)
+        self.search = SampledSearch(context, strategy.macs, strategy.params)
         self.asked: list[CellArchitecture] = []
         self.evaluated = 0  # of those asked for
         self.seconds = 0.0

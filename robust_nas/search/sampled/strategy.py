@@ -8,26 +8,15 @@ cannot derive from them it keeps in `search.state`, which the checkpoint holds. 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal
 
 from robust_nas.config import Count
 from robust_nas.search.evaluators import EVALUATORS
 from robust_nas.search.evaluators.evaluator import Evaluator
+from robust_nas.search.sampled.history import Candidate, SampledSearch
 from robust_nas.search.strategy import Criterion, Record, Strategy
 from robust_nas.search.window import Window
 from robust_nas.spaces import CellArchitecture
-
-if TYPE_CHECKING:
-    from robust_nas.search.sampled.history import SampledSearch
-
-
-class Candidate(NamedTuple):
-    """An architecture that was evaluated, at the final size; a score of None: it could not be scored."""
-
-    architecture: CellArchitecture
-    macs: int
-    params: int
-    score: float | None
 
 
 class SampledStrategy(Strategy):
@@ -46,6 +35,11 @@ class SampledStrategy(Strategy):
     )
     epochs: Count = 5  # of an evaluator that trains
     precision: Literal["float32"] = "float32"
+
+    @property
+    def trains(self) -> bool:
+        """Return whether candidates are trained by the run's recipe."""
+        return self.evaluator.trains
 
     def ask(self, search: SampledSearch) -> Sequence[CellArchitecture]:
         """Return the next architectures to evaluate, at the final size; none ends the search early."""
