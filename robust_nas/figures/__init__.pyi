@@ -10,6 +10,7 @@ from .figure import Drawn as Drawn
 from .figure import Figure as Figure
 from .figure import Job as Job
 from .figure import draw_figures as draw_figures
+from .sampled_search import plot_sampled_search as plot_sampled_search
 from .search_curves import plot_search as plot_search
 from .study_budgets import plot_study_budgets as plot_study_budgets
 from .study_curve import plot_study_curve as plot_study_curve

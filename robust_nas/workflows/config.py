@@ -29,7 +29,7 @@ from robust_nas.data.options import DataOptions
 from robust_nas.errors import ArchitectureError, ConfigError
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.runs import RECIPE
-from robust_nas.search.options import Strategy, SupernetOptions, with_strategy
+from robust_nas.search import Strategy, SupernetOptions, strategy_field, with_strategy
 from robust_nas.spaces import CellSpace, Size, load_space
 from robust_nas.training import Training
 from robust_nas.training.losses import with_present_names
@@ -108,7 +108,7 @@ class RunConfig(JobConfig):
     threat_model: ThreatModel | None = None
     space: SpaceChoice = SpaceChoice()
     supernet: SupernetOptions = SupernetOptions()
-    search: Strategy
+    search: Annotated[Strategy, strategy_field()]
     network: NetworkSize = NetworkSize()
     training: Training
     evaluation: EvaluationOptions
@@ -162,7 +162,7 @@ def load_config(
 ) -> RunConfig:
     """The run config of a shipped recipe or a YAML file, with `a.b=c` overrides applied.
 
-    A `strategy` (`dsara`, `nni:darts`, `nni:gumbel-darts`) takes the place of the recipe's before the overrides do.
+    A `strategy` (such as `random` or `nni:darts`) takes the place of the recipe's before the overrides do.
 
     Raises `ConfigError` that names the key, the value, where it was written, and what is allowed.
     """
@@ -172,11 +172,11 @@ def load_config(
         raise ConfigError(f"{text!r} is neither a recipe nor a file; recipes: {', '.join(recipe_names())}")
     source = text if path.parent == FOLDER else str(path)
     tree = read_yaml(path)
-    if strategy is not None:
-        section = tree.get("search")
-        tree["search"] = with_strategy(section if isinstance(section, dict) else {}, strategy)
     own = () if path.parent == FOLDER else (path.resolve().parent,)
     with own_config(*own, Path.cwd()):
+        if strategy is not None:
+            section = tree.get("search")
+            tree["search"] = with_strategy(section if isinstance(section, dict) else {}, strategy)
         return check(RunConfig, apply_overrides(tree, overrides), source, overrides=overrides)
 
 

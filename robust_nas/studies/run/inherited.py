@@ -21,7 +21,6 @@ from robust_nas.checkpoints import read_checkpoint
 from robust_nas.config import check, read_yaml
 from robust_nas.errors import ArchitectureError, CheckpointError, ConfigError
 from robust_nas.runs import CHECKPOINT, CONFIG, RECIPE, Progress, is_finished, silent
-from robust_nas.search.options import NNI
 from robust_nas.spaces import CellArchitecture, CellSpace
 from robust_nas.workflows.config import RunConfig
 from robust_nas.workflows.context import JobContext, load_context, refuse_other_images
@@ -128,9 +127,10 @@ def _finished(folder: Path) -> FinishedSearch:
         config = check(RunConfig, tree["config"], f"{path}: config")
     else:
         raise CheckpointError(f"{folder}: was not made by a search; name the folder of `robust-nas search`")
-    if isinstance(config.search, NNI):
+    strategy = config.search
+    if not strategy.shares_weights:
         raise CheckpointError(
-            f"{folder}: was searched by NNI, whose supernet is another; name a search by dsara"
+            f"{folder}: was searched by {strategy.label}, which leaves no supernet of ours; name a search by dsara"
         )
     return FinishedSearch(config, space)
 
