@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from robust_nas.attacks.attack import Attack, BoundedAttack, Guide, MinimalAttack, Norm, Passes
+from robust_nas.attacks.attack import Attack, BoundedAttack, Guide, MinimalAttack, Passes
+from robust_nas.attacks.norms import Norm
 from robust_nas.attacks.threat_model import ThreatModel, inherit, inherited
 from robust_nas.registry import MethodField, Registry
 

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from robust_nas.attacks.attack import Norm
 from robust_nas.attacks.gradient import GradientAttack, Plan
 from robust_nas.attacks.losses import LEAST_CLASSES, refuse_targets_without_loss
-from robust_nas.attacks.norms import direction, project
+from robust_nas.attacks.norms import Norm, direction, project
 from robust_nas.config import Count, Positive
 from robust_nas.lazy import torch
 

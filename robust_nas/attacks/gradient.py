@@ -30,10 +30,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from robust_nas.attacks.attack import BoundedAttack, Norm, Passes
+from robust_nas.attacks.attack import BoundedAttack, Passes
 from robust_nas.attacks.best_iterate import BestIterate
 from robust_nas.attacks.losses import bound, likeliest_wrong
-from robust_nas.attacks.norms import direction, noise_in_ball, on_sphere, project
+from robust_nas.attacks.norms import Norm, direction, noise_in_ball, on_sphere, project
 from robust_nas.lazy import torch
 
 if TYPE_CHECKING:

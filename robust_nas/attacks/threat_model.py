@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from pydantic import field_validator, model_validator
 
-from robust_nas.attacks.attack import Norm
+from robust_nas.attacks.norms import Norm
 from robust_nas.config import NonNegative, Number, Options
 
 _INHERITED: ContextVar[Mapping[str, Any] | None] = ContextVar("robust_nas_threat_model", default=None)

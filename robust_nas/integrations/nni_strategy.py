@@ -130,7 +130,7 @@ class NNI(OneShotStrategy):
                 sample[label] = space.operations[int(alphas[label].argmax())]
             for node in range(space.nodes):
                 label = node_label(kind, node)
-                sample[label] = sorted(torch.argsort(-alphas[label]).tolist()[: space.edges_per_node])
+                sample[label] = sorted(torch.argsort(-alphas[label]).tolist()[: space.kept(node)])
         return from_sample(space, sample, name)
 
     def begin_epoch(self, search: OneShotSearch) -> None:

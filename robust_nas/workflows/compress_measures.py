@@ -20,7 +20,7 @@ from robust_nas.workflows.evaluate import evaluate_job, relative, run_evaluation
 if TYPE_CHECKING:
     from torch import nn
 
-    from robust_nas.attacks import PGD
+    from robust_nas.attacks import Attack
     from robust_nas.data import Images
 
 
@@ -66,27 +66,18 @@ def _size(network: nn.Module) -> int:
 
 
 def accuracies(
-    network: nn.Module, attacked: nn.Module, images: Images, attack: PGD, seed: int
+    network: nn.Module, attacked: nn.Module, images: Images, attack: Attack, seed: int
 ) -> tuple[float, float]:
-    """Return clean and robust accuracy (0..1) of a network in eval mode, on images on its device.
+    """Return clean and robust accuracy (0..1) of a network, on images on its device.
 
     Gradients are taken on `attacked`, which computes the same; the network itself judges.
     """
     import torch
 
+    from robust_nas.evaluation.accuracy import correctness
+
     generator = torch.Generator(images.pixels.device).manual_seed(seed + 1)
-    network.eval()
-    attacked.eval()
-    clean = robust = 0
-    for indices in torch.split(torch.arange(len(images)), 256):
-        part = images.subset(indices)
-        x = part.float().contiguous(memory_format=torch.channels_last)
-        adversarial = attack(attacked, x, part.labels, generator)
-        with torch.no_grad():
-            right = network(x).argmax(1) == part.labels
-            both = right & (network(adversarial).argmax(1) == part.labels)
-        clean, robust = clean + int(right.sum()), robust + int(both.sum())
-    return clean / len(images), robust / len(images)
+    return correctness(network, images, attack, generator, attacked=attacked).accuracies
 
 
 def speed(context: CompressionContext, networks: Mapping[str, nn.Module]) -> tuple[dict[str, Any], list[str]]:

@@ -20,7 +20,7 @@ from robust_nas.layers.batch_norm import local_statistics
 from robust_nas.search.one_shot.batch import Batch, flatten
 from robust_nas.search.one_shot.optimisers import AlphaOptimiser, WeightOptimiser
 from robust_nas.spaces import CellSpace
-from robust_nas.training.losses.natural import cross_entropy
+from robust_nas.training.loss import cross_entropy
 
 
 class Recipe(Protocol):

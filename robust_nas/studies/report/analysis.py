@@ -29,7 +29,6 @@ from robust_nas import statistics
 from robust_nas._version import __version__
 from robust_nas.config import check, read_yaml, to_yaml_dict
 from robust_nas.errors import RunError, StudyError
-from robust_nas.evaluation.options import AutoAttack
 from robust_nas.runs import CONFIG, ENVIRONMENT, read_json
 from robust_nas.statistics import Measurements
 from robust_nas.studies.config import Analysis, StudyConfig
@@ -334,8 +333,7 @@ def _cost(plan: Tree, done: Tree, others: Tree) -> Tree:
 def _ran_autoattack(config: StudyConfig) -> bool:
     """Return whether the suite of published tables ran, the authors' own package with its attack without gradients."""
     return any(
-        isinstance(step.attack, AutoAttack) and "square" in step.attack.names
-        for step in config.evaluation.steps
+        step.attack.external and step.attack.guided_by == "queries" for step in config.evaluation.steps
     )
 
 

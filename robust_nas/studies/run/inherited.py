@@ -164,7 +164,7 @@ def refuse_other_space(architecture: CellArchitecture, space: CellSpace, where: 
 def _supernet(folder: Path, search: FinishedSearch, context: JobContext) -> Supernet:
     """Return the supernet with the weights that its search ended with."""
     state = read_checkpoint(folder / CHECKPOINT)
-    supernet = build_supernet(search.config, search.space, context)
+    supernet = cast("Supernet", build_supernet(search.config, search.space, context))
     try:
         supernet.load_state_dict(state["supernet"])
     except (LookupError, RuntimeError, TypeError, AttributeError) as error:

@@ -115,14 +115,13 @@ def plan_on(config: StudyConfig, context: JobContext) -> Plan:
 
     Raises `StudyError` and `ArchitectureError` for what cannot be planned.
     """
-    from robust_nas.evaluation.protocol import refuse_undefined
     from robust_nas.workflows.config import EvaluationConfig
     from robust_nas.workflows.context import refuse_attacks
 
     dataset = context.dataset
     setting = {key: getattr(config, key) for key in EvaluationConfig.model_fields if key != "evaluation"}
     refuse_attacks(EvaluationConfig(**setting, evaluation=config.evaluation), dataset)
-    refuse_undefined(config.metrics.attack, dataset.classes, dataset.shape, abstains=False)
+    config.metrics.attack.refuse_undefined(dataset.classes, dataset.shape)
     where = dataset.shape, dataset.classes
     designed = [made for design in config.space for made in design.configurations(config.base, *where)]
     union = unite([Configuration(config.base), *designed])
