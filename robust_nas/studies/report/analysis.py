@@ -332,9 +332,8 @@ def _cost(plan: Tree, done: Tree, others: Tree) -> Tree:
 
 def _ran_autoattack(config: StudyConfig) -> bool:
     """Return whether the suite of published tables ran, the authors' own package with its attack without gradients."""
-    return any(
-        step.attack.external and step.attack.guided_by == "queries" for step in config.evaluation.steps
-    )
+    parts = (part for step in config.evaluation.steps for part in step.attack.parts())
+    return any(part.external and part.guided_by == "queries" for part in parts)
 
 
 def _changes(events: Sequence[Tree]) -> list[str]:
