@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from robust_nas.studies.runner import plan_study, report_study, run_study
     from robust_nas.workflows.compress import compress, compress_module
     from robust_nas.workflows.config import CompressionConfig, RunConfig, compression_config, load_config
-    from robust_nas.workflows.evaluate import evaluate_module, run_evaluation
+    from robust_nas.workflows.evaluate import run_evaluation
     from robust_nas.workflows.export import export_model
     from robust_nas.workflows.pipeline import run
     from robust_nas.workflows.search import draw_architecture, run_search
@@ -54,7 +54,6 @@ _HOMES = {
     "count": "spaces",
     "draw_architecture": "workflows.search",
     "evaluate": "evaluation",
-    "evaluate_module": "workflows.evaluate",
     "export_model": "workflows.export",
     "load_architecture": "spaces",
     "load_config": "workflows.config",
@@ -92,7 +91,6 @@ __all__ = [
     "count",
     "draw_architecture",
     "evaluate",
-    "evaluate_module",
     "export_model",
     "load_architecture",
     "load_config",

@@ -186,7 +186,13 @@ class MethodField:
         names = self.registry.names()
         if self.allows is None:
             return names
-        return [name for name in names if self.allows(self.registry.get(name))]
+        return [name for name in names if self._fits(name)]
+
+    def _fits(self, name: str) -> bool:
+        try:
+            return self.allows is None or self.allows(self.registry.get(name))
+        except ConfigError:  # a plugin that is broken
+            return False
 
 
 def _problem(text: str) -> PydanticCustomError:

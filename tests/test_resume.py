@@ -15,8 +15,9 @@ import sys
 import pytest
 import torch
 
+from robust_nas.checkpoints import read_checkpoint
 from robust_nas.config import apply_overrides, to_yaml
-from robust_nas.runs import CHECKPOINT, METRICS, read_checkpoint
+from robust_nas.runs import CHECKPOINT, METRICS
 from robust_nas.workflows.config import load_config
 
 CONFIG = {

@@ -109,7 +109,7 @@ class Attack(Method):
         """
         from robust_nas.attacks.engine import run
 
-        return run(self, model, images, labels, generator, checked=True).images
+        return run(self, self.perturb, model, images, labels, generator, checked=True).images
 
     def run(
         self,
@@ -123,7 +123,7 @@ class Attack(Method):
         """Return adversarial images with their cost, the form of the model and, with `trace`, every step's loss."""
         from robust_nas.attacks.engine import run
 
-        return run(self, model, images, labels, generator, trace=trace)
+        return run(self, self.perturb, model, images, labels, generator, trace=trace)
 
 
 class BoundedAttack(Attack):

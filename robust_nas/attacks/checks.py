@@ -2,11 +2,49 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Generator, Tensor
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from robust_nas.attacks.attack import Attack
 from robust_nas.errors import AttackError
+from robust_nas.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+
+class AttackOptions(Protocol):
+    """What of an attack decides how the model is run for it (`attack.py`)."""
+
+    @property
+    def label(self) -> str:
+        """Return a short name for messages."""
+
+    @property
+    def norm(self) -> str:
+        """Return the norm of its ball."""
+
+    @property
+    def bn(self) -> Literal["eval", "batch"]:
+        """Return by which statistics batch norms normalise."""
+
+    @property
+    def fold(self) -> bool:
+        """Return whether a folded copy may take the model's place."""
+
+    @property
+    def precision(self) -> Literal["float32", "bf16"]:
+        """Return the precision in which candidates are made."""
+
+    @property
+    def eot(self) -> int:
+        """Return the number of passes that are averaged for a random model."""
+
+    @property
+    def least_classes(self) -> int:
+        """Return the number of classes below which it is not defined."""
+
+    @property
+    def least_side(self) -> int:
+        """Return the number of rows and of columns below which it is not defined."""
 
 
 def check_inputs(images: Tensor, labels: Tensor, checked: bool = False) -> int:
@@ -39,7 +77,7 @@ def check_inputs(images: Tensor, labels: Tensor, checked: bool = False) -> int:
     return int(last)
 
 
-def refuse_small_images(attack: Attack, shape: tuple[int, ...]) -> None:
+def refuse_small_images(attack: AttackOptions, shape: tuple[int, ...]) -> None:
     """Raises `AttackError` where an attack is not defined for images of `shape` (C, H, W)."""
     height, width = shape[1:]
     if min(height, width) < attack.least_side:
@@ -51,7 +89,7 @@ def refuse_small_images(attack: Attack, shape: tuple[int, ...]) -> None:
 
 def check_logits(logits: object, images: Tensor, last_label: int) -> Tensor:
     """The logits `[B, K]` as they came. Raises `AttackError` for anything else, or too few for the labels."""
-    if not isinstance(logits, Tensor):
+    if not isinstance(logits, torch.Tensor):
         raise AttackError(f"the model returned {type(logits).__name__}; logits [batch, classes] are needed")
     if logits.dim() != 2 or logits.shape[0] != images.shape[0]:
         raise AttackError(
@@ -65,7 +103,7 @@ def check_logits(logits: object, images: Tensor, last_label: int) -> Tensor:
 def own_generator(generator: Generator | None, images: Tensor) -> Generator:
     """The generator given, or a fresh one of seed 0. Raises `AttackError` for one on another device."""
     if generator is None:
-        return Generator(images.device).manual_seed(0)
+        return torch.Generator(images.device).manual_seed(0)
     if generator.device.type != images.device.type:
         raise AttackError(f"the generator lives on {generator.device}, the images on {images.device}")
     return generator

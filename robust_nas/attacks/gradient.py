@@ -170,6 +170,7 @@ def _start(plan: Plan, norm: Norm, target: AttackedModel) -> Tensor:
     images, generator = target.images, target.generator
     if plan.start == "clean":
         return images.clone()
+
     # Drawn in the shape's own order, so that the memory format of the images does not change the draw.
     batch, rows = whole_batch(images, generator)
     if plan.start == "normal":

@@ -102,7 +102,7 @@ def transfer_attack(
         raise AttackError("no surrogates; a transfer attack needs at least one other model")
     named = [(f"surrogate {number}", surrogate) for number, surrogate in enumerate(surrogates, 1)]
     tried = partial(_tried, attack, named)
-    return run(attack, model, images, labels, generator, perturb=tried).images
+    return run(attack, tried, model, images, labels, generator).images
 
 
 def _loaded(folder: str, images: Tensor) -> nn.Module:
@@ -121,8 +121,6 @@ def _by(shape: Sequence[int]) -> str:
 
 
 def _tried(attack: Attack, surrogates: Sequence[tuple[str, nn.Module]], target: AttackedModel) -> Tensor:
-    from robust_nas.attacks.engine import run
-
     images, labels = target.images, target.labels
     for name, surrogate in surrogates:
         _refuse_misfit(attack, name, surrogate, target)
@@ -130,7 +128,7 @@ def _tried(attack: Attack, surrogates: Sequence[tuple[str, nn.Module]], target: 
     logits = target.logits(images)
     best.update(images, logits, margin(logits, labels))
     for _, surrogate in surrogates:
-        made = run(attack, surrogate, images, labels, target.generator)
+        made = attack.run(surrogate, images, labels, target.generator)
         target.forwards += made.forwards
         target.backwards += made.backwards
         logits = target.logits(made.images)

@@ -14,24 +14,27 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from robust_nas._version import __version__
 from robust_nas.errors import ConfigError, RunError, RunExistsError
+from robust_nas.export.carried import Carried, carried
 from robust_nas.export.metadata import MARK, metadata
-from robust_nas.layers import factorised, normalise
-from robust_nas.nets import (
-    Model,
-    activations,
-    inference_state,
-    mlp,
-    network,
-    operations,
-    residual,
+from robust_nas.layers import (
+    factorised,
+    factorised_layer,
+    factorised_reduction,
+    gdws_conv,
+    low_rank,
+    normalise,
+    relu_conv_bn,
+    tucker2_conv,
 )
+from robust_nas.nets import Model, inference_state, mlp, network, residual
 from robust_nas.nets.build import block_plan, plans, stage_plans
+from robust_nas.operations import ACTIVATIONS, OPERATIONS
 from robust_nas.runs import write_atomic
 from robust_nas.spaces import Architecture, MLPArchitecture, ResidualArchitecture
 
@@ -94,6 +97,7 @@ class _Form(NamedTuple):
     legend: str  # of the literals
     literals: str
     modules: tuple[ModuleType, ...]
+    carried: Carried  # its operations or activations
     network: str  # the class
     arguments: str  # of the class, made from the literals
 
@@ -108,6 +112,7 @@ blocks and their numbers as `BlockPlan` names them.
 """
 HIDDEN = "INPUTS is the numbers of an image, HIDDEN the hidden layers and their width.\n"
 REBUILT = "    rebuild(network, [LayerForm(*layer) for layer in LAYERS])\n"
+FACTORED = (factorised_layer, gdws_conv, tucker2_conv, low_rank, factorised)
 COMMON = "len(CLASS_NAMES), MEAN, STD"
 
 
@@ -128,7 +133,8 @@ def _form(model: Model) -> _Form:
             STAGES,
             f"STEM = {architecture.stem}\nSTAGES = {_literal(stage_plans(architecture))}\n"
             f"BLOCK = {tuple(block_plan(architecture))!r}\n{_choices(architecture)}",
-            (normalise, activations, residual),
+            (normalise, residual),
+            carried(ACTIVATIONS, [architecture.activation], "ACTIVATIONS"),
             "ResidualNetwork",
             f"[StagePlan(*stage) for stage in STAGES], STEM, {COMMON}, "
             "BlockPlan(*BLOCK), ACTIVATION, INITIALISATION",
@@ -138,14 +144,17 @@ def _form(model: Model) -> _Form:
             HIDDEN,
             f"INPUTS = {math.prod(model.description.input_shape)}\n"
             f"HIDDEN = {(architecture.depth, architecture.width)}\n{_choices(architecture)}",
-            (normalise, activations, mlp),
+            (normalise, mlp),
+            carried(ACTIVATIONS, [architecture.activation], "ACTIVATIONS"),
             "MLPNetwork",
             f"INPUTS, *HIDDEN, {COMMON}, ACTIVATION, INITIALISATION",
         )
+    used = [operation for cell in architecture.genotype for operation in cell.operations()]
     return _Form(
         CELLS,
         f"CELLS = {_literal(plans(architecture))}",
-        (operations, normalise, network),
+        (relu_conv_bn, factorised_reduction, normalise, network),
+        carried(OPERATIONS, used, "OPERATIONS"),
         "CellNetwork",
         f"[CellPlan(*cell) for cell in CELLS], {COMMON}",
     )
@@ -164,9 +173,9 @@ def source_text(model: Model) -> str:
     description, architecture = model.description, _architecture(model)
     form = _form(model)
     layers = [tuple(layer) for layer in description.forms]
-    modules = (*form.modules, factorised) if layers else form.modules
+    files = dict.fromkeys([*form.modules, *form.carried.modules, *(FACTORED if layers else ())])
     shape = "x".join(map(str, description.input_shape))
-    bodies = "\n\n".join(map(_body, modules))
+    bodies = "\n\n".join([*map(_body, files), *form.carried.plugins, form.carried.table])
     # Names come from files that anyone may have written: they stand in literals alone, never in a docstring.
     return f'''"""A network {MARK} {__version__}. Needs torch alone.
 
@@ -227,13 +236,25 @@ def _body(module: object) -> str:
 
 
 def _compare(text: str, state: dict[str, torch.Tensor], model: Model) -> None:
-    """Executes the exported text and holds its logits against the model's on random images."""
-    names: dict[str, object] = {"__name__": "exported_network", "__file__": "network.py"}
-    exec(compile(text, SOURCE, "exec"), names)  # noqa: S102 - the text was generated above from our own files
-    exported = names["build"]()  # type: ignore[operator]
-    exported.load_state_dict(state)
+    """Execute the exported text and hold its logits against the model's on random images."""
     images = torch.rand(2, *model.description.input_shape, generator=torch.Generator().manual_seed(0))
+    try:
+        logits = _logits_of(text, state, images)
+    except Exception as error:  # whatever the text of a plugin raises without the rest of its file
+        raise RunError(
+            f"the exported text of {', '.join(_form(model).carried.names)} does not run alone "
+            f"({type(error).__name__}: {error}); a file that needs torch alone can be carried"
+        ) from None
     with torch.no_grad():
-        ours = copy.deepcopy(model.network).cpu().eval()(images)
-        if not torch.equal(exported.eval()(images), ours):
+        if not torch.equal(logits, copy.deepcopy(model.network).cpu().eval()(images)):
             raise RunError("the exported network computes other logits than the model; nothing was written")
+
+
+def _logits_of(text: str, state: dict[str, torch.Tensor], images: torch.Tensor) -> torch.Tensor:
+    names: dict[str, Any] = {"__name__": "exported_network", "__file__": "network.py"}
+    exec(compile(text, SOURCE, "exec"), names)  # noqa: S102 - the text was generated above, from files in use
+    exported = names["build"]()
+    exported.load_state_dict(state)
+    with torch.no_grad():
+        logits: torch.Tensor = exported.eval()(images)
+    return logits

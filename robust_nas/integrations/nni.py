@@ -21,8 +21,7 @@ from robust_nas.integrations.samples import Sample, edge_label, from_sample, nod
 from robust_nas.layers.normalise import Normalise
 from robust_nas.nets.build import channels_last, seeded
 from robust_nas.nets.network import CellPlan, NetworkCell, Node
-from robust_nas.nets.operations import OPERATIONS
-from robust_nas.nets.supernet import candidate
+from robust_nas.operations import OPERATIONS
 from robust_nas.runs import Progress, Run, silent
 from robust_nas.search.loop import SearchOutcome
 from robust_nas.search.options import NNI
@@ -67,7 +66,8 @@ class _ChoiceNode(MutableModule):  # type: ignore[misc] # NNI has no types
 
         def operation(name: str, source: int) -> nn.Module:
             stride = 2 if place.reduction and source < 2 else 1
-            return candidate(name, place.c, stride) if supernet else OPERATIONS[name](place.c, stride, True)
+            chosen = OPERATIONS.get(name)
+            return chosen.candidate(place.c, stride) if supernet else chosen.build(place.c, stride, True)
 
         label = f"{place.kind}.{number}"
         self.edges: Any = nn.ModuleList(

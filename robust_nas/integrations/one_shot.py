@@ -18,10 +18,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from robust_nas.checkpoints import restore_optimiser
 from robust_nas.data import Augment, Images, augment, split
 from robust_nas.data.order import batches
 from robust_nas.errors import CheckpointError
-from robust_nas.runs import Progress, Run, restore_optimiser
+from robust_nas.runs import Progress, Run
 from robust_nas.search.options import NNI
 from robust_nas.spaces import CellArchitecture
 from robust_nas.training.divergence import refuse_broken_weights, refuse_divergence

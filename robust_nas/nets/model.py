@@ -31,6 +31,7 @@ from robust_nas.config import Count, CountOrZero, Number, Options, Positive, che
 from robust_nas.errors import CheckpointError, ConfigError
 from robust_nas.layers.factorised import LayerForm, rebuild
 from robust_nas.nets.build import build_network
+from robust_nas.nets.digest import model_digest
 from robust_nas.runs import write_atomic
 from robust_nas.spaces import Architecture, load_architecture
 
@@ -93,6 +94,15 @@ class Model:
     architecture: Architecture | None  # None: the user's own module
     description: ModelDescription
     folder: Path | None = field(default=None)
+
+    @property
+    def digest(self) -> str:
+        """Return the digest of everything that decides the model's answers."""
+        architecture = None if self.architecture is None else to_dict(self.architecture)
+        if architecture is not None:
+            del architecture["name"]
+        forms = [to_dict(layer) for layer in self.description.layers]
+        return model_digest(self.network, architecture=architecture, layers=forms)
 
     @property
     def name(self) -> str:

@@ -1,7 +1,7 @@
 """A network from an architecture: stem, cells, global average pooling, linear classifier.
 
-Images are float `[B, C, H, W]` in 0..1; normalisation is the first layer. This file needs torch, `normalise.py`
-and `operations.py` alone: the plain-Python export carries its text.
+Images are float `[B, C, H, W]` in 0..1; normalisation is the first layer. This file needs torch, layers and
+`OPERATIONS` alone: the plain-Python export carries its text.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from robust_nas.layers.factorised_reduction import FactorizedReduce
 from robust_nas.layers.normalise import Normalise
-from robust_nas.nets.operations import OPERATIONS, FactorizedReduce, ReLUConvBN
+from robust_nas.layers.relu_conv_bn import ReLUConvBN
+from robust_nas.operations import OPERATIONS
 
 
 class CellPlan(NamedTuple):
@@ -75,7 +77,7 @@ class NetworkCell(nn.Module):
         self.nodes = nn.ModuleList(
             Node(
                 [
-                    OPERATIONS[operation](plan.c, 2 if plan.reduction and source < 2 else 1, affine)
+                    OPERATIONS.get(operation).build(plan.c, 2 if plan.reduction and source < 2 else 1, affine)
                     for operation, source in node
                 ],
                 [source for _, source in node],

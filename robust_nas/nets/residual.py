@@ -12,12 +12,13 @@ keeps them.
 Initialisation as in the usual code: convolutions by He's normal over the fan-out, unless told otherwise; linear layers
 as torch starts them, the classifier's bias zero.
 
-Images are float `[B, C, H, W]` in 0..1. This file needs torch, `normalise.py` and `activations.py` alone: the
+Images are float `[B, C, H, W]` in 0..1. This file needs torch, `normalise.py` and `ACTIVATIONS` alone: the
 plain-Python export carries its text.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -25,7 +26,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robust_nas.layers.normalise import Normalise
-from robust_nas.nets.activations import ACTIVATIONS, Activation
+from robust_nas.operations import ACTIVATIONS
+
+Activation = Callable[[int], nn.Module]  # makes the activation of some channels
 
 
 class StagePlan(NamedTuple):
@@ -59,7 +62,7 @@ def shortcut(c_in: int, c_out: int, stride: int) -> nn.Conv2d | None:
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions, each behind batch norm and activation, added to the shortcut."""
 
-    def __init__(self, c_in: int, c_out: int, stride: int, activation: Activation = F.relu) -> None:
+    def __init__(self, c_in: int, c_out: int, stride: int, activation: Activation) -> None:
         super().__init__()
         self.norm1 = nn.BatchNorm2d(c_in)
         self.conv1 = nn.Conv2d(c_in, c_out, 3, stride=stride, padding=1, bias=False)
@@ -67,15 +70,15 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1, bias=False)
         self.stride = stride
         self.shortcut = shortcut(c_in, c_out, stride)
-        self.activation = activation
+        self.activation1, self.activation2 = activation(c_in), activation(c_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, c_in, H, W]` to `[B, c_out, ceil(H/stride), ceil(W/stride)]`."""
-        active = self.activation(self.norm1(x))
+        """Map `[B, c_in, H, W]` to `[B, c_out, ceil(H/stride), ceil(W/stride)]`."""
+        active = self.activation1(self.norm1(x))
         # The stride is taken before the 1x1 convolution: a strided one on fewer than 16 channels in channels-last order
         # writes beyond its memory on a CPU (oneDNN issue 6035). So in the blocks below.
         shortcut = x if self.shortcut is None else self.shortcut(active[:, :, :: self.stride, :: self.stride])
-        residual: Tensor = self.conv2(self.activation(self.norm2(self.conv1(active))))
+        residual: Tensor = self.conv2(self.activation2(self.norm2(self.conv1(active))))
         return shortcut + residual
 
 
@@ -93,14 +96,15 @@ class BottleneckBlock(nn.Module):
         self.conv3 = nn.Conv2d(width, c_out, 1, bias=False)
         self.stride = stride
         self.shortcut = shortcut(c_in, c_out, stride)
-        self.activation = activation
+        self.activation1, self.activation2 = activation(c_in), activation(width)
+        self.activation3 = activation(width)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, c_in, H, W]` to `[B, expansion * width, ceil(H/stride), ceil(W/stride)]`."""
-        active = self.activation(self.norm1(x))
+        active = self.activation1(self.norm1(x))
         shortcut = x if self.shortcut is None else self.shortcut(active[:, :, :: self.stride, :: self.stride])
-        hidden = self.activation(self.norm2(self.conv1(active)))
-        residual: Tensor = self.conv3(self.activation(self.norm3(self.conv2(hidden))))
+        hidden = self.activation2(self.norm2(self.conv1(active)))
+        residual: Tensor = self.conv3(self.activation3(self.norm3(self.conv2(hidden))))
         return shortcut + residual
 
 
@@ -145,19 +149,21 @@ class RobustResBlock(nn.Module):
         self.pool = nn.Identity() if stride == 1 else nn.AvgPool2d(3, stride, padding=1)
         self.stride, self.scales, self.preactivated = stride, plan.scales, plan.preactivated
         self.shortcut = shortcut(c_in, c_out, stride)
-        self.activation = activation
+        self.activation1, self.activation2 = activation(c_in), activation(part * plan.scales)
+        self.activations = nn.ModuleList(activation(part) for _ in range(convolved))
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, c_in, H, W]` to `[B, expansion * width, ceil(H/stride), ceil(W/stride)]`."""
-        active = self.activation(self.norm1(x))
+        active = self.activation1(self.norm1(x))
         shortcut = x if self.shortcut is None else self.shortcut(active[:, :, :: self.stride, :: self.stride])
-        hidden = self.activation(self.norm2(self.conv1(active if self.preactivated else x)))
+        hidden = self.activation2(self.norm2(self.conv1(active if self.preactivated else x)))
         parts = torch.chunk(hidden, self.scales, 1)
         outputs: list[Tensor] = []
-        for index, (convolution, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+        layers = zip(self.convs, self.norms, self.activations, strict=True)
+        for index, (convolution, norm, activation) in enumerate(layers):
             alone = index == 0 or self.stride > 1
             part = parts[index] if alone else parts[index] + outputs[-1]
-            outputs.append(self.activation(norm(convolution(part))))
+            outputs.append(activation(norm(convolution(part))))
         if self.scales > 1:
             outputs.append(self.pool(parts[self.scales - 1]))
         residual: Tensor = self.conv3(torch.cat(outputs, 1))
@@ -189,7 +195,7 @@ class ResidualNetwork(nn.Module):
         initialisation: str = "he-fan-out",
     ) -> None:
         super().__init__()
-        self.activation = ACTIVATIONS[activation]
+        make = ACTIVATIONS.get(activation).build
         self.normalise = Normalise(mean, std)
         self.stem = nn.Conv2d(len(mean), stem, 3, padding=1, bias=False)
         self.stages = nn.Sequential()
@@ -197,10 +203,11 @@ class ResidualNetwork(nn.Module):
         for depth, width, stride in plans:
             stage = nn.Sequential()
             for index in range(depth):
-                stage.append(block(block_plan, channels, width, 1 if index else stride, self.activation))
+                stage.append(block(block_plan, channels, width, 1 if index else stride, make))
                 channels = block_plan.expansion * width
             self.stages.append(stage)
         self.norm = nn.BatchNorm2d(channels)
+        self.activation = make(channels)
         self.classifier = nn.Linear(channels, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -8,25 +8,24 @@ faster forms of `fused.py` and `folded.py` are held against. E edges of a cell, 
 
 from __future__ import annotations
 
+import copy
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from robust_nas.errors import ConfigError
+from robust_nas.layers.batch_norm import NORMS
+from robust_nas.layers.factorised_reduction import FactorizedReduce
+from robust_nas.layers.inspection import has_hooks
+from robust_nas.layers.norm_folding import fold_norm
 from robust_nas.layers.normalise import Normalise
+from robust_nas.layers.relu_conv_bn import ReLUConvBN
 from robust_nas.nets.build import seeded
-from robust_nas.nets.folded import FoldedSupernet
-from robust_nas.nets.fused import NORMS, as_built, fused_cell, has_hooks
-from robust_nas.nets.operations import OPERATIONS, FactorizedReduce, ReLUConvBN
+from robust_nas.nets.folded import AdaptedCell, FoldedParts, FoldedSupernet, fold_adapter, fold_cell
+from robust_nas.nets.fused import fused_nodes, reference_forward
+from robust_nas.operations import OPERATIONS
 from robust_nas.spaces import CellArchitecture, CellPlace, CellSpace, Edge
-
-
-def candidate(operation: str, channels: int, stride: int) -> nn.Module:
-    """An operation as it stands in the supernet: batch norm without scale, and one behind every pooling."""
-    module = OPERATIONS[operation](channels, stride, False)
-    pooling = operation in ("max_pool_3x3", "avg_pool_3x3")
-    return nn.Sequential(module, nn.BatchNorm2d(channels, affine=False)) if pooling else module
 
 
 class MixedOperation(nn.ModuleList):
@@ -50,7 +49,7 @@ class SupernetCell(nn.Module):
         self.preprocess1 = ReLUConvBN(place.c_p, place.c, affine=False)
         self.edges = nn.ModuleList(
             MixedOperation(
-                candidate(operation, place.c, 2 if place.reduction and source < 2 else 1)
+                OPERATIONS.get(operation).candidate(place.c, 2 if place.reduction and source < 2 else 1)
                 for operation in space.operations
             )
             for _, source in space.edges
@@ -69,6 +68,23 @@ class SupernetCell(nn.Module):
             edge += len(states)
             states.append(sum(terms[1:], terms[0]))
         return torch.cat(states[2:], dim=1)
+
+    def fused(self, s0: Tensor, s1: Tensor, weights: Tensor) -> Tensor:
+        """Compute the same as `forward`, faster."""
+        states = [self.preprocess0(s0), self.preprocess1(s1)]
+        return torch.cat(
+            fused_nodes(states, self.ends, self.edges, self.operations, weights, self.num_nodes), dim=1
+        )
+
+    def fold(self, weights: Tensor) -> AdaptedCell:
+        """Return the cell in eval mode as constants."""
+        adapters = [fold_adapter(module, weights.dtype) for module in (self.preprocess0, self.preprocess1)]
+        cell = fold_cell(self.ends, self.edges, self.operations, weights, self.channels, self.reduction)
+        return AdaptedCell(adapters, cell)
+
+    def changed(self) -> bool:
+        """Return whether a user has replaced or hooked the cell or one of its edges: `fused` would not see it."""
+        return reference_forward(self, self.edges, (SupernetCell, MixedOperation))
 
 
 class Supernet(nn.Module):
@@ -116,27 +132,39 @@ class Supernet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images `[B, C, H, W]` in 0..1 to logits `[B, K]`."""
-        mixing = {kind: alpha.softmax(dim=1) for kind, alpha in self.alphas.items()}
+        edge_weights = {kind: alpha.softmax(dim=1) for kind, alpha in self.alphas.items()}
         s0 = s1 = self.stem(self.normalise(x))
         for cell in cast("list[SupernetCell]", self.cells):
-            fused = self.execution == "fused" and as_built(cell)
-            weights = mixing[cell.kind]
-            s0, s1 = s1, fused_cell(cell, s0, s1, weights) if fused else cell(s0, s1, weights)
+            plain = self.execution == "plain" or cell.changed()
+            weights = edge_weights[cell.kind]
+            s0, s1 = s1, cell(s0, s1, weights) if plain else cell.fused(s0, s1, weights)
         logits: Tensor = self.classifier(s1.mean((2, 3)))
         return logits
 
     def folded(self) -> FoldedSupernet | None:
-        """A copy for attacks: in eval mode, with the weights and alphas of now.
+        """Return a copy for attacks: in eval mode, with the present weights and alphas.
 
-        None where execution is plain, and where a user has changed or hooked what the supernet was built of.
+        Who changes them calls `refresh(supernet)` of the copy. None where execution is plain, where a user has hooked
+        anything inside, or replaced more than candidates on edges.
         """
         outside = [self.normalise, self.classifier, *self.stem]
         kinds = [type(module) for module in outside[:-1]] + [type(outside[-1]) in NORMS]
         known = kinds == [Normalise, nn.Linear, nn.Conv2d, True]
-        if self.execution == "plain" or not known or any(map(has_hooks, [self, self.stem, *outside])):
+        if self.execution == "plain" or not known or any(map(has_hooks, self.modules())):
             return None
         cells = cast("list[SupernetCell]", self.cells)
-        return FoldedSupernet(self) if all(map(as_built, cells)) else None
+        return None if any(cell.changed() for cell in cells) else FoldedSupernet(self)
+
+    def fold(self) -> FoldedParts:
+        """Return the present weights, statistics and alphas as constants."""
+        edge_weights = {kind: alpha.softmax(dim=1) for kind, alpha in self.alphas.items()}
+        convolution, norm = self.stem
+        return FoldedParts(
+            normalise=copy.deepcopy(self.normalise).eval(),
+            stem=fold_norm(cast(nn.Conv2d, convolution), cast(nn.BatchNorm2d, norm)),
+            cells=[cell.fold(edge_weights[cell.kind]) for cell in cast("list[SupernetCell]", self.cells)],
+            classifier=(self.classifier.weight.clone(), self.classifier.bias.clone()),
+        )
 
     def derive(self, name: str = "derived") -> CellArchitecture:
         """The architecture by DARTS's rule, at the space's final size.
@@ -149,9 +177,9 @@ class Supernet(nn.Module):
         }
         return self.space.architecture(name, genotype)
 
-    def derive_nodes(self, mixing: Tensor) -> list[list[Edge]]:
-        """The kept edges of every node, by source, for mixing weights `[E, O]` of one kind."""
-        best, choice = (values.tolist() for values in mixing.cpu().max(dim=1))
+    def derive_nodes(self, edge_weights: Tensor) -> list[list[Edge]]:
+        """The kept edges of every node, by source, for edge weights `[E, O]` of one kind."""
+        best, choice = (values.tolist() for values in edge_weights.cpu().max(dim=1))
         nodes: list[list[Edge]] = [[] for _ in range(self.space.nodes)]
         candidates: list[list[tuple[float, Edge]]] = [[] for _ in nodes]
         for (node, source), weight, index in zip(self.space.edges, best, choice, strict=True):

@@ -30,7 +30,6 @@ import torch
 from torch import Tensor, nn
 
 from robust_nas.attacks.attacked_model import attack_mode
-from robust_nas.attacks.engine import run
 from robust_nas.distributed import ALONE, Ranks
 from robust_nas.errors import ConfigError
 from robust_nas.layers.batch_norm import local_statistics
@@ -95,7 +94,7 @@ class DSARASearch:
         if target is not None:
             attack = attack.model_copy(update={"fold": False})  # it is folded already
         with self._autocast(images):
-            return run(attack, target or self.supernet, images, labels, generator, checked=True).images
+            return attack.craft(target or self.supernet, images, labels, generator)
 
     def _folded(self) -> nn.Module | None:
         """The folded copy of the supernet as it stands; made anew when a tensor of it has changed."""

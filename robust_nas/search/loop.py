@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from robust_nas.attacks.batch_generator import BatchGenerator
+from robust_nas.checkpoints import restore_optimiser
 from robust_nas.data import Augment, Images, augment, split
 from robust_nas.data.order import batches
 from robust_nas.distributed import ALONE, Ranks
 from robust_nas.errors import CheckpointError
 from robust_nas.nets import Supernet, channels_last
-from robust_nas.runs import Progress, Run, restore_optimiser, silent
+from robust_nas.runs import Progress, Run, silent
 from robust_nas.search.dsara import AlphaStep, Batch, DSARASearch
 from robust_nas.search.options import DSARA
 from robust_nas.spaces import CellArchitecture

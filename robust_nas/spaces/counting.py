@@ -72,7 +72,7 @@ def _cell_parts(
         for node in cell.nodes:
             for operation, source in node:
                 stride = 2 if place.reduction and source < 2 else 1
-                costs.append(OPERATIONS[operation](place.c, stride, pixels, True))
+                costs.append(OPERATIONS.get(operation).cost(place.c, stride, pixels, True))
         stages[place.stage] = total([stages[place.stage], *costs])
     for number, cost in enumerate(stages, 1):
         yield Part(f"stage {number}", cost)

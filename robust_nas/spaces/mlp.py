@@ -9,8 +9,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from robust_nas.config import Count, Options, to_yaml
+from robust_nas.operations import ACTIVATIONS
 from robust_nas.spaces.layout import MAX_FILTERS, Name
-from robust_nas.spaces.operations import Activation, Part, linear
+from robust_nas.spaces.operations import Activation, Cost, Part, linear
 
 
 class MLPArchitecture(Options):
@@ -38,7 +39,8 @@ class MLPArchitecture(Options):
 def parts(architecture: MLPArchitecture, input_shape: tuple[int, int, int], classes: int) -> Iterator[Part]:
     """Every hidden layer, a stage each, and the head."""
     inputs = math.prod(input_shape)
+    own = Cost(ACTIVATIONS.get(architecture.activation).params(architecture.width), 0)
     for number in range(1, architecture.depth + 1):
-        yield Part(f"stage {number}", linear(inputs, architecture.width))
+        yield Part(f"stage {number}", linear(inputs, architecture.width).plus(own))
         inputs = architecture.width
     yield Part("head", linear(inputs, classes))

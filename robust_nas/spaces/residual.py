@@ -15,6 +15,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from robust_nas.config import Count, Options, check, to_yaml
 from robust_nas.errors import ArchitectureError
+from robust_nas.operations import ACTIVATIONS
 from robust_nas.spaces.layout import MAX_FILTERS, Name
 from robust_nas.spaces.operations import Activation, Cost, Part, batch_norm, linear, total
 
@@ -185,7 +186,8 @@ def parts(
         other = _block(architecture, channels, stage.width, 1, pixels, pixels)
         others = Cost(other.params * (stage.depth - 1), other.macs * (stage.depth - 1))
         yield Part(f"stage {number}", first.plus(others))
-    yield Part("head", batch_norm(channels, True).plus(linear(channels, classes)))
+    head = batch_norm(channels, True).plus(linear(channels, classes))
+    yield Part("head", head.plus(_activation(architecture, channels)))
 
 
 def _block(
@@ -193,13 +195,14 @@ def _block(
 ) -> Cost:
     """One block that makes `after` pixels of `before`."""
     c_out = architecture.outputs(width)
-    layers = [batch_norm(c_in, True)]
+    layers = [batch_norm(c_in, True), _activation(architecture, c_in)]
     if architecture.block == "basic":
         layers += [_convolution(c_in, width, 3, after), batch_norm(width, True)]
-        layers += [_convolution(width, width, 3, after)]
+        layers += [_activation(architecture, width), _convolution(width, width, 3, after)]
     elif architecture.block == "bottleneck":
         layers += [_convolution(c_in, width, 1, before), batch_norm(width, True)]
         layers += [_convolution(width, width, 3, after), batch_norm(width, True)]
+        layers += [_activation(architecture, width)] * 2
         layers += [_convolution(width, c_out, 1, after)]
     else:
         part, scales, groups = (
@@ -209,12 +212,19 @@ def _block(
         )
         squeeze = c_out * architecture.squeezed(width)  # without bias
         layers += [_convolution(c_in, part * scales, 1, before), batch_norm(part * scales, True)]
-        layers += [_convolution(part, part, 3, after, groups), batch_norm(part, True)] * max(scales - 1, 1)
+        convolved = [_convolution(part, part, 3, after, groups), batch_norm(part, True)]
+        layers += [*convolved, _activation(architecture, part)] * max(scales - 1, 1)
+        layers += [_activation(architecture, part * scales)]
         layers += [_convolution(part * scales, c_out, 1, after), batch_norm(c_out, True)]
         layers += [Cost(2 * squeeze, 2 * squeeze)]
     if c_in != c_out or stride != 1:
         layers.append(_convolution(c_in, c_out, 1, after))
     return total(layers)
+
+
+def _activation(architecture: ResidualArchitecture, channels: int) -> Cost:
+    """Return the parameters that an activation holds."""
+    return Cost(ACTIVATIONS.get(architecture.activation).params(channels), 0)
 
 
 def _convolution(c_in: int, c_out: int, kernel: int, pixels: int, groups: int = 1) -> Cost:

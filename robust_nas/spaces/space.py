@@ -6,20 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from robust_nas.config import Count, Options, check, json_copy, merge, read_yaml
 from robust_nas.errors import ArchitectureError, SearchSpaceError
+from robust_nas.operations import OperationName
 from robust_nas.spaces.architecture import Cell, CellArchitecture, Edge
 from robust_nas.spaces.files import shipped
 from robust_nas.spaces.layout import Layout, Name
-from robust_nas.spaces.operations import OPERATIONS
-
-
-def _known(operation: str) -> str:
-    if operation not in OPERATIONS:
-        raise ValueError(f"unknown operation; known: {', '.join(OPERATIONS)}")
-    return operation
 
 
 class Size(Options):
@@ -38,7 +32,7 @@ class CellSpace(Options):
     source: str = ""
     nodes: Annotated[Count, Field(le=64)]
     edges_per_node: Count = 2  # kept per node when an architecture is derived
-    operations: tuple[Annotated[str, AfterValidator(_known)], ...] = Field(min_length=1)
+    operations: tuple[OperationName, ...] = Field(min_length=1)
     layout: Layout
     search: Size
     network: Size

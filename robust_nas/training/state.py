@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from robust_nas.attacks.batch_generator import BatchGenerator
+from robust_nas.checkpoints import restore_optimiser
 from robust_nas.distributed import Ranks
 from robust_nas.nets import channels_last, inference_state
-from robust_nas.runs import restore_optimiser
 from robust_nas.training.average import moving_average
 from robust_nas.training.context import TrainingContext
 from robust_nas.training.hook import TrainingHook

@@ -7,7 +7,6 @@ there. The test set is met once by the original, by the chosen network and by it
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,7 @@ from robust_nas.workflows.compress_work import (
     refuse_out_of_reach,
 )
 from robust_nas.workflows.config import RESULTS, CompressionConfig, EvaluationConfig
-from robust_nas.workflows.evaluate import digest, refuse_misfit, relative
+from robust_nas.workflows.evaluate import refuse_misfit, relative
 from robust_nas.workflows.material import Material, needed, prepare, refuse_attacks, session
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class CompressJob(Options):
 
     config: CompressionConfig
     model: str  # as seen from the folder
-    weights: str  # SHA-256 of the weights (and of the module's source)
+    digest: str  # of everything that decides its answers (`nets/digest.py`)
 
 
 def compress(
@@ -64,8 +63,7 @@ def compress(
     if folder.resolve() in (model_folder.resolve(), *model_folder.resolve().parents):
         raise ConfigError(f"{folder}: holds the model; what is compressed needs a folder of its own")
     source = Source(read_model(model_folder), model_folder)
-    weights = digest(model_folder / "model.safetensors")
-    job = CompressJob(config=config, model=relative(model_folder, folder), weights=weights)
+    job = CompressJob(config=config, model=relative(model_folder, folder), digest=source.model.digest)
     return _run(job, source, folder, mode, progress, material)
 
 
@@ -91,7 +89,7 @@ def compress_module(
     """
     from robust_nas.data import load_dataset
     from robust_nas.nets import Model, ModelDescription
-    from robust_nas.nets.user_module import load_module, source_of
+    from robust_nas.nets.user_module import load_module, module_digest, source_of
 
     folder = Path(out) if out else RESULTS / f"{config.name}-compressed"
     path, name = source_of(module)
@@ -113,11 +111,10 @@ def compress_module(
         made_by={"module": spec},
         module=spec,
     )
-    digests = [digest(file) for file in (path, weights) if file is not None]
     job = CompressJob(
         config=config,
         model=f"{relative(path, folder)}:{name}",
-        weights=hashlib.sha256("".join(digests).encode()).hexdigest(),
+        digest=module_digest(network, path),
     )
     source = Source(Model(network, None, description), None, module, weights)
     return _run(job, source, folder, mode, progress, None)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from robust_nas.config import read_yaml, to_yaml_dict
-from robust_nas.errors import ConfigError, RunError
+from robust_nas.config import to_yaml_dict
+from robust_nas.evaluation.finished import finished_evaluations
 from robust_nas.runs import read_json, write_json
 from robust_nas.workflows.compress_work import ORIGINAL, Candidate, Work
 from robust_nas.workflows.config import EvaluationConfig
-from robust_nas.workflows.evaluate import EvaluateJob, digest, evaluate_module, relative, run_evaluation
+from robust_nas.workflows.evaluate import evaluate_job, relative, run_evaluation
 
 if TYPE_CHECKING:
     from torch import nn
@@ -111,7 +111,7 @@ def verdicts(work: Work, tested: Sequence[Candidate]) -> dict[str, Any]:
             folder,
             mode="resume" if folder.exists() else "new",
             progress=work.progress,
-            material=work.material,
+            context=work.material,
             module=work.source.module,
         )
     return {
@@ -125,20 +125,15 @@ def _evaluate_original(work: Work, config: EvaluationConfig) -> dict[str, Any]:
     own, source = work.folder / ORIGINAL, work.source
     mode: Any = "resume" if own.exists() else "new"
     if source.folder is None:
-        return evaluate_module(config, source.spec, source.weights, own, mode=mode, progress=work.progress)
-    weights = digest(source.folder / "model.safetensors")
-    wanted = to_yaml_dict(
-        EvaluateJob(config=config, steps=config.evaluation.steps, model="", weights=weights)
-    )
-    for folder in (source.folder / "evaluation", source.folder.parent / "evaluation"):
-        try:
-            known = {**read_yaml(folder / "config.yaml"), "model": ""}
-            checksum = read_json(folder / "environment.json").get("dataset_checksum")
-            if known == wanted and checksum == work.material.dataset.checksum:
-                read_json(folder / "result.json")  # the mark of a finished evaluation
-                return read_json(folder / "evaluation.json")
-        except (ConfigError, RunError):
-            continue
+        return run_evaluation(
+            config, source.spec, own, weights=source.weights, mode=mode, progress=work.progress
+        )
+    digest = source.model.digest
+    wanted = to_yaml_dict(evaluate_job(config, "", digest))
+    for found in finished_evaluations(source.folder, digest):
+        checksum = found.environment.get("dataset_checksum")
+        if {**found.config, "model": ""} == wanted and checksum == work.material.dataset.checksum:
+            return found.outcome
     return run_evaluation(
-        config, source.folder, own, mode=mode, progress=work.progress, material=work.material
+        config, source.folder, own, mode=mode, progress=work.progress, context=work.material
     )

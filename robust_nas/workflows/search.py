@@ -4,30 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from robust_nas import figures
 from robust_nas.config import Count, Options, check, read_yaml
+from robust_nas.data import DataOptions
 from robust_nas.distributed import Ranks, joined, refuse_several
 from robust_nas.errors import ArchitectureError, ConfigError
 from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
-from robust_nas.search.options import NNI
+from robust_nas.search.options import NNI, Strategy, SupernetOptions
 from robust_nas.spaces import Architecture, CellArchitecture, CellSpace, Size, count
-from robust_nas.workflows.config import RESULTS, RunConfig
-from robust_nas.workflows.material import (
-    Material,
+from robust_nas.workflows.config import RESULTS, NetworkSize, RunConfig
+from robust_nas.workflows.context import (
+    JobContext,
+    context_unless_finished,
     distribute,
-    needed,
-    normalisation,
+    load_context,
     open_run,
-    prepare,
     refuse_precision,
     session,
-    training_split,
 )
 
 if TYPE_CHECKING:
-    from robust_nas.data import Dataset, Images
     from robust_nas.nets import Supernet
     from robust_nas.search.loop import SearchOutcome
 
@@ -48,7 +46,7 @@ def run_search(
     mode: Mode = "new",
     seeds: int = 1,
     progress: Progress = silent,
-    material: Material | None = None,
+    context: JobContext | None = None,
 ) -> SearchResult:
     """Searches an architecture; the folder (default `results/<name>-search`) gets `architecture.yaml` and figures.
 
@@ -61,14 +59,14 @@ def run_search(
     if isinstance(config.search, NNI):
         refuse_several("search with a strategy of NNI")
     if seeds > 1:
-        return _repeat_search(config, folder, mode, seeds, progress, material)
-    material = material or needed(config, folder, mode)
-    if material is not None:
-        refuse_precision(config.search.precision, material.device)
-    job = SearchJob(config=config, space=config.space.load())
-    with joined() as ranks, open_run(ranks, folder, job, mode) as run:
+        return _repeat_search(config, folder, mode, seeds, progress, context)
+    context = context or context_unless_finished(config, folder, mode)
+    if context is not None:
+        refuse_precision(config.search.precision, context.device)
+    job = SearchJob.of(config)
+    with joined() as ranks, open_run(ranks, folder, job, mode, recipe=config) as run:
         if not ranks.run_on_all(lambda: run.finished):
-            _search_once(run, config, material or prepare(config), progress, ranks)
+            _search_once(run, config, job.space, context or load_context(config), progress, ranks)
         return ranks.run_on_all(lambda: _result(folder))
 
 
@@ -79,24 +77,39 @@ def _result(folder: Path) -> SearchResult:
 
 
 class SearchJob(Options):
-    """What a search was made from: the run config, and the space as its file had it."""
+    """What the result of a search depends on: sections of the run config, and the space as its file had it."""
 
-    config: RunConfig
+    name: str
+    seed: int
+    data: DataOptions
     space: CellSpace
+    supernet: SupernetOptions
+    search: Strategy
+    network: NetworkSize
+    batch_norm: str
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Self:
+        """Return the record of the search that a run config asks for."""
+        shared = {key: getattr(config, key) for key in cls.model_fields if key != "space"}
+        return cls(space=config.space.load(), **shared)
 
 
-def _search_once(run: Run, config: RunConfig, material: Material, progress: Progress, ranks: Ranks) -> None:
-    with session(run, config, material, ranks):
-        images, _ = training_split(config, material.dataset)
-        outcome = _found(run, config, material, images, progress, ranks)
-    ranks.run_on_all(lambda: _write(run, config, outcome, material.dataset, len(images)))
+def _search_once(
+    run: Run, config: RunConfig, space: CellSpace, context: JobContext, progress: Progress, ranks: Ranks
+) -> None:
+    with session(run, context, ranks):
+        outcome = _found(run, config, space, context, progress, ranks)
+    ranks.run_on_all(lambda: _write(run, config, space, outcome, context))
 
 
-def _write(run: Run, config: RunConfig, outcome: SearchOutcome, dataset: Dataset, images: int) -> None:
-    """Writes what a search on so many images found."""
+def _write(
+    run: Run, config: RunConfig, space: CellSpace, outcome: SearchOutcome, context: JobContext
+) -> None:
+    """Write what a search found."""
     from robust_nas.search.loop import collapsed
 
-    space, options = config.space.load(), config.search
+    options, dataset, images = config.search, context.dataset, len(context.images)
     size = Size(
         cells=config.network.cells or space.network.cells,
         channels=config.network.channels or space.network.channels,
@@ -130,12 +143,12 @@ def _write(run: Run, config: RunConfig, outcome: SearchOutcome, dataset: Dataset
     )
 
 
-def build_supernet(config: RunConfig, space: CellSpace, dataset: Dataset) -> Supernet:
-    """The supernet of a search before its first step, on the CPU."""
+def build_supernet(config: RunConfig, space: CellSpace, context: JobContext) -> Supernet:
+    """Return the supernet of a search before its first step, on the CPU."""
     from robust_nas.nets import Supernet
 
-    options = config.search
-    mean, std = normalisation(config, dataset)
+    options, dataset = config.search, context.dataset
+    mean, std = context.normalisation
     return Supernet(
         space,
         dataset.classes,
@@ -150,12 +163,11 @@ def build_supernet(config: RunConfig, space: CellSpace, dataset: Dataset) -> Sup
 
 
 def _found(
-    run: Run, config: RunConfig, material: Material, images: Images, progress: Progress, ranks: Ranks
+    run: Run, config: RunConfig, space: CellSpace, context: JobContext, progress: Progress, ranks: Ranks
 ) -> SearchOutcome:
-    """What the config's strategy finds on `images`."""
-    space = config.space.load()
-    dataset, device, options = material.dataset, material.device, config.search
-    mean, std = normalisation(config, dataset)
+    """Return what the config's strategy finds on the training images."""
+    dataset, device, images, options = context.dataset, context.device, context.images, config.search
+    mean, std = context.normalisation
     augmentation = options.augment or config.data.augment
     if isinstance(options, NNI):
         from robust_nas.integrations import nni
@@ -176,8 +188,8 @@ def _found(
         )
     from robust_nas.search.loop import search
 
-    supernet = build_supernet(config, space, dataset).to(device)
-    distribute(supernet, config, ranks)
+    supernet = build_supernet(config, space, context).to(device)
+    distribute(supernet, config.batch_norm, ranks)
     return search(
         run,
         supernet,
@@ -203,23 +215,23 @@ def _repeat_search(
     mode: Mode,
     seeds: int,
     progress: Progress,
-    material: Material | None,
+    context: JobContext | None,
 ) -> SearchResult:
     """Searches once per seed in subfolders `seed-<n>` and writes the best one and the spread."""
     from robust_nas.search.spread import spread
 
-    material = material or needed(config, folder, mode)
-    if material is not None:
-        refuse_precision(config.search.precision, material.device)
-    with joined() as ranks, open_run(ranks, folder, SeedsJob(config=config, seeds=seeds), mode) as run:
+    context = context or context_unless_finished(config, folder, mode)
+    if context is not None:
+        refuse_precision(config.search.precision, context.device)
+    job = SeedsJob(search=SearchJob.of(config), seeds=seeds)
+    with joined() as ranks, open_run(ranks, folder, job, mode, recipe=config) as run:
         results = []
         for seed in range(config.seed, config.seed + seeds):
             changed = config.model_copy(update={"seed": seed})
             inner: Mode = "resume" if mode == "resume" else "new"
-            # A limited training set is another choice for every seed.
-            shared = material if config.data.limit is None else None
+            own = None if context is None else context.of_seed(seed)
             results.append(
-                run_search(changed, folder / f"seed-{seed}", mode=inner, progress=progress, material=shared)
+                run_search(changed, folder / f"seed-{seed}", mode=inner, progress=progress, context=own)
             )
         best = min(results, key=lambda result: float(result.record["loss_adversarial"]))
         record = {
@@ -237,9 +249,9 @@ def _repeat_search(
 
 
 class SeedsJob(Options):
-    """What a repeated search was made from."""
+    """What the result of a repeated search depends on."""
 
-    config: RunConfig
+    search: SearchJob
     seeds: Count
 
 

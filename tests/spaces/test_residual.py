@@ -202,7 +202,7 @@ def test_the_narrowest_robust_res_blocks_build() -> None:
         (
             "activation",
             "tanh",
-            "activation: got 'tanh'; input should be 'relu', 'silu', 'gelu' or 'softplus'",
+            "activation: got 'tanh'; unknown activation: got name 'tanh'; allowed: relu, silu, gelu, softplus",
         ),
         (
             "initialisation",
