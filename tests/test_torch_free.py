@@ -5,7 +5,14 @@ import sys
 
 import pytest
 
-REGISTRIES = ["robust_nas.attacks:ATTACKS"]
+REGISTRIES = [
+    "robust_nas.attacks:ATTACKS",
+    "robust_nas.spaces:FAMILIES",
+    "robust_nas.training:HOOKS",
+    "robust_nas.training:LOSSES",
+    "robust_nas.training:SCHEDULES",
+    "robust_nas.training:STEPS",
+]
 
 CODE = """
 import importlib, sys

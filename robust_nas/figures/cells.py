@@ -94,26 +94,30 @@ def draw_cells(
     stem: Path,
     *,
     concat: Mapping[str, Sequence[int]] | None = None,
+    inputs: int = 2,
     caption: str = "",
 ) -> tuple[Path, ...]:
     """The paths of the drawing as PNG and SVG and of its edges as CSV; one panel per kind, stacked.
 
     Args:
-        cells: kind -> nodes; a node is its (operation, source) pairs. Sources 0 and 1 are the outputs of the
-            two cells before, 2 is node 0, 3 is node 1, and so on.
+        cells: kind -> nodes; a node is its (operation, source) pairs. With two inputs, sources 0 and 1 are the
+            outputs of the two cells before, 2 is node 0, 3 is node 1, and so on.
         stem: where to write, without a suffix.
         concat: kind -> the sources (2 is node 0) concatenated into the cell's output; all nodes if absent.
+        inputs: of a cell, 1 or 2; with one, source 0 is the output of the cell before and 1 is node 0.
         caption: a line of text under the drawing.
 
     Raises:
         ArchitectureError: an edge comes from a state that is not before its node.
         RunError: there is no cell to draw, or the files cannot be written.
     """
-    outputs = {kind: tuple((concat or {}).get(kind, range(2, 2 + len(cells[kind])))) for kind in cells}
-    figure = cells_figure(cells, outputs, caption)
+    outputs = {
+        kind: tuple((concat or {}).get(kind, range(inputs, inputs + len(cells[kind])))) for kind in cells
+    }
+    figure = cells_figure(cells, outputs, caption, inputs)
     rows: list[tuple[str, int | str, int, str]] = []
     for kind, nodes in cells.items():
-        rows += [(kind, 2 + i, source, name) for i, node in enumerate(nodes) for name, source in node]
+        rows += [(kind, inputs + i, source, name) for i, node in enumerate(nodes) for name, source in node]
         rows += [(kind, "output", source, "concat") for source in outputs[kind]]
     return style.save(figure, stem, (("cell", "target", "source", "operation"), rows))
 
@@ -127,12 +131,12 @@ def short_name(operation: str) -> str:
 
 @style.drawing()
 def cells_figure(
-    cells: Mapping[str, Nodes], concat: Mapping[str, Sequence[int]], caption: str = ""
+    cells: Mapping[str, Nodes], concat: Mapping[str, Sequence[int]], caption: str = "", inputs: int = 2
 ) -> Figure:
     """The drawing, not yet written; its one axes is in points, so that boxes fit their text."""
     if not cells or not any(cells.values()):
         raise RunError("there is no cell to draw: expected at least one kind with at least one node")
-    panels = {kind: _cell(kind, nodes, concat[kind]) for kind, nodes in cells.items()}
+    panels = {kind: _cell(kind, nodes, concat[kind], inputs) for kind, nodes in cells.items()}
     places = {kind: _placed(cell) for kind, cell in panels.items()}
     far = max(x for place in places.values() for x, _ in place.values()) + _RADIUS + _MARGIN
     width = max(far, 72 * style.WIDTH)
@@ -171,29 +175,31 @@ def _family(operation: str) -> tuple[str, str]:
     return _OTHER, style.BLACK
 
 
-def _cell(kind: str, nodes: Nodes, concat: Sequence[int]) -> _Cell:
+def _cell(kind: str, nodes: Nodes, concat: Sequence[int], inputs: int) -> _Cell:
     """The cell's items in columns: states at even columns by longest path, labels just before their state."""
-    last = 1 + len(nodes)
-    rank = [0, 0]
-    for target, node in enumerate(nodes, start=2):
+    last = inputs + len(nodes) - 1
+    rank = [0] * inputs
+    for target, node in enumerate(nodes, start=inputs):
         for name, source in node:
             if not 0 <= source < target:
                 raise ArchitectureError(
                     f"{kind} cell: {name!r} into state {target} comes from {source}, not from 0..{target - 1}"
                 )
         rank.append(1 + max((rank[source] for _, source in node), default=0))
-    if bad := [source for source in concat if not 2 <= source <= last]:
-        raise ArchitectureError(f"{kind} cell: concat names {bad}, not among the nodes' states 2..{last}")
+    if bad := [source for source in concat if not inputs <= source <= last]:
+        raise ArchitectureError(
+            f"{kind} cell: concat names {bad}, not among the nodes' states {inputs}..{last}"
+        )
 
     cell = _Cell([[] for _ in range(2 * max(rank) + 2)], [], {}, {})
     states = [_Item("state", (i,)) for i in range(last + 1)]
     for item, at in zip(states, rank, strict=True):
         _put(cell, item, 2 * at)
     _put(cell, _END, len(cell.columns) - 1)
-    cell.text.update(zip(states, [*_INPUTS, *map(str, range(len(nodes)))], strict=True))
+    cell.text.update(zip(states, [*_INPUTS[-inputs:], *map(str, range(len(nodes)))], strict=True))
     cell.text[_END] = _OUTPUT
 
-    for target, node in enumerate(nodes, start=2):
+    for target, node in enumerate(nodes, start=inputs):
         for slot, (name, source) in enumerate(node):
             label = _Item("label", (target, slot))
             cell.text[label], cell.colour[label] = short_name(name), _family(name)[1]

@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from robust_nas.config import Count, CountOrZero, Number, Options, Positive, check, to_dict
-from robust_nas.errors import CheckpointError, ConfigError
+from robust_nas.errors import CheckpointError, CodeRefusedError, ConfigError
 from robust_nas.layers.factorised import LayerForm, rebuild
 from robust_nas.nets.build import build_network
 from robust_nas.nets.digest import model_digest
@@ -160,9 +160,11 @@ def read_model(
     if missing or description is None:
         inner = f"; did you mean {folder / 'model'}?" if (folder / "model" / WEIGHTS).is_file() else ""
         raise CheckpointError(f"{folder}: no model folder, {', '.join(missing)} is missing{inner}")
-    colours = description.input_shape[0]
-    if len(description.mean) != colours or len(description.std) != colours:
-        raise CheckpointError(f"{folder / DESCRIPTION}: mean and std need {colours} numbers, one per channel")
+    channels = description.input_shape[0]
+    if len(description.mean) != channels or len(description.std) != channels:
+        raise CheckpointError(
+            f"{folder / DESCRIPTION}: mean and std need {channels} numbers, one per channel"
+        )
     architecture, build = _builder(folder, description, module)
     try:
         expected = build(torch.device("meta")).state_dict()
@@ -206,6 +208,8 @@ def _builder(
         raise CheckpointError(f"{folder}: was made from an architecture, which it holds; no module is needed")
     try:
         architecture = load_architecture(folder / ARCHITECTURE)
+    except CodeRefusedError:
+        raise
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
 

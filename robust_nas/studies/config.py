@@ -27,7 +27,7 @@ from robust_nas.config import (
 )
 from robust_nas.errors import ConfigError, StudyError
 from robust_nas.evaluation.options import EvaluationOptions
-from robust_nas.spaces import Architecture, load_architecture
+from robust_nas.spaces import AnyArchitecture, load_architecture
 from robust_nas.studies.generators import Generator
 from robust_nas.training import Training
 from robust_nas.workflows.config import Setting
@@ -90,7 +90,7 @@ class StudyConfig(Setting):
     """Everything that decides a study."""
 
     size: Literal["full", "small", "ci"] | None = None
-    base: Architecture  # the reference, and what the generators change
+    base: AnyArchitecture  # the reference, and what the generators change
     space: tuple[Generator, ...] = Field(min_length=1)
     seeds: tuple[Seed, ...] = Field(min_length=1)  # in YAML one number n means 0..n-1
     training: Training

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from robust_nas.config import Options, parse_yaml
 from robust_nas.errors import ConfigError, StudyError
-from robust_nas.spaces import Architecture, architecture_from_text, load_architecture
+from robust_nas.spaces import AnyArchitecture, Architecture, architecture_from_text, load_architecture
 from robust_nas.studies.choices import MAX_CHOICES, RECIPE, Arm, Choice, InputShape, Values, varied
 
 
@@ -60,7 +60,7 @@ class Listed(Options):
 
     name: Literal["list"] = "list"
     arm: Arm = ""
-    architectures: tuple[Annotated[str | Architecture, BeforeValidator(_read)], ...] = Field(min_length=1)
+    architectures: tuple[Annotated[str | AnyArchitecture, BeforeValidator(_read)], ...] = Field(min_length=1)
 
     def choices(self, base: Architecture, input_shape: InputShape, classes: int) -> list[Choice]:
         """One choice per entry, under its own name. Raises `ArchitectureError` for what cannot be found or read."""

@@ -14,7 +14,7 @@ from robust_nas.config import Options, check, config_hash, to_dict
 from robust_nas.data.options import DataOptions
 from robust_nas.evaluation.options import EvaluationOptions, Step
 from robust_nas.runs import CHECKPOINT, Run, read_json, write_json
-from robust_nas.spaces import Architecture, CellArchitecture
+from robust_nas.spaces import AnyArchitecture
 from robust_nas.studies.config import Metrics, Seed
 from robust_nas.studies.journal import VERSION
 from robust_nas.training import Training
@@ -38,7 +38,7 @@ class Trial(Options):
     """What decides a trial; `split_seed` is the study's, of the splits, the image order and the attacks on them."""
 
     version: Literal[1] = VERSION
-    architecture: Architecture
+    architecture: AnyArchitecture
     training: Training
     data: DataOptions
     evaluation: EvaluationOptions
@@ -123,8 +123,7 @@ def _measured(run: Run, trial: Trial, setting: Setting, material: Material) -> d
             classes=classes,
             mean=mean,
             std=std,
-            auxiliary=trial.training.auxiliary_weight > 0
-            and isinstance(trial.architecture, CellArchitecture),
+            auxiliary=trial.training.auxiliary_weight > 0 and trial.architecture.supports_auxiliary_head,
             seed=trial.seed,
         ).to(device)
 

@@ -12,7 +12,6 @@ from robust_nas.distributed import ALONE, Ranks, launched, local_rank
 from robust_nas.environment import environment
 from robust_nas.errors import ConfigError, DataError
 from robust_nas.runs import ENVIRONMENT, Mode, Onlooker, Run, is_finished, read_json, write_json
-from robust_nas.spaces import CellArchitecture
 from robust_nas.workflows.config import EvaluationConfig, RunConfig, Setting
 
 if TYPE_CHECKING:
@@ -68,15 +67,16 @@ def refuse_auxiliary_head(config: RunConfig, layout: Layout, dataset: Dataset) -
 
 
 def refuse_cell_options(training: Training, architecture: Architecture) -> None:
-    """Raises `ConfigError` when the recipe asks another network for what cell networks alone have."""
-    if isinstance(architecture, CellArchitecture):
-        return
-    for key in ("auxiliary_weight", "drop_path"):
+    """Raise `ConfigError` when the recipe asks for what the architecture's family does not support."""
+    for key, supported, what in (
+        ("auxiliary_weight", architecture.supports_auxiliary_head, "auxiliary head"),
+        ("drop_path", architecture.supports_drop_path, "drop path"),
+    ):
         value = getattr(training, key)
-        if value:
+        if value and not supported:
             raise ConfigError(
                 f"training.{key}: got {value}; {architecture.name} is {architecture.called}, "
-                "which has neither an auxiliary head nor drop path; allowed for it: 0"
+                f"which has no {what}; allowed for it: 0"
             )
 
 

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from robust_nas import figures
-from robust_nas.config import Count, Options, check, read_yaml
+from robust_nas.config import Count, Options
 from robust_nas.data import DataOptions
 from robust_nas.distributed import Ranks, joined, refuse_several
 from robust_nas.errors import ArchitectureError, ConfigError
 from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
 from robust_nas.search.options import NNI, Strategy, SupernetOptions
-from robust_nas.spaces import Architecture, CellArchitecture, CellSpace, Size, count
+from robust_nas.spaces import (
+    Architecture,
+    CellArchitecture,
+    CellSpace,
+    Size,
+    count,
+    has_cells,
+    load_architecture,
+)
 from robust_nas.workflows.config import RESULTS, NetworkSize, RunConfig
 from robust_nas.workflows.context import (
     JobContext,
@@ -72,8 +80,9 @@ def run_search(
 
 def _result(folder: Path) -> SearchResult:
     path = folder / "architecture.yaml"
-    found = check(CellArchitecture, read_yaml(path), str(path), ArchitectureError)
-    return SearchResult(folder, found, read_json(folder / "result.json"))
+    return SearchResult(
+        folder, cast(CellArchitecture, load_architecture(path)), read_json(folder / "result.json")
+    )
 
 
 class SearchJob(Options):
@@ -258,15 +267,11 @@ class SeedsJob(Options):
 def draw_architecture(architecture: Architecture, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
     """Draws the cells of an architecture as PNG and SVG (and their edges as CSV); returns the paths.
 
-    Raises `ArchitectureError` for a residual network or an MLP.
+    Raises `ArchitectureError` for a family without cells.
     """
-    if not isinstance(architecture, CellArchitecture):
+    if not has_cells(architecture):
         raise ArchitectureError(
             f"{architecture.name}: {architecture.called} has no cells to draw; name a cell architecture, such as arnas"
         )
-    cells = {
-        cell.kind: [[(edge.operation, edge.source) for edge in node] for node in cell.nodes]
-        for cell in architecture.genotype
-    }
-    concat = {cell.kind: cell.concat for cell in architecture.genotype}
-    return figures.draw_cells(cells, stem, concat=concat, caption=caption)
+    cells, concat, inputs = architecture.drawing()
+    return figures.draw_cells(cells, stem, concat=concat, inputs=inputs, caption=caption)

@@ -10,7 +10,7 @@ from robust_nas.config import Options
 from robust_nas.data import DataOptions
 from robust_nas.distributed import Ranks, joined
 from robust_nas.runs import Mode, Progress, Run, silent
-from robust_nas.spaces import Architecture, CellArchitecture, count
+from robust_nas.spaces import AnyArchitecture, Architecture, count, has_cells
 from robust_nas.training import Training
 from robust_nas.workflows.config import RESULTS, RunConfig
 from robust_nas.workflows.context import (
@@ -48,7 +48,7 @@ def train(
     context = context or context_unless_finished(config, folder, mode)
     if context is not None:
         refuse_precision(config.training.precision, context.device)
-        if isinstance(architecture, CellArchitecture):
+        if has_cells(architecture):
             refuse_auxiliary_head(config.training, architecture.layout, context.dataset)
     shared = {key: getattr(config, key) for key in TrainJob.model_fields if key != "architecture"}
     job = TrainJob(architecture=architecture, **shared)
@@ -64,7 +64,7 @@ class TrainJob(Options):
     name: str
     seed: int
     data: DataOptions
-    architecture: Architecture
+    architecture: AnyArchitecture
     training: Training
     batch_norm: str
 

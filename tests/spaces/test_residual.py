@@ -18,7 +18,6 @@ from robust_nas.spaces import (
     architecture_from_text,
     count,
     load_architecture,
-    wide_resnet,
 )
 from robust_nas.spaces.residual import BLOCKS
 
@@ -54,7 +53,7 @@ def test_an_input_without_pixels_is_refused() -> None:
 @given(st.integers(1, 300), st.integers(1, 1000))
 def test_a_name_means_three_stages_of_n_blocks_with_widths_16k_32k_64k(n: int, k: int) -> None:
     name = f"wrn-{6 * n + 4}-{k}"
-    found = wide_resnet(name)
+    found = ResidualArchitecture.named(name)
     assert found == ResidualArchitecture(
         name=name, stem=16, depths=(n, n, n), widths=(16 * k, 32 * k, 64 * k), strides=(1, 2, 2)
     )
