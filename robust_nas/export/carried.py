@@ -96,7 +96,8 @@ def _text(kind: str, name: str, module: ModuleType) -> str:
 
 def _start(part: ast.stmt) -> int:
     """Return the first line of a statement, its decorators included."""
-    return min([part.lineno, *(decorator.lineno for decorator in getattr(part, "decorator_list", []))])
+    decorators: list[ast.expr] = getattr(part, "decorator_list", [])
+    return min([part.lineno, *(decorator.lineno for decorator in decorators)])
 
 
 def _is_needed(part: ast.stmt, module: ModuleType) -> bool:
