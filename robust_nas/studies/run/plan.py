@@ -122,7 +122,8 @@ def plan_on(config: StudyConfig, context: JobContext) -> Plan:
     dataset = context.dataset
     setting = {key: getattr(config, key) for key in EvaluationConfig.model_fields if key != "evaluation"}
     refuse_attacks(EvaluationConfig(**setting, evaluation=config.evaluation), dataset)
-    refuse_undefined(config.metrics.attack, dataset.classes, dataset.shape, abstains=False)
+    attack: Any = config.metrics.attack  # one of any kind
+    refuse_undefined(attack, dataset.classes, dataset.shape, abstains=False)
     where = dataset.shape, dataset.classes
     designed = [made for design in config.space for made in design.configurations(config.base, *where)]
     union = unite([Configuration(config.base), *designed])
