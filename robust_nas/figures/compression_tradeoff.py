@@ -13,17 +13,18 @@ from robust_nas.figures import style
 from robust_nas.figures.series import Record
 from robust_nas.figures.study_points import place_names
 
-# Told apart by their form too, not by colour alone.
-_METHODS: dict[str, tuple[str, str]] = {
-    "original": (style.BLACK, "*"),
-    "gdws": (style.BLUE, "o"),
-    "cstar": (style.VERMILLION, "s"),
-    "cstar+gdws": (style.PURPLE, "D"),
-    "truncate": (style.ORANGE, "^"),
-    "truncate-short": (style.GREEN, "<"),
-    "uniform": (style.SKY, "v"),
-}
-_LINES = ("gdws", "cstar+gdws")  # one network after the other along a budget
+_ORIGINAL = (style.BLACK, "*")
+# Distinct by their form too, not by colour alone; given to the methods in the order in which they appear.
+_STYLES = (
+    (style.VERMILLION, "s"),
+    (style.BLUE, "o"),
+    (style.ORANGE, "^"),
+    (style.GREEN, "<"),
+    (style.SKY, "v"),
+    (style.PURPLE, "D"),
+)
+
+
 _KEYS = (
     "label",
     "method",
@@ -46,9 +47,10 @@ def plot_compression(
     """The paths of the picture and the numbers: filled points are the test set's, hollow ones the validation split's.
 
     Args:
-        points: mappings with `label`, `method` (original, gdws, cstar, cstar+gdws, or a baseline), `split`
-            (validation or test), `macs`, `params`, `latency_ms` (or None), `clean`, `robust`, `low` and `high` (0..1,
-            the 95 % interval of `robust`), and `chosen`.
+        points: mappings with `label`, `method` (original, or the name of a compressor or baseline), `split`
+            (validation or test), `baseline` (whether it is there for comparison; default False), `macs`, `params`,
+            `latency_ms` (or None), `clean`, `robust`, `low` and `high` (0..1, the 95 % interval of `robust`), and
+            `chosen`.
         stem: where to write, without a suffix.
         latency: how the milliseconds were taken, for the axis; the second panel is left out where there are none.
         caption: attacks, eps, images and seeds, in a line under the plot.
@@ -60,14 +62,14 @@ def plot_compression(
         raise RunError("there is nothing to draw of a compression: no network was measured")
     timed = [point for point in points if point.get("latency_ms")]
     figure, axes = style.new_figure(1, 2 if timed else 1, height=4.2, caption=caption)
-    _panel(axes[0], points, "macs", 1e6, "multiply-adds an image, M")
+    styles = _styles(points)
+    _panel(axes[0], points, styles, "macs", 1e6, "multiply-adds an image, M")
     if timed:
-        _panel(axes[1], timed, "latency_ms", 1.0, f"{latency or 'a call'}, ms")
+        _panel(axes[1], timed, styles, "latency_ms", 1.0, f"{latency or 'a call'}, ms")
     axes[0].set_ylabel("robust accuracy, %")
-    methods = [name for name in _METHODS if any(point["method"] == name for point in points)]
     handles = [
-        Line2D([], [], linestyle="", marker=_METHODS[name][1], color=_METHODS[name][0], label=_title(name))
-        for name in methods
+        Line2D([], [], linestyle="", marker=marker, color=colour, label=_title(method, points))
+        for method, (colour, marker) in styles.items()
     ]
     splits = {str(point["split"]) for point in points}
     handles += [
@@ -90,13 +92,33 @@ def plot_compression(
     return style.save(figure, stem, (_KEYS, [[point.get(key) for key in _KEYS] for point in points]))
 
 
-def _title(method: str) -> str:
-    return f"{method} (baseline)" if method in ("truncate", "truncate-short", "uniform") else method
+def _styles(points: Sequence[Record]) -> dict[str, tuple[str, str]]:
+    """Return colour and marker of every method, in the order in which they appear."""
+    methods = dict.fromkeys(str(point["method"]) for point in points)
+    others = [method for method in methods if method != "original"]
+    styles = {method: _STYLES[number % len(_STYLES)] for number, method in enumerate(others)}
+    return {method: styles.get(method, _ORIGINAL) for method in methods}
 
 
-def _panel(axes: Axes, points: Sequence[Record], key: str, unit: float, label: str) -> None:
+def _title(method: str, points: Sequence[Record]) -> str:
+    return f"{method} (baseline)" if _is_baseline(method, points) else method
+
+
+def _is_baseline(method: str, points: Sequence[Record]) -> bool:
+    return any(point.get("baseline") for point in points if point["method"] == method)
+
+
+def _panel(
+    axes: Axes,
+    points: Sequence[Record],
+    styles: dict[str, tuple[str, str]],
+    key: str,
+    unit: float,
+    label: str,
+) -> None:
+    """Draw one panel: robust accuracy against `key` in `unit`."""
     for split in ("validation", "test"):
-        for method, (colour, marker) in _METHODS.items():
+        for method, (colour, marker) in styles.items():
             rows = sorted(
                 (row for row in points if row["method"] == method and row["split"] == split),
                 key=lambda row: float(row[key]),
@@ -118,7 +140,7 @@ def _panel(axes: Axes, points: Sequence[Record], key: str, unit: float, label: s
                 markersize=9 if method == "original" else 5.5,
                 color=colour,
                 markerfacecolor=colour if split == "test" else "white",
-                linestyle=("-" if split == "test" else ":") if method in _LINES else "",
+                linestyle=("-" if split == "test" else ":") if not _is_baseline(method, points) else "",
                 linewidth=1.0,
                 zorder=3,
             )
