@@ -147,7 +147,7 @@ class CSTAR(Compressor):
             ranks = uniform_ranks(layers, ratio, self.limits)
         epochs = self.finetune_epochs + (0 if kind == "truncate-short" else self.epochs)
         label = f"{kind}-{ratio:g}"
-        made = {kind: {"ratio": ratio, "epochs": epochs}}
+        made: dict[str, Any] = {kind: {"ratio": ratio, "epochs": epochs}}
         path = self._tuned(context, network, ranks, epochs, context.path(label), made)
         return context.candidate(label, path, method=kind, baseline_of=own)
 
