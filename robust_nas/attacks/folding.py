@@ -4,36 +4,44 @@
 
 also where the batch norm follows a concatenation of convolutions (a factorised reduction). Layers in factors are
 written back into the dense ones that compute the same, through which gradients are taken in less time. The graph comes
-from torch.fx and is kept per model; weights are copied anew for every attack, so that a model in training is attacked
-as it stands. A model that cannot be traced, has hooks, or whose copy does not give its logits, is attacked as it
-is: `folded` then says why. Nothing about the model is trusted, its logits are compared on every call.
+from torch.fx and is kept per model; weights are copied again for every attack, so that a model in training is attacked
+as it is now. A model that cannot be traced, has hooks, or whose copy does not give its logits, is attacked as it
+is: `folded` then says why. Nothing about the model is trusted, its logits are compared on every call; or the first time
+alone, in training, which changes nothing about the model but its weights, and waits for no device.
 """
 
 from __future__ import annotations
 
 import copy
 from collections import Counter
-from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from robust_nas.layers.batch_norm import SynchronisedBatchNorm2d
-from robust_nas.layers.factorised import FACTORISED, dense
-from robust_nas.nets.fused import has_hooks
-from robust_nas.nets.supernet import Supernet
+from robust_nas.layers.batch_norm import NORMS, SynchronisedBatchNorm2d
+from robust_nas.layers.factorised import FactorisedLayer, dense
+from robust_nas.layers.inspection import has_hooks
+from robust_nas.layers.norm_folding import fold_norm
 
 COMPARED = 2  # images on which the copy is held against the model
 RELATIVE = 1e-3  # of the largest logit; folding rounds at 1e-6, a wrong trace is off by whole units
+
+
+@runtime_checkable
+class Foldable(Protocol):
+    """A network that brings its own folded copy, or None where it has none at present."""
+
+    def folded(self) -> nn.Module | None:
+        """Return a copy with the network's present weights."""
 
 
 class Folded(NamedTuple):
     """The copy, or None and the reason."""
 
     network: nn.Module | None
-    form: str
+    model_form: str
 
 
 class _Fold(NamedTuple):
@@ -55,26 +63,28 @@ class _Trace(NamedTuple):
 
 # model -> the signature that it was traced with, and the trace, or why there is none
 _TRACES: WeakKeyDictionary[nn.Module, tuple[tuple[Any, ...], _Trace | str]] = WeakKeyDictionary()
+_AGREED: WeakSet[nn.Module] = WeakSet()  # copies that have given their model's logits
 
 
-def folded(model: nn.Module, images: Tensor) -> Folded:
-    """The folded copy of a model in eval mode, with the model's weights of now, on the model's device.
+def folded(model: nn.Module, images: Tensor, *, once: bool = False) -> Folded:
+    """Return the folded copy of a model in eval mode, with the model's present weights, on the model's device.
 
+    With `once` a copy that has given the model's logits before is not compared again.
     Whatever a random model draws meanwhile, torch's global generators come back as they were.
     """
     with torch.random.fork_rng(devices=[images.device] if images.device.type == "cuda" else []):
-        return _folded(model, images)
+        return _folded(model, images, once)
 
 
-def _folded(model: nn.Module, images: Tensor) -> Folded:
-    own = model.folded() if isinstance(model, Supernet) else None
+def _folded(model: nn.Module, images: Tensor, once: bool) -> Folded:
+    own = model.folded() if isinstance(model, Foldable) else None
     if own is not None:  # it knows better than a trace
-        if _agree(own, model, images):
+        if _agree(own, model, images, once):
             return Folded(own, "folded")
         return Folded(None, "as it is: its own folded copy gives other logits")
-    if any(isinstance(module, FACTORISED) for module in model.modules()):
-        whole = _folded(dense(model), images)
-        if whole.network is not None and _agree(whole.network, model, images):
+    if any(isinstance(module, FactorisedLayer) for module in model.modules()):
+        whole = _folded(dense(model), images, once=False)
+        if whole.network is not None and _agree(whole.network, model, images, once=False):
             return Folded(whole.network, "folded, factors written back")
     signature = _signature(model)
     known, trace = _TRACES.get(model, (None, ""))
@@ -85,7 +95,7 @@ def _folded(model: nn.Module, images: Tensor) -> Folded:
     if isinstance(trace, str):
         return Folded(None, f"as it is: {trace}")
     try:
-        if _gives_its_logits(trace, model, images):
+        if _gives_its_logits(trace, model, images, once):
             return Folded(trace.network, "folded")
     except Exception as error:  # whatever a foreign module raises when it meets what it did not expect
         return Folded(None, f"as it is: its traced copy fails ({_first_line(error)})")
@@ -93,25 +103,30 @@ def _folded(model: nn.Module, images: Tensor) -> Folded:
         _TRACES[model] = signature, "its traced copy gives other logits"
     else:  # an attribute that the trace took for a constant has changed since: a new one may do
         del _TRACES[model]
-    return _folded(model, images)
+    return _folded(model, images, once)
 
 
-def _gives_its_logits(trace: _Trace, model: nn.Module, images: Tensor) -> bool:
-    """Whether the copy, with the model's tensors of now, gives the model's logits for a few images."""
+def _gives_its_logits(trace: _Trace, model: nn.Module, images: Tensor, once: bool) -> bool:
+    """Return whether the copy, with the model's present tensors, gives the model's logits for a few images."""
     with torch.no_grad():
         _refresh(trace, model)
-    return _agree(trace.network, model, images)
+    return _agree(trace.network, model, images, once)
 
 
-def _agree(copied: nn.Module, model: nn.Module, images: Tensor) -> bool:
-    """Whether two networks give the same logits for a few images."""
+def _agree(copied: nn.Module, model: nn.Module, images: Tensor, once: bool) -> bool:
+    """Return whether two networks give the same logits for a few images."""
+    if once and copied in _AGREED:
+        return True
     with torch.no_grad():
         few = images[:COMPARED].contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, enabled=False):
             # Clones: either may change its input in place.
             own, other = model(images[:COMPARED].clone()), copied(few.clone())
         scale = own.abs().max()
-        return own.shape == other.shape and bool((own - other).abs().max() <= RELATIVE * scale)
+        same = own.shape == other.shape and bool((own - other).abs().max() <= RELATIVE * scale)
+    if same:
+        _AGREED.add(copied)
+    return same
 
 
 def _first_line(error: Exception) -> str:
@@ -119,14 +134,14 @@ def _first_line(error: Exception) -> str:
 
 
 def _signature(model: nn.Module) -> tuple[Any, ...]:
-    """What the graph depends on: changes when a module, hook or tensor is replaced, moved or reshaped."""
+    """Return what the graph depends on: changes when a module, hook or tensor is replaced, moved or reshaped."""
     modules = tuple((name, id(module), has_hooks(module)) for name, module in model.named_modules())
     named = [*model.named_parameters(), *model.named_buffers()]
     return modules, tuple((name, tuple(t.shape), t.dtype, t.device) for name, t in named)
 
 
 def _traced(model: nn.Module) -> _Trace | str:
-    """The trace, or why there is none."""
+    """Return the trace, or why there is none."""
     seen = _graph(model)
     if isinstance(seen, str):
         return seen
@@ -138,7 +153,7 @@ def _traced(model: nn.Module) -> _Trace | str:
 
 
 def _graph(model: nn.Module) -> tuple[fx.Graph, dict[str, Tensor]] | str:
-    """The graph, and the tensors that tracing met and that no module holds; or why there is none.
+    """Return the graph, and the tensors that tracing met and that no module holds; or why there is none.
 
     The model is left as it was.
     """
@@ -160,7 +175,7 @@ def _graph(model: nn.Module) -> tuple[fx.Graph, dict[str, Tensor]] | str:
 
 
 def foldable(model: nn.Module) -> list[tuple[str, str]] | str:
-    """Names of convolutions, each with the batch norm that alone follows it, both called once; or why none are known.
+    """Return names of convolutions, each with the batch norm that alone follows it, both called once; or why not.
 
     The model is left as it was.
     """
@@ -187,12 +202,12 @@ class _Tracer(fx.Tracer):
     """Sees a synchronised batch norm as one module, as it sees torch's own."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Whether a module is not looked into."""
+        """Return whether a module is not looked into."""
         return isinstance(m, SynchronisedBatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _folded_copy(model: nn.Module, graph: fx.Graph, made: dict[str, Tensor]) -> _Trace:
-    """The graph on modules of its own; `made` are the tensors that tracing met and that no module holds."""
+    """Return the graph on modules of its own; `made` are the tensors that tracing met and that no module holds."""
     modules = dict(model.named_modules())
     root = nn.Module()
     folds: dict[str, _Fold] = {}
@@ -238,13 +253,13 @@ def _folded_copy(model: nn.Module, graph: fx.Graph, made: dict[str, Tensor]) -> 
 
 
 def _is_norm(module: nn.Module | None) -> bool:
-    """Whether it is a plain batch norm of images with running statistics."""
-    plain = type(module) in (nn.BatchNorm2d, SynchronisedBatchNorm2d)
+    """Return whether it is a plain batch norm of images with running statistics."""
+    plain = type(module) in NORMS
     return plain and getattr(module, "running_mean", None) is not None
 
 
 def _convolutions(node: fx.Node, modules: dict[str, nn.Module]) -> list[fx.Node]:
-    """The convolutions that a batch norm can go into: its input, or all parts of a concatenation of channels."""
+    """Return the convolutions that a batch norm can go into: its input, or all parts of a concatenation of channels."""
     source = node.args[0]
     parts: Any = [source]
     if isinstance(source, fx.Node) and source.op == "call_function" and source.target is torch.cat:
@@ -273,22 +288,12 @@ def _attribute(model: nn.Module, target: str) -> Tensor:
 
 
 def _refresh(trace: _Trace, model: nn.Module) -> None:
-    """Copies the model's tensors of now into the copy, folding on the way."""
+    """Copy the model's present tensors into the copy, folding on the way."""
     modules = dict(model.named_modules())
     for name, fold in trace.folds.items():
         convolution: Any = modules[fold.convolution]
         norm: Any = modules[fold.norm]
-        part = slice(fold.start, fold.start + convolution.out_channels)
-        scale, shift = (None if t is None else t[part] for t in (norm.weight, norm.bias))
-        weight, bias = fuse_conv_bn_weights(
-            convolution.weight,
-            convolution.bias,
-            norm.running_mean[part],
-            norm.running_var[part],
-            norm.eps,
-            scale,
-            shift,
-        )
+        weight, bias = fold_norm(convolution, norm, fold.start)
         own: Any = trace.network.get_submodule(name)
         own.weight.copy_(weight)
         own.bias.copy_(bias)

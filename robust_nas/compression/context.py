@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from robust_nas.data import Augment, Images
     from robust_nas.layers.factorised import LayerForm
     from robust_nas.nets import Model
-    from robust_nas.training.options import Training
+    from robust_nas.training import Training
 
 
 ORIGINAL = "original"  # label

@@ -39,7 +39,7 @@ from robust_nas.config import Count, Fraction01, Positive
 from robust_nas.errors import CompressionError
 from robust_nas.lazy import torch
 from robust_nas.runs import Run, read_json, write_atomic
-from robust_nas.training.options import Cosine, Loss
+from robust_nas.training import LOSSES, Cosine, Loss, TrainingHook
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -84,7 +84,7 @@ class CSTAR(Compressor):
     skip_ends: bool = (
         True  # the first convolution and the classifier stay: few weights, and everything passes them
     )
-    loss: Loss | None = None
+    loss: Annotated[Loss, LOSSES.field()] | None = None
     baselines: tuple[Baseline, ...] = ("truncate", "truncate-short", "uniform")
 
     @property
@@ -174,7 +174,6 @@ class CSTAR(Compressor):
 
         from robust_nas.data.order import batches
         from robust_nas.training.loop import train
-        from robust_nas.training.schedules import factor
 
         images = context.images
         # The ranks are those of the epoch that is kept, so only epochs with the final ones are validated.
@@ -187,14 +186,14 @@ class CSTAR(Compressor):
             validate_from=self.frozen_from,
             validate_every=1,
         )
-        job = StepJob(config=context.config, step=f"{self.label}, ratio {ratio:g}: low rank")
-        with Run(folder, job, context.inner_mode) as run:
+        job = StepJob.of(context.config, f"{self.label}, ratio {ratio:g}: low rank")
+        with Run(folder, job, context.inner_mode, recipe=context.config) as run:
             if not run.finished:
                 network = _copy(context)
                 steps = len(batches(len(images), recipe.batch_size, seed=0, epoch=0))
                 epochs = range(recipe.epochs)
                 rates = [
-                    recipe.learning_rate * factor(recipe.schedule, epoch + 0.5, recipe.epochs)
+                    recipe.learning_rate * recipe.schedule.factor_at(epoch + 0.5, recipe.epochs)
                     for epoch in epochs
                 ]
                 rhos = rho_schedule(self, rates, steps, recipe.momentum)
@@ -209,7 +208,7 @@ class CSTAR(Compressor):
                     seed=context.seed,
                     checkpoint_seconds=context.checkpoint_seconds,
                     progress=renamed(context.progress, "compress: low rank"),
-                    constraint=admm,
+                    hooks=(admm,),
                 )
                 write_atomic(folder / LOW_RANK, save(outcome.state))
                 records = run.records()
@@ -237,8 +236,8 @@ def _copy(context: CompressionContext) -> nn.Module:
     return copy.deepcopy(context.model.network).to(context.device)
 
 
-class ADMM:
-    """The low-rank copies Z, the scaled multipliers U, and the ranks of a network in training: a `Constraint`."""
+class ADMM(TrainingHook):
+    """The low-rank copies Z, the scaled multipliers U, and the ranks of a network in training."""
 
     def __init__(
         self,

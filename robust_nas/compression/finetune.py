@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from pydantic import SerializeAsAny
 
 from robust_nas import figures
 from robust_nas.config import Options
 from robust_nas.runs import Progress, Run
-from robust_nas.training.options import Cosine, Loss, Training
+from robust_nas.training import Cosine, Loss, Training
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,10 +21,19 @@ if TYPE_CHECKING:
 
 
 class StepJob(Options):
-    """What a training inside a compression was made from; `robust-nas evaluate` finds data and protocol in `config`."""
+    """What a training inside a compression depends on: all of the compression's config but where it runs."""
 
-    config: SerializeAsAny[Options]
+    seed: int
+    data: SerializeAsAny[Options]
+    training: Training
+    compression: SerializeAsAny[Options]
     step: str
+
+    @classmethod
+    def of(cls, config: Any, step: str) -> Self:
+        """Return the record of a step of the compression with this config."""
+        own = {key: getattr(config, key) for key in ("seed", "data", "training", "compression")}
+        return cls(**own, step=step)
 
 
 class Tuning(NamedTuple):
@@ -80,7 +89,8 @@ def finetune(
     own = {} if tuning.loss is None else {"loss": tuning.loss}
     recipe = changed_recipe(context.recipe, tuning.epochs, tuning.learning_rate, **own)
     (step,) = made
-    with Run(folder, StepJob(config=context.config, step=f"{step}: fine-tuning"), context.inner_mode) as run:
+    job = StepJob.of(context.config, f"{step}: fine-tuning")
+    with Run(folder, job, context.inner_mode, recipe=context.config) as run:
         if not run.finished:
             outcome = train(
                 run,

@@ -3,8 +3,8 @@
     bn(W * x + b) = (g / s) W * x + g / s (b - mean) + beta,   s = sqrt(var + eps)
 
 It is the last step of a compression: rows of the 1x1 convolution that ends a factorised layer are scaled alike, so that
-folding before or after a decomposition gives the same function, while the weighted error is told on the weights as they
-were trained.
+folding before or after a decomposition gives the same function, while the weighted error is measured on the weights as
+they were trained.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from robust_nas.attacks.folding import foldable
 from robust_nas.layers.factorised import LayerForm, rebuild
+from robust_nas.layers.norm_folding import fold_norm
 
 
 def fold_batch_norms(network: nn.Module) -> tuple[nn.Module, tuple[LayerForm, ...], str]:
-    """A copy with batch norms folded, the forms that rebuild it, and why nothing was folded (else empty).
+    """Return a copy with batch norms folded, the forms that rebuild it, and why nothing was folded (else empty).
 
     A batch norm is folded that alone follows a convolution, both called once, as torch.fx sees it.
     """
@@ -38,16 +38,7 @@ def fold_batch_norms(network: nn.Module) -> tuple[nn.Module, tuple[LayerForm, ..
     rebuild(own, forms)
     with torch.no_grad():
         for name, norm_name in pairs:
-            convolution, norm = modules[name], modules[norm_name]
-            weight, bias = fuse_conv_bn_weights(
-                convolution.weight,
-                convolution.bias,
-                norm.running_mean,
-                norm.running_var,
-                norm.eps,
-                norm.weight,
-                norm.bias,
-            )
+            weight, bias = fold_norm(modules[name], modules[norm_name])
             folded: Any = own.get_submodule(name)
             folded.weight.copy_(weight)
             folded.bias.copy_(bias)

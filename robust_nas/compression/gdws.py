@@ -27,7 +27,7 @@ from robust_nas.config import CountOrZero, NonNegative, Positive
 from robust_nas.errors import CheckpointError, CompressionError
 from robust_nas.lazy import torch
 from robust_nas.runs import read_json, write_atomic, write_json
-from robust_nas.training.options import Loss
+from robust_nas.training import LOSSES, Loss
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -65,7 +65,7 @@ class GDWS(Compressor):
     min_gain: NonNegative | None = None
     finetune_epochs: CountOrZero = 0  # ours: 0 is the published, training-free method
     finetune_learning_rate: Positive = 0.02
-    loss: Loss | None = None  # of fine-tuning; None: the recipe's
+    loss: Annotated[Loss, LOSSES.field()] | None = None  # of fine-tuning; None: the recipe's
 
     @model_validator(mode="before")
     @classmethod

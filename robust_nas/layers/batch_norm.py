@@ -12,7 +12,8 @@ Shapes: x [B, C, ...]; statistics, w and b [C].
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -32,7 +33,7 @@ def batch_norm(
     eps: float = 1e-5,
     group: dist.ProcessGroup | None = None,
 ) -> Tensor:
-    """As `F.batch_norm`, with the statistics of all processes of `group` (None: the default one) where `training`.
+    """Normalise as `F.batch_norm`, with statistics of all processes of `group` (None: the default) where `training`.
 
     The running statistics move by those of the whole batch, in every process alike.
     """
@@ -48,7 +49,7 @@ def batch_norm(
 
 
 def refuse_second_derivative(what: str) -> None:
-    """Raises `RuntimeError` in a backward pass that is recorded for another one.
+    """Raise `RuntimeError` in a backward pass that is recorded for another one.
 
     Torch's `once_differentiable` does not do for it: `autograd.grad` leaves out the term without a word.
     """
@@ -111,7 +112,7 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
     """`nn.BatchNorm2d` whose batch statistics are those of all processes; in eval mode it is the same."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, C, H, W]` of the same shape."""
+        """Normalise `[B, C, H, W]`."""
         if not self.training and self.running_mean is not None:
             return super().forward(x)
         moves = self.training and self.track_running_stats
@@ -131,15 +132,50 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
         )
 
 
+NORMS = (nn.BatchNorm2d, SynchronisedBatchNorm2d)
+
+
+def weighted_norm(norm: nn.BatchNorm2d, x: Tensor, weight: Tensor) -> Tensor:
+    """Return `weight` (a scalar) times the batch norm of `[B, C, H, W]`; the norm has no weights of its own."""
+    if norm.training and norm.track_running_stats and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+    kept = not norm.training or norm.track_running_stats
+    return norm_function(norm)(
+        x,
+        norm.running_mean if kept else None,
+        norm.running_var if kept else None,
+        weight.repeat(x.shape[1]),  # not `expand`: the backward pass on a CPU misreads a stride of 0
+        None,
+        norm.training,
+        cast(float, norm.momentum),
+        norm.eps,
+    )
+
+
+def norm_function(norm: nn.BatchNorm2d) -> Callable[..., Tensor]:
+    """Return the function that a batch norm applies: of the batch at hand, or of all ranks together."""
+    return batch_norm if isinstance(norm, SynchronisedBatchNorm2d) else F.batch_norm
+
+
 def synchronise(network: nn.Module) -> None:
-    """Makes every `nn.BatchNorm2d` of a network a synchronised one, in place: names, tensors and modules stay."""
-    for module in network.modules():
-        if type(module) is nn.BatchNorm2d:
-            module.__class__ = SynchronisedBatchNorm2d
+    """Replace every `nn.BatchNorm2d` inside a network by a synchronised one; names, tensors and hooks stay."""
+    made: dict[nn.Module, nn.Module] = {}  # a norm in several places stays one
+    for parent in list(network.modules()):
+        for name, child in list(parent._modules.items()):
+            if child is not None and type(child) is nn.BatchNorm2d:
+                if child not in made:
+                    made[child] = _synchronised(child)
+                setattr(parent, name, made[child])
+
+
+def _synchronised(norm: nn.BatchNorm2d) -> SynchronisedBatchNorm2d:
+    own = SynchronisedBatchNorm2d(norm.num_features, device="meta")
+    vars(own).update(vars(norm))  # the same tensors, mode and hooks
+    return own
 
 
 def local_statistics(network: nn.Module) -> list[Tensor]:
-    """The running means and variances that each process moves by its own rows: those that are not synchronised."""
+    """Return the running means and variances that each process moves by its own rows: the unsynchronised ones."""
     norms = [
         module
         for module in network.modules()

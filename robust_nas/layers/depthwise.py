@@ -21,13 +21,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def thin(x: Tensor) -> Tensor:
-    """Every other row and column of `[B, C, H, W]`, as memory of its own."""
+def subsample(x: Tensor) -> Tensor:
+    """Return every other row and column of `[B, C, H, W]`, as memory of its own."""
     return x[:, :, ::2, ::2].contiguous(memory_format=torch.channels_last)
 
 
+def subsample_odd(x: Tensor) -> Tensor:
+    """Return every other row and column of `[B, C, H, W]` from the second one on; a missing last one is zero."""
+    return F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))[:, :, 1::2, 1::2].contiguous(
+        memory_format=torch.channels_last
+    )
+
+
 def depthwise(x: Tensor, convolution: nn.Conv2d) -> Tensor:
-    """`[B, C, H, W]` to `[B, C, ceil(H/s), ceil(W/s)]`: `convolution(x)`, a depthwise one of odd kernel."""
+    """Map `[B, C, H, W]` to `[B, C, ceil(H/s), ceil(W/s)]`: `convolution(x)`, a depthwise one of odd kernel."""
     if x.device.type != "cpu" or convolution.dilation[0] != 2:
         return cast(Tensor, convolution(x))
     weight = convolution.weight
@@ -35,7 +42,7 @@ def depthwise(x: Tensor, convolution: nn.Conv2d) -> Tensor:
         half = torch.get_autocast_dtype("cpu")
         x, weight = x.to(half), weight.to(half)
     if convolution.stride[0] == 2:
-        return same_size(thin(x), weight, 1)
+        return same_size(subsample(x), weight, 1)
     return cast(Tensor, _Depthwise.apply(x, weight, 2))  # type: ignore[no-untyped-call]
 
 
@@ -59,14 +66,14 @@ class _Depthwise(torch.autograd.Function):
 
 
 def same_size(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
-    """The convolution of `[B, C, H, W]` with kernels `[C, 1, k, k]` at stride 1, zero-padded to keep the size."""
+    """Return the convolution of `[B, C, H, W]` with kernels `[C, 1, k, k]` at stride 1, padded to keep the size."""
     return F.conv2d(
         x, weight, padding=dilation * (weight.shape[2] - 1) // 2, dilation=dilation, groups=len(weight)
     )
 
 
 def weight_gradient(x: Tensor, gradient: Tensor, weight: Tensor, dilation: int) -> Tensor:
-    """The gradient `[C, 1, k, k]` of the kernels, from the input and the output's gradient `[B, C, H, W]`."""
+    """Return the gradient `[C, 1, k, k]` of the kernels, from the input and the output's gradient `[B, C, H, W]`."""
     # Below the kernel's size, oneDNN is as slow without dilation as with it.
     if dilation == 2 and min(x.shape[2:]) >= 2 * weight.shape[2]:
         x, gradient, dilation = _parities(x), _parities(gradient), 1
@@ -79,7 +86,7 @@ def weight_gradient(x: Tensor, gradient: Tensor, weight: Tensor, dilation: int) 
 
 
 def _parities(x: Tensor) -> Tensor:
-    """`[B, C, H, W]` to `[4 B, C, ceil(H/2), ceil(W/2)]`: even and odd rows and columns apart, zeros to fill."""
+    """Return `[B, C, H, W]` as `[4 B, C, ceil(H/2), ceil(W/2)]`: even and odd rows and columns apart, zeros to fill."""
     x = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
     parts = [x[:, :, row::2, column::2] for row in (0, 1) for column in (0, 1)]
     return torch.cat(parts).contiguous(memory_format=torch.channels_last)

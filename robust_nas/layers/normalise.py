@@ -18,5 +18,5 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, C, H, W]` of the same shape."""
+        """Normalise `[B, C, H, W]`."""
         return (x - self.mean) / self.std

@@ -9,35 +9,30 @@ Basic is the block of wide residual networks (Zagoruyko and Komodakis, 2016), wi
 pre-activation ResNets (He et al., 2016); robust-res that of Huang, Lu, Deb and Boddeti (CVPR 2023). Convolutions have
 no bias. The usual WRN code has a shortcut convolution where channels change alone, and fails in a strided stage that
 keeps them.
-Initialisation as in the usual code: convolutions by He's normal over the fan-out, unless told otherwise; linear layers
-as torch starts them, the classifier's bias zero.
+Initialisation as in the usual code: convolutions by He's normal over the fan-out, unless another is chosen; linear
+layers as torch starts them, the classifier's bias zero.
 
-Images are float `[B, C, H, W]` in 0..1. This file needs torch, `normalise.py` and `activations.py` alone: the
-plain-Python export carries its text.
+Images are float `[B, C, H, W]` in 0..1. This file needs torch, layers and `ACTIVATIONS` alone: the
+plain-Python export carries their text.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robust_nas.layers.normalise import Normalise
-from robust_nas.nets.activations import ACTIVATIONS, Activation
+from robust_nas.operations import ACTIVATIONS
 
-
-class StagePlan(NamedTuple):
-    """One stage as plain numbers: blocks, their channels, the stride of the first one."""
-
-    depth: int
-    width: int
-    stride: int
+Activation = Callable[[int], nn.Module]  # makes the activation of some channels
 
 
 class BlockPlan(NamedTuple):
-    """The kind of the blocks, and the numbers that bottleneck (the first one) and robust-res blocks have beside."""
+    """The kind of the blocks, and the numbers of bottleneck (the first one) and of robust-res blocks."""
 
     kind: str = "basic"
     expansion: int = 1
@@ -48,18 +43,15 @@ class BlockPlan(NamedTuple):
     preactivated: bool = True
 
 
-BASIC = BlockPlan()
-
-
 def shortcut(c_in: int, c_out: int, stride: int) -> nn.Conv2d | None:
-    """The convolution of a block's shortcut, without its stride; None where the shortcut is the input."""
+    """Return the convolution of a block's shortcut, without its stride; None where the shortcut is the input."""
     return None if c_in == c_out and stride == 1 else nn.Conv2d(c_in, c_out, 1, bias=False)
 
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions, each behind batch norm and activation, added to the shortcut."""
 
-    def __init__(self, c_in: int, c_out: int, stride: int, activation: Activation = F.relu) -> None:
+    def __init__(self, c_in: int, c_out: int, stride: int, activation: Activation) -> None:
         super().__init__()
         self.norm1 = nn.BatchNorm2d(c_in)
         self.conv1 = nn.Conv2d(c_in, c_out, 3, stride=stride, padding=1, bias=False)
@@ -67,15 +59,15 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1, bias=False)
         self.stride = stride
         self.shortcut = shortcut(c_in, c_out, stride)
-        self.activation = activation
+        self.activation1, self.activation2 = activation(c_in), activation(c_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, c_in, H, W]` to `[B, c_out, ceil(H/stride), ceil(W/stride)]`."""
-        active = self.activation(self.norm1(x))
+        """Return `[B, c_out, ceil(H/stride), ceil(W/stride)]` of `[B, c_in, H, W]`."""
+        active = self.activation1(self.norm1(x))
         # The stride is taken before the 1x1 convolution: a strided one on fewer than 16 channels in channels-last order
         # writes beyond its memory on a CPU (oneDNN issue 6035). So in the blocks below.
         shortcut = x if self.shortcut is None else self.shortcut(active[:, :, :: self.stride, :: self.stride])
-        residual: Tensor = self.conv2(self.activation(self.norm2(self.conv1(active))))
+        residual: Tensor = self.conv2(self.activation2(self.norm2(self.conv1(active))))
         return shortcut + residual
 
 
@@ -93,14 +85,15 @@ class BottleneckBlock(nn.Module):
         self.conv3 = nn.Conv2d(width, c_out, 1, bias=False)
         self.stride = stride
         self.shortcut = shortcut(c_in, c_out, stride)
-        self.activation = activation
+        self.activation1, self.activation2 = activation(c_in), activation(width)
+        self.activation3 = activation(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, c_in, H, W]` to `[B, expansion * width, ceil(H/stride), ceil(W/stride)]`."""
-        active = self.activation(self.norm1(x))
+        """Return `[B, expansion * width, ceil(H/stride), ceil(W/stride)]` of `[B, c_in, H, W]`."""
+        active = self.activation1(self.norm1(x))
         shortcut = x if self.shortcut is None else self.shortcut(active[:, :, :: self.stride, :: self.stride])
-        hidden = self.activation(self.norm2(self.conv1(active)))
-        residual: Tensor = self.conv3(self.activation(self.norm3(self.conv2(hidden))))
+        hidden = self.activation2(self.norm2(self.conv1(active)))
+        residual: Tensor = self.conv3(self.activation3(self.norm3(self.conv2(hidden))))
         return shortcut + residual
 
 
@@ -113,7 +106,7 @@ class SqueezeExcitation(nn.Module):
         self.excite = nn.Linear(squeezed, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, channels, H, W]` of the same shape."""
+        """Return `[B, channels, H, W]` of the same shape."""
         gates = torch.sigmoid(self.excite(F.relu(self.squeeze(x.mean((2, 3))))))
         return x * gates[:, :, None, None]
 
@@ -121,7 +114,7 @@ class SqueezeExcitation(nn.Module):
 class RobustResBlock(nn.Module):
     """A bottleneck whose 3x3 convolution is grouped and split by channels into `scales` parts, with a second residual.
 
-    The parts stand one behind the other: a convolution sees its part of the channels and the output of the part before
+    The parts follow one another: a convolution sees its part of the channels and the output of the part before
     (a strided one its part alone), the last part passes by (pooled where the block strides). The residual is added
     once as it is and once behind batch norm and squeeze-and-excitation.
     """
@@ -145,19 +138,21 @@ class RobustResBlock(nn.Module):
         self.pool = nn.Identity() if stride == 1 else nn.AvgPool2d(3, stride, padding=1)
         self.stride, self.scales, self.preactivated = stride, plan.scales, plan.preactivated
         self.shortcut = shortcut(c_in, c_out, stride)
-        self.activation = activation
+        self.activation1, self.activation2 = activation(c_in), activation(part * plan.scales)
+        self.activations = nn.ModuleList(activation(part) for _ in range(convolved))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, c_in, H, W]` to `[B, expansion * width, ceil(H/stride), ceil(W/stride)]`."""
-        active = self.activation(self.norm1(x))
+        """Return `[B, expansion * width, ceil(H/stride), ceil(W/stride)]` of `[B, c_in, H, W]`."""
+        active = self.activation1(self.norm1(x))
         shortcut = x if self.shortcut is None else self.shortcut(active[:, :, :: self.stride, :: self.stride])
-        hidden = self.activation(self.norm2(self.conv1(active if self.preactivated else x)))
+        hidden = self.activation2(self.norm2(self.conv1(active if self.preactivated else x)))
         parts = torch.chunk(hidden, self.scales, 1)
         outputs: list[Tensor] = []
-        for index, (convolution, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+        layers = zip(self.convs, self.norms, self.activations, strict=True)
+        for index, (convolution, norm, activation) in enumerate(layers):
             alone = index == 0 or self.stride > 1
             part = parts[index] if alone else parts[index] + outputs[-1]
-            outputs.append(self.activation(norm(convolution(part))))
+            outputs.append(activation(norm(convolution(part))))
         if self.scales > 1:
             outputs.append(self.pool(parts[self.scales - 1]))
         residual: Tensor = self.conv3(torch.cat(outputs, 1))
@@ -165,8 +160,8 @@ class RobustResBlock(nn.Module):
         return shortcut + residual + refined
 
 
-def block(plan: BlockPlan, c_in: int, width: int, stride: int, activation: Activation) -> nn.Module:
-    """A block of the planned kind."""
+def make_block(plan: BlockPlan, c_in: int, width: int, stride: int, activation: Activation) -> nn.Module:
+    """Return a block of the planned kind."""
     if plan.kind == "basic":
         return BasicBlock(c_in, width, stride, activation)
     if plan.kind == "bottleneck":
@@ -179,28 +174,30 @@ class ResidualNetwork(nn.Module):
 
     def __init__(
         self,
-        plans: list[StagePlan],
+        stages: Iterable[tuple[int, int, int]],  # blocks, their channels, stride of the first one
         stem: int,
         classes: int,
         mean: tuple[float, ...],
         std: tuple[float, ...],
-        block_plan: BlockPlan = BASIC,
+        block: Mapping[str, Any],  # the numbers of a `BlockPlan`
         activation: str = "relu",
         initialisation: str = "he-fan-out",
     ) -> None:
         super().__init__()
-        self.activation = ACTIVATIONS[activation]
+        block_plan = BlockPlan(**block)
+        make = ACTIVATIONS.get(activation).build
         self.normalise = Normalise(mean, std)
         self.stem = nn.Conv2d(len(mean), stem, 3, padding=1, bias=False)
         self.stages = nn.Sequential()
         channels = stem
-        for depth, width, stride in plans:
+        for depth, width, stride in stages:
             stage = nn.Sequential()
             for index in range(depth):
-                stage.append(block(block_plan, channels, width, 1 if index else stride, self.activation))
+                stage.append(make_block(block_plan, channels, width, 1 if index else stride, make))
                 channels = block_plan.expansion * width
             self.stages.append(stage)
         self.norm = nn.BatchNorm2d(channels)
+        self.activation = make(channels)
         self.classifier = nn.Linear(channels, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -212,7 +209,7 @@ class ResidualNetwork(nn.Module):
         nn.init.zeros_(self.classifier.bias)
 
     def staged(self, x: Tensor) -> list[Tensor]:
-        """Images `[B, C, H, W]` in 0..1 to the output `[B, c, h, w]` of every stage, and the logits `[B, classes]`."""
+        """Return the output `[B, c, h, w]` of every stage for images `[B, C, H, W]` in 0..1, and the logits."""
         x = self.stem(self.normalise(x))
         outputs: list[Tensor] = []
         for stage in self.stages:
@@ -222,5 +219,5 @@ class ResidualNetwork(nn.Module):
         return [*outputs, self.classifier(features)]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images `[B, C, H, W]` in 0..1 to logits `[B, classes]`."""
+        """Return logits `[B, classes]` of images `[B, C, H, W]` in 0..1."""
         return self.staged(x)[-1]

@@ -7,28 +7,31 @@ its baselines, through the protocol of `evaluate` and the compressed networks th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from robust_nas.compression import Candidate, CompressionContext, Compressor, OriginalModel
+from robust_nas import user_code
+from robust_nas.compression import Candidate, Compression, CompressionContext, Compressor, OriginalModel
 from robust_nas.compression.context import ORIGINAL
 from robust_nas.config import Options
+from robust_nas.data import DataOptions
 from robust_nas.distributed import refuse_several
 from robust_nas.errors import CheckpointError, CompressionError, ConfigError
+from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_atomic, write_json
-from robust_nas.workflows.compress_measures import describe, digest_of, draw_comparison, speed, verdicts
+from robust_nas.training import Training
+from robust_nas.workflows.compress_measures import describe, draw_comparison, speed, verdicts
 from robust_nas.workflows.config import RESULTS, CompressionConfig, EvaluationConfig
-from robust_nas.workflows.evaluate import refuse_misfit, relative
-from robust_nas.workflows.material import (
-    Material,
-    needed,
-    prepare,
+from robust_nas.workflows.context import (
+    JobContext,
+    context_unless_finished,
+    load_context,
     refuse_attacks,
     refuse_precision,
     session,
-    training_split,
 )
+from robust_nas.workflows.evaluate import refuse_misfit, relative
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,11 +40,22 @@ if TYPE_CHECKING:
 
 
 class CompressJob(Options):
-    """What a compression was made from: the config, and the model by its place and its weights."""
+    """What the result of a compression depends on: data, recipe, protocol and steps, and the model."""
 
-    config: CompressionConfig
-    model: str  # as seen from the folder
-    weights: str  # SHA-256 of the weights (and of the module's source)
+    name: str
+    seed: int
+    data: DataOptions
+    training: Training
+    evaluation: EvaluationOptions
+    compression: Compression
+    model: str  # its place as seen from the folder
+    digest: str  # of everything that decides its answers (`nets/digest.py`)
+
+    @classmethod
+    def of(cls, config: CompressionConfig, model: str, digest: str) -> Self:
+        """Return the record of a compression of the model at `model`."""
+        own = {key: getattr(config, key) for key in cls.model_fields if key not in ("model", "digest")}
+        return cls(**own, model=model, digest=digest)
 
 
 def compress(
@@ -51,7 +65,8 @@ def compress(
     *,
     mode: Mode = "new",
     progress: Progress = silent,
-    material: Material | None = None,
+    context: JobContext | None = None,
+    allow_code: Sequence[Path | str] = (),
 ) -> dict[str, Any]:
     """Compress a model; returns the tree of `compression.json` (default folder `<model>-compressed`).
 
@@ -64,9 +79,10 @@ def compress(
     folder = Path(out) if out else default_folder(model_folder)
     if folder.resolve() in (model_folder.resolve(), *model_folder.resolve().parents):
         raise ConfigError(f"{folder}: holds the model; what is compressed needs a folder of its own")
-    original = OriginalModel(read_model(model_folder), model_folder)
-    job = CompressJob(config=config, model=relative(model_folder, folder), weights=digest_of(original))
-    return _run(job, original, folder, mode, progress, material)
+    with user_code.allow_code(allow_code):
+        model = read_model(model_folder)
+        job = CompressJob.of(config, relative(model_folder, folder), model.digest)
+        return _run(config, job, OriginalModel(model, model_folder), folder, mode, progress, context)
 
 
 def default_folder(model_folder: Path) -> Path:
@@ -91,7 +107,7 @@ def compress_module(
     """
     from robust_nas.data import load_dataset
     from robust_nas.nets import Model, ModelDescription
-    from robust_nas.nets.user_module import load_module, source_of
+    from robust_nas.nets.user_module import load_module, module_digest, source_of
 
     folder = Path(out) if out else RESULTS / f"{config.name}-compressed"
     path, name = source_of(module)
@@ -114,8 +130,8 @@ def compress_module(
         module=spec,
     )
     original = OriginalModel(Model(network, None, description), None, module, weights)
-    job = CompressJob(config=config, model=f"{relative(path, folder)}:{name}", weights=digest_of(original))
-    return _run(job, original, folder, mode, progress, None)
+    job = CompressJob.of(config, f"{relative(path, folder)}:{name}", module_digest(network, path))
+    return _run(config, job, original, folder, mode, progress, None)
 
 
 def _refuse_broken(network: nn.Module, source: str) -> None:
@@ -158,30 +174,30 @@ def _refuse_shared(network: nn.Module, source: str) -> None:
 
 
 def _run(
+    config: CompressionConfig,
     job: CompressJob,
     original: OriginalModel,
     folder: Path,
     mode: Mode,
     progress: Progress,
-    material: Material | None,
+    shared: JobContext | None,
 ) -> dict[str, Any]:
     """Return the content of `compression.json`, which is made where the run is not finished."""
     refuse_several("compress")
-    config = job.config
-    material = material or needed(config, folder, mode)
-    if material is not None:
+    shared = shared or context_unless_finished(config, folder, mode)
+    if shared is not None:
         source = original.folder or Path(original.spec)
-        refuse_misfit(original.model.description, material.dataset, source)
-        refuse_attacks(EvaluationConfig.of(config), material.dataset)
+        refuse_misfit(original.model.description, shared.dataset, source)
+        refuse_attacks(EvaluationConfig.of(config), shared.dataset)
         if any(step.trains for step in config.compression.steps):
-            refuse_precision(config.training.precision, material.device)
+            refuse_precision(config.training.precision, shared.device)
         refuse_out_of_reach(original.model, config.compression.steps)
-    with Run(folder, job, mode) as run:
+    with Run(folder, job, mode, recipe=config) as run:
         if not run.finished:
-            material = material or prepare(config)
-            with session(run, config, material):
-                context = load_context(config, original, material, folder, mode, progress)
-                tree, chosen, step = _compress(context, config, material)
+            shared = shared or load_context(config)
+            with session(run, JobContext(config, shared.dataset, shared.device)):
+                context = compression_context(config, original, shared, folder, mode, progress)
+                tree, chosen, step = _compress(context, config, shared)
             tree = {"name": config.name, "model": job.model, **tree}
             write_json(folder / "compression.json", tree)
             drawn = _draw(tree, chosen, step, folder)
@@ -203,16 +219,16 @@ def refuse_out_of_reach(model: Model, steps: tuple[Compressor, ...]) -> None:
             step.refuse_preview(label, preview, shape)
 
 
-def load_context(
+def compression_context(
     config: CompressionConfig,
     original: OriginalModel,
-    material: Material,
+    shared: JobContext,
     folder: Path,
     mode: Mode,
     progress: Progress,
 ) -> CompressionContext:
     """Return what the steps work with; the validation images are those that the training loop draws with this seed."""
-    images, validation = training_split(config, material.dataset)
+    images, validation = shared.images, shared.validation
     limit = config.training.validation_images
     if limit is not None and limit < len(validation):
         validation = validation.draw(limit, config.seed)
@@ -221,9 +237,9 @@ def load_context(
         config=config,
         recipe=config.training,
         augmentation=config.data.augment,
-        images=images.to(material.device),
-        validation=validation.to(material.device),
-        device=material.device,
+        images=images.to(shared.device),
+        validation=validation.to(shared.device),
+        device=shared.device,
         seed=config.seed,
         checkpoint_seconds=config.checkpoint_seconds,
         root=folder,
@@ -257,7 +273,7 @@ def make_candidates(
 
 
 def _compress(
-    context: CompressionContext, config: CompressionConfig, material: Material
+    context: CompressionContext, config: CompressionConfig, shared: JobContext
 ) -> tuple[dict[str, Any], Candidate, Compressor]:
     """Return the content of `compression.json`, the chosen network, and the step that made it."""
     made_by = {
@@ -275,7 +291,7 @@ def _compress(
     chosen, within = choose(rows, config.compression.max_loss)
     declared = declared_labels(rows, chosen, config.compression.test)
     evaluation = EvaluationConfig.of(config)
-    found = verdicts(context, evaluation, material, [one for one in made if one.label in declared])
+    found = verdicts(context, evaluation, shared, [one for one in made if one.label in declared])
     for row in rows:
         row["latency_ms"] = milliseconds[row["label"]]
         row["test"] = found.get(row["label"])
@@ -283,7 +299,7 @@ def _compress(
     _deliver(candidate.folder, context.root)
     tree = {
         "schema_version": 1,
-        "dataset": material.dataset.name,
+        "dataset": shared.dataset.name,
         "threat_model": config.evaluation.threat_model.model_dump(mode="json"),
         "suite": config.evaluation.suite or "own list",
         "seed": config.seed,
@@ -324,9 +340,11 @@ def declared_labels(rows: list[dict[str, Any]], chosen: str, which: str) -> set[
 
 EVALUATED = (
     "evaluation/config.yaml",
+    "evaluation/environment.json",
     "evaluation/evaluation.json",
+    "evaluation/result.json",
 )  # what the metadata of an export holds of it
-DELIVERED = ("config.yaml", "architecture.yaml", "model.json", "model.safetensors")
+DELIVERED = ("config.yaml", "recipe.yaml", "architecture.yaml", "model.json", "model.safetensors")
 
 
 def _deliver(source: Path, folder: Path) -> None:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robust_nas import figures
-from robust_nas.compression import Candidate, CompressionContext, OriginalModel
+from robust_nas.compression import Candidate, CompressionContext
 from robust_nas.compression.context import ORIGINAL
-from robust_nas.config import read_yaml, to_yaml_dict
-from robust_nas.errors import ConfigError, RunError
-from robust_nas.evaluation.intervals import wilson
+from robust_nas.config import to_yaml_dict
+from robust_nas.evaluation.finished import finished_evaluations
 from robust_nas.runs import read_json, write_json
+from robust_nas.statistics.proportions import wilson
 from robust_nas.workflows.config import EvaluationConfig
-from robust_nas.workflows.evaluate import EvaluateJob, digest, evaluate_module, relative, run_evaluation
-from robust_nas.workflows.material import Material
+from robust_nas.workflows.context import JobContext
+from robust_nas.workflows.evaluate import evaluate_job, relative, run_evaluation
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from robust_nas.attacks import PGD
+    from robust_nas.attacks import Attack
     from robust_nas.data import Images
 
 
@@ -67,27 +66,18 @@ def _size(network: nn.Module) -> int:
 
 
 def accuracies(
-    network: nn.Module, attacked: nn.Module, images: Images, attack: PGD, seed: int
+    network: nn.Module, attacked: nn.Module, images: Images, attack: Attack, seed: int
 ) -> tuple[float, float]:
-    """Return clean and robust accuracy (0..1) of a network in eval mode, on images on its device.
+    """Return clean and robust accuracy (0..1) of a network, on images on its device.
 
     Gradients are taken on `attacked`, which computes the same; the network itself judges.
     """
     import torch
 
+    from robust_nas.evaluation.accuracy import correctness
+
     generator = torch.Generator(images.pixels.device).manual_seed(seed + 1)
-    network.eval()
-    attacked.eval()
-    clean = robust = 0
-    for indices in torch.split(torch.arange(len(images)), 256):
-        part = images.subset(indices)
-        x = part.float().contiguous(memory_format=torch.channels_last)
-        adversarial = attack(attacked, x, part.labels, generator)
-        with torch.no_grad():
-            right = network(x).argmax(1) == part.labels
-            both = right & (network(adversarial).argmax(1) == part.labels)
-        clean, robust = clean + int(right.sum()), robust + int(both.sum())
-    return clean / len(images), robust / len(images)
+    return correctness(network, images, attack, generator, attacked=attacked).accuracies
 
 
 def speed(context: CompressionContext, networks: Mapping[str, nn.Module]) -> tuple[dict[str, Any], list[str]]:
@@ -106,10 +96,10 @@ def speed(context: CompressionContext, networks: Mapping[str, nn.Module]) -> tup
 
 
 def verdicts(
-    context: CompressionContext, config: EvaluationConfig, material: Material, tested: Sequence[Candidate]
+    context: CompressionContext, config: EvaluationConfig, shared: JobContext, tested: Sequence[Candidate]
 ) -> dict[str, Any]:
     """Return the protocol's results on the test set, of the original and of the declared networks, by label."""
-    trees = {ORIGINAL: _evaluate_original(context, config, material)}
+    trees = {ORIGINAL: _evaluate_original(context, config, shared)}
     for candidate in tested:
         folder = candidate.folder / "evaluation"
         trees[candidate.label] = run_evaluation(
@@ -118,7 +108,7 @@ def verdicts(
             folder,
             mode="resume" if folder.exists() else "new",
             progress=context.progress,
-            material=material,
+            context=shared,
             module=context.original.module,
         )
     return {
@@ -128,48 +118,22 @@ def verdicts(
 
 
 def _evaluate_original(
-    context: CompressionContext, config: EvaluationConfig, material: Material
+    context: CompressionContext, config: EvaluationConfig, shared: JobContext
 ) -> dict[str, Any]:
     """Return the original's evaluation: an earlier one of the same protocol, weights and images, or a new one."""
     own, original = context.root / ORIGINAL, context.original
     mode: Any = "resume" if own.exists() else "new"
     if original.folder is None:
-        return evaluate_module(
-            config, original.spec, original.weights, own, mode=mode, progress=context.progress
+        return run_evaluation(
+            config, original.spec, own, weights=original.weights, mode=mode, progress=context.progress
         )
-    for folder in (original.folder / "evaluation", original.folder.parent / "evaluation"):
-        found = finished_evaluation(folder, config, digest_of(original), material.dataset.checksum)
-        if found is not None:
-            return found
-    return run_evaluation(
-        config, original.folder, own, mode=mode, progress=context.progress, material=material
-    )
-
-
-def finished_evaluation(
-    folder: Path, config: EvaluationConfig, weights: str, checksum: str
-) -> dict[str, Any] | None:
-    """Return the finished evaluation in a folder where it has this protocol, weights and images, else None."""
-    wanted = EvaluateJob(config=config, steps=config.evaluation.steps, model="", weights=weights)
-    try:
-        known = {**read_yaml(folder / "config.yaml"), "model": ""}
-        before = read_json(folder / "environment.json").get("dataset_checksum")
-        if known != to_yaml_dict(wanted) or before != checksum:
-            return None
-        read_json(folder / "result.json")  # the mark of a finished evaluation
-        return read_json(folder / "evaluation.json")
-    except (ConfigError, RunError):
-        return None
-
-
-def digest_of(original: OriginalModel) -> str:
-    """Return the SHA-256 of what decides the original's answers: its weights, for a module its source too."""
-    if original.folder is not None:
-        return digest(original.folder / "model.safetensors")
-    from robust_nas.nets.user_module import source_of
-
-    digests = [digest(file) for file in (source_of(original.spec)[0], original.weights) if file is not None]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
+    digest = original.model.digest
+    wanted = to_yaml_dict(evaluate_job(config, "", digest))
+    for found in finished_evaluations(original.folder, digest):
+        checksum = found.environment.get("dataset_checksum")
+        if {**found.config, "model": ""} == wanted and checksum == shared.dataset.checksum:
+            return found.outcome
+    return run_evaluation(config, original.folder, own, mode=mode, progress=context.progress, context=shared)
 
 
 def draw_comparison(tree: dict[str, Any], about: str, stem: Path) -> None:

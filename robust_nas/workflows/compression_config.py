@@ -11,7 +11,7 @@ from robust_nas.compression.section import SHORT, STEPS, has_short_form
 from robust_nas.config import Options, apply_overrides, check, to_dict
 from robust_nas.errors import ConfigError, UnknownMethodError
 from robust_nas.user_code import own_config
-from robust_nas.workflows.config import CompressionConfig, load_config, stored_config
+from robust_nas.workflows.config import CompressionConfig, load_config, stored_config, trusting
 
 
 def compression_config(
@@ -47,7 +47,8 @@ def compression_config(
     if names is not None:
         for name in sorted(set(SHORT) & given.keys() - set(names)):
             raise ConfigError(f"compression.{name}: is set, but --method is {method}, which does not name it")
-    return check(CompressionConfig, tree, where, overrides=overrides)
+    with trusting([*overrides, *([] if method is None else [method])]):
+        return check(CompressionConfig, tree, where, overrides=overrides)
 
 
 def _names(method: str) -> list[str]:

@@ -104,7 +104,7 @@ def test_a_budget_out_of_reach_is_refused_before_a_candidate_is_made(name):
 
 def test_their_options_are_read_without_torch():
     code = (
-        "import sys, robust_nas.training.options\n"  # whose attacks are another room's
+        "import sys, robust_nas.training\n"  # whose attacks are another room's
         "before = 'torch' in sys.modules\n"
         "from robust_nas.compression import COMPRESSORS\n"
         "found = [COMPRESSORS.get(name) for name in COMPRESSORS.built_in]\n"

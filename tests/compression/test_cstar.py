@@ -16,9 +16,7 @@ from robust_nas.compression.tucker import project
 from robust_nas.data import Augment, Images
 from robust_nas.errors import CompressionError
 from robust_nas.runs import Run
-from robust_nas.training import loop
-from robust_nas.training.options import PGDAT, Cosine, Training
-from robust_nas.training.schedules import factor
+from robust_nas.training import PGDAT, Cosine, Training, loop
 from robust_nas.workflows.compress_measures import accuracies
 
 OPTIONS = CSTAR(epochs=4, freeze=0.5, rank_multiple=1)
@@ -135,7 +133,7 @@ def test_a_training_bound_by_admm_stopped_anywhere_resumes_to_the_same_bits(tmp_
                 Augment(crop=1),
                 seed=3,
                 checkpoint_seconds=0,
-                constraint=constraint,
+                hooks=[constraint],
             )
             return outcome, constraint, run.records()
 
@@ -168,9 +166,7 @@ def test_what_is_kept_is_exactly_of_the_final_ranks(tmp_path):
     network, train, validation, recipe = small()
     constraint = ADMM(network, (1, 8, 8), 2.0, OPTIONS, RHOS)
     with Run(tmp_path / "run", recipe) as run:
-        outcome = loop.train(
-            run, network, train, validation, recipe, Augment(), seed=0, constraint=constraint
-        )
+        outcome = loop.train(run, network, train, validation, recipe, Augment(), seed=0, hooks=[constraint])
     for name, ranks in constraint.ranks.items():
         weight = outcome.state[f"{name}.weight"]
         torch.testing.assert_close(project(weight, ranks), weight, atol=1e-5, rtol=1e-4)
@@ -242,7 +238,14 @@ def test_on_digits_it_is_more_robust_than_cutting_the_trained_weights_to_the_sam
         )
         with Run(tmp_path / f"{tag}{seed}", recipe) as run:
             outcome = loop.train(
-                run, network, train, validation, recipe, Augment(), seed=seed, constraint=constraint
+                run,
+                network,
+                train,
+                validation,
+                recipe,
+                Augment(),
+                seed=seed,
+                hooks=[constraint] if constraint else [],
             )
         network.load_state_dict(outcome.state)
         return network.eval()
@@ -254,7 +257,7 @@ def test_on_digits_it_is_more_robust_than_cutting_the_trained_weights_to_the_sam
         fit(network, "base", 25, 0.1, seed)
         own = copy.deepcopy(network)
         rates = [
-            0.1 * factor(Cosine(final=0.1), epoch + 0.5, options.epochs) for epoch in range(options.epochs)
+            0.1 * Cosine(final=0.1).factor_at(epoch + 0.5, options.epochs) for epoch in range(options.epochs)
         ]
         constraint = ADMM(own, (1, 8, 8), 3.0, options, rho_schedule(options, rates, 9, 0.9))
         fit(own, "admm", 14, 0.1, seed, constraint)

@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from residual_networks import MEAN, SHAPE, SMALL, STD, images, trained
 from torch import Tensor, fx, nn
 
 from robust_nas.errors import ArchitectureError, CheckpointError
+from robust_nas.layers.activations import relu
 from robust_nas.nets import (
     ModelDescription,
     ResidualNetwork,
@@ -22,37 +24,6 @@ from robust_nas.nets import (
 )
 from robust_nas.nets.residual import BasicBlock
 from robust_nas.spaces import ResidualArchitecture, load_architecture
-
-SHAPE = (2, 9, 8)
-SMALL = ResidualArchitecture(name="small", stem=3, depths=(2, 1, 2), widths=(3, 4, 4))
-MEAN, STD = (0.1, 1 / 3), (0.5, 8 / 255)
-
-
-def images(*shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def trained(
-    architecture: ResidualArchitecture = SMALL, shape: tuple[int, int, int] = SHAPE
-) -> ResidualNetwork:
-    """A network whose statistics, scales and shifts are not the fresh ones, in eval mode."""
-    network = build_network(
-        architecture,
-        input_shape=shape,
-        classes=3,
-        mean=MEAN[: shape[0]],
-        std=STD[: shape[0]],
-        seed=5,
-    )
-    assert isinstance(network, ResidualNetwork)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.weight.uniform_(0.5, 1.5, generator=generator)
-                module.bias.uniform_(-0.5, 0.5, generator=generator)
-        network.train()(images(8, *shape))
-    return network.eval()
 
 
 def usual(network: ResidualNetwork, architecture: ResidualArchitecture, x: Tensor) -> Tensor:
@@ -103,7 +74,7 @@ def test_convolutions_have_no_bias_and_shortcuts_stand_where_shape_changes_alone
 def test_a_block_gives_the_ceiling_of_its_stride(
     c_in: int, c_out: int, stride: int, height: int, width: int
 ) -> None:
-    block = BasicBlock(c_in, c_out, stride).eval()
+    block = BasicBlock(c_in, c_out, stride, relu).eval()
     with torch.no_grad():
         assert block(images(2, c_in, height, width)).shape == (
             2,
@@ -116,7 +87,7 @@ def test_a_block_gives_the_ceiling_of_its_stride(
 def test_a_block_without_residual_is_its_shortcut() -> None:
     x = images(2, 4, 6, 6) - 0.5
     for stride in (1, 2):
-        block = BasicBlock(4, 4, stride).eval()
+        block = BasicBlock(4, 4, stride, relu).eval()
         with torch.no_grad():
             block.conv2.weight.zero_()
             if block.shortcut is None:

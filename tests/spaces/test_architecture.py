@@ -101,7 +101,7 @@ def broken(way: tuple[Any, ...], value: object) -> str:
         (
             ("genotype", 0, "nodes", 1, 0),
             ["conv_9x9", 0],
-            "unknown operation 'conv_9x9'; known: max_pool_3x3",
+            "unknown operation: got name 'conv_9x9'; allowed: max_pool_3x3",
         ),
         (("genotype", 0, "nodes", 1, 0), ["skip_connect", 3], "source 3 is not before it; allowed: 0..2"),
         (("genotype", 0, "nodes", 1, 0), ["skip_connect", -1], "greater than or equal to 0"),

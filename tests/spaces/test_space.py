@@ -56,7 +56,7 @@ def test_the_ablations_are_changes_of_data() -> None:
     [
         (
             {"operations": ["skip_connect", "conv_7x7"]},
-            "operations.1: got 'conv_7x7'; unknown operation; known: ",
+            "operations.1: got 'conv_7x7'; unknown operation: got name 'conv_7x7'; allowed: max_pool_3x3",
         ),
         ({"operations": ["skip_connect", "skip_connect"]}, "operations names one twice"),
         ({"operations": []}, "operations: got []"),
