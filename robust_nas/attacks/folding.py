@@ -167,7 +167,7 @@ def _graph(model: nn.Module) -> tuple[fx.Graph, dict[str, Tensor]] | str:
 
 
 def foldable(model: nn.Module) -> list[tuple[str, str]] | str:
-    """Return names of convolutions, each with the batch norm that alone follows it, both called once; or why none are known.
+    """Return names of convolutions, each with the batch norm that alone follows it, both called once; or why not.
 
     The model is left as it was.
     """

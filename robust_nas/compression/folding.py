@@ -3,8 +3,8 @@
     bn(W * x + b) = (g / s) W * x + g / s (b - mean) + beta,   s = sqrt(var + eps)
 
 It is the last step of a compression: rows of the 1x1 convolution that ends a factorised layer are scaled alike, so that
-folding before or after a decomposition gives the same function, while the weighted error is measured on the weights as they
-were trained.
+folding before or after a decomposition gives the same function, while the weighted error is measured on the weights as
+they were trained.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import io
 import pprint
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -217,12 +218,26 @@ def _import_order(line: str) -> tuple[bool, bool, str]:
 
 def _compare(text: str, state: dict[str, torch.Tensor], model: Model) -> None:
     """Execute the exported text and compare its logits with the model's on random images."""
-    names: dict[str, object] = {"__name__": "exported_network", "__file__": "network.py"}
-    exec(compile(text, SOURCE, "exec"), names)  # noqa: S102 - the text was generated above from our own files
-    exported = names["build"]()  # type: ignore[operator]
-    exported.load_state_dict(state)
     images = torch.rand(2, *model.description.input_shape, generator=torch.Generator().manual_seed(0))
+    try:
+        logits = _logits_of(text, state, images)
+    except Exception as error:  # whatever the text of a plugin raises without the rest of its file
+        architecture = _architecture(model)
+        used = sorted({architecture.type, *architecture.operations_used(), *architecture.activations_used()})
+        raise RunError(
+            f"the exported text of {', '.join(used)} does not run alone "
+            f"({type(error).__name__}: {error}); a file that needs torch alone can be carried"
+        ) from None
     with torch.no_grad():
-        ours = copy.deepcopy(model.network).cpu().eval()(images)
-        if not torch.equal(exported.eval()(images), ours):
+        if not torch.equal(logits, copy.deepcopy(model.network).cpu().eval()(images)):
             raise RunError("the exported network computes other logits than the model; nothing was written")
+
+
+def _logits_of(text: str, state: dict[str, torch.Tensor], images: torch.Tensor) -> torch.Tensor:
+    names: dict[str, Any] = {"__name__": "exported_network", "__file__": "network.py"}
+    exec(compile(text, SOURCE, "exec"), names)  # noqa: S102 - the text was generated above, from files in use
+    exported = names["build"]()
+    exported.load_state_dict(state)
+    with torch.no_grad():
+        logits: torch.Tensor = exported.eval()(images)
+    return logits

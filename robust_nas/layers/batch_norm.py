@@ -33,7 +33,7 @@ def batch_norm(
     eps: float = 1e-5,
     group: dist.ProcessGroup | None = None,
 ) -> Tensor:
-    """Normalise as `F.batch_norm`, with the statistics of all processes of `group` (None: the default one) where `training`.
+    """Normalise as `F.batch_norm`, with statistics of all processes of `group` (None: the default) where `training`.
 
     The running statistics move by those of the whole batch, in every process alike.
     """
@@ -175,7 +175,7 @@ def _synchronised(norm: nn.BatchNorm2d) -> SynchronisedBatchNorm2d:
 
 
 def local_statistics(network: nn.Module) -> list[Tensor]:
-    """Return the running means and variances that each process moves by its own rows: those that are not synchronised."""
+    """Return the running means and variances that each process moves by its own rows: the unsynchronised ones."""
     norms = [
         module
         for module in network.modules()

@@ -66,7 +66,7 @@ class _Depthwise(torch.autograd.Function):
 
 
 def same_size(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
-    """Return the convolution of `[B, C, H, W]` with kernels `[C, 1, k, k]` at stride 1, zero-padded to keep the size."""
+    """Return the convolution of `[B, C, H, W]` with kernels `[C, 1, k, k]` at stride 1, padded to keep the size."""
     return F.conv2d(
         x, weight, padding=dilation * (weight.shape[2] - 1) // 2, dilation=dilation, groups=len(weight)
     )

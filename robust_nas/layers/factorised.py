@@ -107,7 +107,7 @@ def replace_module(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
 
 
 def dense(network: nn.Module) -> nn.Module:
-    """Return a copy in which every factorised layer is the dense one that computes the same: what attacks run faster on."""
+    """Return a copy in which every factorised layer is the dense one that computes the same, for faster attacks."""
     own = copy.deepcopy(network)
     for module in reversed(list(own.modules())):  # factors of factors first
         if isinstance(module, FactorisedLayer):

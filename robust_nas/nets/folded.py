@@ -144,6 +144,8 @@ class FoldedSupernet(nn.Module):
                 x = parts.last(x.to(weight.dtype))
             return F.linear(x.mean((2, 3)).to(weight.dtype), weight, bias)
 
+    @torch.inference_mode(mode=False)
+    @torch.no_grad()
     def _in(self, dtype: torch.dtype) -> FoldedParts:
         if self.low_precision is None or self.low_precision.stem[0].dtype != dtype:
             self.low_precision = to_dtype(self.parts, dtype)

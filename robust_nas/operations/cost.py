@@ -62,5 +62,5 @@ def pointwise(c_in: int, c_out: int, pixels: int, affine: bool) -> Cost:
 
 
 def factorized_reduce(c_in: int, c_out: int, pixels: int, affine: bool) -> Cost:
-    """Return the cost of two strided 1x1 convolutions that share the outputs, and batch norm; `pixels` of the output."""
+    """Return the cost of two strided 1x1 convolutions that share the outputs, and batch norm; output `pixels`."""
     return pointwise(c_in, c_out, pixels, affine)

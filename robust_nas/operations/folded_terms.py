@@ -162,7 +162,7 @@ class Scaled:
 
 @dataclass
 class Reduction:
-    """A factorised reduction: matrices `[C, C/2]` of even pixels to the first half of the channels, of odd to the second."""
+    """A factorised reduction: matrices `[C, C/2]` from even pixels to the first channels, from odd ones to the rest."""
 
     to_even: Tensor
     to_odd: Tensor

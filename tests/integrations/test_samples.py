@@ -50,7 +50,7 @@ def test_the_operation_of_an_edge_that_is_not_chosen_takes_no_part(seed, operati
         ({"robust.3": [1, 1]}, "has the sources [1, 1]"),
         ({"robust.3": [1, 7]}, "robust.3.7"),
         ({"robust.3": None}, "not iterable"),
-        ({"robust.0.0": "none"}, "unknown operation 'none'"),
+        ({"robust.0.0": "none"}, "its robust cell has the operation none"),
         ({"robust.0.0": 3}, "no sample of the space dsara"),
     ],
 )

@@ -87,17 +87,34 @@ def test_every_mode_is_that_of_one_process_and_eval_mode_sends_no_message(tmp_pa
         torch.testing.assert_close(parts[0][name], expected[name])
 
 
-def test_conversion_keeps_names_tensors_and_modules():
+def test_conversion_keeps_names_and_tensors():
     network = Supernet(load_space("dsara"), channels=4, cells=4)
     state = network.state_dict()
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    assert len(local_statistics(network)) == 2 * len(norms)
+    count = sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    assert len(local_statistics(network)) == 2 * count
+    network.cells[0].eval()
+    modes = [module.training for module in network.modules()]
     synchronise(network)
+    assert [module.training for module in network.modules()] == modes
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(norms) == count
     assert all(type(norm) is SynchronisedBatchNorm2d for norm in norms)
     assert local_statistics(network) == []
     after = network.state_dict()
     assert list(after) == list(state)
     assert all(after[name].data_ptr() == tensor.data_ptr() for name, tensor in state.items())
+
+
+def test_a_norm_in_two_places_stays_one_and_keeps_its_hooks():
+    norm = nn.BatchNorm2d(3, eps=0.1, momentum=None)
+    seen = []
+    norm.register_forward_hook(lambda *_: seen.append(1))
+    network = nn.Sequential(norm, nn.ReLU(), nn.Sequential(norm)).eval()
+    expected = network(draw(2, 3, 4, 4).float())
+    synchronise(network)
+    assert network[0] is network[2][0]
+    assert torch.equal(network(draw(2, 3, 4, 4).float()), expected)
+    assert len(seen) == 4
 
 
 def test_attacks_fold_a_synchronised_norm_like_any_other():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
 from robust_nas.errors import ArchitectureError, CheckpointError
+from robust_nas.layers.activations import relu
 from robust_nas.nets import (
     ModelDescription,
     ResidualNetwork,
@@ -103,7 +104,7 @@ def test_convolutions_have_no_bias_and_shortcuts_stand_where_shape_changes_alone
 def test_a_block_gives_the_ceiling_of_its_stride(
     c_in: int, c_out: int, stride: int, height: int, width: int
 ) -> None:
-    block = BasicBlock(c_in, c_out, stride).eval()
+    block = BasicBlock(c_in, c_out, stride, relu).eval()
     with torch.no_grad():
         assert block(images(2, c_in, height, width)).shape == (
             2,
@@ -116,7 +117,7 @@ def test_a_block_gives_the_ceiling_of_its_stride(
 def test_a_block_without_residual_is_its_shortcut() -> None:
     x = images(2, 4, 6, 6) - 0.5
     for stride in (1, 2):
-        block = BasicBlock(4, 4, stride).eval()
+        block = BasicBlock(4, 4, stride, relu).eval()
         with torch.no_grad():
             block.conv2.weight.zero_()
             if block.shortcut is None:
@@ -239,5 +240,5 @@ def test_a_model_folder_of_no_known_type_is_refused(tmp_path: Path) -> None:
     saved(tmp_path)
     text = (tmp_path / "architecture.yaml").read_text()
     (tmp_path / "architecture.yaml").write_text(text.replace("type: residual", "type: tree"))
-    with pytest.raises(CheckpointError, match="type: got 'tree'; allowed: cell, residual, mlp"):
+    with pytest.raises(CheckpointError, match="got type 'tree'; allowed: cell, residual, mlp"):
         read_model(tmp_path)

@@ -6,8 +6,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from robust_nas.operations import ACTIVATIONS, OPERATIONS
 from robust_nas.spaces import (
-    OPERATIONS,
     Cell,
     CellArchitecture,
     Edge,
@@ -17,7 +17,7 @@ from robust_nas.spaces import (
 )
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,20}", fullmatch=True)
-ACTIVATIONS = st.sampled_from(["relu", "silu", "gelu", "softplus"])
+ACTIVATION = st.sampled_from(ACTIVATIONS.names())
 FRACTIONS = ("1/5", "1/3", "1/2", "3/5", "2/3", "9/10")
 
 
@@ -65,7 +65,7 @@ def residual_architectures(draw: st.DrawFn) -> ResidualArchitecture:
     per_stage = len(depths)
     return ResidualArchitecture(
         name=draw(NAMES),
-        activation=draw(ACTIVATIONS),
+        activation=draw(ACTIVATION),
         initialisation=draw(st.sampled_from(["he-fan-out", "he-fan-in", "lecun"])),
         stem=draw(st.integers(1, 5)),
         depths=tuple(depths),
@@ -102,6 +102,6 @@ def mlp_architectures(draw: st.DrawFn) -> MLPArchitecture:
         name=draw(NAMES),
         depth=draw(st.integers(1, 4)),
         width=draw(st.integers(1, 9)),
-        activation=draw(ACTIVATIONS),
+        activation=draw(ACTIVATION),
         initialisation=draw(st.sampled_from(["he-fan-in", "lecun", "ntk"])),
     )

@@ -101,7 +101,7 @@ def broken(way: tuple[Any, ...], value: object) -> str:
         (
             ("genotype", 0, "nodes", 1, 0),
             ["conv_9x9", 0],
-            "unknown operation 'conv_9x9'; known: max_pool_3x3",
+            "unknown operation: got name 'conv_9x9'; allowed: max_pool_3x3",
         ),
         (("genotype", 0, "nodes", 1, 0), ["skip_connect", 3], "source 3 is not before it; allowed: 0..2"),
         (("genotype", 0, "nodes", 1, 0), ["skip_connect", -1], "greater than or equal to 0"),
@@ -123,7 +123,7 @@ def broken(way: tuple[Any, ...], value: object) -> str:
         (("channels",), 1.5, "channels: got 1.5"),
         (("channels",), None, "channels: missing"),
         (("weights",), "x", "unknown key 'weights'"),
-        (("type",), "tree", "type: got 'tree'; allowed: cell, residual, mlp"),
+        (("type",), "tree", "got type 'tree'; allowed: cell, residual, mlp, nas-bench-201"),
         (("type",), ["cell"], "type: got ['cell']; allowed: cell, residual, mlp"),
         (("type",), None, "type: missing, and it has no default; allowed: cell, residual, mlp"),
         (("type",), "residual", "unknown key 'genotype'"),

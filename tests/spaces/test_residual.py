@@ -201,7 +201,7 @@ def test_the_narrowest_robust_res_blocks_build() -> None:
         (
             "activation",
             "tanh",
-            "activation: got 'tanh'; input should be 'relu', 'silu', 'gelu' or 'softplus'",
+            "activation: got 'tanh'; unknown activation: got name 'tanh'; allowed: relu, silu, gelu, softplus",
         ),
         (
             "initialisation",
@@ -212,7 +212,7 @@ def test_the_narrowest_robust_res_blocks_build() -> None:
         ("name", "../up", "name: got '../up'"),
         ("width", 3, "unknown key 'width'; did you mean 'widths'?"),
         ("type", None, "type: missing, and it has no default; allowed: cell, residual, mlp"),
-        ("type", "resnet", "type: got 'resnet'; allowed: cell, residual, mlp"),
+        ("type", "resnet", "got type 'resnet'; allowed: cell, residual, mlp"),
         ("type", "cell", "genotype: missing"),
     ],
 )
