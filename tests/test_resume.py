@@ -54,7 +54,7 @@ CONFIG = {
     "training": {
         "epochs": 2,
         "batch_size": 32,
-        "loss": {"name": "pgd", "attack": {"name": "pgd", "eps": 0.1, "steps": 2, "keep": "last"}},
+        "loss": {"name": "pgd-at", "attack": {"name": "pgd", "eps": 0.1, "steps": 2, "keep": "last"}},
         "validation_attack": {"name": "pgd", "eps": 0.1, "steps": 2},
     },
     "evaluation": {"threat_model": {"norm": "linf", "eps": 0.1}, "attacks": [{"attack": {"name": "fgsm"}}]},

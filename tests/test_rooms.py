@@ -17,7 +17,7 @@ ROOMS = (
 )  # fmt: skip
 LEVEL = dict.fromkeys(BASE, 0) | {room: number for number, room in enumerate(ROOMS, 1)}
 # What a room must not know although it is above it.
-MUST_NOT_KNOW = {"search": {"compression"}, "compression": {"search"}, "export": {"search", "compression"}}
+MUST_NOT_KNOW = {"search": {"compression"}, "compression": {"search"}, "export": {"search"}}
 LONGEST_FILE, LONGEST_FUNCTION = 400, 80
 
 

@@ -5,7 +5,25 @@ import sys
 
 import pytest
 
-REGISTRIES = ["robust_nas.attacks:ATTACKS", "robust_nas.spaces:FAMILIES"]
+REGISTRIES = [
+    "robust_nas.attacks:ATTACKS",
+    "robust_nas.operations:ACTIVATIONS",
+    "robust_nas.operations:OPERATIONS",
+    "robust_nas.compression:COMPRESSORS",
+    "robust_nas.data:DATASETS",
+    "robust_nas.evaluation:CHECKS",
+    "robust_nas.figures:FIGURES",
+    "robust_nas.search:EVALUATORS",
+    "robust_nas.search:PROXIES",
+    "robust_nas.search:STRATEGIES",
+    "robust_nas.spaces:FAMILIES",
+    "robust_nas.studies.design:DESIGNS",
+    "robust_nas.studies.rules:RULES",
+    "robust_nas.training:HOOKS",
+    "robust_nas.training:LOSSES",
+    "robust_nas.training:SCHEDULES",
+    "robust_nas.training:STEPS",
+]
 
 CODE = """
 import importlib, sys

@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from robust_nas.attacks.attacked_model import AttackedModel, Trace, attack_mode
-from robust_nas.attacks.checks import AttackOptions, check_inputs, own_generator, refuse_small_images
+from robust_nas.attacks.checks import AttackOptions, check_inputs, own_generator
 from robust_nas.attacks.folding import folded
 from robust_nas.attacks.predictor import Predictor
 from robust_nas.errors import AttackError
@@ -33,6 +33,7 @@ class AttackResult:
     backwards: int  # backward passes of one image, to the input alone
     loss: Tensor | None = None  # [runs, steps + 1, B] of every candidate, where a trace was asked for
     wrong: Tensor | None = None  # [runs, steps + 1, B] whether the candidate was misclassified
+    flags: tuple[str, ...] = ()  # the attack's own doubts about the model, in words
 
 
 def run(
@@ -81,14 +82,14 @@ def opened(
         # Clones, because a tensor made under inference_mode cannot be saved for the backward pass.
         images, labels = images.detach().clone(), labels.clone()
         last_label = check_inputs(images, labels, checked)
-        refuse_small_images(options, tuple(images.shape[1:]))
+        options.refuse_small_images(tuple(images.shape[1:]))
         generator = own_generator(generator, images)
         predictor = Predictor.of(model)
         network, form = predictor.module, "as it is: it is random"
         if not options.fold or options.bn != "eval":
             form = "as it is: " + ("with batch statistics" if options.fold else "not asked to fold")
         elif not predictor.random:
-            copy, form = folded(predictor.module, images)
+            copy, form = folded(predictor.module, images, once=checked)
             if copy is not None:
                 network = copy
                 images = images.contiguous(memory_format=torch.channels_last)

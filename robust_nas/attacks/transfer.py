@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from robust_nas.attacks.attack import Attack, BoundedAttack, Passes
+from robust_nas.attacks.attack import Attack, BoundedAttack, Guide, Passes
 from robust_nas.attacks.best_iterate import BestIterate
 from robust_nas.attacks.checks import check_logits
 from robust_nas.attacks.losses import margin
@@ -42,6 +42,7 @@ class Transfer(BoundedAttack):
     """
 
     access: ClassVar[Literal["gradient", "score", "decision"]] = "score"
+    guided_by: ClassVar[Guide] = "surrogates"
     name: Literal["transfer"] = "transfer"
     surrogates: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
     attack: Annotated[Attack, _INNER]
@@ -76,6 +77,10 @@ class Transfer(BoundedAttack):
         """Return those of the attack on every surrogate, one on the victim for each, and the image itself."""
         made, count = self.attack.passes, len(self.surrogates)
         return Passes(count * (made.forward + 1) + 1, count * made.backward)
+
+    def model_folders(self) -> tuple[str, ...]:
+        """Return the surrogates."""
+        return self.surrogates
 
     def perturb(self, model: AttackedModel) -> Tensor:
         """Return the most harmful of the surrogates' adversarial images and of the image itself, `[B, C, H, W]`."""

@@ -26,7 +26,8 @@ Channels = Annotated[int | None, typer.Option(help="Channels instead of the arch
 
 def command(
     architectures: Annotated[
-        list[str], typer.Argument(help="Shipped names, names of a family (wrn-D-k), YAML files, or model folders.")
+        list[str],
+        typer.Argument(help="Shipped names, names of a family (wrn-D-k), YAML files, or model folders."),
     ],
     input: Annotated[
         str | None, typer.Option(help="Channels x height x width; default 3x32x32, or a model folder's own.")

@@ -58,7 +58,10 @@ def list_all(json: common.Json = False) -> None:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A space or an architecture: shipped name, a family's name (wrn-D-k), or file.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="A space or an architecture: shipped name, a family's name (wrn-D-k), or file."),
+    ],
     json: common.Json = False,
 ) -> None:
     """Print a space or an architecture as the YAML it is read from.
@@ -185,17 +188,12 @@ def sample(
 
 
 def limits(option: str, text: str | None) -> tuple[float, float] | None:
-    """Return two numbers of a text such as `0.5G:0.6G`. Raises `ConfigError`."""
+    """Return the two numbers of a text such as `0.5G:0.6G`. Raises `ConfigError`."""
     if text is None:
         return None
-    units = {"k": 1e3, "m": 1e6, "g": 1e9}
+    from robust_nas.search.window import parse_window
+
     try:
-        low, high = (
-            float(part[:-1]) * units[part[-1].lower()] if part[-1:].isalpha() else float(part)
-            for part in text.split(":")
-        )
-    except (ValueError, KeyError):
-        raise ConfigError(f"{option}: got {text!r}; LOW:HIGH is needed, such as 0.5G:0.6G") from None
-    if not 0 <= low <= high:
-        raise ConfigError(f"{option}: got {text!r}; LOW must be at most HIGH")
-    return low, high
+        return parse_window(text)
+    except ValueError as error:
+        raise ConfigError(f"{option}: got {text!r}; {error}") from None

@@ -25,7 +25,7 @@ MARK = "exported by robust_nas"
 
 
 def metadata(model: Model) -> dict[str, Any]:
-    """The keys above, as plain values that JSON has: numbers that are not finite stand as texts."""
+    """Return the keys above as values of JSON: numbers that are not finite become texts."""
     description = model.description
     threat_model, verdict = _evaluated(model)
     forms = Counter(layer.form for layer in description.layers if layer.form not in ("biased", "identity"))
@@ -47,14 +47,14 @@ def metadata(model: Model) -> dict[str, Any]:
 
 
 def _normalisation(description: ModelDescription) -> dict[str, Any]:
-    """Mean and std of a network of ours; what a user's own module does inside is not known."""
+    """Return mean and std of a network of ours; those of a user's own module are not known."""
     if description.module is not None:
         return {"mean": None, "std": None, "inside": True}
     return {"mean": list(description.mean), "std": list(description.std), "inside": True}
 
 
 def as_texts(values: dict[str, Any]) -> dict[str, str]:
-    """The same as texts: strings as they are, everything else as JSON."""
+    """Return the same as texts: strings as they are, everything else as JSON."""
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
 
 

@@ -1,6 +1,6 @@
 """Cells as drawings: states in columns from left to right, every edge through a label with its operation.
 
-A label is an item of the layout like a state is, and stands just before the state it leads to. So two edges
+A label is an item of the layout like a state is, just before the state it leads to. So two edges
 from one source to one state are two lines, and no label can lie on another, on a state, or on a foreign line.
 """
 
@@ -11,18 +11,19 @@ import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import networkx as nx
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as MatplotlibFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, FancyBboxPatch, PathPatch, Polygon
 from matplotlib.path import Path as Curve
 
 from robust_nas.errors import ArchitectureError, RunError
 from robust_nas.figures import style
+from robust_nas.figures.figure import Figure, Job, Record
 from robust_nas.figures.layout import heights
 
 Nodes = Sequence[Sequence[tuple[str, int]]]
@@ -89,6 +90,19 @@ class _Cell(NamedTuple):
     colour: dict[_Item, str]
 
 
+class Cells(Figure):
+    """The cells that a search found."""
+
+    of: ClassVar[Job] = "search"
+    needs: ClassVar[tuple[str, ...]] = ("cells",)
+
+    name: Literal["cells"] = "cells"
+
+    def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
+        """Draw `cells`; `concat`, where the record has it, says which states make the output."""
+        return draw_cells(record["cells"], stem, concat=record.get("concat"), caption=caption)
+
+
 def draw_cells(
     cells: Mapping[str, Nodes],
     stem: Path,
@@ -97,7 +111,7 @@ def draw_cells(
     inputs: int = 2,
     caption: str = "",
 ) -> tuple[Path, ...]:
-    """The paths of the drawing as PNG and SVG and of its edges as CSV; one panel per kind, stacked.
+    """Draw cells, a panel a kind, stacked; return the paths of PNG and SVG, and of the edges as CSV.
 
     Args:
         cells: kind -> nodes; a node is its (operation, source) pairs. With two inputs, sources 0 and 1 are the
@@ -123,7 +137,7 @@ def draw_cells(
 
 
 def short_name(operation: str) -> str:
-    """`sep_conv_3x3` as `sep 3x3`: what fits on an edge."""
+    """Return a short name that fits on an edge: `sep 3x3` for `sep_conv_3x3`."""
     for long, short in _SHORT.items():
         operation = operation.replace(long, short)
     return operation.replace("_", " ")
@@ -132,8 +146,8 @@ def short_name(operation: str) -> str:
 @style.drawing()
 def cells_figure(
     cells: Mapping[str, Nodes], concat: Mapping[str, Sequence[int]], caption: str = "", inputs: int = 2
-) -> Figure:
-    """The drawing, not yet written; its one axes is in points, so that boxes fit their text."""
+) -> MatplotlibFigure:
+    """Return the drawing, not yet written; its one axes is in points, so that boxes fit their text."""
     if not cells or not any(cells.values()):
         raise RunError("there is no cell to draw: expected at least one kind with at least one node")
     panels = {kind: _cell(kind, nodes, concat[kind], inputs) for kind, nodes in cells.items()}
@@ -147,7 +161,7 @@ def cells_figure(
     foot = _LEGEND + _LINE * (style.wrap(caption, width / 72).count("\n") + 1 if caption else 0)
     height = sum(tall.values()) + len(tall) * _TITLE + foot
 
-    figure = Figure(figsize=(width / 72, height / 72), dpi=style.DPI)
+    figure = MatplotlibFigure(figsize=(width / 72, height / 72), dpi=style.DPI)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, width), ylim=(height, 0))
@@ -176,7 +190,7 @@ def _family(operation: str) -> tuple[str, str]:
 
 
 def _cell(kind: str, nodes: Nodes, concat: Sequence[int], inputs: int) -> _Cell:
-    """The cell's items in columns: states at even columns by longest path, labels just before their state."""
+    """Return the cell's items in columns: states at even columns by longest path, labels just before their state."""
     last = inputs + len(nodes) - 1
     rank = [0] * inputs
     for target, node in enumerate(nodes, start=inputs):
@@ -285,7 +299,7 @@ def _draw(axes: Axes, cell: _Cell, place: _Places) -> None:
 
 
 def _ports(cell: _Cell, place: _Places) -> dict[tuple[_Item, _Item], tuple[float, float]]:
-    """Where the line between two neighbours touches the first: spread over a circle, sorted by height."""
+    """Return the point where the line between two neighbours touches the first: on a circle, sorted by height."""
     ports = {}
     for item, (x, y) in place.items():
         half = _half_width(cell, item)
@@ -305,7 +319,7 @@ def _curve(
     ports: Mapping[tuple[_Item, _Item], tuple[float, float]],
     reach: Mapping[_Item, float],
 ) -> Curve:
-    """A line that is level across columns and bends only between them, where nothing stands."""
+    """Return a line that is level across columns and bends only between them, where nothing else is drawn."""
     points, codes = [ports[items[0], items[1]]], [Curve.MOVETO]
     for left, right in pairwise(items):
         start, end = ports[left, right], ports[right, left]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from scipy.stats import binomtest
 
 from robust_nas.errors import RunError
 from robust_nas.figures import style
+from robust_nas.figures.figure import Figure, Job
 from robust_nas.figures.series import Record
 from robust_nas.figures.study_points import place_names
 
@@ -23,6 +26,7 @@ _METHODS: dict[str, tuple[str, str]] = {
     "truncate-short": (style.GREEN, "<"),
     "uniform": (style.SKY, "v"),
 }
+_OTHERS = ("P", "X", ">", "p", "h")  # of methods that are not listed, in turn
 _LINES = ("gdws", "cstar+gdws")  # one network after the other along a budget
 _KEYS = (
     "label",
@@ -39,11 +43,53 @@ _KEYS = (
 )
 
 
+class CompressionTradeoff(Figure):
+    """Robust accuracy of every network of a compression against its cost."""
+
+    of: ClassVar[Job] = "compression"
+    needs: ClassVar[tuple[str, ...]] = ("networks",)
+
+    name: Literal["compression"] = "compression"
+
+    def caption(self, record: Record, about: str) -> str:
+        """Return `about`, and attack and images of both splits."""
+        first = record["networks"][0]
+        validation, test = first["validation"], first["test"]["robust"]
+        return (
+            f"{about}; validation: {validation['attack'].partition('(')[0]}, {validation['images']} images; "
+            f"test: {' + '.join(test['attacks'])}, {test['images']} images; ring: chosen on validation"
+        )
+
+    def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
+        """Draw `networks`, on the validation split and, where they were evaluated, on the test set."""
+        points = [point for row in record["networks"] for point in _points(row, record["chosen"])]
+        runtime = "ONNX Runtime" if "onnxruntime" in record["networks"][0]["latency_ms"] else "torch"
+        return plot_compression(points, stem, latency=f"{runtime}, batch 1, one thread", caption=caption)
+
+
+def _points(row: Record, chosen: str) -> list[dict[str, Any]]:
+    """Return the points of a network, one a split that it was measured on."""
+    timing = row["latency_ms"].get("onnxruntime", row["latency_ms"]["torch"])["1"]
+    shared: dict[str, Any] = {key: row[key] for key in ("label", "method", "macs", "params")}
+    shared |= {"latency_ms": timing["median_ms"], "chosen": row["label"] == chosen}
+    found = row["validation"]
+    interval = binomtest(round(found["robust"] * found["images"]), found["images"]).proportion_ci(
+        method="wilson"
+    )
+    limits = {"low": float(interval.low), "high": float(interval.high)}
+    points = [shared | {"split": "validation", **limits, "clean": found["clean"], "robust": found["robust"]}]
+    if row["test"]:
+        low, high = row["test"]["robust"]["interval"]
+        judged = {key: row["test"][key]["accuracy"] for key in ("clean", "robust")}
+        points.append(shared | {"split": "test", "low": low, "high": high, **judged})
+    return points
+
+
 @style.drawing()
 def plot_compression(
     points: Sequence[Record], stem: Path, *, latency: str = "", caption: str = ""
 ) -> tuple[Path, ...]:
-    """The paths of the picture and the numbers: filled points are the test set's, hollow ones the validation split's.
+    """Draw the networks, test set filled and validation split hollow; return the paths.
 
     Args:
         points: mappings with `label`, `method` (original, gdws, cstar, cstar+gdws, or a baseline), `split`
@@ -60,14 +106,14 @@ def plot_compression(
         raise RunError("there is nothing to draw of a compression: no network was measured")
     timed = [point for point in points if point.get("latency_ms")]
     figure, axes = style.new_figure(1, 2 if timed else 1, height=4.2, caption=caption)
-    _panel(axes[0], points, "macs", 1e6, "multiply-adds an image, M")
+    looks = _looks(points)
+    _panel(axes[0], points, looks, "macs", 1e6, "multiply-adds an image, M")
     if timed:
-        _panel(axes[1], timed, "latency_ms", 1.0, f"{latency or 'a call'}, ms")
+        _panel(axes[1], timed, looks, "latency_ms", 1.0, f"{latency or 'a call'}, ms")
     axes[0].set_ylabel("robust accuracy, %")
-    methods = [name for name in _METHODS if any(point["method"] == name for point in points)]
     handles = [
-        Line2D([], [], linestyle="", marker=_METHODS[name][1], color=_METHODS[name][0], label=_title(name))
-        for name in methods
+        Line2D([], [], linestyle="", marker=marker, color=colour, label=_title(name))
+        for name, (colour, marker) in looks.items()
     ]
     splits = {str(point["split"]) for point in points}
     handles += [
@@ -90,13 +136,28 @@ def plot_compression(
     return style.save(figure, stem, (_KEYS, [[point.get(key) for key in _KEYS] for point in points]))
 
 
+def _looks(points: Sequence[Record]) -> dict[str, tuple[str, str]]:
+    """Return colour and marker of every method that has a point, the known ones first."""
+    methods = list(dict.fromkeys(str(point["method"]) for point in points))
+    others = [name for name in methods if name not in _METHODS]
+    new = {name: (style.CYCLE[i % 7], _OTHERS[i % 5]) for i, name in enumerate(others)}
+    return {name: look for name, look in {**_METHODS, **new}.items() if name in methods}
+
+
 def _title(method: str) -> str:
     return f"{method} (baseline)" if method in ("truncate", "truncate-short", "uniform") else method
 
 
-def _panel(axes: Axes, points: Sequence[Record], key: str, unit: float, label: str) -> None:
+def _panel(
+    axes: Axes,
+    points: Sequence[Record],
+    looks: Mapping[str, tuple[str, str]],
+    key: str,
+    unit: float,
+    label: str,
+) -> None:
     for split in ("validation", "test"):
-        for method, (colour, marker) in _METHODS.items():
+        for method, (colour, marker) in looks.items():
             rows = sorted(
                 (row for row in points if row["method"] == method and row["split"] == split),
                 key=lambda row: float(row[key]),

@@ -162,7 +162,9 @@ def read_model(
         raise CheckpointError(f"{folder}: no model folder, {', '.join(missing)} is missing{inner}")
     channels = description.input_shape[0]
     if len(description.mean) != channels or len(description.std) != channels:
-        raise CheckpointError(f"{folder / DESCRIPTION}: mean and std need {channels} numbers, one per channel")
+        raise CheckpointError(
+            f"{folder / DESCRIPTION}: mean and std need {channels} numbers, one per channel"
+        )
     architecture, build = _builder(folder, description, module)
     try:
         expected = build(torch.device("meta")).state_dict()

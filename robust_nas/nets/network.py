@@ -81,9 +81,7 @@ class DropPath(nn.Module):
 class Node(nn.ModuleList):
     """A node of a cell: the sum (or mean) of its edges, each an operation on one earlier state."""
 
-    def __init__(
-        self, operations: Iterable[nn.Module], sources: list[int], aggregation: str = "sum"
-    ) -> None:
+    def __init__(self, operations: Iterable[nn.Module], sources: list[int], aggregation: str = "sum") -> None:
         super().__init__(operations)
         self.sources, self.aggregation = sources, aggregation
 

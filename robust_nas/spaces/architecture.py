@@ -105,9 +105,7 @@ class Architecture(Options):
         if cells is None and channels is None:
             return self
         given = " and ".join(
-            f"{value} {key}"
-            for key, value in (("cells", cells), ("channels", channels))
-            if value is not None
+            f"{value} {key}" for key, value in (("cells", cells), ("channels", channels)) if value is not None
         )
         raise ArchitectureError(
             f"{self.name}: got {given}; it is {self.called}, sized by its own depth and width"

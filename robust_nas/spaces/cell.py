@@ -97,9 +97,7 @@ class CellArchitecture(Architecture):
         """Raise `ValueError` for a layout, or numbers of cell inputs and output nodes, that the family cannot have."""
         given, wanted = len(layout.reduction_cells), len(layout.stages) - 1
         if given != wanted:
-            raise ValueError(
-                f"layout.reduction_cells has {given} entries; {wanted + 1} stages need {wanted}"
-            )
+            raise ValueError(f"layout.reduction_cells has {given} entries; {wanted + 1} stages need {wanted}")
 
     @classmethod
     def skeleton_class(cls) -> type[Any]:

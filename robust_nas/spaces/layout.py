@@ -53,7 +53,9 @@ class Layout(Options):
     """Placement of cell kinds by depth, places of the reductions, filters per stage, and the stem."""
 
     stages: tuple[Kind, ...] = Field(min_length=1)  # kind of the cells of each stage
-    reduction_cells: tuple[Kind, ...] = ()  # kind of each reduction cell; none: a block reduces between stages
+    reduction_cells: tuple[
+        Kind, ...
+    ] = ()  # kind of each reduction cell; none: a block reduces between stages
     reductions: tuple[DepthFraction, ...] = ()  # where stages begin, as fractions of the depth
     filters: tuple[Count, ...] = Field(min_length=1)  # filters of a node per stage, relative to `channels`
     stem: Count = 3  # channels of the stem's 3x3 convolution, relative to `channels`

@@ -22,7 +22,13 @@ from robust_nas.spaces.architecture import Json
 from robust_nas.spaces.cell import CellArchitecture, halved
 from robust_nas.spaces.layout import CellPlace, Layout
 
-OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")  # in the benchmark's order
+OPERATIONS = (
+    "none",
+    "skip_connect",
+    "nor_conv_1x1",
+    "nor_conv_3x3",
+    "avg_pool_3x3",
+)  # in the benchmark's order
 SOURCES = ((0,), (0, 1), (0, 1, 2))  # of every node
 LAYOUT = Layout(stages=("cell",) * 3, reductions=("1/3", "2/3"), filters=(1, 2, 4), stem=1)
 _NODE = r"(?:\|[a-z][a-z0-9_]*~[0-9]{1,2})+\|"

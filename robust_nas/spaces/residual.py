@@ -135,9 +135,7 @@ class ResidualArchitecture(Architecture):
         blocks, rest = divmod(depth - 4, 6)
         if blocks < 1 or rest:
             nearest = "10" if blocks < 1 else f"{6 * blocks + 4} and {6 * blocks + 10}"
-            raise ArchitectureError(
-                f"{text!r}: depth {depth} is not 6n + 4 with n >= 1; nearest: {nearest}"
-            )
+            raise ArchitectureError(f"{text!r}: depth {depth} is not 6n + 4 with n >= 1; nearest: {nearest}")
         if factor < 1:
             raise ArchitectureError(f"{text!r}: the widening factor is {factor}; at least 1 is needed")
         tree = {

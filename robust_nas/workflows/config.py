@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from robust_nas.attacks import ThreatModel, inherit
-from robust_nas.compression.options import Compression
+from robust_nas.compression import Compression
 from robust_nas.config import (
     Count,
     CountOrZero,
@@ -24,15 +24,15 @@ from robust_nas.config import (
     check,
     existing_file,
     read_yaml,
-    to_dict,
 )
 from robust_nas.data.options import DataOptions
 from robust_nas.errors import ArchitectureError, ConfigError
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.runs import RECIPE
-from robust_nas.search.options import Strategy, SupernetOptions, with_strategy
+from robust_nas.search import Strategy, SupernetOptions, strategy_field, with_strategy
 from robust_nas.spaces import CellSpace, Size, load_space
-from robust_nas.training.options import Training
+from robust_nas.training import Training
+from robust_nas.training.losses import with_present_names
 from robust_nas.user_code import allow_code, own_config
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
@@ -108,7 +108,7 @@ class RunConfig(JobConfig):
     threat_model: ThreatModel | None = None
     space: SpaceChoice = SpaceChoice()
     supernet: SupernetOptions = SupernetOptions()
-    search: Strategy
+    search: Annotated[Strategy, strategy_field()]
     network: NetworkSize = NetworkSize()
     training: Training
     evaluation: EvaluationOptions
@@ -162,7 +162,7 @@ def load_config(
 ) -> RunConfig:
     """The run config of a shipped recipe or a YAML file, with `a.b=c` overrides applied.
 
-    A `strategy` (`dsara`, `nni:darts`, `nni:gumbel-darts`) takes the place of the recipe's before the overrides do.
+    A `strategy` (such as `random` or `nni:darts`) takes the place of the recipe's before the overrides do.
 
     Raises `ConfigError` that names the key, the value, where it was written, and what is allowed.
     """
@@ -172,70 +172,24 @@ def load_config(
         raise ConfigError(f"{text!r} is neither a recipe nor a file; recipes: {', '.join(recipe_names())}")
     source = text if path.parent == FOLDER else str(path)
     tree = read_yaml(path)
-    if strategy is not None:
-        section = tree.get("search")
-        tree["search"] = with_strategy(section if isinstance(section, dict) else {}, strategy)
     own = () if path.parent == FOLDER else (path.resolve().parent,)
     with own_config(*own, Path.cwd()):
+        if strategy is not None:
+            section = tree.get("search")
+            tree["search"] = with_strategy(section if isinstance(section, dict) else {}, strategy)
         return check(RunConfig, apply_overrides(tree, overrides), source, overrides=overrides)
 
 
 def model_config(folder: Path, overrides: Sequence[str] = ()) -> EvaluationConfig:
     """Data and evaluation that a model folder was trained with, with overrides applied. Raises `ConfigError`."""
-    path, tree = _stored_config(folder, EvaluationConfig)
+    path, tree = stored_config(folder, EvaluationConfig)
     changed = apply_overrides(tree, overrides)
-    with _trusting(overrides):
+    with trusting(overrides):
         return check(EvaluationConfig, changed, str(path), overrides=overrides)
 
 
-METHODS: dict[str, dict[str, Any]] = {
-    "gdws": {"gdws": {}},
-    "cstar": {"cstar": {}},
-    "cstar+gdws": {"cstar": {}, "gdws": {}},
-}
-
-
-def compression_config(
-    source: Path | str, method: str | None = None, overrides: Sequence[str] = ()
-) -> CompressionConfig:
-    """How a model is compressed: data, recipe and evaluation of its folder, or of a recipe by name.
-
-    `method` (`gdws`, `cstar`, `cstar+gdws`) says which sections of `compression` there are; without it, those that the
-    model's own recipe has, else `gdws`. Raises `ConfigError`.
-    """
-    if method is not None and method not in METHODS:
-        raise ConfigError(f"--method: got {method!r}; allowed: {', '.join(METHODS)}")
-    if isinstance(source, Path) or Path(source).is_dir():
-        path, tree = _stored_config(Path(source), CompressionConfig)
-        where = str(path)
-    else:
-        recipe = load_config(source)
-        tree = {
-            key: to_dict(value) if isinstance(value, Options) else value
-            for key, value in recipe
-            if key in CompressionConfig.model_fields
-        }
-        where = source
-    own = tree.get("compression")
-    own = own if isinstance(own, dict) else {}
-    if method is not None:
-        kept = {key: value for key, value in own.items() if key not in METHODS["cstar+gdws"]}
-        own = {**kept, **{key: own.get(key) or {} for key in METHODS[method]}}
-    elif not own:
-        own = METHODS["gdws"]
-    tree = apply_overrides({**tree, "compression": own}, overrides)
-    # Where an override made something else of it, `check` says so.
-    given = tree["compression"] if isinstance(tree["compression"], dict) else {}
-    asked = METHODS["cstar+gdws"].keys() & given.keys() if method else set()
-    for name in sorted(asked - METHODS.get(method or "", {}).keys()):
-        raise ConfigError(
-            f"compression.{name}: is set, but --method is {method}; allowed: {', '.join(METHODS)}"
-        )
-    return check(CompressionConfig, tree, where, overrides=overrides)
-
-
 @contextmanager
-def _trusting(overrides: Sequence[str]) -> Iterator[None]:
+def trusting(overrides: Sequence[str]) -> Iterator[None]:
     """Let code run inside that the user's own overrides name; what a folder names stays refused."""
     named = [part for override in overrides for part in _CODE.findall(override)]
     with allow_code([file for file in named if existing_file(file)]):
@@ -245,7 +199,7 @@ def _trusting(overrides: Sequence[str]) -> Iterator[None]:
 _CODE = re.compile(r"[^\s:,={}\[\]]+\.py(?=:[A-Za-z_])")
 
 
-def _stored_config(folder: Path, kind: type[JobConfig]) -> tuple[Path | None, dict[str, Any]]:
+def stored_config(folder: Path, kind: type[JobConfig]) -> tuple[Path | None, dict[str, Any]]:
     """Return the file, and the keys of `kind` in it, of the config that a model folder was made with.
 
     It is `recipe.yaml`, or `config.yaml` in folders of versions before 0.2.
@@ -258,7 +212,7 @@ def _stored_config(folder: Path, kind: type[JobConfig]) -> tuple[Path | None, di
     tree = tree if path is None or path.name == RECIPE else (tree or {}).get("config")
     if not isinstance(tree, dict):
         raise ConfigError(f"{folder}: holds no config of a training{inner or '; name a --recipe'}")
-    return path, {key: tree[key] for key in kind.model_fields if key in tree}
+    return path, {key: with_present_names(tree[key]) for key in kind.model_fields if key in tree}
 
 
 def module_config(name: str, overrides: Sequence[str]) -> EvaluationConfig:

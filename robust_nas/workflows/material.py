@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from robust_nas.config import Options
     from robust_nas.data import Dataset, Images
     from robust_nas.spaces import Architecture, Layout
-    from robust_nas.training.options import Training
+    from robust_nas.training import Training
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,10 @@ def refuse_cell_options(training: Training, architecture: Architecture) -> None:
 
 def refuse_attacks(config: RunConfig | EvaluationConfig, dataset: Dataset) -> None:
     """Raises `AttackError` for an attack that is not defined for so few classes or such small images."""
-    from robust_nas.evaluation.protocol import refuse_undefined
-
     for step in config.evaluation.steps:
         if not step.suits(dataset.classes):
             continue
-        refuse_undefined(step.attack, dataset.classes, dataset.shape, config.evaluation.deployed.abstains)
+        step.attack.refuse_undefined(dataset.classes, dataset.shape, config.evaluation.deployed.abstains)
 
 
 def refuse_other_images(folder: Path, dataset: Dataset) -> None:

@@ -103,7 +103,7 @@ def _all_jobs(
             folder / "compressed",
             mode=mode,
             progress=progress,
-            material=context,
+            context=context,
         )
     _export(model, folder / "export")
     if compressed is not None:
@@ -177,7 +177,7 @@ def _doubts(config: RunConfig) -> list[str]:
     return [
         f"{name} attacks with eps {found:.4g}, the evaluation with {eps:.4g}"
         for name, found in (
-            ("search.attack", config.search.attack.eps),
+            *((f"search.{key}", attack.eps) for key, attack in config.search.attacks().items()),
             ("training.validation_attack", config.training.validation_attack.eps),
         )
         if found is not None and not eps / MOST_APART <= found <= eps * MOST_APART

@@ -11,7 +11,7 @@ from robust_nas.data import DataOptions
 from robust_nas.distributed import Ranks, joined
 from robust_nas.runs import Mode, Progress, Run, silent
 from robust_nas.spaces import AnyArchitecture, Architecture, count, has_cells
-from robust_nas.training.options import Training
+from robust_nas.training import Training
 from robust_nas.workflows.config import RESULTS, RunConfig
 from robust_nas.workflows.context import (
     JobContext,
@@ -143,9 +143,9 @@ def _write(
     attack = options.validation_attack
     save_model(run.folder, architecture, outcome.state, description)
     caption = (
-        f"{architecture.name}: {options.loss.name} training on {counts[0]} images of {description.made_by['dataset']}, "
-        f"seed {config.seed}; validation: {attack.name}-{attack.steps}, {attack.norm} eps {attack.eps:.4g}, "
-        f"{counts[1]} images"
+        f"{architecture.name}: {options.loss.label} training on {counts[0]} images of "
+        f"{description.made_by['dataset']}, seed {config.seed}; validation: {attack.label}, "
+        f"{attack.norm} eps {attack.eps:.4g}, {counts[1]} images"
     )
     figures.plot_training(
         run.records(), run.folder / "figures" / "training", best_epoch=outcome.epoch, caption=caption

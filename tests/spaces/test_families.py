@@ -276,7 +276,10 @@ def test_a_received_folder_that_names_a_family_s_code_is_refused(plugin, tmp_pat
         ({"type": "tree", "name": "x"}, "architecture: got type 'tree'; allowed: cell, residual, mlp"),
         ({"name": "x"}, "architecture: got type None; allowed: cell, residual, mlp, nas-bench-201"),
         ({"type": "mlp", "name": "x", "depth": 0, "width": 3}, "architecture.depth: got 0"),
-        ({"type": "mlp", "name": "x", "width": 3, "height": 3}, "architecture.height: unknown key 'height'; allowed: schema_version, type"),
+        (
+            {"type": "mlp", "name": "x", "width": 3, "height": 3},
+            "architecture.height: unknown key 'height'; allowed: schema_version, type",
+        ),
         (7, "architecture: got 7"),
     ],
 )

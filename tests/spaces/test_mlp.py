@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from space_counts import Shape, torch_count
 from spaces_strategies import mlp_architectures
-from test_counting import Shape, torch_count
 
 from robust_nas.config import to_dict
 from robust_nas.errors import ArchitectureError

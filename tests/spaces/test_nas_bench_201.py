@@ -23,8 +23,8 @@ from robust_nas.spaces import (
     parts,
     sample,
 )
-from robust_nas.spaces.nas_bench_201 import OPERATIONS
 from robust_nas.spaces.naming import canonical_name
+from robust_nas.spaces.nas_bench_201 import OPERATIONS
 from robust_nas.workflows.search import draw_architecture
 
 SPACE = load_space("nas-bench-201")
@@ -111,9 +111,7 @@ def test_a_network_is_trained_a_step_and_exported(tmp_path):
     before = {name: parameter.clone() for name, parameter in network.named_parameters()}
     nn.functional.cross_entropy(network(images), torch.arange(6) % 3).backward()
     torch.optim.SGD(network.parameters(), 0.1).step()
-    assert any(
-        not torch.equal(before[name], parameter) for name, parameter in network.named_parameters()
-    )
+    assert any(not torch.equal(before[name], parameter) for name, parameter in network.named_parameters())
     description = ModelDescription(
         input_shape=(1, 8, 8), class_names=("a", "b", "c"), mean=(0.4,), std=(0.2,)
     )

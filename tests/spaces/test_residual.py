@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from space_counts import Shape, residual, torch_count
 from spaces_strategies import residual_architectures
-from test_counting import Shape, torch_count
 
 from robust_nas.config import to_dict
 from robust_nas.errors import ArchitectureError, ConfigError
@@ -22,12 +22,6 @@ from robust_nas.spaces import (
 from robust_nas.spaces.residual import BLOCKS
 
 WRN = to_dict(ResidualArchitecture(name="mine", depths=(2, 1, 1), widths=(16, 32, 64)))
-
-
-def residual(depths: tuple[int, ...], factors: tuple[int, ...]) -> ResidualArchitecture:
-    """A network in the notation of the papers: blocks and widening factor of each stage."""
-    widths = tuple(16 * 2**stage * factor for stage, factor in enumerate(factors))
-    return ResidualArchitecture(name="mine", depths=depths, widths=widths)
 
 
 def test_wrn_34_r_ships_with_its_published_widths() -> None:

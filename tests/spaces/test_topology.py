@@ -73,7 +73,8 @@ def test_what_a_space_draws_is_counted_as_it_is_built(topology):
 def test_fused_and_folded_supernets_compute_what_the_plain_one_does(topology):
     space = space_of(topology)
     plain, fused = (
-        Supernet(space, 3, 1, **SIZE, seed=1, execution=execution).double() for execution in ("plain", "fused")
+        Supernet(space, 3, 1, **SIZE, seed=1, execution=execution).double()
+        for execution in ("plain", "fused")
     )
     x = images(3, 1, 7, 6)
     found = []
@@ -130,9 +131,7 @@ def test_a_mean_is_the_sum_over_the_number_of_edges():
     drawn = [
         sample(space, 3, size=Size(cells=4, channels=2)).model_copy(update={"name": "x"}) for space in spaces
     ]
-    cells = [
-        build_network(one, input_shape=(1, 8, 8), classes=2).double().eval().cells[0] for one in drawn
-    ]
+    cells = [build_network(one, input_shape=(1, 8, 8), classes=2).double().eval().cells[0] for one in drawn]
     states = [images(1, 6, 8, 8), images(1, 6, 8, 8).flip(0)]
     with torch.no_grad():
         assert torch.allclose(cells[0](*states), 2 * cells[1](*states))

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import pytest
 from study_trees import study_tree
 
-from robust_nas.studies.illustrate import draw_figures, is_uniform
-from robust_nas.studies.report import inline, page, table_csv, write_report
+from robust_nas.studies.report.illustrate import draw_figures, is_uniform
+from robust_nas.studies.report.page import inline, page, table_csv, write_report
 
 
 class Page(HTMLParser):
