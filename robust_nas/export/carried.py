@@ -35,7 +35,7 @@ class Built:
 
 
 class Carried(NamedTuple):
-    """The modules whose text is needed, the text of a plugin's own files, and the table."""
+    """The modules whose text is needed, the text of a plugin's own files, and the table (empty without names)."""
 
     modules: tuple[ModuleType, ...]
     plugins: tuple[str, ...]
