@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from robust_nas import user_code
+from robust_nas import figures, user_code
 from robust_nas.compression import Candidate, Compression, CompressionContext, Compressor, OriginalModel
 from robust_nas.compression.context import ORIGINAL
 from robust_nas.config import Options
@@ -201,6 +201,7 @@ def _run(
             tree = {"name": config.name, "model": job.model, **tree}
             write_json(folder / "compression.json", tree)
             drawn = _draw(tree, chosen, step, folder)
+            figures.draw_figures("compression", tree, folder / "figures", figures=config.figures)
             result = {"chosen": tree["chosen"], "within_loss": tree["within_loss"]}
             models = [f"model/{name}" for name in DELIVERED if (folder / "model" / name).exists()]
             run.finish(result, ["compression.json", *drawn, *models])

@@ -67,7 +67,7 @@ class Shift(BoundedAttack):
 
 @pytest.fixture(autouse=True)
 def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("robust_nas.studies.report.page.write_report", lambda tree, folder: None)
+    monkeypatch.setattr("robust_nas.studies.report.page.write_report", lambda tree, folder, own=(): None)
 
 
 def written(folder: Path, design: str, rule: Any, **more: Any) -> Path:
@@ -87,7 +87,7 @@ def by_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyConfig, Path
     rule = {"name": "mine.py:WidestWins", "least": 2}
     config = robust_nas.load_study(written(folder, "mine.py:WidthLadder", rule))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("robust_nas.studies.report.page.write_report", lambda tree, folder: None)
+        patch.setattr("robust_nas.studies.report.page.write_report", lambda tree, folder, own=(): None)
         return config, robust_nas.run_study(config, folder / "run", engine=HereEngine())
 
 

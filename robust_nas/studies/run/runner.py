@@ -216,14 +216,14 @@ def _score_inherited(study: StudyFolder, plan: Plan, progress: Progress) -> None
 
 
 def _conclude(folder: Path, progress: Progress) -> None:
-    from robust_nas.studies.report.analysis import analyse
+    from robust_nas.studies.report.analysis import analyse, stored_study
     from robust_nas.studies.report.page import table_csv, write_report
 
     tree = analyse(folder)
     write_json(folder / ANALYSIS, tree)
     write_atomic(folder / TABLE, table_csv(tree).encode())
     progress("report", 0, 1)
-    write_report(tree, folder)
+    write_report(tree, folder, stored_study(folder).figures)
     progress("report", 1, 1)
 
 
