@@ -35,7 +35,7 @@ class Built:
 
 
 class Carried(NamedTuple):
-    """The modules whose text is needed, the text of a plugin's own files, and the table."""
+    """The modules whose text is needed, the text of a plugin's own files, and the table (empty without names)."""
 
     modules: tuple[ModuleType, ...]
     plugins: tuple[str, ...]
@@ -96,7 +96,8 @@ def _text(kind: str, name: str, module: ModuleType) -> str:
 
 def _start(part: ast.stmt) -> int:
     """Return the first line of a statement, its decorators included."""
-    return min([part.lineno, *(decorator.lineno for decorator in getattr(part, "decorator_list", []))])
+    decorators: list[ast.expr] = getattr(part, "decorator_list", [])
+    return min([part.lineno, *(decorator.lineno for decorator in decorators)])
 
 
 def _is_needed(part: ast.stmt, module: ModuleType) -> bool:

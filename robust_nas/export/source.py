@@ -222,11 +222,11 @@ def _compare(text: str, state: dict[str, torch.Tensor], model: Model) -> None:
     try:
         logits = _logits_of(text, state, images)
     except Exception as error:  # whatever the text of a plugin raises without the rest of its file
-        architecture = model.architecture
-        used = [*architecture.operations_used(), *architecture.activations_used()] if architecture else []
+        architecture = _architecture(model)
+        used = sorted({architecture.type, *architecture.operations_used(), *architecture.activations_used()})
         raise RunError(
-            f"the exported text of {', '.join(used)} does not run alone ({type(error).__name__}: {error}); "
-            "a file that needs torch alone can be carried"
+            f"the exported text of {', '.join(used)} does not run alone "
+            f"({type(error).__name__}: {error}); a file that needs torch alone can be carried"
         ) from None
     with torch.no_grad():
         if not torch.equal(logits, copy.deepcopy(model.network).cpu().eval()(images)):

@@ -29,8 +29,10 @@ class ReLUConvBN(nn.Sequential):
     def forward(self, input: Tensor) -> Tensor:
         """Map `[B, c_in, H, W]` to `[B, c_out, ceil(H/stride), ceil(W/stride)]`."""
         before = self.stride_before
-        output: Tensor = super().forward(input if before == 1 else input[:, :, ::before, ::before])
-        return output
+        x = input if before == 1 else input[:, :, ::before, ::before]
+        for layer in self:
+            x = layer(x)
+        return x
 
 
 def nor_conv(channels: int, stride: int, affine: bool, *, kernel: int) -> nn.Module:

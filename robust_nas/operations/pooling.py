@@ -41,8 +41,9 @@ class Pooling(Operation):
         from robust_nas.layers.inspection import is_unchanged
 
         kind = torch.nn.MaxPool2d if cls.pools == "max" else torch.nn.AvgPool2d
-        built = type(module) is torch.nn.Sequential and len(module) == 2
-        return built and type(module[0]) is kind and type(module[1]) in NORMS and is_unchanged(module)
+        parts = [type(part) for part in module.children()]
+        built = type(module) is torch.nn.Sequential and len(parts) == 2
+        return built and parts[0] is kind and parts[1] in NORMS and is_unchanged(module)
 
     @classmethod
     def fuse(cls, state: State, column: Sequence[WeightedModule], totals: list[Tensor | None]) -> None:

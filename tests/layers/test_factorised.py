@@ -20,9 +20,9 @@ from robust_nas.layers.factorised import (
     LowRankLinear,
     Tucker2Conv2d,
     dense,
-    gather_channels,
     rebuild,
 )
+from robust_nas.layers.gdws_conv import gather_channels
 from robust_nas.nets import ModelDescription, inference_state, load_model, read_model, save_model
 from robust_nas.nets.model import StoredForm
 from robust_nas.nets.user_module import load_module

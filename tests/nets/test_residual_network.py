@@ -210,5 +210,5 @@ def test_a_model_folder_of_no_known_type_is_refused(tmp_path: Path) -> None:
     saved(tmp_path)
     text = (tmp_path / "architecture.yaml").read_text()
     (tmp_path / "architecture.yaml").write_text(text.replace("type: residual", "type: tree"))
-    with pytest.raises(CheckpointError, match="type: got 'tree'; allowed: cell, residual, mlp"):
+    with pytest.raises(CheckpointError, match="got type 'tree'; allowed: cell, residual, mlp"):
         read_model(tmp_path)

@@ -206,7 +206,7 @@ def test_the_narrowest_robust_res_blocks_build() -> None:
         ("name", "../up", "name: got '../up'"),
         ("width", 3, "unknown key 'width'; did you mean 'widths'?"),
         ("type", None, "type: missing, and it has no default; allowed: cell, residual, mlp"),
-        ("type", "resnet", "type: got 'resnet'; allowed: cell, residual, mlp"),
+        ("type", "resnet", "got type 'resnet'; allowed: cell, residual, mlp"),
         ("type", "cell", "genotype: missing"),
     ],
 )
