@@ -21,7 +21,7 @@ from robust_nas.errors import CheckpointError, CompressionError, ConfigError
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_atomic, write_json
 from robust_nas.training import Training
-from robust_nas.workflows.compress_measures import describe, draw_comparison, speed, verdicts
+from robust_nas.workflows.compress_measures import describe, speed, verdicts
 from robust_nas.workflows.config import RESULTS, CompressionConfig, EvaluationConfig
 from robust_nas.workflows.context import (
     JobContext,
@@ -364,5 +364,5 @@ def _draw(tree: dict[str, Any], chosen: Candidate, step: Compressor, folder: Pat
     about = (
         f"{tree['name']} on {tree['dataset']}, {threat['norm']} eps {threat['eps']:.4g}, seed {tree['seed']}"
     )
-    draw_comparison(tree, about, folder / "figures" / "compression")
-    return ["figures/compression.png", *step.draw(chosen, folder, about)]
+    drawn = figures.draw_figures("compression", tree, folder / "figures", about=about)
+    return [*(f"figures/{figure.stem}.png" for figure in drawn), *step.draw(chosen, folder, about)]
