@@ -205,8 +205,13 @@ def to_yaml(tree: BaseModel | Mapping[str, Any]) -> str:
 
 
 def config_hash(value: BaseModel) -> str:
-    """First 16 hex digits of the SHA-256 of the value's canonical JSON."""
-    text = json.dumps(to_dict(value), sort_keys=True, separators=(",", ":"))
+    """Return the first 16 hex digits of the SHA-256 of the value's canonical JSON."""
+    return tree_hash(to_dict(value))
+
+
+def tree_hash(tree: Mapping[str, Any]) -> str:
+    """Return the same of plain dicts, lists, numbers and strings."""
+    text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

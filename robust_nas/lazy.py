@@ -29,8 +29,10 @@ class LazyModule(types.ModuleType):
 if TYPE_CHECKING:
     import torch as torch
     import torch.nn.functional as F
+    from scipy import stats as stats
 else:
     torch = LazyModule("torch")
     F = LazyModule("torch.nn.functional")
+    stats = LazyModule("scipy.stats")
 
-__all__ = ["F", "LazyModule", "torch"]
+__all__ = ["F", "LazyModule", "stats", "torch"]

@@ -51,6 +51,7 @@ class Registry(Generic[M]):
     built_in: Mapping[str, str]
     group: str  # of entry points
     key: str = "name"  # the key of a config that holds the name
+    renamed: Mapping[str, str] = field(default_factory=dict)  # old name -> present name, for the error
     _found: dict[str, type[M]] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -87,6 +88,8 @@ class Registry(Generic[M]):
                     f"{self.kind} {name!r}: its plugin {self._plugins[name].value} cannot be imported: {error}"
                 ) from error
             return self._named(name, self._checked(name, found))
+        if name in self.renamed:
+            raise UnknownMethodError(f"got {self.key} {name!r}; is now {self.renamed[name]!r}")
         raise UnknownMethodError(
             f"got {self.key} {name[:200]!r}; allowed: {', '.join(self.names())}, or file.py:Class of your own "
             f"(or a plugin that provides it is not installed)"
@@ -126,7 +129,7 @@ class Registry(Generic[M]):
         return MethodField(self, allows, needs, default, presets or {})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # hashed by identity: typing hashes it in `Annotated[...] | None`
 class MethodField:
     """A pydantic field that holds a method: its class is chosen by name, and checks its own options."""
 
@@ -183,7 +186,13 @@ class MethodField:
         names = self.registry.names()
         if self.allows is None:
             return names
-        return [name for name in names if self.allows(self.registry.get(name))]
+        return [name for name in names if self._fits(name)]
+
+    def _fits(self, name: str) -> bool:
+        try:
+            return self.allows is None or self.allows(self.registry.get(name))
+        except ConfigError:  # a plugin that is broken
+            return False
 
 
 def _problem(text: str) -> PydanticCustomError:

@@ -1,7 +1,9 @@
 """Run folders: config, environment, metrics, checkpoints, artifacts; a kill at any instant loses nothing.
 
-Files appear under their final name complete or not at all. `metrics.jsonl` is append-only; a checkpoint remembers its
-length, and a resumed run cuts off what was written after the checkpoint. `result.json`, written last, marks the end.
+`config.yaml` holds what the result depends on and nothing else: a run is known by it. `recipe.yaml`, where there is
+one, is the whole config that the run was started with. Files appear under their final name complete or not at all.
+`metrics.jsonl` is append-only; a checkpoint remembers its length, and a resumed run cuts off what was written after the
+checkpoint. `result.json`, written last, marks the end.
 A lock keeps two processes out of one folder and is released by the kernel when its process dies.
 """
 
@@ -12,23 +14,25 @@ import fcntl
 import io
 import json
 import os
-import pickle
 import re
 import shutil
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, get_args
 
-from robust_nas.config import Options, config_hash, read_yaml, to_yaml, to_yaml_dict
+from pydantic import ValidationError
+
+from robust_nas.checkpoints import read_checkpoint
+from robust_nas.config import Options, read_yaml, to_yaml, to_yaml_dict, tree_hash
 from robust_nas.errors import CheckpointError, ConfigError, DataError, RunError, RunExistsError
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 Mode = Literal["new", "resume", "overwrite"]
-CONFIG, ENVIRONMENT, METRICS, CHECKPOINT, RESULT = (
+CONFIG, RECIPE, ENVIRONMENT, METRICS, CHECKPOINT, RESULT = (
     "config.yaml",
+    "recipe.yaml",
     "environment.json",
     "metrics.jsonl",
     "checkpoint.pt",
@@ -87,9 +91,12 @@ def read_json(path: Path) -> dict[str, Any]:
 class Run:
     """An opened run folder. Use as a context manager; the lock is held until it ends."""
 
-    def __init__(self, folder: Path, config: Options, mode: Mode = "new") -> None:
+    def __init__(
+        self, folder: Path, config: Options, mode: Mode = "new", *, recipe: Options | None = None
+    ) -> None:
         """Opens or makes the folder.
 
+        `config` is what the result depends on; `recipe` is the whole config, kept for those who read the folder.
         Raises `RunExistsError` when it holds anything and mode is "new", belongs to another config (resume), or is no
         run (resume, overwrite); and `RunError` when it cannot be written or is in use.
         """
@@ -97,6 +104,7 @@ class Run:
             raise ConfigError(f"mode: got {mode!r}; allowed: {', '.join(get_args(Mode))}")
         self.folder = Path(folder)
         self.config = config
+        self.recipe = recipe
         self._made = not self.folder.exists()
         self._metrics: IO[bytes] | None = None
         try:
@@ -144,18 +152,27 @@ class Run:
         for child in self.folder.iterdir():
             if _LEFTOVER.fullmatch(child.name):
                 shutil.rmtree(child) if child.is_dir() else child.unlink()
-        if mode == "resume" and (self.folder / CONFIG).is_file():
-            self._refuse_other_config(read_yaml(self.folder / CONFIG))
-        else:
+        if not (mode == "resume" and (self.folder / CONFIG).is_file()):
             self.write(CONFIG, to_yaml(self.config))
+        stored = read_yaml(self.folder / CONFIG)
+        self._refuse_other_config(stored)
+        # Of the file as it is: a key that a later version added with its default is not in it.
+        self._hash = tree_hash(stored)
+        if self.recipe is not None:
+            self.write(RECIPE, to_yaml(self.recipe))
 
     def _refuse_other_config(self, before: Mapping[str, Any]) -> None:
-        changed = sorted(differences(before, to_yaml_dict(self.config)))
-        if changed:
+        """Raises `RunExistsError` unless the stored config, read by today's defaults, is this one."""
+        try:
+            known: Options | None = type(self.config).model_validate(before)
+        except (ValidationError, ConfigError):
+            known = None
+        if known != self.config:
+            changed = sorted(differences(before, to_yaml_dict(self.config)))
             raise RunExistsError(
                 f"{self.folder}: was started with another config and cannot be resumed with this one; "
-                f"different: {', '.join(changed[:6])}. Use that config, start anew with --overwrite, "
-                "or choose another folder with --out"
+                f"different: {', '.join(changed[:6])}. Use that config (and that version), start again "
+                "with --overwrite, or choose another folder with --out"
             )
 
     def _clear(self) -> None:
@@ -194,7 +211,7 @@ class Run:
         """Removes a folder that a mistake of the user left without any work in it, so that it is not in the way."""
         with contextlib.suppress(OSError):  # then the folder stays, and the mistake is what is reported
             names = {child.name for child in self.folder.iterdir()}
-            if self._made and names <= {CONFIG, ENVIRONMENT, LOCK}:
+            if self._made and names <= {CONFIG, RECIPE, ENVIRONMENT, LOCK}:
                 for name in names:
                     (self.folder / name).unlink()
                 self.folder.rmdir()
@@ -261,7 +278,7 @@ class Run:
         import torch
 
         offset = self._flush_metrics()
-        whole = {**state, "config_hash": config_hash(self.config), "metrics_bytes": offset}
+        whole = {**state, "config_hash": self._hash, "metrics_bytes": offset}
         buffer = (
             io.BytesIO()
         )  # written in one piece: torch's own writer words a full disk as a bug of its own
@@ -281,7 +298,7 @@ class Run:
             (self.folder / METRICS).unlink(missing_ok=True)
             return None
         state = read_checkpoint(path)
-        if state.get("config_hash") != config_hash(self.config):
+        if state.get("config_hash") != self._hash:
             raise CheckpointError(f"{path}: belongs to another config")
         length = self._flush_metrics()
         if length < state["metrics_bytes"]:
@@ -343,40 +360,6 @@ def _lock_or_refuse(file: IO[Any], folder: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         raise RunError(f"{folder}: another process is working in it") from None
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint file, read without executing anything. Raises `CheckpointError`."""
-    import torch
-
-    try:
-        with warnings.catch_warnings(
-            action="ignore"
-        ):  # torch's doubts about a foreign pickle, which it then refuses
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path}: refused, it is no plain checkpoint: {_first_line(error)}") from None
-    except Exception as error:  # damaged bytes make the unpickler raise whatever they happen to mean
-        raise CheckpointError(f"{path}: damaged or truncated: {_first_line(error)}") from None
-    if not isinstance(state, dict) or not isinstance(state.get("metrics_bytes"), int):
-        raise CheckpointError(f"{path}: is not a checkpoint of a run")
-    return state
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def restore_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Loads an optimiser's state and checks its shapes, which torch does not. Raises `ValueError`."""
-    optimiser.load_state_dict(state)
-    for parameter, buffers in optimiser.state.items():
-        for name, value in buffers.items():
-            shape = getattr(value, "shape", ())
-            if shape and shape != parameter.shape:
-                raise ValueError(
-                    f"the optimiser's {name} has shape {list(shape)}, its parameter {list(parameter.shape)}"
-                )
 
 
 def differences(old: object, new: object, prefix: str = "") -> set[str]:

@@ -24,9 +24,9 @@ _SPEC = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_][A-Za-z0-9_]*)", re.DOTA
 
 
 class _Trust(NamedTuple):
-    """What may run: any file, with relative paths seen from `base`; or the listed `files` alone."""
+    """What may run: any file, with relative paths seen from the first of `bases` that has it; or `files` alone."""
 
-    base: Path | None = None
+    bases: tuple[Path, ...] = ()
     files: tuple[Path, ...] = ()
 
 
@@ -41,9 +41,9 @@ def is_code(name: object) -> bool:
 
 
 @contextmanager
-def own_config(base: Path) -> Iterator[None]:
-    """Let code run that is named inside; relative paths are seen from the folder `base`."""
-    token = _TRUST.set(_TRUST.get()._replace(base=base))
+def own_config(*bases: Path) -> Iterator[None]:
+    """Let code run that is named inside; relative paths are seen from the first of these folders that has the file."""
+    token = _TRUST.set(_TRUST.get()._replace(bases=bases))
     try:
         yield
     finally:
@@ -94,28 +94,32 @@ def resolve(spec: str) -> tuple[str, object]:
 
 
 def _allowed(file: Path, spec: str) -> Path:
-    base, files = _TRUST.get()
+    bases, files = _TRUST.get()
     if file in _LOADED:  # absolute, and has run already
         return file
     for listed in files:
         if listed.name == file.name:
             return listed
-    if base is None:
+    if not bases:
         raise CodeRefusedError(
             f"{spec[:200]!r} is code, which runs only where a config or command line of your own names it; "
             f"read the file, then allow it with --allow-code {file.name} (Python: allow_code=[...])"
         )
-    return _existing(base / file.expanduser(), spec)
+    places = [base / file.expanduser() for base in bases]
+    return _existing(next((place for place in places if _is_file(place)), places[0]), spec)
 
 
 def _existing(path: Path, given: str) -> Path:
+    if not _is_file(path):
+        raise ConfigError(f"got {given[:200]!r}; there is no such file")
+    return path.expanduser().resolve()
+
+
+def _is_file(path: Path) -> bool:
     try:
-        path = path.expanduser().resolve()
-        if path.is_file():
-            return path
+        return path.expanduser().is_file()
     except (OSError, RuntimeError, ValueError):  # too long, a zero byte, no such user
-        pass
-    raise ConfigError(f"got {given[:200]!r}; there is no such file") from None
+        return False
 
 
 def _run(path: Path) -> ModuleType:

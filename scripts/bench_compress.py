@@ -26,7 +26,7 @@ from torch import Tensor, nn
 import robust_nas
 from robust_nas.compression.alpha import estimate_alpha
 from robust_nas.compression.folding import fold_batch_norms
-from robust_nas.compression.gdws import factorize, gdws_layer, mego
+from robust_nas.compression.gdws_layer import factorize, gdws_layer, mego
 from robust_nas.compression.gdws_network import compress_gdws, eligible
 from robust_nas.export.onnx import OnnxModel, onnx_bytes
 from robust_nas.layers.factorised import replace_module

@@ -26,8 +26,7 @@ from robust_nas.data import augment, split
 from robust_nas.data.order import batches
 from robust_nas.nets import channels_last
 from robust_nas.runs import write_atomic
-from robust_nas.search.dsara import Batch, DSARASearch
-from robust_nas.search.options import DSARA
+from robust_nas.search import DSARA, Batch, OneShotSearch
 from robust_nas.workflows.config import RunConfig
 from robust_nas.workflows.material import choose_device, normalisation, training_split
 
@@ -63,7 +62,9 @@ def search_cost(config: RunConfig, steps: int) -> dict[str, Any]:
     halves = [images.subset(indices) for indices in split(images.labels, 0.5, seed)]
     orders = [batches(len(half), options.batch_size, seed=seed, epoch=0) for half in halves]
     assert isinstance(options, DSARA)  # noqa: S101
-    algorithm = DSARASearch(channels_last(supernet), options)
+    algorithm = OneShotSearch(
+        options.model_copy(update={"epochs": 2, "stage1_epochs": 1}), channels_last(supernet), space
+    )
     generator = torch.Generator(device).manual_seed(seed)
     seconds: dict[int, list[float]] = {1: [], 2: []}
     for step in range(2 * (steps + 1)):
@@ -73,7 +74,8 @@ def search_cost(config: RunConfig, steps: int) -> dict[str, Any]:
             natural = augment(part.pixels, options.augment or config.data.augment, generator)
             natural = natural.contiguous(memory_format=torch.channels_last)
             drawn.append(Batch(natural, algorithm.attack(natural, part.labels, generator), part.labels))
-        algorithm.alpha_step(stage, drawn[1], drawn[0])
+        algorithm.epoch = stage - 1
+        algorithm.alpha_step(algorithm.strategy.alpha_gradient(algorithm, drawn[1], drawn[0]).gradient)
         algorithm.weight_step(drawn[0])
         seconds[stage].append(clock() - began)
     on_gpu = device.type == "cuda"

@@ -35,8 +35,7 @@ from torch import Tensor, nn
 from robust_nas import environment
 from robust_nas.attacks import FGSM, PGD
 from robust_nas.nets import Supernet, channels_last
-from robust_nas.search.dsara import Batch, DSARASearch
-from robust_nas.search.options import DSARA
+from robust_nas.search import DSARA, Batch, OneShotSearch
 from robust_nas.spaces import load_space
 from robust_nas.timing import Timing, interleaved
 
@@ -118,11 +117,12 @@ class Bench:
         generator = torch.Generator(self.device).manual_seed(0)
         if self.name == "NNI":
             return self._nni_step(option, generator)
-        search = DSARASearch(self.net, DSARA(attack=option))  # type: ignore[arg-type]
+        strategy = DSARA(attack=option, stage1_epochs=0)  # stage 2
+        search = OneShotSearch(strategy, self.net, load_space("dsara"))
 
         def call() -> None:
             drawn = [Batch(x, search.attack(x, y, generator), y) for x, y in self.batches]
-            search.alpha_step(2, drawn[1], drawn[0])
+            search.alpha_step(strategy.alpha_gradient(search, drawn[1], drawn[0]).gradient)
             search.weight_step(drawn[0])
 
         return call

@@ -21,7 +21,7 @@ import robust_nas
 from robust_nas.attacks import PGD
 from robust_nas.nets import channels_last
 from robust_nas.timing import interleaved
-from robust_nas.training.options import PGDAT, Loss, Natural
+from robust_nas.training import PGDAT, Loss, Natural
 
 STEPS, EPS = 7, 8 / 255
 ARITHMETIC = (2 * STEPS + 3) / 3  # of an adversarial step, in clean ones

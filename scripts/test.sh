@@ -2,8 +2,14 @@
 # Sets up everything on a fresh machine, then runs lint, types and the whole test suite; and once more, as if NNI were
 # not installed, the tests of what could meet it.
 # Arguments go to pytest: scripts/test.sh tests/search -k min_norm
+# With --fast first: lint, types, and the tests but those marked slow and the files in tests/slow.txt; under four minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+fast=()
+if [ "${1:-}" = --fast ]; then
+  fast=(-m "not slow")
+  shift
+fi
 source scripts/setup.sh
 setup dev
 if [ ! -d /usr/share/datasets/fashion-mnist ]; then
@@ -15,8 +21,8 @@ export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-.venv/bin/pytest -n 2 --dist loadfile "$@"
-if [ "$#" -eq 0 ]; then
+.venv/bin/pytest -n 2 --dist loadfile "${fast[@]}" "$@"
+if [ "$#" -eq 0 ] && [ "${#fast[@]}" -eq 0 ]; then
   ROBUST_NAS_HIDE_NNI=1 .venv/bin/pytest -n 2 --dist loadfile tests/integrations tests/cli/test_cli.py tests/cli/test_search_cli.py \
     tests/recipes tests/test_config.py
 fi

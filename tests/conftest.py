@@ -6,11 +6,24 @@ With ROBUST_NAS_HIDE_NNI=1 the tests run as if NNI and Lightning were not instal
 import os
 import sys
 from importlib.abc import MetaPathFinder
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("robust_nas", deadline=None, max_examples=60, derandomize=True)
 settings.load_profile("robust_nas")
+
+TESTS = Path(__file__).parent
+SLOW = {line.split()[0] for line in (TESTS / "slow.txt").read_text().splitlines()}  # by scripts/slow_tests.py
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests of slow files: `-m "not slow"` leaves them out."""
+    for item in items:
+        if item.path.is_relative_to(TESTS) and item.path.relative_to(TESTS).as_posix() in SLOW:
+            item.add_marker(pytest.mark.slow)
+
 
 HIDDEN = {"nni", "pytorch_lightning", "lightning_fabric", "torchmetrics"}
 

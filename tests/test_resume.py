@@ -15,8 +15,9 @@ import sys
 import pytest
 import torch
 
+from robust_nas.checkpoints import read_checkpoint
 from robust_nas.config import apply_overrides, to_yaml
-from robust_nas.runs import CHECKPOINT, METRICS, read_checkpoint
+from robust_nas.runs import CHECKPOINT, METRICS
 from robust_nas.workflows.config import load_config
 
 CONFIG = {
@@ -53,7 +54,7 @@ CONFIG = {
     "training": {
         "epochs": 2,
         "batch_size": 32,
-        "loss": {"name": "pgd", "attack": {"name": "pgd", "eps": 0.1, "steps": 2, "keep": "last"}},
+        "loss": {"name": "pgd-at", "attack": {"name": "pgd", "eps": 0.1, "steps": 2, "keep": "last"}},
         "validation_attack": {"name": "pgd", "eps": 0.1, "steps": 2},
     },
     "evaluation": {"threat_model": {"norm": "linf", "eps": 0.1}, "attacks": [{"attack": {"name": "fgsm"}}]},

@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from robust_nas.attacks.attack import Attack, BoundedAttack, MinimalAttack, Norm, Passes
+from robust_nas.attacks.attack import Attack, BoundedAttack, Guide, MinimalAttack, Passes
+from robust_nas.attacks.norms import Norm
 from robust_nas.attacks.threat_model import ThreatModel, inherit, inherited
 from robust_nas.registry import MethodField, Registry
 
 if TYPE_CHECKING:
     from robust_nas.attacks.apgd import APGD
     from robust_nas.attacks.attacked_model import AttackedModel, attack_mode
+    from robust_nas.attacks.autoattack import AutoAttack
     from robust_nas.attacks.carlini_wagner import CarliniWagner
     from robust_nas.attacks.deepfool import DeepFool
     from robust_nas.attacks.engine import AttackResult
@@ -41,6 +43,7 @@ ATTACKS = Registry(
         "square": "square:Square",
         "noise": "noise:Noise",
         "transfer": "transfer:Transfer",
+        "autoattack": "autoattack:AutoAttack",
     },
     group="robust_nas.attacks",
 )
@@ -55,7 +58,8 @@ def attack_field(
 ) -> MethodField:
     """Return what makes a field of options hold an attack (`Registry.field`).
 
-    Norm and eps come from the config's threat model where the attack's own keys do not say; `presets` are weaker.
+    Norm and eps (and surrogates, where the attack takes some) come from the config's threat model where the attack's
+    own keys do not say; `presets` are weaker.
     """
     return ATTACKS.field(allows, needs, default=default, presets=lambda: {**(presets or {}), **inherited()})
 
@@ -76,6 +80,7 @@ _HOMES = {
     "APGD": "apgd",
     "AttackResult": "engine",
     "AttackedModel": "attacked_model",
+    "AutoAttack": "autoattack",
     "CarliniWagner": "carlini_wagner",
     "DeepFool": "deepfool",
     "FGSM": "fgsm",
@@ -101,10 +106,12 @@ __all__ = [
     "Attack",
     "AttackResult",
     "AttackedModel",
+    "AutoAttack",
     "BoundedAttack",
     "CarliniWagner",
     "DeepFool",
     "GradientAttack",
+    "Guide",
     "MinimalAttack",
     "Noise",
     "Norm",
@@ -116,6 +123,7 @@ __all__ = [
     "attack_field",
     "attack_mode",
     "inherit",
+    "inherited",
     "training_attack_field",
     "transfer_attack",
 ]

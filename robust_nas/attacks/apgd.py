@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from robust_nas.attacks.attack import Norm
 from robust_nas.attacks.gradient import GradientAttack, Plan
 from robust_nas.attacks.losses import LEAST_CLASSES, refuse_targets_without_loss
-from robust_nas.attacks.norms import direction, project
+from robust_nas.attacks.norms import Norm, direction, project
 from robust_nas.config import Count, Positive
 from robust_nas.lazy import torch
 
@@ -38,6 +37,7 @@ class APGD(GradientAttack):
     A targeted loss is run once for each of the `targets` likeliest wrong classes: APGD-T.
     """
 
+    iterative: ClassVar[bool] = True
     parameter_free: ClassVar[bool] = True
     name: Literal["apgd"] = "apgd"
     steps: Count = 100
@@ -61,6 +61,23 @@ class APGD(GradientAttack):
     def least_classes(self) -> int:
         """The number of classes below which the attack is not defined."""
         return max(LEAST_CLASSES.get(self.loss, 2), (self.targets or 1) + 1)
+
+    @property
+    def effort(self) -> str:
+        """Return steps and starts."""
+        return f"{self.steps} steps from {self.restarts} starts"
+
+    def doubled(self) -> APGD:
+        """Return the attack with twice the steps from twice the starts; the best iterate is kept."""
+        return self.model_copy(
+            update={"steps": 2 * self.steps, "restarts": 2 * self.restarts, "keep": "best"}
+        )
+
+    def shortened(self, steps: int) -> APGD:
+        """Return one run of at most `steps` steps on the cross-entropy."""
+        return self.model_copy(
+            update={"steps": min(self.steps, steps), "loss": "ce", "restarts": 1, "keep": "best"}
+        )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

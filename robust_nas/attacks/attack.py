@@ -7,9 +7,11 @@ Shapes: images are float `[B, C, H, W]` in 0..1, labels int64 `[B]`; `eps` is on
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
+from robust_nas.attacks.norms import Norm
 from robust_nas.config import Count, NonNegative
+from robust_nas.errors import AttackError
 from robust_nas.registry import Method
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from robust_nas.attacks.attacked_model import AttackedModel
     from robust_nas.attacks.engine import AttackResult
 
-Norm = Literal["linf", "l2"]
+Guide = Literal["gradient", "queries", "surrogates", "chance"]
 
 
 class Passes(NamedTuple):
@@ -47,9 +49,10 @@ class Attack(Method):
         False  # whether it is cheap enough for every step of a training or a search
     )
     access: ClassVar[Literal["gradient", "score", "decision"]] = "gradient"  # what it needs of the model
-    parameter_free: ClassVar[bool] = (
-        False  # whether it tunes itself, so that a weak setting cannot flatter a model
+    iterative: ClassVar[bool] = (
+        False  # whether it has `effort`, `doubled` and `shortened`: checks repeat it so
     )
+    external: ClassVar[bool] = False  # whether another package runs it, in float32, on the model as it is
 
     eps: NonNegative | None  # None: the box alone bounds the perturbation
     norm: Norm = "linf"
@@ -69,6 +72,50 @@ class Attack(Method):
         return "ce"
 
     @property
+    def parameter_free(self) -> bool:
+        """Return whether it chooses its step sizes itself, so that a weak setting cannot flatter a model."""
+        return False
+
+    @property
+    def guided_by(self) -> Guide:
+        """Return what leads it to a perturbation: the model's gradient or answers, other models, or chance."""
+        return "gradient" if self.access == "gradient" else "queries"
+
+    @property
+    def returns_best(self) -> bool:
+        """Return whether the result is the best iterate per example (rather than the last one)."""
+        return True
+
+    @property
+    def effort(self) -> str:
+        """Return the length of an iterative attack in words, such as "20 steps from 2 starts"."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how long it runs")
+
+    def doubled(self) -> Attack:
+        """Return an iterative attack with twice the steps from twice the starts."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be run with more effort")
+
+    def shortened(self, steps: int) -> Attack:
+        """Return an iterative attack as one run of at most `steps` steps on the cross-entropy, for two classes too."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be run with less effort")
+
+    def parts(self) -> tuple[Attack, ...]:
+        """Return the attacks that a report lists one by one, in the order in which they run."""
+        return (self,)
+
+    def model_folders(self) -> tuple[str, ...]:
+        """Return the folders of other models that the attack reads."""
+        return ()
+
+    def settings(self, classes: int) -> dict[str, Any]:
+        """Return the hyper-parameters that the option value does not show, for a report."""
+        return {}
+
+    def for_random_model(self, eot: int) -> Attack:
+        """Return the attack with `eot` passes per gradient, or with its own number where it has one."""
+        return self.model_copy(update={"eot": eot}) if self.eot == 1 else self
+
+    @property
     def passes(self) -> Passes:
         """Return what one image takes at most, without `eot`."""
         raise NotImplementedError(f"{type(self).__name__} does not say how many passes it takes")
@@ -82,6 +129,24 @@ class Attack(Method):
     def least_side(self) -> int:
         """Return the number of rows and of columns below which the attack is not defined."""
         return 1
+
+    def refuse_undefined(self, classes: int, shape: tuple[int, ...], abstains: bool = False) -> None:
+        """Raise `AttackError` where the attack is not defined for such a model or images of `shape` (C, H, W)."""
+        if classes < self.least_classes:
+            raise AttackError(
+                f"{self.label} needs at least {self.least_classes} classes, the model has {classes}; "
+                "list other attacks, or another loss or fewer targets"
+            )
+        self.refuse_small_images(shape)
+
+    def refuse_small_images(self, shape: tuple[int, ...]) -> None:
+        """Raise `AttackError` where the attack is not defined for images of `shape` (C, H, W)."""
+        height, width = shape[1:]
+        if min(height, width) < self.least_side:
+            raise AttackError(
+                f"{self.label} in {self.norm} needs images of at least {self.least_side} x {self.least_side} "
+                f"pixels, got {height} x {width}"
+            )
 
     def perturb(self, model: AttackedModel) -> Tensor:
         """Return adversarial images `[B, C, H, W]` for `model.images` and `model.labels`: the algorithm.
@@ -109,7 +174,7 @@ class Attack(Method):
         """
         from robust_nas.attacks.engine import run
 
-        return run(self, model, images, labels, generator, checked=True).images
+        return run(self, self.perturb, model, images, labels, generator, checked=True).images
 
     def run(
         self,
@@ -123,7 +188,7 @@ class Attack(Method):
         """Return adversarial images with their cost, the form of the model and, with `trace`, every step's loss."""
         from robust_nas.attacks.engine import run
 
-        return run(self, model, images, labels, generator, trace=trace)
+        return run(self, self.perturb, model, images, labels, generator, trace=trace)
 
 
 class BoundedAttack(Attack):

@@ -1,4 +1,4 @@
-"""The model as an attack sees it: logits and input gradients of the deployed rule, counted, and nothing touched.
+"""The model as an attack sees it: logits and input gradients of the inference rule, counted, and nothing touched.
 
 B batch, C channels, H height, W width, K classes, J losses.
 """
@@ -8,19 +8,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from robust_nas.attacks.best_iterate import BestIterate
-from robust_nas.attacks.checks import check_logits
+from robust_nas.attacks.checks import AttackOptions, check_logits
 from robust_nas.attacks.losses import Loss, margin
 from robust_nas.attacks.predictor import Predictor, averaged, merged
-
-if TYPE_CHECKING:
-    from robust_nas.attacks.attack import Attack
 
 
 @contextmanager
@@ -88,7 +85,7 @@ class AttackedModel:
 
     def __init__(
         self,
-        options: Attack,
+        options: AttackOptions,
         predictor: Predictor,
         network: nn.Module,
         model_form: str,

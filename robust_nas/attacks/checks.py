@@ -1,16 +1,57 @@
-"""What an attack accepts: checked once per call, with one transfer from the device."""
+"""Check what an attack is given and what it gives back: once per call, with one transfer from the device."""
 
 from __future__ import annotations
 
-import torch
-from torch import Generator, Tensor
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from robust_nas.attacks.attack import Attack
+from robust_nas.attacks.norms import Norm
 from robust_nas.errors import AttackError
+from robust_nas.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+
+class AttackOptions(Protocol):
+    """What of an attack decides how the model is run for it (`attack.py`)."""
+
+    @property
+    def label(self) -> str:
+        """Return a short name for messages."""
+
+    @property
+    def norm(self) -> str:
+        """Return the norm of its ball."""
+
+    @property
+    def bn(self) -> Literal["eval", "batch"]:
+        """Return by which statistics batch norms normalise."""
+
+    @property
+    def fold(self) -> bool:
+        """Return whether a folded copy may take the model's place."""
+
+    @property
+    def precision(self) -> Literal["float32", "bf16"]:
+        """Return the precision in which candidates are made."""
+
+    @property
+    def eot(self) -> int:
+        """Return the number of passes that are averaged for a random model."""
+
+    @property
+    def least_classes(self) -> int:
+        """Return the number of classes below which it is not defined."""
+
+    def refuse_small_images(self, shape: tuple[int, ...]) -> None:
+        """Raise `AttackError` where it is not defined for images of `shape` (C, H, W)."""
+
+
+TOLERANCE = 1e-6  # of the ball and the box, for rounding; relative for eps above 1
 
 
 def check_inputs(images: Tensor, labels: Tensor, checked: bool = False) -> int:
-    """The largest label. Raises `AttackError` for images or labels that no attack can work on.
+    """Return the largest label. Raise `AttackError` for images or labels that no attack can work on.
 
     With `checked` the values are not looked at, which would wait for the device, and 0 comes back.
     """
@@ -39,19 +80,9 @@ def check_inputs(images: Tensor, labels: Tensor, checked: bool = False) -> int:
     return int(last)
 
 
-def refuse_small_images(attack: Attack, shape: tuple[int, ...]) -> None:
-    """Raises `AttackError` where an attack is not defined for images of `shape` (C, H, W)."""
-    height, width = shape[1:]
-    if min(height, width) < attack.least_side:
-        raise AttackError(
-            f"{attack.label} in {attack.norm} needs images of at least {attack.least_side} x "
-            f"{attack.least_side} pixels, got {height} x {width}"
-        )
-
-
 def check_logits(logits: object, images: Tensor, last_label: int) -> Tensor:
-    """The logits `[B, K]` as they came. Raises `AttackError` for anything else, or too few for the labels."""
-    if not isinstance(logits, Tensor):
+    """Return the logits `[B, K]`. Raise `AttackError` for anything else, or too few for the labels."""
+    if not isinstance(logits, torch.Tensor):
         raise AttackError(f"the model returned {type(logits).__name__}; logits [batch, classes] are needed")
     if logits.dim() != 2 or logits.shape[0] != images.shape[0]:
         raise AttackError(
@@ -63,9 +94,31 @@ def check_logits(logits: object, images: Tensor, last_label: int) -> Tensor:
 
 
 def own_generator(generator: Generator | None, images: Tensor) -> Generator:
-    """The generator given, or a fresh one of seed 0. Raises `AttackError` for one on another device."""
+    """Return the generator given, or a fresh one of seed 0. Raise `AttackError` for one on another device."""
     if generator is None:
-        return Generator(images.device).manual_seed(0)
+        return torch.Generator(images.device).manual_seed(0)
     if generator.device.type != images.device.type:
         raise AttackError(f"the generator lives on {generator.device}, the images on {images.device}")
     return generator
+
+
+def perturbation(adversarial: Tensor, images: Tensor, norm: Norm) -> Tensor:
+    """Return the norm of each example's perturbation, `[B]` float64."""
+    delta = (adversarial.double() - images.double()).flatten(1)
+    size: Tensor = torch.linalg.vector_norm(delta, ord=torch.inf if norm == "linf" else 2, dim=1)
+    return size
+
+
+def check_perturbation(adversarial: Tensor, images: Tensor, norm: Norm, eps: float, attack: str) -> float:
+    """Return the largest perturbation. Raise `AttackError` where `attack` left the ball or the box, or made a NaN."""
+    if adversarial.shape != images.shape:
+        raise AttackError(
+            f"{attack} turned images of shape {tuple(images.shape)} into {tuple(adversarial.shape)}"
+        )
+    size = perturbation(adversarial, images, norm).max()
+    low, high, size = torch.stack([*(limit.double() for limit in adversarial.aminmax()), size]).tolist()
+    if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
+        raise AttackError(f"{attack} made pixels from {low:.6g} to {high:.6g}; they lie in 0..1, without NaN")
+    if not size <= eps + TOLERANCE * max(1.0, eps):
+        raise AttackError(f"{attack} perturbed by {size:.8g} in {norm}, more than eps {eps:.8g}")
+    return float(size)

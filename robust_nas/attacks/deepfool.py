@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from robust_nas.attacks.attack import MinimalAttack, Norm, Passes
+from robust_nas.attacks.attack import MinimalAttack, Passes
 from robust_nas.attacks.losses import likeliest_wrong
 from robust_nas.attacks.minimal import distance, nearest, within_eps
-from robust_nas.attacks.norms import direction
+from robust_nas.attacks.norms import Norm, direction
 from robust_nas.config import Count, NonNegative
 from robust_nas.lazy import torch
 

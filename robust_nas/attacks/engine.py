@@ -14,9 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from robust_nas.attacks.attack import Attack
 from robust_nas.attacks.attacked_model import AttackedModel, Trace, attack_mode
-from robust_nas.attacks.checks import check_inputs, own_generator, refuse_small_images
+from robust_nas.attacks.checks import AttackOptions, check_inputs, own_generator
 from robust_nas.attacks.folding import folded
 from robust_nas.attacks.predictor import Predictor
 from robust_nas.errors import AttackError
@@ -34,26 +33,26 @@ class AttackResult:
     backwards: int  # backward passes of one image, to the input alone
     loss: Tensor | None = None  # [runs, steps + 1, B] of every candidate, where a trace was asked for
     wrong: Tensor | None = None  # [runs, steps + 1, B] whether the candidate was misclassified
+    flags: tuple[str, ...] = ()  # the attack's own doubts about the model, in words
 
 
 def run(
-    options: Attack,
+    options: AttackOptions,
+    perturb: Perturb,
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
     generator: Generator | None = None,
     *,
     trace: bool = False,
-    perturb: Perturb | None = None,
     checked: bool = False,
 ) -> AttackResult:
     """Return the outcome of an attack; the model comes back as it was: modes, `requires_grad`, buffers and gradients.
 
     `checked`: images and labels are known to be sound; nothing is read back from the device to look at them.
-    `perturb` is the algorithm where it is not the attack's own. The caller may be inside `no_grad` or `inference_mode`.
+    `perturb` is the algorithm. The caller may be inside `no_grad` or `inference_mode`.
     Raises `AttackError` for inputs that cannot be attacked.
     """
-    perturb = perturb or options.perturb
     with opened(options, model, images, labels, generator, trace=trace, checked=checked) as target:
         found = perturb(target)
         loss, wrong = target.trace.stacked() if target.trace else (None, None)
@@ -69,7 +68,7 @@ def run(
 
 @contextlib.contextmanager
 def opened(
-    options: Attack,
+    options: AttackOptions,
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
@@ -83,14 +82,14 @@ def opened(
         # Clones, because a tensor made under inference_mode cannot be saved for the backward pass.
         images, labels = images.detach().clone(), labels.clone()
         last_label = check_inputs(images, labels, checked)
-        refuse_small_images(options, tuple(images.shape[1:]))
+        options.refuse_small_images(tuple(images.shape[1:]))
         generator = own_generator(generator, images)
         predictor = Predictor.of(model)
         network, form = predictor.module, "as it is: it is random"
         if not options.fold or options.bn != "eval":
             form = "as it is: " + ("with batch statistics" if options.fold else "not asked to fold")
         elif not predictor.random:
-            copy, form = folded(predictor.module, images)
+            copy, form = folded(predictor.module, images, once=checked)
             if copy is not None:
                 network = copy
                 images = images.contiguous(memory_format=torch.channels_last)

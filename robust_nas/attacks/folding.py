@@ -6,7 +6,8 @@ also where the batch norm follows a concatenation of convolutions (a factorised 
 written back into the dense ones that compute the same, through which gradients are taken in less time. The graph comes
 from torch.fx and is kept per model; weights are copied again for every attack, so that a model in training is attacked
 as it is now. A model that cannot be traced, has hooks, or whose copy does not give its logits, is attacked as it
-is: `folded` then says why. Nothing about the model is trusted, its logits are compared on every call.
+is: `folded` then says why. Nothing about the model is trusted, its logits are compared on every call; or the first time
+alone, in training, which changes nothing about the model but its weights, and waits for no device.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from typing import Any, NamedTuple, Protocol, runtime_checkable
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, fx, nn
@@ -62,26 +63,28 @@ class _Trace(NamedTuple):
 
 # model -> the signature that it was traced with, and the trace, or why there is none
 _TRACES: WeakKeyDictionary[nn.Module, tuple[tuple[Any, ...], _Trace | str]] = WeakKeyDictionary()
+_AGREED: WeakSet[nn.Module] = WeakSet()  # copies that have given their model's logits
 
 
-def folded(model: nn.Module, images: Tensor) -> Folded:
+def folded(model: nn.Module, images: Tensor, *, once: bool = False) -> Folded:
     """Return the folded copy of a model in eval mode, with the model's present weights, on the model's device.
 
+    With `once` a copy that has given the model's logits before is not compared again.
     Whatever a random model draws meanwhile, torch's global generators come back as they were.
     """
     with torch.random.fork_rng(devices=[images.device] if images.device.type == "cuda" else []):
-        return _folded(model, images)
+        return _folded(model, images, once)
 
 
-def _folded(model: nn.Module, images: Tensor) -> Folded:
+def _folded(model: nn.Module, images: Tensor, once: bool) -> Folded:
     own = model.folded() if isinstance(model, Foldable) else None
     if own is not None:  # it knows better than a trace
-        if _agree(own, model, images):
+        if _agree(own, model, images, once):
             return Folded(own, "folded")
         return Folded(None, "as it is: its own folded copy gives other logits")
     if any(isinstance(module, FactorisedLayer) for module in model.modules()):
-        whole = _folded(dense(model), images)
-        if whole.network is not None and _agree(whole.network, model, images):
+        whole = _folded(dense(model), images, once=False)
+        if whole.network is not None and _agree(whole.network, model, images, once=False):
             return Folded(whole.network, "folded, factors written back")
     signature = _signature(model)
     known, trace = _TRACES.get(model, (None, ""))
@@ -92,7 +95,7 @@ def _folded(model: nn.Module, images: Tensor) -> Folded:
     if isinstance(trace, str):
         return Folded(None, f"as it is: {trace}")
     try:
-        if _gives_its_logits(trace, model, images):
+        if _gives_its_logits(trace, model, images, once):
             return Folded(trace.network, "folded")
     except Exception as error:  # whatever a foreign module raises when it meets what it did not expect
         return Folded(None, f"as it is: its traced copy fails ({_first_line(error)})")
@@ -100,25 +103,30 @@ def _folded(model: nn.Module, images: Tensor) -> Folded:
         _TRACES[model] = signature, "its traced copy gives other logits"
     else:  # an attribute that the trace took for a constant has changed since: a new one may do
         del _TRACES[model]
-    return _folded(model, images)
+    return _folded(model, images, once)
 
 
-def _gives_its_logits(trace: _Trace, model: nn.Module, images: Tensor) -> bool:
+def _gives_its_logits(trace: _Trace, model: nn.Module, images: Tensor, once: bool) -> bool:
     """Return whether the copy, with the model's present tensors, gives the model's logits for a few images."""
     with torch.no_grad():
         _refresh(trace, model)
-    return _agree(trace.network, model, images)
+    return _agree(trace.network, model, images, once)
 
 
-def _agree(copied: nn.Module, model: nn.Module, images: Tensor) -> bool:
+def _agree(copied: nn.Module, model: nn.Module, images: Tensor, once: bool) -> bool:
     """Return whether two networks give the same logits for a few images."""
+    if once and copied in _AGREED:
+        return True
     with torch.no_grad():
         few = images[:COMPARED].contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, enabled=False):
             # Clones: either may change its input in place.
             own, other = model(images[:COMPARED].clone()), copied(few.clone())
         scale = own.abs().max()
-        return own.shape == other.shape and bool((own - other).abs().max() <= RELATIVE * scale)
+        same = own.shape == other.shape and bool((own - other).abs().max() <= RELATIVE * scale)
+    if same:
+        _AGREED.add(copied)
+    return same
 
 
 def _first_line(error: Exception) -> str:

@@ -8,7 +8,7 @@
 With momentum mu (MI-FGSM), d is taken of m_t = mu m_{t-1} + g_t / ||g_t||_1; the rule of APGD is in `apgd.py`.
 The losses are in `losses.py`. One run per restart, and per target class of a targeted loss.
 
-Sources: FGSM, Goodfellow et al. 2015; PGD, PGDAT et al. 2018 (uniform start in the ball); FGSM-RS, Wong et
+Sources: FGSM, Goodfellow et al. 2015; PGD, Madry et al. 2018 (uniform start in the ball); FGSM-RS, Wong et
 al. 2020; N-FGSM, de Jorge et al. 2022 (start within k eps, no projection on the ball); MI-FGSM, Dong et al. 2018;
 KL, TRADES, Zhang et al. 2019: its gradient is exactly zero at x, hence the start x + 0.001 N(0, 1).
 
@@ -28,13 +28,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from robust_nas.attacks.attack import BoundedAttack, Norm, Passes
-from robust_nas.attacks.batch_generator import whole_batch
+from robust_nas.attacks.attack import BoundedAttack, Passes
 from robust_nas.attacks.best_iterate import BestIterate
 from robust_nas.attacks.losses import bound, likeliest_wrong
-from robust_nas.attacks.norms import direction, noise_in_ball, on_sphere, project
+from robust_nas.attacks.norms import Norm, direction, noise_in_ball, on_sphere, project
 from robust_nas.lazy import torch
 
 if TYPE_CHECKING:
@@ -112,6 +111,15 @@ class GradientAttack(BoundedAttack):
         return self.plan().loss
 
     @property
+    def returns_best(self) -> bool:
+        """Return whether the best iterate is kept, or the last one."""
+        return self.keep == "best"
+
+    def settings(self, classes: int) -> dict[str, Any]:
+        """Return the step size that is used (the first one, where it changes)."""
+        return {"step_size": self.step}
+
+    @property
     def passes(self) -> Passes:
         """Return the passes of all runs, with those of the image itself and of the last iterates."""
         plan = self.plan()
@@ -166,9 +174,12 @@ def climb(options: GradientAttack, target: AttackedModel) -> Tensor:
 
 def _start(plan: Plan, norm: Norm, target: AttackedModel) -> Tensor:
     """A fresh tensor `[B, C, H, W]` to start from, in the ball and in the box."""
+    from robust_nas.attacks.batch_generator import whole_batch  # a torch class: not for who reads options
+
     images, generator = target.images, target.generator
     if plan.start == "clean":
         return images.clone()
+
     # Drawn in the shape's own order, so that the memory format of the images does not change the draw.
     batch, rows = whole_batch(images, generator)
     if plan.start == "normal":

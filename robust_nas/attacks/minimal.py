@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from robust_nas.attacks.attacked_model import AttackedModel
 
 
-from robust_nas.attacks.attack import MinimalAttack, Norm
+from robust_nas.attacks.attack import MinimalAttack
 from robust_nas.attacks.best_iterate import BestIterate
-from robust_nas.attacks.norms import project
+from robust_nas.attacks.norms import Norm, project
 
 
 def distance(x: Tensor, images: Tensor, norm: Norm) -> Tensor:

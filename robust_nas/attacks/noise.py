@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from robust_nas.attacks.attack import BoundedAttack, Passes
+from robust_nas.attacks.attack import BoundedAttack, Guide, Passes
 from robust_nas.attacks.best_iterate import BestIterate
 from robust_nas.attacks.losses import margin
 from robust_nas.attacks.norms import direction, project
@@ -24,6 +24,7 @@ class Noise(BoundedAttack):
     """The best of several random perturbations on the sphere of radius eps: a control, not an attack."""
 
     access: ClassVar[Literal["gradient", "score", "decision"]] = "score"
+    guided_by: ClassVar[Guide] = "chance"
     name: Literal["noise"] = "noise"
     draws: Count = 10
 

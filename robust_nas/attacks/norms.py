@@ -5,7 +5,7 @@ Noise is drawn in the shape's own order, so that the memory format of the images
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from robust_nas.lazy import torch
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 
-from robust_nas.attacks.attack import Norm
+Norm = Literal["linf", "l2"]
 
 
 def l2(tensor: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from robust_nas.config import Count, Fraction01, Positive
 
 
 class PGD(GradientAttack):
-    """Projected gradient ascent with restarts (PGDAT et al., 2018), and momentum (Dong et al., 2018).
+    """Projected gradient ascent with restarts (Madry et al., 2018), and momentum (Dong et al., 2018).
 
     The KL loss is TRADES's inner loss, KL(p(image) || p(adversarial)); its random start is 0.001 N(0, 1).
     A targeted loss is run once for each of the `targets` likeliest wrong classes, from `restarts` starts each.
@@ -23,6 +23,7 @@ class PGD(GradientAttack):
     """
 
     for_training: ClassVar[bool] = True
+    iterative: ClassVar[bool] = True
     name: Literal["pgd"] = "pgd"
     step_size: Positive | None = None  # None: 2.5 eps / steps
     steps: Count = 10
@@ -47,6 +48,31 @@ class PGD(GradientAttack):
     def least_classes(self) -> int:
         """The number of classes below which the attack is not defined."""
         return max(LEAST_CLASSES.get(self.loss, 2), (self.targets or 1) + 1)
+
+    @property
+    def effort(self) -> str:
+        """Return steps and starts."""
+        return f"{self.steps} steps from {self.restarts} starts"
+
+    def doubled(self) -> PGD:
+        """Return the attack with twice the steps, of the same size, from twice the starts; the best iterate is kept."""
+        return self.model_copy(
+            update={
+                "steps": 2 * self.steps,
+                "restarts": 2 * self.restarts,
+                "keep": "best",
+                "step_size": self.step,
+                "random_start": True,
+            }
+        )
+
+    def shortened(self, steps: int) -> PGD:
+        """Return one run of at most `steps` steps on the cross-entropy, of the default size."""
+        steps = min(self.steps, steps)
+        step_size = 2.5 * self.eps / steps
+        return self.model_copy(
+            update={"steps": steps, "step_size": step_size, "loss": "ce", "restarts": 1, "keep": "best"}
+        )
 
     @model_validator(mode="after")
     def _start_can_move(self) -> Self:

@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from robust_nas.attacks.attack import BoundedAttack, Norm, Passes
+from robust_nas.attacks.attack import BoundedAttack, Passes
 from robust_nas.attacks.best_iterate import BestIterate
 from robust_nas.attacks.losses import margin
-from robust_nas.attacks.norms import l2, project
+from robust_nas.attacks.norms import Norm, l2, project
 from robust_nas.config import Count, Positive
 from robust_nas.lazy import F, torch
 

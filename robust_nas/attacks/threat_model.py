@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from pydantic import field_validator, model_validator
 
-from robust_nas.attacks.attack import Norm
+from robust_nas.attacks.norms import Norm
 from robust_nas.config import NonNegative, Number, Options
 
 _INHERITED: ContextVar[Mapping[str, Any] | None] = ContextVar("robust_nas_threat_model", default=None)
@@ -39,17 +39,20 @@ class ThreatModel(Options):
 
 
 @contextmanager
-def inherit(threat_model: object) -> Iterator[None]:
+def inherit(threat_model: object, surrogates: object = ()) -> Iterator[None]:
     """Give norm and eps of a threat model (a value, or its keys) to every attack that is read inside.
 
+    `surrogates`, where there are any, go to every attack that takes model folders to transfer from.
     What an attack's own keys say has precedence; anything that is no threat model gives nothing.
     """
     if isinstance(threat_model, ThreatModel):
         threat_model = {"norm": threat_model.norm, "eps": threat_model.eps}
-    limits = None
+    given = _INHERITED.get() or {}
     if isinstance(threat_model, Mapping):
-        limits = {key: threat_model[key] for key in ("norm", "eps") if key in threat_model}
-    token = _INHERITED.set(limits if limits is not None else _INHERITED.get())
+        given = {key: threat_model[key] for key in ("norm", "eps") if key in threat_model}
+    if surrogates:
+        given = {**given, "surrogates": surrogates}
+    token = _INHERITED.set(given)
     try:
         yield
     finally:
@@ -57,5 +60,5 @@ def inherit(threat_model: object) -> Iterator[None]:
 
 
 def inherited() -> Mapping[str, Any]:
-    """Return norm and eps as the config that is being read has them; empty where it has none."""
+    """Return what attacks inherit from the config that is being read; empty where it has nothing."""
     return _INHERITED.get() or {}

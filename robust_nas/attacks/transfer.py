@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from robust_nas.attacks.attack import Attack, BoundedAttack, Passes
+from robust_nas.attacks.attack import Attack, BoundedAttack, Guide, Passes
 from robust_nas.attacks.best_iterate import BestIterate
 from robust_nas.attacks.checks import check_logits
 from robust_nas.attacks.losses import margin
@@ -42,6 +42,7 @@ class Transfer(BoundedAttack):
     """
 
     access: ClassVar[Literal["gradient", "score", "decision"]] = "score"
+    guided_by: ClassVar[Guide] = "surrogates"
     name: Literal["transfer"] = "transfer"
     surrogates: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
     attack: Annotated[Attack, _INNER]
@@ -77,6 +78,10 @@ class Transfer(BoundedAttack):
         made, count = self.attack.passes, len(self.surrogates)
         return Passes(count * (made.forward + 1) + 1, count * made.backward)
 
+    def model_folders(self) -> tuple[str, ...]:
+        """Return the surrogates."""
+        return self.surrogates
+
     def perturb(self, model: AttackedModel) -> Tensor:
         """Return the most harmful of the surrogates' adversarial images and of the image itself, `[B, C, H, W]`."""
         named = [(f"surrogate {folder}", _loaded(folder, model.images)) for folder in self.surrogates]
@@ -102,7 +107,7 @@ def transfer_attack(
         raise AttackError("no surrogates; a transfer attack needs at least one other model")
     named = [(f"surrogate {number}", surrogate) for number, surrogate in enumerate(surrogates, 1)]
     tried = partial(_tried, attack, named)
-    return run(attack, model, images, labels, generator, perturb=tried).images
+    return run(attack, tried, model, images, labels, generator).images
 
 
 def _loaded(folder: str, images: Tensor) -> nn.Module:
@@ -121,8 +126,6 @@ def _by(shape: Sequence[int]) -> str:
 
 
 def _tried(attack: Attack, surrogates: Sequence[tuple[str, nn.Module]], target: AttackedModel) -> Tensor:
-    from robust_nas.attacks.engine import run
-
     images, labels = target.images, target.labels
     for name, surrogate in surrogates:
         _refuse_misfit(attack, name, surrogate, target)
@@ -130,7 +133,7 @@ def _tried(attack: Attack, surrogates: Sequence[tuple[str, nn.Module]], target: 
     logits = target.logits(images)
     best.update(images, logits, margin(logits, labels))
     for _, surrogate in surrogates:
-        made = run(attack, surrogate, images, labels, target.generator)
+        made = attack.run(surrogate, images, labels, target.generator)
         target.forwards += made.forwards
         target.backwards += made.backwards
         logits = target.logits(made.images)

@@ -46,6 +46,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the resolved config and stop.")]
 
+AllowCode = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--allow-code", help="A Python file that a folder names and that you trust; may be repeated."
+    ),
+]
+
 SECONDS_BETWEEN_LINES = 15.0
 
 

@@ -1,4 +1,4 @@
-"""`robust-nas compress`: a trained model made faster (GDWS) or smaller (CSTAR), with the proof."""
+"""`robust-nas compress`: make a trained model faster or smaller, and measure what that costs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ def command(
     overrides: common.Overrides = None,
     method: Annotated[
         str | None,
-        typer.Option(help="gdws, cstar, or cstar+gdws (default: the recipe's own, else gdws)."),
+        typer.Option(
+            help="Compressors by name, joined by + where one follows another, such as cstar+gdws "
+            "(default: the recipe's own, else gdws)."
+        ),
     ] = None,
     macs: Annotated[
         str | None, typer.Option(help="GDWS: shares of the MACs that stay, such as 0.5 or 0.75,0.5,0.35.")
@@ -43,7 +46,7 @@ def command(
     json: common.Json = False,
     quiet: common.Quiet = False,
 ) -> None:
-    """Compress a robust model and prove it: size, MACs, latency, accuracy and the verdict beside the original's.
+    """Compress a robust model and prove it: size, MACs, latency, accuracy and the verdict, next to the original's.
 
     Example: [bold]robust-nas compress results/quickstart/model --method cstar --ratio 2[/bold]
 
@@ -51,10 +54,11 @@ def command(
 
     In Python: robust_nas.compress(robust_nas.compression_config(folder, "gdws"), folder)
     """
-    from robust_nas.workflows.config import RESULTS, compression_config
+    from robust_nas.workflows.compression_config import compression_config
+    from robust_nas.workflows.config import RESULTS
 
     if module is not None and model is not None:
-        # With --module there is no model folder: what stands in its place is the first override.
+        # With --module there is no model folder: what is given in its place is the first override.
         overrides = [model, *(overrides or [])]
     if module is None and model is None:
         raise typer.BadParameter("name a model folder, or a module with --module file.py:function")
@@ -64,9 +68,9 @@ def command(
         raise typer.BadParameter(
             "a module has no data and no recipe of its own; name one, such as --recipe fashion"
         )
-    changes = [*_shorthands(macs, ratio), *(overrides or [])]
-    if method is None and (macs or ratio):
-        method = "+".join(name for name, given in (("cstar", ratio), ("gdws", macs)) if given)
+    names, changes = _budgets({"ratio": ratio, "macs": macs})
+    changes += overrides or []
+    method = method or "+".join(names) or None
     source = recipe if recipe is not None else Path(str(model))
     config = compression_config(source, method, changes)
     if print_config:
@@ -91,18 +95,22 @@ def command(
         show(tree, folder)
 
 
-def _shorthands(macs: str | None, ratio: str | None) -> list[str]:
-    """The overrides that the options stand for."""
-    changes = []
-    if macs is not None:
-        changes += [f"compression.gdws.budgets=[{macs}]", "compression.gdws.betas=null"]
-    if ratio is not None:
-        changes.append(f"compression.cstar.ratios=[{ratio}]")
-    return changes
+def _budgets(options: dict[str, str | None]) -> tuple[list[str], list[str]]:
+    """Return the compressors whose budgets these options set, in the order of their steps, and the overrides."""
+    from robust_nas.compression import COMPRESSORS
+    from robust_nas.compression.section import SHORT, in_order
+
+    names, changes = set(), []
+    for name in SHORT:
+        for option, overrides in COMPRESSORS.get(name).budget_options.items():
+            if (text := options.get(option)) is not None:
+                names.add(name)
+                changes += [f"compression.{name}.{override.format(text)}" for override in overrides]
+    return in_order(names), changes
 
 
 def show(tree: dict[str, Any], folder: Path) -> None:
-    """The table of the original and what came out of it, and where things are."""
+    """Print the table of the original and the compressed networks, and where they are."""
     rows = tree["networks"]
     threat, validation = tree["threat_model"], rows[0]["validation"]
     about = (
@@ -154,7 +162,7 @@ def _ms(timing: dict[str, float]) -> str:
 
 
 def _short(attack: str) -> str:
-    """PGD of an option value's whole text."""
+    """Return the name at the head of an option value's text."""
     return attack.partition("(")[0]
 
 

@@ -26,7 +26,8 @@ Channels = Annotated[int | None, typer.Option(help="Channels instead of the arch
 
 def command(
     architectures: Annotated[
-        list[str], typer.Argument(help="Shipped names, wrn-D-k, YAML files, or model folders.")
+        list[str],
+        typer.Argument(help="Shipped names, names of a family (wrn-D-k), YAML files, or model folders."),
     ],
     input: Annotated[
         str | None, typer.Option(help="Channels x height x width; default 3x32x32, or a model folder's own.")
@@ -62,7 +63,7 @@ def command(
 
 
 def _tree(architecture: Architecture, shape: Shape, classes: int) -> dict[str, Any]:
-    """What `--json` says of an architecture."""
+    """Return what `--json` prints of an architecture."""
     from robust_nas.spaces import count, parts
     from robust_nas.spaces.rules import depth_share, rule_checks, wd_ratio
 
@@ -93,7 +94,7 @@ def _show_overview(rows: Sequence[tuple[Architecture, Shape, int]]) -> None:
 
 
 def _show_stages(architecture: Architecture, shape: Shape, classes: int) -> None:
-    """Where parameters and MACs sit, and what the rules of width and depth say."""
+    """Print where parameters and MACs are, and what the rules of width and depth say."""
     from robust_nas.spaces import count, parts
     from robust_nas.spaces.rules import depth_share, rule_checks
 
@@ -125,12 +126,10 @@ def _millions(macs: int) -> str:
 
 
 def _resized(architecture: Architecture, cells: int | None, channels: int | None) -> Architecture:
-    """The architecture at another size, where one is asked for. Raises `ArchitectureError`."""
-    from robust_nas.spaces import CellArchitecture
-
+    """Return the architecture at another size, where one is asked for. Raises `ArchitectureError`."""
     if cells is None and channels is None:
         return architecture
-    if not isinstance(architecture, CellArchitecture):
+    if not architecture.has_cells:
         flags = {"--cells": cells, "--channels": channels}
         given = " ".join(f"{flag} {value}" for flag, value in flags.items() if value is not None)
         raise ArchitectureError(
@@ -141,21 +140,21 @@ def _resized(architecture: Architecture, cells: int | None, channels: int | None
 
 
 def _model_size(folder: Path) -> tuple[tuple[int, int, int], int]:
-    """Input shape and number of classes of a model folder; CIFAR-10's for anything else."""
+    """Return input shape and number of classes of a model folder; CIFAR-10's for anything else."""
     if not (folder / "model.json").is_file():
         return (3, 32, 32), 10
     from robust_nas.runs import read_json
 
     tree = read_json(folder / "model.json")
     try:
-        colours, height, width = tree["input_shape"]
-        return (int(colours), int(height), int(width)), len(tree["class_names"])
+        channels, height, width = tree["input_shape"]
+        return (int(channels), int(height), int(width)), len(tree["class_names"])
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(f"{folder / 'model.json'}: holds no input_shape and class_names") from None
 
 
 def input_shape(text: str) -> tuple[int, int, int]:
-    """(C, H, W) of a text such as `3x32x32`. Raises `ConfigError`."""
+    """Return (C, H, W) of a text such as `3x32x32`. Raises `ConfigError`."""
     parts = re.fullmatch(r"([1-9][0-9]{0,5})[xX]([1-9][0-9]{0,5})[xX]([1-9][0-9]{0,5})", text)
     if parts is None:
         raise ConfigError(f"--input: got {text!r}; channels x height x width is needed, such as 3x32x32")

@@ -4,45 +4,51 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from robust_nas.cli import common
 from robust_nas.errors import ConfigError
 
+if TYPE_CHECKING:
+    from robust_nas.workflows.config import EvaluationConfig
+
+
+Model = Annotated[str | None, typer.Argument(help="A model folder, such as results/quickstart/model.")]
+Module = Annotated[
+    str | None,
+    typer.Option(help="Instead of a model folder: a Python file and its function that builds the module."),
+]
+Weights = Annotated[
+    Path | None, typer.Option(help="Weights of the module, a safetensors file (default: as built).")
+]
+Suite = Annotated[
+    str | None, typer.Option(help="quick, cascade, autoattack, rand, transfer, or a YAML file.")
+]
+Eps = Annotated[str | None, typer.Option(help="Perturbation budget on the 0..1 scale, such as 8/255.")]
+Norm = Annotated[str | None, typer.Option(help="linf or l2.")]
+ImageLimit = Annotated[int | None, typer.Option(help="At most so many test images.", min=1)]
+Data = Annotated[str | None, typer.Option(help="digits, fashion-mnist, cifar10, or an image folder.")]
+OwnRecipe = Annotated[
+    str | None, typer.Option(help="Take data and evaluation from this recipe instead of the model's own.")
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 where the verdict is UNRELIABLE.")]
+
 
 def command(
-    model: Annotated[
-        str | None, typer.Argument(help="A model folder, such as results/quickstart/model.")
-    ] = None,
+    model: Model = None,
     overrides: common.Overrides = None,
-    module: Annotated[
-        str | None,
-        typer.Option(
-            help="Instead of a model folder: a Python file and its function that builds the module."
-        ),
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Weights of the module, a safetensors file (default: as built).")
-    ] = None,
-    suite: Annotated[
-        str | None, typer.Option(help="quick, cascade, autoattack, rand, transfer, or a YAML file.")
-    ] = None,
-    eps: Annotated[
-        str | None, typer.Option(help="Perturbation budget on the 0..1 scale, such as 8/255.")
-    ] = None,
-    norm: Annotated[str | None, typer.Option(help="linf or l2.")] = None,
-    images: Annotated[int | None, typer.Option(help="At most so many test images.", min=1)] = None,
-    data: Annotated[
-        str | None, typer.Option(help="digits, fashion-mnist, cifar10, or an image folder.")
-    ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="Take data and evaluation from this recipe instead of the model's own.")
-    ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 where the verdict is UNRELIABLE.")
-    ] = False,
+    module: Module = None,
+    weights: Weights = None,
+    suite: Suite = None,
+    eps: Eps = None,
+    norm: Norm = None,
+    images: ImageLimit = None,
+    data: Data = None,
+    recipe: OwnRecipe = None,
+    strict: Strict = False,
+    allow_code: common.AllowCode = None,
     out: common.Out = None,
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
@@ -58,43 +64,37 @@ def command(
 
     In Python: robust_nas.evaluate(module, dataset.test, robust_nas.ThreatModel(eps=0.1), "cascade")
     """
-    from robust_nas.workflows.config import EvaluationConfig, load_config, model_config, module_config
-
     if module is not None and model is not None:
         # With --module there is no model folder: what stands in its place is the first override.
         overrides = [model, *(overrides or [])]
-    changes = [*_shorthands(suite, eps, norm, images, data), *(overrides or [])]
     if module is None and model is None:
         raise typer.BadParameter("name a model folder, or a module with --module file.py:function")
     if module is None and weights is not None:
         raise typer.BadParameter("--weights goes with --module; a model folder has its own")
-    if recipe:
-        config = EvaluationConfig.of(load_config(recipe, changes))
-    elif module is not None:
-        config = module_config(_name_of(module), changes)
-    else:
-        config = model_config(Path(str(model)), changes)
-    named = any(change.startswith(("data.name=", "data.path=", "data=")) for change in changes)
-    if module is not None and not recipe and not named:
-        raise typer.BadParameter(
-            "name the images that the module takes with --data, such as --data fashion-mnist"
-        )
-    if print_config:
-        from robust_nas.config import to_yaml
+    changes = [*_shorthands(suite, eps, norm, images, data), *(overrides or [])]
+    from robust_nas.user_code import allow_code as allowing
 
-        typer.echo(to_yaml(config), nl=False)
-        return
-    mode = common.mode_of(resume, overwrite)
-    from robust_nas.workflows.config import RESULTS
-    from robust_nas.workflows.evaluate import evaluate_module, run_evaluation
+    with allowing(allow_code or ()):
+        config = _config(recipe, module, model, changes)
+        if print_config:
+            from robust_nas.config import to_yaml
 
-    with common.progress(quiet) as report:
+            typer.echo(to_yaml(config), nl=False)
+            return
+        mode = common.mode_of(resume, overwrite)
+        from robust_nas.workflows.config import RESULTS
+        from robust_nas.workflows.evaluate import run_evaluation
+
+        usual = Path(str(model)) / "evaluation" if module is None else RESULTS / f"{config.name}-evaluation"
+        folder = out or usual
         if module is not None:
-            folder = out or RESULTS / f"{config.name}-evaluation"
-            tree = evaluate_module(config, module, weights, folder, mode=mode, progress=report)
-        else:
-            folder = out or Path(str(model)) / "evaluation"
-            tree = run_evaluation(config, Path(str(model)), folder, mode=mode, progress=report)
+            from robust_nas.nets.user_module import source_of
+
+            source_of(module)
+        with common.progress(quiet) as report:
+            tree = run_evaluation(
+                config, module or Path(str(model)), folder, weights=weights, mode=mode, progress=report
+            )
     if json:
         common.print_json(tree)
     else:
@@ -102,6 +102,24 @@ def command(
     if strict and tree["verdict"]["status"] == "UNRELIABLE":
         common.say("error: the verdict is UNRELIABLE (--strict)")
         raise typer.Exit(1)
+
+
+def _config(
+    recipe: str | None, module: str | None, model: str | None, changes: list[str]
+) -> EvaluationConfig:
+    """Return data and protocol: of a recipe, of a module's options, or of the model folder."""
+    from robust_nas.workflows.config import EvaluationConfig, load_config, model_config, module_config
+
+    if recipe:
+        return EvaluationConfig.of(load_config(recipe, changes))
+    if module is None:
+        return model_config(Path(str(model)), changes)
+    config = module_config(_name_of(module), changes)
+    if not any(change.startswith(("data.name=", "data.path=", "data=")) for change in changes):
+        raise typer.BadParameter(
+            "name the images that the module takes with --data, such as --data fashion-mnist"
+        )
+    return config
 
 
 def _name_of(module: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,7 +21,8 @@ def command(
         ),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Run the exported forms on test images beside the model.")
+        bool,
+        typer.Option("--check", help="Run the exported forms on test images and compare with the model."),
     ] = False,
     images: Annotated[int, typer.Option(help="Of the check: at most so many test images.", min=1)] = 256,
     module: Annotated[
@@ -31,6 +33,7 @@ def command(
         str | None,
         typer.Option(help="Of the check: take the data from this recipe, not from the model's own."),
     ] = None,
+    allow_code: common.AllowCode = None,
     out: common.Out = None,
     overwrite: common.Overwrite = False,
     json: common.Json = False,
@@ -43,54 +46,56 @@ def command(
     In Python: robust_nas.export_model(folder, forms=("source", "onnx", "program"))
     """
     from robust_nas.nets.user_module import load_module
+    from robust_nas.user_code import allow_code as allowing
     from robust_nas.workflows.config import EvaluationConfig, load_config, model_config
     from robust_nas.workflows.export import FILES, FORMS, check_export, checked_forms, export_model
 
     forms = checked_forms(FORMS if "all" in (form or ()) else form or ["source"])
-    config = None
-    if check:
-        changes = overrides or []
-        config = EvaluationConfig.of(load_config(recipe, changes)) if recipe else model_config(model, changes)
-    elif overrides or recipe:
+    if not check and (overrides or recipe):
         raise typer.BadParameter("config values and --recipe say what --check runs on; it is not given")
-    own = None if module is None else load_module(module)
-    with common.progress(quiet) as report:
-        folder = export_model(model, out, forms=forms, module=own, overwrite=overwrite, progress=report)
-    checked = {}
-    if config is not None:
-        checked = check_export(config, model, folder, forms, images=images, module=own)
-    failed = [name for name, found in checked.items() if not found["passes"]]
+    with allowing(allow_code or ()):
+        config = None
+        if check:
+            changes = overrides or []
+            own = EvaluationConfig.of(load_config(recipe, changes)) if recipe else None
+            config = own or model_config(model, changes)
+        built = None if module is None else load_module(module)
+        with common.progress(quiet) as report:
+            folder = export_model(model, out, forms=forms, module=built, overwrite=overwrite, progress=report)
+        checked = {}
+        if config is not None:
+            checked = check_export(config, model, folder, forms, images=images, module=built)
+    files: dict[str, str] = {name: FILES[name] for name in forms}
     if json:
-        tree = {
-            "folder": str(folder),
-            "forms": {name: FILES[name] for name in forms},
-            "check": checked or None,
-        }
-        if "source" in forms:
-            tree |= {"source": "network.py", "weights": "weights.pt"}
-        common.print_json(tree)
+        source = {"source": "network.py", "weights": "weights.pt"} if "source" in forms else {}
+        common.print_json({"folder": str(folder), "forms": files, "check": checked or None, **source})
     else:
-        if checked:
-            rows = [
-                [
-                    name,
-                    f"{found['bytes'] / 1000:.0f}",
-                    f"{found['max_difference']:.2g}",
-                    f"{found['tolerance']:.2g}",
-                    common.percent(found["accuracy"]),
-                    common.percent(found["model_accuracy"]),
-                    "same" if found["passes"] else "DIFFERS",
-                ]
-                for name, found in checked.items()
-            ]
-            header = ("form", "kB", "largest difference", "allowed", "accuracy", "the model's", "logits")
-            common.table(
-                f"{checked[forms[0]]['images']} test images, logits and clean accuracy", header, rows
-            )
-        for name in forms:
-            print(f"{name:<18} {folder / FILES[name]}")
-        if "source" in forms:
-            print(f"weights            {folder / 'weights.pt'}")
+        _show(folder, files, checked)
+    failed = [name for name, found in checked.items() if not found["passes"]]
     if failed:
         common.say(f"error: {', '.join(failed)} computes other logits than the model")
         raise typer.Exit(1)
+
+
+def _show(folder: Path, files: Mapping[str, str], checked: Mapping[str, dict[str, Any]]) -> None:
+    """Print the comparison, where there was one, and the files."""
+    if checked:
+        rows = [
+            [
+                name,
+                f"{found['bytes'] / 1000:.0f}",
+                f"{found['max_difference']:.2g}",
+                f"{found['tolerance']:.2g}",
+                common.percent(found["accuracy"]),
+                common.percent(found["model_accuracy"]),
+                "same" if found["passes"] else "DIFFERS",
+            ]
+            for name, found in checked.items()
+        ]
+        header = ("form", "kB", "largest difference", "allowed", "accuracy", "the model's", "logits")
+        images = next(iter(checked.values()))["images"]
+        common.table(f"{images} test images, logits and clean accuracy", header, rows)
+    for name, file in files.items():
+        print(f"{name:<18} {folder / file}")
+    if "source" in files:
+        print(f"weights            {folder / 'weights.pt'}")

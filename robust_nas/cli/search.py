@@ -18,7 +18,7 @@ def command(
     strategy: Annotated[
         str | None,
         typer.Option(
-            help="dsara, nni:darts or nni:gumbel-darts instead of the recipe's; keys that it has too stay."
+            help="Such as random, nni:darts or file.py:Class instead of the recipe's; keys that it has too stay."
         ),
     ] = None,
     resume: common.Resume = False,
@@ -27,7 +27,7 @@ def command(
     json: common.Json = False,
     quiet: common.Quiet = False,
 ) -> None:
-    """Search an architecture with an adversarially trained supernet.
+    """Search an architecture, by default with an adversarially trained supernet.
 
     NNI's strategies need the extra nni.
 
@@ -48,11 +48,11 @@ def command(
     if json:
         common.print_json({"folder": str(found.folder), **found.record})
         return
-    record = found.record
+    record, criterion = found.record, config.search.criterion
     rows = [
         [
             str(one["seed"]),
-            f"{one['loss_adversarial']:.3f}",
+            f"{one[criterion.key]:.3f}",
             f"{one['params']:,}",
             f"{one['macs'] / 1e6:.2f} M",
             ", ".join(f"{kind} {skips}" for kind, skips in one["skips"].items()),
@@ -62,7 +62,7 @@ def command(
     ]
     common.table(
         f"{config.name}: search",
-        ("seed", "adversarial loss", "params", "MACs", "skips", "seconds"),
+        ("seed", criterion.words, "params", "MACs", "skips", "seconds"),
         rows,
     )
     if "per_seed" in record:

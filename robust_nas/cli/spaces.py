@@ -22,7 +22,7 @@ def list_all(json: common.Json = False) -> None:
 
     Example: [bold]robust-nas spaces list[/bold]
     """
-    from robust_nas.spaces import WIDE_RESNETS, count, load_architecture, load_space, shipped_names
+    from robust_nas.spaces import count, load_architecture, load_space, names_in_words, shipped_names
 
     spaces = [load_space(name) for name in shipped_names()]
     architectures = [load_architecture(name) for name in shipped_names("architectures")]
@@ -37,7 +37,7 @@ def list_all(json: common.Json = False) -> None:
         [
             [
                 space.name,
-                ", ".join(space.layout.kinds),
+                ", ".join(space.kinds),
                 str(space.nodes),
                 str(len(space.operations)),
                 ":".join(map(str, space.layout.filters)),
@@ -53,12 +53,15 @@ def list_all(json: common.Json = False) -> None:
         ("name", "type", "size", "params", "MACs"),
         [[a.name, a.type, a.describe(), f"{c.params:,}", f"{c.macs / 1e6:,.2f} M"] for a, c in costs],
     )
-    print(f"and by name: {WIDE_RESNETS}")
+    print(f"and by name: {names_in_words()}")
 
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A space or an architecture: shipped name, wrn-D-k, or file.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="A space or an architecture: shipped name, a family's name (wrn-D-k), or file."),
+    ],
     json: common.Json = False,
 ) -> None:
     """Print a space or an architecture as the YAML it is read from.
@@ -78,14 +81,13 @@ def show(
 
 def _is_architecture(path: str) -> bool:
     from robust_nas.config import read_yaml
-    from robust_nas.spaces import wide_resnet
+    from robust_nas.spaces import named_architecture
 
     if Path(path).is_dir():
         return True
-    if Path(path).is_file():
-        tree = read_yaml(Path(path))
-        return tree.get("type") in ("residual", "mlp") or not {"genotype", "depths"}.isdisjoint(tree)
-    return wide_resnet(path) is not None
+    if Path(path).is_file():  # keys that spaces alone have
+        return {"nodes", "edges_per_node", "operations", "search"}.isdisjoint(read_yaml(Path(path)))
+    return named_architecture(path) is not None
 
 
 @app.command()
@@ -186,17 +188,12 @@ def sample(
 
 
 def limits(option: str, text: str | None) -> tuple[float, float] | None:
-    """Two numbers of a text such as `0.5G:0.6G`. Raises `ConfigError`."""
+    """Return the two numbers of a text such as `0.5G:0.6G`. Raises `ConfigError`."""
     if text is None:
         return None
-    units = {"k": 1e3, "m": 1e6, "g": 1e9}
+    from robust_nas.search.window import parse_window
+
     try:
-        low, high = (
-            float(part[:-1]) * units[part[-1].lower()] if part[-1:].isalpha() else float(part)
-            for part in text.split(":")
-        )
-    except (ValueError, KeyError):
-        raise ConfigError(f"{option}: got {text!r}; LOW:HIGH is needed, such as 0.5G:0.6G") from None
-    if not 0 <= low <= high:
-        raise ConfigError(f"{option}: got {text!r}; LOW must be at most HIGH")
-    return low, high
+        return parse_window(text)
+    except ValueError as error:
+        raise ConfigError(f"{option}: got {text!r}; {error}") from None

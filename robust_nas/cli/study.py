@@ -47,7 +47,7 @@ Retries = Annotated[
 
 @app.command("list")
 def list_studies() -> None:
-    """Shipped studies and their sizes.
+    """List the shipped studies and their sizes.
 
     Example: [bold]robust-nas study list[/bold]
     """
@@ -81,8 +81,8 @@ def plan(
     In Python: robust_nas.plan_study(robust_nas.load_study("huang-width-last", size="ci"))
     """
     config = _resolve(study, overrides, size, print_config)
-    from robust_nas.studies.plan import plan_tree
-    from robust_nas.studies.runner import plan_study, timed
+    from robust_nas.studies.run.plan import plan_tree
+    from robust_nas.studies.run.runner import plan_study, timed
 
     planned, material = plan_study(config)
     rates = timed(planned, material) if calibrate else None
@@ -114,7 +114,7 @@ def run(
 ) -> None:
     """Train and attack every configuration with every seed, then conclude.
 
-    With --resume a study that is there goes on, also with more seeds or configurations: only new trials run.
+    With --resume an existing study continues, also with more seeds or configurations: only new trials run.
 
     Example: [bold]robust-nas study run huang-width-last --size ci[/bold]
 
@@ -124,7 +124,7 @@ def run(
     chosen = _engine(engine, workers, ray_address, cpus, gpus, retries)
     mode = common.mode_of(resume, overwrite)
     from robust_nas.runs import read_json
-    from robust_nas.studies.runner import ANALYSIS, run_study
+    from robust_nas.studies.run.runner import ANALYSIS, run_study
 
     with common.progress(quiet) as report:
         folder = run_study(config, out, mode=mode, engine=chosen, progress=report)
@@ -139,11 +139,11 @@ def run(
 
 @app.command("status")
 def status(folder: Folder, json: common.Json = False) -> None:
-    """Where every trial of a study stands; a study that runs may be asked.
+    """Show the state of every trial of a study, also while it runs.
 
     Example: [bold]robust-nas study status results/huang-width-last-ci[/bold]
     """
-    from robust_nas.studies.runner import statuses
+    from robust_nas.studies.run.runner import statuses
 
     rows = statuses(folder)
     if json:
@@ -167,17 +167,22 @@ def status(folder: Folder, json: common.Json = False) -> None:
 
 
 @app.command("report")
-def report(folder: Folder, json: common.Json = False, quiet: common.Quiet = False) -> None:
-    """Analyse what a study has so far, finished or not, and write its report anew.
+def report(
+    folder: Folder,
+    allow_code: common.AllowCode = None,
+    json: common.Json = False,
+    quiet: common.Quiet = False,
+) -> None:
+    """Analyse the done trials of a study, finished or not, and write its report again.
 
     Example: [bold]robust-nas study report results/huang-width-last-ci[/bold]
 
     In Python: robust_nas.report_study(folder)
     """
-    from robust_nas.studies.runner import report_study
+    from robust_nas.studies.run.runner import report_study
 
     with common.progress(quiet) as shown:
-        tree = report_study(folder, progress=shown)
+        tree = report_study(folder, progress=shown, allow_code=allow_code or ())
     if json:
         common.print_json(tree)
     else:
@@ -190,17 +195,18 @@ def export(
     csv: Annotated[
         Path | None, typer.Option("--csv", help="Write the table there instead of standard output.")
     ] = None,
+    allow_code: common.AllowCode = None,
     overwrite: common.Overwrite = False,
 ) -> None:
-    """The tidy table of a study as CSV: a row for every configuration and seed.
+    """Print the tidy table of a study as CSV: a row for every configuration and seed.
 
     Example: [bold]robust-nas study export results/huang-width-last-ci --csv table.csv[/bold]
     """
     from robust_nas.errors import RunExistsError
     from robust_nas.runs import write_atomic
-    from robust_nas.studies.runner import study_table
+    from robust_nas.studies.run.runner import study_table
 
-    text = study_table(folder)
+    text = study_table(folder, allow_code=allow_code or ())
     if csv is None:
         typer.echo(text, nl=False)
         return
@@ -211,7 +217,7 @@ def export(
 
 
 def _resolve(study: str, overrides: list[str] | None, size: str | None, print_config: bool) -> StudyConfig:
-    """The config of a study; with `print_config` it is printed and the program ends."""
+    """Return the config of a study; with `print_config` it is printed and the program ends."""
     from robust_nas.studies.config import load_study
 
     config = load_study(study, overrides or (), size=size)
@@ -231,7 +237,7 @@ def _engine(
     gpus: float | None,
     retries: int | None,
 ) -> Engine:
-    """The engine that the flags describe. Raises `ConfigError` for a flag of the other one."""
+    """Return the engine that the flags describe. Raises `ConfigError` for a flag of the other one."""
     from robust_nas.execution import LocalEngine, RayEngine
 
     local = {"--workers": workers}

@@ -21,6 +21,7 @@ def command(
             "--architecture", "-a", help="A shipped name, wrn-D-k, a YAML file, or a folder that holds one."
         ),
     ] = "",
+    allow_code: common.AllowCode = None,
     out: common.Out = None,
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
@@ -41,8 +42,10 @@ def command(
     if not architecture:
         raise typer.BadParameter("name the architecture to train, such as --architecture arnas")
     from robust_nas.spaces import load_architecture
+    from robust_nas.user_code import allow_code as allowing
 
-    chosen = load_architecture(architecture)
+    with allowing(allow_code or ()):
+        chosen = load_architecture(architecture)
     source = Path(architecture).resolve()
     if overwrite and out and source.exists() and out.resolve() in (source, *source.parents):
         raise ConfigError(

@@ -1,6 +1,6 @@
 """How much of every layer stays: one budget for a whole network, by multiply-adds or by error.
 
-With n_l = (K1 K2 + M) H' W' multiply-adds a kernel of layer l, and v_{c,i} of its kernels (see `gdws.py`):
+With n_l = (K1 K2 + M) H' W' multiply-adds a kernel of layer l, and v_{c,i} of its kernels (see `gdws_layer.py`):
 
     uniform   the same bound beta of the error in every layer (the published way)
     global    kernels are kept in the order of v / n over all layers: no other choice of kernels with as few
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robust_nas.compression.gdws import counts, fewest, floored
+from robust_nas.compression.gdws_layer import counts, fewest, with_minimum
 from robust_nas.errors import CompressionError
 
 HALVINGS = 60  # of the interval that beta lies in
@@ -38,7 +38,7 @@ class Site:
 def uniform(
     sites: Sequence[Site], *, beta: float | None = None, macs: int | None = None, min_kernels: int = 1
 ) -> dict[str, Tensor]:
-    """The g `[C]` of every layer that is factorised, with the same bound of the squared error in each.
+    """Return the g `[C]` of every layer that is factorised, with the same bound of the squared error in each.
 
     `macs` are those of all sites together. Raises `CompressionError` where they are out of reach.
     """
@@ -66,13 +66,13 @@ def _bound(beta: float | None) -> float:
 
 
 def _by_beta(sites: Sequence[Site], beta: float, min_kernels: int) -> dict[str, Tensor]:
-    """LEGO in every layer; those that would cost as much as dense are left out."""
+    """Return the g of LEGO in every layer, without layers that would cost as much as dense."""
     found = {}
     for site in sites:
         g = fewest(site.v, beta, min_kernels)
         if not g.any():
             raise CompressionError(
-                f"beta: got {beta:.4g}; nothing would be left of {site.name}, whose weighted energy is "
+                f"beta: got {beta:.4g}; no kernel of {site.name} would be kept; its weighted energy is "
                 f"{float(site.v.sum()):.4g}; a smaller beta or min_kernels of at least 1 is needed"
             )
         if int(g.sum()) * site.kernel_macs < site.dense_macs:
@@ -83,7 +83,7 @@ def _by_beta(sites: Sequence[Site], beta: float, min_kernels: int) -> dict[str, 
 def global_allocation(
     sites: Sequence[Site], *, beta: float | None = None, macs: int | None = None, min_kernels: int = 1
 ) -> dict[str, Tensor]:
-    """The g `[C]` of every layer that is factorised: fewest multiply-adds for a total error, or the reverse.
+    """Return the g `[C]` of every layer that is factorised: fewest multiply-adds for a total error, or the reverse.
 
     `macs` are those of all sites together. Raises `CompressionError` where they are out of reach.
     """
@@ -110,15 +110,15 @@ def global_allocation(
 
 
 def _least(site: Site, min_kernels: int) -> int:
-    """Multiply-adds of the kernels that stay in any case."""
+    """Return the multiply-adds of the kernels that are always kept."""
     return min(min_kernels, site.v.shape[1]) * len(site.v) * site.kernel_macs
 
 
 def _greedy(
     sites: Sequence[Site], beta: float | None, macs: int | None, min_kernels: int
 ) -> dict[str, Tensor]:
-    """Keeps kernels of all layers in the order of error per multiply-add."""
-    values = [floored(site.v, min_kernels) for site in sites]
+    """Return the g of every layer: kernels of all layers are kept in the order of error per multiply-add."""
+    values = [with_minimum(site.v, min_kernels) for site in sites]
     ratio = torch.cat([(v / site.kernel_macs).T.flatten() for v, site in zip(values, sites, strict=True)])
     flat = torch.cat([v.T.flatten() for v in values])
     cost = torch.cat(
@@ -142,7 +142,7 @@ def _greedy(
         chosen[site.name] = g = counts(v, own)
         if not g.any():
             raise CompressionError(
-                f"{site.name}: nothing would be left of it; a larger budget, a smaller beta or min_kernels of 1 "
+                f"{site.name}: no kernel would be kept; a larger budget, a smaller beta or min_kernels of 1 "
                 "is needed"
             )
         start += v.numel()
@@ -150,7 +150,7 @@ def _greedy(
 
 
 def _macs(sites: Sequence[Site], chosen: dict[str, Tensor]) -> int:
-    """Multiply-adds of all sites."""
+    """Return the multiply-adds of all sites."""
     return sum(
         int(chosen[site.name].sum()) * site.kernel_macs if site.name in chosen else site.dense_macs
         for site in sites

@@ -14,26 +14,43 @@ patches X [C K1 K2, P] and output gradients delta_j [M, P] of one image, P outpu
 
     grad_W d_j = delta_j X^T,   sum_j w_j ||(.)_c||^2 = sum_{k in c} X_k D X_k^T,   D = sum_j w_j delta_j^T delta_j
 
-of which the side with fewer multiply-adds is taken. The passes back, one a competitor, are the cost. With `sketches`
-there are so many instead, each of sum_j +-sqrt(w_j) d_j with random signs: the same in expectation (Hutchinson, 1990),
-and the images average what is left (our choice).
+of which the side with fewer multiply-adds is taken. The passes back, one a competitor, are the cost. `sketches` passes
+take their place, each of sum_j +-sqrt(w_j) d_j with random signs: the same in expectation (Hutchinson, 1990),
+and the mean over the images reduces the variance (our choice).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
+from robust_nas.config import Count, NonNegative, Options
 from robust_nas.errors import CompressionError
+from robust_nas.lazy import F, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    Attack = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
 
 MAX_ELEMENTS = 2**20  # of a layer's temporaries: 4 MB in float32
 
-Attack = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
+
+class Alpha(Options):
+    """How the weight of a channel's error is measured: on training images, attacked by the recipe's validation attack.
+
+    `competitors`: the classes with the smallest margins that count (None: all). Margins below `margin_floor` times the
+    median count as that value (our choice: otherwise a few images decide E[1 / margin^2]). `sketches` backward passes
+    an image replace one a competitor, with the same expectation (None: exact).
+    """
+
+    images: Count = 1000
+    batch_size: Count = 128
+    attacked: bool = True
+    competitors: Count | None = 10
+    margin_floor: NonNegative = 0.1
+    sketches: Count | None = None
 
 
 def estimate_alpha(
@@ -49,27 +66,27 @@ def estimate_alpha(
     batch_size: int = 128,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Tensor]:
-    """The alphas `[C]` (float64) of the named standard convolutions, in eval mode; the network is left as it was.
+    """Return the alphas `[C]` (float64) of the named convolutions, in eval mode; the network is left as it was.
 
     Args:
         network: images to logits `[B, K]`.
         names: dotted names of convolutions without groups.
         images: float `[N, C, H, W]` in 0..1, on the network's device.
-        attack: called as an attack option value is, with the labels that the network itself says; None: clean images.
+        attack: an attack, called with the network's own predictions as labels; None: clean images.
         generator: of the attack and the signs.
         competitors: the classes with the smallest margins that count; None: all.
-        margin_floor: margins below so many times the median of the smallest ones count as that. At 0 the sum is decided
-            by a few images near the boundary: E[1 / d^2] need not exist.
+        margin_floor: margins below this multiple of the median of the smallest ones count as that. At 0 a few
+            images near the boundary decide the sum: E[1 / d^2] need not exist.
         sketches: passes back an image; None, or as many as competitors: exact.
         batch_size: images at once.
-        progress: told how many images are done.
+        progress: called with the images that are done, and all of them.
 
     Raises:
         CompressionError: a name that is no standard convolution, no images, or logits that are not finite or tied.
     """
     modules: dict[str, Any] = dict(network.named_modules())
     for name in names:
-        if not isinstance(modules.get(name), nn.Conv2d) or modules[name].groups != 1:
+        if not isinstance(modules.get(name), torch.nn.Conv2d) or modules[name].groups != 1:
             raise CompressionError(f"{name}: alphas are defined for convolutions without groups")
     if not len(images):
         raise CompressionError("alphas need at least one image")
@@ -80,12 +97,12 @@ def estimate_alpha(
         for name in names
     }
     with _evaluating(network):
-        inputs = torch.cat(list(_attacked(network, images, attack, generator, batch_size)))
+        inputs = torch.cat(list(attacked_batches(network, images, attack, generator, batch_size)))
         with _affine_norms(network):
-            floor = margin_floor * _median_margin(network, inputs, batch_size) if margin_floor else 0.0
+            least = margin_floor * _median_margin(network, inputs, batch_size) if margin_floor else 0.0
             for start in range(0, len(inputs), batch_size):
                 part = inputs[start : start + batch_size]
-                found = _of_batch(network, modules, names, part, competitors, floor, sketches, generator)
+                found = _of_batch(network, modules, names, part, competitors, least, sketches, generator)
                 for name, value in found.items():
                     sums[name] += value
                 progress(min(start + batch_size, len(inputs)), len(inputs))
@@ -96,7 +113,7 @@ def estimate_alpha(
 
 @contextmanager
 def _evaluating(network: nn.Module) -> Iterator[None]:
-    """The network in eval mode inside, and as it was outside."""
+    """Put the network into eval mode inside, and back into its modes outside."""
     modes = [(module, module.training) for module in network.modules()]
     try:
         network.eval()
@@ -108,11 +125,11 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _affine_norms(network: nn.Module) -> Iterator[None]:
-    """Plain batch norms are inside the affine maps that they are in eval mode."""
+    """Replace plain batch norms inside by the affine maps that they are in eval mode."""
     norms = [
         module
         for module in network.modules()
-        if type(module) is nn.BatchNorm2d
+        if type(module) is torch.nn.BatchNorm2d
         and module.running_mean is not None
         and "forward" not in vars(module)
     ]
@@ -126,7 +143,7 @@ def _affine_norms(network: nn.Module) -> Iterator[None]:
 
 
 def _affine(norm: Any) -> Callable[[Tensor], Tensor]:
-    """A batch norm in eval mode; its own backward pass takes many times a multiplication's time on small images."""
+    """Return a batch norm in eval mode; its own backward pass takes many times as long on small images."""
     with torch.no_grad():
         scale = (norm.running_var + norm.eps).rsqrt()
         scale = scale if norm.weight is None else scale * norm.weight
@@ -136,25 +153,25 @@ def _affine(norm: Any) -> Callable[[Tensor], Tensor]:
     return lambda x: x * scale + shift
 
 
-def _attacked(
+def attacked_batches(
     network: nn.Module,
     images: Tensor,
     attack: Attack | None,
     generator: torch.Generator,
     batch_size: int,
 ) -> Iterator[Tensor]:
-    """The images batch by batch, attacked against what the network says of them."""
+    """Yield the images batch by batch, attacked against the network's own predictions."""
     for part in torch.split(images, batch_size):
         if attack is None:
             yield part
         else:
             with torch.no_grad():
-                said = network(part).argmax(1)
-            yield attack(network, part, said, generator)
+                predicted = network(part).argmax(1)
+            yield attack(network, part, predicted, generator)
 
 
 def _median_margin(network: nn.Module, images: Tensor, batch_size: int) -> float:
-    """The median over the images of the margin to the nearest class."""
+    """Return the median over the images of the margin to the nearest class."""
     with torch.no_grad():
         parts = torch.split(images, batch_size)
         first, second = torch.cat([_checked(network(part)) for part in parts]).double().topk(2).values.T
@@ -162,11 +179,7 @@ def _median_margin(network: nn.Module, images: Tensor, batch_size: int) -> float
 
 
 def _checked(logits: Tensor) -> Tensor:
-    """Logits that margins can be taken of.
-
-    Raises:
-        CompressionError: they are not.
-    """
+    """Return the logits. Raises `CompressionError` where they have no margins."""
     if logits.ndim != 2 or logits.shape[1] < 2 or not logits.isfinite().all():
         raise CompressionError(
             f"the network gives {tuple(logits.shape)}; finite logits of two classes or more are needed"
@@ -180,11 +193,11 @@ def _of_batch(
     names: list[str],
     images: Tensor,
     competitors: int | None,
-    floor: float,
+    least: float,
     sketches: int | None,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Sum over the images of sum_j ||grad_{W_c} d_j||^2 / (2 d_j^2), `[C]` for every name."""
+    """Return the sum over the images of sum_j ||grad_{W_c} d_j||^2 / (2 d_j^2), `[C]` for every name."""
     calls: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in names}
 
     def keep(name: str) -> Callable[..., Tensor]:
@@ -203,11 +216,11 @@ def _of_batch(
             hook.remove()
     names = [name for name in names if calls[name]]
     outputs = [output for name in names for _, output in calls[name]]
-    said = logits.argmax(1, keepdim=True)
-    order = logits.detach().scatter(1, said, -torch.inf).argsort(1, descending=True)[:, :-1]
+    predicted = logits.argmax(1, keepdim=True)
+    order = logits.detach().scatter(1, predicted, -torch.inf).argsort(1, descending=True)[:, :-1]
     order = order[:, :competitors]
-    margins = (logits.gather(1, said) - logits.gather(1, order)).T  # [J, B]
-    size = margins.detach().double().clamp_min(floor)
+    margins = (logits.gather(1, predicted) - logits.gather(1, order)).T  # [J, B]
+    size = margins.detach().double().clamp_min(least)
     if not (size > 0).all():
         raise CompressionError(
             "two classes have the same logit, and their margin an infinite weight; a margin_floor above 0 is needed"
@@ -226,7 +239,7 @@ def _of_batch(
 
 
 class _Layer:
-    """The patches of a layer, and what was summed up of it so far."""
+    """The patches of a layer, and its sum so far."""
 
     def __init__(self, convolution: nn.Conv2d, inputs: list[Tensor], competitors: int) -> None:
         self.patches = _joined([_patches(convolution, x) for x in inputs], 1)  # [B, P, K1 K2 C]
@@ -240,7 +253,7 @@ class _Layer:
         self.sum = torch.zeros(self.channels, dtype=torch.float64, device=self.patches.device)
 
     def add(self, delta: Tensor) -> None:
-        """Takes the output gradients `[B, M, P]` of a competitor's weighted margins."""
+        """Add the output gradients `[B, M, P]` of a competitor's weighted margins."""
         if self.gram:
             if self.inner is None:
                 self.inner = delta.transpose(1, 2) @ delta
@@ -251,28 +264,28 @@ class _Layer:
             self._take((part @ patches).square_().sum((0, 1)))
 
     def total(self) -> Tensor:
-        """The sum over images and competitors, `[C]`."""
+        """Return the sum over images and competitors, `[C]`."""
         if self.inner is not None:
             for patches, inner in self._chunks(self.inner):
                 self._take((inner @ patches).mul_(patches).sum((0, 1)))
         return self.sum
 
     def _chunks(self, other: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Patches and something else `[B, ...]`, a few images at a time."""
+        """Yield patches with rows of another tensor `[B, ...]`, a few images at a time."""
         return zip(torch.split(self.patches, self.chunk), torch.split(other, self.chunk), strict=True)
 
     def _take(self, rows: Tensor) -> None:
-        """Adds `[K1 K2 C]` to the channels."""
+        """Add `[K1 K2 C]` to the channels."""
         self.sum += rows.view(-1, self.channels).sum(0).double()
 
 
 def _joined(calls: list[Tensor], dim: int) -> Tensor:
-    """The pixels of all calls of a layer, one behind the other."""
+    """Return the pixels of all calls of a layer, concatenated."""
     return calls[0] if len(calls) == 1 else torch.cat(calls, dim)
 
 
 def _patches(convolution: nn.Conv2d, x: Tensor) -> Tensor:
-    """What the kernel meets, `[B, P, K1 K2 C]`."""
+    """Return the patches under the kernel, `[B, P, K1 K2 C]`."""
     mode = "constant" if convolution.padding_mode == "zeros" else convolution.padding_mode
     padding: list[int] = convolution._reversed_padding_repeated_twice
     if any(padding):

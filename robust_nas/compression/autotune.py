@@ -1,4 +1,4 @@
-"""Whether a factorised layer is worth its place: its time beside the dense one's, both in turn, on this machine."""
+"""The gain of a factorised layer: its time against the dense one's, both in turn, on this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROUNDS, SECONDS = 5, 2e-3  # of a round, at least
 
 
 def gain(dense: nn.Module, factorised: nn.Module, shape: tuple[int, ...]) -> float:
-    """How many times faster the factorised layer is, in eval mode on one input of `shape`, fastest of some rounds.
+    """Return the dense layer's time over the factorised one's, in eval mode on one input of `shape`, fastest rounds.
 
     CPU time of one thread. It is a measurement: another machine, or minute, may say otherwise.
     """

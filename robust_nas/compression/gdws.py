@@ -1,145 +1,251 @@
-"""Generalised depthwise-separable approximation of one convolution (Dbouk and Shanbhag, NeurIPS 2021).
+"""GDWS: generalised depthwise-separable convolutions, training-free (Dbouk and Shanbhag, NeurIPS 2021).
 
-A kernel W [M, C, K1, K2] is read as W_1, ..., W_C, each M x K1 K2. Channel c gets g_c kernels of its own and a mixing
-matrix: W_c ~ Q_c = P_c D_c of rank g_c. With the singular values s_c of W_c, for given g the best Q_c cuts the
-decomposition of W_c at g_c, and
+A kernel W [M, C, K1, K2] is read as W_1, ..., W_C, each M x K1 K2. Channel c gets g_c kernels and a pointwise matrix of
+its own: W_c ~ Q_c = P_c D_c of rank g_c, at K1 K2 + M multiply-adds a kernel and output pixel. With the singular values
+s_c of W_c, v_{c,i} = alpha_c s_{c,i}^2 and n = K1 K2 + M multiply-adds a kernel,
 
-    e^2(W, Q, alpha) = sum_c alpha_c ||W_c - Q_c||^2 = sum_c sum_{i > g_c} v_{c,i},    v_{c,i} = alpha_c s_{c,i}^2.
+    min  sum_l sum_c alpha_{l,c} ||W_{l,c} - Q_{l,c}||^2 = sum of the v that are left out
+    s. t.  sum_l n_l H_l W_l sum_c g_{l,c} <= budget
 
-A kernel costs K1 K2 + M multiply-adds an output pixel, whichever channel gets it; so the greedy choices are optimal:
-
-    MEGO: keep the G largest v (least error under a bound of the complexity)
-    LEGO: drop the smallest v while their sum is at most beta (least complexity under a bound of the squared error)
-
-g_c = rank(W_c) for all c is exact. C, M, K1, K2: inputs, outputs, sides of the kernel; r = min(M, K1 K2).
+One layer: `gdws_layer.py`; all layers: `allocation.py`, `gdws_network.py`; alpha: `alpha.py`; the fit of P to images,
+which is our choice: `refit.py`.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from robust_nas.errors import CompressionError
-from robust_nas.layers.factorised import GDWSConv2d
+from pydantic import Field, model_validator
+
+from robust_nas import figures
+from robust_nas.compression.alpha import Alpha, attacked_batches, estimate_alpha
+from robust_nas.compression.compressor import Compressor, Different
+from robust_nas.compression.finetune import Tuning, finetune
+from robust_nas.config import CountOrZero, NonNegative, Positive
+from robust_nas.errors import CheckpointError, CompressionError
+from robust_nas.lazy import torch
+from robust_nas.runs import read_json, write_atomic, write_json
+from robust_nas.training import LOSSES, Loss
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from robust_nas.compression.context import Candidate, CompressionContext
+
+LAYERS, ALPHA = "layers.json", "alpha.safetensors"
+CALIBRATION_BATCH = 64  # images
+PREVIEW_MARGIN = 1.25  # our choice: training moves the ranks of an estimated network, and so the least share
+Share = Annotated[Positive, Field(lt=1)]
 
 
-def svd_channels(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """U `[C, M, r]`, s `[C, r]` and V^T `[C, r, K1 K2]` of every W_c, in float64. Raises `CompressionError` for NaN."""
-    if not weight.isfinite().all():
-        raise CompressionError(f"a kernel of shape {tuple(weight.shape)} holds NaN or infinite values")
-    matrices = weight.detach().double().transpose(0, 1).flatten(2)
-    u, s, vh = torch.linalg.svd(matrices, full_matrices=False)
-    return u, s, vh
+class GDWS(Compressor):
+    """Generalised depthwise-separable convolutions, one network a budget.
 
-
-def energies(weight: Tensor, alpha: Tensor | None = None) -> Tensor:
-    """The v `[C, r]`, float64, falling along r: what is lost where a kernel is not there. `alpha` `[C]`; None: ones.
-
-    Raises `CompressionError` for alphas of another shape, below 0, or not finite.
+    `budgets` are shares of the network's MACs that it keeps; `betas` instead bound a layer's weighted squared error
+    (the published way, with `allocation: uniform`) or that of the whole network (`global`). With `min_gain` a layer
+    whose factorised form is not faster than the dense one by this factor, measured, stays dense. With
+    `finetune_epochs` every network is also trained by the recipe, as it is (without the norms that `fold` removed).
     """
-    _, s, _ = svd_channels(weight)
-    if alpha is None:
-        return s.square()
-    alpha = alpha.to(s)
-    if alpha.shape != s.shape[:1] or not (alpha.isfinite().all() and (alpha >= 0).all()):
-        raise CompressionError(
-            f"alpha: got shape {tuple(alpha.shape)} from {alpha.min().item():.4g}; "
-            f"{len(s)} finite numbers from 0, one an input channel, are needed"
+
+    budget_options: ClassVar[Mapping[str, tuple[str, ...]]] = {"macs": ("budgets=[{}]", "betas=null")}
+
+    name: Literal["gdws"] = "gdws"
+    budgets: Annotated[tuple[Share, ...], Different] | None = None
+    betas: Annotated[tuple[Positive, ...], Different] | None = None
+    allocation: Literal["global", "uniform"] = "global"
+    alpha: Alpha | None = Alpha()  # None: 1 for every channel
+    skip_first: bool = True
+    refit: CountOrZero = (
+        512  # ours: training images, clean and attacked, that P is fitted to; 0: as published
+    )
+    fold: bool = True  # batch norms into the convolutions before them
+    min_kernels: Annotated[int, Field(ge=0)] = 1  # of every input channel
+    min_gain: NonNegative | None = None
+    finetune_epochs: CountOrZero = 0  # ours: 0 is the published, training-free method
+    finetune_learning_rate: Positive = 0.02
+    loss: Annotated[Loss, LOSSES.field()] | None = None  # of fine-tuning; None: the recipe's
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_budgets(cls, values: object) -> object:
+        if isinstance(values, dict) and values.get("budgets") is None and values.get("betas") is None:
+            return {**values, "budgets": (0.75, 0.5, 0.35)}
+        return values
+
+    @model_validator(mode="after")
+    def _one_kind_of_bound(self) -> Self:
+        if self.budgets is not None and self.betas is not None:
+            raise ValueError("budgets and betas are both given; set one of them to null")
+        if not (self.budgets or self.betas):
+            raise ValueError("an empty list; at least one budget, such as 0.5, or one beta is needed")
+        return self
+
+    @property
+    def trains(self) -> bool:
+        """Return whether the networks are fine-tuned."""
+        return self.finetune_epochs > 0
+
+    def refuse(self, network: nn.Module, input_shape: tuple[int, int, int]) -> None:
+        """Raise `CompressionError` where no layer can be taken, or a share or beta is out of reach."""
+        from robust_nas.compression.gdws_network import refuse_beta, refuse_shares
+
+        refuse_shares(
+            network, input_shape, self.budgets or (), skip_first=self.skip_first, min_kernels=self.min_kernels
         )
-    return alpha[:, None] * s.square()
+        if self.alpha is None:  # else the weights of the errors are measured later
+            for beta in self.betas or ():
+                refuse_beta(
+                    network,
+                    input_shape,
+                    beta,
+                    allocation=self.allocation,
+                    skip_first=self.skip_first,
+                    min_kernels=self.min_kernels,
+                )
 
+    def refuse_preview(self, label: str, network: nn.Module, input_shape: tuple[int, int, int]) -> None:
+        """Raise `CompressionError` where no layer can be taken, or a share is far out of reach."""
+        from robust_nas.compression.gdws_network import least_share
 
-def kept_order(v: Tensor) -> Tensor:
-    """The kernels of v `[C, r]` in the order in which they are kept, as indices into `v.T.flatten()`.
+        least = least_share(network, input_shape, skip_first=self.skip_first, min_kernels=self.min_kernels)
+        for share in self.budgets or ():
+            if PREVIEW_MARGIN * share < least:
+                raise CompressionError(
+                    f"macs: got {share:g} of {label}'s MACs; about {least:.2f} of them stay at least, as estimated "
+                    f"from the trained weights, with {self.min_kernels} kernels a channel; a larger share is needed"
+                )
 
-    Ties keep the lower i first, so that what is kept is a prefix in every channel.
-    """
-    return torch.sort(v.T.flatten(), descending=True, stable=True).indices
+    def candidates(self, context: CompressionContext) -> Iterator[Candidate]:
+        """Make a network for every budget, in their order, each followed by the fine-tuned one."""
+        folder = context.path(self.label)
+        folder.mkdir(parents=True, exist_ok=True)
+        shares = [("", "macs", value) for value in self.budgets or ()]
+        betas = [("beta-", "beta", value) for value in self.betas or ()]
+        alpha: dict[str, Tensor] | None = None
+        calibration: Tensor | None = None
+        for prefix, bound, value in shares + betas:
+            label = f"{self.label}-{prefix}{value:g}"
+            if not (folder / label / LAYERS).is_file():  # written last
+                if alpha is None and self.alpha is not None:
+                    alpha = _measure_alpha(context, self.alpha, self.skip_first, folder / ALPHA)
+                if calibration is None and self.refit:
+                    calibration = _calibration(context, self.refit)
+                self._compress(context, folder / label, {bound: value}, alpha, calibration)
+            candidate = context.candidate(label, folder / label)
+            yield candidate
+            if self.finetune_epochs:
+                yield self._tuned(context, candidate)
 
+    def _compress(
+        self,
+        context: CompressionContext,
+        folder: Path,
+        bound: dict[str, Any],
+        alpha: dict[str, Tensor] | None,
+        calibration: Tensor | None,
+    ) -> None:
+        """Write the model folder of one budget, with the report of its layers."""
+        from robust_nas.compression.gdws_network import compress_gdws
 
-def counts(v: Tensor, kept: Tensor) -> Tensor:
-    """The g `[C]` int64 of the kept kernels, indices as `kept_order` gives them."""
-    return torch.bincount(kept % len(v), minlength=len(v))
-
-
-def floored(v: Tensor, min_kernels: int) -> Tensor:
-    """The v with kernels that stay in any case at infinity."""
-    forced = v.clone()
-    forced[:, : min(min_kernels, v.shape[1])] = torch.inf
-    return forced
-
-
-def fewest(v: Tensor, beta: float, min_kernels: int) -> Tensor:
-    """The g `[C]` int64 of the fewest kernels whose loss is at most `beta`; all 0 where that is none."""
-    forced = floored(v, min_kernels)
-    order = kept_order(forced)
-    lost = forced.T.flatten()[order].flip(0).cumsum(0)  # of the last, the last two, ...
-    return counts(v, order[: len(order) - int((lost <= beta).sum())])
-
-
-def mego(weight: Tensor, alpha: Tensor | None = None, *, max_kernels: int, min_kernels: int = 1) -> Tensor:
-    """The g `[C]` int64 with the least weighted error among those with sum_c g_c <= `max_kernels`.
-
-    Raises `CompressionError` where that is fewer than `min_kernels` a channel, or no kernel at all.
-    """
-    v = energies(weight, alpha)
-    floor = min(min_kernels, v.shape[1])
-    if max_kernels < max(floor * len(v), 1):
-        raise CompressionError(
-            f"max_kernels: got {max_kernels}; {len(v)} channels keep at least {floor} kernels each, "
-            f"so that {max(floor * len(v), 1)} are the fewest"
+        context.progress("compress: gdws", 0, 1, folder.name)
+        model = context.model
+        result = compress_gdws(
+            model.network.to(context.device),
+            model.description.input_shape,
+            alpha=alpha,
+            allocation=self.allocation,
+            skip_first=self.skip_first,
+            fold=self.fold,
+            min_kernels=self.min_kernels,
+            min_gain=self.min_gain,
+            calibration=calibration,
+            **bound,
         )
-    return counts(v, kept_order(floored(v, min_kernels))[:max_kernels])
+        model.network.cpu()
+        made = {**bound, "allocation": self.allocation}
+        context.save(folder.name, result.network, result.forms, made, folder)
+        images = len(context.images)
+        tree = {
+            "macs_before": result.macs_before,
+            "macs_after": result.macs_after,
+            "mismatch_bound": result.bound,
+            "alpha_images": None if self.alpha is None else min(self.alpha.images, images),
+            "refit_images": min(self.refit, images),
+            "not_folded": result.not_folded or None,
+            "layers": result.report,
+        }
+        write_json(folder / LAYERS, tree)
 
-
-def lego(weight: Tensor, alpha: Tensor | None = None, *, beta: float, min_kernels: int = 1) -> Tensor:
-    """The g `[C]` int64 with the fewest kernels among those with a weighted squared error of at most `beta`.
-
-    Every channel keeps `min_kernels`. Raises `CompressionError` for a negative beta, or one so large that no kernel is
-    left.
-    """
-    if not beta >= 0:
-        raise CompressionError(f"beta: got {beta}; a bound of the squared error from 0 is needed")
-    v = energies(weight, alpha)
-    g = fewest(v, beta, min_kernels)
-    if not g.any():
-        raise CompressionError(
-            f"beta: got {beta:.4g}, more than the whole weighted energy {float(v.sum()):.4g} of a layer, of which "
-            "nothing would be left; a smaller beta or min_kernels of at least 1 is needed"
+    def _tuned(self, context: CompressionContext, candidate: Candidate) -> Candidate:
+        """Return a candidate after fine-tuning."""
+        model = context.read(candidate)
+        folder = candidate.folder.with_name(f"{candidate.folder.name}-tuned")
+        finetune(
+            context,
+            model,
+            model.network.to(context.device),
+            (),
+            Tuning(self.finetune_epochs, self.finetune_learning_rate, self.loss),
+            folder,
+            {"tuned": {"epochs": self.finetune_epochs}},
         )
-    return g
+        return context.candidate(folder.name, folder, made_from=candidate)
+
+    def draw(self, candidate: Candidate, folder: Path, about: str) -> list[str]:
+        """Draw the kernels of every layer; a fine-tuned network has the figure of the one that it was made from."""
+        if not (candidate.folder / LAYERS).is_file():
+            return []
+        report = read_json(candidate.folder / LAYERS)
+        share = report["macs_after"] / report["macs_before"]
+        caption = f"{about}; {candidate.label}: {share:.2f} of the multiply-adds of {candidate.made_from}"
+        figures.plot_layers(report["layers"], folder / "figures" / "layers", caption=caption)
+        return ["figures/layers.png"]
 
 
-def weighted_error(weight: Tensor, g: Tensor, alpha: Tensor | None = None) -> float:
-    """e^2 of the best approximation with g `[C]`."""
-    v = energies(weight, alpha)
-    dropped = torch.arange(v.shape[1]) >= g.cpu()[:, None]
-    return float((v * dropped.to(v.device)).sum())
+def _calibration(context: CompressionContext, count: int) -> Tensor:
+    """Return training images `[2 count, C, H, W]`: clean ones, then attacked against the network's own predictions."""
+    network = context.model.network.to(context.device)
+    generator = torch.Generator(context.device).manual_seed(context.seed)
+    clean = context.images.draw(count, context.seed).float()
+    attack = context.recipe.validation_attack
+    return torch.cat([clean, *attacked_batches(network, clean, attack, generator, CALIBRATION_BATCH)])
 
 
-def factorize(weight: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    """D `[G, K1, K2]` and P `[M, G]` in float64, both sorted by input channel: rows v^T, columns s u."""
-    u, s, vh = svd_channels(weight)
-    if g.shape != s.shape[:1] or int(g.max()) > s.shape[1] or int(g.min()) < 0:
-        raise CompressionError(
-            f"g: got shape {tuple(g.shape)} from {int(g.min())} to {int(g.max())}; "
-            f"{len(s)} numbers from 0 to {s.shape[1]} are needed"
-        )
-    kept = torch.arange(s.shape[1], device=s.device) < g.to(s.device)[:, None]  # [C, r]
-    depthwise = vh[kept].view(-1, *weight.shape[2:])
-    pointwise = (u * s[:, None]).transpose(1, 2)[kept].T
-    return depthwise, pointwise
+def _measure_alpha(
+    context: CompressionContext, options: Alpha, skip_first: bool, path: Path
+) -> dict[str, Tensor]:
+    """Return the alphas of all layers that GDWS can take, measured once and kept in `path`."""
+    from safetensors.torch import load_file, save
 
+    from robust_nas.compression.gdws_network import eligible
 
-def gdws_layer(convolution: nn.Conv2d, g: Tensor) -> GDWSConv2d:
-    """The convolution with g `[C]` kernels a channel; exact where g is the ranks.
+    if path.is_file():
+        try:
+            return load_file(path)
+        except Exception as error:
+            raise CheckpointError(
+                f"{path}: cannot be read: {error}; remove it, and they are measured again"
+            ) from None
+    model, device = context.model, context.device
+    layers, _ = eligible(model.network, model.description.input_shape, skip_first=skip_first)
 
-    Raises `CompressionError` for a grouped convolution, or a g that does not fit.
-    """
-    try:
-        layer = GDWSConv2d(convolution, g.tolist())
-    except ValueError as error:
-        raise CompressionError(str(error)) from None
-    depthwise, pointwise = factorize(convolution.weight, g)
-    layer.fill(depthwise, pointwise, convolution.bias)
-    return layer.train(convolution.training)
+    def report(done: int, total: int) -> None:
+        context.progress("compress: alphas", done, total)
+
+    found = estimate_alpha(
+        model.network.to(device),
+        [layer.name for layer in layers],
+        context.images.draw(options.images, context.seed).float(),
+        attack=context.recipe.validation_attack if options.attacked else None,
+        generator=torch.Generator(device).manual_seed(context.seed),
+        competitors=options.competitors,
+        margin_floor=options.margin_floor,
+        sketches=options.sketches,
+        batch_size=options.batch_size,
+        progress=report,
+    )
+    model.network.cpu()
+    write_atomic(path, save(found))
+    return found

@@ -1,4 +1,4 @@
-"""GDWS on a whole network: which layers can take it, how a budget is spread, what every layer gave.
+"""GDWS on a whole network: which layers can take it, how a budget is spread, and what every layer contributes.
 
 Published (Dbouk and Shanbhag's code): one beta for every layer, the first convolution and 1x1 convolutions stay, no
 training. Ours: the global allocation, targets in multiply-adds, folding, and layers that stay dense where that is
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from robust_nas.compression.allocation import Site, global_allocation, uniform
 from robust_nas.compression.autotune import gain
 from robust_nas.compression.folding import fold_batch_norms
-from robust_nas.compression.gdws import energies, gdws_layer, weighted_error
+from robust_nas.compression.gdws_layer import energies, gdws_layer, weighted_error
 from robust_nas.compression.layers import Layer, survey
 from robust_nas.compression.refit import refit
 from robust_nas.errors import CompressionError
@@ -48,14 +48,14 @@ class GDWSResult:
 
     @property
     def share(self) -> float:
-        """Multiply-adds that stayed."""
+        """Return the share of the multiply-adds that the network keeps."""
         return self.macs_after / self.macs_before
 
 
 def eligible(
     network: nn.Module, input_shape: tuple[int, int, int], *, skip_first: bool = True
 ) -> tuple[list[Layer], dict[str, str]]:
-    """The layers that GDWS can take, and the reasons why the others stay, by name."""
+    """Return the layers that GDWS can take, and the reasons why the others stay, by name."""
     taken: list[Layer] = []
     reasons: dict[str, str] = {}
     first = True
@@ -94,7 +94,7 @@ def compress_gdws(
     min_gain: float | None = None,
     calibration: Tensor | None = None,
 ) -> GDWSResult:
-    """A compressed copy of any module with standard convolutions, in eval mode; the network is left as it was.
+    """Return a compressed copy of any module with standard convolutions, in eval mode; the network is left as it was.
 
     Args:
         network: images `[B, C, H, W]` to logits.
@@ -120,7 +120,7 @@ def compress_gdws(
     own = copy.deepcopy(network).eval()
     layers, reasons = eligible(own, input_shape, skip_first=skip_first)
     if not layers:
-        raise CompressionError(f"nothing can be factorised: {_told(reasons)}")
+        raise CompressionError(f"nothing can be factorised: {_format_reasons(reasons)}")
     weights = {layer.name: _alpha(layer, alpha, allocation) for layer in layers}
     before = measured_cost(own, input_shape).macs
     chosen = _allocate(layers, weights, beta, macs, allocation, min_kernels, before, reasons)
@@ -130,11 +130,7 @@ def compress_gdws(
             layers = [layer for layer in layers if layer.name not in slow]
             chosen = _allocate(layers, weights, beta, macs, allocation, min_kernels, before, reasons)
     if not chosen:
-        raise CompressionError(
-            f"beta {beta} leaves every layer dense: factorised they would cost more; a larger one is needed"
-            if macs is None
-            else f"macs {macs} leaves every layer dense; a smaller share is needed"
-        )
+        raise _all_dense(beta, macs)
     report = _report(own, input_shape, weights, chosen, reasons)
     forms = [LayerForm(name, "gdws", tuple(g.tolist())) for name, g in chosen.items()]
     by_name = {layer.name: layer for layer in layers}
@@ -158,14 +154,14 @@ def compress_gdws(
     )
 
 
-def _told(reasons: Mapping[str, str]) -> str:
-    """How many layers stay for which reason."""
+def _format_reasons(reasons: Mapping[str, str]) -> str:
+    """Return how many layers stay for which reason."""
     kinds = [reason.split(" (")[0] for reason in reasons.values()]
     return ", ".join(f"{kinds.count(kind)} x {kind}" for kind in dict.fromkeys(kinds))
 
 
 def _alpha(layer: Layer, alpha: Mapping[str, Tensor] | None, allocation: str) -> Tensor | None:
-    """The weights of a layer's channels; None: ones."""
+    """Return the weights of a layer's channels; None: ones."""
     if alpha is not None:
         if layer.name not in alpha:
             raise CompressionError(f"alpha: holds no {layer.name}; it holds {', '.join(alpha) or 'nothing'}")
@@ -186,7 +182,7 @@ def _allocate(
     before: int,
     reasons: Mapping[str, str],
 ) -> dict[str, Tensor]:
-    """The g of every layer that is factorised."""
+    """Return the g of every layer that is factorised."""
     sites = [
         Site(
             layer.name,
@@ -204,21 +200,41 @@ def _allocate(
     return spread(sites, macs=int(macs * before) - rest, min_kernels=min_kernels)
 
 
-def _refuse_share(
-    layers: list[Layer], share: float, min_kernels: int, before: int, reasons: Mapping[str, str]
-) -> None:
-    """Raises `CompressionError` where the fewest kernels of all layers are more than the share."""
+def _least_macs(layers: list[Layer], min_kernels: int, before: int) -> int:
+    """Return the multiply-adds of the network with the fewest kernels in all layers."""
     least = before
     for layer in layers:
         outputs, channels = layer.module.weight.shape[:2]
         taps = layer.module.weight[0, 0].numel()
         kernels = max(1, min(min_kernels, outputs, taps) * channels)
         least -= max(0, layer.macs - kernels * (taps + outputs) * layer.pixels)
+    return least
+
+
+def _refuse_share(
+    layers: list[Layer], share: float, min_kernels: int, before: int, reasons: Mapping[str, str]
+) -> None:
+    """Raise `CompressionError` where the fewest kernels of all layers are more than the share."""
+    least = _least_macs(layers, min_kernels, before)
     if least > share * before:
         raise CompressionError(
             f"macs: got {share:g} of {before:,}; at least {least / before:.4f} stay, with {min_kernels} kernels "
-            f"a channel and layers as they are: {_told(reasons)}"
+            f"a channel and layers as they are: {_format_reasons(reasons)}"
         )
+
+
+def least_share(
+    network: nn.Module, input_shape: tuple[int, int, int], *, skip_first: bool = True, min_kernels: int = 1
+) -> float:
+    """Return the smallest share of the multiply-adds that can be reached.
+
+    Raises `CompressionError` where no layer can be taken.
+    """
+    layers, reasons = eligible(network, input_shape, skip_first=skip_first)
+    if not layers:
+        raise CompressionError(f"nothing can be factorised: {_format_reasons(reasons)}")
+    before = measured_cost(network, input_shape).macs
+    return _least_macs(layers, min_kernels, before) / before
 
 
 def refuse_shares(
@@ -229,17 +245,41 @@ def refuse_shares(
     skip_first: bool = True,
     min_kernels: int = 1,
 ) -> None:
-    """Raises `CompressionError` where no layer can be taken, or one of the shares of multiply-adds is out of reach."""
+    """Raise `CompressionError` where no layer can be taken, or one of the shares of multiply-adds is out of reach."""
     layers, reasons = eligible(network, input_shape, skip_first=skip_first)
     if not layers:
-        raise CompressionError(f"nothing can be factorised: {_told(reasons)}")
+        raise CompressionError(f"nothing can be factorised: {_format_reasons(reasons)}")
     before = measured_cost(network, input_shape).macs
     for share in shares:
         _refuse_share(layers, share, min_kernels, before, reasons)
 
 
+def refuse_beta(
+    network: nn.Module,
+    input_shape: tuple[int, int, int],
+    beta: float,
+    *,
+    allocation: Literal["global", "uniform"] = "global",
+    skip_first: bool = True,
+    min_kernels: int = 1,
+) -> None:
+    """Raise `CompressionError` for a beta that leaves every layer dense, or one without a kernel, without alphas."""
+    layers, reasons = eligible(network, input_shape, skip_first=skip_first)
+    weights = {layer.name: _alpha(layer, None, allocation) for layer in layers}
+    if not _allocate(layers, weights, beta, None, allocation, min_kernels, 0, reasons):
+        raise _all_dense(beta, None)
+
+
+def _all_dense(beta: float | None, macs: float | None) -> CompressionError:
+    return CompressionError(
+        f"beta {beta} leaves every layer dense: factorised they would cost more; a larger one is needed"
+        if macs is None
+        else f"macs {macs} leaves every layer dense; a smaller share is needed"
+    )
+
+
 def _slow(layers: list[Layer], chosen: Mapping[str, Tensor], min_gain: float) -> dict[str, str]:
-    """The layers that are not fast enough in their factorised form, with what was measured."""
+    """Return the layers that are not fast enough in their factorised form, with the measured gain."""
     found = {}
     for layer in layers:
         if layer.name in chosen and isinstance(layer.module, nn.Conv2d):
@@ -256,7 +296,7 @@ def _report(
     chosen: Mapping[str, Tensor],
     reasons: Mapping[str, str],
 ) -> list[Row]:
-    """A row for every convolution and linear layer of the network as it was."""
+    """Return a row for every convolution and linear layer of the network as it was."""
     rows = []
     for layer in survey(network, input_shape):
         row: Row = {

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from robust_nas.errors import CompressionError
+from robust_nas.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class Layer:
     """A convolution or linear layer: its dotted name, and the output pixels of all its calls for one image.
 
-    A layer that stands in several places has the first of its names, and the pixels of all of them. A linear layer on
+    A layer that is used in several places has the first of its names, and the pixels of all of them. A linear layer on
     `[B, features]` has one pixel.
     """
 
@@ -26,17 +27,17 @@ class Layer:
 
     @property
     def params(self) -> int:
-        """Weights; the bias, which every form keeps, is not counted."""
+        """Return the number of weights; the bias, which every form keeps, is not counted."""
         return self.module.weight.numel()
 
     @property
     def macs(self) -> int:
-        """Multiply-adds for one image."""
+        """Return the multiply-adds for one image."""
         return self.params * self.pixels
 
 
 def survey(network: nn.Module, input_shape: tuple[int, int, int]) -> list[Layer]:
-    """Every convolution and linear layer that one image of `input_shape` = (C, H, W) passes, in order of first use.
+    """Return every convolution and linear layer that one image of `input_shape` (C, H, W) passes, by first use.
 
     The network is run once, in eval mode on zeros, and is left as it was. Layers of an auxiliary head, which only
     training meets, are not passed. Raises `CompressionError` where the module does not take such an image, or passes
@@ -51,7 +52,7 @@ def survey(network: nn.Module, input_shape: tuple[int, int, int]) -> list[Layer]
     def meet(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
         seen = (
             output[0].numel() // output.shape[1]
-            if isinstance(module, nn.Conv2d)
+            if isinstance(module, torch.nn.Conv2d)
             else output[0].numel() // output.shape[-1]
         )
         modules[id(module)] = module
@@ -61,7 +62,7 @@ def survey(network: nn.Module, input_shape: tuple[int, int, int]) -> list[Layer]
     hooks = [
         module.register_forward_hook(meet)
         for module in network.modules()
-        if isinstance(module, nn.Conv2d | nn.Linear)
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear)
     ]
     modes = {module: module.training for module in network.modules()}
     some = next(network.parameters(), torch.zeros(0))
@@ -80,7 +81,7 @@ def survey(network: nn.Module, input_shape: tuple[int, int, int]) -> list[Layer]
         raise CompressionError(
             f"{type(network).__name__}: holds no convolution and no linear layer to compress"
         )
-    if isinstance(network, nn.Conv2d | nn.Linear):
+    if isinstance(network, torch.nn.Conv2d | torch.nn.Linear):
         raise CompressionError(
             f"{type(network).__name__}: is a layer itself; a module that holds it is needed, such as nn.Sequential"
         )

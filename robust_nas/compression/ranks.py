@@ -14,13 +14,15 @@ import heapq
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from robust_nas.compression.layers import Layer
 from robust_nas.compression.tucker import Ranks, spectra
 from robust_nas.errors import CompressionError
-from robust_nas.nets.fused import has_hooks
+from robust_nas.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 HALVINGS = 50
 TINY = 1e-300
@@ -37,21 +39,23 @@ class Limits:
     least: float = 0.05
     skip_ends: bool = False
 
-    def floor(self, side: int) -> int:
-        """The lowest rank of a side."""
+    def minimum(self, side: int) -> int:
+        """Return the lowest rank of a side."""
         return max(1, math.ceil(self.least * side))
 
-    def below(self, rank: int, side: int) -> int:
-        """The next lower rank."""
-        return max(self.floor(side), (rank - 1) // self.multiple * self.multiple)
+    def upper_bound(self, rank: int, side: int) -> int:
+        """Return the largest allowed rank that is lower than `rank`, or the minimum."""
+        return max(self.minimum(side), (rank - 1) // self.multiple * self.multiple)
 
 
-def sides(layer: Layer) -> Ranks | None:
-    """The full ranks of a layer, (C, M) or (min(C, M),); None where it cannot be factorised."""
+def matrix_shape(layer: Layer) -> Ranks | None:
+    """Return the full ranks of a layer, (C, M) or (min(C, M),); None where it cannot be factorised."""
+    from robust_nas.nets.fused import has_hooks
+
     module = layer.module
-    if type(module) is nn.Linear:
+    if type(module) is torch.nn.Linear:
         return None if has_hooks(module) else (min(module.weight.shape),)
-    if type(module) is not nn.Conv2d or module.groups != 1 or has_hooks(module):
+    if type(module) is not torch.nn.Conv2d or module.groups != 1 or has_hooks(module):
         return None
     if module.kernel_size == (1, 1):
         return (min(module.in_channels, module.out_channels),)
@@ -59,7 +63,7 @@ def sides(layer: Layer) -> Ranks | None:
 
 
 def factor_params(layer: Layer, ranks: Ranks) -> int:
-    """Weights of a layer in factors of these ranks."""
+    """Return the weights of a layer in factors of these ranks."""
     outputs, inputs = layer.module.weight.shape[:2]
     if len(ranks) == 1:
         return ranks[0] * (inputs + outputs)
@@ -69,7 +73,7 @@ def factor_params(layer: Layer, ranks: Ranks) -> int:
 
 
 def cost(layers: Sequence[Layer], ranks: Mapping[str, Ranks]) -> int:
-    """Weights of all layers, each in the cheaper of its two forms."""
+    """Return the weights of all layers, each in the cheaper of its two forms."""
     return sum(
         min(layer.params, factor_params(layer, ranks[layer.name])) if layer.name in ranks else layer.params
         for layer in layers
@@ -82,11 +86,11 @@ def global_ranks(
     limits: Limits = Limits(),
     weights: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Ranks]:
-    """The ranks of the layers that are factorised; `weights` take the place of the layers' own.
+    """Return the ranks of the layers that are factorised; `weights` take the place of the layers' own.
 
     Raises `CompressionError` for a ratio out of reach.
     """
-    full = _full(layers, ratio, limits)
+    full = full_ranks(layers, ratio, limits)
     by_name = {layer.name: layer for layer in layers}
     tails = {}
     for name, top in full.items():
@@ -102,7 +106,7 @@ def global_ranks(
     def push(name: str) -> None:
         now = ranks[name]
         for mode, rank in enumerate(now):
-            lower = limits.below(rank, full[name][mode])
+            lower = limits.upper_bound(rank, full[name][mode])
             if lower == rank:
                 continue
             cut = tuple(lower if index == mode else other for index, other in enumerate(now))
@@ -115,11 +119,11 @@ def global_ranks(
     spent = cost(layers, ranks)
     while spent > budget:
         _, name, mode, seen = heapq.heappop(heap)
-        if seen != ranks[name]:  # of before a later cut of the same layer
+        if seen != ranks[name]:  # the entry is older than a later cut of the same layer
             continue
         layer = by_name[name]
         before = min(layer.params, factor_params(layer, seen))
-        lower = limits.below(seen[mode], full[name][mode])
+        lower = limits.upper_bound(seen[mode], full[name][mode])
         ranks[name] = tuple(lower if index == mode else other for index, other in enumerate(seen))
         spent += min(layer.params, factor_params(layer, ranks[name])) - before
         push(name)
@@ -127,14 +131,17 @@ def global_ranks(
 
 
 def uniform_ranks(layers: Sequence[Layer], ratio: float, limits: Limits = Limits()) -> dict[str, Ranks]:
-    """The same share of every side, the largest that meets the ratio. Raises `CompressionError` as `global_ranks`."""
-    full = _full(layers, ratio, limits)
+    """Return ranks that are the same share of every side, the largest that meets the ratio.
+
+    Raises `CompressionError` as `global_ranks` does.
+    """
+    full = full_ranks(layers, ratio, limits)
     budget = sum(layer.params for layer in layers) / ratio
 
     def at(share: float) -> dict[str, Ranks]:
         def rank(side: int) -> int:
             rounded = math.floor(share * side / limits.multiple) * limits.multiple
-            return side if share >= 1 else max(limits.floor(side), rounded)
+            return side if share >= 1 else max(limits.minimum(side), rounded)
 
         return {name: tuple(map(rank, top)) for name, top in full.items()}
 
@@ -146,21 +153,26 @@ def uniform_ranks(layers: Sequence[Layer], ratio: float, limits: Limits = Limits
 
 
 def refuse_ratio(layers: Sequence[Layer], ratio: float, limits: Limits = Limits()) -> None:
-    """Raises `CompressionError` for a ratio out of reach."""
-    _full(layers, ratio, limits)
+    """Raise `CompressionError` for a ratio out of reach."""
+    full_ranks(layers, ratio, limits)
 
 
-def _full(layers: Sequence[Layer], ratio: float, limits: Limits) -> dict[str, Ranks]:
-    """Full ranks of the layers that can be factorised. Raises `CompressionError` where the lowest do not do."""
-    convolutions = [layer.name for layer in layers if isinstance(layer.module, nn.Conv2d)]
-    linear = [layer.name for layer in layers if isinstance(layer.module, nn.Linear)]
+def full_ranks(layers: Sequence[Layer], ratio: float, limits: Limits) -> dict[str, Ranks]:
+    """Return the full ranks of the layers that can be factorised.
+
+    Raises `CompressionError` where even the lowest do not meet the ratio.
+    """
+    convolutions = [layer.name for layer in layers if isinstance(layer.module, torch.nn.Conv2d)]
+    linear = [layer.name for layer in layers if isinstance(layer.module, torch.nn.Linear)]
     ends = {*convolutions[:1], *linear[-1:]} if limits.skip_ends else set()
     full = {
-        layer.name: top for layer in layers if (top := sides(layer)) is not None and layer.name not in ends
+        layer.name: top
+        for layer in layers
+        if (top := matrix_shape(layer)) is not None and layer.name not in ends
     }
     total = sum(layer.params for layer in layers)
-    floors = {name: tuple(map(limits.floor, top)) for name, top in full.items()}
-    least = cost(layers, floors)
+    minima = {name: tuple(map(limits.minimum, top)) for name, top in full.items()}
+    least = cost(layers, minima)
     if not ratio >= 1 or least > total / ratio:
         raise CompressionError(
             f"ratio: got {ratio:g} of {total:,} weights in {len(layers)} layers; from 1 to {total / least:.4g} can be "
@@ -170,7 +182,7 @@ def _full(layers: Sequence[Layer], ratio: float, limits: Limits) -> dict[str, Ra
 
 
 def _worthwhile(layers: Mapping[str, Layer], ranks: Mapping[str, Ranks]) -> dict[str, Ranks]:
-    """Without the layers that are no smaller in factors."""
+    """Return the ranks without the layers that are no smaller in factors."""
     return {
         name: own for name, own in ranks.items() if factor_params(layers[name], own) < layers[name].params
     }

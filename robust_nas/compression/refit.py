@@ -1,13 +1,13 @@
-"""Mixing matrices fitted to images: what the other channels can make up for of a decomposition (our choice).
+"""Pointwise matrices fitted to images, so that all channels together correct a decomposition (our choice).
 
-A decomposition looks at one channel at a time, and at weights alone. Once the kernels D are chosen, the mixing P is
-free. Layer after layer, with the maps z that the compressed network so far gives, and the output y of the dense layer
-in the original network on the same images,
+A decomposition sees one channel at a time, and weights alone. Once the kernels D are chosen, the pointwise P is free.
+Layer after layer, with the maps z of the network as it is compressed so far, and the output y of the dense layer in the
+original network on the same images,
 
     min_{P, b}  E ||P z + b - y||^2     normal equations in float64, with a ridge of 1e-6 of their mean diagonal
 
-so that every layer also makes up for the layers before it. No training, no labels. The bound by the weighted errors
-speaks of the decomposition, before this.
+so that every layer also corrects the layers before it. No training, no labels. The bound by the weighted errors holds
+for the decomposition, before this.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RIDGE = 1e-6
 def refit(
     original: nn.Module, compressed: nn.Module, names: Sequence[str], images: Tensor, batch_size: int = 64
 ) -> tuple[LayerForm, ...]:
-    """Fits the pointwise stages of the named GDWS layers in turn, in place; returns the forms of their new biases.
+    """Fit the pointwise stages of the named GDWS layers in turn, in place; returns the forms of their new biases.
 
     Both networks are in eval mode and on the images' device; `images` are float `[N, C, H, W]` in 0..1.
     """
@@ -56,7 +56,7 @@ def _products(
     images: Tensor,
     batch_size: int,
 ) -> tuple[Tensor, Tensor]:
-    """Sum of z z^T `[G + 1, G + 1]` and of z y^T `[G + 1, M]` over images and pixels, z with a last 1; float64."""
+    """Sum z z^T `[G + 1, G + 1]` and z y^T `[G + 1, M]` over images and pixels; z ends in 1; float64."""
     targets: list[Tensor] = []
     maps: list[Tensor] = []
     hooks = [

@@ -11,26 +11,26 @@ s of the unfoldings, tail(r) = sum_{i > r} s_i^2:
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from robust_nas.errors import CompressionError
-from robust_nas.layers.factorised import LowRankConv2d, LowRankLinear, Tucker2Conv2d
+from robust_nas.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 Ranks = tuple[int, ...]  # (r_in, r_out) of a kernel, (r,) of a 1x1 convolution or a linear layer
 
 
 def _leading(matrix: Tensor, rank: int) -> Tensor:
-    """The leading left singular vectors `[rows, rank]`."""
+    """Return the leading left singular vectors `[rows, rank]`."""
     # Of the smaller Gram matrix: the other side of an unfolding has thousands of columns.
     vectors: Tensor = torch.linalg.eigh(matrix @ matrix.T).eigenvectors
     return vectors.flip(1)[:, :rank]
 
 
 def tucker2(weight: Tensor, rank_in: int, rank_out: int, sweeps: int = 5) -> tuple[Tensor, Tensor, Tensor]:
-    """B^T `[r_in, C]`, the core `[r_out, r_in, K1, K2]` and A `[M, r_out]` in float64; no sweep is HOSVD."""
+    """Return B^T `[r_in, C]`, the core `[r_out, r_in, K1, K2]` and A `[M, r_out]` in float64; no sweep is HOSVD."""
     w = _finite(weight)
     a = _leading(w.flatten(1), rank_out)
     b = _leading(w.transpose(0, 1).flatten(1), rank_in)
@@ -42,13 +42,13 @@ def tucker2(weight: Tensor, rank_in: int, rank_out: int, sweeps: int = 5) -> tup
 
 
 def low_rank(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """V^T `[r, C]` and U s `[M, r]` in float64 of a matrix `[M, C]` (or a 1x1 kernel)."""
+    """Return V^T `[r, C]` and U s `[M, r]` in float64 of a matrix `[M, C]` (or a 1x1 kernel)."""
     u, s, vh = torch.linalg.svd(_finite(weight).flatten(1), full_matrices=False)
     return vh[:rank], u[:, :rank] * s[:rank]
 
 
 def project(weight: Tensor, ranks: Ranks, sweeps: int = 5) -> Tensor:
-    """The nearest weight of these ranks that is known (the nearest, for one rank), as `weight` is shaped and typed."""
+    """Return the nearest known weight of these ranks (for one rank, the nearest), in the shape and type of `weight`."""
     if len(ranks) == 1:
         first, second = low_rank(weight, ranks[0])
         return (second @ first).view(weight.shape).to(weight)
@@ -57,7 +57,7 @@ def project(weight: Tensor, ranks: Ranks, sweeps: int = 5) -> Tensor:
 
 
 def spectra(weight: Tensor, ranks: int) -> list[Tensor]:
-    """Squared singular values, falling: of W for one rank; of the input's and the output's unfolding for two."""
+    """Return squared singular values, falling: of W for one rank; of the input's and the output's unfolding for two."""
     w = _finite(weight)
     if ranks == 1:
         return [torch.linalg.svdvals(w.flatten(1)).square()]
@@ -66,13 +66,16 @@ def spectra(weight: Tensor, ranks: int) -> list[Tensor]:
 
 
 def _finite(weight: Tensor) -> Tensor:
+    """Return the weight in float64. Raises `CompressionError` for NaN or infinite values."""
     if not weight.isfinite().all():
         raise CompressionError(f"a weight of shape {tuple(weight.shape)} holds NaN or infinite values")
     return weight.detach().double()
 
 
 def factorised_layer(layer: nn.Conv2d | nn.Linear, ranks: Ranks, sweeps: int = 5) -> nn.Module:
-    """The layer in factors; exact where the weight has these ranks."""
+    """Return the layer in factors; exact where the weight has these ranks."""
+    from robust_nas.layers.factorised import LowRankConv2d, LowRankLinear, Tucker2Conv2d
+
     made: Any
     parts: tuple[Tensor, ...]
     targets: tuple[Any, ...]
@@ -83,7 +86,9 @@ def factorised_layer(layer: nn.Conv2d | nn.Linear, ranks: Ranks, sweeps: int = 5
             targets = (made.first, made.core, made.last)
         else:
             made = (
-                LowRankLinear(layer, *ranks) if isinstance(layer, nn.Linear) else LowRankConv2d(layer, *ranks)
+                LowRankLinear(layer, *ranks)
+                if isinstance(layer, torch.nn.Linear)
+                else LowRankConv2d(layer, *ranks)
             )
             parts = low_rank(layer.weight, *ranks)
             targets = (made.first, made.second)

@@ -10,15 +10,17 @@ Legend: B batch, C channels, H height, W width.
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from robust_nas.data.options import Augment
+from robust_nas.lazy import F, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def augment(pixels: Tensor, options: Augment, generator: torch.Generator) -> Tensor:
-    """Augmented images, float32 [B, C, H, W] in 0..1, on the device of `pixels`.
+    """Return augmented images, float32 [B, C, H, W] in 0..1, on the device of `pixels`.
 
     Each image has its own draws. They are taken on the generator's device in a fixed order (crop rows, crop
     columns, flips, cutout rows, cutout columns; a step that is off draws nothing), so that a CPU generator
@@ -60,7 +62,7 @@ def augment(pixels: Tensor, options: Augment, generator: torch.Generator) -> Ten
 
 
 def _gather(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """[B, C, H, W] with `pixels[b, c, rows[b, h], columns[b, w]]` at b, c, h, w."""
+    """Return [B, C, H, W] with `pixels[b, c, rows[b, h], columns[b, w]]` at b, c, h, w."""
     B, C, _, padded_width = pixels.shape
     H, W = rows.shape[1], columns.shape[1]
     places = (rows[:, :, None] * padded_width + columns[:, None, :]).view(B, 1, H * W)

@@ -5,14 +5,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-import torch
-
 from robust_nas.data.images import Images, check_labels
 from robust_nas.data.options import DataOptions
 from robust_nas.data.splits import balanced
 from robust_nas.errors import DataError
-
-__all__ = ["Dataset", "Images", "channel_statistics", "load_dataset"]
+from robust_nas.lazy import torch
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,54 +38,40 @@ class Dataset:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height, width."""
+        """Return channels, height, width."""
         _, C, H, W = self.train.pixels.shape
         return C, H, W
 
     @property
     def classes(self) -> int:
-        """Number of classes."""
+        """Return the number of classes."""
         return len(self.class_names)
 
 
 def load_dataset(options: DataOptions, *, seed: int = 0) -> Dataset:
-    """The dataset that `options` name, on the CPU, its training set thinned to `options.limit`.
+    """Return the dataset that `options` name, on the CPU, its training set thinned to `options.limit`.
 
     Args:
-        options: name, path and limit are used here.
+        options: name, path, the reader's options and limit are used here.
         seed: of the choice that `limit` makes.
 
     Raises:
         DataError: files are missing, truncated or mislabelled.
         ConfigError: the path is missing where one is needed, or the limit is below the number of classes.
     """
-    train, test, class_names = _read(options)
-    full = Dataset(options.name, train, test, class_names, _checksum(train, test))
+    reader = options.reader
+    parts = reader.read(reader.location(options.path))
+    if not (isinstance(parts, tuple) and [type(part) for part in parts] == [Images, Images, tuple]):
+        raise DataError(
+            f"{reader.name}: `read` returned {type(parts).__name__}; Parts(train, test, class_names) is needed, "
+            "the first two of them Images, the last a tuple"
+        )
+    train, test, class_names = parts
+    full = Dataset(reader.label, train, test, class_names, _checksum(train, test))
     if options.limit is None or options.limit >= len(train):
         return full
     kept = train.subset(balanced(train.labels, options.limit, seed))
     return Dataset(full.name, kept, test, class_names, full.checksum)
-
-
-def _read(options: DataOptions) -> tuple[Images, Images, tuple[str, ...]]:
-    path = options.location()
-    # A reader is imported when it is asked for: scikit-learn alone takes a second.
-    if options.name == "digits":
-        from robust_nas.data.digits import read_digits
-
-        return read_digits()
-    if options.name == "fashion-mnist":
-        from robust_nas.data.idx import DEFAULT_FOLDER, read_fashion_mnist
-
-        return read_fashion_mnist(path or DEFAULT_FOLDER)
-    assert path is not None  # noqa: S101 - `location` has refused it
-    if options.name == "cifar10":
-        from robust_nas.data.cifar import read_cifar10
-
-        return read_cifar10(path)
-    from robust_nas.data.folder import read_image_folder
-
-    return read_image_folder(path)
 
 
 def _checksum(*parts: Images) -> str:
@@ -101,7 +84,7 @@ def _checksum(*parts: Images) -> str:
 
 
 def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel on the 0..1 scale; a constant channel gets deviation 1.
+    """Return mean and standard deviation of each channel on the 0..1 scale; a constant channel gets deviation 1.
 
     Exact: from a histogram of the 256 values, so that no float copy of the images is made.
     """

@@ -6,22 +6,35 @@ constant seed.
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import ClassVar, Literal
+
 import numpy as np
-import torch
-from sklearn.datasets import load_digits
 
 from robust_nas.data.images import Images
+from robust_nas.data.reader import DatasetReader, Parts
 from robust_nas.data.splits import split
+from robust_nas.lazy import torch
 
 CLASS_NAMES = tuple("0123456789")
 TEST_IMAGES = 360
 SPLIT_SEED = 1797  # part of what this dataset is: another value would be another benchmark
 
 
-def read_digits() -> tuple[Images, Images, tuple[str, ...]]:
-    """Training images (1,437), test images (360), class names; [N, 1, 8, 8]."""
-    values, targets = load_digits(return_X_y=True)
-    pixels = np.rint(values.reshape(-1, 1, 8, 8) * 255 / 16).astype(np.uint8)
-    images = Images(torch.from_numpy(pixels), torch.from_numpy(targets.astype(np.int64)))
-    train, test = split(images.labels, TEST_IMAGES / len(images), SPLIT_SEED)
-    return images.subset(train), images.subset(test), CLASS_NAMES
+class Digits(DatasetReader):
+    """Handwritten digits of 8x8 pixels, embedded in scikit-learn."""
+
+    takes_path: ClassVar[bool] = False
+    where: ClassVar[str] = "comes with scikit-learn"
+
+    name: Literal["digits"] = "digits"
+
+    def read(self, path: Path | None) -> Parts:
+        """Return training images (1,437), test images (360) and class names; [N, 1, 8, 8]."""
+        from sklearn.datasets import load_digits  # importing it takes a second
+
+        values, targets = load_digits(return_X_y=True)
+        pixels = np.rint(values.reshape(-1, 1, 8, 8) * 255 / 16).astype(np.uint8)
+        images = Images(torch.from_numpy(pixels), torch.from_numpy(targets.astype(np.int64)))
+        train, test = split(images.labels, TEST_IMAGES / len(images), SPLIT_SEED)
+        return Parts(images.subset(train), images.subset(test), CLASS_NAMES)

@@ -6,11 +6,13 @@ Legend: N images, C channels, H height, W width.
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from robust_nas.errors import DataError
+from robust_nas.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,22 +37,27 @@ class Images:
         return len(self.labels)
 
     def to(self, device: torch.device | str) -> Images:
-        """The same images on `device`."""
+        """Return the same images on `device`."""
         return Images(self.pixels.to(device), self.labels.to(device))
 
     def subset(self, indices: Tensor) -> Images:
-        """The images at `indices`, in that order; the indices may live on any device."""
+        """Return the images at `indices`, in that order; the indices may live on any device."""
         indices = indices.to(self.pixels.device)
         return Images(self.pixels[indices], self.labels[indices])
 
+    def draw(self, count: int, seed: int) -> Images:
+        """Return `count` images in the random order of `seed`; all of them where there are fewer."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        return self.subset(order[:count])
+
     def float(self, indices: Tensor | None = None) -> Tensor:
-        """float32 [N, C, H, W] in 0..1 of all images, or of those at `indices`."""
+        """Return all images, or those at `indices`, as float32 [N, C, H, W] in 0..1."""
         pixels = self.pixels if indices is None else self.pixels[indices.to(self.pixels.device)]
         return pixels.to(torch.float32) / 255
 
 
 def check_labels(labels: Tensor, classes: int, source: object) -> None:
-    """Raises `DataError`, naming `source` and the first bad label, unless all lie in 0..classes-1."""
+    """Raise `DataError`, naming `source` and the first bad label, unless all lie in 0..classes-1."""
     bad = ((labels < 0) | (labels >= classes)).nonzero()
     if len(bad):
         first = int(bad[0])

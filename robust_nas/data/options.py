@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from robust_nas.config import Count, CountOrZero, Fraction01, Options
-from robust_nas.errors import ConfigError
-
-CIFAR10 = "get the binary version, https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
-IMAGE_FOLDER = "train/<class>/*.png|jpg|jpeg and test/<class>/*.png|jpg|jpeg are needed"
+from robust_nas.data.reader import DATASETS, DatasetReader
+from robust_nas.errors import CodeRefusedError, ConfigError
 
 
 class Augment(Options):
@@ -25,29 +24,38 @@ class Augment(Options):
 class DataOptions(Options):
     """Which images, and how they are cut up."""
 
-    name: Literal["digits", "fashion-mnist", "cifar10", "image-folder"] = "digits"
+    name: str = "digits"  # of `DATASETS`, or `file.py:Reader`
     # None: the dataset's usual place, where it has one
     path: Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")] | None = None
+    # of the reader, where it has any; left out of records where there are none
+    options: dict[str, Any] = Field(default={}, exclude_if=lambda options: not options)
     limit: Count | None = None  # at most so many training images, a seeded class-balanced choice
     validation: Annotated[Fraction01, Field(gt=0)] = 0.1  # share of the training images kept for choices
     normalise: Literal["none", "dataset"] = "none"  # first layer of the model: training mean and deviation
     augment: Augment = Augment()
 
-    def location(self) -> Path | None:
-        """Where the files are said to be. Raises `ConfigError` when a path is missing, or given to digits."""
-        if self.name == "digits" and self.path is not None:
-            raise ConfigError(
-                f"data.path: got {self.path!r}; digits comes with scikit-learn and takes no path"
-            )
-        if self.name == "cifar10" and self.path is None:
-            raise ConfigError(
-                f"data.path: got None; cifar10 needs the folder or archive of its files; {CIFAR10}"
-            )
-        if self.name == "image-folder" and self.path is None:
-            raise ConfigError(
-                f"data.path: got None; image-folder needs the folder of the images; {IMAGE_FOLDER}"
-            )
+    @field_validator("name")
+    @classmethod
+    def _is_registered(cls, name: str) -> str:
         try:
-            return None if self.path is None else Path(self.path).expanduser()
-        except RuntimeError as error:
-            raise ConfigError(f"data.path: got {self.path!r}; {error}") from None
+            return str(DATASETS.get(name).model_fields["name"].default)  # of a file: with its absolute path
+        except CodeRefusedError:
+            raise
+        except ConfigError as error:
+            raise PydanticCustomError("method", "{text}", {"text": str(error)}) from None
+
+    @field_validator("options")
+    @classmethod
+    def _fit_the_reader(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "name" in info.data:
+            DATASETS.get(info.data["name"]).model_validate(options)
+        return options
+
+    @property
+    def reader(self) -> DatasetReader:
+        """Return the reader of the dataset."""
+        return DATASETS.make(self.name, **self.options)
+
+    def location(self) -> Path | None:
+        """Return the path of the files, without reading them (`DatasetReader.location`)."""
+        return self.reader.location(self.path)

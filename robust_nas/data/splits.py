@@ -1,25 +1,28 @@
-"""Seeded, class-stratified choices of images: splitting a training set, and thinning it.
+"""Seeded choices of images: splitting a training set, thinning it, and taking some images at random.
 
-The draws come from NumPy's `RandomState`, whose stream is frozen by NumPy's compatibility policy: a split
-stays the same across versions, devices and machines, so that a repeated run sees the same images.
+The class-stratified draws come from NumPy's `RandomState`, whose stream is frozen by NumPy's compatibility
+policy: a split stays the same across versions, devices and machines, so that a repeated run sees the same images.
 """
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from robust_nas.errors import ConfigError
+from robust_nas.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Ints = npt.NDArray[np.int64]
 
 
 def split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of the first part (share 1 - `fraction`) and of the second (share `fraction`), each ascending.
+    """Return the indices of the first part (share 1 - `fraction`) and of the second (share `fraction`), each ascending.
 
     The parts are disjoint and complete; the second holds `fraction * N` images rounded, and of every class
     that share within one image.
@@ -48,11 +51,19 @@ def split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     return _indices(~second, labels), _indices(second, labels)
 
 
+def random_indices(total: int, limit: int | None, seed: int) -> Tensor:
+    """Return the indices of `limit` of `total` images in random order; all of them for None, or where fewer exist.
+
+    This is the one draw by which a job takes some images. It comes from torch's CPU generator.
+    """
+    return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:limit]
+
+
 def balanced(labels: Tensor, count: int, seed: int) -> Tensor:
-    """Ascending indices of at most `count` images, as many of each class as of any other, seeded.
+    """Return the ascending indices of at most `count` images, as many of each class as of any other, seeded.
 
     Where a class is too small to give its share, the others give more; where `count` does not divide, the
-    first classes give one more. Raises `ConfigError` when `count` is below the number of classes.
+    first classes give one more. Raise `ConfigError` when `count` is below the number of classes.
     """
     classes, sizes = _classes(labels)
     if count < len(sizes):
@@ -69,13 +80,13 @@ def balanced(labels: Tensor, count: int, seed: int) -> Tensor:
 
 
 def _classes(labels: Tensor) -> tuple[Ints, Ints]:
-    """The class of each image as a position among the classes present, and the size of each class."""
+    """Return the class of each image as a position among the classes present, and the size of each class."""
     _, classes, sizes = np.unique(labels.cpu().numpy(), return_inverse=True, return_counts=True)
     return classes.astype(np.int64), sizes.astype(np.int64)
 
 
 def _choose(classes: Ints, sizes: Ints, quotas: Ints, seed: int) -> npt.NDArray[np.bool_]:
-    """A mask over the images with `quotas[c]` random images of each class c."""
+    """Return a mask over the images with `quotas[c]` random images of each class c."""
     if seed < 0:
         raise ConfigError(f"seed {seed}: an integer from 0 on is needed")
     generator = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))

@@ -6,20 +6,21 @@ from typing import Any
 
 from torch import Tensor
 
-from robust_nas.evaluation.state import Progressed, as_float
+from robust_nas.evaluation.accuracy import as_float
+from robust_nas.evaluation.state import EvaluationState
 
 SHOWN = 15  # images that are kept
 
 
 class Examples:
-    """The first images of the order: as they are, and as the attack left them that broke them, or the last one."""
+    """The first images of the order: as they are, and after the attack that broke them, or after the last one."""
 
-    def __init__(self, state: Progressed) -> None:
+    def __init__(self, state: EvaluationState) -> None:
         self.state = state
         self.found: dict[int, dict[str, Any]] = {}
 
     def keep(self, indices: Tensor, record: dict[str, Any], label: str) -> None:
-        """Takes note of a batch."""
+        """Keep the images of a batch that are shown."""
         right = dict(zip(indices.tolist(), record["right"].tolist(), strict=True))
         for index, (image, logits) in record["shown"].items():
             self.found[index] = {
@@ -30,14 +31,14 @@ class Examples:
             }
 
     def shown(self) -> tuple[dict[str, Any], ...]:
-        """Mappings as `robust_nas.figures.plot_adversarial_grid` takes them."""
+        """Return mappings as `robust_nas.figures.plot_adversarial_grid` takes them."""
         state = self.state
         rows = []
         for index, found in sorted(self.found.items()):
             clean, adversarial = as_float(state.pixels[index]), found["adversarial"]
             guesses = [_guess(logits, state) for logits in (state.clean_logits[index], found["logits"])]
             delta = (adversarial - clean).flatten()
-            linf = state.options.threat_model.norm == "linf"
+            linf = state.threat_model.norm == "linf"
             rows.append(
                 {
                     "clean": clean.numpy(),
@@ -55,8 +56,8 @@ class Examples:
         return tuple(rows)
 
 
-def _guess(logits: Tensor, state: Progressed) -> tuple[int, float]:
-    """The class, -1 for a rejection, and its probability."""
+def _guess(logits: Tensor, state: EvaluationState) -> tuple[int, float]:
+    """Return the class, -1 for a rejection, and its probability."""
     probabilities = logits.softmax(0)
     guess = int(probabilities.argmax())
     rejected = state.predictor.abstains and guess == state.classes

@@ -1,4 +1,4 @@
-"""What an evaluation has done so far, part by part, so that a killed one goes on where it was.
+"""Keep the results of an evaluation part by part, so that a killed one continues after the last part.
 
 A part is one batch of one attack, or one finding. A record holds tensors, numbers, strings, lists and dicts.
 """
@@ -19,7 +19,7 @@ class Journal:
         self._save = save
 
     def once(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The record of that name; made and saved where there is none."""
+        """Return the record of that name; make and save it where there is none."""
         if name not in self.records:
             self.records[name] = make()
             if self._save is not None:

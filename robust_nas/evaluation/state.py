@@ -1,38 +1,37 @@
-"""Where an evaluation stands: its images, checked and in order, and what the attacks have left right so far."""
+"""The state of an evaluation: its images, checked and in order, and what the attacks have left right so far.
+
+Sanity checks start from it, and attack and judge through it. N images, B of them in a batch, K classes.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from robust_nas.attacks.predictor import Predictor
+from robust_nas.attacks import Attack, Predictor, ThreatModel
 from robust_nas.errors import AttackError
-from robust_nas.evaluation.options import EvaluationOptions, Step
-from robust_nas.evaluation.report import Row
+from robust_nas.evaluation.accuracy import Judged, LabelledImages, as_float, judge
+from robust_nas.evaluation.checks.check import Cost, Selection
+from robust_nas.evaluation.inference_rule import InferenceRule
+from robust_nas.evaluation.rows import Row
+from robust_nas.evaluation.seeds import generator_of, seed_of
 from robust_nas.evaluation.traces import TraceRecord
 
 
-class LabelledImages(Protocol):
-    """What is evaluated on: `robust_nas.data` gives such objects."""
-
-    @property
-    def pixels(self) -> Tensor:
-        """The images, uint8, or float in 0..1, `[N, C, H, W]`."""
-
-    @property
-    def labels(self) -> Tensor:
-        """Their classes, int64 `[N]`."""
-
-
 @dataclass
-class Progressed:
-    """Where an evaluation stands after its attacks; what the findings start from."""
+class EvaluationState:
+    """The state of an evaluation during and after its attacks; what the sanity checks start from."""
 
     predictor: Predictor
-    options: EvaluationOptions
+    threat_model: ThreatModel
+    attacks: tuple[Attack, ...]  # of the list, those that are meant for so many classes; suites in one
+    surrogates: tuple[str, ...]  # model folders
+    rule: InferenceRule
+    batch_size: int
     pixels: Tensor  # [N, C, H, W] in the order of the evaluation, on the CPU
     labels: Tensor  # [N]
     seed: int
@@ -41,32 +40,97 @@ class Progressed:
     clean_logits: Tensor  # [N, K]
     clean_right: Tensor  # [N]
     right: Tensor  # [N] after all attacks, each on its share
-    common: int
-    traces: list[TraceRecord] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
-    flags: dict[str, None] = field(default_factory=dict)
+    draws: Tensor  # [D, N] right in each draw under all attacks so far
+    common: int  # images of the smallest share
+    before: str  # fingerprint of the predictor
+    untouched: bool
+    not_finite: int  # images with logits that are not
     largest: float = 0.0  # perturbation seen
-    not_finite: int = 0  # images with logits that are not
-    before: str = ""  # fingerprint of the predictor
-    untouched: bool = True
-
-    @property
-    def steps(self) -> tuple[Step, ...]:
-        """The steps of the list that are meant for so many classes."""
-        return tuple(step for step in self.options.steps if step.suits(self.classes))
+    rows: list[Row] = field(default_factory=list)
+    traces: list[TraceRecord] = field(default_factory=list)
+    flags: dict[str, None] = field(default_factory=dict)  # the attacks' own doubts about the model
 
     @property
     def chance(self) -> float:
-        """What a constant answer gets right: the share of the largest class, or 1/K where that is more."""
+        """Return what a constant answer gets right: the share of the largest class, or 1/K where that is more."""
         return max(1 / self.classes, float(self.labels.bincount().max()) / len(self.labels))
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return channels, height and width of the images."""
+        return tuple(self.pixels.shape[1:])
+
+    @property
+    def limits(self) -> Mapping[str, Any]:
+        """Return norm and eps of the threat model, as options of an attack."""
+        return {"norm": self.threat_model.norm, "eps": self.threat_model.eps}
+
+    @property
+    def eot(self) -> int:
+        """Return the passes per gradient that a check's attack takes: one, or the rule's number for a random model."""
+        return self.rule.eot if self.predictor.random else 1
+
+    @property
+    def judging_passes(self) -> int:
+        """Return the passes of one image's judgement, with the control of a random rule."""
+        samples = self.predictor.samples
+        return 1 if samples is None else 2 * samples * self.rule.draws
+
+    @property
+    def strongest(self) -> Attack | None:
+        """Return the last iterative attack of the list without targets, or None."""
+        untargeted = [
+            attack
+            for attack in self.attacks
+            if attack.iterative and not attack.objective.endswith("-targeted")
+        ]
+        return untargeted[-1] if untargeted else None
+
+    def guided_by(self, *guides: str) -> bool:
+        """Return whether an attack of the list is led by one of these (`Attack.guided_by`)."""
+        return any(part.guided_by in guides for attack in self.attacks for part in attack.parts())
+
+    def select(self, selection: Selection) -> Tensor:
+        """Return indices into the order: of all images, of those right as they are, or right after all attacks."""
+        if selection == "all":
+            return torch.arange(len(self.labels))
+        return (self.clean_right if selection == "right" else self.right).nonzero().squeeze(1)
+
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Images float32 in 0..1 and labels, on the device."""
+        """Return images float32 in 0..1 `[B, C, H, W]` and labels `[B]`, on the device."""
         return as_float(self.pixels[indices]).to(self.device), self.labels[indices].to(self.device)
+
+    def attempt(self, attack: Attack, indices: Tensor, cost: Cost, name: str) -> Judged:
+        """Return the answers of the inference rule on the images after an attack; passes are counted."""
+        parts = []
+        for number, part in enumerate(torch.split(indices, self.batch_size)):
+            x, y = self.batch(part)
+            generator = generator_of(self.device, self.seed, "finding", name, number)
+            result = attack.run(self.predictor, x, y, generator)
+            judged = judge(
+                self.predictor,
+                result.images,
+                y,
+                draws=self.rule.draws,
+                seed=seed_of(self.seed, "judge finding", name, number),
+            )
+            cost.passes += result.forwards + result.backwards + judged.forwards
+            parts.append(judged)
+        return Judged.joined(parts)
+
+    def flips(self, indices: Tensor, cost: Cost, name: str) -> int:
+        """Return how many images a random rule gets wrong in fresh draws without any attack; else 0."""
+        if not self.predictor.random:
+            return 0
+        x, y = self.batch(indices)
+        seed = seed_of(self.seed, "judge control", name)
+        judged = judge(self.predictor, x, y, draws=self.rule.draws, seed=seed)
+        cost.passes += judged.forwards
+        return int((~judged.right).sum())
 
 
 def check_images(images: LabelledImages) -> tuple[Tensor, Tensor]:
-    """Pixels and labels on the CPU. Raises `AttackError` for what cannot be evaluated on."""
+    """Return pixels and labels on the CPU. Raise `AttackError` for what cannot be evaluated on."""
     pixels, labels = images.pixels, images.labels
     if not (pixels.dtype == torch.uint8 or pixels.is_floating_point()) or pixels.dim() != 4:
         raise AttackError(
@@ -87,8 +151,3 @@ def check_images(images: LabelledImages) -> tuple[Tensor, Tensor]:
     if int(labels.min()) < 0:
         raise AttackError(f"label {int(labels.min())}; classes are counted from 0")
     return pixels.cpu(), labels.cpu()
-
-
-def as_float(pixels: Tensor) -> Tensor:
-    """float32 in 0..1 of uint8 pixels, or of float ones."""
-    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()

@@ -1,4 +1,4 @@
-"""The losses that attacks saw on their way: what tells whether they had finished, and what they passed by.
+"""The losses of an attack's iterates: whether it had converged, and which successes it passed by.
 
 Of an attack with several runs the first one's curve is kept (its first start, or its likeliest target), and over
 all runs whether any iterate was misclassified. T candidates in a run, B examples.
@@ -7,13 +7,14 @@ all runs whether any iterate was misclassified. T candidates in a run, B example
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+from robust_nas.lazy import torch
 
-from robust_nas.attacks import Attack
-from robust_nas.attacks.engine import AttackResult
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from robust_nas.attacks import Attack, AttackResult
 
 QUANTILES = (0.1, 0.5, 0.9)
 
@@ -30,13 +31,13 @@ class TraceRecord:
 
     @staticmethod
     def joined(attack: Attack, indices: Tensor, parts: list[dict[str, Tensor]]) -> TraceRecord:
-        """One record of several batches."""
+        """Return one record of several batches."""
         loss, wrong = (torch.cat([part[key] for part in parts], dim=1) for key in ("loss", "wrong"))
         return TraceRecord(attack, indices, loss, wrong, torch.cat([part["ever_wrong"] for part in parts]))
 
 
 def traced(result: AttackResult) -> dict[str, Any] | None:
-    """The part of a result that is kept; None for an attack without steps."""
+    """Return the part of a result that is kept; None for an attack without a trace."""
     if result.loss is None or result.wrong is None:
         return None
     return {
@@ -47,7 +48,7 @@ def traced(result: AttackResult) -> dict[str, Any] | None:
 
 
 def curve(record: TraceRecord) -> list[dict[str, float]]:
-    """Per step: mean, 10th and 90th percentile of the loss, and the share that is right up to there."""
+    """Return per step mean, 10th and 90th percentile of the loss, and the share that is right up to there."""
     loss = record.loss.nan_to_num(nan=0.0, posinf=1e4, neginf=-1e4)
     low, _, high = torch.quantile(loss, torch.tensor(QUANTILES), dim=1)
     right = 1 - record.wrong.int().cummax(0).values.float().mean(1)
@@ -60,7 +61,7 @@ def curve(record: TraceRecord) -> list[dict[str, float]]:
 
 
 def late_gain(loss: Tensor, share: float = 0.1) -> Tensor:
-    """Per example, how much of the whole gain of the best loss so far came in the last `share` of the steps, `[B]`.
+    """Return per example the share of the best loss's gain that came in the last `share` of the steps, `[B]`.
 
     NaN where the loss never rose.
     """

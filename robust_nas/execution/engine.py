@@ -1,4 +1,4 @@
-"""What every engine takes, gives and promises: tasks in, ends out, in any order.
+"""The protocol of engines: tasks in, ends out, in any order.
 
 A task is a function named by its module and name, called with plain data and a folder of its own. An engine never loses
 a task: each ends exactly once, with a result or with an error, however its process died.
@@ -37,14 +37,24 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """The word that chooses it: `local`, `ray`."""
+        """Return the word that chooses it: `local`, `ray`."""
 
     @property
     def text(self) -> str:
-        """How a report calls it, such as `local, 2 workers`."""
+        """Return its name in reports, such as `local, 2 workers`."""
+
+    @property
+    def like_here(self) -> int | None:
+        """Return how many tasks run at a time where all run as fast as in this process; None where speeds differ."""
+
+    def device(self, asked: str, here: str) -> str:
+        """Return the device of every task: `asked` is the config's, `here` the kind that this process would take.
+
+        Raises `ConfigError` for a device that the engine's tasks do not have.
+        """
 
     def run(self, tasks: Sequence[Task], started: Callable[[str, int], None]) -> Iterator[Ended]:
-        """Every task's end, in the order in which they end. `started(id, attempt)` when a process is given the task.
+        """Yield every task's end, in the order of the ends. `started(id, attempt)` is called when one begins.
 
         An exception of the function is its end and is not tried again; a process that dies is replaced and its task
         tried again, `retries` times. Closing the iterator, or an error in its user, ends what runs.

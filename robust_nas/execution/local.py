@@ -43,11 +43,20 @@ class LocalEngine(Options):
 
     @property
     def text(self) -> str:
-        """How a report calls it."""
+        """Return its name in reports."""
         return f"local, {self.workers} worker{'s' * (self.workers > 1)}"
 
+    @property
+    def like_here(self) -> int:
+        """Return the number of workers: they run on this machine."""
+        return self.workers
+
+    def device(self, asked: str, here: str) -> str:
+        """Return the one GPU that was asked for, else the kind of device that this process takes."""
+        return asked if ":" in asked else here
+
     def run(self, tasks: Sequence[Task], started: Callable[[str, int], None]) -> Iterator[Ended]:
-        """Every task's end; see `Engine`. Workers start when there is a task for them."""
+        """Yield every task's end; see `Engine`. Workers start when there is a task for them."""
         waiting: deque[_Attempt] = deque()
         for task in tasks:
             try:
@@ -78,7 +87,7 @@ class LocalEngine(Options):
                         waiting.append(ended._replace(number=ended.number + 1))
                         continue
                     if reply is None:
-                        loss = {"type": LOST, "message": heard.told(ended.task, death)}
+                        loss = {"type": LOST, "message": heard.loss_message(ended.task, death)}
                         reply = Reply(None, loss, time.perf_counter() - heard.began)
                     drop_empty(log_of(ended.task.folder))
                     yield Ended(ended.task.id, reply.result, reply.error, ended.number, reply.seconds)
@@ -141,8 +150,8 @@ class _Worker:
         attempt, self.attempt = self.attempt, None
         return attempt
 
-    def told(self, task: Task, death: str) -> str:
-        """The message of a task that died with it."""
+    def loss_message(self, task: Task, death: str) -> str:
+        """Return the message of a task that died with the worker."""
         words = last_words(log_of(task.folder), self.log_began)
         return f"{death}; its last words: {words}" if words else death
 

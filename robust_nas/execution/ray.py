@@ -40,12 +40,27 @@ class RayEngine(Options):
 
     @property
     def text(self) -> str:
-        """How a report calls it."""
+        """Return its name in reports."""
         share = f"{self.cpus:g} CPU" + (f", {self.gpus:g} GPU" if self.gpus else "")
         return f"ray at {self.address or 'this machine'}, {share} per task"
 
+    @property
+    def like_here(self) -> None:
+        """Return None: other nodes are faster or slower than this process."""
+
+    def device(self, asked: str, here: str) -> str:
+        """Return `cuda` where a task gets a share of a GPU, else `cpu`.
+
+        Raises `ConfigError` where a GPU is asked for and tasks get none.
+        """
+        if asked.startswith("cuda") and not self.gpus:
+            raise ConfigError(
+                f"device: got {asked!r}, but a Ray task has no GPU; add --gpus 1, or a fraction"
+            )
+        return "cuda" if self.gpus and asked != "cpu" else "cpu"
+
     def run(self, tasks: Sequence[Task], started: Callable[[str, int], None]) -> Iterator[Ended]:
-        """Every task's end; see `Engine`.
+        """Yield every task's end; see `Engine`.
 
         Raises `ConfigError` without Ray or where no node can take a task, and `DistributionError` when the last such
         node is lost.

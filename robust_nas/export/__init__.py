@@ -1,5 +1,5 @@
 """A trained network in forms that run elsewhere: plain source, ONNX, torch.export."""
 
-from robust_nas.export.source import export_source
+import lazy_loader
 
-__all__ = ["export_source"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -35,9 +35,8 @@ class Built:
 
 
 class Carried(NamedTuple):
-    """The methods, the modules whose text is needed, the text of a plugin's own files, and the table."""
+    """The modules whose text is needed, the text of a plugin's own files, and the table (empty without names)."""
 
-    names: tuple[str, ...]
     modules: tuple[ModuleType, ...]
     plugins: tuple[str, ...]
     table: str
@@ -53,8 +52,7 @@ def carried(
     modules: dict[ModuleType, None] = {}
     plugins: dict[str, None] = {}
     lines = []
-    chosen = tuple(sorted(set(names)))
-    for name in chosen:
+    for name in sorted(set(names)):
         make, options = _maker(registry, name)
         module = sys.modules[make.__module__]
         if module.__name__.startswith("robust_nas."):
@@ -64,7 +62,7 @@ def carried(
         known = "nn." if module.__name__.startswith("torch.nn") else ""
         arguments = "".join(f", {key}={value!r}" for key, value in options.items())
         lines.append(f"    {name!r}: Built({known}{make.__name__}{arguments}),\n")
-    return Carried(chosen, tuple(modules), tuple(plugins), f"{BUILT}\n{table} = {{\n{''.join(lines)}}}\n")
+    return Carried(tuple(modules), tuple(plugins), f"{table} = {{\n{''.join(lines)}}}\n" if lines else "")
 
 
 def _maker(

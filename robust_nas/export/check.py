@@ -20,7 +20,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Comparison:
-    """An exported form beside the model: largest difference of a logit, the largest logit, and both accuracies."""
+    """An exported form and the model: largest difference of a logit, largest logit, and both accuracies."""
 
     images: int
     max_difference: float
@@ -31,18 +31,18 @@ class Comparison:
 
     @property
     def passes(self) -> bool:
-        """Whether no logit differs by more than 1e-4 of the largest one."""
+        """Return whether no logit differs by more than 1e-4 of the largest one."""
         return self.max_difference <= RELATIVE * self.largest_logit
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, with `passes`."""
+        """Return plain values, with `passes`."""
         return {**asdict(self), "tolerance": RELATIVE * self.largest_logit, "passes": self.passes}
 
 
 def compare(
     exported: Callable[[Tensor], Tensor], model: Callable[[Tensor], Tensor], images: Images
 ) -> Comparison:
-    """Runs both on images in batches of 64, and on the first image alone. Raises `RunError` for another shape."""
+    """Run both on images in batches of 64, and on the first image alone. Raise `RunError` for another shape."""
     ours, theirs = [], []
     with torch.no_grad():
         for indices in torch.split(torch.arange(len(images)), BATCH):

@@ -35,7 +35,7 @@ def latencies(
     batches: Sequence[int] = (1, 16),
     rounds: int = ROUNDS,
 ) -> tuple[Latencies, list[str]]:
-    """`[network][runtime][batch]` to `median_ms` and `min_ms` of a call; and what could not be measured, with reasons.
+    """Return `[network][runtime][batch]` to `median_ms` and `min_ms` of a call, and the gaps with reasons.
 
     Runtimes are `torch` and `onnxruntime`; one that is not there, or cannot take one of the networks, is left out for
     all of them. Networks are on the CPU, images of `input_shape` = (C, H, W).
@@ -74,7 +74,7 @@ def latencies(
 
 
 def _torch(network: nn.Module) -> Callable[[Tensor], Any]:
-    """A call of the folded channels-last copy."""
+    """Return a call of the folded channels-last copy."""
     own = channels_last(fold_batch_norms(network)[0].cpu().eval())
 
     def run(x: Tensor) -> Any:
@@ -87,7 +87,7 @@ def _torch(network: nn.Module) -> Callable[[Tensor], Any]:
 def _timed(
     calls: Mapping[str, Callable[[Tensor], Any]], x: Tensor, rounds: int
 ) -> dict[str, dict[str, float]]:
-    """Milliseconds a call of each, in turn; each round is as many calls as fill `SECONDS`."""
+    """Return milliseconds a call of each, in turn; each round is as many calls as fill `SECONDS`."""
     once = interleaved({name: lambda call=call: call(x) for name, call in calls.items()}, rounds=2)  # type: ignore[misc]
     repeats = {name: max(1, round(SECONDS / max(timing.minimum, 1e-6))) for name, timing in once.items()}
 

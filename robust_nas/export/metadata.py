@@ -8,29 +8,26 @@ robust accuracy, attacks, images, seed, status) of the evaluation of these weigh
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from robust_nas._version import __version__
-from robust_nas.config import read_yaml
-from robust_nas.errors import ConfigError, RunError
+from robust_nas.evaluation.finished import finished_evaluations
 from robust_nas.export.onnx import INPUT, OUTPUT
 from robust_nas.nets import Model
-from robust_nas.nets.model import WEIGHTS, ModelDescription
-from robust_nas.runs import read_json
+from robust_nas.nets.model import ModelDescription
 
 MARK = "exported by robust_nas"
 
 
 def metadata(model: Model) -> dict[str, Any]:
-    """The keys above, as plain values that JSON has: numbers that are not finite stand as texts."""
+    """Return the keys above as values of JSON: numbers that are not finite become texts."""
     description = model.description
-    threat_model, verdict = _evaluated(model.folder)
+    threat_model, verdict = _evaluated(model)
     forms = Counter(layer.form for layer in description.layers if layer.form not in ("biased", "identity"))
     values = {
         "format": f"{MARK} {__version__}",
@@ -50,27 +47,24 @@ def metadata(model: Model) -> dict[str, Any]:
 
 
 def _normalisation(description: ModelDescription) -> dict[str, Any]:
-    """Mean and std of a network of ours; what a user's own module does inside is not known."""
+    """Return mean and std of a network of ours; those of a user's own module are not known."""
     if description.module is not None:
         return {"mean": None, "std": None, "inside": True}
     return {"mean": list(description.mean), "std": list(description.std), "inside": True}
 
 
 def as_texts(values: dict[str, Any]) -> dict[str, str]:
-    """The same as texts: strings as they are, everything else as JSON."""
+    """Return the same as texts: strings as they are, everything else as JSON."""
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
 
 
-def _evaluated(folder: Path | None) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """Threat model and verdict of the evaluation in or beside a model folder, where it is of the weights of now."""
-    if folder is None:
+def _evaluated(model: Model) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Return threat model and verdict of the evaluation in or next to a model folder, where it is of this model."""
+    if model.folder is None:
         return None, None
-    weights = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-    for place in (folder / "evaluation", folder.parent / "evaluation"):
-        try:
-            if read_yaml(place / "config.yaml").get("weights") != weights:
-                continue
-            tree = read_json(place / "evaluation.json")
+    for found in finished_evaluations(model.folder, model.digest):
+        tree = found.outcome
+        with contextlib.suppress(KeyError, TypeError):  # of another version
             verdict = {
                 "status": tree["verdict"]["status"],
                 "clean": tree["clean"]["accuracy"],
@@ -82,6 +76,4 @@ def _evaluated(folder: Path | None) -> tuple[dict[str, Any] | None, dict[str, An
                 "seed": tree["seed"],
             }
             return tree["threat_model"], verdict
-        except (ConfigError, RunError, KeyError, TypeError):  # none there, or of another version
-            continue
     return None, None

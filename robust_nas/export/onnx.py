@@ -29,7 +29,7 @@ INPUT, OUTPUT = "images", "logits"
 
 
 def needs(package: str) -> Any:
-    """A package of the extra `export`. Raises `ConfigError` where it is not installed."""
+    """Return a package of the extra `export`. Raise `ConfigError` where it is not installed."""
     try:
         return import_module(package)
     except ImportError:
@@ -41,7 +41,7 @@ def needs(package: str) -> Any:
 def onnx_bytes(
     network: nn.Module, input_shape: tuple[int, int, int], *, metadata: Mapping[str, str] | None = None
 ) -> bytes:
-    """The graph of a network in eval mode, checked by ONNX's checker; the network is left as it was.
+    """Return the graph of a network in eval mode, checked by ONNX's checker; the network is left as it was.
 
     `metadata` become the model's properties. Raises `ConfigError` without the extra `export`, `RunError` for a module
     that torch cannot export.
@@ -80,7 +80,7 @@ def onnx_bytes(
 
 
 def _forget_makers(graph: Any) -> None:
-    """Drops what the exporter notes of every node and value: stack traces, with the paths of this machine."""
+    """Remove the exporter's notes on every node and value: stack traces, with the paths of this machine."""
     for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
@@ -91,7 +91,7 @@ def _forget_makers(graph: Any) -> None:
 
 
 def _plain_copy(network: nn.Module) -> nn.Module:
-    """A copy on the CPU, in eval mode and channels-first order."""
+    """Return a copy on the CPU, in eval mode and channels-first order."""
     own = copy.deepcopy(network).cpu().eval()
     own.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload] # torch leaves it out of its stubs
     return own
@@ -103,7 +103,7 @@ def _first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter says about itself: deprecations inside torch, packages that it does without."""
+    """Silence the exporter's messages about itself: deprecations inside torch, packages that it does without."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:
@@ -138,10 +138,10 @@ class OnnxModel:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """The model's properties."""
+        """Return the model's properties."""
         return dict(self.session.get_modelmeta().custom_metadata_map)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Images on the CPU to logits."""
+        """Return the logits of images on the CPU."""
         (logits,) = self.session.run([OUTPUT], {INPUT: images.contiguous().numpy()})
         return torch.from_numpy(logits)

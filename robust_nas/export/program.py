@@ -18,7 +18,7 @@ from robust_nas.export.onnx import _first_line, _plain_copy
 def program_bytes(
     network: nn.Module, input_shape: tuple[int, int, int], *, metadata: Mapping[str, str] | None = None
 ) -> bytes:
-    """A `.pt2` archive of a network in eval mode, for any batch; `metadata` are its extra files.
+    """Return a `.pt2` archive of a network in eval mode, for any batch; `metadata` are its extra files.
 
     Raises `RunError` for a module that torch.export cannot follow.
     """
@@ -42,7 +42,7 @@ def program_bytes(
 
 
 def _forget_traces(program: torch.export.ExportedProgram) -> None:
-    """Drops the stack traces of all nodes: they hold the paths of this machine."""
+    """Remove the stack traces of all nodes: they hold the paths of this machine."""
     for module in program.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):
             for node in module.graph.nodes:
@@ -50,7 +50,7 @@ def _forget_traces(program: torch.export.ExportedProgram) -> None:
 
 
 def load_program(archive: bytes | Path, keys: tuple[str, ...] = ()) -> tuple[nn.Module, dict[str, str]]:
-    """The module of an archive, and the extra files of these names. Raises `RunError`."""
+    """Return the module of an archive, and the extra files of these names. Raise `RunError`."""
     extra: dict[str, Any] = dict.fromkeys(keys, "")
     source = io.BytesIO(archive) if isinstance(archive, bytes) else str(archive)
     try:

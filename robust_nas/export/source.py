@@ -1,48 +1,41 @@
-"""Plain Python: one file that defines the found network with torch alone, and its weights beside it.
+"""Plain Python: one file that defines the found network with torch alone, and a file with its weights.
 
-The file carries the text of the files in `nets/` that define the network, without their imports of this package, the
-cells or stages as literals, and `load()`. It is executed once against the model before it gets its final name.
+The file carries the text of the files in `nets/` and `layers/` that define the network, without their imports of this
+package, the arguments of the network as literals, and `load()`. It is executed once against the model before it gets
+its final name.
 """
 
 from __future__ import annotations
 
+import ast
 import copy
+import importlib
 import io
-import math
 import pprint
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from robust_nas._version import __version__
 from robust_nas.errors import ConfigError, RunError, RunExistsError
-from robust_nas.export.carried import Carried, carried
+from robust_nas.export.carried import BUILT, carried
 from robust_nas.export.metadata import MARK, metadata
-from robust_nas.layers import (
-    factorised,
-    factorised_layer,
-    factorised_reduction,
-    gdws_conv,
-    low_rank,
-    normalise,
-    relu_conv_bn,
-    tucker2_conv,
-)
-from robust_nas.nets import Model, inference_state, mlp, network, residual
-from robust_nas.nets.build import block_plan, plans, stage_plans
+from robust_nas.layers import factorised
+from robust_nas.nets import Model, inference_state
 from robust_nas.operations import ACTIVATIONS, OPERATIONS
 from robust_nas.runs import write_atomic
-from robust_nas.spaces import Architecture, MLPArchitecture, ResidualArchitecture
+from robust_nas.spaces import Architecture
 
 SOURCE, WEIGHTS = "network.py", "weights.pt"
+CARRIED = ("robust_nas.layers.", "robust_nas.nets.")
+TABLES = "robust_nas.operations"  # what files import from it is written as tables of their own
+REBUILT = "    rebuild(network, [LayerForm(*layer) for layer in LAYERS])\n"
 
 
 def export_source(model: Model, folder: Path, *, overwrite: bool = False) -> tuple[Path, Path]:
-    """Writes `network.py` and `weights.pt` and returns their paths; `overwrite` replaces an earlier export.
+    """Write `network.py` and `weights.pt` and return their paths; `overwrite` replaces an earlier export.
 
     Raises `RunExistsError` when the folder holds files of these names that may not be replaced, and `RunError` when
     the exported form computes other logits than the model.
@@ -73,7 +66,7 @@ def export_source(model: Model, folder: Path, *, overwrite: bool = False) -> tup
 
 
 def refuse_source(model: Model, folder: Path, *, overwrite: bool) -> None:
-    """Raises what `export_source` would, before any work: `ConfigError`, `RunExistsError`."""
+    """Raise what `export_source` would, before any work: `ConfigError`, `RunExistsError`."""
     _architecture(model)
     for name in (SOURCE, WEIGHTS):
         if (folder / name).exists() and not _ours(folder):
@@ -91,33 +84,8 @@ def _ours(folder: Path) -> bool:
     return path.is_file() and MARK in path.read_text(encoding="utf-8", errors="replace")[:400]
 
 
-class _Form(NamedTuple):
-    """What the exported files of the families differ in."""
-
-    legend: str  # of the literals
-    literals: str
-    modules: tuple[ModuleType, ...]
-    carried: Carried  # its operations or activations
-    network: str  # the class
-    arguments: str  # of the class, made from the literals
-
-
-CELLS = """\
-Cells: (channels of the input before last, of the last input, of a node, reduces, reduced before, nodes, output nodes);
-a node is a list of (operation, source), sources 0 and 1 are the outputs of the two cells before.
-"""
-STAGES = """\
-Stages: (blocks, their channels, stride of the first one); STEM is the channels of the stem, BLOCK the kind of the
-blocks and their numbers as `BlockPlan` names them.
-"""
-HIDDEN = "INPUTS is the numbers of an image, HIDDEN the hidden layers and their width.\n"
-REBUILT = "    rebuild(network, [LayerForm(*layer) for layer in LAYERS])\n"
-FACTORED = (factorised_layer, gdws_conv, tucker2_conv, low_rank, factorised)
-COMMON = "len(CLASS_NAMES), MEAN, STD"
-
-
 def _architecture(model: Model) -> Architecture:
-    """The model's architecture. Raises `ConfigError` for a module of the user's own."""
+    """Return the model's architecture. Raises `ConfigError` for a module of the user's own."""
     if model.architecture is None:
         raise ConfigError(
             f"{model.name}: is a module of your own; its source is where you have it, "
@@ -126,93 +94,52 @@ def _architecture(model: Model) -> Architecture:
     return model.architecture
 
 
-def _form(model: Model) -> _Form:
-    architecture = _architecture(model)
-    if isinstance(architecture, ResidualArchitecture):
-        return _Form(
-            STAGES,
-            f"STEM = {architecture.stem}\nSTAGES = {_literal(stage_plans(architecture))}\n"
-            f"BLOCK = {tuple(block_plan(architecture))!r}\n{_choices(architecture)}",
-            (normalise, residual),
-            carried(ACTIVATIONS, [architecture.activation], "ACTIVATIONS"),
-            "ResidualNetwork",
-            f"[StagePlan(*stage) for stage in STAGES], STEM, {COMMON}, "
-            "BlockPlan(*BLOCK), ACTIVATION, INITIALISATION",
-        )
-    if isinstance(architecture, MLPArchitecture):
-        return _Form(
-            HIDDEN,
-            f"INPUTS = {math.prod(model.description.input_shape)}\n"
-            f"HIDDEN = {(architecture.depth, architecture.width)}\n{_choices(architecture)}",
-            (normalise, mlp),
-            carried(ACTIVATIONS, [architecture.activation], "ACTIVATIONS"),
-            "MLPNetwork",
-            f"INPUTS, *HIDDEN, {COMMON}, ACTIVATION, INITIALISATION",
-        )
-    used = [operation for cell in architecture.genotype for operation in cell.operations()]
-    return _Form(
-        CELLS,
-        f"CELLS = {_literal(plans(architecture))}",
-        (relu_conv_bn, factorised_reduction, normalise, network),
-        carried(OPERATIONS, used, "OPERATIONS"),
-        "CellNetwork",
-        f"[CellPlan(*cell) for cell in CELLS], {COMMON}",
-    )
-
-
-def _choices(architecture: ResidualArchitecture | MLPArchitecture) -> str:
-    return f"ACTIVATION, INITIALISATION = {architecture.activation!r}, {architecture.initialisation!r}"
-
-
-def _literal(values: Sequence[tuple[object, ...]]) -> str:
-    return pprint.pformat([tuple(value) for value in values], width=110)
-
-
 def source_text(model: Model) -> str:
-    """The Python file as text."""
+    """Return the Python file as text."""
     description, architecture = model.description, _architecture(model)
-    form = _form(model)
+    network = architecture.network_class()
     layers = [tuple(layer) for layer in description.forms]
-    files = dict.fromkeys([*form.modules, *form.carried.modules, *(FACTORED if layers else ())])
+    modules = [network.__module__, *([factorised.__name__] if layers else [])]
+    methods = [
+        carried(OPERATIONS, architecture.operations_used(), "OPERATIONS"),
+        carried(ACTIVATIONS, architecture.activations_used(), "ACTIVATIONS"),
+    ]
+    modules += [module.__name__ for found in methods for module in found.modules]
+    imports, bodies = carried_files(modules, architecture)
+    plugins = [text for found in methods for text in found.plugins]
+    tables = [found.table for found in methods]
     shape = "x".join(map(str, description.input_shape))
-    bodies = "\n\n".join([*map(_body, files), *form.carried.plugins, form.carried.table])
+    arguments = pprint.pformat(architecture.arguments(description.input_shape), width=110, sort_dicts=False)
     # Names come from files that anyone may have written: they stand in literals alone, never in a docstring.
     return f'''"""A network {MARK} {__version__}. Needs torch alone.
 
     from network import load
     logits = load()(images)  # images: float [B, {shape}] in 0..1, logits [B, {len(description.class_names)}]
 
-{form.legend}"""
+ARGUMENTS are those of `{network.__name__}` below.
+"""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
-
-import torch
-import torch.fx
-import torch.nn.functional as F
-from torch import Tensor, nn
+{imports}
 
 NAME = {architecture.name!r}
 CLASS_NAMES = {list(description.class_names)!r}
 MEAN, STD = {tuple(description.mean)!r}, {tuple(description.std)!r}
-{form.literals}
+ARGUMENTS: dict[str, Any] = {arguments}
 {_forms(layers)}METADATA = {pprint.pformat(metadata(model), width=110, sort_dicts=False)}
 
 
-{bodies}
+{chr(10).join([bodies, *plugins, BUILT, *tables])}
 
-def build() -> {form.network}:
-    """The network with fresh weights."""
-    network = {form.network}({form.arguments})
+def build() -> {network.__name__}:
+    """Return the network with fresh weights."""
+    network = {network.__name__}(classes=len(CLASS_NAMES), mean=MEAN, std=STD, **ARGUMENTS)
 {REBUILT if layers else ""}    return network
 
 
-def load(weights: Path = Path(__file__).with_name("{WEIGHTS}")) -> {form.network}:
-    """The trained network in eval mode."""
+def load(weights: Path = Path(__file__).with_name("{WEIGHTS}")) -> {network.__name__}:
+    """Return the trained network in eval mode."""
     network = build()
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     return network.eval()
@@ -220,29 +147,85 @@ def load(weights: Path = Path(__file__).with_name("{WEIGHTS}")) -> {form.network
 
 
 def _forms(layers: Sequence[tuple[object, ...]]) -> str:
-    """The literal of the layers that stand in another form; empty where there are none."""
+    """Return the literal of the layers in another form; empty where there are none."""
     if not layers:
         return ""
-    return f"# Layers in another form: (name, form, numbers), see `LayerForm`.\nLAYERS = {_literal(layers)}\n"
+    literal = pprint.pformat(list(layers), width=110)
+    return f"# Layers in another form: (name, form, numbers), see `LayerForm`.\nLAYERS = {literal}\n"
 
 
-def _body(module: object) -> str:
-    """A module's text behind its imports."""
-    text = Path(str(vars(module)["__file__"])).read_text(encoding="utf-8")
-    first = re.search(r"^(?:class|def|#|[A-Z_]+\b)", text, flags=re.MULTILINE)
-    if first is None:
-        raise RunError(f"{module}: holds no definitions")
-    return text[first.start() :].rstrip() + "\n"
+def carried_files(modules: Iterable[str], architecture: Architecture) -> tuple[str, str]:
+    """Return the imports that the files of these modules need, and their text behind the imports.
+
+    Files of this package that they import go before them. Raises `ConfigError` for a file that needs other rooms of
+    the package than `layers` and `nets`.
+    """
+    imports = {
+        "import torch",
+        "from collections.abc import Callable",
+        "from pathlib import Path",
+        "from typing import Any",
+        "from torch import nn",
+    }
+    bodies: dict[str, str] = {}
+
+    def carry(name: str) -> None:
+        if name in bodies:
+            return
+        text = Path(str(vars(importlib.import_module(name))["__file__"])).read_text(encoding="utf-8")
+        own, outside, body = _split(text)
+        for other in own:
+            if other == TABLES:
+                continue
+            if not other.startswith(CARRIED):
+                raise ConfigError(
+                    f"{architecture.name}: its network's file {name} needs {other}, which plain Python cannot carry; "
+                    "--format onnx and --format program deliver it"
+                )
+            carry(other)
+        imports.update(outside)
+        bodies[name] = body
+
+    for name in modules:
+        carry(name)
+    return "\n".join(sorted(imports, key=_import_order)), "\n\n".join(bodies.values())
+
+
+def _split(text: str) -> tuple[list[str], list[str], str]:
+    """Return the modules of this package that a file imports, its other imports, and its text behind them."""
+    own, outside, end = [], [], 0
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("robust_nas"):
+            own.append(str(node.module))
+        elif isinstance(node, ast.ImportFrom) and node.module != "__future__":
+            outside += [ast.unparse(ast.ImportFrom(node.module, [name], 0)) for name in node.names]
+        elif isinstance(node, ast.Import):
+            outside += [ast.unparse(ast.Import([name])) for name in node.names]
+        elif not (
+            isinstance(node, ast.ImportFrom)
+            or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+        ):
+            break
+        end = node.end_lineno or end
+    return own, outside, "".join(text.splitlines(keepends=True)[end:]).strip() + "\n"
+
+
+def _import_order(line: str) -> tuple[bool, bool, str]:
+    """Sort as isort does: the standard library first, plain imports before `from`."""
+    module = line.split()[1]
+    return module.partition(".")[0] == "torch", line.startswith("from"), line
 
 
 def _compare(text: str, state: dict[str, torch.Tensor], model: Model) -> None:
-    """Execute the exported text and hold its logits against the model's on random images."""
+    """Execute the exported text and compare its logits with the model's on random images."""
     images = torch.rand(2, *model.description.input_shape, generator=torch.Generator().manual_seed(0))
     try:
         logits = _logits_of(text, state, images)
     except Exception as error:  # whatever the text of a plugin raises without the rest of its file
+        architecture = _architecture(model)
+        used = sorted({architecture.type, *architecture.operations_used(), *architecture.activations_used()})
         raise RunError(
-            f"the exported text of {', '.join(_form(model).carried.names)} does not run alone "
+            f"the exported text of {', '.join(used)} does not run alone "
             f"({type(error).__name__}: {error}); a file that needs torch alone can be carried"
         ) from None
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Accuracy against the perturbation budget: what a larger or smaller eps would leave right.
+"""Accuracy against the perturbation budget.
 
 Budgets run from 0 over a few 1/255 to whole images, so the axis is asinh(eps / w): linear below the width w,
 logarithmic above it, without a seam; w is half the threat model's eps.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,6 +17,7 @@ from matplotlib.ticker import FixedLocator, NullFormatter
 
 from robust_nas.errors import RunError
 from robust_nas.figures import series, style
+from robust_nas.figures.figure import Figure, Job, Record
 
 _KEYS = ("eps", "accuracy", "low", "high", "images", "attack")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -30,11 +32,33 @@ _PAD = 0.03
 _LETTER, _SPACE = 0.0128, 0.006  # of the axis: a letter of a tick label, and what must be free between two
 
 
+class EpsCurve(Figure):
+    """Accuracy against the perturbation budget."""
+
+    of: ClassVar[Job] = "evaluation"
+    needs: ClassVar[tuple[str, ...]] = ("eps_curve",)
+    file: ClassVar[str] = "eps_curve"
+
+    name: Literal["eps-curve"] = "eps-curve"
+
+    def caption(self, record: Record, about: str) -> str:
+        """Return `about`, the attack, and the number of images."""
+        return f"{about}; PGD on the margin at each eps, {record['eps_curve'][0]['images']} images"
+
+    def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
+        """Draw `eps_curve` as one line, although the number of steps may differ from point to point."""
+        points = [{key: point[key] for key in point if key != "attack"} for point in record["eps_curve"]]
+        threat = record["threat_model"]
+        return plot_eps_curve(
+            points, stem, eps=threat["eps"], chance=record["chance"], norm=threat["norm"], caption=caption
+        )
+
+
 @style.drawing()
 def plot_eps_curve(
     rows: Sequence[series.Record], stem: Path, *, eps: float, chance: float, norm: str, caption: str = ""
 ) -> tuple[Path, ...]:
-    """The paths of a robustness curve's picture and numbers: accuracy against eps, a line for each attack.
+    """Draw accuracy against eps, a line an attack; return the paths.
 
     Args:
         rows: mappings with `eps` (in the norm's units, pixels 0..1), `accuracy` (0..1), `low` and `high` (the
@@ -129,13 +153,13 @@ def _eps_axis(axes: Axes, values: Sequence[float], eps: float, norm: str) -> Non
 
 
 def _brief(value: float) -> str:
-    """Two digits, or three where two would be off by more than 3 %."""
+    """Return two digits, or three where two would be off by more than 3 %."""
     two = f"{value:.2g}"
     return two if math.isclose(float(two), value, rel_tol=0.03) else f"{value:.3g}"
 
 
 def _short(eps: float, norm: str) -> str:
-    """`8/255` where that is what the number is."""
+    """Return `8/255` where that is the number."""
     levels = round(255 * eps)
     if norm.lower() == "linf" and 0 < levels < 255 and math.isclose(255 * eps, levels, rel_tol=1e-4):
         return f"{levels}/255"

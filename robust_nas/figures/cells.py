@@ -1,6 +1,6 @@
 """Cells as drawings: states in columns from left to right, every edge through a label with its operation.
 
-A label is an item of the layout like a state is, and stands just before the state it leads to. So two edges
+A label is an item of the layout like a state is, just before the state it leads to. So two edges
 from one source to one state are two lines, and no label can lie on another, on a state, or on a foreign line.
 """
 
@@ -11,18 +11,19 @@ import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import networkx as nx
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as MatplotlibFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, FancyBboxPatch, PathPatch, Polygon
 from matplotlib.path import Path as Curve
 
 from robust_nas.errors import ArchitectureError, RunError
 from robust_nas.figures import style
+from robust_nas.figures.figure import Figure, Job, Record
 from robust_nas.figures.layout import heights
 
 Nodes = Sequence[Sequence[tuple[str, int]]]
@@ -89,37 +90,54 @@ class _Cell(NamedTuple):
     colour: dict[_Item, str]
 
 
+class Cells(Figure):
+    """The cells that a search found."""
+
+    of: ClassVar[Job] = "search"
+    needs: ClassVar[tuple[str, ...]] = ("cells",)
+
+    name: Literal["cells"] = "cells"
+
+    def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
+        """Draw `cells`; `concat`, where the record has it, says which states make the output."""
+        return draw_cells(record["cells"], stem, concat=record.get("concat"), caption=caption)
+
+
 def draw_cells(
     cells: Mapping[str, Nodes],
     stem: Path,
     *,
     concat: Mapping[str, Sequence[int]] | None = None,
+    inputs: int = 2,
     caption: str = "",
 ) -> tuple[Path, ...]:
-    """The paths of the drawing as PNG and SVG and of its edges as CSV; one panel per kind, stacked.
+    """Draw cells, a panel a kind, stacked; return the paths of PNG and SVG, and of the edges as CSV.
 
     Args:
-        cells: kind -> nodes; a node is its (operation, source) pairs. Sources 0 and 1 are the outputs of the
-            two cells before, 2 is node 0, 3 is node 1, and so on.
+        cells: kind -> nodes; a node is its (operation, source) pairs. With two inputs, sources 0 and 1 are the
+            outputs of the two cells before, 2 is node 0, 3 is node 1, and so on.
         stem: where to write, without a suffix.
         concat: kind -> the sources (2 is node 0) concatenated into the cell's output; all nodes if absent.
+        inputs: of a cell, 1 or 2; with one, source 0 is the output of the cell before and 1 is node 0.
         caption: a line of text under the drawing.
 
     Raises:
         ArchitectureError: an edge comes from a state that is not before its node.
         RunError: there is no cell to draw, or the files cannot be written.
     """
-    outputs = {kind: tuple((concat or {}).get(kind, range(2, 2 + len(cells[kind])))) for kind in cells}
-    figure = cells_figure(cells, outputs, caption)
+    outputs = {
+        kind: tuple((concat or {}).get(kind, range(inputs, inputs + len(cells[kind])))) for kind in cells
+    }
+    figure = cells_figure(cells, outputs, caption, inputs)
     rows: list[tuple[str, int | str, int, str]] = []
     for kind, nodes in cells.items():
-        rows += [(kind, 2 + i, source, name) for i, node in enumerate(nodes) for name, source in node]
+        rows += [(kind, inputs + i, source, name) for i, node in enumerate(nodes) for name, source in node]
         rows += [(kind, "output", source, "concat") for source in outputs[kind]]
     return style.save(figure, stem, (("cell", "target", "source", "operation"), rows))
 
 
 def short_name(operation: str) -> str:
-    """`sep_conv_3x3` as `sep 3x3`: what fits on an edge."""
+    """Return a short name that fits on an edge: `sep 3x3` for `sep_conv_3x3`."""
     for long, short in _SHORT.items():
         operation = operation.replace(long, short)
     return operation.replace("_", " ")
@@ -127,12 +145,12 @@ def short_name(operation: str) -> str:
 
 @style.drawing()
 def cells_figure(
-    cells: Mapping[str, Nodes], concat: Mapping[str, Sequence[int]], caption: str = ""
-) -> Figure:
-    """The drawing, not yet written; its one axes is in points, so that boxes fit their text."""
+    cells: Mapping[str, Nodes], concat: Mapping[str, Sequence[int]], caption: str = "", inputs: int = 2
+) -> MatplotlibFigure:
+    """Return the drawing, not yet written; its one axes is in points, so that boxes fit their text."""
     if not cells or not any(cells.values()):
         raise RunError("there is no cell to draw: expected at least one kind with at least one node")
-    panels = {kind: _cell(kind, nodes, concat[kind]) for kind, nodes in cells.items()}
+    panels = {kind: _cell(kind, nodes, concat[kind], inputs) for kind, nodes in cells.items()}
     places = {kind: _placed(cell) for kind, cell in panels.items()}
     far = max(x for place in places.values() for x, _ in place.values()) + _RADIUS + _MARGIN
     width = max(far, 72 * style.WIDTH)
@@ -143,7 +161,7 @@ def cells_figure(
     foot = _LEGEND + _LINE * (style.wrap(caption, width / 72).count("\n") + 1 if caption else 0)
     height = sum(tall.values()) + len(tall) * _TITLE + foot
 
-    figure = Figure(figsize=(width / 72, height / 72), dpi=style.DPI)
+    figure = MatplotlibFigure(figsize=(width / 72, height / 72), dpi=style.DPI)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, width), ylim=(height, 0))
@@ -171,29 +189,31 @@ def _family(operation: str) -> tuple[str, str]:
     return _OTHER, style.BLACK
 
 
-def _cell(kind: str, nodes: Nodes, concat: Sequence[int]) -> _Cell:
-    """The cell's items in columns: states at even columns by longest path, labels just before their state."""
-    last = 1 + len(nodes)
-    rank = [0, 0]
-    for target, node in enumerate(nodes, start=2):
+def _cell(kind: str, nodes: Nodes, concat: Sequence[int], inputs: int) -> _Cell:
+    """Return the cell's items in columns: states at even columns by longest path, labels just before their state."""
+    last = inputs + len(nodes) - 1
+    rank = [0] * inputs
+    for target, node in enumerate(nodes, start=inputs):
         for name, source in node:
             if not 0 <= source < target:
                 raise ArchitectureError(
                     f"{kind} cell: {name!r} into state {target} comes from {source}, not from 0..{target - 1}"
                 )
         rank.append(1 + max((rank[source] for _, source in node), default=0))
-    if bad := [source for source in concat if not 2 <= source <= last]:
-        raise ArchitectureError(f"{kind} cell: concat names {bad}, not among the nodes' states 2..{last}")
+    if bad := [source for source in concat if not inputs <= source <= last]:
+        raise ArchitectureError(
+            f"{kind} cell: concat names {bad}, not among the nodes' states {inputs}..{last}"
+        )
 
     cell = _Cell([[] for _ in range(2 * max(rank) + 2)], [], {}, {})
     states = [_Item("state", (i,)) for i in range(last + 1)]
     for item, at in zip(states, rank, strict=True):
         _put(cell, item, 2 * at)
     _put(cell, _END, len(cell.columns) - 1)
-    cell.text.update(zip(states, [*_INPUTS, *map(str, range(len(nodes)))], strict=True))
+    cell.text.update(zip(states, [*_INPUTS[-inputs:], *map(str, range(len(nodes)))], strict=True))
     cell.text[_END] = _OUTPUT
 
-    for target, node in enumerate(nodes, start=2):
+    for target, node in enumerate(nodes, start=inputs):
         for slot, (name, source) in enumerate(node):
             label = _Item("label", (target, slot))
             cell.text[label], cell.colour[label] = short_name(name), _family(name)[1]
@@ -279,7 +299,7 @@ def _draw(axes: Axes, cell: _Cell, place: _Places) -> None:
 
 
 def _ports(cell: _Cell, place: _Places) -> dict[tuple[_Item, _Item], tuple[float, float]]:
-    """Where the line between two neighbours touches the first: spread over a circle, sorted by height."""
+    """Return the point where the line between two neighbours touches the first: on a circle, sorted by height."""
     ports = {}
     for item, (x, y) in place.items():
         half = _half_width(cell, item)
@@ -299,7 +319,7 @@ def _curve(
     ports: Mapping[tuple[_Item, _Item], tuple[float, float]],
     reach: Mapping[_Item, float],
 ) -> Curve:
-    """A line that is level across columns and bends only between them, where nothing stands."""
+    """Return a line that is level across columns and bends only between them, where nothing else is drawn."""
     points, codes = [ports[items[0], items[1]]], [Curve.MOVETO]
     for left, right in pairwise(items):
         start, end = ports[left, right], ports[right, left]

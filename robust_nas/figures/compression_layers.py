@@ -1,12 +1,14 @@
-"""GDWS layer by layer: kernels of the channels, multiply-adds that stay, and the error that was taken."""
+"""GDWS layer by layer: kernels of the channels, multiply-adds before and after, and the approximation error."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar, Literal
 
 from robust_nas.errors import RunError
 from robust_nas.figures import style
+from robust_nas.figures.figure import Figure, Job
 from robust_nas.figures.series import Record
 
 _KEYS = (
@@ -25,9 +27,22 @@ _KEYS = (
 )
 
 
+class CompressionLayers(Figure):
+    """GDWS's layers, one by one."""
+
+    of: ClassVar[Job] = "compression"
+    needs: ClassVar[tuple[str, ...]] = ("layers",)
+
+    name: Literal["layers"] = "layers"
+
+    def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
+        """Draw `layers`."""
+        return plot_layers(record["layers"], stem, caption=caption)
+
+
 @style.drawing()
 def plot_layers(report: Sequence[Record], stem: Path, *, caption: str = "") -> tuple[Path, ...]:
-    """The paths of the picture and the numbers.
+    """Draw kernels, multiply-adds and error of every layer; return the paths.
 
     Args:
         report: the `layers` of `layers.json`: `name`, `form`, `g_min`, `g_median`, `g_max`, `error`, `macs`,

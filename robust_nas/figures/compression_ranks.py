@@ -4,15 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar, Literal
 
 from robust_nas.errors import RunError
 from robust_nas.figures import style
+from robust_nas.figures.figure import Figure, Job
 from robust_nas.figures.series import Record
+
+
+class CompressionRanks(Figure):
+    """A low-rank training, by epoch."""
+
+    of: ClassVar[Job] = "compression"
+    needs: ClassVar[tuple[str, ...]] = ("records",)
+
+    name: Literal["ranks"] = "ranks"
+
+    def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
+        """Draw `records`."""
+        return plot_ranks(record["records"], stem, caption=caption)
 
 
 @style.drawing()
 def plot_ranks(records: Sequence[Record], stem: Path, *, caption: str = "") -> tuple[Path, ...]:
-    """The paths of the picture and the numbers.
+    """Draw the residuals, the validation accuracies and the final ranks; return the paths.
 
     Args:
         records: an epoch each: `epoch`, `primal_residual`, `primal_residual_max`, `clean` and `robust` (0..1, or None)

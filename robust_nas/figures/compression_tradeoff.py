@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from scipy.stats import binomtest
 
 from robust_nas.errors import RunError
 from robust_nas.figures import style
+from robust_nas.figures.figure import Figure, Job
 from robust_nas.figures.series import Record
 from robust_nas.figures.study_points import place_names
 
-# Told apart by their form too, not by colour alone.
-_METHODS: dict[str, tuple[str, str]] = {
-    "original": (style.BLACK, "*"),
-    "gdws": (style.BLUE, "o"),
-    "cstar": (style.VERMILLION, "s"),
-    "cstar+gdws": (style.PURPLE, "D"),
-    "truncate": (style.ORANGE, "^"),
-    "truncate-short": (style.GREEN, "<"),
-    "uniform": (style.SKY, "v"),
-}
-_LINES = ("gdws", "cstar+gdws")  # one network after the other along a budget
+_ORIGINAL = (style.BLACK, "*")
+# Distinct by their form too, not by colour alone; given to the methods in the order in which they appear.
+_STYLES = (
+    (style.VERMILLION, "s"),
+    (style.BLUE, "o"),
+    (style.ORANGE, "^"),
+    (style.GREEN, "<"),
+    (style.SKY, "v"),
+    (style.PURPLE, "D"),
+)
 _KEYS = (
     "label",
     "method",
@@ -39,16 +41,60 @@ _KEYS = (
 )
 
 
+class CompressionTradeoff(Figure):
+    """Robust accuracy of every network of a compression against its cost."""
+
+    of: ClassVar[Job] = "compression"
+    needs: ClassVar[tuple[str, ...]] = ("networks",)
+
+    name: Literal["compression"] = "compression"
+
+    def caption(self, record: Record, about: str) -> str:
+        """Return `about`, and attack and images of both splits."""
+        first = record["networks"][0]
+        validation, test = first["validation"], first["test"]["robust"]
+        return (
+            f"{about}; validation: {validation['attack'].partition('(')[0]}, {validation['images']} images; "
+            f"test: {' + '.join(test['attacks'])}, {test['images']} images; ring: chosen on validation"
+        )
+
+    def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
+        """Draw `networks`, on the validation split and, where they were evaluated, on the test set."""
+        points = [point for row in record["networks"] for point in _points(row, record["chosen"])]
+        runtime = "ONNX Runtime" if "onnxruntime" in record["networks"][0]["latency_ms"] else "torch"
+        return plot_compression(points, stem, latency=f"{runtime}, batch 1, one thread", caption=caption)
+
+
+def _points(row: Record, chosen: str) -> list[dict[str, Any]]:
+    """Return the points of a network, one a split that it was measured on."""
+    timing = row["latency_ms"].get("onnxruntime", row["latency_ms"]["torch"])["1"]
+    shared: dict[str, Any] = {key: row[key] for key in ("label", "method", "macs", "params")}
+    shared |= {"latency_ms": timing["median_ms"], "chosen": row["label"] == chosen}
+    shared |= {"baseline": row["baseline_of"] is not None}
+    found = row["validation"]
+    interval = binomtest(round(found["robust"] * found["images"]), found["images"]).proportion_ci(
+        method="wilson"
+    )
+    limits = {"low": float(interval.low), "high": float(interval.high)}
+    points = [shared | {"split": "validation", **limits, "clean": found["clean"], "robust": found["robust"]}]
+    if row["test"]:
+        low, high = row["test"]["robust"]["interval"]
+        judged = {key: row["test"][key]["accuracy"] for key in ("clean", "robust")}
+        points.append(shared | {"split": "test", "low": low, "high": high, **judged})
+    return points
+
+
 @style.drawing()
 def plot_compression(
     points: Sequence[Record], stem: Path, *, latency: str = "", caption: str = ""
 ) -> tuple[Path, ...]:
-    """The paths of the picture and the numbers: filled points are the test set's, hollow ones the validation split's.
+    """Draw the networks, test set filled and validation split hollow; return the paths.
 
     Args:
-        points: mappings with `label`, `method` (original, gdws, cstar, cstar+gdws, or a baseline), `split`
-            (validation or test), `macs`, `params`, `latency_ms` (or None), `clean`, `robust`, `low` and `high` (0..1,
-            the 95 % interval of `robust`), and `chosen`.
+        points: mappings with `label`, `method` (original, or the name of a compressor or baseline), `split`
+            (validation or test), `baseline` (whether it is there for comparison; default False), `macs`, `params`,
+            `latency_ms` (or None), `clean`, `robust`, `low` and `high` (0..1, the 95 % interval of `robust`), and
+            `chosen`.
         stem: where to write, without a suffix.
         latency: how the milliseconds were taken, for the axis; the second panel is left out where there are none.
         caption: attacks, eps, images and seeds, in a line under the plot.
@@ -60,14 +106,14 @@ def plot_compression(
         raise RunError("there is nothing to draw of a compression: no network was measured")
     timed = [point for point in points if point.get("latency_ms")]
     figure, axes = style.new_figure(1, 2 if timed else 1, height=4.2, caption=caption)
-    _panel(axes[0], points, "macs", 1e6, "multiply-adds an image, M")
+    looks = _looks(points)
+    _panel(axes[0], points, looks, "macs", 1e6, "multiply-adds an image, M")
     if timed:
-        _panel(axes[1], timed, "latency_ms", 1.0, f"{latency or 'a call'}, ms")
+        _panel(axes[1], timed, looks, "latency_ms", 1.0, f"{latency or 'a call'}, ms")
     axes[0].set_ylabel("robust accuracy, %")
-    methods = [name for name in _METHODS if any(point["method"] == name for point in points)]
     handles = [
-        Line2D([], [], linestyle="", marker=_METHODS[name][1], color=_METHODS[name][0], label=_title(name))
-        for name in methods
+        Line2D([], [], linestyle="", marker=marker, color=colour, label=_title(name, points))
+        for name, (colour, marker) in looks.items()
     ]
     splits = {str(point["split"]) for point in points}
     handles += [
@@ -90,13 +136,33 @@ def plot_compression(
     return style.save(figure, stem, (_KEYS, [[point.get(key) for key in _KEYS] for point in points]))
 
 
-def _title(method: str) -> str:
-    return f"{method} (baseline)" if method in ("truncate", "truncate-short", "uniform") else method
+def _looks(points: Sequence[Record]) -> dict[str, tuple[str, str]]:
+    """Return colour and marker of every method, in the order in which they appear."""
+    methods = dict.fromkeys(str(point["method"]) for point in points)
+    others = [method for method in methods if method != "original"]
+    looks = {method: _STYLES[number % len(_STYLES)] for number, method in enumerate(others)}
+    return {method: looks.get(method, _ORIGINAL) for method in methods}
 
 
-def _panel(axes: Axes, points: Sequence[Record], key: str, unit: float, label: str) -> None:
+def _title(method: str, points: Sequence[Record]) -> str:
+    return f"{method} (baseline)" if _is_baseline(method, points) else method
+
+
+def _is_baseline(method: str, points: Sequence[Record]) -> bool:
+    return any(point.get("baseline") for point in points if point["method"] == method)
+
+
+def _panel(
+    axes: Axes,
+    points: Sequence[Record],
+    looks: Mapping[str, tuple[str, str]],
+    key: str,
+    unit: float,
+    label: str,
+) -> None:
+    """Draw one panel: robust accuracy against `key` in `unit`."""
     for split in ("validation", "test"):
-        for method, (colour, marker) in _METHODS.items():
+        for method, (colour, marker) in looks.items():
             rows = sorted(
                 (row for row in points if row["method"] == method and row["split"] == split),
                 key=lambda row: float(row[key]),
@@ -118,7 +184,7 @@ def _panel(axes: Axes, points: Sequence[Record], key: str, unit: float, label: s
                 markersize=9 if method == "original" else 5.5,
                 color=colour,
                 markerfacecolor=colour if split == "test" else "white",
-                linestyle=("-" if split == "test" else ":") if method in _LINES else "",
+                linestyle=("-" if split == "test" else ":") if not _is_baseline(method, points) else "",
                 linewidth=1.0,
                 zorder=3,
             )

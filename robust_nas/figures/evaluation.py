@@ -1,4 +1,4 @@
-"""What an evaluation found: the images still right, attack after attack, with their intervals.
+"""An evaluation: the images still right, attack after attack, with their intervals.
 
 A waterfall of cumulative accuracy: a row's bar is what is left after it and all rows above it, and the hatched
 part beyond the bar is what it broke of what they had left.
@@ -10,12 +10,13 @@ import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from robust_nas.figures import series, style
+from robust_nas.figures.figure import Figure, Job, Record
 
 _KEYS = ("label", "accuracy", "low", "high", "images")
 _COUNTS = ("attacked", "broken")
@@ -25,9 +26,44 @@ _LABEL = 36  # letters in a line
 _COLUMNS = (10, 124)  # where the numbers stand, in points right of the plot
 
 
+class Waterfall(Figure):
+    """The waterfall of an evaluation: the images that are still right after each attack."""
+
+    of: ClassVar[Job] = "evaluation"
+    needs: ClassVar[tuple[str, ...]] = ("clean", "attacks", "robust")
+
+    name: Literal["evaluation"] = "evaluation"
+
+    def caption(self, record: Record, about: str) -> str:
+        """Return `about`, and the verdict."""
+        return f"{about}; verdict {record['verdict']['status']}"
+
+    def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
+        """Draw a bar for `clean`, for each of `attacks`, and for `robust`."""
+        return plot_evaluation(bars(record), stem, caption=caption)
+
+
+def bars(tree: Record) -> list[dict[str, Any]]:
+    """Return a row per bar: clean, what each attack (on its share) left right, and the worst case."""
+    rows: list[tuple[str, Record, Record]] = [("clean", tree["clean"], {})]
+    rows += [(f"+ {attack['label']}", attack["share"], attack) for attack in tree["attacks"]]
+    return [
+        {
+            "label": label,
+            "accuracy": score["accuracy"],
+            "low": score["interval"][0],
+            "high": score["interval"][1],
+            "images": score["images"],
+            "attacked": attack.get("attacked"),
+            "broken": attack.get("broken"),
+        }
+        for label, score, attack in [*rows, ("worst case", tree["robust"], {})]
+    ]
+
+
 @style.drawing()
 def plot_evaluation(rows: Sequence[series.Record], stem: Path, *, caption: str = "") -> tuple[Path, ...]:
-    """The paths of an evaluation's picture and numbers: a waterfall of what is left, the first row on top.
+    """Draw an evaluation as a waterfall of the images still right, the first row on top; return the paths.
 
     Args:
         rows: mappings with `label`, `accuracy` (0..1, cumulative: over this row's attack and all above it),
@@ -97,7 +133,7 @@ def _draw_row(axes: Axes, place: int, row: series.Record, start: float | None) -
 
 
 def _connect(axes: Axes, rows: Sequence[series.Record], before: Sequence[float | None]) -> None:
-    """Thin lines from where a bar ends to where the next begins, when they are the same images."""
+    """Draw thin lines from the end of a bar to the start of the next, where both show the same images."""
     for place, (row, start) in enumerate(zip(rows[:-1], before[1:], strict=True)):
         end = _percent(row.get("accuracy"))
         if end is not None and start is not None and math.isclose(end, start, abs_tol=1e-6):
@@ -106,7 +142,7 @@ def _connect(axes: Axes, rows: Sequence[series.Record], before: Sequence[float |
 
 
 def _head(axes: Axes, broke: Sequence[bool]) -> None:
-    """What the numbers beside the bars are, and what the bars are where there are two kinds."""
+    """Write the headings of the numbers next to the bars, and a legend where there are two kinds of bars."""
     look: dict[str, Any] = {
         "xy": (1, 1),
         "xycoords": "axes fraction",
@@ -146,7 +182,7 @@ def _beside(axes: Axes, place: float, offset: float, text: str) -> None:
 
 
 def _before(rows: Sequence[series.Record]) -> list[float | None]:
-    """What was left before each row, in percent of its own images; None where that is not known."""
+    """Return the share still right before each row, in percent of its own images; None where it is not known."""
     before: list[float | None] = []
     for above, row in zip([{}, *rows], rows, strict=False):
         images = row.get("images")

@@ -1,4 +1,4 @@
-"""Attacked images beside the clean ones: what was changed, and what the model says of both.
+"""Attacked images next to the clean ones, the change between them, and both predictions.
 
 Perturbations are shown as 0.5 + factor * (adversarial - clean): grey is unchanged. One factor serves the whole
 page, the largest whole number at which none leaves the range, so that sizes compare.
@@ -10,17 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as MatplotlibFigure
 from matplotlib.font_manager import FontProperties
 
 from robust_nas.errors import RunError
 from robust_nas.figures import series, style
+from robust_nas.figures.figure import Figure, Job, Record
 
 REJECTED = -1
 
@@ -54,11 +55,31 @@ _WRONG = _Verdict("\N{BALLOT X}", style.VERMILLION, (0, (3, 1.5)), "wrong, dashe
 _NEITHER = _Verdict("\N{EN DASH}", style.GREY, (0, (1, 1)), "rejected, dotted frame")
 
 
+class AdversarialGrid(Figure):
+    """A page of attacked images."""
+
+    of: ClassVar[Job] = "evaluation"
+    needs: ClassVar[tuple[str, ...]] = ("examples", "class_names")
+
+    name: Literal["examples"] = "examples"
+
+    def caption(self, record: Record, about: str) -> str:
+        """Return `about`, and the attacks."""
+        attacks = ", ".join(row["label"] for row in record["attacks"])
+        return f"{about}; the first images that were attacked; attacks: {attacks}"
+
+    def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
+        """Draw `examples`, with the names of `class_names`."""
+        return plot_adversarial_grid(
+            list(record["examples"]), stem, class_names=record["class_names"], caption=caption
+        )
+
+
 @style.drawing()
 def plot_adversarial_grid(
     examples: Sequence[series.Record], stem: Path, *, class_names: Sequence[str], caption: str = ""
 ) -> tuple[Path, ...]:
-    """The paths of a page of attacked images and of what the CSV tells of each (no pixels).
+    """Draw a page of attacked images; return the paths. The CSV holds predictions and norms, no pixels.
 
     Args:
         examples: up to 16 mappings with `clean` and `adversarial` (float [C, H, W] in 0..1, C 1 or 3),
@@ -70,7 +91,7 @@ def plot_adversarial_grid(
         caption: model, threat model, seed, in a line under the pictures.
 
     Raises:
-        RunError: there are no examples or more than 16, an image or a class is not as told above, or the
+        RunError: there are no examples or more than 16, an image or a class is not as described above, or the
             files cannot be written.
     """
     series.require(examples, "a page of attacked images")
@@ -121,31 +142,31 @@ class _Page:
         bottom = _HEADER + math.ceil(count / self.columns) * self.high
         height = bottom + _LINE * (foot.count("\n") + 1) + _MARGIN
         self.size = (width, height)
-        self.figure = Figure(figsize=(width / 72, height / 72), dpi=style.DPI)
+        self.figure = MatplotlibFigure(figsize=(width / 72, height / 72), dpi=style.DPI)
         self._renderer = FigureCanvasAgg(self.figure).get_renderer()  # type: ignore[no-untyped-call]
         text = self.figure.text(_MARGIN / width, 1 - bottom / height, foot, va="top", parse_math=False)
         text.set(fontsize=8, color=style.GREY, linespacing=1.25)
 
     def place(self, number: int) -> tuple[float, float]:
-        """The upper left corner of an example."""
+        """Return the upper left corner of an example."""
         row, column = divmod(number, self.columns)
         return _MARGIN + column * (self.wide + _ALLEY), _HEADER + row * self.high
 
     def axes(self, x: float, y: float) -> Axes:
-        """A picture's square, its upper left corner at `x`, `y`."""
+        """Return the axes of a picture with its upper left corner at `x`, `y`."""
         width, height = self.size
         return self.figure.add_axes(
             (x / width, 1 - (y + self.side) / height, self.side / width, self.side / height)
         )
 
     def text(self, x: float, y: float, text: str, room: float, *, size: float = _SMALL, **look: Any) -> None:
-        """Writes from `x` on, on the line `y`, as much as `room` holds."""
+        """Write from `x` on, on the line `y`, as much as `room` holds."""
         width, height = self.size
         text = self.fit(text, room, size, look.get("weight", "normal"))
         self.figure.text(x / width, 1 - y / height, text, fontsize=size, parse_math=False, **look)
 
     def fit(self, text: str, room: float, size: float, weight: str = "normal") -> str:
-        """The text, shortened at its end where it is wider than `room`."""
+        """Return the text, shortened at its end where it is wider than `room`."""
         if self.width_of(text, size, weight) <= room:
             return text
         while text and self.width_of(text + "\N{HORIZONTAL ELLIPSIS}", size, weight) > room:
@@ -153,7 +174,7 @@ class _Page:
         return text + "\N{HORIZONTAL ELLIPSIS}"
 
     def width_of(self, text: str, size: float, weight: str = "normal") -> float:
-        """How wide a text is."""
+        """Return the width of a text."""
         font = FontProperties(size=size, weight=weight)
         pixels, _, _ = self._renderer.get_text_width_height_descent(text, font, ismath=False)
         return float(pixels) * 72 / style.DPI
@@ -172,7 +193,7 @@ def _picture(
 
 
 def _images(number: int, example: series.Record) -> tuple[series.Array, series.Array]:
-    """Both images [C, H, W], clipped to the range that rounding may have left."""
+    """Return both images [C, H, W], clipped to 0..1, which rounding may have left."""
     clean, adversarial = (np.asarray(example[key], dtype=np.float64) for key in ("clean", "adversarial"))
     if clean.ndim != 3 or len(clean) not in (1, 3) or clean.shape != adversarial.shape:
         raise RunError(
@@ -208,7 +229,7 @@ def _verdict(prediction: int, label: int) -> _Verdict:
 
 
 def _notes(examples: Sequence[series.Record], pairs: Sequence[tuple[series.Array, series.Array]]) -> str:
-    """The signs that this page uses, in words."""
+    """Return the meaning of the signs on this page."""
     keys = ("clean_prediction", "adversarial_prediction")
     used = {_verdict(example[key], example["label"]) for example in examples for key in keys}
     signs = ";  ".join(f"{v.sign} {v.word}" for v in (_RIGHT, _WRONG, _NEITHER) if v in used)

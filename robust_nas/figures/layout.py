@@ -19,7 +19,7 @@ Columns = list[list[Hashable]]
 def heights(
     graph: nx.DiGraph, columns: Sequence[Sequence[Hashable]], size: Mapping[Hashable, float]
 ) -> dict[Hashable, float]:
-    """The y of every item's centre; `size` is the room that each takes vertically, margins included.
+    """Return the y of every item's centre; `size` is the room that each takes vertically, margins included.
 
     Every edge has a `weight`: how much it wants to be level.
     """
@@ -36,7 +36,7 @@ def _order(graph: nx.DiGraph, columns: Columns) -> Columns:
     best, fewest = columns, _crossings(graph, columns)
     for sweep in range(16):
         forward = sweep % 2 == 0
-        # The first column keeps the caller's order: inputs stand in the same place in every drawing.
+        # The first column keeps the caller's order: inputs have the same place in every drawing.
         places = range(1, len(columns)) if forward else range(len(columns) - 2, 0, -1)
         columns = [list(column) for column in columns]
         for place in places:
@@ -92,7 +92,7 @@ def _pull(graph: nx.DiGraph, item: Hashable, y: Mapping[Hashable, float]) -> flo
 
 
 def _apart(wanted: Sequence[float], sizes: Sequence[float]) -> list[float]:
-    """The nearest heights (least squares) that keep the order and the room: pool adjacent violators."""
+    """Return the nearest heights (least squares) that keep the order and the room: pool adjacent violators."""
     offsets, total = [], 0.0
     for size in sizes:
         offsets.append(total + size / 2)

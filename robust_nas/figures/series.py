@@ -20,13 +20,13 @@ _FEW = 20
 
 
 def require(records: Sequence[Record], what: str) -> None:
-    """Raises RunError where there is nothing to draw."""
+    """Raise RunError where there is nothing to draw."""
     if not records:
         raise RunError(f"there is nothing to draw for {what}: expected at least one record, got none")
 
 
 def column(records: Sequence[Record], key: str, part: str | None = None) -> Array:
-    """The values under `key` (and `part`, where each is a mapping); NaN where absent, None or not finite."""
+    """Return the values under `key` (and `part`, where each is a mapping); NaN where absent, None or not finite."""
     values = np.full(len(records), np.nan)
     for i, record in enumerate(records):
         value = record.get(key)
@@ -38,14 +38,14 @@ def column(records: Sequence[Record], key: str, part: str | None = None) -> Arra
 
 
 def parts(records: Sequence[Record], key: str) -> list[str]:
-    """The names within the mappings under `key`, in order of first appearance."""
+    """Return the names within the mappings under `key`, in order of first appearance."""
     return list(dict.fromkeys(name for record in records for name in record.get(key) or {}))
 
 
 def table(
     records: Sequence[Record], keys: Sequence[str], mappings: Sequence[str] = ()
 ) -> tuple[list[str], list[list[Any]]]:
-    """Header and rows with the records' own numbers, none thinned; a mapping becomes a column per part."""
+    """Return header and rows with the records' own numbers, none thinned; a mapping becomes a column per part."""
     nested = [(key, part) for key in mappings for part in parts(records, key)]
     rows = [
         [record.get(key) for key in keys] + [(record.get(key) or {}).get(part) for key, part in nested]
@@ -55,7 +55,7 @@ def table(
 
 
 def running_mean(y: Array, window: int) -> Array:
-    """The mean of the last `window` values at each place (of fewer at the start)."""
+    """Return the mean of the last `window` values at each place (of fewer at the start)."""
     total = np.concatenate([[0.0], np.cumsum(y)])
     last = np.arange(1, len(y) + 1)
     first = np.maximum(last - window, 0)
@@ -64,7 +64,7 @@ def running_mean(y: Array, window: int) -> Array:
 
 
 def thin(x: Array, y: Array) -> tuple[Array, Array]:
-    """At most 1,200 points: the lowest and the highest of each stretch, so that no spike is lost."""
+    """Return at most 1,200 points: the lowest and the highest of each stretch, so that no spike is lost."""
     if len(x) <= 2 * _BUCKETS:
         return x, y
     stretches = np.array_split(np.arange(len(x)), _BUCKETS)
@@ -74,13 +74,13 @@ def thin(x: Array, y: Array) -> tuple[Array, Array]:
 
 
 def present(x: Array, y: Array) -> tuple[Array, Array]:
-    """The points that have both numbers: a line joins what was recorded, across gaps."""
+    """Return the points that have both numbers: a line joins what was recorded, across gaps."""
     both = np.isfinite(x) & np.isfinite(y)
     return x[both], y[both]
 
 
 def draw(axes: Axes, x: Array, y: Array, *, label: str, colour: str) -> None:
-    """The values, faint, under their running mean; without a single value, nothing."""
+    """Draw the values, faint, under their running mean; nothing where there is no value."""
     x, y = present(x, y)
     if len(y) == 0:
         return
@@ -92,7 +92,7 @@ def draw(axes: Axes, x: Array, y: Array, *, label: str, colour: str) -> None:
 
 
 def mark(axes: Axes, x: float, text: str) -> None:
-    """A labelled vertical line; the label stands between plot and title, where no curve runs."""
+    """Draw a labelled vertical line; the label is between plot and title, where no curve runs."""
     axes.axvline(x, color="#404040", linestyle="--", linewidth=1)
     axes.set_title(axes.get_title(loc="left"), pad=15)
     place = axes.get_xaxis_transform()
@@ -100,7 +100,7 @@ def mark(axes: Axes, x: float, text: str) -> None:
 
 
 def legend(axes: Axes) -> None:
-    """A legend where there is something to tell apart; a note where there is nothing to see."""
+    """Draw a legend where there are several lines, and a note where there is none."""
     lines = axes.get_legend_handles_labels()[0]
     if len(lines) > 1:
         axes.legend(loc="best")

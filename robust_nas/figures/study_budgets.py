@@ -1,6 +1,6 @@
-"""What robustness costs: robust accuracy against parameters and against MACs, with the Pareto front.
+"""Robust accuracy against parameters and against MACs, with the Pareto front.
 
-Both budgets always stand beside each other: equal parameters can hide twice the MACs. The shape of a mark is
+Both budgets are always shown: equal parameters can hide twice the MACs. The shape of a mark is
 the configuration's role, its colour whether it is on the front.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -16,9 +16,37 @@ from matplotlib.lines import Line2D
 from robust_nas.figures import study_points as of
 from robust_nas.figures import style
 from robust_nas.figures.series import Record
+from robust_nas.figures.study_figure import StudyFigure, is_uniform, level, response_name, response_of
 
 _FRONT, _OTHER = style.VERMILLION, "#8A8A8A"
 _BUDGETS = ("params", "macs")
+
+
+class StudyBudgets(StudyFigure):
+    """The response against parameters and MACs."""
+
+    heading: ClassVar[str] = "Against the budgets"
+    file: ClassVar[str] = "budgets"
+
+    name: Literal["study-budgets"] = "study-budgets"
+
+    def says(self, record: Record) -> str:
+        """Return what is shown, and what the numbers mean."""
+        return (
+            f"{response_name(record).capitalize()} against both budgets, {level(record)}. #1 is the configuration with "
+            "the best mean, as in the table; a name or number is left out where it has no room."
+        )
+
+    def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
+        """Draw `points`, with `reference` and the uniform ones marked."""
+        return plot_study_budgets(
+            record["points"],
+            stem,
+            response=response_of(record),
+            reference=record.get("reference"),
+            uniform=[str(point["name"]) for point in record["points"] if is_uniform(point)],
+            caption=of.words(caption),
+        )
 
 
 @style.drawing()
@@ -31,9 +59,9 @@ def plot_study_budgets(
     uniform: Collection[str] = (),
     caption: str = "",
 ) -> tuple[Path, ...]:
-    """The paths of accuracy against both budgets: an interval for each point, the front as a line.
+    """Draw accuracy against both budgets, an interval a point, the front as a line; return the paths.
 
-    A point has its name beside it where there is room, else its number: the place among all by the response.
+    A point has its name next to it where there is room, else its number: the place among all by the response.
 
     Args:
         points: `points` of an analysis: mappings with `name`, `params`, `macs`, `metrics` (0..1) and

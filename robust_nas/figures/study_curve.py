@@ -1,10 +1,11 @@
-"""The response along one number at a fixed budget: points, the fitted parabola, and where its top lies."""
+"""The response along one number at a fixed budget: points, the fitted parabola, and its optimum."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,6 +14,55 @@ from robust_nas.errors import RunError
 from robust_nas.figures import study_points as of
 from robust_nas.figures import style
 from robust_nas.figures.series import Record
+from robust_nas.figures.study_factors import busiest_factors
+from robust_nas.figures.study_figure import StudyFigure, level, response_name, response_of
+
+
+class StudyCurve(StudyFigure):
+    """The response along the factor of the optimum, or along the one numeric factor that varies."""
+
+    file: ClassVar[str] = "curve"
+
+    name: Literal["study-curve"] = "study-curve"
+
+    def applies(self, record: Record) -> bool:
+        """Return whether there is a factor to draw along."""
+        return _along(record) is not None
+
+    def title(self, record: Record) -> str:
+        """Return the heading with the factor's name."""
+        return f"Along {of.title(str(_along(record)))}"
+
+    def says(self, record: Record) -> str:
+        """Return what is shown, and at which budget."""
+        optimum = record.get("optimum")
+        held = f" at {of.title(optimum['budget'])} that count as equal" if optimum else ""
+        along = of.title(str(_along(record)))
+        return f"{response_name(record).capitalize()} along {along}{held}, {level(record)}."
+
+    def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
+        """Draw the points of `optimum`, or all; with the best value of `published`, where the record has it."""
+        along, optimum = str(_along(record)), record.get("optimum")
+        return plot_study_curve(
+            [p for p in record["points"] if not optimum or p["name"] in optimum.get("points", [p["name"]])],
+            stem,
+            along=along,
+            response=response_of(record),
+            optimum=optimum,
+            published=(record.get("published") or {}).get(along),
+            caption=of.words(caption),
+        )
+
+
+def _along(tree: Record) -> str | None:
+    """Return the factor of the optimum, or the one numeric factor that varies where only one does."""
+    if tree.get("optimum"):
+        return str(tree["optimum"]["along"])
+    points = tree["points"]
+    varied = busiest_factors(points)
+    if len(varied) == 1 and all(not isinstance(p["factors"].get(varied[0]), str) for p in points):
+        return varied[0]
+    return None
 
 
 @style.drawing()
@@ -26,7 +76,7 @@ def plot_study_curve(
     published: tuple[float, float, str] | None = None,
     caption: str = "",
 ) -> tuple[Path, ...]:
-    """The paths of the response along a factor, with the fit and its optimum where there is one.
+    """Draw the response along a factor, with the fit and its optimum where there is one; return the paths.
 
     Args:
         points: `points` of an analysis: mappings with `name`, `factors` (or the factor itself, as `r_d`) and
@@ -84,7 +134,7 @@ def _at(point: Record, along: str) -> float:
 
 
 def _fit(axes: Axes, optimum: Record, scale: float) -> None:
-    """The parabola with its band; a line at its top, shaded over the interval."""
+    """Draw the parabola with its band, and a line at its top, shaded over the interval."""
     if optimum.get("fit"):
         x, y, low, high = np.array(optimum["fit"], dtype=float)[:, :4].T
         axes.fill_between(

@@ -1,4 +1,4 @@
-"""What came out: a forest of the rules' effects and the declared contrasts, each with its interval, about zero."""
+"""A forest of the rules' effects and the declared contrasts, each with its interval, about zero."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -15,6 +15,7 @@ from robust_nas.errors import RunError
 from robust_nas.figures import study_points as of
 from robust_nas.figures import style
 from robust_nas.figures.series import Record
+from robust_nas.figures.study_figure import StudyFigure, level, response_name
 
 # Told apart by shape and by colour.
 STATUS = {
@@ -25,6 +26,7 @@ STATUS = {
     "equivalent": ("^", style.PURPLE),
 }
 _LETTERS = 46
+_MOST = 40  # contrasts in a forest
 
 
 class _Row(NamedTuple):
@@ -36,6 +38,49 @@ class _Row(NamedTuple):
     high: float
 
 
+class StudyEffects(StudyFigure):
+    """The effects of the rules and of the contrasts."""
+
+    heading: ClassVar[str] = "Effects"
+    file: ClassVar[str] = "effects"
+
+    name: Literal["study-effects"] = "study-effects"
+
+    def applies(self, record: Record) -> bool:
+        """Return whether a rule or a contrast has an effect."""
+        return bool(_rules(record) or _contrasts(record)[0])
+
+    def says(self, record: Record) -> str:
+        """Return what is above and what is below."""
+        return (
+            f"Effects on {response_name(record)} in percentage points, {level(record)}. Above: rules. "
+            f"Below: {_contrasts(record)[1]}."
+        )
+
+    def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
+        """Draw `rules`, and the declared or clearest `contrasts`."""
+        return plot_study_effects(_rules(record), _contrasts(record)[0], stem, caption=of.words(caption))
+
+
+def _rules(tree: Record) -> list[Record]:
+    return [
+        rule
+        for rule in tree["rules"]
+        if rule.get("effect") is not None and rule.get("unit") in (None, "share")
+    ]
+
+
+def _contrasts(tree: Record) -> tuple[list[Record], str]:
+    """Return the declared contrasts, else the exploratory ones that are clearest, and the words for them."""
+    for family in ("declared", "exploratory"):
+        found = [c for c in tree["contrasts"] if c["family"] == family and c.get("effect") is not None]
+        if found:
+            clearest = sorted(found, key=lambda c: 1.0 if c["p"] is None else c["p"])[:_MOST]
+            more = f", the {_MOST} clearest of {len(found)}" if len(found) > _MOST else ""
+            return [c for c in found if c in clearest], f"{family} contrasts{more}"
+    return [], "no contrasts"
+
+
 @style.drawing()
 def plot_study_effects(
     rules: Sequence[Record],
@@ -45,7 +90,7 @@ def plot_study_effects(
     alpha: float = 0.05,
     caption: str = "",
 ) -> tuple[Path, ...]:
-    """The paths of a forest plot in percentage points: the rules above, the contrasts a - b below.
+    """Draw a forest plot in percentage points, rules above and contrasts a - b below; return the paths.
 
     Args:
         rules: `rules` of an analysis: mappings with `rule`, `status` (supported, contradicted, undecided),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import matplotlib
 import numpy as np
@@ -14,36 +14,52 @@ from robust_nas.errors import RunError
 from robust_nas.figures import study_points as of
 from robust_nas.figures import style
 from robust_nas.figures.series import Record
+from robust_nas.figures.study_factors import busiest_factors
+from robust_nas.figures.study_figure import StudyFigure, measured, response_name, response_of
 
-DERIVED = frozenset(
-    (
-        "params",
-        "macs",
-        "depth",
-        "width",
-        "r_d",
-        "wd_ratio",
-        "last_stage_params_share",
-        "last_stage_macs_share",
-        "genotype",
-    )
-)
+_COVERED = 1 / 3  # of the cells, for the figure to be worth its place
 
 
-def busiest_factors(points: Sequence[Record]) -> list[str]:
-    """The factors that were set, not computed, with two values or more: those with most values first.
+class StudyHeatMap(StudyFigure):
+    """The response over the two factors with most values."""
 
-    Depth and width count where no stage was set by itself.
-    """
-    found: dict[str, set[Any]] = {}
-    for point in points:
-        for key, value in (point.get("factors") or {}).items():
-            found.setdefault(key, set()).add(value)
-    varied = [key for key, values in found.items() if len(values) > 1]
-    chosen = [key for key in varied if key not in DERIVED]
-    if not any(key.startswith(("depths.", "widths.")) for key in chosen):
-        chosen += [key for key in ("depth", "width") if key in varied]
-    return sorted(chosen, key=lambda key: -len(found[key]))
+    file: ClassVar[str] = "heat-map"
+
+    name: Literal["study-heat-map"] = "study-heat-map"
+
+    def applies(self, record: Record) -> bool:
+        """Return whether two factors vary, and a third of their cells were measured."""
+        factors = busiest_factors(record["points"])[:2]
+        if len(factors) < 2:
+            return False
+        places = {tuple(point["factors"].get(key) for key in factors) for point in measured(record)}
+        down, across = ({place[i] for place in places} for i in (0, 1))
+        return len(down) > 1 and len(across) > 1 and len(places) >= _COVERED * len(down) * len(across)
+
+    def title(self, record: Record) -> str:
+        """Return the heading with the names of both factors."""
+        first, second = busiest_factors(record["points"])[:2]
+        return f"Over {first} and {second}"
+
+    def says(self, record: Record) -> str:
+        """Return what is shown, and what the brackets mean."""
+        first, second = busiest_factors(record["points"])[:2]
+        return (
+            f"Mean {response_name(record)} over {first} and {second}; "
+            "in brackets the configurations of a cell with several."
+        )
+
+    def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
+        """Draw `points`, with the cell of `reference` framed."""
+        first, second = busiest_factors(record["points"])[:2]
+        return plot_study_heat_map(
+            record["points"],
+            stem,
+            factors=(first, second),
+            response=response_of(record),
+            reference=record.get("reference"),
+            caption=of.words(caption),
+        )
 
 
 @style.drawing()
@@ -56,7 +72,7 @@ def plot_study_heat_map(
     reference: str | None = None,
     caption: str = "",
 ) -> tuple[Path, ...]:
-    """The paths of a heat map: the first factor on y, the second on x, the response written in each cell.
+    """Draw a heat map, the first factor on y, the second on x; return the paths.
 
     Args:
         points: `points` of an analysis: mappings with `name`, `factors` and `metrics` (0..1).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -11,13 +12,36 @@ from robust_nas.errors import RunError
 from robust_nas.figures import series, style
 from robust_nas.figures import study_points as of
 from robust_nas.figures.series import Record
+from robust_nas.figures.study_figure import StudyFigure, response_of
+
+
+class StudyInherited(StudyFigure):
+    """Inherited weights against training alone."""
+
+    heading: ClassVar[str] = "Inherited weights"
+    file: ClassVar[str] = "inherited"
+
+    name: Literal["study-inherited"] = "study-inherited"
+
+    def applies(self, record: Record) -> bool:
+        """Return whether architectures were scored both ways."""
+        return bool((record.get("inherited") or {}).get("pairs"))
+
+    def says(self, record: Record) -> str:
+        """Return which two scores are compared."""
+        return "Each architecture scored with weights inherited from the supernet, and trained alone."
+
+    def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
+        """Draw the `pairs` of `inherited`."""
+        numbers = of.numbers(record["points"], response_of(record))
+        return plot_study_inherited(record["inherited"], stem, numbers=numbers, caption=of.words(caption))
 
 
 @style.drawing()
 def plot_study_inherited(
     inherited: Record, stem: Path, *, numbers: Mapping[str, str] | None = None, caption: str = ""
 ) -> tuple[Path, ...]:
-    """The paths of a scatter of standalone against inherited robust accuracy, with Kendall's tau.
+    """Draw standalone against inherited robust accuracy, with Kendall's tau; return the paths.
 
     Args:
         inherited: `inherited` of an analysis: `pairs` (`name`, `inherited`, `standalone`; 0..1), `tau` and its

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import matplotlib
 import numpy as np
@@ -19,6 +19,7 @@ from robust_nas.errors import RunError
 from robust_nas.figures import series, style
 from robust_nas.figures import study_points as of
 from robust_nas.figures.series import Array, Record
+from robust_nas.figures.study_figure import StudyFigure, response_of
 
 _DASHES = ("-", "--", "-.", ":")
 _PANELS = (
@@ -27,11 +28,33 @@ _PANELS = (
 )
 
 
+class StudyLearning(StudyFigure):
+    """The learning curves of the trainings."""
+
+    heading: ClassVar[str] = "Learning curves"
+    file: ClassVar[str] = "learning"
+
+    name: Literal["study-learning"] = "study-learning"
+
+    def applies(self, record: Record) -> bool:
+        """Return whether epochs were logged."""
+        return any(curve.get("epochs") for point in record["points"] for curve in point.get("curves") or ())
+
+    def says(self, record: Record) -> str:
+        """Return the meaning of lines and bands."""
+        return "Mean over seeds by epoch; with up to seven configurations the band spans the seeds. Validation split."
+
+    def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
+        """Draw the `curves` of `points`."""
+        metric = response_of(record)
+        return plot_study_learning(record["points"], stem, response=metric, caption=of.words(caption))
+
+
 @style.drawing()
 def plot_study_learning(
     points: Sequence[Record], stem: Path, *, response: str = "robust", caption: str = ""
 ) -> tuple[Path, ...]:
-    """The paths of two panels of learning curves, a line for each configuration.
+    """Draw two panels of learning curves, a line a configuration; return the paths.
 
     Args:
         points: `points` of an analysis: mappings with `name`, `metrics` and `curves` (one a seed, with `epochs`:
@@ -93,7 +116,7 @@ def plot_study_learning(
 
 
 def _line(axes: Axes, point: Record, key: str, factor: float, *, band: bool, **look: Any) -> None:
-    """The mean over the seeds that have the epoch; the band from the lowest to the highest of them."""
+    """Return the mean over the seeds that have the epoch, and the band from the lowest to the highest of them."""
     by_epoch: dict[int, list[float]] = {}
     for curve in point["curves"]:
         x, y = _series(curve["epochs"], key, factor)

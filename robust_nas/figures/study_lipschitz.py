@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,6 +18,7 @@ from robust_nas.errors import RunError
 from robust_nas.figures import series, style
 from robust_nas.figures import study_points as of
 from robust_nas.figures.series import Record
+from robust_nas.figures.study_figure import StudyFigure, response_of
 
 _LOOK: dict[str, dict[str, Any]] = {
     "initial": {"facecolor": "#D9D9D9", "edgecolor": "#808080", "hatch": "////", "linewidth": 0.5},
@@ -25,11 +26,36 @@ _LOOK: dict[str, dict[str, Any]] = {
 }
 
 
+class StudyLipschitz(StudyFigure):
+    """The gain of each stage under the attack."""
+
+    heading: ClassVar[str] = "Gain by stage"
+    file: ClassVar[str] = "lipschitz"
+
+    name: Literal["study-lipschitz"] = "study-lipschitz"
+
+    def applies(self, record: Record) -> bool:
+        """Return whether gains were measured."""
+        return any(any(point["lip_stages"].values()) for point in record["points"] if point.get("lip_stages"))
+
+    def says(self, record: Record) -> str:
+        """Return what a gain is here."""
+        return (
+            "Natural logarithm of each stage's gain under the attack, mean over images and seeds; the gains add up to "
+            "the whole network's. Lines span the seeds. The gains of wider stages are not divided by their dimension."
+        )
+
+    def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
+        """Draw the `lip_stages` of `points`."""
+        metric = response_of(record)
+        return plot_study_lipschitz(record["points"], stem, response=metric, caption=of.words(caption))
+
+
 @style.drawing()
 def plot_study_lipschitz(
     points: Sequence[Record], stem: Path, *, response: str = "robust", caption: str = ""
 ) -> tuple[Path, ...]:
-    """The paths of a panel for each configuration: the natural logarithm of each stage's gain, and the sum.
+    """Draw the natural logarithm of each stage's gain, a panel a configuration; return the paths.
 
     Args:
         points: `points` of an analysis: mappings with `name` and `lip_stages` (`initial` and `trained`: lists of

@@ -55,22 +55,22 @@ _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def title(key: str) -> str:
-    """What a metric or factor is called on an axis."""
+    """Return the name of a metric or factor on an axis."""
     return TITLES.get(key) or words(key)
 
 
 def axis(metric: str) -> str:
-    """The label of an axis that shows `estimate`s of the metric."""
+    """Return the label of an axis that shows `estimate`s of the metric."""
     return f"{title(metric)} (%)" if metric in SHARES else title(metric)
 
 
 def words(text: object) -> str:
-    """The text as matplotlib shows it literally: no mathematics between dollars, no control characters."""
+    """Return the text as matplotlib shows it literally: no mathematics between dollars, no control characters."""
     return "".join(c if c.isprintable() else " " for c in str(text)).replace("$", r"\$")
 
 
 def name(point: Record, limit: int = 26) -> str:
-    """The point's name in at most `limit` letters; the middle goes, as ends tell configurations apart."""
+    """Return the point's name in at most `limit` letters; the middle goes, as ends tell configurations apart."""
     text = str(point["name"])
     if len(text) > limit:
         head = (limit - 1) // 2
@@ -79,34 +79,34 @@ def name(point: Record, limit: int = 26) -> str:
 
 
 def estimate(point: Record, metric: str) -> tuple[float, float, float]:
-    """The mean and its interval, of a share in per cent; NaN where there is none."""
+    """Return the mean and its interval, of a share in per cent; NaN where there is none."""
     found = (point.get("metrics") or {}).get(metric) or {}
     low, high = found.get("interval") or (None, None)
     return tuple(percent(value, metric) for value in (found.get("mean"), low, high))  # type: ignore[return-value]
 
 
 def raw(point: Record, metric: str) -> list[float | None]:
-    """Mean, low and high as they came, for a table."""
+    """Return mean, low and high as the analysis has them, for a table."""
     found = (point.get("metrics") or {}).get(metric) or {}
     return [found.get("mean"), *(found.get("interval") or (None, None))]
 
 
 def values(point: Record, metric: str) -> dict[int, float]:
-    """Each seed's number, as in `estimate`."""
+    """Return each seed's number, as in `estimate`."""
     found = (point.get("metrics") or {}).get(metric) or {}
     pairs = zip(point.get("seeds") or (), found.get("values") or (), strict=False)
     return {seed: percent(value, metric) for seed, value in pairs}
 
 
 def percent(value: float | None, metric: str = "robust") -> float:
-    """The number, of a share in per cent; NaN for None."""
+    """Return the number, of a share in per cent; NaN for None."""
     if value is None or not math.isfinite(value):
         return math.nan
     return 100 * float(value) if metric in SHARES else float(value)
 
 
 def measured(points: Sequence[Record], metric: str, what: str) -> list[Record]:
-    """The points that have a mean of the metric.
+    """Return the points that have a mean of the metric.
 
     Raises:
         RunError: there is none.
@@ -121,23 +121,23 @@ def measured(points: Sequence[Record], metric: str, what: str) -> list[Record]:
 
 
 def ranked(points: Sequence[Record], metric: str) -> list[Record]:
-    """Best first; those without the metric last."""
+    """Return the points, best first; those without the metric last."""
     return sorted(points, key=lambda point: -np.nan_to_num(estimate(point, metric)[0], nan=-1e9))
 
 
 def numbers(points: Sequence[Record], metric: str) -> dict[str, str]:
-    """`#1` for the best configuration, and so on: what stands for a name where there is no room for it."""
+    """Return `#1` for the best configuration, and so on, for where a name has no room."""
     return {str(point["name"]): f"#{place}" for place, point in enumerate(ranked(points, metric), 1)}
 
 
 def unit(numbers: Iterable[float]) -> tuple[float, str]:
-    """What to divide sizes by, and the letter for it (k, M, G, T), so that the median is 1 or more."""
+    """Return the divisor of sizes, and the letter for it (k, M, G, T), so that the median is 1 or more."""
     middle = float(np.median(list(numbers)))
     return next(((size, letter) for size, letter in _UNITS if middle >= size), (1.0, ""))
 
 
 def size_axis(axes: Axes, numbers: Sequence[float], key: str) -> float:
-    """Makes x a logarithmic axis of params or MACs with plain ticks; what to divide the numbers by."""
+    """Make x a logarithmic axis of params or MACs with plain ticks; return the divisor of the numbers."""
     scale, letter = unit(numbers)
     axes.set_xlabel(f"{title(key)}{f' ({letter})' if letter else ''}, logarithmic")
     low, high = min(numbers) / scale, max(numbers) / scale
@@ -164,7 +164,7 @@ def _ticks(low: float, high: float) -> list[float]:
 def whisker(
     axes: Axes, x: float, y: float, low: float, high: float, *, flat: bool = False, **look: Any
 ) -> None:
-    """A line from low to high through the point where there is an interval (`flat`: along x)."""
+    """Draw a line from low to high through the point where there is an interval (`flat`: along x)."""
     if math.isfinite(low) and math.isfinite(high):
         draw = axes.hlines if flat else axes.vlines
         draw(y if flat else x, low, high, linewidth=1.1, zorder=2, **look)
@@ -173,7 +173,7 @@ def whisker(
 def place_names(
     figure: Figure, axes: Axes, wanted: Sequence[tuple[float, float, str, str]], size: float
 ) -> None:
-    """Writes each name, or else its shorter form, beside its (x, y) where it covers no text, point, line or edge.
+    """Write each name, or else its shorter form, next to its (x, y) where it covers no text, point, line or edge.
 
     The first have the first choice; one for which there is no room is left out; of more
     than twelve only the shorter forms are written. The figure's layout is fixed before and stays so.
@@ -204,7 +204,7 @@ def place_names(
 
 
 def _pixels(axes: Axes) -> np.ndarray[Any, Any]:
-    """Where points and lines of the axes are, in pixels, lines sampled finely."""
+    """Return the points and lines of the axes in pixels, lines sampled finely."""
     found = [_sampled(line.get_transform().transform(line.get_xydata())) for line in axes.lines]
     for collection in axes.collections:
         if isinstance(collection, LineCollection):
@@ -224,7 +224,7 @@ def _sampled(corners: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def rows(panels: Sequence[Axes], points: Sequence[Record]) -> None:
-    """Gives each point a row, the first on top, numbered and named on the left of the first panel."""
+    """Give each point a row, the first on top, numbered and named on the left of the first panel."""
     for axes in panels:
         axes.set_ylim(len(points) - 0.4, -0.6)
         axes.set_yticks(range(len(points)), [])
@@ -235,22 +235,22 @@ def rows(panels: Sequence[Axes], points: Sequence[Record]) -> None:
 
 
 def no_result(axes: Axes, place: int, size: float) -> None:
-    """Says so in the middle of a row."""
+    """Write `no result` in the middle of a row."""
     look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size, "color": "#707070"}
     axes.text(0.5, place, "no result", transform=axes.get_yaxis_transform(), **look)
 
 
 def row_height(count: int) -> float:
-    """Inches for each of so many rows."""
+    """Return the height of a row in inches, by the number of rows."""
     return 0.34 if count <= 12 else 0.25 if count <= 24 else 0.2
 
 
 def row_size(count: int) -> float:
-    """Points of the letters of so many rows."""
+    """Return the size of the letters in points, by the number of rows."""
     return 8.0 if count <= 12 else 7.0 if count <= 24 else 6.5
 
 
 def on(colour: Sequence[float]) -> str:
-    """Black or white, whichever reads on the colour (red, green, blue, 0..1)."""
+    """Return black or white, the one that reads on the colour (red, green, blue, 0..1)."""
     red, green, blue = colour[:3]
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"

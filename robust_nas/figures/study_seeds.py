@@ -1,10 +1,11 @@
-"""Every seed of every configuration: how far apart repetitions of one network lie, beside how far networks do."""
+"""Every seed of every configuration: distances between repetitions of one network, and between networks."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,8 +15,27 @@ from robust_nas.errors import RunError
 from robust_nas.figures import series, style
 from robust_nas.figures import study_points as of
 from robust_nas.figures.series import Record
+from robust_nas.figures.study_figure import StudyFigure, response_of
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+class StudySeeds(StudyFigure):
+    """The result of every seed."""
+
+    heading: ClassVar[str] = "Seeds"
+    file: ClassVar[str] = "seeds"
+
+    name: Literal["study-seeds"] = "study-seeds"
+
+    def says(self, record: Record) -> str:
+        """Return the meaning of marks and bars."""
+        return "A mark for each training; the bar is the mean over seeds."
+
+    def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
+        """Draw the `metrics` of `points`, seed by seed."""
+        metric = response_of(record)
+        return plot_study_seeds(record["points"], stem, response=metric, caption=of.words(caption))
 
 
 @style.drawing()
@@ -27,7 +47,7 @@ def plot_study_seeds(
     response: str = "robust",
     caption: str = "",
 ) -> tuple[Path, ...]:
-    """The paths of a strip for each configuration and metric: a mark for each seed, a bar at the mean.
+    """Draw a strip for each configuration and metric, a mark a seed and a bar at the mean; return the paths.
 
     Args:
         points: `points` of an analysis: mappings with `name`, `seeds` and `metrics` (0..1). Those without a
@@ -79,7 +99,7 @@ def plot_study_seeds(
 
 
 def _raw(point: Record, metric: str) -> list[float | None]:
-    """A number or None for each seed."""
+    """Return a number or None for each seed."""
     values = list(((point.get("metrics") or {}).get(metric) or {}).get("values") or ())
     return values + [None] * (len(point["seeds"]) - len(values))
 

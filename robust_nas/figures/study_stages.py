@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -16,19 +16,42 @@ from robust_nas.errors import RunError
 from robust_nas.figures import series, style
 from robust_nas.figures import study_points as of
 from robust_nas.figures.series import Record
+from robust_nas.figures.study_figure import StudyFigure, level, response_name, response_of
 
 _ROOM = 7.5  # per cent of the bar that a number needs
+
+
+class StudyStages(StudyFigure):
+    """The share of each stage in parameters and MACs."""
+
+    heading: ClassVar[str] = "Where the capacity sits"
+    file: ClassVar[str] = "stages"
+
+    name: Literal["study-stages"] = "study-stages"
+
+    def applies(self, record: Record) -> bool:
+        """Return whether a configuration has stages."""
+        return any(point.get("stages") for point in record["points"])
+
+    def says(self, record: Record) -> str:
+        """Return what is shown, and its order."""
+        return f"Share of each stage in parameters and MACs, sorted by {response_name(record)} ({level(record)})."
+
+    def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
+        """Draw the `stages` of `points`."""
+        metric = response_of(record)
+        return plot_study_stages(record["points"], stem, response=metric, caption=of.words(caption))
 
 
 @style.drawing()
 def plot_study_stages(
     points: Sequence[Record], stem: Path, *, response: str = "robust", caption: str = ""
 ) -> tuple[Path, ...]:
-    """The paths of stacked shares of params and MACs by stage, the response with its interval beside them.
+    """Draw stacked shares of params and MACs by stage, next to the response; return the paths.
 
     Args:
         points: `points` of an analysis: mappings with `name`, `stages` (`name`, `params`, `macs`) and `metrics`
-            (0..1). Those without the response stand last.
+            (0..1). Those without the response come last.
         stem: where to write, without a suffix.
         response: what the configurations are sorted by.
         caption: attack, eps, images and seeds, in a line under the plot.
@@ -83,7 +106,7 @@ def _bar(axes: Axes, place: int, point: Record, budget: str, colours: dict[str, 
 
 
 def _colours(stages: Sequence[str]) -> dict[str, Any]:
-    """Stem and head grey, the stages between from light to dark."""
+    """Return a colour a stage: stem and head grey, the others from light to dark."""
     inner = [stage for stage in stages if stage not in ("stem", "head")]
     ramp = matplotlib.colormaps["viridis_r"]
     colours: dict[str, Any] = {"stem": "#D0D0D0", "head": "#707070"}

@@ -1,6 +1,6 @@
 """What all figures share: colours, paper, captions, and how a figure reaches the disk.
 
-A figure is three files beside each other, `<stem>.png`, `<stem>.svg` and `<stem>.csv`. Equal values give
+A figure is three files in one folder, `<stem>.png`, `<stem>.svg` and `<stem>.csv`. Equal values give
 equal bytes, so a re-run leaves no difference in git. Sizes are in points (1/72 inch) or inches.
 """
 
@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 
 from robust_nas.errors import RunError
 
-# Okabe and Ito (2008): eight colours told apart by colour-blind readers too.
+# Okabe and Ito (2008): eight colours that colour-blind readers can tell apart.
 BLACK = "#000000"
 ORANGE = "#E69F00"
 SKY = "#56B4E9"
@@ -65,7 +65,7 @@ Table = tuple[Sequence[str], Sequence[Sequence[Any]]]
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """The settings that figures are drawn and written under, whatever the caller's own matplotlibrc says."""
+    """Set how figures are drawn and written inside, whatever the caller's own matplotlibrc says."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_RC)
@@ -81,9 +81,9 @@ def new_figure(
     caption: str = "",
     shares: Sequence[float] | None = None,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of `width` x `height` inches and its axes, row by row, with the caption under them.
+    """Return a figure of `width` x `height` inches and its axes, row by row, with the caption under them.
 
-    `shares` tells the rows' heights relative to each other; without it all are alike.
+    `shares` gives the rows' heights relative to each other; without it all are alike.
     """
     with drawing():
         figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
@@ -95,12 +95,12 @@ def new_figure(
 
 
 def wrap(caption: str, width: float) -> str:
-    """The caption in lines that fit `width` inches at 8 points (DejaVu: 0.53 em a letter on average)."""
+    """Return the caption in lines that fit `width` inches at 8 points (DejaVu: 0.53 em a letter on average)."""
     return textwrap.fill(caption, max(20, int(width * 72 / (8 * 0.56))))
 
 
 def save(figure: Figure, stem: Path, table: Table) -> tuple[Path, ...]:
-    """The paths of `<stem>.png`, `<stem>.svg` and `<stem>.csv`, written only after all three could be made.
+    """Write `<stem>.png`, `.svg` and `.csv` once all three could be made; return the paths.
 
     Each appears under its name complete or not at all. `table` is the header and the rows behind the figure.
 

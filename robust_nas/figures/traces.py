@@ -1,4 +1,4 @@
-"""How far an attack got, step by step: its loss, and the share of images that it has not fooled yet."""
+"""The progress of attacks, step by step: its loss, and the share of images that it has not fooled yet."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,12 +14,54 @@ from matplotlib.ticker import MaxNLocator
 
 from robust_nas.errors import RunError
 from robust_nas.figures import series, style
+from robust_nas.figures.figure import Figure, Job, Record
 
 _KEYS = ("step", "mean", "low", "high", "still_right")
 _PANEL = {1: 5.4, 2: 4.2, 3: 3.2}  # inches wide, by the number of columns
 _FEW = 20
 _MOST = 1200
 _BAND = "#A6CDE6"
+_UNITS = {
+    "ce": "cross-entropy, nats",
+    "ce-targeted": "log-probability of the target, nats",
+    "kl": "KL from the clean prediction, nats",
+    "margin": "margin, logits",
+}
+
+
+class LossTraces(Figure):
+    """The loss of each attack, step by step."""
+
+    of: ClassVar[Job] = "evaluation"
+    needs: ClassVar[tuple[str, ...]] = ("attacks",)
+    file: ClassVar[str] = "loss_traces"
+
+    name: Literal["loss-traces"] = "loss-traces"
+
+    def has_data(self, record: Record) -> bool:
+        """Return whether an attack left a trace."""
+        return super().has_data(record) and bool(_traced(record))
+
+    def caption(self, record: Record, about: str) -> str:
+        """Return `about`, the number of images of each attack, and the meaning of the band."""
+        counts = ", ".join(f"{row['label']} {row['attacked']}" for row in _traced(record))
+        return f"{about}; first run of each attack, images: {counts}; band: 10th to 90th percentile"
+
+    def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
+        """Draw the `trace` of every one of `attacks` that has one."""
+        rows = _traced(record)
+        units = {row["label"]: _unit(row["parameters"].get("loss", "ce")) for row in rows}
+        return plot_loss_traces(
+            {row["label"]: row["trace"] for row in rows}, stem, units=units, caption=caption
+        )
+
+
+def _traced(record: Record) -> list[Record]:
+    return [row for row in record["attacks"] if row.get("trace")]
+
+
+def _unit(loss: str) -> str:
+    return _UNITS.get(loss, f"{loss}, no unit")
 
 
 @style.drawing()
@@ -30,9 +72,9 @@ def plot_loss_traces(
     units: Mapping[str, str] | None = None,
     caption: str = "",
 ) -> tuple[Path, ...]:
-    """The paths of the attacks' loss traces: for each attack its loss, and under it the share still right.
+    """Draw the loss of each attack, and under it the share still right; return the paths.
 
-    An attack has done what it can when both are level at the end; a dashed line stands at the last step at
+    An attack has done what it can when both are level at the end; a dashed line marks the last step at
     which the share still right fell.
 
     Args:
@@ -134,7 +176,7 @@ def _draw_share(axes: Axes, above: Axes, rows: Sequence[series.Record]) -> None:
 
 
 def _span(rows: Sequence[series.Record]) -> tuple[float, float]:
-    """From where to where the axis of shares goes, in percent: 5 points at least, for what an attack adds is little."""
+    """Return the limits of the axis of shares, in percent: at least 5 points apart, as late steps change little."""
     share = 100 * series.column(rows, "still_right")
     if not np.isfinite(share).any():
         return 0.0, 100.0

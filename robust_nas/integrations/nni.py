@@ -1,6 +1,6 @@
-"""The bridge to NNI 3.0 (`pip install 'robust-nas[nni]'`): our cell spaces as its model spaces, its one-shot search.
+"""The bridge to NNI 3.0 (`pip install 'robust-nas[nni]'`): our cell spaces as its model spaces, and its supernets.
 
-Labels and samples are told in `samples.py`, the adversarial steps of a search in `one_shot.py`. NNI's experiments are
+Labels and samples are in `samples.py`, NNI's strategies for our search loop in `nni_strategy.py`. NNI's experiments are
 not used: its server is never started, no port is opened, and nothing is written but the run folder.
 """
 
@@ -8,23 +8,17 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from robust_nas.data import Augment, Images
 from robust_nas.errors import ArchitectureError, ConfigError
-from robust_nas.integrations.one_shot import Half, OneShotSearch, own_generators, quiet
 from robust_nas.integrations.samples import Sample, edge_label, from_sample, node_label, to_sample
 from robust_nas.layers.normalise import Normalise
-from robust_nas.nets.build import channels_last, seeded
+from robust_nas.nets.build import seeded
 from robust_nas.nets.network import CellPlan, NetworkCell, Node
 from robust_nas.operations import OPERATIONS
-from robust_nas.runs import Progress, Run, silent
-from robust_nas.search.loop import SearchOutcome
-from robust_nas.search.options import NNI
 from robust_nas.spaces import CellPlace, CellSpace, Size
 
 try:
@@ -32,12 +26,11 @@ try:
         # NNI wraps every public class of torch.nn, and says so of those that are no modules.
         warnings.filterwarnings("ignore", r".* is found to be not a nn\.Module", RuntimeWarning)
         warnings.filterwarnings("ignore", "PyTorch-Lightning must be installed")  # our own error says it
-        from nni.nas.evaluator.pytorch import Lightning, LightningModule, Trainer
-        from nni.nas.execution import SequentialExecutionEngine
+        import pytorch_lightning  # noqa: F401 - NNI's supernets need it, and NNI does not declare it
         from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableModule
-        from nni.nas.space import RawFormatModelSpace
+        from nni.nas.oneshot.pytorch.differentiable import LinearTemperatureScheduler
+        from nni.nas.oneshot.pytorch.supermodule.differentiable import GumbelSoftmax
         from nni.nas.strategy import DARTS, GumbelDARTS
-        from pytorch_lightning.plugins.environments import LightningEnvironment
 except ImportError as error:
     raise ConfigError(
         f"NNI's bridge needs NNI 3.0 and pytorch-lightning, and one is missing ({error}); "
@@ -50,7 +43,8 @@ __all__ = [
     "choice_weights",
     "darts_supernet",
     "from_sample",
-    "search",
+    "mutated",
+    "set_temperature",
     "to_model_space",
     "to_sample",
 ]
@@ -199,8 +193,7 @@ def darts_supernet(
         seed=seed,
     )
     with seeded(seed):  # the alphas
-        supernet: nn.Module = DARTS().mutate_model(model)
-    return supernet
+        return mutated(model)
 
 
 def architecture_parameters(supernet: nn.Module) -> dict[str, nn.Parameter]:
@@ -216,133 +209,18 @@ def architecture_parameters(supernet: nn.Module) -> dict[str, nn.Parameter]:
     return found
 
 
-class _Loader:
-    """The steps of one half: NNI asks for a loader each, and hands what they yield back to `training_step`."""
-
-    def __init__(self, half: Half, steps: int) -> None:
-        self.half, self.steps = half, steps
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __iter__(self) -> Iterator[tuple[Half, int]]:
-        return ((self.half, step) for step in range(self.steps))
+def mutated(model: CellModelSpace, strategy: Literal["darts", "gumbel-darts"] = "darts") -> nn.Module:
+    """Return the supernet that a strategy of NNI's makes of a model space; the alphas come from torch's generator."""
+    supernet: nn.Module = STRATEGIES[strategy]().mutate_model(model)
+    return supernet
 
 
-class _AdversarialTraining(LightningModule):  # type: ignore[misc]
-    """What NNI's strategy runs: an adversarial loss for either half, our optimiser, records and checkpoints."""
-
-    def __init__(self, job: OneShotSearch, space: CellSpace, strategy: Any) -> None:
-        super().__init__()
-        self.job, self.space, self.strategy = job, space, strategy
-        self.state: dict[str, Any] | None = None  # of the checkpoint that the run goes on from
-        self.losses: dict[Half, Tensor] = {}
-
-    def training_step(self, batch: tuple[Half, int], batch_idx: int) -> Tensor:
-        """The loss of one half's batch, attacked now; NNI steps the alphas by the one and the weights by the other."""
-        half, step = batch
-        images, labels = self.job.adversarial(self.model, half, self.trainer.current_epoch, step)
-        loss = nn.functional.cross_entropy(self.model(images), labels)
-        self.losses[half] = loss.detach()
-        return loss
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """SGD; NNI takes the alphas out, which have an Adam of their own."""
-        options = self.job.options.weights
-        return torch.optim.SGD(
-            self.parameters(),
-            options.learning_rate,
-            momentum=options.momentum,
-            weight_decay=options.weight_decay,
-        )
-
-    def on_fit_start(self) -> None:
-        """Goes on where the checkpoint was written."""
-        if self.state is not None:
-            weights, alphas = self.trainer.optimizers
-            self.job.restore_strategy(self.state, weights, alphas, architecture_parameters(self.model))
-
-    def on_train_epoch_start(self) -> None:
-        """Sets the learning rate of the weights."""
-        for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = self.job.learning_rate(self.trainer.current_epoch)
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int, *_: Any) -> None:
-        """Records the step."""
-        mixing = choice_weights(self.space, self.model)[0]
-        derived = from_sample(self.space, self.strategy.oneshot_module.export())
-        self.job.record(self.trainer.current_epoch, batch_idx, self.losses, mixing, derived)
-
-    def on_train_epoch_end(self) -> None:
-        """Writes a checkpoint where one is due."""
-        weights, alphas = self.trainer.optimizers
-        states = {label: alphas.state[alpha] for label, alpha in architecture_parameters(self.model).items()}
-        self.job.save(self.trainer.current_epoch + 1, self.model, weights, states)
-
-
-def search(
-    run: Run,
-    space: CellSpace,
-    images: Images,
-    options: NNI,
-    augmentation: Augment,
-    *,
-    classes: int,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    name: str,
-    seed: int,
-    checkpoint_seconds: float = 60.0,
-    progress: Progress = silent,
-) -> SearchOutcome:
-    """Searches a space by one of NNI's one-shot strategies on attacked `images`, half for weights, half for alphas.
-
-    Continues from the run's checkpoint where there is one, to the same bits on a CPU. NNI draws from torch's global
-    generators: they are seeded inside and come back as they were. Raises `DivergenceError` when a loss stops being
-    finite; the checkpoint before it stays.
-    """
-    device = images.pixels.device
-    model = to_model_space(
-        space,
-        channels=options.channels,
-        cells=options.cells,
-        classes=classes,
-        in_channels=len(mean),
-        mean=mean,
-        std=std,
-        supernet=True,
-        seed=seed,
-    )
-    strategy = STRATEGIES[options.strategy](
-        arc_learning_rate=options.alphas.learning_rate, gradient_clip_val=options.weights.clip_norm
-    )
-    job = OneShotSearch(run, images, options, augmentation, seed, checkpoint_seconds, progress)
-    with own_generators(device, seed), quiet("nni", "pytorch_lightning", "lightning_fabric"):
-        module = _AdversarialTraining(job, space, strategy)
-        trainer = Trainer(
-            accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=[device.index or 0] if device.type == "cuda" else 1,
-            plugins=[LightningEnvironment()],  # or it would look for a cluster
-            max_epochs=options.epochs,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=str(run.folder),
-        )
-        evaluator = Lightning(module, trainer, _Loader("weights", job.steps), _Loader("alphas", job.steps))
-        strategy.initialize(RawFormatModelSpace(model, evaluator), SequentialExecutionEngine())
-        supernet = channels_last(strategy.supernet.to(device))
-        module.state = job.restore(supernet)
-        trainer.fit_loop.epoch_progress.current.processed = job.epoch
-        if job.epoch < options.epochs:
-            strategy.run()
-        strategy.oneshot_module.set_model(supernet)
-        found = from_sample(space, strategy.oneshot_module.export(), name)
-    mixing, sources = choice_weights(space, supernet)
-    return SearchOutcome(
-        found, {kind: weights.tolist() for kind, weights in mixing.items()}, job.elapsed(), job.last, sources
-    )
+def set_temperature(supernet: nn.Module, epoch: int, epochs: int) -> None:
+    """Set every Gumbel softmax of a supernet to the temperature of an epoch, by the schedule of NNI's GumbelDARTS."""
+    temperature = LinearTemperatureScheduler(*GumbelDARTS().temperature).step(epoch, epochs)
+    for module in supernet.modules():
+        if isinstance(module, GumbelSoftmax):
+            module.tau = temperature
 
 
 def choice_weights(

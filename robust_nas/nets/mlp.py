@@ -5,8 +5,8 @@ Weights start normal with variance gain / fan-in, biases at zero; the gain of a 
 variance 1, and the forward pass holds the factor sqrt(gain / fan-in). A gradient step then moves what a layer computes
 by that factor squared less (the parametrisation of neural tangent kernels; this form of it is our definition).
 
-Images are float `[B, C, H, W]` in 0..1. This file needs torch, `normalise.py` and `ACTIVATIONS` alone: the
-plain-Python export carries its text.
+Images are float `[B, C, H, W]` in 0..1. This file needs torch, layers and `ACTIVATIONS` alone: the
+plain-Python export carries their text.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class ScaledLinear(nn.Linear):
     scale = 1.0
 
     def forward(self, input: Tensor) -> Tensor:
-        """`[B, in]` to `[B, out]`."""
+        """Return `[B, out]` of `[B, in]`."""
         return F.linear(self.scale * input, self.weight, self.bias)
 
 
@@ -58,7 +58,7 @@ class MLPNetwork(nn.Module):
             nn.init.zeros_(module.bias)
 
     def staged(self, x: Tensor) -> list[Tensor]:
-        """Images `[B, C, H, W]` in 0..1 to the output `[B, width]` of every hidden layer, and the logits."""
+        """Return the output `[B, width]` of every hidden layer for images `[B, C, H, W]` in 0..1, and the logits."""
         x = self.normalise(x).flatten(1)
         outputs: list[Tensor] = []
         for layer, activation in zip(self.hidden, self.activations, strict=True):
@@ -67,5 +67,5 @@ class MLPNetwork(nn.Module):
         return [*outputs, self.classifier(x)]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images `[B, C, H, W]` in 0..1 to logits `[B, classes]`."""
+        """Return logits `[B, classes]` of images `[B, C, H, W]` in 0..1."""
         return self.staged(x)[-1]

@@ -28,9 +28,10 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from robust_nas.config import Count, CountOrZero, Number, Options, Positive, check, to_dict
-from robust_nas.errors import CheckpointError, ConfigError
+from robust_nas.errors import CheckpointError, CodeRefusedError, ConfigError
 from robust_nas.layers.factorised import LayerForm, rebuild
 from robust_nas.nets.build import build_network
+from robust_nas.nets.digest import model_digest
 from robust_nas.runs import write_atomic
 from robust_nas.spaces import Architecture, load_architecture
 
@@ -95,6 +96,15 @@ class Model:
     folder: Path | None = field(default=None)
 
     @property
+    def digest(self) -> str:
+        """Return the digest of everything that decides the model's answers."""
+        architecture = None if self.architecture is None else to_dict(self.architecture)
+        if architecture is not None:
+            del architecture["name"]
+        forms = [to_dict(layer) for layer in self.description.layers]
+        return model_digest(self.network, architecture=architecture, layers=forms)
+
+    @property
     def name(self) -> str:
         """The architecture's name, or the module's."""
         return str(self.description.module) if self.architecture is None else self.architecture.name
@@ -150,9 +160,11 @@ def read_model(
     if missing or description is None:
         inner = f"; did you mean {folder / 'model'}?" if (folder / "model" / WEIGHTS).is_file() else ""
         raise CheckpointError(f"{folder}: no model folder, {', '.join(missing)} is missing{inner}")
-    colours = description.input_shape[0]
-    if len(description.mean) != colours or len(description.std) != colours:
-        raise CheckpointError(f"{folder / DESCRIPTION}: mean and std need {colours} numbers, one per channel")
+    channels = description.input_shape[0]
+    if len(description.mean) != channels or len(description.std) != channels:
+        raise CheckpointError(
+            f"{folder / DESCRIPTION}: mean and std need {channels} numbers, one per channel"
+        )
     architecture, build = _builder(folder, description, module)
     try:
         expected = build(torch.device("meta")).state_dict()
@@ -196,6 +208,8 @@ def _builder(
         raise CheckpointError(f"{folder}: was made from an architecture, which it holds; no module is needed")
     try:
         architecture = load_architecture(folder / ARCHITECTURE)
+    except CodeRefusedError:
+        raise
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
 

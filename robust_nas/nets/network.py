@@ -1,13 +1,13 @@
 """A network from an architecture: stem, cells, global average pooling, linear classifier.
 
 Images are float `[B, C, H, W]` in 0..1; normalisation is the first layer. This file needs torch, layers and
-`OPERATIONS` alone: the plain-Python export carries its text.
+`OPERATIONS` alone: the plain-Python export carries their text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from robust_nas.operations import OPERATIONS
 
 
 class CellPlan(NamedTuple):
-    """One cell as plain numbers: channels of its inputs and nodes, strides, edges per node, output nodes."""
+    """One cell as plain numbers: channels of its inputs and nodes, strides, edges per node, output nodes, topology."""
 
     c_pp: int
     c_p: int
@@ -28,10 +28,39 @@ class CellPlan(NamedTuple):
     reduction_prev: bool
     nodes: tuple[tuple[tuple[str, int], ...], ...]
     concat: tuple[int, ...]
+    inputs: int = 2
+    aggregation: str = "sum"
+
+
+class Skeleton:
+    """What surrounds the cells: adapters of their inputs, and what precedes the pooling. DARTS's; others inherit."""
+
+    def adapters(self, place: Any, inputs: int, affine: bool) -> list[nn.Module]:
+        """Return a module for each input of a cell; `place` has its channels and strides (`CellPlan`, `CellPlace`)."""
+        adapt = FactorizedReduce if place.reduction_prev else ReLUConvBN
+        first = [adapt(place.c_pp, place.c, affine)] if inputs == 2 else []
+        return [*first, ReLUConvBN(place.c_p, place.c, affine)]
+
+    def begins_stage(self, place: Any) -> bool:
+        """Return whether a cell begins a stage: a reduction cell does."""
+        return bool(place.reduction)
+
+    def before_pooling(self, channels: int) -> nn.Module:
+        """Return what the last cell's output passes before it is pooled."""
+        return nn.Identity()
+
+
+DARTS = Skeleton()
+
+
+def aggregate(terms: list[Tensor], aggregation: str) -> Tensor:
+    """Return the sum or the mean of the edges into a node."""
+    total: Tensor = sum(terms[1:], terms[0])
+    return total / len(terms) if aggregation == "mean" else total
 
 
 class DropPath(nn.Module):
-    """Drops an edge for whole examples with probability `p` while training, and rescales the rest."""
+    """Drop an edge for whole examples with probability `p` while training, and rescale the rest."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +68,7 @@ class DropPath(nn.Module):
         self.generator: torch.Generator | None = None  # None: torch's global one
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, C, H, W]` of the same shape; the identity in eval mode or at p = 0."""
+        """Return `[B, C, H, W]` of the same shape; the identity in eval mode or at p = 0."""
         if not self.training or self.p == 0.0:
             return x
         # The generator of a batch that is split over processes says its size, and which rows are at hand.
@@ -50,45 +79,49 @@ class DropPath(nn.Module):
 
 
 class Node(nn.ModuleList):
-    """A node of a cell: the sum of its edges, each an operation on one earlier state."""
+    """A node of a cell: the sum (or mean) of its edges, each an operation on one earlier state."""
 
-    def __init__(self, operations: Iterable[nn.Module], sources: list[int]) -> None:
+    def __init__(self, operations: Iterable[nn.Module], sources: list[int], aggregation: str = "sum") -> None:
         super().__init__(operations)
-        self.sources = sources
+        self.sources, self.aggregation = sources, aggregation
 
     def forward(self, states: list[Tensor], drop_path: DropPath) -> Tensor:
-        """The states `[B, c, H, W]` so far to the next one; identities are never dropped, as in DARTS."""
+        """Return the next state from those `[B, c, H, W]` so far; identities are never dropped, as in DARTS."""
         terms: list[Tensor] = []
         for edge, source in zip(self, self.sources, strict=True):
             term = edge(states[source])
             terms.append(term if isinstance(edge, nn.Identity) else drop_path(term))
-        return sum(terms[1:], terms[0])
+        return aggregate(terms, self.aggregation)
 
 
 class NetworkCell(nn.Module):
-    """A cell: two adapted inputs, nodes that add their edges, and the concatenation of the output nodes."""
+    """A cell: adapted inputs, nodes that add their edges, and the concatenation of the output nodes."""
 
-    def __init__(self, plan: CellPlan, affine: bool = True) -> None:
+    def __init__(self, plan: CellPlan, affine: bool = True, skeleton: Skeleton = DARTS) -> None:
         super().__init__()
-        adapt = FactorizedReduce if plan.reduction_prev else ReLUConvBN
-        self.preprocess0 = adapt(plan.c_pp, plan.c, affine)
-        self.preprocess1 = ReLUConvBN(plan.c_p, plan.c, affine)
+        *first, last = skeleton.adapters(plan, plan.inputs, affine)
+        self.preprocess0 = first[0] if first else None
+        self.preprocess1 = last
         self.concat, self.reduction = plan.concat, plan.reduction
         self.nodes = nn.ModuleList(
             Node(
                 [
-                    OPERATIONS.get(operation).build(plan.c, 2 if plan.reduction and source < 2 else 1, affine)
+                    OPERATIONS.get(operation).build(
+                        plan.c, 2 if plan.reduction and source < plan.inputs else 1, affine
+                    )
                     for operation, source in node
                 ],
                 [source for _, source in node],
+                plan.aggregation,
             )
             for node in plan.nodes
         )
         self.drop_path = DropPath()
 
     def forward(self, s0: Tensor, s1: Tensor) -> Tensor:
-        """Outputs of the two cells before, to `[B, c * len(concat), H', W']`."""
-        states = [self.preprocess0(s0), self.preprocess1(s1)]
+        """Return `[B, c * len(concat), H', W']` from the outputs of the two cells before."""
+        states = [] if self.preprocess0 is None else [self.preprocess0(s0)]
+        states.append(self.preprocess1(s1))
         for node in self.nodes:
             states.append(node(states, self.drop_path))
         return torch.cat([states[index] for index in self.concat], dim=1)
@@ -115,7 +148,7 @@ class AuxiliaryHead(nn.Module):
         self.classifier = nn.Linear(768, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, channels, height, width]`, both at least 4, to logits `[B, classes]`."""
+        """Return logits `[B, classes]` of `[B, channels, height, width]`, both sides at least 4."""
         logits: Tensor = self.classifier(self.features(x).flatten(1))
         return logits
 
@@ -125,51 +158,56 @@ class CellNetwork(nn.Module):
 
     def __init__(
         self,
-        plans: list[CellPlan],
+        plans: Iterable[Sequence[Any]],  # the numbers of a `CellPlan` each
         classes: int,
         mean: tuple[float, ...],
         std: tuple[float, ...],
         affine: bool = True,
+        skeleton: Skeleton = DARTS,
     ) -> None:
         super().__init__()
         self.normalise = Normalise(mean, std)
-        stem = plans[0].c_p
+        cells = [CellPlan(*plan) for plan in plans]
+        stem = cells[0].c_p
         self.stem = nn.Sequential(nn.Conv2d(len(mean), stem, 3, padding=1, bias=False), nn.BatchNorm2d(stem))
-        self.cells = nn.ModuleList(NetworkCell(plan, affine) for plan in plans)
-        self.classifier = nn.Linear(plans[-1].c * len(plans[-1].concat), classes)
+        self.cells = nn.ModuleList(NetworkCell(plan, affine, skeleton) for plan in cells)
+        channels = cells[-1].c * len(cells[-1].concat)
+        self.before_pooling = skeleton.before_pooling(channels)
+        self.classifier = nn.Linear(channels, classes)
+        self.starts = {index for index, plan in enumerate(cells) if skeleton.begins_stage(plan)}
         self.auxiliary: AuxiliaryHead | None = None
         self.auxiliary_after = -1
 
     def add_auxiliary_head(self, after_cell: int, channels: int, height: int, width: int) -> None:
-        """Puts a second classifier behind a cell whose output is `[B, channels, height, width]`."""
+        """Put a second classifier behind a cell whose output is `[B, channels, height, width]`."""
         self.auxiliary = AuxiliaryHead(channels, height, width, self.classifier.out_features)
         self.auxiliary_after = after_cell
 
     def set_drop_path(self, p: float, generator: torch.Generator | None = None) -> None:
-        """Sets the probability with which an edge is dropped while training, and the source of the draws."""
+        """Set the probability with which an edge is dropped while training, and the source of the draws."""
         for module in self.modules():
             if isinstance(module, DropPath):
                 module.p, module.generator = p, generator
 
     def staged(self, x: Tensor) -> list[Tensor]:
-        """Images `[B, C, H, W]` in 0..1 to the output `[B, c, h, w]` of every stage, and the logits `[B, classes]`.
+        """Return the output `[B, c, h, w]` of every stage for images `[B, C, H, W]` in 0..1, and the logits.
 
-        A reduction cell begins a stage; the stem belongs to the first one.
+        A reduction begins a stage; the stem belongs to the first one.
         """
         s0 = s1 = self.stem(self.normalise(x))
         outputs: list[Tensor] = []
-        for cell in self.cells:
-            if cell.reduction:
+        for index, cell in enumerate(self.cells):
+            if index in self.starts:
                 outputs.append(s1)
             s0, s1 = s1, cell(s0, s1)
-        return [*outputs, s1, self.classifier(s1.mean((2, 3)))]
+        return [*outputs, s1, self.classifier(self.before_pooling(s1).mean((2, 3)))]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images `[B, C, H, W]` in 0..1 to logits `[B, classes]`."""
+        """Return logits `[B, classes]` of images `[B, C, H, W]` in 0..1."""
         return self.staged(x)[-1]
 
     def auxiliary_logits(self, x: Tensor) -> Tensor:
-        """Logits `[B, classes]` of the auxiliary head, computed up to its cell only."""
+        """Return logits `[B, classes]` of the auxiliary head, computed up to its cell only."""
         if self.auxiliary is None:
             raise ValueError("this network was built without an auxiliary head")
         s0 = s1 = self.stem(self.normalise(x))

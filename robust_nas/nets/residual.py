@@ -9,17 +9,17 @@ Basic is the block of wide residual networks (Zagoruyko and Komodakis, 2016), wi
 pre-activation ResNets (He et al., 2016); robust-res that of Huang, Lu, Deb and Boddeti (CVPR 2023). Convolutions have
 no bias. The usual WRN code has a shortcut convolution where channels change alone, and fails in a strided stage that
 keeps them.
-Initialisation as in the usual code: convolutions by He's normal over the fan-out, unless told otherwise; linear layers
-as torch starts them, the classifier's bias zero.
+Initialisation as in the usual code: convolutions by He's normal over the fan-out, unless another is chosen; linear
+layers as torch starts them, the classifier's bias zero.
 
-Images are float `[B, C, H, W]` in 0..1. This file needs torch, `normalise.py` and `ACTIVATIONS` alone: the
-plain-Python export carries its text.
+Images are float `[B, C, H, W]` in 0..1. This file needs torch, layers and `ACTIVATIONS` alone: the
+plain-Python export carries their text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,16 +31,8 @@ from robust_nas.operations import ACTIVATIONS
 Activation = Callable[[int], nn.Module]  # makes the activation of some channels
 
 
-class StagePlan(NamedTuple):
-    """One stage as plain numbers: blocks, their channels, the stride of the first one."""
-
-    depth: int
-    width: int
-    stride: int
-
-
 class BlockPlan(NamedTuple):
-    """The kind of the blocks, and the numbers that bottleneck (the first one) and robust-res blocks have beside."""
+    """The kind of the blocks, and the numbers of bottleneck (the first one) and of robust-res blocks."""
 
     kind: str = "basic"
     expansion: int = 1
@@ -51,11 +43,8 @@ class BlockPlan(NamedTuple):
     preactivated: bool = True
 
 
-BASIC = BlockPlan()
-
-
 def shortcut(c_in: int, c_out: int, stride: int) -> nn.Conv2d | None:
-    """The convolution of a block's shortcut, without its stride; None where the shortcut is the input."""
+    """Return the convolution of a block's shortcut, without its stride; None where the shortcut is the input."""
     return None if c_in == c_out and stride == 1 else nn.Conv2d(c_in, c_out, 1, bias=False)
 
 
@@ -73,7 +62,7 @@ class BasicBlock(nn.Module):
         self.activation1, self.activation2 = activation(c_in), activation(c_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map `[B, c_in, H, W]` to `[B, c_out, ceil(H/stride), ceil(W/stride)]`."""
+        """Return `[B, c_out, ceil(H/stride), ceil(W/stride)]` of `[B, c_in, H, W]`."""
         active = self.activation1(self.norm1(x))
         # The stride is taken before the 1x1 convolution: a strided one on fewer than 16 channels in channels-last order
         # writes beyond its memory on a CPU (oneDNN issue 6035). So in the blocks below.
@@ -100,7 +89,7 @@ class BottleneckBlock(nn.Module):
         self.activation3 = activation(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, c_in, H, W]` to `[B, expansion * width, ceil(H/stride), ceil(W/stride)]`."""
+        """Return `[B, expansion * width, ceil(H/stride), ceil(W/stride)]` of `[B, c_in, H, W]`."""
         active = self.activation1(self.norm1(x))
         shortcut = x if self.shortcut is None else self.shortcut(active[:, :, :: self.stride, :: self.stride])
         hidden = self.activation2(self.norm2(self.conv1(active)))
@@ -117,7 +106,7 @@ class SqueezeExcitation(nn.Module):
         self.excite = nn.Linear(squeezed, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, channels, H, W]` of the same shape."""
+        """Return `[B, channels, H, W]` of the same shape."""
         gates = torch.sigmoid(self.excite(F.relu(self.squeeze(x.mean((2, 3))))))
         return x * gates[:, :, None, None]
 
@@ -125,7 +114,7 @@ class SqueezeExcitation(nn.Module):
 class RobustResBlock(nn.Module):
     """A bottleneck whose 3x3 convolution is grouped and split by channels into `scales` parts, with a second residual.
 
-    The parts stand one behind the other: a convolution sees its part of the channels and the output of the part before
+    The parts follow one another: a convolution sees its part of the channels and the output of the part before
     (a strided one its part alone), the last part passes by (pooled where the block strides). The residual is added
     once as it is and once behind batch norm and squeeze-and-excitation.
     """
@@ -153,7 +142,7 @@ class RobustResBlock(nn.Module):
         self.activations = nn.ModuleList(activation(part) for _ in range(convolved))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, c_in, H, W]` to `[B, expansion * width, ceil(H/stride), ceil(W/stride)]`."""
+        """Return `[B, expansion * width, ceil(H/stride), ceil(W/stride)]` of `[B, c_in, H, W]`."""
         active = self.activation1(self.norm1(x))
         shortcut = x if self.shortcut is None else self.shortcut(active[:, :, :: self.stride, :: self.stride])
         hidden = self.activation2(self.norm2(self.conv1(active if self.preactivated else x)))
@@ -171,8 +160,8 @@ class RobustResBlock(nn.Module):
         return shortcut + residual + refined
 
 
-def block(plan: BlockPlan, c_in: int, width: int, stride: int, activation: Activation) -> nn.Module:
-    """A block of the planned kind."""
+def make_block(plan: BlockPlan, c_in: int, width: int, stride: int, activation: Activation) -> nn.Module:
+    """Return a block of the planned kind."""
     if plan.kind == "basic":
         return BasicBlock(c_in, width, stride, activation)
     if plan.kind == "bottleneck":
@@ -185,25 +174,26 @@ class ResidualNetwork(nn.Module):
 
     def __init__(
         self,
-        plans: list[StagePlan],
+        stages: Iterable[tuple[int, int, int]],  # blocks, their channels, stride of the first one
         stem: int,
         classes: int,
         mean: tuple[float, ...],
         std: tuple[float, ...],
-        block_plan: BlockPlan = BASIC,
+        block: Mapping[str, Any],  # the numbers of a `BlockPlan`
         activation: str = "relu",
         initialisation: str = "he-fan-out",
     ) -> None:
         super().__init__()
+        block_plan = BlockPlan(**block)
         make = ACTIVATIONS.get(activation).build
         self.normalise = Normalise(mean, std)
         self.stem = nn.Conv2d(len(mean), stem, 3, padding=1, bias=False)
         self.stages = nn.Sequential()
         channels = stem
-        for depth, width, stride in plans:
+        for depth, width, stride in stages:
             stage = nn.Sequential()
             for index in range(depth):
-                stage.append(block(block_plan, channels, width, 1 if index else stride, make))
+                stage.append(make_block(block_plan, channels, width, 1 if index else stride, make))
                 channels = block_plan.expansion * width
             self.stages.append(stage)
         self.norm = nn.BatchNorm2d(channels)
@@ -219,7 +209,7 @@ class ResidualNetwork(nn.Module):
         nn.init.zeros_(self.classifier.bias)
 
     def staged(self, x: Tensor) -> list[Tensor]:
-        """Images `[B, C, H, W]` in 0..1 to the output `[B, c, h, w]` of every stage, and the logits `[B, classes]`."""
+        """Return the output `[B, c, h, w]` of every stage for images `[B, C, H, W]` in 0..1, and the logits."""
         x = self.stem(self.normalise(x))
         outputs: list[Tensor] = []
         for stage in self.stages:
@@ -229,5 +219,5 @@ class ResidualNetwork(nn.Module):
         return [*outputs, self.classifier(features)]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images `[B, C, H, W]` in 0..1 to logits `[B, classes]`."""
+        """Return logits `[B, classes]` of images `[B, C, H, W]` in 0..1."""
         return self.staged(x)[-1]

@@ -16,71 +16,87 @@ from torch import Tensor, nn
 
 from robust_nas.errors import ConfigError
 from robust_nas.layers.batch_norm import NORMS
-from robust_nas.layers.factorised_reduction import FactorizedReduce
 from robust_nas.layers.inspection import has_hooks
 from robust_nas.layers.norm_folding import fold_norm
 from robust_nas.layers.normalise import Normalise
-from robust_nas.layers.relu_conv_bn import ReLUConvBN
 from robust_nas.nets.build import seeded
 from robust_nas.nets.folded import AdaptedCell, FoldedParts, FoldedSupernet, fold_adapter, fold_cell
 from robust_nas.nets.fused import fused_nodes, reference_forward
+from robust_nas.nets.network import Skeleton
 from robust_nas.operations import OPERATIONS
-from robust_nas.spaces import CellArchitecture, CellPlace, CellSpace, Edge
+from robust_nas.spaces import CellArchitecture, CellPlace, CellSpace, Edge, Size
 
 
 class MixedOperation(nn.ModuleList):
     """The weighted sum of all candidate operations on one edge."""
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """`[B, C, H, W]` and `[O]` to `[B, C, H', W']`."""
+        """Return `[B, C, H', W']` of `[B, C, H, W]` and weights `[O]`."""
         # By index, because torch.fx, which folds the supernet for attacks, cannot iterate over a tensor.
         terms: list[Tensor] = [weights[index] * operation(x) for index, operation in enumerate(self)]
         return sum(terms[1:], terms[0])
 
 
 class SupernetCell(nn.Module):
-    """A cell in which every node takes every earlier state through a mixed operation."""
+    """A cell in which every node takes all its possible sources through mixed operations, and adds them."""
 
-    def __init__(self, place: CellPlace, space: CellSpace) -> None:
+    def __init__(self, place: CellPlace, space: CellSpace, skeleton: Skeleton) -> None:
         super().__init__()
-        adapt = FactorizedReduce if place.reduction_prev else ReLUConvBN
-        self.kind = place.kind
-        self.preprocess0 = adapt(place.c_pp, place.c, affine=False)
-        self.preprocess1 = ReLUConvBN(place.c_p, place.c, affine=False)
+        self.kind, self.inputs = place.kind, space.topology.inputs
+        *first, last = skeleton.adapters(place, self.inputs, affine=False)
+        self.preprocess0 = first[0] if first else None
+        self.preprocess1 = last
         self.edges = nn.ModuleList(
             MixedOperation(
-                OPERATIONS.get(operation).candidate(place.c, 2 if place.reduction and source < 2 else 1)
+                OPERATIONS.get(operation).candidate(
+                    place.c, 2 if place.reduction and source < self.inputs else 1
+                )
                 for operation in space.operations
             )
             for _, source in space.edges
         )
         self.num_nodes, self.channels, self.reduction = space.nodes, place.c, place.reduction
         self.ends, self.operations = space.edges, space.operations  # (node, source) of every edge
+        self.output = tuple(state - self.inputs for state in space.output)  # the nodes that it gives
 
     def forward(self, s0: Tensor, s1: Tensor, weights: Tensor) -> Tensor:
-        """Outputs of the two cells before and weights `[E, O]`, to `[B, nodes * c, H', W']`."""
-        states = [self.preprocess0(s0), self.preprocess1(s1)]
-        edge = 0
-        for _ in range(self.num_nodes):
+        """Return `[B, outputs * c, H', W']` from the outputs of the two cells before and weights `[E, O]`."""
+        states = self._adapted(s0, s1)
+        for number in range(self.num_nodes):
             terms = [
-                self.edges[edge + index](state, weights[edge + index]) for index, state in enumerate(states)
+                self.edges[edge](states[source], weights[edge])
+                for edge, (node, source) in enumerate(self.ends)
+                if node == number
             ]
-            edge += len(states)
             states.append(sum(terms[1:], terms[0]))
-        return torch.cat(states[2:], dim=1)
+        return self._joined(states[self.inputs :])
 
     def fused(self, s0: Tensor, s1: Tensor, weights: Tensor) -> Tensor:
         """Compute the same as `forward`, faster."""
-        states = [self.preprocess0(s0), self.preprocess1(s1)]
-        return torch.cat(
-            fused_nodes(states, self.ends, self.edges, self.operations, weights, self.num_nodes), dim=1
+        states = self._adapted(s0, s1)
+        return self._joined(
+            fused_nodes(states, self.ends, self.edges, self.operations, weights, self.num_nodes)
         )
 
     def fold(self, weights: Tensor) -> AdaptedCell:
         """Return the cell in eval mode as constants."""
-        adapters = [fold_adapter(module, weights.dtype) for module in (self.preprocess0, self.preprocess1)]
-        cell = fold_cell(self.ends, self.edges, self.operations, weights, self.channels, self.reduction)
-        return AdaptedCell(adapters, cell)
+        adapters = [
+            fold_adapter(module, weights.dtype)
+            for module in (self.preprocess0, self.preprocess1)
+            if module is not None
+        ]
+        cell = fold_cell(
+            self.ends, self.edges, self.operations, weights, self.channels, self.reduction, self.inputs
+        )
+        whole = len(self.output) == self.num_nodes
+        return AdaptedCell(adapters, cell, None if whole else self.output)
+
+    def _adapted(self, s0: Tensor, s1: Tensor) -> list[Tensor]:
+        states = [] if self.preprocess0 is None else [self.preprocess0(s0)]
+        return [*states, self.preprocess1(s1)]
+
+    def _joined(self, nodes: list[Tensor]) -> Tensor:
+        return torch.cat([nodes[node] for node in self.output], dim=1)
 
     def changed(self) -> bool:
         """Return whether a user has replaced or hooked the cell or one of its edges: `fused` would not see it."""
@@ -90,8 +106,8 @@ class SupernetCell(nn.Module):
 class Supernet(nn.Module):
     """All architectures of a space at once; `alphas[kind]` is `[E, O]`, `forward` gives logits `[B, K]`.
 
-    `cells` and `channels` are DARTS's search size unless told otherwise. Weights and alphas (1e-3 times a standard
-    normal, as in DARTS) are drawn from `seed`.
+    `cells` and `channels` default to DARTS's search size. Weights and alphas (1e-3 times a standard normal, as in DARTS)
+    are drawn from `seed`.
     """
 
     def __init__(
@@ -111,34 +127,47 @@ class Supernet(nn.Module):
         if execution not in ("fused", "plain"):
             raise ConfigError(f"supernet.execution: got {execution!r}; allowed: fused, plain")
         self.space, self.execution = space, execution
-        concat = dict.fromkeys(space.layout.kinds, space.nodes)
-        places = list(space.layout.places(cells, channels, concat))
+        skeleton: Skeleton = space.family.skeleton_class()()
+        places = space.places(Size(cells=cells, channels=channels))
         stem = places[0].c_p
         with seeded(seed):
             self.normalise = Normalise(mean or (0.0,) * in_channels, std or (1.0,) * in_channels)
             self.stem = nn.Sequential(
                 nn.Conv2d(in_channels, stem, 3, padding=1, bias=False), nn.BatchNorm2d(stem)
             )
-            self.cells = nn.ModuleList(SupernetCell(place, space) for place in places)
-            self.classifier = nn.Linear(places[-1].c * space.nodes, num_classes)
+            self.cells = nn.ModuleList(SupernetCell(place, space, skeleton) for place in places)
+            features = places[-1].c * len(space.output)
+            self.before_pooling = skeleton.before_pooling(features)
+            self.classifier = nn.Linear(features, num_classes)
             shape = (len(space.edges), len(space.operations))
             self.alphas = nn.ParameterDict(
-                {kind: nn.Parameter(1e-3 * torch.randn(shape)) for kind in space.layout.kinds}
+                {kind: nn.Parameter(1e-3 * torch.randn(shape)) for kind in space.kinds}
             )
 
     def weights(self) -> list[nn.Parameter]:
-        """Every parameter but the alphas, in the order of `named_parameters`."""
+        """Return every parameter but the alphas, in the order of `named_parameters`."""
         return [parameter for name, parameter in self.named_parameters() if not name.startswith("alphas.")]
 
+    def edge_weights(self) -> dict[str, Tensor]:
+        """Return the weight `[E, O]` of every operation per kind: softmax(alpha).
+
+        Where nodes take the mean of their edges, it is divided by the number of edges: a cell adds them.
+        """
+        weights = {kind: alpha.softmax(dim=1) for kind, alpha in self.alphas.items()}
+        if self.space.topology.aggregation == "sum":
+            return weights
+        numbers = [[len(self.space.sources_of(node))] for node, _ in self.space.edges]
+        return {kind: own / own.new_tensor(numbers) for kind, own in weights.items()}
+
     def forward(self, x: Tensor) -> Tensor:
-        """Images `[B, C, H, W]` in 0..1 to logits `[B, K]`."""
-        edge_weights = {kind: alpha.softmax(dim=1) for kind, alpha in self.alphas.items()}
+        """Return logits `[B, K]` of images `[B, C, H, W]` in 0..1."""
+        edge_weights = self.edge_weights()
         s0 = s1 = self.stem(self.normalise(x))
         for cell in cast("list[SupernetCell]", self.cells):
             plain = self.execution == "plain" or cell.changed()
             weights = edge_weights[cell.kind]
             s0, s1 = s1, cell(s0, s1, weights) if plain else cell.fused(s0, s1, weights)
-        logits: Tensor = self.classifier(s1.mean((2, 3)))
+        logits: Tensor = self.classifier(self.before_pooling(s1).mean((2, 3)))
         return logits
 
     def folded(self) -> FoldedSupernet | None:
@@ -157,20 +186,22 @@ class Supernet(nn.Module):
 
     def fold(self) -> FoldedParts:
         """Return the present weights, statistics and alphas as constants."""
-        edge_weights = {kind: alpha.softmax(dim=1) for kind, alpha in self.alphas.items()}
+        edge_weights = self.edge_weights()
+        last = self.before_pooling
         convolution, norm = self.stem
         return FoldedParts(
             normalise=copy.deepcopy(self.normalise).eval(),
             stem=fold_norm(cast(nn.Conv2d, convolution), cast(nn.BatchNorm2d, norm)),
             cells=[cell.fold(edge_weights[cell.kind]) for cell in cast("list[SupernetCell]", self.cells)],
             classifier=(self.classifier.weight.clone(), self.classifier.bias.clone()),
+            last=None if isinstance(last, nn.Identity) else copy.deepcopy(last).eval().requires_grad_(False),
         )
 
     def derive(self, name: str = "derived") -> CellArchitecture:
-        """The architecture by DARTS's rule, at the space's final size.
+        """Return the architecture by DARTS's rule, at the space's final size.
 
         Per node, the edges with the largest weight of their best operation are kept, with that operation; ties go to
-        the earlier source and the earlier operation.
+        the earlier source and the earlier operation. `none` is chosen only where the space keeps all edges.
         """
         genotype = {
             kind: self.derive_nodes(alpha.detach().softmax(dim=1)) for kind, alpha in self.alphas.items()
@@ -178,13 +209,17 @@ class Supernet(nn.Module):
         return self.space.architecture(name, genotype)
 
     def derive_nodes(self, edge_weights: Tensor) -> list[list[Edge]]:
-        """The kept edges of every node, by source, for edge weights `[E, O]` of one kind."""
-        best, choice = (values.tolist() for values in edge_weights.cpu().max(dim=1))
+        """Return the kept edges of every node, by source, for edge weights `[E, O]` of one kind."""
+        edge_weights = edge_weights.cpu()
+        if self.space.edges_per_node != "all":  # as in DARTS, a kept edge connects
+            absent = [not OPERATIONS.get(name).connects for name in self.space.operations]
+            edge_weights = edge_weights.masked_fill(torch.tensor(absent), -1.0)
+        best, choice = (values.tolist() for values in edge_weights.max(dim=1))
         nodes: list[list[Edge]] = [[] for _ in range(self.space.nodes)]
         candidates: list[list[tuple[float, Edge]]] = [[] for _ in nodes]
         for (node, source), weight, index in zip(self.space.edges, best, choice, strict=True):
             candidates[node].append((weight, Edge(self.space.operations[index], source)))
         for node, found in enumerate(candidates):
-            strongest = sorted(found, key=lambda pair: -pair[0])[: self.space.edges_per_node]
+            strongest = sorted(found, key=lambda pair: -pair[0])[: self.space.kept(node)]
             nodes[node] = sorted((edge for _, edge in strongest), key=lambda edge: edge.source)
         return nodes

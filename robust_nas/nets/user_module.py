@@ -6,6 +6,7 @@ before anything is copied.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from robust_nas.errors import CheckpointError, ConfigError
+from robust_nas.nets.digest import model_digest
 from robust_nas.nets.model import check_tensors, load_model
 
 
@@ -37,6 +39,11 @@ def load_module(spec: str, weights: Path | None = None) -> nn.Module:
         except (SafetensorError, OSError, RuntimeError) as error:
             raise CheckpointError(f"{weights}: cannot be loaded: {error}") from None
     return module.eval()
+
+
+def module_digest(network: nn.Module, source: Path) -> str:
+    """Return the digest of a user's module: its tensors and modules as they were built, and the text of its file."""
+    return model_digest(network, source=hashlib.sha256(source.read_bytes()).hexdigest())
 
 
 def source_of(spec: str) -> tuple[Path, str]:

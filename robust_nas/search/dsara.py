@@ -14,42 +14,30 @@ momentum buffer b, and adds the term through w' by finite differences (Liu et al
 
     d/dalpha L(w', alpha) - eta [d/dalpha L(w + r v) - d/dalpha L(w - r v)] / (2 r),   v = d/dw' L_val,  r = r0 / ||v||
 
-Batch norm uses batch statistics throughout; only the weight step moves its running statistics.
-
-With several ranks every loss and gradient above is summed over them, weighted by their shares of the batch, as soon as
-it is taken: the min-norm point, the unrolled step and the finite difference are those of one rank with the whole batch.
+With several ranks the min-norm point, the unrolled step and the finite difference are those of one rank with the whole
+batch, because losses and gradients are summed over the ranks as soon as they are taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
 
-import torch
-from torch import Tensor, nn
+from pydantic import model_validator
 
-from robust_nas.attacks.attacked_model import attack_mode
-from robust_nas.attacks.engine import run
-from robust_nas.distributed import ALONE, Ranks
-from robust_nas.errors import ConfigError
-from robust_nas.layers.batch_norm import local_statistics
-from robust_nas.nets import Supernet
-from robust_nas.search.min_norm import min_norm
-from robust_nas.search.options import DSARA, WeightOptimiser
-from robust_nas.training.losses.natural import cross_entropy
+from robust_nas.config import CountOrZero, Positive
+from robust_nas.lazy import torch
+from robust_nas.search.one_shot.batch import Batch, flatten
+from robust_nas.search.one_shot.strategy import OneShotStrategy
+from robust_nas.search.strategy import Record
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-class Batch(NamedTuple):
-    """Images `[B, C, H, W]` in 0..1, the same images attacked, labels `[B]`; `share` of a batch split over ranks."""
-
-    natural: Tensor
-    adversarial: Tensor
-    labels: Tensor
-    share: float = 1.0
+    from robust_nas.search.one_shot.steps import OneShotSearch
 
 
-class AlphaStep(NamedTuple):
+class DSARAStep(NamedTuple):
     """What an alpha step saw: flat gradients, losses and gamma; None where stage 1 has none."""
 
     gradient: Tensor
@@ -59,173 +47,130 @@ class AlphaStep(NamedTuple):
     loss_adversarial: Tensor
     gamma: Tensor | None
 
+    @property
+    def measured(self) -> Mapping[str, Tensor]:
+        """Return losses, gamma, the norms of both gradients, and their cosine."""
+        natural, adversarial = self.natural, self.adversarial
+        found = {
+            "loss_natural": self.loss_natural,
+            "loss_adversarial": self.loss_adversarial,
+            "gamma": self.gamma,
+            "norm_natural": None if natural is None else natural.norm(),
+            "norm_adversarial": adversarial.norm(),
+            "cosine": None if natural is None else torch.cosine_similarity(natural, adversarial, dim=0),
+        }
+        return {column: value for column, value in found.items() if value is not None}
 
-class DSARASearch:
-    """Supernet, its two optimisers, and the two steps."""
 
-    def __init__(self, supernet: Supernet, options: DSARA, ranks: Ranks = ALONE) -> None:
-        """Raises `ConfigError` when the supernet is too shallow to hold every kind of cell of its space."""
-        absent = supernet.alphas.keys() - {cell.kind for cell in supernet.cells}
-        if absent:
-            raise ConfigError(
-                f"search.cells: got {len(supernet.cells)}; the supernet then has no {' and no '.join(sorted(absent))} "
-                "cell, and its alphas would never be searched; more cells are needed"
-            )
-        self.supernet = supernet
-        self.options = options
-        self.ranks = ranks
-        self.folded: nn.Module | None = None  # the copy that attacks run on, and the tensors it was made of
-        self.folded_at: list[Any] = []
-        self.weights = supernet.weights()
-        self.alphas = list(supernet.alphas.values())
-        w, a = options.weights, options.alphas
-        self.weight_optimiser = torch.optim.SGD(
-            self.weights, w.learning_rate, momentum=w.momentum, weight_decay=w.weight_decay
-        )
-        self.alpha_optimiser = torch.optim.Adam(
-            self.alphas, a.learning_rate, betas=a.betas, weight_decay=a.weight_decay
-        )
+class DSARA(OneShotStrategy):
+    """DSARA's two-stage search.
 
-    def attack(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Adversarial images against the present supernet, by the strategy's inner attack.
+    Defaults are those of the official ARNAS code, but for the two stages, lambda (there 0.1), the order (there 2)
+    and batch norm during the attack (there in training mode): `docs/methods/dsara.md`.
+    """
 
-        A fused supernet in eval mode is attacked through its folded copy, whatever the attack's `fold` says.
+    columns: ClassVar[tuple[str, ...]] = (
+        "loss_weights",
+        "loss_natural",
+        "loss_adversarial",
+        "gamma",
+        "norm_natural",
+        "norm_adversarial",
+        "cosine",
+    )
+
+    name: Literal["dsara"] = "dsara"
+    stage1_epochs: CountOrZero = 21  # adversarial loss alone before it; inferred from the official code
+    combine: Literal["min-norm", "sum"] = "min-norm"  # of the two gradients in stage 2
+    adversarial_weight: Positive = 1.0  # lambda, on the adversarial gradient of stage 2
+    order: Literal[1, 2] = 1  # 2: gradient through one unrolled weight step
+    finite_difference: Positive = 0.01  # r of the second order, step r / ||v||
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Self:
+        if self.stage1_epochs > self.epochs:
+            raise ValueError(f"stage1_epochs is {self.stage1_epochs}, more than the {self.epochs} epochs")
+        return self
+
+    def stage(self, epoch: int) -> int:
+        """Return 1 before the natural loss takes part, then 2."""
+        return 1 if epoch < self.stage1_epochs else 2
+
+    def note(self, record: Record) -> str:
+        """Return the stage and the losses of the last record, for progress."""
+        natural = "" if record["loss_natural"] is None else f" natural {record['loss_natural']:.2f}"
+        alphas = f"adversarial {record['loss_adversarial']:.2f}{natural}"
+        return f"stage {record['stage']}, loss {record['loss_weights']:.2f}, alphas: {alphas}"
+
+    def alpha_gradient(self, search: OneShotSearch, alphas_batch: Batch, weights_batch: Batch) -> DSARAStep:
+        """Return the gradient that the alphas descend in the present stage.
+
+        `weights_batch` is used by the second order alone.
         """
-        attack, target = self.options.attack, self._folded()
-        if target is not None:
-            attack = attack.model_copy(update={"fold": False})  # it is folded already
-        with self._autocast(images):
-            return run(attack, target or self.supernet, images, labels, generator, checked=True).images
+        from robust_nas.search.min_norm import min_norm
 
-    def _folded(self) -> nn.Module | None:
-        """The folded copy of the supernet as it stands; made anew when a tensor of it has changed."""
-        if self.options.attack.bn != "eval":
-            return None
-        tensors = [*self.supernet.parameters(), *self.supernet.buffers()]
-        state: list[Any] = [(id(tensor), tensor._version, tensor.dtype, tensor.device) for tensor in tensors]
-        if state != self.folded_at:
-            self.folded, self.folded_at = self.supernet.folded(), state
-        return self.folded
-
-    def alpha_step(self, stage: int, alphas_batch: Batch, weights_batch: Batch) -> AlphaStep:
-        """Moves the alphas; `weights_batch` is used by the second order alone."""
-        step = self.alpha_gradient(stage, alphas_batch, weights_batch)
-        pieces = torch.split(step.gradient, [alpha.numel() for alpha in self.alphas])
-        for alpha, piece in zip(self.alphas, pieces, strict=True):
-            alpha.grad = piece.view_as(alpha)
-        self.alpha_optimiser.step()
-        self.alpha_optimiser.zero_grad()
-        return step
-
-    def alpha_gradient(self, stage: int, alphas_batch: Batch, weights_batch: Batch) -> AlphaStep:
-        """The gradient that the alphas descend in `stage` (1 or 2)."""
         images = (
-            [alphas_batch.adversarial] if stage == 1 else [alphas_batch.natural, alphas_batch.adversarial]
+            [alphas_batch.adversarial]
+            if search.stage == 1
+            else [alphas_batch.natural, alphas_batch.adversarial]
         )
-        with attack_mode(self.supernet, "batch"):
-            if self.options.order == 1:
-                pairs = [self._loss_gradient(x, alphas_batch, self.alphas) for x in images]
-                found = [(loss, flatten(gradient)) for loss, gradient in pairs]
-            else:
-                found = self._second_order(images, alphas_batch, weights_batch)
+        if self.order == 1:
+            found = [search.alpha_loss(x, alphas_batch) for x in images]
+        else:
+            found = self._second_order(search, images, alphas_batch, weights_batch)
         loss_adversarial, u2 = found[-1]
-        u2 = self.options.adversarial_weight * u2 if stage == 2 else u2
-        if stage == 1:
-            return AlphaStep(u2, None, u2, None, loss_adversarial, None)
+        if search.stage == 1:
+            return DSARAStep(u2, None, u2, None, loss_adversarial, None)
         loss_natural, u1 = found[0]
-        if self.options.combine == "sum":
-            return AlphaStep(u1 + u2, u1, u2, loss_natural, loss_adversarial, None)
+        u2 = self.adversarial_weight * u2
+        if self.combine == "sum":
+            return DSARAStep(u1 + u2, u1, u2, loss_natural, loss_adversarial, None)
         gamma, gradient = min_norm(u1, u2)
-        return AlphaStep(gradient, u1, u2, loss_natural, loss_adversarial, gamma)
-
-    def weight_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Moves the weights on adversarial images; returns the loss and the logits `[B, K]` of this rank."""
-        self.supernet.train()
-        with self._autocast(batch.adversarial):
-            logits = self.supernet(batch.adversarial)
-        loss = batch.share * cross_entropy(logits, batch.labels)
-        loss, *gradients = self.ranks.all_reduce_sum(
-            [loss.detach(), *torch.autograd.grad(loss, self.weights)]
-        )
-        self.ranks.all_reduce_mean(local_statistics(self.supernet), batch.share)
-        for weight, gradient in zip(self.weights, gradients, strict=True):
-            weight.grad = gradient
-        torch.nn.utils.clip_grad_norm_(self.weights, self.options.weights.clip_norm)
-        self.weight_optimiser.step()
-        self.weight_optimiser.zero_grad()
-        return loss, logits.detach()
-
-    def _loss_gradient(
-        self, images: Tensor, batch: Batch, parameters: list[nn.Parameter]
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Cross-entropy of one of the batch's `images` and its gradient for some parameters, over all ranks."""
-        with requiring_grad(parameters), self._autocast(images):
-            loss = batch.share * cross_entropy(self.supernet(images), batch.labels)
-            loss, *gradients = self.ranks.all_reduce_sum(
-                [loss.detach(), *torch.autograd.grad(loss, parameters)]
-            )
-            return loss, gradients
+        return DSARAStep(gradient, u1, u2, loss_natural, loss_adversarial, gamma)
 
     def _second_order(
-        self, images: list[Tensor], alphas_batch: Batch, batch: Batch
+        self, search: OneShotSearch, images: list[Tensor], alphas_batch: Batch, batch: Batch
     ) -> list[tuple[Tensor, Tensor]]:
-        """Loss and flat alpha gradient at the unrolled weights for each of `images`; w' is computed once."""
-        learning_rate = self.weight_optimiser.param_groups[0]["lr"]
-        _, gradients = self._loss_gradient(batch.adversarial, batch, self.weights)
-        original = [weight.detach().clone() for weight in self.weights]
-        step = self._sgd_direction(gradients)
+        """Return loss and flat alpha gradient at the unrolled weights for each of `images`; w' is computed once."""
+        from robust_nas.attacks import attack_mode
+
+        weights, alphas = search.weights, list(search.alphas.values())
+        learning_rate = search.weight_optimiser.param_groups[0]["lr"]
 
         def move(direction: list[Tensor], scale: float | Tensor) -> None:
             with torch.no_grad():
-                for weight, start, change in zip(self.weights, original, direction, strict=True):
+                for weight, start, change in zip(weights, original, direction, strict=True):
                     weight.copy_(start + scale * change)
 
         def alphas_at(direction: list[Tensor], scale: Tensor) -> Tensor:
             move(direction, scale)
-            return flatten(self._loss_gradient(batch.adversarial, batch, self.alphas)[1])
+            return flatten(search.loss_gradient(batch.adversarial, batch, alphas)[1])
 
         result = []
-        try:
-            for x in images:
-                move(step, -learning_rate)
-                loss, both = self._loss_gradient(x, alphas_batch, [*self.alphas, *self.weights])
-                direct, v = flatten(both[: len(self.alphas)]), both[len(self.alphas) :]
-                norm = flatten(v).norm()
-                r = self.options.finite_difference / norm.clamp_min(torch.finfo(norm.dtype).tiny)
-                mixed = (alphas_at(v, r) - alphas_at(v, -r)) / (2 * r)
-                result.append((loss, direct - learning_rate * mixed))
-        finally:
-            with torch.no_grad():
-                for weight, start in zip(self.weights, original, strict=True):
-                    weight.copy_(start)
+        with attack_mode(search.supernet, "batch"):
+            _, gradients = search.loss_gradient(batch.adversarial, batch, weights)
+            original = [weight.detach().clone() for weight in weights]
+            step = self._sgd_direction(search, gradients)
+            try:
+                for x in images:
+                    move(step, -learning_rate)
+                    loss, both = search.loss_gradient(x, alphas_batch, [*alphas, *weights])
+                    direct, v = flatten(both[: len(alphas)]), both[len(alphas) :]
+                    norm = flatten(v).norm()
+                    r = self.finite_difference / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+                    mixed = (alphas_at(v, r) - alphas_at(v, -r)) / (2 * r)
+                    result.append((loss, direct - learning_rate * mixed))
+            finally:
+                with torch.no_grad():
+                    for weight, start in zip(weights, original, strict=True):
+                        weight.copy_(start)
         return result
 
-    def _sgd_direction(self, gradients: list[Tensor]) -> list[Tensor]:
-        """SGD's next step, mu b + gradient + wd w, but for the learning rate and clipping."""
-        options: WeightOptimiser = self.options.weights
+    def _sgd_direction(self, search: OneShotSearch, gradients: list[Tensor]) -> list[Tensor]:
+        """Return SGD's next step, mu b + gradient + wd w, but for the learning rate and clipping."""
         direction = []
-        for weight, gradient in zip(self.weights, gradients, strict=True):
-            buffer = self.weight_optimiser.state.get(weight, {}).get("momentum_buffer")
-            moved = gradient + options.weight_decay * weight.detach()
-            direction.append(moved if buffer is None else moved + options.momentum * buffer)
+        for weight, gradient in zip(search.weights, gradients, strict=True):
+            buffer = search.weight_optimiser.state.get(weight, {}).get("momentum_buffer")
+            moved = gradient + self.weights.weight_decay * weight.detach()
+            direction.append(moved if buffer is None else moved + self.weights.momentum * buffer)
         return direction
-
-    def _autocast(self, images: Tensor) -> torch.autocast:
-        return torch.autocast(images.device.type, torch.bfloat16, enabled=self.options.precision == "bf16")
-
-
-def flatten(tensors: tuple[Tensor, ...] | list[Tensor]) -> Tensor:
-    """One vector of all entries."""
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])
-
-
-@contextmanager
-def requiring_grad(parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Asks for the gradients of these parameters inside, and not outside."""
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(False)

@@ -1,25 +1,34 @@
-"""What can be searched: cell spaces, architectures, analytic costs, random sampling. No torch, no training."""
+"""What can be searched: cell spaces, architectures, analytic costs, random sampling. No torch, no training.
 
-from robust_nas.spaces.architecture import (
-    Architecture,
-    Cell,
-    CellArchitecture,
-    Edge,
+`FAMILIES` knows the families of architectures by name; `AnyArchitecture` is the type of a field that holds one.
+"""
+
+from robust_nas.operations import OPERATIONS, Cost, Part
+from robust_nas.spaces.architecture import Architecture, InputShape, StageSizes
+from robust_nas.spaces.cell import Cell, CellArchitecture, Edge, has_cells
+from robust_nas.spaces.counting import count, parts
+from robust_nas.spaces.families import (
+    FAMILIES,
+    AnyArchitecture,
     architecture_from_text,
     load_architecture,
+    named_architecture,
+    names_in_words,
 )
-from robust_nas.spaces.counting import count, parts
 from robust_nas.spaces.files import is_shipped, shipped_names
 from robust_nas.spaces.layout import CellPlace, Layout
 from robust_nas.spaces.mlp import MLPArchitecture
-from robust_nas.spaces.operations import OPERATIONS, Cost, Part
-from robust_nas.spaces.residual import WIDE_RESNETS, ResidualArchitecture, wide_resnet
+from robust_nas.spaces.nas_bench_201 import NASBench201Architecture
+from robust_nas.spaces.residual import WIDE_RESNETS, ResidualArchitecture, is_staged
 from robust_nas.spaces.sampling import sample
 from robust_nas.spaces.space import CellSpace, Size, load_space
+from robust_nas.spaces.topology import Topology
 
 __all__ = [
+    "FAMILIES",
     "OPERATIONS",
     "WIDE_RESNETS",
+    "AnyArchitecture",
     "Architecture",
     "Cell",
     "CellArchitecture",
@@ -27,18 +36,25 @@ __all__ = [
     "CellSpace",
     "Cost",
     "Edge",
+    "InputShape",
     "Layout",
     "MLPArchitecture",
+    "NASBench201Architecture",
     "Part",
     "ResidualArchitecture",
     "Size",
+    "StageSizes",
+    "Topology",
     "architecture_from_text",
     "count",
+    "has_cells",
     "is_shipped",
+    "is_staged",
     "load_architecture",
     "load_space",
+    "named_architecture",
+    "names_in_words",
     "parts",
     "sample",
     "shipped_names",
-    "wide_resnet",
 ]

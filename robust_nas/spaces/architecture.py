@@ -1,154 +1,185 @@
-"""An architecture: the small, frozen, hashable value that a search returns and a network is built from.
+"""The protocol of architecture families: what every architecture is, and what other code may ask of it.
 
-It is a cell network (here), a residual network (`residual.py`) or an MLP (`mlp.py`), told apart by `type`. It is
-complete (for cells: genotype, placement, filters, stem, number of cells, channels) and carries neither weights nor
-recipe. Nodes of a cell are numbered with the two cell inputs first: sources 0 and 1 are the outputs of the cells
-before, 2, 3, ... the nodes.
+An architecture is the small, frozen, hashable value that a search returns and a network is built from. It is complete,
+and carries neither weights nor recipe. A new family is a subclass here with its options and costs, a torch module that
+is made from its `arguments`, and a line in `FAMILIES`.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+import hashlib
+import importlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import Field, model_validator
-
-from robust_nas.config import (
-    Count,
-    CountOrZero,
-    Options,
-    check,
-    existing_file,
-    parse_yaml,
-    read_yaml,
-    to_yaml,
-)
+from robust_nas.config import Options, check, to_dict, to_yaml
 from robust_nas.errors import ArchitectureError
-from robust_nas.operations import OperationName
-from robust_nas.spaces.files import shipped
-from robust_nas.spaces.layout import CellPlace, Kind, Layout, Name
-from robust_nas.spaces.mlp import MLPArchitecture
-from robust_nas.spaces.residual import WIDE_RESNETS, ResidualArchitecture, wide_resnet
+from robust_nas.operations.cost import Part
+from robust_nas.spaces.layout import Name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+InputShape = tuple[int, int, int]  # channels, height, width
+Json = dict[str, Any]
 
 
-class Edge(NamedTuple):
-    """An operation on the output of a source node."""
+class StageSizes(NamedTuple):
+    """Blocks and channels of every stage."""
 
-    operation: OperationName
-    source: CountOrZero
-
-
-class Cell(Options):
-    """One cell of a genotype: the edges into every node, and the nodes that form the output."""
-
-    kind: Kind
-    nodes: tuple[Annotated[tuple[Edge, ...], Field(min_length=1)], ...] = Field(min_length=1)
-    concat: Annotated[tuple[CountOrZero, ...], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _acyclic_and_known(self) -> Self:
-        for number, node in enumerate(self.nodes):
-            for edge in node:
-                if edge.source >= number + 2:
-                    raise ValueError(
-                        f"node {number}: source {edge.source} is not before it; allowed: 0..{number + 1}"
-                    )
-        last = len(self.nodes) + 1
-        if len(set(self.concat)) < len(self.concat) or not all(2 <= index <= last for index in self.concat):
-            raise ValueError(f"concat {list(self.concat)} must be distinct nodes, allowed: 2..{last}")
-        return self
-
-    def operations(self) -> list[str]:
-        """The operations of all edges, node by node."""
-        return [edge.operation for node in self.nodes for edge in node]
+    depths: tuple[int, ...]
+    widths: tuple[int, ...]
 
 
-class CellArchitecture(Options):
-    """A stack of cells: its genotype, its layout, and its size."""
+class Architecture(Options):
+    """Base of all architectures. `type` names the family; a subclass sets its default to the name in `FAMILIES`."""
 
-    called: ClassVar[str] = "a cell network"
+    called: ClassVar[str] = "a network"  # one of the family, in a sentence
+    network: ClassVar[str] = ""  # its torch module as `package.module:Class`
+    named_as: ClassVar[str] = ""  # the names that `named` reads, in words
+    has_cells: ClassVar[bool] = False  # whether it is a `CellArchitecture`, made of a genotype
+    supports_auxiliary_head: ClassVar[bool] = False
+    supports_drop_path: ClassVar[bool] = False
 
     schema_version: Literal[1] = 1
-    type: Literal["cell"] = "cell"
+    type: str = ""
     name: Name
-    cells: Count
-    channels: Count
-    layout: Layout
-    genotype: tuple[Cell, ...] = Field(min_length=1)
 
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        kinds = [cell.kind for cell in self.genotype]
-        if len(set(kinds)) < len(kinds) or set(kinds) != set(self.layout.kinds):
-            raise ValueError(
-                f"genotype has cells {', '.join(kinds)}; the layout needs {', '.join(self.layout.kinds)}, once each"
-            )
-        self.places()
-        return self
+    @classmethod
+    def named(cls, text: str) -> Self | None:
+        """Return the architecture that a name of the family's own means, such as `wrn-28-10`; None for other names.
 
-    def cell(self, kind: str) -> Cell:
-        """The cell of a kind."""
-        return next(cell for cell in self.genotype if cell.kind == kind)
+        Raises `ArchitectureError` for a name of the family's form that means no network.
+        """
+        return None
 
-    def places(self) -> list[CellPlace]:
-        """Every cell of the stack from the input to the output."""
-        concat = {cell.kind: len(cell.concat) for cell in self.genotype}
-        try:
-            return list(self.layout.places(self.cells, self.channels, concat))
-        except ArchitectureError as error:
-            raise ValueError(str(error)) from None
+    @classmethod
+    def network_class(cls) -> type[nn.Module]:
+        """Return the torch module of the family, which imports torch.
 
-    def resized(self, cells: int | None = None, channels: int | None = None) -> CellArchitecture:
-        """The same genotype at another depth or width. Raises `ArchitectureError` for an impossible size."""
-        size = {"cells": cells, "channels": channels}
-        tree = self.model_dump() | {key: value for key, value in size.items() if value is not None}
-        return check(CellArchitecture, tree, self.name, ArchitectureError)
+        It is called with `classes`, `mean`, `std` and the keywords of `arguments`.
+        """
+        found: type[nn.Module] = by_name(cls.network)
+        return found
+
+    def arguments(self, input_shape: InputShape) -> Json:
+        """Return keyword arguments of the torch module for images of `input_shape` = (C, H, W).
+
+        They are literals (numbers, strings, tuples, lists), because the plain-Python export writes them into its file.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say what its network is made of")
+
+    def operations_used(self) -> frozenset[str]:
+        """Return the names under which the network asks for operations, which the plain-Python export carries."""
+        return frozenset()
+
+    def activations_used(self) -> frozenset[str]:
+        """Return the same of activations."""
+        return frozenset()
+
+    def parts(self, input_shape: InputShape, classes: int) -> Iterator[Part]:
+        """Yield the cost of `stem` (where there is one), `stage 1`, `stage 2`, ... and `head`, in this order."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it costs")
 
     def describe(self) -> str:
-        """The size in words."""
-        return f"{self.cells} cells, {self.channels} channels"
+        """Return the size in words."""
+        return self.called
 
     def to_yaml(self) -> str:
-        """YAML text that `load_architecture` turns back into an equal value."""
+        """Return YAML text that `load_architecture` reads back as an equal value."""
         return to_yaml(self)
 
+    def content_name(self, shipped: Mapping[str, Json]) -> str:
+        """Return a name that follows from the content; `shipped` are the nameless trees of the shipped architectures.
 
-Architecture = Annotated[
-    CellArchitecture | ResidualArchitecture | MLPArchitecture, Field(discriminator="type")
-]
-FAMILIES: dict[str, type[CellArchitecture] | type[ResidualArchitecture] | type[MLPArchitecture]] = {
-    "cell": CellArchitecture,
-    "residual": ResidualArchitecture,
-    "mlp": MLPArchitecture,
-}
+        `canonical_name` is the public form.
+        """
+        return f"{type(self).__name__.lower()[:60]}.h{digest(self.nameless())}"
+
+    def resized(self, cells: int | None = None, channels: int | None = None) -> Self:
+        """Return the same genotype at another number of cells or channels.
+
+        Raises `ArchitectureError` for an impossible size, and for a family without a genotype.
+        """
+        if cells is None and channels is None:
+            return self
+        given = " and ".join(
+            f"{value} {key}" for key, value in (("cells", cells), ("channels", channels)) if value is not None
+        )
+        raise ArchitectureError(
+            f"{self.name}: got {given}; it is {self.called}, sized by its own depth and width"
+        )
+
+    def auxiliary_head(self, input_shape: InputShape) -> tuple[int, int, int, int]:
+        """Return the cell behind which an auxiliary head goes, and the channels, height and width of its input.
+
+        Raises `ArchitectureError` where there is no place for one.
+        """
+        raise ArchitectureError(f"{self.name}: {self.called} has no auxiliary head")
+
+    # What studies of width and depth ask.
+
+    @property
+    def total_depth(self) -> int:
+        """Return the number of blocks, cells or hidden layers."""
+        raise ArchitectureError(f"{self.name}: {self.called} has no depth to compare")
+
+    @property
+    def total_width(self) -> int:
+        """Return the number that sizes all layers: channels, hidden units, or the sum over stages."""
+        raise ArchitectureError(f"{self.name}: {self.called} has no width to compare")
+
+    @property
+    def stage_sizes(self) -> StageSizes | None:
+        """Return the size of every stage where the family has `depths` and `widths` as options, else None.
+
+        The rules of width and depth are about these families.
+        """
+        return None
+
+    def factors(self) -> dict[str, float | str]:
+        """Return what an analysis may explain the response with, apart from the cost: sizes and choices."""
+        return {}
+
+    def changeable(self, changes: Iterable[str]) -> Json:
+        """Return the tree that a study changes: without the options that mean nothing once `changes` are made."""
+        return to_dict(self)
+
+    # What these methods share.
+
+    def nameless(self) -> Json:
+        """Return the tree without the name: the content."""
+        tree = to_dict(self)
+        del tree["name"]
+        return tree
+
+    def changed(self, usual: Mapping[str, Any]) -> Iterator[str]:
+        """Yield all that is not as it would be if left out; `usual` are defaults that depend on other options."""
+        for key, field in type(self).model_fields.items():
+            value = getattr(self, key)
+            if field.is_required() or value == usual.get(key, field.default):
+                continue
+            if isinstance(value, bool):
+                yield key if value else f"not-{key}"
+            elif isinstance(value, str):
+                yield value
+            else:
+                numbers = value if isinstance(value, tuple) else (value,)
+                yield f"{key}{'-'.join(map(str, numbers))}"
+
+    def with_options(self, **changes: object) -> Self:
+        """Return the architecture with other options, checked. Raises `ArchitectureError`."""
+        return check(type(self), {**self.model_dump(), **changes}, self.name, ArchitectureError)
 
 
-def architecture_from_text(text: str, source: str) -> Architecture:
-    """The architecture that a YAML or JSON text describes. Raises `ArchitectureError`."""
-    tree = parse_yaml(text, source)
-    if not isinstance(tree, dict):
-        raise ArchitectureError(f"{source}: a mapping of keys to values is needed, got {type(tree).__name__}")
-    return _check(tree, source)
+def by_name(target: str) -> Any:
+    """Return what `package.module:name` means; the module is imported."""
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
-def load_architecture(name_or_path: str | Path) -> Architecture:
-    """A shipped architecture by name (`arnas`, `rrn-a1`), a wide residual network by name (`wrn-28-10`), a YAML or
-    JSON file, or a folder that holds one. Raises `ArchitectureError`.
-    """
-    path = existing_file(Path(name_or_path) / "architecture.yaml")
-    if path is None:
-        named = wide_resnet(str(name_or_path))
-        if named is not None:
-            return named
-        path = shipped("architectures", name_or_path, ArchitectureError, also=WIDE_RESNETS)
-    return _check(read_yaml(path), str(path))
-
-
-def _check(tree: dict[str, Any], source: str) -> Architecture:
-    """The architecture of the family that the tree's `type` names."""
-    found, allowed = tree.get("type"), ", ".join(FAMILIES)
-    if "type" not in tree:
-        raise ArchitectureError(f"{source}: type: missing, and it has no default; allowed: {allowed}")
-    if not isinstance(found, str) or found not in FAMILIES:
-        raise ArchitectureError(f"{source}: type: got {found!r}; allowed: {allowed}")
-    return check(FAMILIES[found], tree, source, ArchitectureError)
+def digest(tree: Any, separators: tuple[str, str] = (",", ":")) -> str:
+    """Return eight hex digits of the SHA-256 of a plain tree's JSON with sorted keys."""
+    text = json.dumps(tree, sort_keys=True, separators=separators)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

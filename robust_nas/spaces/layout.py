@@ -1,8 +1,8 @@
-"""How cells are stacked: which kind stands where, where resolution halves, how many filters each stage has.
+"""How cells are stacked: the kind of each, where resolution halves, how many filters each stage has.
 
-A network of L cells is cut into stages by its reduction cells; reduction r stands at cell floor(fraction_r * L) and
-begins stage r + 1. Every other cell has the kind of its stage. A node of stage s has `channels * filters[s]` channels,
-a cell's output is the concatenation of its nodes.
+A network of L cells is cut into stages; stage r + 1 begins at cell floor(fraction_r * L). That cell is a reduction cell
+where the layout names kinds for them; where it names none, the family reduces between the stages by a block of its own.
+Every other cell has the kind of its stage. A node of stage s has `channels * filters[s]` channels.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ DepthFraction = Annotated[str, AfterValidator(_proper_fraction)]
 
 
 class CellPlace(NamedTuple):
-    """One cell of a stack: its kind, strides and channels (`c_pp`, `c_p` of its inputs, `c` of its nodes)."""
+    """One cell of a stack: its kind, strides and channels (`c_pp`, `c_p` of its inputs, `c` of its nodes).
+
+    `reduction_prev`: the resolution halves just before, in the previous cell or in a block between them.
+    """
 
     kind: str
     stage: int
@@ -50,8 +53,10 @@ class Layout(Options):
     """Placement of cell kinds by depth, places of the reductions, filters per stage, and the stem."""
 
     stages: tuple[Kind, ...] = Field(min_length=1)  # kind of the cells of each stage
-    reduction_cells: tuple[Kind, ...] = ()  # kind of each reduction cell
-    reductions: tuple[DepthFraction, ...] = ()  # where they stand, as fractions of the depth
+    reduction_cells: tuple[
+        Kind, ...
+    ] = ()  # kind of each reduction cell; none: a block reduces between stages
+    reductions: tuple[DepthFraction, ...] = ()  # where stages begin, as fractions of the depth
     filters: tuple[Count, ...] = Field(min_length=1)  # filters of a node per stage, relative to `channels`
     stem: Count = 3  # channels of the stem's 3x3 convolution, relative to `channels`
 
@@ -63,7 +68,7 @@ class Layout(Options):
             ("reductions", len(self.reductions), stages - 1),
             ("reduction_cells", len(self.reduction_cells), stages - 1),
         ):
-            if given != wanted:
+            if given != wanted and (name, given) != ("reduction_cells", 0):
                 raise ValueError(f"{name} has {given} entries; {stages} stages need {wanted}")
         depths = [Fraction(text) for text in self.reductions]
         if any(b <= a for a, b in pairwise(depths)):
@@ -79,8 +84,8 @@ class Layout(Options):
     def kinds(self) -> tuple[str, ...]:
         """Every cell kind once, in the order of first appearance by depth."""
         ordered = [self.stages[0]]
-        for reduction, stage in zip(self.reduction_cells, self.stages[1:], strict=True):
-            ordered += [reduction, stage]
+        for number, stage in enumerate(self.stages[1:]):
+            ordered += [*self.reduction_cells[number : number + 1], stage]
         return tuple(dict.fromkeys(ordered))
 
     def places(self, cells: int, channels: int, concat: dict[str, int]) -> Iterator[CellPlace]:
@@ -100,9 +105,11 @@ class Layout(Options):
         reduction_prev = False
         stage = 0
         for index in range(cells):
-            reduction = index in starts
-            if reduction:
+            begins = index in starts
+            if begins:
                 stage = starts.index(index) + 1
+            reduction = begins and bool(self.reduction_cells)
+            reduction_prev = reduction_prev or (begins and not reduction)
             kind = self.reduction_cells[stage - 1] if reduction else self.stages[stage]
             c = channels * self.filters[stage]
             if not (2 if reduction or reduction_prev else 1) <= c <= MAX_FILTERS:

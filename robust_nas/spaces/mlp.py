@@ -3,44 +3,71 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from robust_nas.config import Count, Options, to_yaml
-from robust_nas.operations import ACTIVATIONS
-from robust_nas.spaces.layout import MAX_FILTERS, Name
-from robust_nas.spaces.operations import Activation, Cost, Part, linear
+from robust_nas.config import Count
+from robust_nas.operations import ACTIVATIONS, ActivationName
+from robust_nas.operations.cost import Cost, Part, linear
+from robust_nas.spaces.architecture import Architecture, InputShape, Json
+from robust_nas.spaces.layout import MAX_FILTERS
 
 
-class MLPArchitecture(Options):
+class MLPArchitecture(Architecture):
     """A multilayer perceptron: its hidden layers, their width, what they compute and how they start."""
 
     called: ClassVar[str] = "an MLP"
+    network: ClassVar[str] = "robust_nas.nets.mlp:MLPNetwork"
 
-    schema_version: Literal[1] = 1
     type: Literal["mlp"] = "mlp"
-    name: Name
     depth: Annotated[Count, Field(le=1000)]  # hidden layers
     width: Annotated[Count, Field(le=MAX_FILTERS)]  # of each of them
-    activation: Activation = "relu"
+    activation: ActivationName = "relu"
     initialisation: Literal["he-fan-in", "lecun", "ntk"] = "he-fan-in"
 
     def describe(self) -> str:
-        """The size in words."""
+        """Return the size in words."""
         return f"{self.depth} hidden layers of {self.width}"
 
-    def to_yaml(self) -> str:
-        """YAML text that `load_architecture` turns back into an equal value."""
-        return to_yaml(self)
+    def arguments(self, input_shape: InputShape) -> Json:
+        """Return the numbers of an image, and the options."""
+        own = {key: getattr(self, key) for key in ("depth", "width", "activation", "initialisation")}
+        return {"inputs": math.prod(input_shape), **own}
 
+    def activations_used(self) -> frozenset[str]:
+        """Return its activation."""
+        return frozenset([self.activation])
 
-def parts(architecture: MLPArchitecture, input_shape: tuple[int, int, int], classes: int) -> Iterator[Part]:
-    """Every hidden layer, a stage each, and the head."""
-    inputs = math.prod(input_shape)
-    own = Cost(ACTIVATIONS.get(architecture.activation).params(architecture.width), 0)
-    for number in range(1, architecture.depth + 1):
-        yield Part(f"stage {number}", linear(inputs, architecture.width).plus(own))
-        inputs = architecture.width
-    yield Part("head", linear(inputs, classes))
+    def parts(self, input_shape: InputShape, classes: int) -> Iterator[Part]:
+        """Yield every hidden layer, a stage each, and the head."""
+        inputs = math.prod(input_shape)
+        own = Cost(ACTIVATIONS.get(self.activation).params(self.width), 0)
+        for number in range(1, self.depth + 1):
+            yield Part(f"stage {number}", linear(inputs, self.width).plus(own))
+            inputs = self.width
+        yield Part("head", linear(inputs, classes))
+
+    def content_name(self, shipped: Mapping[str, Json]) -> str:
+        """Return `mlp-d3-w64`, and what is not default (`mlp-d3-w64.lecun`)."""
+        return ".".join([f"mlp-d{self.depth}-w{self.width}", *self.changed({})])
+
+    @property
+    def total_depth(self) -> int:
+        """Return the number of hidden layers."""
+        return self.depth
+
+    @property
+    def total_width(self) -> int:
+        """Return the units of a hidden layer."""
+        return self.width
+
+    def factors(self) -> dict[str, float | str]:
+        """Return the options."""
+        return {
+            "depth": self.depth,
+            "width": self.width,
+            "activation": self.activation,
+            "initialisation": self.initialisation,
+        }

@@ -8,16 +8,17 @@ A stage is `depth` blocks of `width` channels; its first block has the stage's s
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeGuard
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from robust_nas.config import Count, Options, check, to_yaml
+from robust_nas.config import Count, check, to_dict
 from robust_nas.errors import ArchitectureError
-from robust_nas.operations import ACTIVATIONS
-from robust_nas.spaces.layout import MAX_FILTERS, Name
-from robust_nas.spaces.operations import Activation, Cost, Part, batch_norm, linear, total
+from robust_nas.operations import ACTIVATIONS, ActivationName
+from robust_nas.operations.cost import Cost, Part, batch_norm, convolution, linear, total
+from robust_nas.spaces.architecture import Architecture, InputShape, Json, StageSizes
+from robust_nas.spaces.layout import MAX_FILTERS
 
 MAX_BLOCKS = 1000
 WIDE_RESNETS = "wrn-D-k with D = 6n + 4, such as wrn-28-10"  # the names that `wide_resnet` reads
@@ -26,7 +27,7 @@ Width = Annotated[Count, Field(le=MAX_FILTERS)]
 Stride = Annotated[Count, Field(le=3)]  # beyond it, a 3x3 convolution never sees some pixels
 Small = Annotated[Count, Field(le=1024)]
 
-# What each block has beside its width, and the usual values: those of the published RobustResNets for robust-res.
+# The numbers of each block next to its width, and the usual values: those of the published RobustResNets for robust-res.
 BLOCKS: dict[str, dict[str, int | bool]] = {
     "basic": {},
     "bottleneck": {"expansion": 4},
@@ -49,16 +50,16 @@ class Stage(NamedTuple):
     stride: int
 
 
-class ResidualArchitecture(Options):
+class ResidualArchitecture(Architecture):
     """A pre-activation residual network: its stem and block, and depth, width and stride of every stage."""
 
     called: ClassVar[str] = "a residual network"
+    network: ClassVar[str] = "robust_nas.nets.residual:ResidualNetwork"
+    named_as: ClassVar[str] = WIDE_RESNETS
 
-    schema_version: Literal[1] = 1
     type: Literal["residual"] = "residual"
-    name: Name
     block: Literal["basic", "bottleneck", "robust-res"] = "basic"
-    activation: Activation = "relu"
+    activation: ActivationName = "relu"
     initialisation: Literal["he-fan-out", "he-fan-in", "lecun"] = "he-fan-out"  # of the convolutions
     stem: Width = 16  # channels of the stem's 3x3 convolution
     depths: tuple[Count, ...] = Field(min_length=1)  # blocks of each stage
@@ -121,8 +122,31 @@ class ResidualArchitecture(Options):
     def _without_what_the_block_lacks(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {key: value for key, value in handler(self).items() if value is not None}
 
+    @classmethod
+    def named(cls, text: str) -> Self | None:
+        """Return the wide residual network of a classical name such as `wrn-28-10`, None for a name of another form.
+
+        Raises `ArchitectureError` for a depth or a factor that no wide residual network has.
+        """
+        parts = re.fullmatch(r"wrn-([0-9]{1,9})-([0-9]{1,9})", text, flags=re.IGNORECASE)
+        if parts is None:
+            return None
+        depth, factor = int(parts[1]), int(parts[2])
+        blocks, rest = divmod(depth - 4, 6)
+        if blocks < 1 or rest:
+            nearest = "10" if blocks < 1 else f"{6 * blocks + 4} and {6 * blocks + 10}"
+            raise ArchitectureError(f"{text!r}: depth {depth} is not 6n + 4 with n >= 1; nearest: {nearest}")
+        if factor < 1:
+            raise ArchitectureError(f"{text!r}: the widening factor is {factor}; at least 1 is needed")
+        tree = {
+            "name": f"wrn-{depth}-{factor}",
+            "depths": (blocks,) * 3,
+            "widths": (16 * factor, 32 * factor, 64 * factor),
+        }
+        return check(cls, tree, repr(text), ArchitectureError)
+
     def stages(self) -> list[Stage]:
-        """Every stage from the input to the output."""
+        """Return every stage from the input to the output."""
         return [Stage(*stage) for stage in zip(self.depths, self.widths, self.strides, strict=True)]
 
     def outputs(self, width: int) -> int:
@@ -138,72 +162,109 @@ class ResidualArchitecture(Options):
         return self.outputs(width) // (self.se_reduction or 1)
 
     def describe(self) -> str:
-        """The size in words."""
+        """Return the size in words."""
         block = "" if self.block == "basic" else f"{self.block} "
         return f"{'-'.join(map(str, self.depths))} {block}blocks, {'-'.join(map(str, self.widths))} channels"
 
-    def to_yaml(self) -> str:
-        """YAML text that `load_architecture` turns back into an equal value."""
-        return to_yaml(self)
+    def arguments(self, input_shape: InputShape) -> Json:
+        """Return the stages as the plain numbers of a `StagePlan`, the block as those of a `BlockPlan`."""
+        return {
+            "stages": [tuple(stage) for stage in self.stages()],
+            "stem": self.stem,
+            "block": {"kind": self.block, **{key: getattr(self, key) for key in BLOCKS[self.block]}},
+            "activation": self.activation,
+            "initialisation": self.initialisation,
+        }
+
+    def activations_used(self) -> frozenset[str]:
+        """Return its activation."""
+        return frozenset([self.activation])
+
+    def parts(self, input_shape: InputShape, classes: int) -> Iterator[Part]:
+        """Yield stem, stages and head; the batch norm behind the last stage belongs to the head."""
+        image_channels, height, width = input_shape
+        yield Part("stem", convolution(image_channels, self.stem, 3, height * width))
+        channels = self.stem
+        for number, stage in enumerate(self.stages(), 1):
+            before = height * width
+            height, width = -(-height // stage.stride), -(-width // stage.stride)
+            pixels = height * width
+            first = _block(self, channels, stage.width, stage.stride, before, pixels)
+            channels = self.outputs(stage.width)
+            other = _block(self, channels, stage.width, 1, pixels, pixels)
+            yield Part(f"stage {number}", first.plus(other.times(stage.depth - 1)))
+        head = batch_norm(channels, True).plus(linear(channels, classes))
+        yield Part("head", head.plus(_activation(self, channels)))
+
+    def content_name(self, shipped: Mapping[str, Json]) -> str:
+        """Return `wrn-D-k` where depths and widths are uniform, else the numbers; what is not default follows."""
+        depths, widths = self.depths, self.widths
+        factor = widths[0] // 16
+        size = f"d{'-'.join(map(str, depths))}.w{'-'.join(map(str, widths))}"
+        uniform = widths == (16 * factor, 32 * factor, 64 * factor)
+        if len(depths) == 3 and set(depths) == {depths[0]} and uniform:
+            size = f"wrn-{6 * depths[0] + 4}-{factor}"
+        usual = {"strides": (1, *[2] * (len(depths) - 1)), **BLOCKS[self.block]}
+        return ".".join([size, *self.changed(usual)])
+
+    @property
+    def total_depth(self) -> int:
+        """Return the blocks of all stages."""
+        return sum(self.depths)
+
+    @property
+    def total_width(self) -> int:
+        """Return the sum of the stages' channels."""
+        return sum(self.widths)
+
+    @property
+    def stage_sizes(self) -> StageSizes:
+        """Return blocks and channels of every stage."""
+        return StageSizes(self.depths, self.widths)
+
+    def factors(self) -> dict[str, float | str]:
+        """Return the sizes of the stages, their sums, and the choices."""
+        sizes: dict[str, float | str] = {}
+        for index, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
+            sizes |= {f"depths.{index}": depth, f"widths.{index}": width}
+        return {
+            **sizes,
+            "depth": self.total_depth,
+            "width": self.total_width,
+            "block": self.block,
+            "activation": self.activation,
+            "initialisation": self.initialisation,
+        }
+
+    def changeable(self, changes: Iterable[str]) -> Json:
+        """Return the tree to change: where another block is chosen, without the numbers of this one."""
+        tree = to_dict(self)
+        return (
+            {key: value for key, value in tree.items() if key not in BLOCKS["robust-res"]}
+            if "block" in changes
+            else tree
+        )
 
 
-def wide_resnet(name: str) -> ResidualArchitecture | None:
-    """The network that a classical name such as `wrn-28-10` means, None for a name of another form.
-
-    Raises `ArchitectureError` for a depth or a factor that no wide residual network has.
-    """
-    parts = re.fullmatch(r"wrn-([0-9]{1,9})-([0-9]{1,9})", name, flags=re.IGNORECASE)
-    if parts is None:
-        return None
-    depth, factor = int(parts[1]), int(parts[2])
-    blocks, rest = divmod(depth - 4, 6)
-    if blocks < 1 or rest:
-        nearest = "10" if blocks < 1 else f"{6 * blocks + 4} and {6 * blocks + 10}"
-        raise ArchitectureError(f"{name!r}: depth {depth} is not 6n + 4 with n >= 1; nearest: {nearest}")
-    if factor < 1:
-        raise ArchitectureError(f"{name!r}: the widening factor is {factor}; at least 1 is needed")
-    tree = {
-        "name": f"wrn-{depth}-{factor}",
-        "depths": (blocks,) * 3,
-        "widths": (16 * factor, 32 * factor, 64 * factor),
-    }
-    return check(ResidualArchitecture, tree, repr(name), ArchitectureError)
-
-
-def parts(
-    architecture: ResidualArchitecture, input_shape: tuple[int, int, int], classes: int
-) -> Iterator[Part]:
-    """Stem, stages and head with their costs; the batch norm behind the last stage belongs to the head."""
-    colours, height, width = input_shape
-    yield Part("stem", _convolution(colours, architecture.stem, 3, height * width))
-    channels = architecture.stem
-    for number, stage in enumerate(architecture.stages(), 1):
-        before = height * width
-        height, width = -(-height // stage.stride), -(-width // stage.stride)
-        pixels = height * width
-        first = _block(architecture, channels, stage.width, stage.stride, before, pixels)
-        channels = architecture.outputs(stage.width)
-        other = _block(architecture, channels, stage.width, 1, pixels, pixels)
-        others = Cost(other.params * (stage.depth - 1), other.macs * (stage.depth - 1))
-        yield Part(f"stage {number}", first.plus(others))
-    head = batch_norm(channels, True).plus(linear(channels, classes))
-    yield Part("head", head.plus(_activation(architecture, channels)))
+def is_staged(architecture: Architecture) -> TypeGuard[ResidualArchitecture]:
+    """Return whether every stage has a depth and a width: `stage_sizes`, for type checkers."""
+    return architecture.stage_sizes is not None
 
 
 def _block(
     architecture: ResidualArchitecture, c_in: int, width: int, stride: int, before: int, after: int
 ) -> Cost:
-    """One block that makes `after` pixels of `before`."""
+    """Return the cost of a block that makes `after` pixels of `before`."""
     c_out = architecture.outputs(width)
     layers = [batch_norm(c_in, True), _activation(architecture, c_in)]
     if architecture.block == "basic":
-        layers += [_convolution(c_in, width, 3, after), batch_norm(width, True)]
-        layers += [_activation(architecture, width), _convolution(width, width, 3, after)]
+        layers += [convolution(c_in, width, 3, after), batch_norm(width, True)]
+        layers += [_activation(architecture, width), convolution(width, width, 3, after)]
     elif architecture.block == "bottleneck":
-        layers += [_convolution(c_in, width, 1, before), batch_norm(width, True)]
-        layers += [_convolution(width, width, 3, after), batch_norm(width, True)]
+        layers += [convolution(c_in, width, 1, before), batch_norm(width, True)]
+        layers += [convolution(width, width, 3, after), batch_norm(width, True)]
         layers += [_activation(architecture, width)] * 2
-        layers += [_convolution(width, c_out, 1, after)]
+        layers += [convolution(width, c_out, 1, after)]
     else:
         part, scales, groups = (
             architecture.part_width(width),
@@ -211,23 +272,17 @@ def _block(
             architecture.cardinality or 1,
         )
         squeeze = c_out * architecture.squeezed(width)  # without bias
-        layers += [_convolution(c_in, part * scales, 1, before), batch_norm(part * scales, True)]
-        convolved = [_convolution(part, part, 3, after, groups), batch_norm(part, True)]
+        layers += [convolution(c_in, part * scales, 1, before), batch_norm(part * scales, True)]
+        convolved = [convolution(part, part, 3, after, groups), batch_norm(part, True)]
         layers += [*convolved, _activation(architecture, part)] * max(scales - 1, 1)
         layers += [_activation(architecture, part * scales)]
-        layers += [_convolution(part * scales, c_out, 1, after), batch_norm(c_out, True)]
+        layers += [convolution(part * scales, c_out, 1, after), batch_norm(c_out, True)]
         layers += [Cost(2 * squeeze, 2 * squeeze)]
     if c_in != c_out or stride != 1:
-        layers.append(_convolution(c_in, c_out, 1, after))
+        layers.append(convolution(c_in, c_out, 1, after))
     return total(layers)
 
 
 def _activation(architecture: ResidualArchitecture, channels: int) -> Cost:
     """Return the parameters that an activation holds."""
     return Cost(ACTIVATIONS.get(architecture.activation).params(channels), 0)
-
-
-def _convolution(c_in: int, c_out: int, kernel: int, pixels: int, groups: int = 1) -> Cost:
-    """A convolution without bias; `pixels` of its output."""
-    params = c_in * c_out * kernel**2 // groups
-    return Cost(params, params * pixels)

@@ -7,10 +7,9 @@ networks; those that name three ratios, to three stages. Sources: `docs/methods/
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeGuard
+from typing import NamedTuple
 
-from robust_nas.spaces.architecture import Architecture
-from robust_nas.spaces.residual import ResidualArchitecture
+from robust_nas.spaces.architecture import Architecture, StageSizes
 
 PLAIN_CHANNELS = 16  # channels of a first stage of widening factor 1
 HUANG_WIDTHS = (1.0, 1.0, 0.4)
@@ -33,36 +32,36 @@ class RuleCheck(NamedTuple):
 
 
 def widening_factors(widths: Sequence[int]) -> list[float]:
-    """W_i of the stages' channels."""
+    """Return W_i of the stages' channels."""
     return [width / (PLAIN_CHANNELS * 2**stage) for stage, width in enumerate(widths)]
 
 
 def shares_distance(values: Sequence[float], ratio: Sequence[float]) -> float:
-    """L1 distance between two vectors, each divided by its sum."""
+    """Return the L1 distance between two vectors, each divided by its sum."""
     total, whole = sum(values), sum(ratio)
     return sum(abs(value / total - wanted / whole) for value, wanted in zip(values, ratio, strict=True))
 
 
 def depth_share_of(depths: Sequence[int], factors: Sequence[float]) -> float:
-    """r_D = sum D / (sum D + sum W)."""
+    """Return r_D = sum D / (sum D + sum W)."""
     return sum(depths) / (sum(depths) + sum(factors))
 
 
 def wd_ratio_of(depths: Sequence[int], widths: Sequence[int]) -> float:
-    """Mean of channels / blocks over all stages but the last; ResNet-50's 64, 128, 256 over 3, 4, 6 give 32."""
+    """Return the mean of channels / blocks over all stages but the last; ResNet-50's 64, 128, 256 over 3, 4, 6 give 32."""
     ratios = [width / depth for width, depth in zip(widths[:-1], depths[:-1], strict=True)]
     return sum(ratios) / len(ratios)
 
 
 def huang_distance_of(depths: Sequence[int], factors: Sequence[float]) -> float:
-    """Distance of the width shares from 1 : 1 : 0.4 plus that of the depth shares from 1 : 1 : 1."""
+    """Return the distance of the width shares from 1 : 1 : 0.4 plus that of the depth shares from 1 : 1 : 1."""
     return shares_distance(factors, HUANG_WIDTHS) + shares_distance(depths, HUANG_DEPTHS)
 
 
 def robustscaling_objective_of(
     depths: Sequence[int], factors: Sequence[float], depth_share: float = ROBUSTSCALING_DEPTH_SHARE
 ) -> float:
-    """|r_D - 0.7| plus the distances of the depth shares from 2 : 2 : 1 and the width shares from 2 : 2.5 : 1."""
+    """Return |r_D - 0.7| plus the distances of the depth shares from 2 : 2 : 1 and the width shares from 2 : 2.5 : 1."""
     return (
         abs(depth_share_of(depths, factors) - depth_share)
         + shares_distance(depths, ROBUSTSCALING_DEPTHS)
@@ -71,35 +70,33 @@ def robustscaling_objective_of(
 
 
 def depth_share(architecture: Architecture) -> float | None:
-    """r_D of a residual network, None for another family."""
-    if not isinstance(architecture, ResidualArchitecture):
-        return None
-    return depth_share_of(architecture.depths, widening_factors(architecture.widths))
+    """Return r_D of a network sized stage by stage, None for another."""
+    sizes = architecture.stage_sizes
+    return None if sizes is None else depth_share_of(sizes.depths, widening_factors(sizes.widths))
 
 
 def wd_ratio(architecture: Architecture) -> float | None:
-    """WD of a residual network of two stages or more, by the channels of its stages; else None."""
-    if not isinstance(architecture, ResidualArchitecture) or len(architecture.depths) < 2:
+    """Return WD of a network sized by two stages or more, from the channels of its stages; else None."""
+    sizes = architecture.stage_sizes
+    if sizes is None or len(sizes.depths) < 2:
         return None
-    return wd_ratio_of(architecture.depths, architecture.widths)
+    return wd_ratio_of(sizes.depths, sizes.widths)
 
 
 def huang_distance(architecture: Architecture) -> float | None:
-    """How far a residual network of three stages is from W = k (1, 1, 0.4) and uniform depth; else None."""
-    if not _three_stages(architecture):
-        return None
-    return huang_distance_of(architecture.depths, widening_factors(architecture.widths))
+    """Return how far a network of three sized stages is from W = k (1, 1, 0.4) and uniform depth; else None."""
+    sizes = _three_stages(architecture)
+    return None if sizes is None else huang_distance_of(sizes.depths, widening_factors(sizes.widths))
 
 
 def robustscaling_objective(architecture: Architecture) -> float | None:
-    """How far a residual network of three stages is from the compound rule; else None."""
-    if not _three_stages(architecture):
-        return None
-    return robustscaling_objective_of(architecture.depths, widening_factors(architecture.widths))
+    """Return how far a network of three sized stages is from the compound rule; else None."""
+    sizes = _three_stages(architecture)
+    return None if sizes is None else robustscaling_objective_of(sizes.depths, widening_factors(sizes.widths))
 
 
 def rule_checks(architecture: Architecture) -> list[RuleCheck]:
-    """Every rule that applies to the network; none for families other than the residual one."""
+    """Return every rule that applies to the network; none where the family does not size stages one by one."""
     low, high = WD_RANGE
     near = (float("-inf"), SLACK, f"<= {SLACK}")
     rules = (
@@ -129,5 +126,6 @@ def rule_checks(architecture: Architecture) -> list[RuleCheck]:
     ]
 
 
-def _three_stages(architecture: Architecture) -> TypeGuard[ResidualArchitecture]:
-    return isinstance(architecture, ResidualArchitecture) and len(architecture.depths) == 3
+def _three_stages(architecture: Architecture) -> StageSizes | None:
+    sizes = architecture.stage_sizes
+    return sizes if sizes is not None and len(sizes.depths) == 3 else None

@@ -1,6 +1,6 @@
 """Random architectures of a space, within a budget: the control that every search needs.
 
-Every node takes `edges_per_node` distinct sources uniformly and an operation uniformly on each. A budget is met by
+Every node takes `edges_per_node` distinct sources uniformly (or all) and an operation uniformly on each. A budget is met by
 rejection, so the draw is uniform among the genotypes that fit.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from robust_nas.errors import SearchSpaceError
-from robust_nas.spaces.architecture import CellArchitecture, Edge
+from robust_nas.spaces.cell import CellArchitecture, Edge
 from robust_nas.spaces.counting import count
 from robust_nas.spaces.space import CellSpace, Size
 
@@ -26,14 +26,14 @@ def sample(
     input_shape: tuple[int, int, int] = (3, 32, 32),
     classes: int = 10,
 ) -> CellArchitecture:
-    """One random architecture with MACs and parameters in the given closed ranges (counts per image).
+    """Return one random architecture with MACs and parameters in the given closed ranges (counts per image).
 
     Raises `SearchSpaceError` with the range seen when no draw of many meets the budget.
     """
     rng = np.random.default_rng(seed)
     seen: list[tuple[int, int]] = []
     for _ in range(MAX_DRAWS):
-        genotype = {kind: _random_nodes(space, rng) for kind in space.layout.kinds}
+        genotype = {kind: _random_nodes(space, rng) for kind in space.kinds}
         architecture = space.architecture(f"{space.name}-random-{seed}", genotype, size)
         if macs is None and params is None:
             return architecture
@@ -57,6 +57,9 @@ def _within(value: int, limits: tuple[float, float] | None) -> bool:
 def _random_nodes(space: CellSpace, rng: np.random.Generator) -> list[list[Edge]]:
     nodes = []
     for node in range(space.nodes):
-        sources = sorted(rng.choice(node + 2, size=space.edges_per_node, replace=False).tolist())
+        sources = list(space.sources_of(node))
+        if space.edges_per_node != "all":
+            chosen = rng.choice(len(sources), size=space.edges_per_node, replace=False)
+            sources = [sources[index] for index in sorted(chosen.tolist())]
         nodes.append([Edge(str(rng.choice(space.operations)), source) for source in sources])
     return nodes

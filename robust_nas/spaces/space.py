@@ -4,16 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import Field, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from robust_nas.config import Count, Options, check, json_copy, merge, read_yaml
-from robust_nas.errors import ArchitectureError, SearchSpaceError
+from robust_nas.errors import ArchitectureError, CodeRefusedError, ConfigError, SearchSpaceError
 from robust_nas.operations import OperationName
-from robust_nas.spaces.architecture import Cell, CellArchitecture, Edge
+from robust_nas.spaces.cell import Cell, CellArchitecture, Edge
+from robust_nas.spaces.families import FAMILIES
 from robust_nas.spaces.files import shipped
-from robust_nas.spaces.layout import Layout, Name
+from robust_nas.spaces.layout import CellPlace, Layout, Name
+from robust_nas.spaces.topology import Topology
+
+
+def _with_cells(family: str) -> str:
+    """Return the full name of a family with cells."""
+    try:
+        found = FAMILIES.get(family)
+    except CodeRefusedError:
+        raise
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    if not found.has_cells:
+        raise ValueError(f"{found.called} has no cells to search")
+    return str(found.model_fields["type"].default)
 
 
 class Size(Options):
@@ -24,15 +45,19 @@ class Size(Options):
 
 
 class CellSpace(Options):
-    """The space of genotypes: nodes, operations, layout; and the sizes of supernet and final network."""
+    """The space of genotypes: nodes, operations, topology, layout; and the sizes of supernet and final network.
+
+    `type` names the family of the architectures, which brings what surrounds the cells.
+    """
 
     schema_version: Literal[1] = 1
-    type: Literal["cell"] = "cell"
+    type: Annotated[str, AfterValidator(_with_cells)] = "cell"
     name: Name
     source: str = ""
     nodes: Annotated[Count, Field(le=64)]
-    edges_per_node: Count = 2  # kept per node when an architecture is derived
+    edges_per_node: Count | Literal["all"] = 2  # kept per node when an architecture is derived
     operations: tuple[OperationName, ...] = Field(min_length=1)
+    topology: Topology = Topology()
     layout: Layout
     search: Size
     network: Size
@@ -41,43 +66,108 @@ class CellSpace(Options):
     def _consistent(self) -> Self:
         if len(set(self.operations)) < len(self.operations):
             raise ValueError(f"operations names one twice: {', '.join(self.operations)}")
-        if self.edges_per_node > 2:
+        least = min(len(self.sources_of(node)) for node in range(self.nodes))
+        if self.edges_per_node != "all" and self.edges_per_node > least:
             raise ValueError(
-                f"edges_per_node is {self.edges_per_node}; the first node has only the two cell inputs"
+                f"edges_per_node is {self.edges_per_node}; a node has only {least} sources, so write {least} or all"
             )
+        self.family.refuse(self.layout, self.topology.inputs, len(self.output))
         for size in (self.search, self.network):
-            concat = dict.fromkeys(self.layout.kinds, self.nodes)
             try:
-                list(self.layout.places(size.cells, size.channels, concat))
+                self.places(size)
             except ArchitectureError as error:
                 raise ValueError(str(error)) from None
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_the_usual_topology(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree: dict[str, Any] = handler(self)
+        if self.topology == Topology():  # as in files from before there was a choice
+            tree.pop("topology", None)
+        return tree
+
+    @property
+    def family(self) -> type[CellArchitecture]:
+        """Return the class of the architectures."""
+        return cast("type[CellArchitecture]", FAMILIES.get(self.type))
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Return every kind of cell once, in the order of first appearance by depth."""
+        return self.layout.kinds
+
     @property
     def edges(self) -> list[tuple[int, int]]:
-        """(node, source) of every edge of a cell of the supernet, node by node: 14 edges for four nodes."""
-        return [(node, source) for node in range(self.nodes) for source in range(node + 2)]
+        """Return (node, source) of every edge of a cell of the supernet, node by node: 14 edges in DARTS's cell."""
+        return [(node, source) for node in range(self.nodes) for source in self.sources_of(node)]
+
+    @property
+    def output(self) -> tuple[int, ...]:
+        """Return the states that form a cell's output, by number."""
+        return self.topology.output_states(self.nodes)
+
+    def sources_of(self, node: int) -> range:
+        """Return the states that a node may take, by number: the inputs first, then the nodes."""
+        return self.topology.sources_of(node)
+
+    def kept(self, node: int) -> int:
+        """Return the number of edges that a node of a derived architecture has."""
+        return len(self.sources_of(node)) if self.edges_per_node == "all" else self.edges_per_node
+
+    def places(self, size: Size) -> list[CellPlace]:
+        """Return every cell of a stack from the input to the output. Raises `ArchitectureError`."""
+        outputs = dict.fromkeys(self.kinds, len(self.output))
+        return list(self.layout.places(size.cells, size.channels, outputs))
 
     def architecture(
         self, name: str, genotype: Mapping[str, list[list[Edge]]], size: Size | None = None
     ) -> CellArchitecture:
-        """The architecture with these nodes per kind, at the space's final size unless told otherwise."""
+        """Return the architecture with these nodes per kind, by default at the space's final size."""
         size = size or self.network
-        concat = tuple(range(2, self.nodes + 2))
-        return CellArchitecture(
+        return self.family(
             name=name,
             cells=size.cells,
             channels=size.channels,
             layout=self.layout,
             genotype=tuple(
-                Cell(kind=kind, nodes=tuple(tuple(node) for node in genotype[kind]), concat=concat)
-                for kind in self.layout.kinds
+                Cell(
+                    kind=kind,
+                    inputs=self.topology.inputs,
+                    aggregation=self.topology.aggregation,
+                    nodes=tuple(tuple(node) for node in genotype[kind]),
+                    concat=self.output,
+                )
+                for kind in self.kinds
             ),
         )
 
+    def mismatch(self, architecture: CellArchitecture) -> str | None:
+        """Return why an architecture is not of this space, whatever its size; None where it is."""
+        if architecture.type != self.type:
+            return f"it is {architecture.called}"
+        if architecture.layout != self.layout:
+            return "its layout is another"
+        for cell in architecture.genotype:
+            if len(cell.nodes) != self.nodes or cell.concat != self.output:
+                return f"its {cell.kind} cell has {len(cell.nodes)} nodes, of which {list(cell.concat)} are the output"
+            if (cell.inputs, cell.aggregation) != (self.topology.inputs, self.topology.aggregation):
+                return f"its {cell.kind} cell has {cell.inputs} inputs and nodes that take the {cell.aggregation}"
+            unknown = set(cell.operations()) - set(self.operations)
+            if unknown:
+                return f"its {cell.kind} cell has operation {min(unknown)!r}, not of {', '.join(self.operations)}"
+            for number, node in enumerate(cell.nodes):
+                sources = [edge.source for edge in node]
+                allowed = set(self.sources_of(number))
+                if len(sources) != self.kept(number) or not len(set(sources) & allowed) == len(sources):
+                    return (
+                        f"node {number} of its {cell.kind} cell has the sources {sources}; "
+                        f"{self.kept(number)} distinct ones of {sorted(allowed)} are needed"
+                    )
+        return None
+
 
 def load_space(name_or_path: str | Path, changes: Mapping[str, Any] | None = None) -> CellSpace:
-    """A shipped space by name (`dsara`, `darts`) or one from a YAML file, with `changes` merged into it.
+    """Return a shipped space by name (`dsara`, `darts`, `nas-bench-201`) or one from a YAML file, with `changes` merged into it.
 
     Raises `SearchSpaceError` that names the rule which the space breaks.
     """

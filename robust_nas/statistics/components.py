@@ -1,4 +1,4 @@
-"""Where an accuracy's uncertainty comes from: seeds, images, and what is left.
+"""Split the variance of an accuracy into its sources: seeds, images, and the residual.
 
 Outcomes y[c, s, i] of configuration c, seed s, image i. Seeds are nested in configurations, images are shared by all:
 
@@ -15,9 +15,11 @@ For a contrast `effect = sum_c w[c] mean[c]` of configurations with S[c] seeds o
 bootstrap over both counts it too often). Degrees of freedom by Satterthwaite from those of V_seed and N - 1.
 
 s^2 is pooled over all configurations of the study, since each has few seeds. Where the seeds of the configurations
-under comparison vary clearly more than those of the rest (F test, level 20 %), their own variances stand in (Welch).
+under comparison vary clearly more than the others (F test, level 20 %), their own variances are used (Welch).
 Pooling and this guard are our choice, and so is the floor 1 / N(N + 2) of V_image: where every answer is the same, N
-images have still not shown that the next one is (as if one in N + 2 might differ).
+images do not show that the next one is too (as if one in N + 2 might differ).
+
+scipy and statsmodels have no such model: `mixedlm` fits it by iteration and knows no crossed effects of few levels.
 """
 
 from __future__ import annotations
@@ -27,10 +29,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from robust_nas.errors import StudyError
-from robust_nas.studies.points import Point
+from robust_nas.lazy import stats
+from robust_nas.statistics.measurements import Measurements
 
 Floats = NDArray[np.float64]
 
@@ -48,13 +50,13 @@ class Variance:
 
     @property
     def total(self) -> float:
-        """The variance of the effect."""
+        """Return the variance of the effect."""
         return self.seed + self.image
 
 
 @dataclass(frozen=True, eq=False)
 class Estimates:
-    """What the points of a study say on one metric. P: points, N: images (0 for a measure)."""
+    """Means and variance components of one metric. P: configurations, N: images (0 for a measure)."""
 
     key: str
     names: tuple[str, ...]
@@ -67,26 +69,26 @@ class Estimates:
 
     @property
     def images(self) -> int:
-        """N."""
+        """Return N."""
         return int(self.per_image.shape[1])
 
     @property
     def degrees(self) -> Floats:
-        """`[P]` degrees of freedom of each point's seed variance."""
+        """Return `[P]`: the degrees of freedom of each configuration's seed variance."""
         return self.seeds - 1
 
     @property
     def pooled(self) -> float:
-        """s^2 pooled over the points; nan where no point has two seeds."""
+        """Return s^2 pooled over the configurations; nan where none has two seeds."""
         total = self.degrees.sum()
         return float((self.degrees * self.seed_variance).sum() / total) if total else np.nan
 
     def index(self, name: str) -> int:
-        """Where a point stands."""
+        """Return the index of a configuration."""
         return self.names.index(name)
 
     def variance(self, weights: Floats) -> Variance:
-        """The variance of `weights @ means`, `weights` of shape [P]."""
+        """Return the variance of `weights @ means`, `weights` of shape [P]."""
         used = weights != 0
         part = weights[used] ** 2 / self.seeds[used]
         image_degrees = max(self.images - 1, 1)
@@ -95,9 +97,7 @@ class Estimates:
         if N and np.count_nonzero(used):
             image = max(image, 1 / (N * (N + 2)))  # answers that never differed are not known never to differ
         total = self.degrees.sum()
-        if (
-            total == 0
-        ):  # one seed everywhere: nothing can be said of seeds, V_rest cannot be told from V_image
+        if total == 0:  # one seed everywhere: V_seed is unknown, and V_rest cannot be separated from V_image
             return Variance(0.0, image, image_degrees, False)
         seed, degrees, pooled = self._seed_variance(used, part)
         rest = float(part @ self.rest[used] / self.images) if self.images else 0.0
@@ -119,7 +119,7 @@ class Estimates:
         return float(part.sum() * self.pooled), float(self.degrees.sum()), True
 
     def covariance(self) -> Floats:
-        """`[P, P]` of the means, with the pooled seed variance and each source once."""
+        """Return the covariance `[P, P]` of the means, with the pooled seed variance and each source once."""
         seed = np.diag(self.pooled / self.seeds) if self.degrees.sum() else np.zeros((len(self.names),) * 2)
         if self.images < 2:
             return seed
@@ -130,10 +130,10 @@ class Estimates:
         return seed + image
 
 
-def estimate(points: Sequence[Point], key: str) -> Estimates:
-    """What `points` say on `key`.
+def estimate(points: Sequence[Measurements], key: str) -> Estimates:
+    """Return the estimates of `key` over `points`.
 
-    Raises `StudyError` where it was not measured, names are not unique, or the points saw different numbers of images.
+    Raises `StudyError` where it was not measured, names are not unique, or numbers of images differ.
     """
     names = tuple(point.name for point in points)
     if not names or len(set(names)) != len(names):
@@ -167,7 +167,7 @@ def estimate(points: Sequence[Point], key: str) -> Estimates:
 
 
 def _rest(outcome: NDArray[np.bool_]) -> float:
-    """R: residual mean square of a `[S, N]` table after its row and column means; 0 where it has one row or column."""
+    """Return R: the residual mean square of a table `[S, N]` after row and column means; 0 for one row or column."""
     S, N = outcome.shape
     if min(S, N) < 2:
         return 0.0

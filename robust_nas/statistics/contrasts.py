@@ -1,11 +1,14 @@
-"""Differences between configurations: paired by image, seeds and images in one interval.
+"""Compare configurations: differences paired by image, seeds and images in one interval.
 
     effect = sum_c w[c] mean[c],  interval = effect -+ t(degrees) sqrt(V)
 
 with V and its degrees of freedom from `components.py`. Two points with one seed each, in a study without any repeated
-seed, are compared by McNemar's exact test: then the interval speaks of images alone, and `includes_seeds` is False.
+seed, are compared by McNemar's exact test: then the interval covers images alone, and `includes_seeds` is False.
 
 Holm's correction guards a family of contrasts; two one-sided tests (Schuirmann 1987) earn "no effect".
+
+Holm's step-down is own code: scipy has none, and statsmodels' `multipletests` collects garbage at every call, a quarter
+of a second here.
 """
 
 from __future__ import annotations
@@ -16,12 +19,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from robust_nas.errors import StudyError
+from robust_nas.lazy import stats
 from robust_nas.statistics.components import Estimates, Floats, Variance, estimate
 from robust_nas.statistics.intervals import Interval
-from robust_nas.studies.points import Point
+from robust_nas.statistics.measurements import Measurements
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,13 @@ class Effect:
     pooled: bool
 
     def one_sided(self) -> float:
-        """P value of "effect <= 0"; 1 where nothing can be said."""
+        """Return the p value of "effect <= 0"; 1 where nothing can be said."""
         if self.p is None:
             return 1.0
         return self.p / 2 if self.effect > 0 else 1 - self.p / 2
 
     def within(self, margin: float) -> float:
-        """P value of "effect outside -+margin" (TOST); 1 where seeds or everything is unknown."""
+        """Return the p value of "effect outside -+margin" (TOST); 1 where seeds or everything is unknown."""
         if self.p is None or not self.includes_seeds:
             return 1.0
         return float(stats.t.sf((margin - abs(self.effect)) / self.se, self.degrees))
@@ -68,26 +71,26 @@ class Contrast:
 
     @property
     def effect(self) -> float:
-        """The difference, a share for accuracies."""
+        """Return the difference, a share for accuracies."""
         return self.result.effect
 
     @property
     def interval(self) -> Interval | None:
-        """Seeds and images together; images alone where `includes_seeds` is False."""
+        """Return the interval over seeds and images; over images alone where `includes_seeds` is False."""
         return self.result.interval
 
     @property
     def p(self) -> float | None:
-        """Two-sided, before Holm."""
+        """Return the two-sided p value, before Holm."""
         return self.result.p
 
     @property
     def includes_seeds(self) -> bool:
-        """Whether the interval knows of seeds."""
+        """Return whether the interval covers new seeds."""
         return self.result.includes_seeds
 
     def to_dict(self) -> dict[str, Any]:
-        """As the analysis holds it."""
+        """Return plain values, as `analysis.json` holds them."""
         return {
             "a": self.a,
             "b": self.b,
@@ -106,14 +109,14 @@ class Contrast:
 
 
 def contrast(
-    a: Point,
-    b: Point,
+    a: Measurements,
+    b: Measurements,
     key: str,
-    points: Sequence[Point] = (),
+    points: Sequence[Measurements] = (),
     confidence: float = 0.95,
     family: str = "declared",
 ) -> Contrast:
-    """`mean(a) - mean(b)`; `points` are those of the study, whose seeds' variance is pooled.
+    """Return `mean(a) - mean(b)`; `points` are all of the study, whose seed variance is pooled.
 
     Raises `StudyError` where `key` was not measured, or images differ.
     """
@@ -121,19 +124,19 @@ def contrast(
 
 
 def contrasts(
-    pairs: Sequence[tuple[Point, Point]],
+    pairs: Sequence[tuple[Measurements, Measurements]],
     key: str,
-    points: Sequence[Point] = (),
+    points: Sequence[Measurements] = (),
     confidence: float = 0.95,
     family: str = "declared",
 ) -> list[Contrast]:
-    """The contrasts of many pairs of one study, not yet corrected (`holm`)."""
+    """Return the contrasts of many pairs of one study, not yet corrected (`holm`)."""
     estimates = estimate(_union(points, pairs), key)
     return [_contrast(a, b, estimates, confidence, family) for a, b in pairs]
 
 
 def holm(contrasts: Sequence[Contrast]) -> list[Contrast]:
-    """The same contrasts with `p_holm`: Holm's step-down correction over the family given.
+    """Return the contrasts with `p_holm`: Holm's step-down correction over the family given.
 
     Contrasts without a p value stay without one and do not count.
     """
@@ -142,10 +145,7 @@ def holm(contrasts: Sequence[Contrast]) -> list[Contrast]:
 
 
 def holm_adjusted(p: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values, in the order given.
-
-    Own code: statsmodels' `multipletests` collects garbage at every call, a quarter of a second here.
-    """
+    """Return Holm's adjusted p values, in the order given."""
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(np.asarray(p, dtype=float)[order] * np.arange(len(p), 0, -1))
     adjusted = np.empty(len(p))
@@ -154,9 +154,9 @@ def holm_adjusted(p: Sequence[float]) -> list[float]:
 
 
 def equivalent(contrast: Contrast, margin: float) -> bool | None:
-    """Whether the effect lies within -+`margin`, by two one-sided tests at 1 - confidence.
+    """Return whether the effect lies within -+`margin`, by two one-sided tests at 1 - confidence.
 
-    None where the contrast knows nothing of seeds: one training cannot earn "no effect".
+    None where the contrast does not cover seeds: one training cannot earn "no effect".
 
     Raises `StudyError` for a margin that is not positive.
     """
@@ -170,14 +170,14 @@ def equivalent(contrast: Contrast, margin: float) -> bool | None:
 
 
 def with_equivalence(contrasts: Sequence[Contrast], margin: float | None) -> list[Contrast]:
-    """The same contrasts with `equivalent` filled in; unchanged without a margin."""
+    """Return the contrasts with `equivalent` filled in; unchanged without a margin."""
     return [
         each if margin is None else replace(each, equivalent=equivalent(each, margin)) for each in contrasts
     ]
 
 
 def linear_effect(estimates: Estimates, weights: Floats, confidence: float) -> Effect:
-    """`weights @ means`, `weights` [P], with Student's interval."""
+    """Return `weights @ means`, `weights` [P], with Student's interval."""
     variance = estimates.variance(weights)
     includes = bool(estimates.degrees.sum())
     return effect_of(float(weights @ estimates.means), variance, confidence, includes, bool(estimates.images))
@@ -186,11 +186,11 @@ def linear_effect(estimates: Estimates, weights: Floats, confidence: float) -> E
 def effect_of(
     effect: float, variance: Variance, confidence: float, includes_seeds: bool, known: bool
 ) -> Effect:
-    """An effect with Student's interval; `known`: images were seen, so that one seed still says something."""
+    """Return an effect with Student's interval; `known`: images were seen, so that one seed has an interval too."""
     se = math.sqrt(variance.total)
     if not (includes_seeds or known):
         return Effect(effect, se, variance.degrees, None, None, False, False)
-    if se == 0:  # numbers of a few seeds that are all alike say nothing of how others would differ
+    if se == 0:  # numbers of a few seeds that are all equal do not tell how others would differ
         return Effect(effect, se, variance.degrees, None, None, includes_seeds, variance.pooled)
     half = float(stats.t.ppf((1 + confidence) / 2, variance.degrees)) * se
     p = 2 * float(stats.t.sf(abs(effect) / se, variance.degrees))
@@ -198,7 +198,9 @@ def effect_of(
     return Effect(effect, se, variance.degrees, interval, p, includes_seeds, variance.pooled)
 
 
-def _contrast(a: Point, b: Point, estimates: Estimates, confidence: float, family: str) -> Contrast:
+def _contrast(
+    a: Measurements, b: Measurements, estimates: Estimates, confidence: float, family: str
+) -> Contrast:
     weights = np.zeros(len(estimates.names))
     weights[estimates.index(a.name)] += 1
     weights[estimates.index(b.name)] -= 1
@@ -219,8 +221,8 @@ def _contrast(a: Point, b: Point, estimates: Estimates, confidence: float, famil
     )
 
 
-def _mcnemar(a: Point, b: Point, key: str) -> float:
-    """Exact p value of two single networks on the same images."""
+def _mcnemar(a: Measurements, b: Measurements, key: str) -> float:
+    """Return the exact p value of two single networks on the same images."""
     from statsmodels.stats.contingency_tables import mcnemar
 
     ours, theirs = a.outcomes[key][0], b.outcomes[key][0]
@@ -231,13 +233,15 @@ def _mcnemar(a: Point, b: Point, key: str) -> float:
     return float(mcnemar(np.array(table), exact=True).pvalue)
 
 
-def _union(points: Sequence[Point], pairs: Sequence[tuple[Point, Point]]) -> list[Point]:
+def _union(
+    points: Sequence[Measurements], pairs: Sequence[tuple[Measurements, Measurements]]
+) -> list[Measurements]:
     return list(
         {point.name: point for point in [*points, *(point for pair in pairs for point in pair)]}.values()
     )
 
 
-def _ratio(a: Point, b: Point, budget: str) -> float | None:
+def _ratio(a: Measurements, b: Measurements, budget: str) -> float | None:
     if not (a.has_number(budget) and b.has_number(budget)):
         return None
     return a.number(budget) / b.number(budget)

@@ -1,4 +1,7 @@
-"""The Pareto set of a cost and a response, and how sure each point's place in it is."""
+"""Find the Pareto set of a cost and a response, and the probability of each configuration to be in it.
+
+Own code: scipy has no Pareto set, and this one takes all bootstrap draws at once.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from robust_nas.errors import StudyError
 from robust_nas.statistics.components import Floats, estimate
+from robust_nas.statistics.measurements import Measurements, factor_values
 from robust_nas.statistics.resampling import resampled_means
-from robust_nas.studies.points import Point, factor_values
 
 
 def pareto(cost: ArrayLike, value: ArrayLike) -> NDArray[np.bool_]:
-    """`[P]`: whether no other point costs at most as much and is worth at least as much, one of them strictly.
+    """Return `[P]`: whether no other point costs at most as much and is worth at least as much, one of them strictly.
 
     `value` of shape [..., P] gives [..., P]; `cost` is [P]. Equal points are both in.
 
@@ -38,13 +41,13 @@ def pareto(cost: ArrayLike, value: ArrayLike) -> NDArray[np.bool_]:
 
 
 def pareto_membership(
-    points: Sequence[Point], cost: str, key: str, draws: int = 1000, rng: Generator | None = None
+    points: Sequence[Measurements], cost: str, key: str, draws: int = 1000, rng: Generator | None = None
 ) -> Floats:
-    """`[P]`: how often each point is in the Pareto set of (least `cost`, most `key`) on resampled images and seeds.
+    """Return `[P]`: how often each configuration is in the Pareto set (least `cost`, most `key`) of a bootstrap.
 
     `cost` names a factor such as `params` or `macs`.
 
-    Raises `StudyError` where a point does not know its cost, or `key` was not measured.
+    Raises `StudyError` where a configuration has no such factor, or `key` was not measured.
     """
     rng = np.random.default_rng(0) if rng is None else rng
     means = resampled_means(estimate(points, key), draws, rng)

@@ -1,4 +1,4 @@
-"""What one configuration reached, and three intervals that say different things.
+"""Summarise one configuration: mean, deviation, and three intervals with different meanings.
 
 - seed interval: where the mean over all seeds lies, for these images: Student's t over the seeds. Needs 3 seeds.
 - image interval: where these trained networks' accuracy lies on all images: bootstrap over the images of the mean over
@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 from numpy.random import Generator
-from scipy import stats
 
-from robust_nas.evaluation.intervals import wilson
+from robust_nas.lazy import stats
 from robust_nas.statistics.components import Floats, estimate
+from robust_nas.statistics.measurements import Measurements
+from robust_nas.statistics.proportions import wilson
 from robust_nas.statistics.resampling import seed_noise, t_stretch
-from robust_nas.studies.points import Point
 
 Interval = tuple[float, float]
 
@@ -30,7 +30,7 @@ LEAST_SEEDS = 3  # below there is no interval over seeds
 
 @dataclass(frozen=True)
 class Summary:
-    """One metric of one point. Accuracies are shares 0..1; None where the data cannot say."""
+    """One metric of one configuration. Accuracies are shares 0..1; None where there are too few seeds."""
 
     key: str
     values: tuple[float, ...]
@@ -41,7 +41,7 @@ class Summary:
     interval: Interval | None
 
     def to_dict(self) -> dict[str, Any]:
-        """As the analysis holds it."""
+        """Return plain values, as `analysis.json` holds them."""
         return {
             "values": list(self.values),
             "mean": self.mean,
@@ -53,11 +53,16 @@ class Summary:
 
 
 def summary(
-    point: Point, key: str, confidence: float = 0.95, *, draws: int = 1000, rng: Generator | None = None
+    point: Measurements,
+    key: str,
+    confidence: float = 0.95,
+    *,
+    draws: int = 1000,
+    rng: Generator | None = None,
 ) -> Summary:
-    """Mean, SD and intervals of `key` over the seeds and images of `point`.
+    """Return mean, SD and intervals of `key` over the seeds and images of `point`.
 
-    `rng` drives the bootstraps; without one it starts from 0, so that a table comes out the same twice.
+    `rng` drives the bootstraps; without one it starts from 0, so that equal inputs give equal tables.
 
     Raises `StudyError` where `key` was not measured.
     """
@@ -83,7 +88,7 @@ def summary(
 
 
 def _over_images(per_image: Floats, draws: int, rng: Generator) -> Floats:
-    """`[draws]`: the mean over resampled images. Images with the same answer are alike, so their counts are drawn."""
+    """Return `[draws]`: the mean over resampled images; only the counts of equal answers have to be drawn."""
     answers, counts = np.unique(per_image, return_counts=True)
     drawn = rng.multinomial(counts.sum(), counts / counts.sum(), size=draws)
     return np.asarray(drawn @ answers / counts.sum())
@@ -92,7 +97,7 @@ def _over_images(per_image: Floats, draws: int, rng: Generator) -> Floats:
 def _image_interval(per_image: Floats, moved: Floats, seeds: int, confidence: float) -> Interval:
     N, total = len(per_image), per_image.sum()
     if seeds == 1 or np.ptp(per_image) == 0:
-        return wilson(round(total), N, float(stats.norm.ppf((1 + confidence) / 2)))
+        return wilson(round(total), N, confidence)
     return _percentiles(moved, confidence)
 
 

@@ -1,4 +1,4 @@
-"""Whether a response has its maximum inside a range, and where: iso-budget curves.
+"""Find out whether a response has its maximum inside a range, and where: curves at a fixed budget.
 
 A parabola through the means, `y = b0 + b1 x + b2 x^2`, least squares. Its maximum, `-b1 / 2 b2` where it opens
 downwards and that lies within the range, else the end with the higher fit, is the location. Interval and band: the fit
@@ -7,7 +7,8 @@ scatter around the parabola more than their noise, by that too.
 
 A parabola always has a maximum, so it does not decide: `interior` needs a measured point inside the range that lies
 significantly above both ends. The p value of each end counts that the point was chosen as the best of all inside
-(maximum of correlated t, as Dunnett's test); Holm over the two ends. Our choice.
+(maximum of correlated t, as Dunnett's test); Holm over the two ends. Our choice. `scipy.stats.dunnett` takes samples
+with independent errors; here the means are correlated by the images, so the maximum is drawn.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from typing import Any
 
 import numpy as np
 from numpy.random import Generator
-from scipy import stats
 
 from robust_nas.errors import StudyError
+from robust_nas.lazy import stats
 from robust_nas.statistics.components import Estimates, Floats, estimate
 from robust_nas.statistics.contrasts import Effect, holm_adjusted, linear_effect
 from robust_nas.statistics.intervals import Interval
+from robust_nas.statistics.measurements import Measurements, factor_values
 from robust_nas.statistics.resampling import resampled_means, t_stretch
-from robust_nas.studies.points import Point, factor_values
 
 GRID = 41  # places where the fit is drawn
 DUNNETT_DRAWS = 10_000
@@ -38,7 +39,7 @@ class Optimum:
     along: str
     key: str
     budget: str
-    points: tuple[str, ...]  # that it is about, along the factor
+    points: tuple[str, ...]  # that it was found on, along the factor
     location: float
     interval: Interval
     interior: bool
@@ -50,7 +51,7 @@ class Optimum:
     fit: tuple[tuple[float, float, float, float], ...]  # x, y, low, high
 
     def to_dict(self) -> dict[str, Any]:
-        """As the analysis holds it."""
+        """Return plain values, as `analysis.json` holds them."""
         return {
             "along": self.along,
             "response": self.key,
@@ -68,7 +69,7 @@ class Optimum:
 
 def interior_optimum(
     x: str,
-    points: Sequence[Point],
+    points: Sequence[Measurements],
     key: str,
     budget: str,
     confidence: float = 0.95,
@@ -76,9 +77,9 @@ def interior_optimum(
     draws: int = 1000,
     rng: Generator | None = None,
 ) -> Optimum:
-    """Where `key` is highest along the factor `x` among points of one `budget` (`params` or `macs`: a label only).
+    """Return where `key` is highest along the factor `x` at one `budget` (`params` or `macs`: a label only).
 
-    Points with the same `x` are measured apart; the ends are the first and the last.
+    Configurations with the same `x` stay separate; the ends are the first and the last.
 
     Raises `StudyError` for fewer than 4 points with different `x`, or no point with two seeds.
     """
@@ -124,12 +125,12 @@ def interior_optimum(
 
 
 def _parabola(x: Floats) -> Floats:
-    """`[n, 3]`"""
+    """Return the design matrix `[n, 3]`."""
     return np.column_stack([np.ones(len(x)), x, x**2])
 
 
 def _maxima(parabolas: Floats, low: float, high: float) -> Floats:
-    """`[B]`: where parabolas `[B, 3]` are highest within `low..high`."""
+    """Return `[B]`: where parabolas `[B, 3]` are highest within `low..high`."""
     _, slope, bend = parabolas.T
     left = slope * low + bend * low**2
     right = slope * high + bend * high**2
@@ -140,7 +141,7 @@ def _maxima(parabolas: Floats, low: float, high: float) -> Floats:
 
 
 def _lack_of_fit(x: Floats, solve: Floats, estimates: Estimates) -> tuple[float, float | None]:
-    """How much larger the residuals of the means are than their noise (F), and its p value."""
+    """Return the ratio F of the residuals of the means to their noise, and its p value."""
     residual = np.eye(len(x)) - _parabola(x) @ solve
     spare = len(x) - 3
     off, noise = residual @ estimates.means, residual @ estimates.covariance() @ residual.T
@@ -153,7 +154,7 @@ def _lack_of_fit(x: Floats, solve: Floats, estimates: Estimates) -> tuple[float,
 def _ends(
     x: Floats, estimates: Estimates, confidence: float, rng: Generator
 ) -> tuple[int, tuple[Effect, Effect], tuple[float, float]]:
-    """The best point inside, what it has over either end, and the corrected p values of both."""
+    """Return the best configuration inside, its effects over both ends, and their corrected p values."""
     P = len(x)
     inside = np.flatnonzero((x > x[0]) & (x < x[-1]))
     top = int(inside[np.argmax(estimates.means[inside])])
@@ -171,7 +172,7 @@ def _ends(
 
 
 def _best_of(drop: Effect, covariance: Floats, rng: Generator) -> float:
-    """P value of the largest of correlated t statistics: P(max_j T_j >= t)."""
+    """Return the p value of the largest of correlated t statistics: P(max_j T_j >= t)."""
     if drop.effect <= 0:
         return 1.0
     if drop.se == 0:

@@ -1,19 +1,18 @@
-"""The smallest effect that a number of seeds can detect: the power of the two-sample t test.
+"""Find the smallest effect that a number of seeds can detect: the power of the two-sample t test.
 
     P(|T'| > t(1 - alpha / 2, df)),  T' noncentral t with effect / (SD sqrt(2 / seeds))
 
 df = configurations (seeds - 1): 2 configurations alone give the textbook test, more pool their seeds' variance.
-With `images` the test set's part of the variance joins the seeds', that of two networks whose answers per image
-correlate by `correlation`: accuracy (1 - accuracy) (1 - correlation) / images each, for every seed the same images.
+With `images` the variance over test images is added, for two networks whose answers per image correlate by
+`correlation`: accuracy (1 - accuracy) (1 - correlation) / images each, for every seed the same images.
 """
 
 from __future__ import annotations
 
 import math
 
-from scipy import optimize, stats
-
 from robust_nas.errors import StudyError
+from robust_nas.lazy import stats
 
 
 def smallest_effect(
@@ -27,12 +26,14 @@ def smallest_effect(
     accuracy: float = 0.5,
     correlation: float = 0.5,
 ) -> float:
-    """The difference of two configurations, in the unit of `sd`, found with probability `power`.
+    """Return the difference of two configurations, in the unit of `sd`, that is found with probability `power`.
 
     `sd` is the seeds' standard deviation (share 0..1 where `images` are given), `seeds` those of each configuration.
 
     Raises `StudyError` for one seed, or values out of their range.
     """
+    from scipy import optimize
+
     if seeds < 2 or configurations < 2:
         raise StudyError(
             f"{seeds} seeds, {configurations} configurations; needed: 2 or more of both for any power"

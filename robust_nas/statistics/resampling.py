@@ -1,30 +1,31 @@
-"""Bootstraps over images and over seeds, each source once.
+"""Draw bootstrap samples over images and over seeds, each source of variance once.
 
 Images are drawn with replacement, the same for every configuration; then seeds. S seeds resampled from S have a
 variance too small by (S - 1) / S, and the seeds' accuracies hold a part of the image noise (`rest`, see
 `components.py`) that the images bring again: deviations are rescaled for both, so that the draws have the variance
-of the analytic contrast. Seeds' deviations are drawn from the pool of all configurations. Our choice.
+of the analytic contrast. Seeds' deviations are drawn from the pool of all configurations. Our choice;
+`scipy.stats.bootstrap` resamples one level and knows neither correction.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.random import Generator
-from scipy import stats
 
+from robust_nas.lazy import stats
 from robust_nas.statistics.components import Estimates, Floats
 
 CHUNK = 2_000_000  # weights held at once
 
 
 def image_weights(rng: Generator, draws: int, images: int) -> Floats:
-    """`[draws, images]`: how often each image was drawn, over `images`; rows sum to 1."""
+    """Return `[draws, images]`: how often each image was drawn, over `images`; rows sum to 1."""
     picked = rng.integers(images, size=(draws, images)) + images * np.arange(draws)[:, None]
     return np.bincount(picked.ravel(), minlength=draws * images).reshape(draws, images) / images
 
 
 def resampled_means(estimates: Estimates, draws: int, rng: Generator, stretch: float = 1.0) -> Floats:
-    """`[draws, P]`: means of all points on resampled images with resampled seeds.
+    """Return `[draws, P]`: means of all points on resampled images with resampled seeds.
 
     `stretch` multiplies the deviations from the means (`t_stretch`).
     """
@@ -39,7 +40,7 @@ def resampled_means(estimates: Estimates, draws: int, rng: Generator, stretch: f
 
 
 def seed_noise(estimates: Estimates, draws: int, rng: Generator) -> Floats:
-    """`[draws, P]`: deviations of the means due to seeds alone; zeros where no point has two seeds."""
+    """Return `[draws, P]`: deviations of the means due to seeds alone; zeros where none has two seeds."""
     noise = np.zeros((draws, len(estimates.names)))
     if not len(estimates.deviations) or not estimates.pooled:
         return noise
@@ -51,6 +52,6 @@ def seed_noise(estimates: Estimates, draws: int, rng: Generator) -> Floats:
 
 
 def t_stretch(degrees: float, confidence: float) -> float:
-    """How much wider Student's interval is than the normal one: what a bootstrap of few seeds lacks."""
+    """Return the ratio of Student's interval to the normal one, by which a bootstrap of few seeds is too narrow."""
     tail = (1 + confidence) / 2
     return float(stats.t.ppf(tail, degrees) / stats.norm.ppf(tail))

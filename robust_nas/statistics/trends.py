@@ -1,12 +1,14 @@
-"""How a metric moves with a factor: rank correlation, and the slope per doubling.
+"""Measure how a metric changes with a factor: rank correlation, and the slope per doubling.
 
 Kendall's tau-b over configurations; its interval is a percentile bootstrap over configurations, images and seeds, so it
-speaks of configurations like these, trained and tested anew. The slope is that of an ordinary least
-squares line of means on log2(factor). Under means alone its interval is Student's with n - 2 degrees of freedom
+covers new trainings and new images of such configurations. The slope is the ordinary least squares slope of
+the means on log2(factor). For means alone its interval is Student's with n - 2 degrees of freedom
 (with the same number of seeds everywhere this is the mixed model with a random intercept per configuration); HC3
 standard errors from `HC3_FROM` configurations on. Where outcomes are known,
-the slope's variance over images is added (`components.py`); what of it differs by configuration shows in the scatter
+the slope's variance over images is added (`components.py`); the part that differs by configuration is in the scatter
 too, so the interval is rather wide.
+
+tau is scipy's; its bootstrap is own code, all draws at once: `scipy.stats.bootstrap` calls `kendalltau` for every draw.
 """
 
 from __future__ import annotations
@@ -19,13 +21,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from robust_nas.errors import StudyError
+from robust_nas.lazy import stats
 from robust_nas.statistics.components import Floats, estimate
 from robust_nas.statistics.intervals import Interval
+from robust_nas.statistics.measurements import Measurements, factor_values
 from robust_nas.statistics.resampling import resampled_means
-from robust_nas.studies.points import Point, factor_values
 
 LEAST = 4  # configurations with an interval of tau
 HC3_FROM = 10  # configurations; below, HC3 is too optimistic
@@ -43,7 +45,7 @@ class Slope(NamedTuple):
     intercept: float
 
     def at(self, x: float) -> float:
-        """The line's value where the factor is `x`."""
+        """Return the line's value where the factor is `x`."""
         return self.intercept + self.slope * math.log2(x)
 
 
@@ -60,7 +62,7 @@ class Trend:
     slope: Slope | None
 
     def to_dict(self) -> dict[str, Any]:
-        """As the analysis holds it."""
+        """Return plain values, as `analysis.json` holds them."""
         return {
             "factor": self.factor,
             "response": self.key,
@@ -74,7 +76,7 @@ class Trend:
 
 
 def log2_slope(x: ArrayLike, y: ArrayLike, confidence: float = 0.95, *, image_variance: float = 0.0) -> Slope:
-    """The least squares line of `y` [n] on log2 of `x` [n], with Student's interval of the slope.
+    """Return the least squares line of `y` [n] on log2 of `x` [n], with Student's interval of the slope.
 
     `image_variance` is added to the slope's variance.
 
@@ -102,7 +104,7 @@ def log2_slope(x: ArrayLike, y: ArrayLike, confidence: float = 0.95, *, image_va
 def kendall(
     x: ArrayLike, y: ArrayLike, confidence: float = 0.95, *, draws: int = 2000, rng: Generator | None = None
 ) -> tuple[float, Interval | None, float]:
-    """Kendall's tau-b of `x` [n] and `y` [n], its bootstrap interval (from 4 values on), and its p value.
+    """Return Kendall's tau-b of `x` [n] and `y` [n], its bootstrap interval (from 4 values on), and its p value.
 
     Raises `StudyError` where one of them does not vary.
     """
@@ -116,7 +118,7 @@ def kendall(
 
 
 def trend(
-    points: Sequence[Point],
+    points: Sequence[Measurements],
     factor: str,
     key: str,
     confidence: float = 0.95,
@@ -124,7 +126,7 @@ def trend(
     draws: int = 2000,
     rng: Generator | None = None,
 ) -> Trend:
-    """How the mean of `key` moves with `factor` over the points.
+    """Return how the mean of `key` changes with `factor`.
 
     No slope where the factor is not positive or has fewer than 3 values.
 
@@ -149,13 +151,13 @@ def trend(
 
 
 def slope_weights(x: Floats) -> Floats:
-    """`[n]`: the least squares slope on `x` is `slope_weights(x) @ y`."""
+    """Return `[n]` weights: the least squares slope on `x` is `slope_weights(x) @ y`."""
     centred = x - x.mean()
     return np.asarray(centred / (centred @ centred))
 
 
 def _tau_interval(x: Floats, y: Floats, confidence: float, draws: int, rng: Generator) -> Interval | None:
-    """Percentiles of tau-b over resampled rows, `y` [n], or [draws, n] with noise of its own in every draw.
+    """Return percentiles of tau-b over resampled rows, `y` [n], or [draws, n] with noise of its own in every draw.
 
     A pair of one row with itself is tied in both and drops out.
     """
@@ -183,5 +185,5 @@ def _tau_interval(x: Floats, y: Floats, confidence: float, draws: int, rng: Gene
 
 
 def _signs(values: NDArray[np.float64]) -> Floats:
-    """`[..., n]` to the signs of all differences `[..., n, n]`."""
+    """Return the signs `[..., n, n]` of all differences of values `[..., n]`."""
     return np.sign(values[..., :, None] - values[..., None, :])

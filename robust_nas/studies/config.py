@@ -10,9 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    PlainSerializer,
+    SerializationInfo,
+    field_validator,
+    model_validator,
+)
 
-from robust_nas.attacks import PGD, ThreatModel
+from robust_nas.attacks import Attack, ThreatModel, attack_field, inherit
 from robust_nas.config import (
     Count,
     CountOrZero,
@@ -27,45 +34,65 @@ from robust_nas.config import (
 )
 from robust_nas.errors import ConfigError, StudyError
 from robust_nas.evaluation.options import EvaluationOptions
-from robust_nas.spaces import Architecture, load_architecture
-from robust_nas.studies.generators import Generator
-from robust_nas.training.options import Training
-from robust_nas.workflows.config import Setting
+from robust_nas.spaces import AnyArchitecture, load_architecture
+from robust_nas.studies.design import DESIGNS, Design
+from robust_nas.studies.rules import RULES, Rule
+from robust_nas.training import Training
+from robust_nas.user_code import own_config
+from robust_nas.workflows.config import JobConfig
 
 PRESETS = Path(__file__).resolve().parent / "presets"
 
-RuleName = Literal[
-    "last_stage", "more_params", "iso_optimum", "huang_ratio", "robustscaling", "wd_ratio", "zhu_init"
-]
 Response = Literal["clean", "robust", "stable"]
 Seed = Annotated[CountOrZero, Field(le=2**32 - 1)]
+BoundedAttack = Annotated[
+    Attack,
+    attack_field(lambda attack: attack.bounded, "it does not keep to the threat model's eps", default="pgd"),
+]
+FROM_CONFIG: Any = {}  # a default that is read like a config's own keys, under its threat model
+SWITCHED = {
+    "lip_max": "lip_max_steps",
+    "average_sensitivity": "sensitivity_draws",
+}  # measures that may be off
 
 
 class Metrics(Options):
-    """What is measured of a trained network beside the accuracies of the suite.
+    """What is measured of a trained network in addition to the accuracies of the suite.
 
-    The attack gives the adversarial image x' of every evaluated image, for stability and the Lipschitz figures; its
+    The attack makes the adversarial image x' of every evaluated image, for stability and the Lipschitz figures; its
     norm and eps are the threat model's.
     """
 
-    attack: PGD
+    attack: BoundedAttack = FROM_CONFIG
     images: Count = 256  # for the Lipschitz figures, the sensitivity and the robust gap, at most
     lip_max_steps: CountOrZero = 0  # of the ascent on the ratio itself; 0: not measured
     sensitivity_draws: CountOrZero = 0  # directions an image for the average sensitivity; 0: not measured
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Return the names of the measures that every trial has, one number each."""
+        always = ("stability", "lip_adv", "lip_adv_median", "lip_adv_p95", "train_robust", "robust_gap")
+        return (*always, *(name for name, switch in SWITCHED.items() if getattr(self, switch)))
+
+
+def _short(rule: Rule, info: SerializationInfo) -> str | dict[str, Any]:
+    """Return the name of a rule without options, else all of its keys."""
+    plain = len(type(rule).model_fields) == 1
+    return rule.name if plain else rule.model_dump(mode=info.mode, context=info.context)
 
 
 class Analysis(Options):
     """How the study is judged: the response, the rules that are declared before it runs, and the error rates."""
 
     response: Response = "robust"
-    rules: tuple[RuleName, ...] = ()
+    rules: tuple[Annotated[Rule, RULES.field(), PlainSerializer(_short)], ...] = ()
     confidence: Annotated[Fraction01, Field(gt=0.5)] = 0.95
     equivalence_margin: Positive = 0.01  # a share: differences below it count as none
     draws: Annotated[Count, Field(ge=200, le=100_000)] = 2000  # of every bootstrap
 
     @field_validator("rules")
     @classmethod
-    def _once_each(cls, rules: tuple[RuleName, ...]) -> tuple[RuleName, ...]:
+    def _once_each(cls, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
         if len(set(rules)) < len(rules):
             raise ValueError("a rule is named twice")
         return rules
@@ -82,20 +109,26 @@ class Inherited(Options):
     """Scores of the study's cell architectures by the weights of an adversarially trained supernet."""
 
     search: Annotated[str, Field(min_length=1)]  # the run folder of a finished search
-    attack: PGD
+    attack: BoundedAttack = FROM_CONFIG
     images: Count = 256  # of the validation split, at most
 
 
-class StudyConfig(Setting):
-    """Everything that decides a study."""
+class StudyConfig(JobConfig):
+    """Everything that decides a study.
 
+    `threat_model` is a short form for that of the evaluation, which every attack of the sections inherits.
+    """
+
+    threat_model: ThreatModel | None = Field(
+        default=None, exclude=True
+    )  # the evaluation's is the one that is kept
     size: Literal["full", "small", "ci"] | None = None
-    base: Architecture  # the reference, and what the generators change
-    space: tuple[Generator, ...] = Field(min_length=1)
+    base: AnyArchitecture  # the reference, and what the designs change
+    space: tuple[Annotated[Design, DESIGNS.field()], ...] = Field(min_length=1)
     seeds: tuple[Seed, ...] = Field(min_length=1)  # in YAML one number n means 0..n-1
     training: Training
     evaluation: EvaluationOptions
-    metrics: Metrics
+    metrics: Metrics = FROM_CONFIG
     analysis: Analysis = Analysis()
     guard: Guard = Guard()
     inherited: Inherited | None = None
@@ -104,7 +137,7 @@ class StudyConfig(Setting):
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, tree: Any) -> Any:
-        """A name for the base, a number for the seeds, attacks under the threat model."""
+        """Read a name as the base and a number as the seeds."""
         if not isinstance(tree, Mapping):
             return tree
         tree = dict(tree)
@@ -115,14 +148,21 @@ class StudyConfig(Setting):
             if not 1 <= seeds <= 1000:
                 raise ValueError(f"seeds: got {seeds}; a number from 1 to 1000, or a list of seeds")
             tree["seeds"] = list(range(seeds))
-        limits = _limits(tree.get("evaluation"))
-        metrics = tree.get("metrics", {})
-        if isinstance(metrics, Mapping):
-            tree["metrics"] = {**metrics, "attack": _under(limits, metrics.get("attack", {}))}
-        inherited = tree.get("inherited")
-        if isinstance(inherited, Mapping):
-            tree["inherited"] = {**inherited, "attack": _under(limits, inherited.get("attack", {}))}
         return tree
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _one_threat_model(cls, tree: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Give every attack in the config norm and eps of the threat model, where it has none itself."""
+        if not isinstance(tree, Mapping):
+            return handler(tree)
+        threat_model, evaluation = tree.get("threat_model"), tree.get("evaluation")
+        if isinstance(evaluation, Mapping) and threat_model is not None:
+            tree = {**tree, "evaluation": {"threat_model": threat_model, **evaluation}}
+        elif isinstance(evaluation, Mapping):
+            threat_model = evaluation.get("threat_model")
+        with inherit(threat_model or getattr(evaluation, "threat_model", None)):
+            return handler(tree)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -135,54 +175,53 @@ class StudyConfig(Setting):
                 raise ValueError(f"metrics.attack.{key}: got {got!r}; the threat model has {limit!r}")
         if self.evaluation.deployed.samples is not None or self.evaluation.deployed.abstains:
             raise ValueError("evaluation.deployed: a study compares networks that answer by their logits")
-        if "zhu_init" in self.analysis.rules and not self.metrics.sensitivity_draws:
+        self._refuse_unmeasured()
+        if self.inherited is not None and not self.base.has_cells:
             raise ValueError(
-                "analysis.rules: zhu_init needs the average sensitivity, which is not measured; "
-                "set metrics.sensitivity_draws, such as 16"
-            )
-        if self.inherited is not None and self.base.type != "cell":
-            raise ValueError(
-                f"inherited: {self.base.name} is a {self.base.type} network; weights are inherited by cell networks"
+                f"inherited: {self.base.name} is {self.base.called}; weights are inherited by cell networks"
             )
         return self
 
-
-def _limits(evaluation: Any) -> dict[str, Any]:
-    threat = evaluation.get("threat_model") if isinstance(evaluation, Mapping) else None
-    if isinstance(evaluation, EvaluationOptions):
-        threat = evaluation.threat_model
-    if isinstance(threat, ThreatModel):
-        return {"norm": threat.norm, "eps": threat.eps}
-    return (
-        {key: threat[key] for key in ("norm", "eps") if key in threat} if isinstance(threat, Mapping) else {}
-    )
-
-
-def _under(limits: dict[str, Any], attack: Any) -> Any:
-    return {**limits, **attack} if isinstance(attack, Mapping) else attack
+    def _refuse_unmeasured(self) -> None:
+        """Raise `ValueError` for a rule that needs a measure which is not taken."""
+        known = self.metrics.measures
+        for rule in self.analysis.rules:
+            for key in rule.metrics:
+                if key not in known:
+                    remedy = (
+                        f"set metrics.{SWITCHED[key]}, such as 16" if key in SWITCHED else "use another rule"
+                    )
+                    raise ValueError(
+                        f"analysis.rules: {rule.label} needs {key}, which is not measured; {remedy}; "
+                        f"measured: {', '.join(known)}"
+                    )
 
 
 def preset_names() -> list[str]:
-    """Names of the shipped studies, sorted."""
+    """Return the names of the shipped studies, sorted."""
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 def load_study(study: str | Path, overrides: Sequence[str] = (), *, size: str | None = None) -> StudyConfig:
-    """The config of a shipped study or a YAML file, at one of its sizes, with `a.b=c` overrides applied.
+    """Return the config of a shipped study or a YAML file, at one of its sizes, with `a.b=c` overrides applied.
 
+    `file.py:Class` in it is code of the user's own and runs; its path is seen from the config's folder.
     Raises `ConfigError` that names the key, the value, where it was written, and what is allowed.
     """
     text = str(study)
     path = PRESETS / f"{text}.yaml" if text in preset_names() else existing_file(text)
     if path is None:
         raise StudyError(f"{text!r} is neither a study nor a file; studies: {', '.join(preset_names())}")
-    source = text if path.parent == PRESETS else str(path)
+    shipped = path.parent == PRESETS
+    source = text if shipped else str(path)
     tree = _sized(read_yaml(path), size, source)
-    return check(StudyConfig, apply_overrides(tree, overrides), source, overrides=overrides)
+    own = () if shipped else (path.resolve().parent,)
+    with own_config(*own, Path.cwd()):
+        return check(StudyConfig, apply_overrides(tree, overrides), source, overrides=overrides)
 
 
 def _sized(tree: dict[str, Any], size: str | None, source: str) -> dict[str, Any]:
-    """The tree with the changes of the chosen size, under a name that says it."""
+    """Return the tree with the changes of the chosen size, under a name that says it."""
     sizes = tree.pop("sizes", None)
     if sizes is None:
         if size is not None:

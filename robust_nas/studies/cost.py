@@ -1,9 +1,10 @@
-"""What a study costs: arithmetic exactly, time by a short calibration of its cheapest and its dearest network.
+"""Estimate the cost of a study: arithmetic exactly, time by calibrating its cheapest and its dearest network.
 
-Passes per training image, in units of a forward pass, with the parameters frozen inside the attack: an attack step is
-a forward pass and an input gradient (2), a training step a forward pass and both gradients (3). So clean training is
+Training is counted in forward-pass equivalents per image, with the parameters frozen inside the attack: an attack step
+is a forward pass and an input gradient (2), a training step a forward pass and both gradients (3). So clean training is
 3, adversarial training with K steps 2K + 3, TRADES 2K + 7 (inferred from published code; a backward pass counted as
-two). Validation and evaluation are not in the training MACs; the estimate of time has them.
+two). Validation and evaluation are not in the training MACs; the estimate of time has them, by the passes that every
+attack says of itself: a Square of 5,000 queries has 5,001 forward passes.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from robust_nas.attacks import PGD
+from robust_nas.attacks import Attack
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.timing import interleaved
-from robust_nas.training.options import Loss, Natural, Trades, Training
+from robust_nas.training import Training
 
 if TYPE_CHECKING:
     import torch
@@ -26,24 +27,23 @@ if TYPE_CHECKING:
     from robust_nas.data import Dataset
     from robust_nas.spaces import Architecture
 
+AUTOATTACK = 13_900  # passes of the standard suite on an image that it never breaks
 
-def passes(loss: Loss) -> int:
-    """Forward-pass equivalents of one training step, per image."""
-    if isinstance(loss, Natural):
-        return 3
-    steps = loss.attack.steps * loss.attack.restarts if isinstance(loss.attack, PGD) else 1
-    return 2 * steps + (7 if isinstance(loss, Trades) else 3)
+
+def attack_passes(attack: Attack) -> int:
+    """Return the forward and backward passes of one image, at most."""
+    return attack.passes.total * attack.eot
 
 
 def training_macs(macs: int, training: Training, images: int) -> int:
-    """Multiply-adds of one training on so many images."""
+    """Return the multiply-adds of one training on so many images."""
     seen = images // training.batch_size * training.batch_size or images
-    return macs * passes(training.loss) * seen * training.epochs
+    return macs * training.passes * seen * training.epochs
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds of one image for the networks that were timed, by MACs: a training pass, and an attack step."""
+    """Seconds of one image for the networks that were timed, by MACs: per pass of a training, and of an attack."""
 
     macs: tuple[int, ...]
     training: tuple[float, ...]
@@ -52,22 +52,17 @@ class Rates:
     def seconds(
         self, macs: int, training: Training, evaluation: EvaluationOptions, images: int, tested: int
     ) -> float:
-        """A trial's time: training, validation, and at most every attack on every image."""
-        steps = sum(
-            getattr(step.attack, "steps", 100)
-            * getattr(step.attack, "restarts", 1)
-            * (getattr(step.attack, "targets", None) or 1)
-            * min(step.images or tested, tested)
-            for step in evaluation.steps
+        """Return a trial's time: training, validation, and at most every attack on every image."""
+        passes = sum(
+            attack_passes(step.attack) * min(step.images or tested, tested) for step in evaluation.steps
         )
         validated = training.epochs // training.validate_every * (training.validation_images or images // 10)
-        step = passes(training.loss) * self._at(macs, self.training)
-        return training.epochs * images * step + self._at(macs, self.attack) * (
-            steps + validated * training.validation_attack.steps
-        )
+        passes += validated * attack_passes(training.validation_attack)
+        trained = training.epochs * images * training.passes
+        return trained * self._at(macs, self.training) + passes * self._at(macs, self.attack)
 
     def _at(self, macs: int, values: Sequence[float]) -> float:
-        """Linear between the cheapest and the dearest network."""
+        """Return the value between the cheapest and the dearest network, linear in MACs."""
         (low, *_, high) = self.macs if len(self.macs) > 1 else (*self.macs, *self.macs)
         weight = (macs - low) / (high - low) if high > low else 0.0
         return max(values[0] + weight * (values[-1] - values[0]), 0.0)
@@ -75,11 +70,11 @@ class Rates:
 
 def calibrate(
     architectures: Sequence[tuple[Architecture, Training, int]],
-    attack: PGD,
+    attack: Attack,
     dataset: Dataset,
     device: torch.device,
 ) -> Rates:
-    """The rates of networks given with their recipe and MACs, cheapest first; seconds of work, nothing is written."""
+    """Return the rates of networks given with their recipe and MACs, cheapest first; it takes seconds."""
     import torch
 
     from robust_nas.nets import build_network, channels_last
@@ -105,10 +100,10 @@ def calibrate(
     return Rates(
         tuple(macs for *_, macs in architectures),
         tuple(
-            timings[f"train {n}"].median / images[n] / passes(recipe.loss)
+            timings[f"train {n}"].median / images[n] / recipe.passes
             for n, (_, recipe, _) in enumerate(architectures)
         ),
-        tuple(timings[f"attack {n}"].median / images[n] / attack.steps for n in numbers),
+        tuple(timings[f"attack {n}"].median / images[n] / attack_passes(attack) for n in numbers),
     )
 
 
@@ -119,7 +114,7 @@ def _train_step(network: nn.Module, recipe: Training, x: Tensor, labels: Tensor)
     recipe.loss(network.train(), x, labels, generator).loss.backward()  # type: ignore[no-untyped-call]
 
 
-def _attack_batch(network: nn.Module, attack: PGD, x: Tensor, labels: Tensor) -> None:
+def _attack_batch(network: nn.Module, attack: Attack, x: Tensor, labels: Tensor) -> None:
     import torch
 
     attack(network.eval(), x, labels, torch.Generator(x.device).manual_seed(0))

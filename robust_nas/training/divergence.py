@@ -10,10 +10,11 @@ from torch import nn
 from robust_nas.errors import DivergenceError
 
 MAX_LOSS = 1e4  # cross-entropy far beyond anything that training recovers from
+REMEDY = "A smaller training.learning_rate or a clip_norm may help"  # of a training by its recipe
 
 
 def refuse_divergence(values: Mapping[str, float | None], where: str, remedy: str) -> None:
-    """Raises `DivergenceError` for the first named value that is NaN or larger than any sound one; None is skipped."""
+    """Raise `DivergenceError` for the first named value that is NaN or larger than any sound one; None is skipped."""
     for name, value in values.items():
         if value is not None and not abs(value) <= MAX_LOSS:  # written so that NaN fails it too
             raise DivergenceError(
@@ -22,9 +23,10 @@ def refuse_divergence(values: Mapping[str, float | None], where: str, remedy: st
 
 
 def refuse_broken_weights(modules: Iterable[nn.Module], where: str, remedy: str) -> None:
-    """Raises `DivergenceError` where a parameter or buffer is NaN or infinite.
+    """Raise `DivergenceError` where a parameter or buffer is NaN or infinite.
 
-    Asked before a checkpoint is written: a step may break the weights, and only the next one's loss would tell.
+    Call it before a checkpoint is written: a step may break the weights, which only the next loss
+    would show.
     """
     for module in modules:
         named = [(name, t) for name, t in module.state_dict().items() if t.is_floating_point()]

@@ -1,46 +1,61 @@
-"""A compression as a job: from a trained model to smaller ones, which of them is worth its place, and the proof of it.
+"""Compress a trained model: build candidates, choose one on validation data, evaluate it once on the test set.
 
-What comes out is judged on the validation split (clean, and by the recipe's validation attack); the choice is made
-there. The test set is met once by the original, by the chosen network and by its baselines, through the protocol of
-`evaluate` and the compressed networks themselves.
+Every network that the steps of a compression make is measured on the validation split (clean, and under the recipe's
+validation attack); the choice is made there. The test set is used once by the original, by the chosen network and by
+its baselines, through the protocol of `evaluate` and the compressed networks themselves.
 """
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from robust_nas import figures
+from robust_nas import figures, user_code
+from robust_nas.compression import Candidate, Compression, CompressionContext, Compressor, OriginalModel
+from robust_nas.compression.context import ORIGINAL
 from robust_nas.config import Options
+from robust_nas.data import DataOptions
 from robust_nas.distributed import refuse_several
 from robust_nas.errors import CheckpointError, CompressionError, ConfigError
-from robust_nas.evaluation.intervals import wilson
+from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_atomic, write_json
-from robust_nas.workflows.compress_gdws import LAYERS
-from robust_nas.workflows.compress_proof import describe, speed, verdicts
-from robust_nas.workflows.compress_work import (
-    ORIGINAL,
-    Candidate,
-    Source,
-    Work,
-    candidates,
-    refuse_out_of_reach,
-)
+from robust_nas.training import Training
+from robust_nas.workflows.compress_measures import describe, speed, verdicts
 from robust_nas.workflows.config import RESULTS, CompressionConfig, EvaluationConfig
-from robust_nas.workflows.evaluate import digest, refuse_misfit, relative
-from robust_nas.workflows.material import Material, needed, prepare, refuse_attacks, session
+from robust_nas.workflows.context import (
+    JobContext,
+    context_unless_finished,
+    load_context,
+    refuse_attacks,
+    refuse_precision,
+    session,
+)
+from robust_nas.workflows.evaluate import refuse_misfit, relative
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from robust_nas.nets import Model
+
 
 class CompressJob(Options):
-    """What a compression was made from: the config, and the model by its place and its weights."""
+    """What the result of a compression depends on: data, recipe, protocol and steps, and the model."""
 
-    config: CompressionConfig
-    model: str  # as seen from the folder
-    weights: str  # SHA-256 of the weights (and of the module's source)
+    name: str
+    seed: int
+    data: DataOptions
+    training: Training
+    evaluation: EvaluationOptions
+    compression: Compression
+    model: str  # its place as seen from the folder
+    digest: str  # of everything that decides its answers (`nets/digest.py`)
+
+    @classmethod
+    def of(cls, config: CompressionConfig, model: str, digest: str) -> Self:
+        """Return the record of a compression of the model at `model`."""
+        own = {key: getattr(config, key) for key in cls.model_fields if key not in ("model", "digest")}
+        return cls(**own, model=model, digest=digest)
 
 
 def compress(
@@ -50,9 +65,10 @@ def compress(
     *,
     mode: Mode = "new",
     progress: Progress = silent,
-    material: Material | None = None,
+    context: JobContext | None = None,
+    allow_code: Sequence[Path | str] = (),
 ) -> dict[str, Any]:
-    """Compresses a model; returns the tree of `compression.json` (default folder `<model>-compressed`).
+    """Compress a model; returns the tree of `compression.json` (default folder `<model>-compressed`).
 
     The chosen network is the model folder `<folder>/model`. Raises `CheckpointError` for a model that cannot be read,
     `CompressionError` for a budget out of reach.
@@ -63,14 +79,14 @@ def compress(
     folder = Path(out) if out else default_folder(model_folder)
     if folder.resolve() in (model_folder.resolve(), *model_folder.resolve().parents):
         raise ConfigError(f"{folder}: holds the model; what is compressed needs a folder of its own")
-    source = Source(read_model(model_folder), model_folder)
-    weights = digest(model_folder / "model.safetensors")
-    job = CompressJob(config=config, model=relative(model_folder, folder), weights=weights)
-    return _run(job, source, folder, mode, progress, material)
+    with user_code.allow_code(allow_code):
+        model = read_model(model_folder)
+        job = CompressJob.of(config, relative(model_folder, folder), model.digest)
+        return _run(config, job, OriginalModel(model, model_folder), folder, mode, progress, context)
 
 
 def default_folder(model_folder: Path) -> Path:
-    """`<model>-compressed` beside a model folder, which may be given as `.`."""
+    """Return `<model>-compressed` next to a model folder, which may be given as `.`."""
     named = model_folder.resolve() if model_folder.name in ("", "..") else model_folder
     return named.with_name(f"{named.name}-compressed")
 
@@ -84,14 +100,14 @@ def compress_module(
     mode: Mode = "new",
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Compresses the torch module that `path.py:function` builds; default folder `results/<name>-compressed`.
+    """Compress the torch module that `path.py:function` builds; default folder `results/<name>-compressed`.
 
-    The module takes images `[B, C, H, W]` in 0..1 and gives logits. What comes out is loaded with
+    The module takes images `[B, C, H, W]` in 0..1 and gives logits. The result is loaded with
     `load_model(folder, module=build())`.
     """
     from robust_nas.data import load_dataset
     from robust_nas.nets import Model, ModelDescription
-    from robust_nas.nets.user_module import load_module, source_of
+    from robust_nas.nets.user_module import load_module, module_digest, source_of
 
     folder = Path(out) if out else RESULTS / f"{config.name}-compressed"
     path, name = source_of(module)
@@ -104,34 +120,29 @@ def compress_module(
     _refuse_misfit(network, dataset.shape, module)
     _refuse_broken(network, str(weights or module))
     _refuse_shared(network, module)
-    spec, colours = f"{path.name}:{name}", dataset.shape[0]
+    spec, channels = f"{path.name}:{name}", dataset.shape[0]
     description = ModelDescription(
         input_shape=dataset.shape,
         class_names=dataset.class_names,
-        mean=(0.0,) * colours,
-        std=(1.0,) * colours,
+        mean=(0.0,) * channels,
+        std=(1.0,) * channels,
         made_by={"module": spec},
         module=spec,
     )
-    digests = [digest(file) for file in (path, weights) if file is not None]
-    job = CompressJob(
-        config=config,
-        model=f"{relative(path, folder)}:{name}",
-        weights=hashlib.sha256("".join(digests).encode()).hexdigest(),
-    )
-    source = Source(Model(network, None, description), None, module, weights)
-    return _run(job, source, folder, mode, progress, None)
+    original = OriginalModel(Model(network, None, description), None, module, weights)
+    job = CompressJob.of(config, f"{relative(path, folder)}:{name}", module_digest(network, path))
+    return _run(config, job, original, folder, mode, progress, None)
 
 
 def _refuse_broken(network: nn.Module, source: str) -> None:
-    """Raises `CheckpointError` for weights that are not finite."""
+    """Raise `CheckpointError` for weights that are not finite."""
     for name, tensor in network.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise CheckpointError(f"{source}: {name} holds NaN or infinite values")
 
 
 def _refuse_misfit(network: nn.Module, shape: tuple[int, int, int], source: str) -> None:
-    """Raises `CompressionError` for a module that does not make logits of an image."""
+    """Raise `CompressionError` for a module that does not make logits of an image."""
     import torch
 
     network.eval()
@@ -152,7 +163,7 @@ def _refuse_misfit(network: nn.Module, shape: tuple[int, int, int], source: str)
 
 
 def _refuse_shared(network: nn.Module, source: str) -> None:
-    """Raises `CompressionError` for a tensor of two names, which a file of weights cannot hold."""
+    """Raise `CompressionError` for a tensor with two names, which a file of weights cannot hold."""
     seen: dict[int, str] = {}
     for name, tensor in network.state_dict().items():
         if tensor.numel() and seen.setdefault(tensor.data_ptr(), name) != name:
@@ -163,56 +174,133 @@ def _refuse_shared(network: nn.Module, source: str) -> None:
 
 
 def _run(
+    config: CompressionConfig,
     job: CompressJob,
-    source: Source,
+    original: OriginalModel,
     folder: Path,
     mode: Mode,
     progress: Progress,
-    material: Material | None,
+    shared: JobContext | None,
 ) -> dict[str, Any]:
+    """Return the content of `compression.json`, which is made where the run is not finished."""
     refuse_several("compress")
-    config = job.config
-    material = material or needed(config, folder, mode)
-    if material is not None:
-        refuse_misfit(source.model.description, material.dataset, source.folder or Path(source.spec))
-        refuse_attacks(EvaluationConfig.of(config), material.dataset)
-        refuse_out_of_reach(source.model, config.compression)
-    with Run(folder, job, mode) as run:
+    shared = shared or context_unless_finished(config, folder, mode)
+    if shared is not None:
+        source = original.folder or Path(original.spec)
+        refuse_misfit(original.model.description, shared.dataset, source)
+        refuse_attacks(EvaluationConfig.of(config), shared.dataset)
+        if any(step.trains for step in config.compression.steps):
+            refuse_precision(config.training.precision, shared.device)
+        refuse_out_of_reach(original.model, config.compression.steps)
+    with Run(folder, job, mode, recipe=config) as run:
         if not run.finished:
-            material = material or prepare(config)
-            with session(run, config, material):
-                work = Work(run, config, source, material, mode, progress)
-                tree, made = _compress(work)
+            shared = shared or load_context(config)
+            with session(run, JobContext(config, shared.dataset, shared.device)):
+                context = compression_context(config, original, shared, folder, mode, progress)
+                tree, chosen, step = _compress(context, config, shared)
             tree = {"name": config.name, "model": job.model, **tree}
             write_json(folder / "compression.json", tree)
-            drawn = _draw(tree, made, folder)
+            drawn = _draw(tree, chosen, step, folder)
+            figures.draw_figures("compression", tree, folder / "figures", figures=config.figures)
             result = {"chosen": tree["chosen"], "within_loss": tree["within_loss"]}
             models = [f"model/{name}" for name in DELIVERED if (folder / "model" / name).exists()]
             run.finish(result, ["compression.json", *drawn, *models])
         return read_json(folder / "compression.json")
 
 
-def _compress(work: Work) -> tuple[dict[str, Any], list[Candidate]]:
-    """The tree of `compression.json`, and the networks that came out."""
-    config, dataset = work.config, work.material.dataset
-    made = list(candidates(work))
-    networks = {ORIGINAL: work.source.model.network}
-    networks |= {candidate.label: work.read(candidate).network for candidate in made}
-    rows = [describe(work, None, networks[ORIGINAL])]
+def refuse_out_of_reach(model: Model, steps: tuple[Compressor, ...]) -> None:
+    """Raise `CompressionError` for a budget that this model cannot meet, before anything is written or trained.
+
+    The second step refuses what is far out of reach of the networks that the first one will train.
+    """
+    network, shape = model.network, model.description.input_shape
+    steps[0].refuse(network, shape)
+    for step in steps[1:2]:
+        for label, preview in steps[0].previews(network, shape):
+            step.refuse_preview(label, preview, shape)
+
+
+def compression_context(
+    config: CompressionConfig,
+    original: OriginalModel,
+    shared: JobContext,
+    folder: Path,
+    mode: Mode,
+    progress: Progress,
+) -> CompressionContext:
+    """Return what the steps work with; the validation images are those that the training loop draws with this seed."""
+    images, validation = shared.images, shared.validation
+    limit = config.training.validation_images
+    if limit is not None and limit < len(validation):
+        validation = validation.draw(limit, config.seed)
+    return CompressionContext(
+        original=original,
+        config=config,
+        recipe=config.training,
+        augmentation=config.data.augment,
+        images=images.to(shared.device),
+        validation=validation.to(shared.device),
+        device=shared.device,
+        seed=config.seed,
+        checkpoint_seconds=config.checkpoint_seconds,
+        root=folder,
+        mode=mode,
+        progress=progress,
+    )
+
+
+def make_candidates(
+    context: CompressionContext, steps: tuple[Compressor, ...]
+) -> Iterator[tuple[Compressor, Candidate]]:
+    """Make the networks of every step, on each network of the step before it that is no baseline.
+
+    Raises `CompressionError` for a budget out of reach, and for two networks of one label.
+    """
+    bases: list[Candidate | None] = [None]
+    labels = {ORIGINAL}
+    for step in steps:
+        made: list[Candidate | None] = []
+        for base in bases:
+            for candidate in step.candidates(context.at(step.label, base)):
+                if candidate.label in labels:
+                    raise CompressionError(
+                        f"{candidate.label}: is made more than once; labels have to differ"
+                    )
+                labels.add(candidate.label)
+                if candidate.baseline_of is None:
+                    made.append(candidate)
+                yield step, candidate
+        bases = made
+
+
+def _compress(
+    context: CompressionContext, config: CompressionConfig, shared: JobContext
+) -> tuple[dict[str, Any], Candidate, Compressor]:
+    """Return the content of `compression.json`, the chosen network, and the step that made it."""
+    made_by = {
+        candidate.label: (step, candidate)
+        for step, candidate in make_candidates(context, config.compression.steps)
+    }
+    made = [candidate for _, candidate in made_by.values()]
+    networks = {ORIGINAL: context.original.model.network}
+    networks |= {candidate.label: context.read(candidate).network for candidate in made}
+    rows = [describe(context, None, networks[ORIGINAL])]
     for number, candidate in enumerate(made, 1):
-        work.progress("compress: validate", number, len(made), candidate.label)
-        rows.append(describe(work, candidate, networks[candidate.label]))
-    milliseconds, missing = speed(work, networks)
+        context.progress("compress: validate", number, len(made), candidate.label)
+        rows.append(describe(context, candidate, networks[candidate.label]))
+    milliseconds, missing = speed(context, networks)
     chosen, within = choose(rows, config.compression.max_loss)
-    tested = _tested(rows, chosen, config.compression.test)
-    found = verdicts(work, [candidate for candidate in made if candidate.label in tested])
+    declared = declared_labels(rows, chosen, config.compression.test)
+    evaluation = EvaluationConfig.of(config)
+    found = verdicts(context, evaluation, shared, [one for one in made if one.label in declared])
     for row in rows:
         row["latency_ms"] = milliseconds[row["label"]]
         row["test"] = found.get(row["label"])
-    _deliver(next(candidate.folder for candidate in made if candidate.label == chosen), work.folder)
+    step, candidate = made_by[chosen]
+    _deliver(candidate.folder, context.root)
     tree = {
         "schema_version": 1,
-        "dataset": dataset.name,
+        "dataset": shared.dataset.name,
         "threat_model": config.evaluation.threat_model.model_dump(mode="json"),
         "suite": config.evaluation.suite or "own list",
         "seed": config.seed,
@@ -222,13 +310,13 @@ def _compress(work: Work) -> tuple[dict[str, Any], list[Candidate]]:
         "not_measured": missing,
         "networks": rows,
     }
-    return tree, made
+    return tree, candidate, step
 
 
 def choose(rows: list[dict[str, Any]], max_loss: float) -> tuple[str, bool]:
-    """Label of the network with the fewest MACs within the allowed loss, True; else of the most robust one, False.
+    """Return the label of the network with the fewest MACs within the allowed loss, True; else the most robust, False.
 
-    The first row is the original. Baselines stand there for comparison and are not chosen.
+    The first row is the original. Baselines are there for comparison and are not chosen.
     """
     least = rows[0]["validation"]["robust"] - max_loss
     own = [row for row in rows[1:] if row["baseline_of"] is None]
@@ -238,11 +326,11 @@ def choose(rows: list[dict[str, Any]], max_loss: float) -> tuple[str, bool]:
     return str(max(own, key=lambda row: (row["validation"]["robust"], -row["macs"]))["label"]), False
 
 
-def _tested(rows: list[dict[str, Any]], chosen: str, which: str) -> set[str]:
-    """The labels that meet the test set beside the original."""
+def declared_labels(rows: list[dict[str, Any]], chosen: str, which: str) -> set[str]:
+    """Return the labels that are evaluated on the test set in addition to the original."""
     if which == "all":
         return {row["label"] for row in rows[1:]}
-    # What it was made from too, back to the original: GDWS's before it was tuned, CSTAR's before that.
+    # Everything that it was made from too, back to the original.
     made_from = {row["label"]: row["made_from"] for row in rows}
     shown, label = {chosen}, made_from[chosen]
     while label is not None:
@@ -251,12 +339,17 @@ def _tested(rows: list[dict[str, Any]], chosen: str, which: str) -> set[str]:
     return {row["label"] for row in rows[1:] if row["label"] in shown or row["baseline_of"] in shown}
 
 
-EVALUATED = ("evaluation/config.yaml", "evaluation/evaluation.json")  # what an export tells of it
-DELIVERED = ("config.yaml", "architecture.yaml", "model.json", "model.safetensors")
+EVALUATED = (
+    "evaluation/config.yaml",
+    "evaluation/environment.json",
+    "evaluation/evaluation.json",
+    "evaluation/result.json",
+)  # what the metadata of an export holds of it
+DELIVERED = ("config.yaml", "recipe.yaml", "architecture.yaml", "model.json", "model.safetensors")
 
 
 def _deliver(source: Path, folder: Path) -> None:
-    """Copies the chosen model folder, and its evaluation, to `model`, so that it has one name."""
+    """Copy the chosen model folder, and its evaluation, to `model`, so that it has one name."""
     target = folder / "model"
     target.mkdir(exist_ok=True)
     (target / "evaluation").mkdir(exist_ok=True)
@@ -265,44 +358,11 @@ def _deliver(source: Path, folder: Path) -> None:
             write_atomic(target / name, (source / name).read_bytes())
 
 
-def _draw(tree: dict[str, Any], made: list[Candidate], folder: Path) -> list[str]:
-    """Draws the figures; returns their files, as seen from the folder."""
-    threat, rows = tree["threat_model"], tree["networks"]
-    points = []
-    for row in rows:
-        timing = row["latency_ms"].get("onnxruntime", row["latency_ms"]["torch"])["1"]
-        shared = {key: row[key] for key in ("label", "method", "macs", "params")}
-        shared |= {"latency_ms": timing["median_ms"], "chosen": row["label"] == tree["chosen"]}
-        found = row["validation"]
-        low, high = wilson(round(found["robust"] * found["images"]), found["images"])
-        points.append({**shared, "split": "validation", "low": low, "high": high, **_shares(found)})
-        if row["test"]:
-            low, high = row["test"]["robust"]["interval"]
-            judged = {key: row["test"][key]["accuracy"] for key in ("clean", "robust")}
-            points.append({**shared, "split": "test", "low": low, "high": high, **judged})
+def _draw(tree: dict[str, Any], chosen: Candidate, step: Compressor, folder: Path) -> list[str]:
+    """Draw the comparison and the figures of the step that made the chosen network; returns their paths."""
+    threat = tree["threat_model"]
     about = (
         f"{tree['name']} on {tree['dataset']}, {threat['norm']} eps {threat['eps']:.4g}, seed {tree['seed']}"
     )
-    first = rows[0]
-    runtime = "ONNX Runtime" if "onnxruntime" in first["latency_ms"] else "torch"
-    figures.plot_compression(
-        points,
-        folder / "figures" / "compression",
-        latency=f"{runtime}, batch 1, one thread",
-        caption=f"{about}; validation: {first['validation']['attack'].partition('(')[0]}, "
-        f"{first['validation']['images']} images; test: {' + '.join(first['test']['robust']['attacks'])}, "
-        f"{first['test']['robust']['images']} images; ring: chosen on validation",
-    )
-    drawn = ["figures/compression.png"]
-    chosen = next(candidate for candidate in made if candidate.label == tree["chosen"])
-    if (chosen.folder / LAYERS).is_file():
-        report = read_json(chosen.folder / LAYERS)
-        share = report["macs_after"] / report["macs_before"]
-        caption = f"{about}; {chosen.label}: {share:.2f} of the multiply-adds of what it was made from"
-        figures.plot_layers(report["layers"], folder / "figures" / "layers", caption=caption)
-        drawn.append("figures/layers.png")
-    return drawn
-
-
-def _shares(found: dict[str, Any]) -> dict[str, Any]:
-    return {key: found[key] for key in ("clean", "robust")}
+    drawn = figures.draw_figures("compression", tree, folder / "figures", about=about)
+    return [*(f"figures/{figure.stem}.png" for figure in drawn), *step.draw(chosen, folder, about)]

@@ -5,13 +5,16 @@ A recipe is a complete YAML file beside this one; a user's own file has the same
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
-from robust_nas.compression.options import Compression
+from robust_nas.attacks import ThreatModel, inherit
+from robust_nas.compression import Compression
 from robust_nas.config import (
     Count,
     CountOrZero,
@@ -21,14 +24,17 @@ from robust_nas.config import (
     check,
     existing_file,
     read_yaml,
-    to_dict,
 )
 from robust_nas.data.options import DataOptions
 from robust_nas.errors import ArchitectureError, ConfigError
 from robust_nas.evaluation.options import EvaluationOptions
-from robust_nas.search.options import Strategy, SupernetOptions, with_strategy
-from robust_nas.spaces import CellSpace, load_space
-from robust_nas.training.options import Training
+from robust_nas.figures import FIGURES, Figure
+from robust_nas.runs import RECIPE
+from robust_nas.search import Strategy, SupernetOptions, strategy_field, with_strategy
+from robust_nas.spaces import CellSpace, Size, load_space
+from robust_nas.training import Training
+from robust_nas.training.losses import with_present_names
+from robust_nas.user_code import allow_code, own_config
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
 RESULTS = Path("results")  # where run folders go unless told otherwise
@@ -52,7 +58,7 @@ class NetworkSize(Options):
     channels: Count | None = None
 
 
-class Setting(Options):
+class JobConfig(Options):
     """What every job has: a name, a seed, a device, and the images."""
 
     schema_version: Literal[1] = 1
@@ -62,20 +68,22 @@ class Setting(Options):
     threads: Literal["auto"] | Annotated[Count, Field(le=1024)] = "auto"
     checkpoint_seconds: NonNegative = 60.0
     data: DataOptions
+    # Drawn in addition to the usual ones, each where its job is; a result does not depend on them.
+    figures: tuple[Annotated[Figure, FIGURES.field()], ...] = ()
 
 
-class EvaluationConfig(Setting):
+class EvaluationConfig(JobConfig):
     """Everything that decides an evaluation but the model."""
 
     evaluation: EvaluationOptions
 
     @staticmethod
     def of(config: RunConfig | CompressionConfig | EvaluationConfig) -> EvaluationConfig:
-        """The part of a run config that an evaluation depends on."""
+        """Return the part of a run config that an evaluation depends on."""
         return EvaluationConfig(**{key: getattr(config, key) for key in EvaluationConfig.model_fields})
 
 
-class CompressionConfig(Setting):
+class CompressionConfig(JobConfig):
     """Everything that decides a compression but the model; `training` is the recipe of what is trained again."""
 
     training: Training
@@ -90,12 +98,17 @@ class CompressionConfig(Setting):
         return CompressionConfig(**{key: getattr(config, key) for key in CompressionConfig.model_fields})
 
 
-class RunConfig(Setting):
-    """Everything that decides a run: one YAML file."""
+class RunConfig(JobConfig):
+    """Everything that decides a run: one YAML file.
 
+    `threat_model` is inherited by every attack of the sections, which may override it; without it, that of the
+    evaluation is.
+    """
+
+    threat_model: ThreatModel | None = None
     space: SpaceChoice = SpaceChoice()
     supernet: SupernetOptions = SupernetOptions()
-    search: Strategy
+    search: Annotated[Strategy, strategy_field()]
     network: NetworkSize = NetworkSize()
     training: Training
     evaluation: EvaluationOptions
@@ -104,20 +117,33 @@ class RunConfig(Setting):
         "synchronised"  # over the ranks of torchrun; one rank: no matter
     )
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _inherit_threat_model(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(values, Mapping):
+            return handler(values)
+        threat_model, evaluation = values.get("threat_model"), values.get("evaluation")
+        if isinstance(evaluation, Mapping):
+            if threat_model is None:
+                threat_model = evaluation.get("threat_model")
+            elif "threat_model" not in evaluation:
+                values = {**values, "evaluation": {"threat_model": threat_model, **evaluation}}
+        with inherit(threat_model):
+            return handler(values)
+
     @model_validator(mode="after")
     def _sizes_are_possible(self) -> Self:
         space = self.space.load()
-        concat = dict.fromkeys(space.layout.kinds, space.nodes)
         for section, chosen, own in (
             ("search", self.search, space.search),
             ("network", self.network, space.network),
         ):
             cells, channels = chosen.cells or own.cells, chosen.channels or own.channels
             try:
-                kinds = {place.kind for place in space.layout.places(cells, channels, concat)}
+                kinds = {place.kind for place in space.places(Size(cells=cells, channels=channels))}
             except ArchitectureError as error:
                 raise ValueError(f"{section}.{error}") from None
-            absent = set(space.layout.kinds) - kinds
+            absent = set(space.kinds) - kinds
             if absent and section == "search":
                 raise ValueError(
                     f"search.cells: got {cells}, which leaves no {', '.join(sorted(absent))} cell to search; "
@@ -136,7 +162,7 @@ def load_config(
 ) -> RunConfig:
     """The run config of a shipped recipe or a YAML file, with `a.b=c` overrides applied.
 
-    A `strategy` (`dsara`, `nni:darts`, `nni:gumbel-darts`) takes the place of the recipe's before the overrides do.
+    A `strategy` (such as `random` or `nni:darts`) takes the place of the recipe's before the overrides do.
 
     Raises `ConfigError` that names the key, the value, where it was written, and what is allowed.
     """
@@ -146,77 +172,51 @@ def load_config(
         raise ConfigError(f"{text!r} is neither a recipe nor a file; recipes: {', '.join(recipe_names())}")
     source = text if path.parent == FOLDER else str(path)
     tree = read_yaml(path)
-    if strategy is not None:
-        section = tree.get("search")
-        tree["search"] = with_strategy(section if isinstance(section, dict) else {}, strategy)
-    return check(RunConfig, apply_overrides(tree, overrides), source, overrides=overrides)
+    own = () if path.parent == FOLDER else (path.resolve().parent,)
+    with own_config(*own, Path.cwd()):
+        if strategy is not None:
+            section = tree.get("search")
+            tree["search"] = with_strategy(section if isinstance(section, dict) else {}, strategy)
+        return check(RunConfig, apply_overrides(tree, overrides), source, overrides=overrides)
 
 
 def model_config(folder: Path, overrides: Sequence[str] = ()) -> EvaluationConfig:
     """Data and evaluation that a model folder was trained with, with overrides applied. Raises `ConfigError`."""
-    path, tree = _stored_config(folder, EvaluationConfig)
-    return check(EvaluationConfig, apply_overrides(tree, overrides), str(path), overrides=overrides)
+    path, tree = stored_config(folder, EvaluationConfig)
+    changed = apply_overrides(tree, overrides)
+    with trusting(overrides):
+        return check(EvaluationConfig, changed, str(path), overrides=overrides)
 
 
-METHODS: dict[str, dict[str, Any]] = {
-    "gdws": {"gdws": {}},
-    "cstar": {"cstar": {}},
-    "cstar+gdws": {"cstar": {}, "gdws": {}},
-}
+@contextmanager
+def trusting(overrides: Sequence[str]) -> Iterator[None]:
+    """Let code run inside that the user's own overrides name; what a folder names stays refused."""
+    named = [part for override in overrides for part in _CODE.findall(override)]
+    with allow_code([file for file in named if existing_file(file)]):
+        yield
 
 
-def compression_config(
-    source: Path | str, method: str | None = None, overrides: Sequence[str] = ()
-) -> CompressionConfig:
-    """How a model is compressed: data, recipe and evaluation of its folder, or of a recipe by name.
+_CODE = re.compile(r"[^\s:,={}\[\]]+\.py(?=:[A-Za-z_])")
 
-    `method` (`gdws`, `cstar`, `cstar+gdws`) says which sections of `compression` there are; without it, those that the
-    model's own recipe has, else `gdws`. Raises `ConfigError`.
+
+def stored_config(folder: Path, kind: type[JobConfig]) -> tuple[Path | None, dict[str, Any]]:
+    """Return the file, and the keys of `kind` in it, of the config that a model folder was made with.
+
+    It is `recipe.yaml`, or `config.yaml` in folders of versions before 0.2.
     """
-    if method is not None and method not in METHODS:
-        raise ConfigError(f"--method: got {method!r}; allowed: {', '.join(METHODS)}")
-    if isinstance(source, Path) or Path(source).is_dir():
-        path, tree = _stored_config(Path(source), CompressionConfig)
-        where = str(path)
-    else:
-        recipe = load_config(source)
-        tree = {
-            key: to_dict(value) if isinstance(value, Options) else value
-            for key, value in recipe
-            if key in CompressionConfig.model_fields
-        }
-        where = source
-    own = tree.get("compression")
-    own = own if isinstance(own, dict) else {}
-    if method is not None:
-        kept = {key: value for key, value in own.items() if key not in METHODS["cstar+gdws"]}
-        own = {**kept, **{key: own.get(key) or {} for key in METHODS[method]}}
-    elif not own:
-        own = METHODS["gdws"]
-    tree = apply_overrides({**tree, "compression": own}, overrides)
-    # Where an override made something else of it, `check` says so.
-    given = tree["compression"] if isinstance(tree["compression"], dict) else {}
-    asked = METHODS["cstar+gdws"].keys() & given.keys() if method else set()
-    for name in sorted(asked - METHODS.get(method or "", {}).keys()):
-        raise ConfigError(
-            f"compression.{name}: is set, but --method is {method}; allowed: {', '.join(METHODS)}"
-        )
-    return check(CompressionConfig, tree, where, overrides=overrides)
-
-
-def _stored_config(folder: Path, kind: type[Setting]) -> tuple[Path | None, dict[str, Any]]:
-    """The file, and the keys of `kind` in it, of the config that a model folder was made with."""
-    path = existing_file(folder / "config.yaml")
+    path = existing_file(folder / RECIPE) or existing_file(folder / "config.yaml")
     inner = f"; did you mean {folder / 'model'}?" if existing_file(folder / "model" / "config.yaml") else ""
     if path is None and not existing_file(folder / "model.safetensors"):
         raise ConfigError(f"{folder}: is no model folder{inner}")
-    tree = read_yaml(path).get("config") if path else None
+    tree = read_yaml(path) if path else None
+    tree = tree if path is None or path.name == RECIPE else (tree or {}).get("config")
     if not isinstance(tree, dict):
         raise ConfigError(f"{folder}: holds no config of a training{inner or '; name a --recipe'}")
-    return path, {key: tree[key] for key in kind.model_fields if key in tree}
+    return path, {key: with_present_names(tree[key]) for key in kind.model_fields if key in tree}
 
 
 def module_config(name: str, overrides: Sequence[str]) -> EvaluationConfig:
     """Data and evaluation of any torch module, from overrides alone. Raises `ConfigError`."""
     tree = apply_overrides({"name": name, "data": {}, "evaluation": {}}, overrides)
-    return check(EvaluationConfig, tree, "evaluate --module", overrides=overrides)
+    with own_config(Path.cwd()):
+        return check(EvaluationConfig, tree, "evaluate --module", overrides=overrides)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robust_nas import figures
+from robust_nas import figures, user_code
 from robust_nas.config import Options
+from robust_nas.data import DataOptions
 from robust_nas.distributed import refuse_several
 from robust_nas.errors import ConfigError
-from robust_nas.evaluation.options import Step
+from robust_nas.evaluation.options import EvaluationOptions, Step
 from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
 from robust_nas.workflows.config import RESULTS, EvaluationConfig, RunConfig
-from robust_nas.workflows.material import Material, needed, prepare, refuse_attacks, session
+from robust_nas.workflows.context import (
+    JobContext,
+    context_unless_finished,
+    load_context,
+    refuse_attacks,
+    session,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -28,85 +34,100 @@ FIGURES = ("evaluation", "eps_curve", "loss_traces", "examples")
 
 
 class EvaluateJob(Options):
-    """What an evaluation was made from: data and protocol, and the model by its place (as seen from the evaluation)."""
+    """What the result of an evaluation depends on: data, protocol, and everything that decides the model's answers."""
 
-    config: EvaluationConfig
+    seed: int
+    data: DataOptions
+    evaluation: EvaluationOptions
     steps: tuple[Step, ...]  # the attacks as the suite's file had them
-    model: str
-    weights: str  # SHA-256 of the weights (and of the module's source): a model trained anew is another model
+    model: str  # its place as seen from the evaluation, so that a folder of results can be moved as a whole
+    digest: str  # `nets/digest.py`
 
 
 def run_evaluation(
     config: RunConfig | EvaluationConfig,
-    model_folder: Path,
+    model: Path | str,
     out: Path | None = None,
     *,
+    weights: Path | None = None,
     mode: Mode = "new",
     progress: Progress = silent,
-    material: Material | None = None,
+    context: JobContext | None = None,
     module: torch.nn.Module | None = None,
+    allow_code: Sequence[Path | str] = (),
 ) -> dict[str, Any]:
-    """Attacks a model on the test set; returns the tree of `evaluation.json` (default in `<model>/evaluation`).
+    """Attack a model on the test set; return the content of `evaluation.json`.
 
-    `module` is the user's own, as it was before compression, where the folder was made from one.
+    `model` is a model folder (results go to `<model>/evaluation`), or names a function of the user's own, as
+    `path.py:function`, which builds a torch module (`results/<name>-evaluation`). Such a module takes images
+    `[B, C, H, W]` in 0..1 and gives logits: its normalisation is inside. `weights` is its safetensors file, or the
+    folder of the module as it was compressed. `module` is the user's own module where a folder was made from one.
     """
+    config = EvaluationConfig.of(config)
+    with user_code.allow_code(allow_code):
+        if user_code.is_code(str(model)):
+            return _evaluate_module(config, str(model), weights, out, mode, progress, context)
+        return _evaluate_folder(config, Path(model), out, mode, progress, context, module)
+
+
+def _evaluate_folder(
+    config: EvaluationConfig,
+    model_folder: Path,
+    out: Path | None,
+    mode: Mode,
+    progress: Progress,
+    context: JobContext | None,
+    module: torch.nn.Module | None,
+) -> dict[str, Any]:
     from robust_nas.nets import read_model
 
-    config = EvaluationConfig.of(config)
-    model_folder = Path(model_folder)
     folder = Path(out) if out else model_folder / "evaluation"
     if folder.resolve() in (model_folder.resolve(), *model_folder.resolve().parents):
         raise ConfigError(
             f"{folder}: holds the model; an evaluation needs a folder of its own, such as {model_folder}/evaluation"
         )
     model = read_model(model_folder, module=module)
-    job = EvaluateJob(
-        config=config,
-        steps=config.evaluation.steps,
-        model=relative(model_folder, folder),
-        weights=digest(model_folder / "model.safetensors"),
-    )
+    job = evaluate_job(config, relative(model_folder, folder), model.digest)
 
     def fits(dataset: Dataset) -> None:
         refuse_misfit(model.description, dataset, model_folder)
 
-    return _run(job, model.network, model.name, folder, fits, mode, progress, material)
+    return _run(config, job, model.network, model.name, folder, fits, mode, progress, context)
 
 
-def evaluate_module(
+def _evaluate_module(
     config: EvaluationConfig,
     module: str,
-    weights: Path | None = None,
-    out: Path | None = None,
-    *,
-    mode: Mode = "new",
-    progress: Progress = silent,
+    weights: Path | None,
+    out: Path | None,
+    mode: Mode,
+    progress: Progress,
+    context: JobContext | None,
 ) -> dict[str, Any]:
-    """Attacks the torch module that `path.py:function` builds; default folder `results/<name>-evaluation`.
-
-    `weights` is a safetensors file, or the folder of the module as it was compressed.
-    The module takes images `[B, C, H, W]` in 0..1 and gives logits: its normalisation is inside.
-    """
-    from robust_nas.nets.model import DESCRIPTION, WEIGHTS
-    from robust_nas.nets.user_module import load_module, source_of
+    from robust_nas.nets.user_module import load_module, module_digest, source_of
 
     folder = Path(out) if out else RESULTS / f"{config.name}-evaluation"
     path, name = source_of(module)
     network = load_module(module, weights)
-    files = [path]
-    if weights is not None:
-        files += [weights / WEIGHTS, weights / DESCRIPTION] if weights.is_dir() else [weights]
-    digests = [digest(file) for file in files]
-    job = EvaluateJob(
-        config=config,
-        steps=config.evaluation.steps,
-        model=f"{relative(path, folder)}:{name}",
-        weights=hashlib.sha256("".join(digests).encode()).hexdigest(),
+    job = evaluate_job(config, f"{relative(path, folder)}:{name}", module_digest(network, path))
+    return _run(config, job, network, config.name, folder, lambda dataset: None, mode, progress, context)
+
+
+def evaluate_job(config: EvaluationConfig, model: str, digest: str) -> EvaluateJob:
+    """Return the record of an evaluation of the model at `model` with this digest."""
+    evaluation = config.evaluation
+    return EvaluateJob(
+        seed=config.seed,
+        data=config.data,
+        evaluation=evaluation,
+        steps=evaluation.steps,
+        model=model,
+        digest=digest,
     )
-    return _run(job, network, config.name, folder, lambda dataset: None, mode, progress, None)
 
 
 def _run(
+    config: EvaluationConfig,
     job: EvaluateJob,
     network: torch.nn.Module,
     name: str,
@@ -114,23 +135,24 @@ def _run(
     refuse_misfit: Callable[[Dataset], None],
     mode: Mode,
     progress: Progress,
-    material: Material | None,
+    context: JobContext | None,
 ) -> dict[str, Any]:
     refuse_several("evaluate")
-    config = job.config
-    material = material or needed(config, folder, mode)
-    if material is not None:
-        refuse_misfit(material.dataset)
-        refuse_attacks(config, material.dataset)
-    with Run(folder, job, mode) as run:
+    context = context or context_unless_finished(config, folder, mode)
+    if context is not None:
+        refuse_misfit(context.dataset)
+        refuse_attacks(config, context.dataset)
+    with Run(folder, job, mode, recipe=config) as run:
         if not run.finished:
-            material = material or prepare(config)
-            dataset = material.dataset
-            with session(run, config, material):
-                found = _evaluate(run, config, network.to(material.device), dataset, progress)
+            context = context or load_context(config)
+            dataset = context.dataset
+            with session(run, JobContext(config, dataset, context.device)):
+                found = _evaluate(run, config, network.to(context.device), dataset, progress)
             tree = {"model": job.model, "dataset": dataset.name, **found.to_dict()}
             write_json(folder / "evaluation.json", tree)
             drawn = _draw(found, tree, folder / "figures", name, dataset)
+            record = {**tree, "examples": list(found.examples), "class_names": dataset.class_names}
+            figures.draw_figures("evaluation", record, folder / "figures", figures=config.figures)
             result = {
                 "clean": tree["clean"]["accuracy"],
                 "robust": tree["robust"]["accuracy"],
@@ -231,11 +253,6 @@ def refuse_misfit(model: ModelDescription, dataset: Dataset, folder: Path) -> No
             f"{folder}: tells {len(model.class_names)} classes ({ours}, ...), "
             f"{dataset.name} has {len(dataset.class_names)} ({theirs}, ...)"
         )
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def relative(path: Path, start: Path) -> str:

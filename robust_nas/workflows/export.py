@@ -162,11 +162,11 @@ def check_export(
     """
     from robust_nas.export.check import compare
     from robust_nas.nets import read_model
+    from robust_nas.workflows.context import load_context
     from robust_nas.workflows.evaluate import refuse_misfit
-    from robust_nas.workflows.material import prepare
 
     model = read_model(model_folder, module=module)
-    dataset = prepare(config).dataset
+    dataset = load_context(config).dataset
     refuse_misfit(model.description, dataset, model_folder)
     some: Images = dataset.test
     if images is not None and images < len(some):

@@ -12,7 +12,6 @@ from robust_nas.distributed import ALONE, Ranks, launched, local_rank
 from robust_nas.environment import environment
 from robust_nas.errors import ConfigError, DataError
 from robust_nas.runs import ENVIRONMENT, Mode, Onlooker, Run, is_finished, read_json, write_json
-from robust_nas.spaces import CellArchitecture
 from robust_nas.workflows.config import EvaluationConfig, RunConfig, Setting
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from robust_nas.config import Options
     from robust_nas.data import Dataset, Images
     from robust_nas.spaces import Architecture, Layout
-    from robust_nas.training.options import Training
+    from robust_nas.training import Training
 
 
 @dataclass(frozen=True)
@@ -68,26 +67,25 @@ def refuse_auxiliary_head(config: RunConfig, layout: Layout, dataset: Dataset) -
 
 
 def refuse_cell_options(training: Training, architecture: Architecture) -> None:
-    """Raises `ConfigError` when the recipe asks another network for what cell networks alone have."""
-    if isinstance(architecture, CellArchitecture):
-        return
-    for key in ("auxiliary_weight", "drop_path"):
+    """Raise `ConfigError` when the recipe asks for what the architecture's family does not support."""
+    for key, supported, what in (
+        ("auxiliary_weight", architecture.supports_auxiliary_head, "auxiliary head"),
+        ("drop_path", architecture.supports_drop_path, "drop path"),
+    ):
         value = getattr(training, key)
-        if value:
+        if value and not supported:
             raise ConfigError(
                 f"training.{key}: got {value}; {architecture.name} is {architecture.called}, "
-                "which has neither an auxiliary head nor drop path; allowed for it: 0"
+                f"which has no {what}; allowed for it: 0"
             )
 
 
 def refuse_attacks(config: RunConfig | EvaluationConfig, dataset: Dataset) -> None:
     """Raises `AttackError` for an attack that is not defined for so few classes or such small images."""
-    from robust_nas.evaluation.protocol import refuse_undefined
-
     for step in config.evaluation.steps:
         if not step.suits(dataset.classes):
             continue
-        refuse_undefined(step.attack, dataset.classes, dataset.shape, config.evaluation.deployed.abstains)
+        step.attack.refuse_undefined(dataset.classes, dataset.shape, config.evaluation.deployed.abstains)
 
 
 def refuse_other_images(folder: Path, dataset: Dataset) -> None:

@@ -9,26 +9,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from robust_nas.distributed import refuse_several
 from robust_nas.environment import environment
 from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
 from robust_nas.workflows.compress import compress
 from robust_nas.workflows.config import RESULTS, CompressionConfig, RunConfig
-from robust_nas.workflows.evaluate import run_evaluation
-from robust_nas.workflows.export import export_model
-from robust_nas.workflows.material import (
-    needed,
+from robust_nas.workflows.context import (
+    JobContext,
+    context_unless_finished,
     refuse_attacks,
     refuse_auxiliary_head,
     refuse_other_images,
     refuse_precision,
 )
+from robust_nas.workflows.evaluate import run_evaluation
+from robust_nas.workflows.export import export_model
 from robust_nas.workflows.search import run_search
 from robust_nas.workflows.train import train
 
 Warn = Callable[[str], None]
+MOST_APART = 2.0  # factor between two perturbation budgets of one config that calls for no warning
 
 
 def run(
@@ -39,100 +41,127 @@ def run(
     progress: Progress = silent,
     warn: Warn = lambda message: None,
 ) -> dict[str, Any]:
-    """The whole way; returns the tree of `summary.json` in the folder (default `results/<name>`)."""
+    """Search, train, evaluate, compress and export; return the content of `summary.json` (in `results/<name>`)."""
     refuse_several("run")
     folder = Path(out) if out else RESULTS / config.name
     began = time.perf_counter()
-    material = needed(config, folder, mode)
-    if material is not None:
-        for precision in (config.search.precision, config.training.precision):
-            refuse_precision(precision, material.device)
-        refuse_auxiliary_head(config, config.space.load().layout, material.dataset)
-        refuse_attacks(config, material.dataset)
-    if material is not None and mode == "resume":
-        for part in (".", "search", "model", "evaluation", "compressed"):
-            refuse_other_images(folder / part, material.dataset)
+    context = context_unless_finished(config, folder, mode)
+    if context is not None:
+        _refuse_what_fails_later(config, context, folder, mode)
     with Run(folder, config, mode) as outer:
-        if outer.finished:
+        if outer.finished or context is None:
             return read_json(folder / "summary.json")
         for message in _doubts(config):
             warn(message)
         write_json(folder / "environment.json", environment(config))
         inner: Mode = "resume" if mode == "resume" else "new"
-        found = run_search(config, folder / "search", mode=inner, progress=progress, material=material)
-        write_json(folder / "environment.json", read_json(found.folder / "environment.json"))
-        for message in found.record["warnings"]:
-            warn(message)
-        model = train(
-            config, found.architecture, folder / "model", mode=inner, progress=progress, material=material
-        )
-        verdict = run_evaluation(
-            config, model, folder / "evaluation", mode=inner, progress=progress, material=material
-        )
-        compressed = None
-        if config.compression is not None:
-            compressed = compress(
-                CompressionConfig.of(config),
-                model,
-                folder / "compressed",
-                mode=inner,
-                progress=progress,
-                material=material,
-            )
-        _export(model, folder / "export")
-        if compressed is not None:
-            _export(folder / "compressed" / "model", folder / "compressed" / "export")
-        trained = read_json(model / "result.json")
-        summary: dict[str, Any] = {
-            "schema_version": 1,
-            "name": config.name,
-            "clean": verdict["clean"]["accuracy"],
-            "robust": verdict["robust"]["accuracy"],
-            "verdict": verdict["verdict"]["status"],
-            "attack": " + ".join(verdict["robust"]["attacks"]),
-            "norm": config.evaluation.threat_model.norm,
-            "eps": config.evaluation.threat_model.eps,
-            "images": verdict["robust"]["images"],
-            "images_clean": verdict["clean"]["images"],
-            "params": trained["params"],
-            "macs": trained["macs"],
-            "seconds": round(found.record["seconds"] + trained["seconds"] + verdict["seconds"], 1),
-            "seconds_this_call": round(time.perf_counter() - began, 1),
-            "seconds_per_step": {
-                "search": found.record["seconds"],
-                "train": trained["seconds"],
-                "evaluate": round(verdict["seconds"], 1),
-            },
-            "seed": config.seed,
-            "dataset": verdict["dataset"],
-            "artifacts": {
-                "architecture": "search/architecture.yaml",
-                "model": "model",
-                "evaluation": "evaluation/evaluation.json",
-                "export": "export/network.py",
-                "cells": "search/figures/cells.png",
-                "search_curves": "search/figures/search.png",
-                "training_curves": "model/figures/training.png",
-                "evaluation_figure": "evaluation/figures/evaluation.png",
-            },
-        }
-        if compressed is not None:
-            summary["compressed"] = compressed["chosen"]
-            summary["artifacts"] |= {
-                "compressed_model": "compressed/model",
-                "compression": "compressed/compression.json",
-                "compression_figure": "compressed/figures/compression.png",
-                "compressed_export": "compressed/export/network.py",
-            }
+        made = _all_jobs(config, context, folder, inner, progress, warn)
+        summary = _summary(config, made)
+        summary["seconds_this_call"] = round(time.perf_counter() - began, 1)
         write_json(folder / "summary.json", summary)
-        inside = (
-            "model/architecture.yaml",
-            "model/model.json",
-            "model/model.safetensors",
-            "export/weights.pt",
-        )
-        outer.finish({}, ["summary.json", *summary["artifacts"].values(), *inside])
+        outer.finish({}, ["summary.json", *summary["artifacts"].values(), *_INSIDE])
         return summary
+
+
+def _refuse_what_fails_later(config: RunConfig, context: JobContext, folder: Path, mode: Mode) -> None:
+    """Raise the errors of later jobs before the first one starts."""
+    for precision in (config.search.precision, config.training.precision):
+        refuse_precision(precision, context.device)
+    refuse_auxiliary_head(config.training, config.space.load().layout, context.dataset)
+    refuse_attacks(config, context.dataset)
+    if mode == "resume":
+        for part in (".", "search", "model", "evaluation", "compressed"):
+            refuse_other_images(folder / part, context.dataset)
+
+
+class _Made(NamedTuple):
+    """The records of the jobs of a run."""
+
+    search: dict[str, Any]
+    training: dict[str, Any]
+    evaluation: dict[str, Any]
+    compression: dict[str, Any] | None
+
+
+def _all_jobs(
+    config: RunConfig, context: JobContext, folder: Path, mode: Mode, progress: Progress, warn: Warn
+) -> _Made:
+    """Run one job after the other, each in its own folder."""
+    found = run_search(config, folder / "search", mode=mode, progress=progress, context=context)
+    write_json(folder / "environment.json", read_json(found.folder / "environment.json"))
+    for message in found.record["warnings"]:
+        warn(message)
+    model = train(config, found.architecture, folder / "model", mode=mode, progress=progress, context=context)
+    verdict = run_evaluation(
+        config, model, folder / "evaluation", mode=mode, progress=progress, context=context
+    )
+    compressed = None
+    if config.compression is not None:
+        compressed = compress(
+            CompressionConfig.of(config),
+            model,
+            folder / "compressed",
+            mode=mode,
+            progress=progress,
+            context=context,
+        )
+    _export(model, folder / "export")
+    if compressed is not None:
+        _export(folder / "compressed" / "model", folder / "compressed" / "export")
+    return _Made(found.record, read_json(model / "result.json"), verdict, compressed)
+
+
+_ARTIFACTS = {
+    "architecture": "search/architecture.yaml",
+    "model": "model",
+    "evaluation": "evaluation/evaluation.json",
+    "export": "export/network.py",
+    "cells": "search/figures/cells.png",
+    "search_curves": "search/figures/search.png",
+    "training_curves": "model/figures/training.png",
+    "evaluation_figure": "evaluation/figures/evaluation.png",
+}
+_COMPRESSED = {
+    "compressed_model": "compressed/model",
+    "compression": "compressed/compression.json",
+    "compression_figure": "compressed/figures/compression.png",
+    "compressed_export": "compressed/export/network.py",
+}
+_INSIDE = ("model/architecture.yaml", "model/model.json", "model/model.safetensors", "export/weights.pt")
+
+
+def _summary(config: RunConfig, made: _Made) -> dict[str, Any]:
+    """Return what a run came to, in numbers, and where its artifacts are."""
+    verdict, threat_model = made.evaluation, config.evaluation.threat_model
+    seconds = {
+        "search": made.search["seconds"],
+        "train": made.training["seconds"],
+        "evaluate": round(verdict["seconds"], 1),
+    }
+    summary: dict[str, Any] = {
+        "schema_version": 1,
+        "name": config.name,
+        "clean": verdict["clean"]["accuracy"],
+        "robust": verdict["robust"]["accuracy"],
+        "verdict": verdict["verdict"]["status"],
+        "attack": " + ".join(verdict["robust"]["attacks"]),
+        "norm": threat_model.norm,
+        "eps": threat_model.eps,
+        "images": verdict["robust"]["images"],
+        "images_clean": verdict["clean"]["images"],
+        "params": made.training["params"],
+        "macs": made.training["macs"],
+        "seconds": round(made.search["seconds"] + made.training["seconds"] + verdict["seconds"], 1),
+        "seconds_this_call": 0.0,
+        "seconds_per_step": seconds,
+        "seed": config.seed,
+        "dataset": verdict["dataset"],
+        "artifacts": dict(_ARTIFACTS),
+    }
+    if made.compression is not None:
+        summary["compressed"] = made.compression["chosen"]
+        summary["artifacts"] |= _COMPRESSED
+    return summary
 
 
 def _export(model: Path, folder: Path) -> None:
@@ -143,13 +172,13 @@ def _export(model: Path, folder: Path) -> None:
 
 
 def _doubts(config: RunConfig) -> list[str]:
-    """What is allowed but probably not meant."""
+    """Return what is allowed but probably not meant: an attack of more than twice, or less than half, the eps."""
     eps = config.evaluation.threat_model.eps
     return [
         f"{name} attacks with eps {found:.4g}, the evaluation with {eps:.4g}"
         for name, found in (
-            ("search.attack", config.search.attack.eps),
+            *((f"search.{key}", attack.eps) for key, attack in config.search.attacks().items()),
             ("training.validation_attack", config.training.validation_attack.eps),
         )
-        if found != eps
+        if found is not None and not eps / MOST_APART <= found <= eps * MOST_APART
     ]

@@ -4,32 +4,47 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 
 from robust_nas import figures
-from robust_nas.config import Count, Options, check, read_yaml
+from robust_nas.config import Count, Options
+from robust_nas.data import DataOptions
 from robust_nas.distributed import Ranks, joined, refuse_several
 from robust_nas.errors import ArchitectureError, ConfigError
-from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
-from robust_nas.search.options import NNI
-from robust_nas.spaces import Architecture, CellArchitecture, CellSpace, Size, count
-from robust_nas.workflows.config import RESULTS, RunConfig
-from robust_nas.workflows.material import (
-    Material,
-    distribute,
-    needed,
-    normalisation,
+from robust_nas.runs import CHECKPOINT, Mode, Progress, Run, read_json, silent, write_json
+from robust_nas.search import (
+    SearchContext,
+    SearchOutcome,
+    Strategy,
+    SupernetOptions,
+    Trained,
+    run_strategy,
+    strategy_field,
+)
+from robust_nas.spaces import (
+    Architecture,
+    CellArchitecture,
+    CellSpace,
+    Size,
+    count,
+    has_cells,
+    load_architecture,
+)
+from robust_nas.training import Training
+from robust_nas.workflows.config import RESULTS, NetworkSize, RunConfig
+from robust_nas.workflows.context import (
+    JobContext,
+    context_unless_finished,
+    load_context,
     open_run,
-    prepare,
     refuse_precision,
     session,
-    training_split,
 )
 
 if TYPE_CHECKING:
-    from robust_nas.data import Dataset, Images
-    from robust_nas.nets import Supernet
-    from robust_nas.search.loop import SearchOutcome
+    from torch import nn
+
+    from robust_nas.data import Images
 
 
 @dataclass(frozen=True)
@@ -48,153 +63,207 @@ def run_search(
     mode: Mode = "new",
     seeds: int = 1,
     progress: Progress = silent,
-    material: Material | None = None,
+    context: JobContext | None = None,
 ) -> SearchResult:
-    """Searches an architecture; the folder (default `results/<name>-search`) gets `architecture.yaml` and figures.
+    """Search an architecture; the folder (default `results/<name>-search`) gets `architecture.yaml` and figures.
 
-    With `seeds` > 1 the search is repeated with seeds `seed`, `seed + 1`, ... in subfolders; the architecture with the
-    lowest final adversarial loss of its alphas is the result, and `result.json` reports the spread.
+    With `seeds` > 1 the search is repeated with seeds `seed`, `seed + 1`, ... in subfolders; the result is the
+    architecture that is best by the strategy's criterion, and `result.json` reports the spread.
     """
     folder = Path(out) if out else RESULTS / f"{config.name}-search"
     if seeds < 1:
         raise ConfigError(f"seeds: got {seeds}; at least 1 is needed")
-    if isinstance(config.search, NNI):
-        refuse_several("search with a strategy of NNI")
+    if not config.search.distributed:
+        refuse_several(f"search with the strategy {config.search.label}")
     if seeds > 1:
-        return _repeat_search(config, folder, mode, seeds, progress, material)
-    material = material or needed(config, folder, mode)
-    if material is not None:
-        refuse_precision(config.search.precision, material.device)
-    job = SearchJob(config=config, space=config.space.load())
-    with joined() as ranks, open_run(ranks, folder, job, mode) as run:
+        return _repeat_search(config, folder, mode, seeds, progress, context)
+    context = context or context_unless_finished(config, folder, mode)
+    if context is not None:
+        refuse_precision(config.search.precision, context.device)
+    job = SearchJob.of(config)
+    with joined() as ranks, open_run(ranks, folder, job, mode, recipe=config) as run:
         if not ranks.run_on_all(lambda: run.finished):
-            _search_once(run, config, material or prepare(config), progress, ranks)
+            _search_once(run, config, job.space, context or load_context(config), progress, ranks)
         return ranks.run_on_all(lambda: _result(folder))
 
 
 def _result(folder: Path) -> SearchResult:
     path = folder / "architecture.yaml"
-    found = check(CellArchitecture, read_yaml(path), str(path), ArchitectureError)
-    return SearchResult(folder, found, read_json(folder / "result.json"))
+    return SearchResult(
+        folder, cast(CellArchitecture, load_architecture(path)), read_json(folder / "result.json")
+    )
 
 
 class SearchJob(Options):
-    """What a search was made from: the run config, and the space as its file had it."""
+    """What the result of a search depends on: sections of the run config, and the space as its file had it."""
 
-    config: RunConfig
+    name: str
+    seed: int
+    data: DataOptions
     space: CellSpace
+    supernet: SupernetOptions
+    search: Annotated[Strategy, strategy_field()]
+    network: NetworkSize
+    batch_norm: str
+    training: Training | None  # of a strategy that trains its candidates
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Self:
+        """Return the record of the search that a run config asks for."""
+        shared = {key: getattr(config, key) for key in cls.model_fields if key not in ("space", "training")}
+        training = config.training if config.search.trains else None
+        return cls(space=config.space.load(), training=training, **shared)
 
 
-def _search_once(run: Run, config: RunConfig, material: Material, progress: Progress, ranks: Ranks) -> None:
-    with session(run, config, material, ranks):
-        images, _ = training_split(config, material.dataset)
-        outcome = _found(run, config, material, images, progress, ranks)
-    ranks.run_on_all(lambda: _write(run, config, outcome, material.dataset, len(images)))
+def _search_once(
+    run: Run, config: RunConfig, space: CellSpace, context: JobContext, progress: Progress, ranks: Ranks
+) -> None:
+    with session(run, context, ranks):
+        outcome = _found(run, config, space, context, progress, ranks)
+    ranks.run_on_all(lambda: _write(run, config, space, outcome, context))
 
 
-def _write(run: Run, config: RunConfig, outcome: SearchOutcome, dataset: Dataset, images: int) -> None:
-    """Writes what a search on so many images found."""
-    from robust_nas.search.loop import collapsed
+def _write(
+    run: Run, config: RunConfig, space: CellSpace, outcome: SearchOutcome, context: JobContext
+) -> None:
+    """Write what a search found."""
+    from robust_nas.search.spread import collapsed, skips
 
-    space, options = config.space.load(), config.search
-    size = Size(
-        cells=config.network.cells or space.network.cells,
-        channels=config.network.channels or space.network.channels,
-    )
+    strategy, dataset, images = config.search, context.dataset, len(context.images)
+    size = _network_size(config, space)
     found = outcome.architecture.resized(size.cells, size.channels)
     cost = count(found, dataset.shape, dataset.classes)
     run.write("architecture.yaml", found.to_yaml())
-    alphas = {"operations": list(space.operations), "softmax": outcome.mixing}
-    if outcome.sources is not None:
-        alphas["sources"] = outcome.sources
-    write_json(run.folder / "alphas.json", alphas)
+    artifacts = ["architecture.yaml"]
+    if outcome.edge_weights is not None:
+        alphas = {"operations": list(space.operations), "softmax": outcome.edge_weights}
+        if outcome.sources is not None:
+            alphas["sources"] = outcome.sources
+        write_json(run.folder / "alphas.json", alphas)
+        artifacts.append("alphas.json")
     records = run.records()
-    stage2 = next((record["step"] for record in records if record["stage"] == 2), None)
-    attack = f"{options.attack.name}, {options.attack.norm} eps {options.attack.eps:.4g}, seed {config.seed}"
-    caption = f"{config.name}: search on {dataset.name}, {images} images, {attack}"
-    figures.plot_search(records, run.folder / "figures" / "search", stage2_from_step=stage2, caption=caption)
-    draw_architecture(found, run.folder / "figures" / "cells", caption=caption)
+    caption = (
+        f"{config.name}: search on {dataset.name}, {images} images, {strategy.describe()}, seed {config.seed}"
+    )
+    folder = run.folder / "figures"
+    record = {"records": records}
+    figures.FIGURES.make(strategy.figure).draw(record, folder / "search", caption=caption)
+    draw_architecture(found, folder / "cells", caption=caption)
+    figures.draw_figures("search", record, folder, about=caption, figures=config.figures)
     run.finish(
         {
             "seed": config.seed,
             "params": cost.params,
             "macs": cost.macs,
             "seconds": round(outcome.seconds, 1),
-            "loss_natural": _mean_of_last_epoch(records, "loss_natural"),
-            "loss_adversarial": _mean_of_last_epoch(records, "loss_adversarial"),
-            "entropy": outcome.last.get("entropy"),
-            "skips": {cell.kind: cell.operations().count("skip_connect") for cell in found.genotype},
+            **strategy.result(records),
+            "skips": skips(found),
             "warnings": collapsed(found),
         },
-        ["architecture.yaml", "alphas.json", "figures/cells.png", "figures/search.png"],
+        [*artifacts, "figures/cells.png", "figures/search.png"],
     )
 
 
-def build_supernet(config: RunConfig, space: CellSpace, dataset: Dataset) -> Supernet:
-    """The supernet of a search before its first step, on the CPU."""
-    from robust_nas.nets import Supernet
+def _network_size(config: RunConfig, space: CellSpace) -> Size:
+    """Return depth and width of the final network."""
+    return Size(
+        cells=config.network.cells or space.network.cells,
+        channels=config.network.channels or space.network.channels,
+    )
 
-    options = config.search
-    mean, std = normalisation(config, dataset)
-    return Supernet(
+
+def build_supernet(config: RunConfig, space: CellSpace, context: JobContext) -> nn.Module:
+    """Return the supernet of a one-shot search before its first step, on the CPU."""
+    mean, std = context.normalisation
+    supernet: nn.Module = config.search.build_supernet(  # type: ignore[attr-defined] # of a one-shot strategy
         space,
-        dataset.classes,
-        dataset.shape[0],
-        options.channels or space.search.channels,
-        options.cells or space.search.cells,
+        classes=context.dataset.classes,
         mean=mean,
         std=std,
         seed=config.seed,
         execution=config.supernet.execution,
     )
+    return supernet
 
 
 def _found(
-    run: Run, config: RunConfig, material: Material, images: Images, progress: Progress, ranks: Ranks
+    run: Run, config: RunConfig, space: CellSpace, context: JobContext, progress: Progress, ranks: Ranks
 ) -> SearchOutcome:
-    """What the config's strategy finds on `images`."""
-    space = config.space.load()
-    dataset, device, options = material.dataset, material.device, config.search
-    mean, std = normalisation(config, dataset)
-    augmentation = options.augment or config.data.augment
-    if isinstance(options, NNI):
-        from robust_nas.integrations import nni
-
-        return nni.search(
-            run,
-            space,
-            images.to(device),
-            options,
-            augmentation,
-            classes=dataset.classes,
-            mean=mean,
-            std=std,
-            name=config.name,
-            seed=config.seed,
-            checkpoint_seconds=config.checkpoint_seconds,
-            progress=progress,
-        )
-    from robust_nas.search.loop import search
-
-    supernet = build_supernet(config, space, dataset).to(device)
-    distribute(supernet, config, ranks)
-    return search(
-        run,
-        supernet,
-        images.to(device),
-        options,
-        augmentation,
+    """Return what the config's strategy finds on the training images."""
+    mean, std = context.normalisation
+    search_context = SearchContext(
+        run=run,
+        space=space,
+        images=context.images.to(context.device),
+        classes=context.dataset.classes,
+        mean=mean,
+        std=std,
         name=config.name,
         seed=config.seed,
+        augmentation=config.data.augment,
+        network=_network_size(config, space),
+        execution=config.supernet.execution,
         checkpoint_seconds=config.checkpoint_seconds,
         progress=progress,
         ranks=ranks,
+        synchronise=config.batch_norm == "synchronised",
+        train=CandidateTraining(run.folder, config, context),
     )
+    return run_strategy(config.search, search_context)
 
 
-def _mean_of_last_epoch(records: list[dict[str, Any]], key: str) -> float | None:
-    last = [record[key] for record in records if record["epoch"] == records[-1]["epoch"]]
-    return None if None in last else sum(last) / len(last)
+class CandidateJob(Options):
+    """What a candidate was trained from; its folder lies in that of its search, whose config holds the rest."""
+
+    architecture: CellArchitecture
+    training: Training
+
+
+@dataclass(frozen=True)
+class CandidateTraining:
+    """Trains the candidates of a sampled search by the run's recipe, each in a run folder inside the search's."""
+
+    folder: Path
+    config: RunConfig
+    context: JobContext
+
+    def __call__(
+        self, architecture: CellArchitecture, images: Images, validation: Images, epochs: int
+    ) -> Trained:
+        """Return the accuracies on `validation` after the last epoch; a candidate is trained once."""
+        from robust_nas.nets import build_network
+        from robust_nas.training.loop import train
+
+        config, context = self.config, self.context
+        mean, std = context.normalisation
+        options = config.training.model_copy(update={"epochs": epochs, "validate_from": epochs - 1})
+        job = CandidateJob(architecture=architecture, training=options)
+        folder = self.folder / "candidates" / architecture.name
+        with Run(folder, job, "resume") as run:
+            if not run.finished:
+                network = build_network(
+                    architecture,
+                    input_shape=context.dataset.shape,
+                    classes=context.dataset.classes,
+                    mean=mean,
+                    std=std,
+                    auxiliary=options.auxiliary_weight > 0,
+                    seed=config.seed,
+                ).to(context.device)
+                found = train(
+                    run,
+                    network,
+                    images,
+                    validation,
+                    options,
+                    config.data.augment,
+                    seed=config.seed,
+                    checkpoint_seconds=config.checkpoint_seconds,
+                )
+                run.finish({"clean": found.clean, "robust": found.robust}, [])
+                (folder / CHECKPOINT).unlink()
+            result = read_json(folder / "result.json")
+        return Trained(result["clean"], result["robust"])
 
 
 def _repeat_search(
@@ -203,29 +272,31 @@ def _repeat_search(
     mode: Mode,
     seeds: int,
     progress: Progress,
-    material: Material | None,
+    context: JobContext | None,
 ) -> SearchResult:
     """Searches once per seed in subfolders `seed-<n>` and writes the best one and the spread."""
     from robust_nas.search.spread import spread
 
-    material = material or needed(config, folder, mode)
-    if material is not None:
-        refuse_precision(config.search.precision, material.device)
-    with joined() as ranks, open_run(ranks, folder, SeedsJob(config=config, seeds=seeds), mode) as run:
+    context = context or context_unless_finished(config, folder, mode)
+    if context is not None:
+        refuse_precision(config.search.precision, context.device)
+    job = SeedsJob(search=SearchJob.of(config), seeds=seeds)
+    with joined() as ranks, open_run(ranks, folder, job, mode, recipe=config) as run:
         results = []
         for seed in range(config.seed, config.seed + seeds):
             changed = config.model_copy(update={"seed": seed})
             inner: Mode = "resume" if mode == "resume" else "new"
-            # A limited training set is another choice for every seed.
-            shared = material if config.data.limit is None else None
+            own = None if context is None else context.of_seed(seed)
             results.append(
-                run_search(changed, folder / f"seed-{seed}", mode=inner, progress=progress, material=shared)
+                run_search(changed, folder / f"seed-{seed}", mode=inner, progress=progress, context=own)
             )
-        best = min(results, key=lambda result: float(result.record["loss_adversarial"]))
+        records = [result.record for result in results]
+        criterion = config.search.criterion
+        best = results[criterion.best(records)]
         record = {
             **best.record,
             "chosen_seed": best.record["seed"],
-            **spread([result.record for result in results], [result.architecture for result in results]),
+            **spread(records, [result.architecture for result in results], criterion),
         }
 
         def write() -> SearchResult:
@@ -237,24 +308,20 @@ def _repeat_search(
 
 
 class SeedsJob(Options):
-    """What a repeated search was made from."""
+    """What the result of a repeated search depends on."""
 
-    config: RunConfig
+    search: SearchJob
     seeds: Count
 
 
 def draw_architecture(architecture: Architecture, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
     """Draws the cells of an architecture as PNG and SVG (and their edges as CSV); returns the paths.
 
-    Raises `ArchitectureError` for a residual network or an MLP.
+    Raises `ArchitectureError` for a family without cells.
     """
-    if not isinstance(architecture, CellArchitecture):
+    if not has_cells(architecture):
         raise ArchitectureError(
             f"{architecture.name}: {architecture.called} has no cells to draw; name a cell architecture, such as arnas"
         )
-    cells = {
-        cell.kind: [[(edge.operation, edge.source) for edge in node] for node in cell.nodes]
-        for cell in architecture.genotype
-    }
-    concat = {cell.kind: cell.concat for cell in architecture.genotype}
-    return figures.draw_cells(cells, stem, concat=concat, caption=caption)
+    cells, concat, inputs = architecture.drawing()
+    return figures.draw_cells(cells, stem, concat=concat, inputs=inputs, caption=caption)

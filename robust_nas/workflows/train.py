@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING
 
 from robust_nas import figures
 from robust_nas.config import Options
+from robust_nas.data import DataOptions
 from robust_nas.distributed import Ranks, joined
 from robust_nas.runs import Mode, Progress, Run, silent
-from robust_nas.spaces import Architecture, CellArchitecture, count
+from robust_nas.spaces import AnyArchitecture, Architecture, count, has_cells
+from robust_nas.training import Training
 from robust_nas.workflows.config import RESULTS, RunConfig
-from robust_nas.workflows.material import (
-    Material,
+from robust_nas.workflows.context import (
+    JobContext,
+    context_unless_finished,
     distribute,
-    needed,
-    normalisation,
+    load_context,
     open_run,
-    prepare,
     refuse_auxiliary_head,
-    refuse_cell_options,
     refuse_precision,
     session,
-    training_split,
 )
+from robust_nas.workflows.material import refuse_cell_options
 
 if TYPE_CHECKING:
     from robust_nas.nets import ModelDescription
@@ -37,7 +37,7 @@ def train(
     *,
     mode: Mode = "new",
     progress: Progress = silent,
-    material: Material | None = None,
+    context: JobContext | None = None,
 ) -> Path:
     """Trains an architecture by the config's recipe; returns the model folder (default `results/<name>-model`).
 
@@ -45,30 +45,35 @@ def train(
     """
     refuse_cell_options(config.training, architecture)
     folder = Path(out) if out else RESULTS / f"{config.name}-model"
-    material = material or needed(config, folder, mode)
-    if material is not None:
-        refuse_precision(config.training.precision, material.device)
-        if isinstance(architecture, CellArchitecture):
-            refuse_auxiliary_head(config, architecture.layout, material.dataset)
-    job = TrainJob(config=config, architecture=architecture)
-    with joined() as ranks, open_run(ranks, folder, job, mode) as run:
+    context = context or context_unless_finished(config, folder, mode)
+    if context is not None:
+        refuse_precision(config.training.precision, context.device)
+        if has_cells(architecture):
+            refuse_auxiliary_head(config.training, architecture.layout, context.dataset)
+    shared = {key: getattr(config, key) for key in TrainJob.model_fields if key != "architecture"}
+    job = TrainJob(architecture=architecture, **shared)
+    with joined() as ranks, open_run(ranks, folder, job, mode, recipe=config) as run:
         if not ranks.run_on_all(lambda: run.finished):
-            _train_once(run, config, architecture, material or prepare(config), progress, ranks)
+            _train_once(run, config, architecture, context or load_context(config), progress, ranks)
     return folder
 
 
 class TrainJob(Options):
-    """What a model folder was made from: the run config and the architecture."""
+    """What a trained model depends on: sections of the run config, and the architecture."""
 
-    config: RunConfig
-    architecture: Architecture
+    name: str
+    seed: int
+    data: DataOptions
+    architecture: AnyArchitecture
+    training: Training
+    batch_norm: str
 
 
 def _train_once(
     run: Run,
     config: RunConfig,
     architecture: Architecture,
-    material: Material,
+    context: JobContext,
     progress: Progress,
     ranks: Ranks,
 ) -> None:
@@ -76,9 +81,10 @@ def _train_once(
     from robust_nas.training.loop import train as train_network
 
     options = config.training
-    dataset, device = material.dataset, material.device
-    with session(run, config, material, ranks):
-        mean, std = normalisation(config, dataset)
+    dataset, device = context.dataset, context.device
+    images, validation = context.images, context.validation
+    mean, std = context.normalisation
+    with session(run, context, ranks):
         network = build_network(
             architecture,
             input_shape=dataset.shape,
@@ -88,8 +94,7 @@ def _train_once(
             auxiliary=options.auxiliary_weight > 0,
             seed=config.seed,
         ).to(device)
-        distribute(network, config, ranks)
-        images, validation = training_split(config, dataset)
+        distribute(network, config.batch_norm, ranks)
         outcome = train_network(
             run,
             network,
@@ -138,13 +143,14 @@ def _write(
     attack = options.validation_attack
     save_model(run.folder, architecture, outcome.state, description)
     caption = (
-        f"{architecture.name}: {options.loss.name} training on {counts[0]} images of {description.made_by['dataset']}, "
-        f"seed {config.seed}; validation: {attack.name}-{attack.steps}, {attack.norm} eps {attack.eps:.4g}, "
-        f"{counts[1]} images"
+        f"{architecture.name}: {options.loss.label} training on {counts[0]} images of "
+        f"{description.made_by['dataset']}, seed {config.seed}; validation: {attack.label}, "
+        f"{attack.norm} eps {attack.eps:.4g}, {counts[1]} images"
     )
-    figures.plot_training(
-        run.records(), run.folder / "figures" / "training", best_epoch=outcome.epoch, caption=caption
-    )
+    records, folder = run.records(), run.folder / "figures"
+    figures.plot_training(records, folder / "training", best_epoch=outcome.epoch, caption=caption)
+    record = {"records": records, "best_epoch": outcome.epoch}
+    figures.draw_figures("training", record, folder, about=caption, figures=config.figures)
     cost = count(architecture, description.input_shape, len(description.class_names))
     result = {
         **description.made_by,

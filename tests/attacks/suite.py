@@ -10,6 +10,7 @@ from robust_nas.attacks import (
     FGSMRS,
     NFGSM,
     PGD,
+    AutoAttack,
     CarliniWagner,
     DeepFool,
     Noise,
@@ -53,6 +54,7 @@ for _norm in NORMS:
         f"square-{_norm}": Square(queries=20, **_common),
         f"square-restarts-{_norm}": Square(queries=6, restarts=3, **_common),
         f"noise-{_norm}": Noise(draws=4, **_common),
+        f"autoattack-{_norm}": AutoAttack(attacks=("apgd-ce" if _norm == "linf" else "apgd-dlr",), **_common),
         f"transfer-{_norm}": Transfer(
             surrogates=(SURROGATE,), attack={"name": "pgd", "steps": 2, "loss": "margin"}, **_common
         ),
@@ -65,8 +67,8 @@ ATTACKS["transfer-two"] = Transfer(
 every_attack = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
 best_of_all = pytest.mark.parametrize(
     "attack",
-    [attack for attack in ATTACKS.values() if getattr(attack, "keep", "best") == "best"],
-    ids=[name for name, attack in ATTACKS.items() if getattr(attack, "keep", "best") == "best"],
+    [attack for attack in ATTACKS.values() if attack.returns_best],
+    ids=[name for name, attack in ATTACKS.items() if attack.returns_best],
 )
 
 

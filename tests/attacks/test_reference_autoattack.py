@@ -9,7 +9,7 @@ import pytest
 import torch
 from attacked import generator as seeded
 
-from robust_nas.attacks import APGD, Square, gradient, square
+from robust_nas.attacks import APGD, Square, apgd, square
 from robust_nas.attacks.apgd import Adaptive
 from robust_nas.attacks.norms import l2, project
 
@@ -84,7 +84,7 @@ def trajectory(case, loss, norm):
 @every_loss
 def test_apgd_follows_the_authors_trajectory(case, reference, loss, norm, monkeypatch):
     # From the same start. Linf steps are signs, hence exact; in L2, rounding grows over the steps of a few examples.
-    monkeypatch.setattr(gradient, "Adaptive", AsInTheirCode)
+    monkeypatch.setattr(apgd, "Adaptive", AsInTheirCode)
     best, right = trajectory(case, loss, norm)
     expected = reference[f"{loss}-{norm}"]
     close = (best - expected["loss"]).abs() <= 1e-5

@@ -175,7 +175,7 @@ def test_the_printed_config_is_the_config(call: Call, tmp_path: Path) -> None:
 
 def test_spaces_list_and_show(call: Call, tmp_path: Path) -> None:
     assert json.loads(call("spaces", "list", "--json").out) == {
-        "spaces": ["darts", "dsara"],
+        "spaces": ["darts", "dsara", "nas-bench-201"],
         "architectures": ["arnas", "darts_v2", *(f"rrn-a{n}" for n in (1, 2, 3, 4)), "wrn-34-r"]
         + [f"wrn-a{n}" for n in (1, 2, 3, 4)],
     }

@@ -45,12 +45,15 @@ def test_it_prints_the_original_beside_what_came_out(call, model, tmp_path):
     [
         ([], "name a model folder"),
         (["nowhere"], "nowhere: is no model folder"),
-        (["MODEL", "--method", "svd"], "got 'svd'; allowed: gdws, cstar, cstar+gdws"),
+        (
+            ["MODEL", "--method", "svd"],
+            "got 'svd'; allowed: gdws, cstar, file.py:Class of your own",
+        ),
         (["MODEL", "--macs", "2"], "compression.gdws.budgets"),
         (["MODEL", "--macs", "half"], "compression.gdws.budgets"),
         (["MODEL", "compression.gdws.bugdets=[0.5]"], "budgets"),
-        (["MODEL", "--macs", "0.7,0.70000001"], "0.7 stands there more than once"),
-        (["MODEL", "--ratio", "2,2.0"], "2 stands there more than once"),
+        (["MODEL", "--macs", "0.7,0.70000001"], "0.7 is listed more than once"),
+        (["MODEL", "--ratio", "2,2.0"], "2 is listed more than once"),
         (["MODEL", "--macs", "0.5", "compression=null"], "compression"),
         (["MODEL", "--weights", "w.safetensors"], "--weights goes with --module"),
         (["--module", "net.py:build"], "name one, such as --recipe fashion"),

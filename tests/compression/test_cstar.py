@@ -10,17 +10,14 @@ from torch import nn
 
 import robust_nas
 from robust_nas.attacks import NFGSM, PGD
-from robust_nas.compression.cstar import ADMM, MAX_PULL, factorise, frozen_from, rho_schedule
-from robust_nas.compression.options import CSTAR
+from robust_nas.compression.cstar import ADMM, CSTAR, MAX_PULL, factorise, rho_schedule
 from robust_nas.compression.ranks import cost
 from robust_nas.compression.tucker import project
 from robust_nas.data import Augment, Images
 from robust_nas.errors import CompressionError
 from robust_nas.runs import Run
-from robust_nas.training import loop
-from robust_nas.training.options import PGDAT, Cosine, Training
-from robust_nas.training.schedules import factor
-from robust_nas.workflows.compress_proof import accuracies
+from robust_nas.training import PGDAT, Cosine, Training, loop
+from robust_nas.workflows.compress_measures import accuracies
 
 OPTIONS = CSTAR(epochs=4, freeze=0.5, rank_multiple=1)
 RHOS = [0.1]
@@ -92,7 +89,7 @@ def test_inside_applied_the_network_is_of_low_rank_and_outside_it_is_as_it_was()
 def test_ranks_are_frozen():
     network = residual()
     admm = ADMM(network, SHAPE, 3.0, OPTIONS, RHOS)
-    assert frozen_from(OPTIONS) == 2
+    assert OPTIONS.frozen_from == 2
     seen = []
     for epoch in range(4):
         with torch.no_grad():
@@ -114,7 +111,7 @@ def small() -> tuple[nn.Module, Images, Images, Training]:
         loss=PGDAT(attack=attack),
         learning_rate=0.05,
         validation_attack=PGD(eps=0.1, steps=2),
-        validate_from=frozen_from(OPTIONS),
+        validate_from=OPTIONS.frozen_from,
     )
     some = torch.arange(120)
     return network, digits.train.subset(some), digits.test.subset(some[:60]), recipe
@@ -136,7 +133,7 @@ def test_a_training_bound_by_admm_stopped_anywhere_resumes_to_the_same_bits(tmp_
                 Augment(crop=1),
                 seed=3,
                 checkpoint_seconds=0,
-                constraint=constraint,
+                hooks=[constraint],
             )
             return outcome, constraint, run.records()
 
@@ -169,9 +166,7 @@ def test_what_is_kept_is_exactly_of_the_final_ranks(tmp_path):
     network, train, validation, recipe = small()
     constraint = ADMM(network, (1, 8, 8), 2.0, OPTIONS, RHOS)
     with Run(tmp_path / "run", recipe) as run:
-        outcome = loop.train(
-            run, network, train, validation, recipe, Augment(), seed=0, constraint=constraint
-        )
+        outcome = loop.train(run, network, train, validation, recipe, Augment(), seed=0, hooks=[constraint])
     for name, ranks in constraint.ranks.items():
         weight = outcome.state[f"{name}.weight"]
         torch.testing.assert_close(project(weight, ranks), weight, atol=1e-5, rtol=1e-4)
@@ -225,7 +220,7 @@ def test_the_first_convolution_and_the_classifier_stay_unless_asked_for():
 
 @pytest.mark.slow
 def test_on_digits_it_is_more_robust_than_cutting_the_trained_weights_to_the_same_ranks(tmp_path):
-    """Both fine-tuned for as long; beside a fine-tuning as long as both stages: docs/benchmarks.md."""
+    """Both are fine-tuned for as long; a fine-tuning as long as both stages: docs/benchmarks.md."""
     digits = robust_nas.load_dataset(robust_nas.DataOptions(name="digits"))
     architecture = robust_nas.ResidualArchitecture(name="small", stem=8, depths=(1, 1), widths=(12, 16))
     attack = NFGSM(eps=0.12, noise=1.0, keep="last")
@@ -239,11 +234,18 @@ def test_on_digits_it_is_more_robust_than_cutting_the_trained_weights_to_the_sam
             learning_rate=rate,
             validation_attack=PGD(eps=0.1, steps=3),
             schedule=Cosine(final=0.1 if constraint else 0.0),
-            validate_from=frozen_from(options) if constraint else 0,
+            validate_from=options.frozen_from if constraint else 0,
         )
         with Run(tmp_path / f"{tag}{seed}", recipe) as run:
             outcome = loop.train(
-                run, network, train, validation, recipe, Augment(), seed=seed, constraint=constraint
+                run,
+                network,
+                train,
+                validation,
+                recipe,
+                Augment(),
+                seed=seed,
+                hooks=[constraint] if constraint else [],
             )
         network.load_state_dict(outcome.state)
         return network.eval()
@@ -255,7 +257,7 @@ def test_on_digits_it_is_more_robust_than_cutting_the_trained_weights_to_the_sam
         fit(network, "base", 25, 0.1, seed)
         own = copy.deepcopy(network)
         rates = [
-            0.1 * factor(Cosine(final=0.1), epoch + 0.5, options.epochs) for epoch in range(options.epochs)
+            0.1 * Cosine(final=0.1).factor_at(epoch + 0.5, options.epochs) for epoch in range(options.epochs)
         ]
         constraint = ADMM(own, (1, 8, 8), 3.0, options, rho_schedule(options, rates, 9, 0.9))
         fit(own, "admm", 14, 0.1, seed, constraint)

@@ -151,7 +151,7 @@ def test_beta_of_nothing_is_the_exact_network_where_rank_is_low():
 def test_a_beta_beyond_everything_leaves_the_floor_or_is_refused():
     found = compress_gdws(residual(), SHAPE, beta=1e12)
     assert {row["g_max"] for row in found.report if row["kernels"]} == {1}
-    with pytest.raises(CompressionError, match="nothing would be left"):
+    with pytest.raises(CompressionError, match="no kernel would be kept"):
         compress_gdws(residual(), SHAPE, beta=1e12, min_kernels=0)
 
 

@@ -10,7 +10,14 @@ from torch import nn
 
 import robust_nas
 from robust_nas.compression.layers import Layer, survey
-from robust_nas.compression.ranks import Limits, cost, factor_params, global_ranks, sides, uniform_ranks
+from robust_nas.compression.ranks import (
+    Limits,
+    cost,
+    factor_params,
+    global_ranks,
+    matrix_shape,
+    uniform_ranks,
+)
 from robust_nas.compression.tucker import project
 from robust_nas.errors import CompressionError
 
@@ -44,10 +51,10 @@ def test_the_budget_is_met(layers, ratio, multiple):
         for one in layers:
             if one.name in ranks:
                 assert factor_params(one, ranks[one.name]) < one.params
-                for rank, side in zip(ranks[one.name], sides(one), strict=True):
-                    floor = Limits(multiple).floor(side)
-                    assert floor <= rank <= side
-                    assert rank in (floor, side) or rank % multiple == 0
+                for rank, side in zip(ranks[one.name], matrix_shape(one), strict=True):
+                    least = Limits(multiple).minimum(side)
+                    assert least <= rank <= side
+                    assert rank in (least, side) or rank % multiple == 0
 
 
 @given(several())
@@ -129,5 +136,5 @@ def test_a_resnet_is_decided_in_a_moment():
 
 def test_layers_whose_weights_are_computed_stay():
     made = nn.utils.parametrizations.weight_norm(nn.Linear(6, 6))
-    assert sides(Layer("computed", made, 1, (1, 6))) is None
-    assert sides(Layer("plain", nn.Linear(6, 6), 1, (1, 6))) == (6,)
+    assert matrix_shape(Layer("computed", made, 1, (1, 6))) is None
+    assert matrix_shape(Layer("plain", nn.Linear(6, 6), 1, (1, 6))) == (6,)

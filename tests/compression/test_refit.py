@@ -6,7 +6,7 @@ import torch
 from compression_networks import SHAPE, images, residual
 from torch import nn
 
-from robust_nas.compression.gdws import gdws_layer
+from robust_nas.compression.gdws_layer import gdws_layer
 from robust_nas.compression.gdws_network import compress_gdws
 from robust_nas.compression.refit import refit
 from robust_nas.layers.factorised import rebuild

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robust_nas.data.splits import balanced, split
+from robust_nas.data.splits import balanced, random_indices, split
 from robust_nas.errors import ConfigError
 
 many_labels = st.lists(st.integers(0, 6), min_size=4, max_size=120).map(torch.tensor)
@@ -61,3 +61,10 @@ def test_an_empty_part_is_refused(fraction: float) -> None:
 def test_a_negative_seed_is_refused() -> None:
     with pytest.raises(ConfigError, match="seed -1"):
         split(torch.arange(10), 0.5, -1)
+
+
+def test_random_indices_are_a_prefix_of_one_permutation() -> None:
+    whole = random_indices(50, None, 3)
+    assert torch.equal(whole, torch.randperm(50, generator=torch.Generator().manual_seed(3)))
+    assert torch.equal(random_indices(50, 7, 3), whole[:7])
+    assert torch.equal(random_indices(50, 80, 3), whole)

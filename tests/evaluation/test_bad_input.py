@@ -7,16 +7,16 @@ from torch import nn
 
 import robust_nas
 from robust_nas import ThreatModel
-from robust_nas.attacks import FGSM, PGD, Attack, Square
+from robust_nas.attacks import FGSM, PGD, Attack, AutoAttack, Square
 from robust_nas.errors import AttackError, CheckpointError, ConfigError
-from robust_nas.evaluation import Step, protocol
+from robust_nas.evaluation import Step
 from robust_nas.nets.model import ModelDescription, inference_state, save_model
 
 
 @pytest.fixture(autouse=True)
 def _no_attack_may_start(monkeypatch):
     monkeypatch.setattr(Attack, "run", lambda *a, **k: pytest.fail("an attack started"))
-    monkeypatch.setattr(protocol, "run_autoattack", lambda *a, **k: pytest.fail("an attack started"))
+    monkeypatch.setattr(AutoAttack, "run", lambda *a, **k: pytest.fail("an attack started"))
 
 
 PIXELS = torch.randint(0, 256, (6, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

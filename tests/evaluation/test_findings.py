@@ -20,8 +20,8 @@ from torch import nn
 import robust_nas
 from robust_nas import ThreatModel
 from robust_nas.evaluation import EvaluationOptions, Finding, Verdict, follow_protocol
-from robust_nas.evaluation.curves import _curve_findings
-from robust_nas.evaluation.findings import LEAST
+from robust_nas.evaluation.checks.eps_curve import EpsCurve, point
+from robust_nas.evaluation.sanity import LEAST
 from robust_nas.evaluation.traces import late_gain
 
 # The cascade in small: a first attack, one that chooses its steps, one that is immune to the scale of the logits.
@@ -92,7 +92,7 @@ def test_an_honestly_trained_network_is_reliable_under_the_cascade(honest):
     assert honest.clean.accuracy > 0.95
     assert 0.7 < honest.robust.accuracy < 0.99
     assert honest.findings_passes <= honest.passes
-    assert {row.how for row in honest.rows} == {"folded"}
+    assert {row.model_form for row in honest.rows} == {"folded"}
 
 
 def test_every_finding_says_what_it_saw_and_what_was_allowed(honest):
@@ -193,7 +193,7 @@ def test_an_undefended_network_has_no_robustness_to_claim(undefended, dataset):
 @pytest.mark.parametrize("make", [Zeroed, WithoutGrad, Negated])
 def test_a_hidden_gradient_is_reported_also_where_the_folded_copy_has_a_better_one(robust, dataset, make):
     found = evaluated(make(robust), dataset, findings="budget")
-    assert {row.how for row in found.rows} == {"folded"}
+    assert {row.model_form for row in found.rows} == {"folded"}
     assert found.robust == evaluated(robust, dataset, findings="none").robust
     assert by_name(found)["active test"].value == 0
     assert found.verdict.status == "UNRELIABLE"
@@ -263,7 +263,7 @@ def test_square_and_noise_as_attacks_of_the_list_are_held_against_those_before_t
     assert statuses(misled)["white box at least as strong as Square"] == "FAIL"
     assert by_name(misled)["white box at least as strong as Square"].value == misled.rows[1].broken > 0
     fine = evaluated(robust, dataset, *SMALL, square, images=24)
-    # Once: the probe has stood back.
+    # Once: the check with queries of its own does not apply.
     assert [f.status for f in fine.findings if "Square" in f.name] == ["PASS"]
     first = evaluated(robust, dataset, square, *SMALL, images=24, findings="budget")
     assert first.rows[0].broken > 0  # which says nothing about gradients
@@ -323,9 +323,7 @@ def test_the_suite_transfer_makes_its_attacks_on_the_surrogates(robust, dataset,
 
 
 def points(*rights, images=100):
-    from robust_nas.evaluation.curves import _point
-
-    return [_point(eps / 10, right, images, "pgd") for eps, right in enumerate(rights)]
+    return [point(eps / 10, right, images, "pgd") for eps, right in enumerate(rights)]
 
 
 @pytest.mark.parametrize(
@@ -340,7 +338,7 @@ def points(*rights, images=100):
     ],
 )
 def test_a_curve_that_rises_or_does_not_end_at_nothing(rights, expected):
-    found = _curve_findings(points(*rights), chance=0.1)
+    found = EpsCurve().judge(points(*rights), chance=0.1)
     assert tuple(finding.status for finding in found) == expected
     assert [finding.name for finding in found] == list(PAID[6:9])
 

@@ -16,13 +16,12 @@ from robust_nas.attacks.engine import AttackResult
 from robust_nas.errors import AttackError, ConfigError
 from robust_nas.evaluation import (
     AutoAttack,
-    Deployed,
     EvaluationOptions,
+    InferenceRule,
     Step,
     ThreatModel,
     evaluate,
     follow_protocol,
-    protocol,
     report,
 )
 
@@ -98,7 +97,8 @@ def by_hand(*attacks, threat=None, shares=None):
         images=None,
         batch_size=16,
         findings="none",
-        deployed=Deployed(),
+        checks=(),
+        deployed=InferenceRule(),
     )
 
 
@@ -214,7 +214,7 @@ class Cheat(FGSM):
             images = (images + self.eps + 1e-4).clamp(0, 1)
         else:
             images = images - 2 if self.how == "box" else images * torch.nan
-        return AttackResult(images=images, how="by hand", forwards=0, backwards=0)
+        return AttackResult(images=images, model_form="by hand", forwards=0, backwards=0)
 
 
 @pytest.mark.parametrize(("how", "message"), [("ball", "more than eps"), ("box", "0..1"), ("nan", "nan")])
@@ -238,7 +238,7 @@ def test_logits_that_are_not_finite_are_wrong():
 def test_bad_input_is_refused_before_any_attack(monkeypatch):
     model, _ = linear(3)
     images = dataset(model)
-    monkeypatch.setattr(protocol, "run_autoattack", lambda *a, **k: pytest.fail("an attack started"))
+    monkeypatch.setattr(AutoAttack, "run", lambda *a, **k: pytest.fail("an attack started"))
     standard = options({"attack": {"name": "autoattack"}})
     with pytest.raises(AttackError, match="apgd-t needs at least 4 classes"):
         follow_protocol(model, images, standard)

@@ -91,7 +91,10 @@ def test_a_users_own_suite(tmp_path):
 @pytest.mark.parametrize(
     ("text", "fragments"),
     [
-        ("attacks:\n- attack: {name: pdg}", ["attacks.0.attack: got name 'pdg'; allowed: fgsm, pgd"]),
+        (
+            "attacks:\n- attack: {name: pdg}",
+            ["attacks.0.attack: got name 'pdg'; allowed: fgsm, fgsm-rs, n-fgsm, pgd"],
+        ),
         ("attacks:\n- attack: {name: pgd, steps: -1}", ["attacks.0.attack.steps: got -1"]),
         ("attacks:\n- attack: {name: pgd, step: 3}", ["unknown key 'step'", "did you mean 'steps'?"]),
         ("attacks:\n- attack: {name: pgd}\n- {image: 3}", ["attacks.1", "unknown key 'image'"]),

@@ -4,35 +4,15 @@ import csv
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
+from figure_records import example
 
 from robust_nas.errors import RunError
 from robust_nas.figures import plot_adversarial_grid, style
 
 TIMES, DASH = "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
-DIGITS = load_digits().images / 16
 NAMES = [str(digit) for digit in range(9)] + [
     "a very long name of a class, such as $alligator_mississipiensis$"
 ]
-
-
-def example(number, eps=0.125, channels=1, **more):
-    random = np.random.default_rng(number)
-    clean = np.repeat(DIGITS[number][None], channels, 0)
-    adversarial = np.clip(clean + eps * random.choice([-1, 1], clean.shape), 0, 1)
-    return {
-        "clean": clean,
-        "adversarial": adversarial,
-        "label": number % 10,
-        "clean_prediction": number % 10,
-        "adversarial_prediction": (number + 1) % 10,
-        "confidence_clean": 0.98,
-        "confidence_adversarial": 0.61,
-        "attack": "apgd-t (dlr-targeted, 9 targets)",
-        "broken": True,
-        "perturbation": eps,
-        **more,
-    }
 
 
 def page(drawn, examples, **options):

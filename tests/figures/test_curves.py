@@ -6,6 +6,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
+from figure_records import KINDS, TRAINING, search_records
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -13,41 +14,6 @@ from PIL import Image
 from robust_nas.errors import RunError
 from robust_nas.figures import plot_evaluation, plot_search, plot_training, series
 
-KINDS = ("accurate", "reduce", "robust")
-
-
-def search_records(steps, switch):
-    random = np.random.default_rng(0)
-    for step in range(steps):
-        second = step >= switch
-        yield {
-            "step": step,
-            "epoch": step // 100,
-            "stage": 1 + second,
-            "loss_weights": 2.3 - step / steps + 0.1 * random.normal(),
-            "loss_natural": 1.5 + 0.1 * random.normal() if second else None,
-            "loss_adversarial": 2.2 + 0.1 * random.normal(),
-            "gamma": random.uniform() if second else None,
-            "norm_natural": random.uniform(0.01, 0.1) if second else None,
-            "norm_adversarial": random.uniform(0.01, 0.1),
-            "cosine": random.uniform(-1, 1) if second else None,
-            "entropy": dict.fromkeys(KINDS, 1.9 - step / steps),
-            "skips": {kind: i for i, kind in enumerate(KINDS)},
-            "learning_rate": 0.025,
-        }
-
-
-TRAINING = [
-    {
-        "epoch": epoch,
-        "loss": 2.0 - 0.02 * epoch,
-        "train_accuracy": 0.3,
-        "clean": 0.5 + 0.003 * epoch,
-        "robust": 0.3 if epoch % 5 == 0 else math.nan,
-        "learning_rate": 0.1,
-    }
-    for epoch in range(30)
-]
 EVALUATION = [
     {"label": "clean", "accuracy": 0.846, "low": 0.839, "high": 0.853, "images": 10000},
     {"label": "PGD-20", "accuracy": 0.0, "low": 0.0, "high": 0.004, "images": 1000},

@@ -17,10 +17,11 @@ from robust_nas.data import Augment, Images, split
 from robust_nas.data.order import batches
 from robust_nas.errors import ArchitectureError, CheckpointError, DivergenceError
 from robust_nas.integrations import nni as bridge
+from robust_nas.integrations.nni_strategy import NNI, NNIAlphaOptimiser
 from robust_nas.integrations.samples import from_sample, to_sample
 from robust_nas.nets import Supernet, build_network, channels_last
 from robust_nas.runs import CHECKPOINT, Run, read_checkpoint
-from robust_nas.search.options import NNI, NNIAlphaOptimiser, WeightOptimiser
+from robust_nas.search import SearchContext, WeightOptimiser, run_strategy
 from robust_nas.spaces import Size, count, load_architecture, load_space, sample, shipped_names
 from robust_nas.training.schedules import cosine
 
@@ -161,25 +162,25 @@ def options(**changes):
 
 def run_search(folder, values, *, mode="new", progress=lambda *_: None, seed=3, augmentation=None):
     with Run(folder, values, mode) as run:
-        outcome = bridge.search(
-            run,
-            TINY,
-            images(),
-            values,
-            augmentation or Augment(crop=1),
+        context = SearchContext(
+            run=run,
+            space=TINY,
+            images=images(),
             classes=CLASSES,
             mean=(0.0,),
             std=(1.0,),
             name="found",
             seed=seed,
+            augmentation=augmentation or Augment(crop=1),
+            network=SMALL,
             checkpoint_seconds=0.0,
             progress=progress,
         )
-        return outcome, run.records()
+        return run_strategy(values, context), run.records()
 
 
 def found(outcome):
-    return outcome.architecture, outcome.mixing, outcome.sources, outcome.last
+    return outcome.architecture, outcome.edge_weights, outcome.sources, outcome.last
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -205,7 +206,7 @@ def test_a_search_repeats_itself_by_its_seed_and_leaves_the_world_as_it_was(
     again, same = run_search(tmp_path / "b", values)
     other, _ = run_search(tmp_path / "c", values, seed=4)
     assert (found(again), same) == (found(outcome), records)
-    assert other.mixing != outcome.mixing
+    assert other.edge_weights != outcome.edge_weights
     assert [record["step"] for record in records] == list(range(3 * STEPS))
     assert signal.getsignal(signal.SIGINT) is handler
     assert tuple(capfd.readouterr()) == ("", "")
@@ -223,7 +224,7 @@ def test_the_architecture_is_made_of_the_strongest_choices(tmp_path):
     for cell in outcome.architecture.genotype:
         for number, node in enumerate(cell.nodes):
             for edge in node:
-                row = outcome.mixing[cell.kind][TINY.edges.index((number, edge.source))]
+                row = outcome.edge_weights[cell.kind][TINY.edges.index((number, edge.source))]
                 assert edge.operation == TINY.operations[max(range(len(row)), key=row.__getitem__)]
             weights = outcome.sources[cell.kind][number]
             kept = sorted(range(len(weights)), key=lambda source: -weights[source])[:2]
@@ -268,7 +269,7 @@ def test_a_search_is_the_plain_loop_of_darts_on_adversarial_batches(tmp_path):
     assert losses[1::2] == [record["loss_weights"] for record in records]
     mixing, sources = bridge.choice_weights(TINY, net)
     assert outcome.sources == sources
-    assert outcome.mixing == {kind: rows.tolist() for kind, rows in mixing.items()}
+    assert outcome.edge_weights == {kind: rows.tolist() for kind, rows in mixing.items()}
 
 
 @pytest.mark.parametrize(
@@ -288,27 +289,31 @@ def test_a_search_stopped_after_any_step_resumes_to_the_same_bits(tmp_path, stra
     assert found(run_search(tmp_path / "cut", values, mode="resume")[0]) == found(outcome)
     whole, cut = (read_checkpoint(tmp_path / name / CHECKPOINT) for name in ("whole", "cut"))
     assert all(torch.equal(cut["supernet"][name], tensor) for name, tensor in whole["supernet"].items())
-    for label, moments in whole["alpha_states"].items():
-        assert all(torch.equal(cut["alpha_states"][label][key], value) for key, value in moments.items())
+    for number, moments in whole["alpha_optimiser"]["state"].items():
+        again = cut["alpha_optimiser"]["state"][number]
+        assert all(torch.equal(again[key], value) for key, value in moments.items())
     lines = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "cut")]
     assert lines[0] == lines[1]
     assert len(lines[0].splitlines()) == len(records)
 
 
 def _swap_moments(state):
-    states = state["alpha_states"]
-    states["robust.1"], states["robust.0"] = states["robust.0"], states["robust.1"]
+    states = state["alpha_optimiser"]["state"]  # of an edge's operations, and of a node's sources
+    (edge, *_), (node, *_) = (
+        [number for number, moments in states.items() if len(moments["exp_avg"]) == size] for size in (3, 2)
+    )
+    states[edge], states[node] = states[node], states[edge]
 
 
 @pytest.mark.parametrize(
     "damage",
     [
         _swap_moments,
-        lambda state: state["alpha_states"].pop("robust.0"),
+        lambda state: state["alpha_optimiser"]["param_groups"][0]["params"].pop(),
         lambda state: state["supernet"].update(foreign=torch.zeros(1)),
         lambda state: state["weight_optimiser"]["param_groups"][0]["params"].pop(),
-        lambda state: state.update(global_generator=torch.zeros(3)),
-        lambda state: state.update(job="search"),
+        lambda state: state["strategy"].update(global_generator=torch.zeros(3)),
+        lambda state: state.update(job="nni"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, damage):
@@ -322,7 +327,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, damage):
     state = read_checkpoint(tmp_path / CHECKPOINT)
     damage(state)
     torch.save(state, tmp_path / CHECKPOINT)
-    with pytest.raises(CheckpointError, match=r"does not fit|not of a search by NNI"):
+    with pytest.raises(CheckpointError, match=r"does not fit|not of a one-shot search"):
         run_search(tmp_path, values, mode="resume")
 
 

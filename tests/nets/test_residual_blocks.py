@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_residual_network import MEAN, SHAPE, STD, images, trained
+from residual_networks import MEAN, SHAPE, STD, images, trained
 from torch import Tensor, fx, nn
 
 from robust_nas.layers.activations import relu

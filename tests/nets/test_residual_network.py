@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from residual_networks import MEAN, SHAPE, SMALL, STD, images, trained
 from torch import Tensor, fx, nn
 
 from robust_nas.errors import ArchitectureError, CheckpointError
@@ -23,37 +24,6 @@ from robust_nas.nets import (
 )
 from robust_nas.nets.residual import BasicBlock
 from robust_nas.spaces import ResidualArchitecture, load_architecture
-
-SHAPE = (2, 9, 8)
-SMALL = ResidualArchitecture(name="small", stem=3, depths=(2, 1, 2), widths=(3, 4, 4))
-MEAN, STD = (0.1, 1 / 3), (0.5, 8 / 255)
-
-
-def images(*shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def trained(
-    architecture: ResidualArchitecture = SMALL, shape: tuple[int, int, int] = SHAPE
-) -> ResidualNetwork:
-    """A network whose statistics, scales and shifts are not the fresh ones, in eval mode."""
-    network = build_network(
-        architecture,
-        input_shape=shape,
-        classes=3,
-        mean=MEAN[: shape[0]],
-        std=STD[: shape[0]],
-        seed=5,
-    )
-    assert isinstance(network, ResidualNetwork)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.weight.uniform_(0.5, 1.5, generator=generator)
-                module.bias.uniform_(-0.5, 0.5, generator=generator)
-        network.train()(images(8, *shape))
-    return network.eval()
 
 
 def usual(network: ResidualNetwork, architecture: ResidualArchitecture, x: Tensor) -> Tensor:
@@ -240,5 +210,5 @@ def test_a_model_folder_of_no_known_type_is_refused(tmp_path: Path) -> None:
     saved(tmp_path)
     text = (tmp_path / "architecture.yaml").read_text()
     (tmp_path / "architecture.yaml").write_text(text.replace("type: residual", "type: tree"))
-    with pytest.raises(CheckpointError, match="type: got 'tree'; allowed: cell, residual, mlp"):
+    with pytest.raises(CheckpointError, match="got type 'tree'; allowed: cell, residual, mlp"):
         read_model(tmp_path)

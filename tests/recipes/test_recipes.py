@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from robust_nas.config import check, config_hash, parse_yaml, read_yaml, to_dict, to_yaml
 from robust_nas.errors import ConfigError
-from robust_nas.search.options import DSARA, NNI
+from robust_nas.integrations.nni_strategy import NNI
+from robust_nas.search import DSARA
 from robust_nas.workflows.config import FOLDER, RunConfig, load_config, model_config, recipe_names
 
 RECIPES = recipe_names()
@@ -68,7 +69,7 @@ def test_overrides_reach_every_room() -> None:
         ("search.epochs=-3", ["search.epochs", "got -3", "greater than or equal to 1"]),
         ("search.attack.eps=big", ["search.attack.eps", "got 'big'", "8/255"]),
         ("search.name=ray", ["search: got name 'ray'", "allowed: dsara, nni"]),
-        ("search={name: nni, stage1_epochs: 2}", ["unknown key 'stage1_epochs'", "allowed: name, strategy"]),
+        ("search={name: nni, stage1_epochs: 2}", ["unknown key 'stage1_epochs'", "allowed: name, cells"]),
         ("search={name: nni, strategy: enas}", ["search.strategy: got 'enas'", "'darts' or 'gumbel-darts'"]),
         ("search={name: nni, precision: bf16}", ["search.precision: got 'bf16'", "'float32'"]),
         ("search={name: nni, cells: 3}", ["search.cells: got 3, which leaves no robust cell"]),

@@ -13,9 +13,9 @@ from torch.func import functional_call
 from robust_nas.attacks import FGSM, FGSMRS, NFGSM, PGD, attack_mode
 from robust_nas.errors import ConfigError
 from robust_nas.nets import Supernet
-from robust_nas.search.dsara import Batch, DSARASearch, flatten
+from robust_nas.search import DSARA, Batch, OneShotSearch, WeightOptimiser
 from robust_nas.search.min_norm import min_norm
-from robust_nas.search.options import DSARA, WeightOptimiser
+from robust_nas.search.one_shot.batch import flatten
 from robust_nas.spaces import load_space
 
 CLASSES = 4
@@ -43,10 +43,26 @@ def make(seed=0, warm=True, execution="fused", **options):
         for alpha in supernet.alphas.values():
             alpha.copy_(torch.randn(alpha.shape, generator=generator))
     values = {"attack": PGD(eps=0.1, steps=2), "weights": WEIGHTS, **options}
-    search = DSARASearch(supernet, DSARA(**values))
+    search = OneShotSearch(two_stages(**values), supernet, SPACE)
     if warm:
         search.weight_step(draw(seed + 50))
     return search
+
+
+def two_stages(**options):
+    """DSARA with one epoch of either stage."""
+    return DSARA(epochs=2, stage1_epochs=1, **options)
+
+
+def alpha_gradient(search, stage, alphas_batch, weights_batch):
+    search.epoch = stage - 1
+    return search.strategy.alpha_gradient(search, alphas_batch, weights_batch)
+
+
+def alpha_step(search, stage, alphas_batch, weights_batch):
+    found = alpha_gradient(search, stage, alphas_batch, weights_batch)
+    search.alpha_step(found.gradient)
+    return found
 
 
 def draw(seed):
@@ -74,7 +90,7 @@ def names(supernet):
 
 def unrolled(search, images, labels, batch):
     """d/dalpha L(w'(alpha), alpha) by autograd through one SGD step with momentum and weight decay."""
-    supernet, options = search.supernet, search.options.weights
+    supernet, options = search.supernet, search.strategy.weights
     leaves = {name: p.detach().clone().requires_grad_() for name, p in supernet.named_parameters()}
     alphas = {name: p for name, p in leaves.items() if name.startswith("alphas.")}
     weights = {name: p for name, p in leaves.items() if name not in alphas}
@@ -95,10 +111,10 @@ def unrolled(search, images, labels, batch):
 def direct(search, images, labels):
     """d/dalpha L(w, alpha) by plain autograd."""
     with attack_mode(search.supernet, "batch"):
-        for alpha in search.alphas:
+        for alpha in search.alphas.values():
             alpha.requires_grad_(True)
         loss = F.cross_entropy(search.supernet(images), labels)
-        return loss.detach(), flatten(torch.autograd.grad(loss, search.alphas))
+        return loss.detach(), flatten(torch.autograd.grad(loss, list(search.alphas.values())))
 
 
 @pytest.fixture
@@ -118,7 +134,7 @@ def test_second_order_is_autograd_through_the_unrolled_step(stage, warm):
     search = make(order=2, finite_difference=1e-4, warm=warm, execution="plain")  # for double backward
     assert warm == any("momentum_buffer" in state for state in search.weight_optimiser.state.values())
     v, w = draw(1), draw(2)
-    step = search.alpha_gradient(stage, v, w)
+    step = alpha_gradient(search, stage, v, w)
     loss, gradient = unrolled(search, v.adversarial, v.labels, w)
     assert relative(step.adversarial, gradient) < 1e-6
     torch.testing.assert_close(step.loss_adversarial, loss)
@@ -133,7 +149,7 @@ def test_second_order_is_autograd_through_the_unrolled_step(stage, warm):
 @pytest.mark.parametrize("stage", [1, 2])
 def test_both_executions_take_the_same_second_order_step(stage):
     fused, plain = (make(order=2, execution=execution) for execution in ("fused", "plain"))
-    steps = [search.alpha_gradient(stage, draw(1), draw(2)) for search in (fused, plain)]
+    steps = [alpha_gradient(search, stage, draw(1), draw(2)) for search in (fused, plain)]
     torch.testing.assert_close(steps[0].gradient, steps[1].gradient, rtol=1e-6, atol=1e-9)
 
 
@@ -144,7 +160,7 @@ def test_the_second_order_error_shrinks_with_the_finite_difference():
     for r in (1e-1, 1e-2, 1e-3, 1e-4):
         search = make(order=2, finite_difference=r, execution="plain")
         _, gradient = unrolled(search, v.adversarial, v.labels, w)
-        errors.append(relative(search.alpha_gradient(1, v, w).gradient, gradient))
+        errors.append(relative(alpha_gradient(search, 1, v, w).gradient, gradient))
     assert all(small < large for large, small in pairwise(errors))
     assert errors[1] < 1e-2  # at the default
 
@@ -156,7 +172,7 @@ def test_second_order_without_learning_rate_is_first_order(seed):
     for group in search.weight_optimiser.param_groups:
         group["lr"] = 0.0
     v = draw(seed)
-    found = search.alpha_gradient(2, v, draw(seed + 1))
+    found = alpha_gradient(search, 2, v, draw(seed + 1))
     torch.testing.assert_close(found.adversarial, direct(search, v.adversarial, v.labels)[1])
 
 
@@ -164,7 +180,7 @@ def test_second_order_without_learning_rate_is_first_order(seed):
 def test_first_order_is_plain_autograd(stage):
     search = make(order=1)
     v = draw(1)
-    step = search.alpha_gradient(stage, v, draw(2))
+    step = alpha_gradient(search, stage, v, draw(2))
     loss, gradient = direct(search, v.adversarial, v.labels)
     torch.testing.assert_close(step.adversarial, gradient)
     torch.testing.assert_close(step.loss_adversarial, loss)
@@ -179,7 +195,7 @@ def test_the_alpha_gradient_leaves_everything_as_it_was(stage, order):
     search.supernet.train()
     before = snapshot(search.supernet)
     generator = torch.get_rng_state()
-    search.alpha_gradient(stage, draw(1), draw(2))
+    alpha_gradient(search, stage, draw(1), draw(2))
     assert changed(before, search.supernet) == set()
     assert all(module.training for module in search.supernet.modules())
     assert all(p.requires_grad and p.grad is None for p in search.supernet.parameters())
@@ -191,7 +207,7 @@ def test_the_weights_come_back_when_the_second_order_fails_halfway():
     before = snapshot(search.supernet)
     batch = draw(1)
     with pytest.raises(IndexError):
-        search.alpha_gradient(1, batch._replace(labels=batch.labels + 100), draw(2))
+        alpha_gradient(search, 1, batch._replace(labels=batch.labels + 100), draw(2))
     assert changed(before, search.supernet) == set()
 
 
@@ -201,7 +217,7 @@ def test_stage_one_descends_the_adversarial_loss_alone(order):
     v, w = draw(1), draw(2)
     seen = []
     handle = search.supernet.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    step = search.alpha_gradient(1, v, w)
+    step = alpha_gradient(search, 1, v, w)
     handle.remove()
     assert not any(x is v.natural or torch.equal(x, v.natural) for x in seen)
     assert (step.natural, step.loss_natural, step.gamma) == (None, None, None)
@@ -209,33 +225,33 @@ def test_stage_one_descends_the_adversarial_loss_alone(order):
         step.gradient, step.adversarial
     )  # and lambda, which would only rescale it, is left out
     other = v._replace(natural=draw(9).natural)
-    assert torch.equal(search.alpha_gradient(1, other, w).gradient, step.gradient)
+    assert torch.equal(alpha_gradient(search, 1, other, w).gradient, step.gradient)
 
 
 @pytest.mark.parametrize("order", [1, 2])
 def test_stage_two_descends_the_min_norm_point_of_both_losses(order):
     search = make(order=order)
     v, w = draw(1), draw(2)
-    step = search.alpha_gradient(2, v, w)
+    step = alpha_gradient(search, 2, v, w)
     gamma, combined = min_norm(step.natural, step.adversarial)
     assert torch.equal(step.gamma, gamma)
     assert torch.equal(step.gradient, combined)
     assert step.gradient.norm() <= min(step.natural.norm(), step.adversarial.norm()) + 1e-12
-    assert not torch.allclose(step.gradient, search.alpha_gradient(1, v, w).gradient)
+    assert not torch.allclose(step.gradient, alpha_gradient(search, 1, v, w).gradient)
     other = v._replace(natural=draw(9).natural)
-    assert not torch.allclose(search.alpha_gradient(2, other, w).gradient, step.gradient)
+    assert not torch.allclose(alpha_gradient(search, 2, other, w).gradient, step.gradient)
 
 
 def test_one_gamma_is_found_over_all_alpha_matrices_at_once():
     search = make()
-    step = search.alpha_gradient(2, draw(1), draw(2))
+    step = alpha_gradient(search, 2, draw(1), draw(2))
     assert step.gamma.dim() == 0
-    assert step.natural.shape == (sum(alpha.numel() for alpha in search.alphas),)
+    assert step.natural.shape == (sum(alpha.numel() for alpha in search.alphas.values()),)
 
 
 def test_combine_sum_adds_the_two_gradients():
     v, w = draw(1), draw(2)
-    plain = make(combine="sum").alpha_gradient(2, v, w)
+    plain = alpha_gradient(make(combine="sum"), 2, v, w)
     assert torch.equal(plain.gradient, plain.natural + plain.adversarial)
     assert plain.gamma is None
 
@@ -244,8 +260,8 @@ def test_combine_sum_adds_the_two_gradients():
 @pytest.mark.parametrize("combine", ["sum", "min-norm"])
 def test_lambda_scales_the_adversarial_gradient_of_stage_two(weight, combine):
     v, w = draw(1), draw(2)
-    plain = make(combine=combine).alpha_gradient(2, v, w)
-    scaled = make(combine=combine, adversarial_weight=weight).alpha_gradient(2, v, w)
+    plain = alpha_gradient(make(combine=combine), 2, v, w)
+    scaled = alpha_gradient(make(combine=combine, adversarial_weight=weight), 2, v, w)
     torch.testing.assert_close(scaled.adversarial, weight * plain.adversarial)
     assert torch.equal(scaled.natural, plain.natural)
     assert torch.equal(scaled.loss_adversarial, plain.loss_adversarial)
@@ -256,16 +272,16 @@ def test_lambda_scales_the_adversarial_gradient_of_stage_two(weight, combine):
 def test_the_alpha_step_moves_the_alphas_by_adam_and_nothing_else(stage, order):
     search = make(order=order)
     before = snapshot(search.supernet)
-    twin = [alpha.detach().clone().requires_grad_() for alpha in search.alphas]
-    options = search.options.alphas
+    twin = [alpha.detach().clone().requires_grad_() for alpha in search.alphas.values()]
+    options = search.strategy.alphas
     adam = torch.optim.Adam(twin, options.learning_rate, options.betas, weight_decay=options.weight_decay)
-    step = search.alpha_step(stage, draw(1), draw(2))
+    step = alpha_step(search, stage, draw(1), draw(2))
     _, alphas, _ = names(search.supernet)
     assert changed(before, search.supernet) == alphas
     for alpha, piece in zip(twin, step.gradient.split([a.numel() for a in twin]), strict=True):
         alpha.grad = piece.view_as(alpha)
     adam.step()
-    assert all(torch.equal(a, b) for a, b in zip(search.alphas, twin, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(search.alphas.values(), twin, strict=True))
     assert all(p.grad is None for p in search.supernet.parameters())
 
 
@@ -330,7 +346,7 @@ def test_a_fused_supernet_is_attacked_as_the_plain_one_is_and_as_it_stands(attac
         ]
         torch.testing.assert_close(*found)
         for search in (fused, plain):
-            search.alpha_step(2, v, w)
+            alpha_step(search, 2, v, w)
         found = [
             search.attack(v.natural, v.labels, torch.Generator().manual_seed(0)) for search in (fused, plain)
         ]
@@ -351,9 +367,9 @@ def test_a_fused_supernet_is_attacked_as_the_plain_one_is_and_as_it_stands(attac
 def test_the_ablations_of_the_space_are_searched(changes):
     space = load_space("dsara", {"nodes": 1, "operations": ["skip_connect", "sep_conv_3x3"], **changes})
     supernet = Supernet(space, CLASSES, 1, channels=2, cells=4).double()
-    search = DSARASearch(supernet, DSARA())
+    search = OneShotSearch(two_stages(), supernet, space)
     before = snapshot(supernet)
-    search.alpha_step(2, draw(1), draw(2))
+    alpha_step(search, 2, draw(1), draw(2))
     assert changed(before, supernet) == {f"alphas.{kind}" for kind in space.layout.kinds}
     search.weight_step(draw(2))
 
@@ -361,23 +377,24 @@ def test_the_ablations_of_the_space_are_searched(changes):
 def test_a_supernet_without_a_kind_of_cell_is_refused():
     space = load_space("dsara", {"nodes": 1, "operations": ["skip_connect", "sep_conv_3x3"]})
     with pytest.raises(ConfigError, match=r"search\.cells: got 3; .* no robust cell"):
-        DSARASearch(Supernet(space, CLASSES, 1, channels=2, cells=3), DSARA())
+        OneShotSearch(DSARA(), Supernet(space, CLASSES, 1, channels=2, cells=3), space)
 
 
 def test_bf16_takes_the_losses_in_float32():
     supernet = Supernet(SPACE, CLASSES, 1, channels=2, cells=3)
-    search = DSARASearch(supernet, DSARA(precision="bf16", order=2))
+    search = OneShotSearch(two_stages(precision="bf16", order=2), supernet, SPACE)
     batch = Batch(*(t.float() if t.is_floating_point() else t for t in draw(1)[:3]))
-    assert search.alpha_step(2, batch, batch).loss_natural.dtype == torch.float32
+    assert alpha_step(search, 2, batch, batch).loss_natural.dtype == torch.float32
     loss, logits = search.weight_step(batch)
     assert (loss.dtype, logits.dtype) == (torch.float32, torch.bfloat16)
 
 
-def test_the_attacked_copy_follows_whatever_changes_the_supernet():
+def test_the_attacked_copy_follows_a_change_of_the_supernet_that_is_marked():
     search, other = make(), make(seed=1)
     v = draw(1)
     before = search.attack(v.natural, v.labels, torch.Generator().manual_seed(0))
     search.supernet.load_state_dict(other.supernet.state_dict())
+    search.mark_changed()
     found, expected = (
         each.attack(v.natural, v.labels, torch.Generator().manual_seed(0)) for each in (search, other)
     )
@@ -396,5 +413,5 @@ def test_a_step_reads_nothing_back_from_the_device(stage, monkeypatch):
     for name in ("tolist", "item", "cpu", "__bool__", "__float__", "__int__", "nonzero"):
         monkeypatch.setattr(torch.Tensor, name, refuse)
     search.attack(v.natural, v.labels, torch.Generator().manual_seed(0))
-    search.alpha_gradient(stage, v, w)  # not the step: Adam counts on the host
+    alpha_gradient(search, stage, v, w)  # not the step: Adam counts on the host
     search.weight_step(w)

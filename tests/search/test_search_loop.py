@@ -1,4 +1,4 @@
-"""The search loop: stages and records, resuming to the same bits, refusing what is damaged or has diverged."""
+"""The one-shot loop: stages and records, resuming to the same bits, refusing what is damaged or has diverged."""
 
 import math
 
@@ -8,11 +8,10 @@ import torch
 from robust_nas.attacks import FGSM
 from robust_nas.data import Augment, Images
 from robust_nas.errors import CheckpointError, DivergenceError
-from robust_nas.nets import Supernet
 from robust_nas.runs import CHECKPOINT, Run, read_checkpoint
-from robust_nas.search.loop import collapsed, search
-from robust_nas.search.options import DSARA, AlphaOptimiser, WeightOptimiser
-from robust_nas.spaces import Edge, load_space
+from robust_nas.search import DSARA, AlphaOptimiser, SearchContext, WeightOptimiser, run_strategy
+from robust_nas.search.spread import collapsed
+from robust_nas.spaces import Edge, Size, load_space
 
 CLASSES = 4
 OPERATIONS = ["skip_connect", "sep_conv_3x3"]
@@ -41,6 +40,8 @@ def options(**changes):
         "epochs": 3,
         "stage1_epochs": 1,
         "batch_size": 8,
+        "cells": 3,
+        "channels": 2,
         "attack": FGSM(eps=0.1),
         "alphas": AlphaOptimiser(learning_rate=0.1),
         **changes,
@@ -54,21 +55,42 @@ def images():
     return Images(pixels, torch.arange(32) % CLASSES)
 
 
-def run_search(folder, values, *, mode="new", progress=lambda *_: None, net=None):
-    net = net or Supernet(SPACE, CLASSES, 1, channels=2, cells=3, seed=0)
+def context(run, progress):
+    return SearchContext(
+        run=run,
+        space=SPACE,
+        images=images(),
+        classes=CLASSES,
+        mean=(0.0,),
+        std=(1.0,),
+        name="found",
+        seed=3,
+        augmentation=Augment(crop=1),
+        network=Size(cells=3, channels=2),
+        checkpoint_seconds=0.0,
+        progress=progress,
+    )
+
+
+def run_search(folder, values, *, mode="new", progress=lambda *_: None, spoil=None):
+    """The outcome, the records and the supernet of a search; `spoil` gets the supernet and every step's number."""
+    built = []
+
+    class Kept(DSARA):
+        """DSARA, whose supernet is at hand."""
+
+        def build_supernet(self, *args, **more):
+            built.append(super().build_supernet(*args, **more))
+            return built[-1]
+
+    def report(job, done, total, note=""):
+        if spoil is not None:
+            spoil(built[0], done)
+        progress(job, done, total, note)
+
     with Run(folder, values, mode) as run:
-        outcome = search(
-            run,
-            net,
-            images(),
-            values,
-            Augment(crop=1),
-            name="found",
-            seed=3,
-            checkpoint_seconds=0.0,
-            progress=progress,
-        )
-        return outcome, run.records(), net
+        outcome = run_strategy(Kept(**dict(values)), context(run, report))
+        return outcome, run.records(), built[0]
 
 
 @pytest.mark.parametrize("order", [1, 2])
@@ -87,7 +109,7 @@ def test_a_search_stopped_after_any_step_resumes_to_the_same_bits(tmp_path, at, 
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), resumed.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(net.buffers(), resumed.buffers(), strict=True))
     assert found.architecture == expected.architecture
-    assert (found.mixing, found.last, again) == (expected.mixing, expected.last, records)
+    assert (found.edge_weights, found.last, again) == (expected.edge_weights, expected.last, records)
 
 
 def test_the_record_of_every_step_says_what_its_stage_did(tmp_path):
@@ -121,15 +143,15 @@ def test_the_second_stage_moves_the_alphas_elsewhere(tmp_path):
     one, _, _ = run_search(tmp_path / "a", options(stage1_epochs=3))
     two, _, _ = run_search(tmp_path / "b", options(stage1_epochs=1))
     added, _, _ = run_search(tmp_path / "c", options(stage1_epochs=1, combine="sum"))
-    assert one.mixing != two.mixing
-    assert two.mixing != added.mixing
+    assert one.edge_weights != two.edge_weights
+    assert two.edge_weights != added.edge_weights
 
 
 def test_the_mixing_is_the_softmax_of_the_final_alphas_and_the_architecture_its_derivation(tmp_path):
     outcome, _, net = run_search(tmp_path, options())
     assert outcome.architecture == net.derive("found")
     for kind, alpha in net.alphas.items():
-        assert outcome.mixing[kind] == alpha.detach().softmax(1).tolist()
+        assert outcome.edge_weights[kind] == alpha.detach().softmax(1).tolist()
 
 
 @pytest.mark.parametrize("order", [1, 2])
@@ -149,15 +171,13 @@ def test_an_absurd_learning_rate_stops_with_a_sound_checkpoint(tmp_path, order):
 @pytest.mark.parametrize("name", ["classifier.bias", "alphas.robust"])
 @pytest.mark.parametrize("at", [3, 3 * STEPS])
 def test_a_supernet_that_breaks_in_a_step_is_never_saved(tmp_path, name, at):
-    net = Supernet(SPACE, CLASSES, 1, channels=2, cells=3, seed=0)
-
-    def spoil(job, done, total, note=""):
+    def spoil(net, done):
         if done == at:
             with torch.no_grad():
                 net.get_parameter(name).view(-1)[0] = float("nan")
 
     with pytest.raises(DivergenceError, match=f"{name} holds NaN"):
-        run_search(tmp_path, options(), net=net, progress=spoil)
+        run_search(tmp_path, options(), spoil=spoil)
     state = read_checkpoint(tmp_path / CHECKPOINT)
     assert state["supernet"][name].isfinite().all()
 
@@ -188,7 +208,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, damage):
     damage(state)
     torch.save(state, tmp_path / CHECKPOINT)
     before = (tmp_path / CHECKPOINT).read_bytes()
-    with pytest.raises(CheckpointError, match=r"does not fit|not of a search"):
+    with pytest.raises(CheckpointError, match=r"does not fit|not of a one-shot search"):
         run_search(tmp_path, values, mode="resume")
     assert (tmp_path / CHECKPOINT).read_bytes() == before
 

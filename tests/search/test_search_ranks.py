@@ -8,8 +8,7 @@ from robust_nas.attacks import NFGSM, PGD
 from robust_nas.attacks.batch_generator import BatchGenerator
 from robust_nas.layers.batch_norm import synchronise
 from robust_nas.nets import Supernet
-from robust_nas.search.dsara import Batch, DSARASearch
-from robust_nas.search.options import DSARA, WeightOptimiser
+from robust_nas.search import DSARA, Batch, OneShotSearch, WeightOptimiser
 from robust_nas.spaces import load_space
 
 IMPORTED_LATE = ("torch._dynamo",)
@@ -40,7 +39,8 @@ def steps(ranks, case, statistics="synchronised"):
     if ranks.count > 1 and statistics == "synchronised":
         synchronise(supernet)
     weights = WeightOptimiser(learning_rate=0.1, clip_norm=0.5)
-    search = DSARASearch(supernet, DSARA(weights=weights, **CASES[case]), ranks)
+    strategy = DSARA(epochs=2, stage1_epochs=1, weights=weights, **CASES[case])
+    search = OneShotSearch(strategy, supernet, SPACE, ranks)
     generator = BatchGenerator()
     generator.manual_seed(3)
     found = {}
@@ -53,11 +53,12 @@ def steps(ranks, case, statistics="synchronised"):
             natural, labels = natural[generator.rows], labels[generator.rows]
             attacked = search.attack(natural, labels, generator)
             drawn.append(Batch(natural, attacked, labels, ranks.share(IMAGES)))
-        stage = min(1 + step, 2)
-        moved = search.alpha_step(stage, drawn[1], drawn[0])
+        search.epoch = min(step, 1)
+        moved = strategy.alpha_gradient(search, drawn[1], drawn[0])
+        search.alpha_step(moved.gradient)
         loss, _ = search.weight_step(drawn[0])
         found |= {f"loss {step}": loss, f"gradient {step}": moved.gradient}
-        if stage == 2:
+        if search.stage == 2:
             found[f"gamma {step}"] = moved.gamma
     ranks.refuse_difference(supernet.state_dict(), "the end")
     return found | {"draws": generator.get_state()} | supernet.state_dict()

@@ -123,7 +123,7 @@ def broken(way: tuple[Any, ...], value: object) -> str:
         (("channels",), 1.5, "channels: got 1.5"),
         (("channels",), None, "channels: missing"),
         (("weights",), "x", "unknown key 'weights'"),
-        (("type",), "tree", "type: got 'tree'; allowed: cell, residual, mlp"),
+        (("type",), "tree", "got type 'tree'; allowed: cell, residual, mlp, nas-bench-201"),
         (("type",), ["cell"], "type: got ['cell']; allowed: cell, residual, mlp"),
         (("type",), None, "type: missing, and it has no default; allowed: cell, residual, mlp"),
         (("type",), "residual", "unknown key 'genotype'"),

@@ -1,13 +1,11 @@
 """Analytic parameters and MACs: the published figures, and equality with torch's own count on the built module."""
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from space_counts import Shape, torch_count
 from spaces_strategies import architectures, mlp_architectures, residual_architectures
-from torch.utils.flop_counter import FlopCounterMode
 
-from robust_nas.nets import build_network
 from robust_nas.spaces import (
     Architecture,
     CellArchitecture,
@@ -19,18 +17,6 @@ from robust_nas.spaces import (
     parts,
     sample,
 )
-
-Shape = tuple[int, int, int]
-
-
-def torch_count(architecture: Architecture, shape: Shape, classes: int) -> Cost:
-    """Parameters and half the FLOPs that torch counts on the meta device."""
-    with torch.device("meta"):
-        network = build_network(architecture, input_shape=shape, classes=classes).eval()
-        images = torch.empty(1, *shape)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        assert network(images).shape == (1, classes)
-    return Cost(sum(parameter.numel() for parameter in network.parameters()), counter.get_total_flops() // 2)
 
 
 def test_the_published_figures() -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from space_counts import Shape, torch_count
 from spaces_strategies import mlp_architectures
-from test_counting import Shape, torch_count
 
 from robust_nas.config import to_dict
 from robust_nas.errors import ArchitectureError
@@ -53,7 +53,7 @@ def test_yaml_and_json_read_back_the_equal_value_with_the_equal_hash(architectur
         ("initialisation", "he-fan-out", "got 'he-fan-out'; input should be 'he-fan-in', 'lecun' or 'ntk'"),
         ("activation", "tanh", "activation: got 'tanh'"),
         ("widths", [3], "unknown key 'widths'; did you mean 'width'?"),
-        ("type", "perceptron", "type: got 'perceptron'; allowed: cell, residual, mlp"),
+        ("type", "perceptron", "got type 'perceptron'; allowed: cell, residual, mlp"),
     ],
 )
 def test_a_malformed_mlp_is_told_the_rule_it_breaks(key: str, value: Any, fragment: str) -> None:

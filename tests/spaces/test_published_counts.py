@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from test_residual import residual
+from space_counts import residual
 
 from robust_nas.spaces import Cost, ResidualArchitecture, count, load_architecture
 from robust_nas.spaces.residual import BLOCKS

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from space_counts import Shape, residual, torch_count
 from spaces_strategies import residual_architectures
-from test_counting import Shape, torch_count
 
 from robust_nas.config import to_dict
 from robust_nas.errors import ArchitectureError, ConfigError
@@ -18,17 +18,10 @@ from robust_nas.spaces import (
     architecture_from_text,
     count,
     load_architecture,
-    wide_resnet,
 )
 from robust_nas.spaces.residual import BLOCKS
 
 WRN = to_dict(ResidualArchitecture(name="mine", depths=(2, 1, 1), widths=(16, 32, 64)))
-
-
-def residual(depths: tuple[int, ...], factors: tuple[int, ...]) -> ResidualArchitecture:
-    """A network in the notation of the papers: blocks and widening factor of each stage."""
-    widths = tuple(16 * 2**stage * factor for stage, factor in enumerate(factors))
-    return ResidualArchitecture(name="mine", depths=depths, widths=widths)
 
 
 def test_wrn_34_r_ships_with_its_published_widths() -> None:
@@ -54,7 +47,7 @@ def test_an_input_without_pixels_is_refused() -> None:
 @given(st.integers(1, 300), st.integers(1, 1000))
 def test_a_name_means_three_stages_of_n_blocks_with_widths_16k_32k_64k(n: int, k: int) -> None:
     name = f"wrn-{6 * n + 4}-{k}"
-    found = wide_resnet(name)
+    found = ResidualArchitecture.named(name)
     assert found == ResidualArchitecture(
         name=name, stem=16, depths=(n, n, n), widths=(16 * k, 32 * k, 64 * k), strides=(1, 2, 2)
     )
@@ -213,7 +206,7 @@ def test_the_narrowest_robust_res_blocks_build() -> None:
         ("name", "../up", "name: got '../up'"),
         ("width", 3, "unknown key 'width'; did you mean 'widths'?"),
         ("type", None, "type: missing, and it has no default; allowed: cell, residual, mlp"),
-        ("type", "resnet", "type: got 'resnet'; allowed: cell, residual, mlp"),
+        ("type", "resnet", "got type 'resnet'; allowed: cell, residual, mlp"),
         ("type", "cell", "genotype: missing"),
     ],
 )

@@ -62,7 +62,7 @@ def test_the_ablations_are_changes_of_data() -> None:
         ({"operations": []}, "operations: got []"),
         ({"nodes": 0}, "nodes: got 0"),
         ({"nodes": 10**6}, "nodes: got 1000000; input should be less than or equal to 64"),
-        ({"edges_per_node": 3}, "edges_per_node is 3; the first node has only the two cell inputs"),
+        ({"edges_per_node": 3}, "edges_per_node is 3; a node has only 2 sources, so write 2 or all"),
         ({"edges": 2}, "unknown key 'edges'; did you mean 'nodes'"),
         ({"layout": {"stages": []}}, "layout.stages"),
         ({"layout": {"filters": [1, 2]}}, "filters has 2 entries; 3 stages need 3"),
@@ -90,7 +90,8 @@ def test_a_malformed_space_is_told_the_rule_it_breaks(changes: dict[str, object]
 
 def test_an_unknown_space_is_answered_with_the_shipped_ones() -> None:
     with pytest.raises(
-        SearchSpaceError, match="'dartz' is neither a shipped name nor a file; shipped: darts, dsara"
+        SearchSpaceError,
+        match="'dartz' is neither a shipped name nor a file; shipped: darts, dsara, nas_bench_201",
     ):
         load_space("dartz")
 

@@ -14,12 +14,12 @@ from robust_nas.errors import ArchitectureError, CheckpointError, ConfigError, D
 from robust_nas.nets import Supernet
 from robust_nas.runs import read_json
 from robust_nas.spaces import Edge, load_space
-from robust_nas.studies.inherited import (
+from robust_nas.studies.run.inherited import (
     estimate_statistics,
     inherited_scores,
     sub_network,
 )
-from robust_nas.studies.runner import run_study
+from robust_nas.studies.run.runner import run_study
 
 ATTACK = PGD(eps=0.1, steps=2)
 
@@ -77,7 +77,7 @@ def test_absent_edges_are_rows_of_zeros():
 def test_statistics_are_the_sub_networks_own_and_the_supernet_stays(monkeypatch):
     from robust_nas.data import Images
 
-    monkeypatch.setattr("robust_nas.studies.inherited.BATCH_SIZE", 16)
+    monkeypatch.setattr("robust_nas.studies.run.inherited.BATCH_SIZE", 16)
     supernet = with_statistics(Supernet(load_space("dsara"), 4, 1, channels=2, cells=3, seed=1))
     before = {name: value.clone() for name, value in supernet.state_dict().items()}
     network = sub_network(supernet, supernet.derive())
@@ -132,9 +132,9 @@ def test_the_validation_split_is_all_that_is_judged(searched):
     folder, architecture = searched
     (score,) = inherited_scores(folder, [architecture], attack=ATTACK, images=10**6, seed=2)
     record = config()
-    from robust_nas.workflows.material import prepare, training_split
+    from robust_nas.workflows.context import load_context
 
-    assert score.images == len(training_split(record, prepare(record).dataset)[1])
+    assert score.images == len(load_context(record).validation)
 
 
 def test_foreign_folders_are_refused(searched, tmp_path):
@@ -171,7 +171,7 @@ def test_architectures_of_another_space_and_too_few_images_are_refused(searched)
 
 
 def test_a_study_of_cells_says_how_inherited_scores_rank_them(searched, tmp_path, monkeypatch):
-    monkeypatch.setattr("robust_nas.studies.report.write_report", lambda tree, folder: None)
+    monkeypatch.setattr("robust_nas.studies.report.page.write_report", lambda tree, folder, own=(): None)
     folder, found = searched
     drawn = [robust_nas.sample(config().space.load(), seed).resized(3, 2) for seed in range(3)]
     base = found.resized(3, 2)

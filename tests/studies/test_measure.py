@@ -13,7 +13,7 @@ from robust_nas.data import Images
 from robust_nas.nets import build_network
 from robust_nas.spaces import load_architecture
 from robust_nas.studies.config import Metrics
-from robust_nas.studies.measure import (
+from robust_nas.studies.run.measure import (
     average_sensitivity,
     gains,
     lip_max,

@@ -11,19 +11,19 @@ from robust_nas.data import Images
 from robust_nas.data.dataset import Dataset
 from robust_nas.errors import ConfigError, StudyError
 from robust_nas.studies.config import StudyConfig, load_study, preset_names
-from robust_nas.studies.plan import plan_on
-from robust_nas.workflows.material import Material
+from robust_nas.studies.run.plan import plan_on
+from robust_nas.workflows.context import JobContext
 
 SHAPES = {"digits": (1, 8, 8), "fashion-mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 SIZES = ("ci", "small", "full")
 
 
-def material(name: str) -> Material:
+def context(config: StudyConfig) -> JobContext:
     """Noise in the shape of a dataset."""
-    pixels = torch.zeros((400, *SHAPES[name]), dtype=torch.uint8)
+    pixels = torch.zeros((400, *SHAPES[config.data.name]), dtype=torch.uint8)
     images = Images(pixels, torch.arange(400) % 10)
-    dataset = Dataset(name, images, images, tuple("0123456789"), "checksum")
-    return Material(dataset, torch.device("cpu"))
+    dataset = Dataset(config.data.name, images, images, tuple("0123456789"), "checksum")
+    return JobContext(config, dataset, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -32,7 +32,7 @@ def test_every_preset_plans_at_every_size(name: str, size: str) -> None:
     config = load_study(name, size=size)
     assert (config.size, config.name) == (size, f"{name}-{size}")
     assert check(StudyConfig, read_yaml_text(to_yaml(config)), "again") == config
-    plan = plan_on(config, material(config.data.name))  # the rules are rehearsed
+    plan = plan_on(config, context(config))  # the rules are rehearsed
     assert len(plan.points) >= 3
     assert plan.reference.architecture == config.base
     assert len(plan.trials) == len(plan.points) * len(config.seeds) >= 9
@@ -60,7 +60,8 @@ def read_yaml_text(text: str) -> object:
 
 def test_an_axis_of_the_recipe_may_hold_what_the_recipe_has() -> None:
     space = [{"name": "grid", "axes": {"training.weight_decay": [0, 5e-4], "width": [16, 8]}, "arm": "decay"}]
-    plan = plan_on(small_study(space=space), material("digits"))
+    config = small_study(space=space)
+    plan = plan_on(config, context(config))
     assert [(point.name, point.factors["training.weight_decay"]) for point in plan.points] == [
         ("mlp-d1-w16", 5e-4),
         ("mlp-d1-w16+weight_decay=0", 0.0),

@@ -17,9 +17,9 @@ from robust_nas.config import to_yaml
 from robust_nas.errors import ConfigError, RobustNASError, RunExistsError, StudyError
 from robust_nas.execution import Ended, LocalEngine, Task
 from robust_nas.runs import read_json
-from robust_nas.studies.journal import JOURNAL, read_journal
-from robust_nas.studies.runner import report_study, run_study, statuses
-from robust_nas.studies.trial import unpack
+from robust_nas.studies.run.journal import JOURNAL, read_journal
+from robust_nas.studies.run.runner import report_study, run_study, statuses
+from robust_nas.studies.run.trial import unpack
 from robust_nas.workflows.config import model_config
 from robust_nas.workflows.evaluate import run_evaluation
 
@@ -27,7 +27,7 @@ from robust_nas.workflows.evaluate import run_evaluation
 @pytest.fixture(autouse=True)
 def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Most tests here are about trials: their reports are left out, which take longer than the trials."""
-    monkeypatch.setattr("robust_nas.studies.report.write_report", lambda tree, folder: None)
+    monkeypatch.setattr("robust_nas.studies.report.page.write_report", lambda tree, folder, own=(): None)
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +209,7 @@ def test_two_drivers_cannot_work_in_one_folder(finished: Path, tmp_path: Path) -
     ("changes", "message"),
     [
         ({"guard": {"max_training_macs": 1e6}}, "max_training_macs: 8 trials need"),
-        ({"analysis": {"rules": ["last_stage"]}}, "rule 'last_stage': no point differs"),
+        ({"analysis": {"rules": ["last_stage"]}}, "rule 'last_stage' needs the factor 'depths'"),
         ({"analysis": {"rules": ["huang_ratio"]}}, "rule 'huang_ratio' compares arms"),
         ({"space": [{"name": "grid", "axes": {"width": [0]}}]}, "width"),
         ({"space": [{"name": "grid", "axes": {"widht": [4]}}]}, "widht"),
@@ -239,7 +239,7 @@ def test_what_cannot_be_planned_is_said_before_anything_is_written(
 
 def test_a_metric_that_a_rule_needs_and_that_is_not_measured_is_said_at_once() -> None:
     metrics = {"attack": {"steps": 3}, "images": 30}
-    with pytest.raises(ConfigError, match="zhu_init needs the average sensitivity, which is not measured"):
+    with pytest.raises(ConfigError, match="zhu_init needs average_sensitivity, which is not measured"):
         small_study(metrics=metrics, analysis={"rules": ["zhu_init"]})
 
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robust_nas.errors import RunError, StudyError
-from robust_nas.studies.journal import JOURNAL, VERSION, Journal, latest, read_journal
-from robust_nas.studies.trial import pack, unpack
+from robust_nas.studies.run.journal import JOURNAL, VERSION, Journal, latest, read_journal
+from robust_nas.studies.run.trial import pack, unpack
 
 A, B, C = ("a" * 16, "b" * 16, "c" * 16)
 

@@ -12,8 +12,8 @@ from small_study import TRIALS, small_study, table
 from robust_nas.execution import LocalEngine, RayEngine
 from robust_nas.execution.calling import import_path
 from robust_nas.runs import read_json
-from robust_nas.studies.journal import read_journal
-from robust_nas.studies.runner import run_study
+from robust_nas.studies.run.journal import read_journal
+from robust_nas.studies.run.runner import run_study
 
 NODE = {"num_cpus": 1, "object_store_memory": 100_000_000}
 
@@ -26,7 +26,7 @@ def test_a_removed_node_changes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("PYTHONPATH", import_path())
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "0")  # other tests may fill the machine
-    monkeypatch.setattr("robust_nas.studies.report.write_report", lambda tree, folder: None)
+    monkeypatch.setattr("robust_nas.studies.report.page.write_report", lambda tree, folder, own=(): None)
     cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
     doomed = cluster.add_node(**NODE)
     folder = tmp_path / "ray"

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from simulated_studies import study
 
-from robust_nas.errors import StudyError
-from robust_nas.statistics import contrast, interior_optimum, summary
-from robust_nas.studies.points import Point
-from robust_nas.studies.verdicts import RULES, Evidence, verdicts
+from robust_nas.errors import StudyError, UnknownMethodError
+from robust_nas.statistics import Measurements, contrast, interior_optimum, summary
+from robust_nas.studies.rules import RULES, Evidence, verdicts
 
 STUDIES = 200
 NOMINAL = 0.05 + 3 * math.sqrt(0.05 * 0.95 / STUDIES)
@@ -37,7 +36,7 @@ def rates(rule, accuracy, factors, reference=None, arms=None, images=1000, **des
     for number in range(STUDIES):
         points = study(accuracy, rng, factors, arms, images=images, sd=SD, **design)
         evidence = Evidence(points=points, reference=reference, draws=200, seed=number)
-        for verdict in (answers := verdicts([rule], evidence)):
+        for verdict in (answers := verdicts([RULES.make(rule)], evidence)):
             found[verdict.status] += 1 / len(answers) / STUDIES
     return found
 
@@ -105,7 +104,7 @@ def test_depth_and_initialisation_interact_as_made():
 
     def made(slopes):
         return [
-            Point(
+            Measurements(
                 name=f"{init}-{depth}",
                 seeds=(0, 1, 2),
                 factors={"initialisation": init, "depth": depth},
@@ -117,33 +116,35 @@ def test_depth_and_initialisation_interact_as_made():
             for depth in (2, 4, 8)
         ]
 
-    apart = verdicts(["zhu_init"], Evidence(points=made({"lecun": -0.5, "ntk": 0.5, "he-fan-in": 0.5})))[0]
+    apart = verdicts(
+        [RULES.make("zhu_init")], Evidence(points=made({"lecun": -0.5, "ntk": 0.5, "he-fan-in": 0.5}))
+    )[0]
     assert apart.status == "supported"
     assert apart.interval[0] < 1 < apart.interval[1]
     with pytest.raises(StudyError, match="lecun"):
-        verdicts(["zhu_init"], Evidence(points=made({"ntk": 0.5})))
+        verdicts([RULES.make("zhu_init")], Evidence(points=made({"ntk": 0.5})))
 
 
 def test_one_seed_decides_nothing():
     points = study(FLAT + 0.2 * REDUCED, np.random.default_rng(0), LAST_STAGE | CURVE, seeds=1)
-    for verdict in verdicts(
-        ["last_stage", "more_params", "iso_optimum", "robustscaling"], Evidence(points=points, reference="p0")
-    ):
+    names = ("last_stage", "more_params", "iso_optimum", "robustscaling")
+    rules = [RULES.make(name) for name in names]
+    for verdict in verdicts(rules, Evidence(points=points, reference="p0")):
         assert verdict.status == "undecided"
         assert "two seeds" in verdict.reason
 
 
 def test_arms_of_different_budgets_are_refused():
     points = study(FLAT, np.random.default_rng(0), {"params": [10, 20, 12, 24, 1, 1], "macs": [1] * 6}, ARMS)
-    found = verdicts(["huang_ratio"], Evidence(points=points))
+    found = verdicts([RULES.make("huang_ratio")], Evidence(points=points))
     assert found[0].status == "undecided"
     assert "within 10 % is needed" in found[0].reason
 
 
 def test_what_cannot_apply_names_what_is_missing():
     points = study(FLAT, np.random.default_rng(0), {"params": [1, 2, 3, 4, 5, 6]})
-    for rule in sorted(set(RULES) - {"more_params"}):
+    for rule in sorted({*RULES.names()} - {"more_params"}):
         with pytest.raises(StudyError, match=f"rule '{rule}'"):
-            verdicts([rule], Evidence(points=points, reference="p0"))
-    with pytest.raises(StudyError, match="allowed: last_stage"):
-        verdicts(["first_stage"], Evidence(points=points))
+            verdicts([RULES.make(rule)], Evidence(points=points, reference="p0"))
+    with pytest.raises(UnknownMethodError, match="allowed: last_stage"):
+        RULES.get("first_stage")

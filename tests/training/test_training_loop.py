@@ -6,94 +6,31 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
-from robust_nas.attacks import FGSMRS, PGD
-from robust_nas.data import Augment, Images
-from robust_nas.errors import CheckpointError, DivergenceError
-from robust_nas.nets import Supernet, build_network, inference_state
-from robust_nas.runs import CHECKPOINT, Run, read_checkpoint
-from robust_nas.spaces import ResidualArchitecture, load_space
-from robust_nas.training import loop
-from robust_nas.training.loop import _exponential, train
-from robust_nas.training.options import PGDAT, Cosine, Natural, Training
-
-CLASSES = 4
-SPACE = load_space(
-    "dsara",
-    {
-        "nodes": 1,
-        "operations": ["skip_connect", "sep_conv_3x3"],
-        "layout": {
-            "stages": ["accurate", "robust"],
-            "reduction_cells": ["reduce"],
-            "reductions": ["1/2"],
-            "filters": [1, 2],
-        },
-    },
+from training_cases import (
+    FULL,
+    HOOKS,
+    Stopped,
+    images,
+    network,
+    options,
+    residual,
+    run_training,
+    same,
+    stop_at,
 )
-ARCHITECTURE = Supernet(SPACE, CLASSES, 1, channels=2, cells=3, seed=1).derive().resized(3, 2)
 
-RESIDUAL = ResidualArchitecture(name="residual", stem=2, depths=(1, 1), widths=(2, 4))
-
-
-def options(**changes):
-    values = {
-        "epochs": 2,
-        "batch_size": 8,
-        "loss": PGDAT(attack=FGSMRS(eps=0.1)),
-        "learning_rate": 0.05,
-        "validation_attack": PGD(eps=0.1, steps=1),
-        **changes,
-    }
-    return Training(**values)
-
-
-def images(count, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    pixels = torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=generator)
-    return Images(pixels, torch.arange(count) % CLASSES)
-
-
-def network(auxiliary=False):
-    return build_network(ARCHITECTURE, input_shape=(1, 8, 8), classes=CLASSES, auxiliary=auxiliary, seed=0)
-
-
-def run_training(folder, values, *, mode="new", progress=lambda *_: None, checkpoint_seconds=0.0, net=None):
-    net = net or network(values.auxiliary_weight > 0)
-    with Run(folder, values, mode) as run:
-        outcome = train(
-            run,
-            net,
-            images(24),
-            images(12, seed=1),
-            values,
-            Augment(crop=1),
-            seed=3,
-            checkpoint_seconds=checkpoint_seconds,
-            progress=progress,
-        )
-        return outcome, run.records(), net
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-FULL = {"ema": 0.9, "drop_path": 0.3, "auxiliary_weight": 0.4, "clip_norm": 5.0, "nesterov": True}
-
-
-class Stopped(Exception):  # noqa: N818 - no error
-    """Stands for a kill."""
-
-
-def residual():
-    return build_network(RESIDUAL, input_shape=(1, 8, 8), classes=CLASSES, seed=0)
+from robust_nas.data import Augment
+from robust_nas.errors import CheckpointError, DivergenceError
+from robust_nas.nets import inference_state
+from robust_nas.runs import CHECKPOINT, Run, read_checkpoint
+from robust_nas.training import Cosine, Natural, loop
+from robust_nas.training.average import exponential
 
 
 @pytest.mark.parametrize(
     ("changes", "build"),
-    [({}, None), (FULL, None), ({"ema": 0.9}, residual)],
-    ids=["plain", "full", "residual"],
+    [({}, None), (FULL, None), ({"ema": 0.9}, residual), ({**FULL, "hooks": [HOOKS["awp-late"]]}, None)],
+    ids=["plain", "full", "residual", "hook"],
 )
 @pytest.mark.parametrize("at", [1, 3, 4, 6])
 def test_a_training_stopped_after_any_step_resumes_to_the_same_bits(tmp_path, at, changes, build):
@@ -101,12 +38,8 @@ def test_a_training_stopped_after_any_step_resumes_to_the_same_bits(tmp_path, at
     made = build or (lambda: None)
     expected, records, net = run_training(tmp_path / "whole", values, net=made())
 
-    def stop(job, done, total, note=""):
-        if done == at:
-            raise Stopped
-
     with pytest.raises(Stopped):
-        run_training(tmp_path / "cut", values, progress=stop, net=made())
+        run_training(tmp_path / "cut", values, progress=stop_at(at), net=made())
     found, again, resumed = run_training(tmp_path / "cut", values, mode="resume", net=made())
     assert same(found.state, expected.state)
     assert same(resumed.state_dict(), net.state_dict())
@@ -174,12 +107,12 @@ def test_validation_scores_the_kept_model_and_repeats_itself(tmp_path):
     with Run(tmp_path, values) as run:
         job = loop._Training(run, network(), images(24), images(12, seed=1), values, Augment(), 3)
         assert len(job.validation) == 5
-        assert job.model is not job.network
+        assert job.state.model is not job.state.network
         first = job.validate()
         assert job.validate() == first
         with torch.no_grad():
             x = job.validation.float()
-            clean = (job.model.eval()(x).argmax(1) == job.validation.labels).double().mean()
+            clean = (job.state.model.eval()(x).argmax(1) == job.validation.labels).double().mean()
         assert first[0] == pytest.approx(float(clean))
         assert first[1] <= first[0]
 
@@ -197,7 +130,7 @@ def test_clipping_bounds_the_step_of_all_weights_together(tmp_path, clip_norm):
 
 @given(st.floats(0.0, 0.999), st.integers(1, 10_000))
 def test_the_average_is_a_linear_recursion_with_a_fixed_point(decay, updates):
-    update = _exponential(decay, lambda: updates)
+    update = exponential(decay, lambda: updates)
     average, value = torch.tensor([1.0, -2.0, 8.0]), torch.tensor([3.0, -2.0, 0.5])
     d = min(decay, (1 + updates) / (10 + updates))
     expected = d * average + (1 - d) * value

@@ -5,25 +5,26 @@ from pathlib import Path
 import pytest
 import torch
 from in_ranks import in_ranks, results
-from test_training_loop import FULL, images, network, options
+from training_cases import FULL, images, network, options
 
 from robust_nas.attacks import PGD
 from robust_nas.data import Augment, augment
 from robust_nas.layers.batch_norm import synchronise
-from robust_nas.training import loop
-from robust_nas.training.options import PGDAT, Trades
+from robust_nas.training import AWP, PGDAT, TRADES, loop
 from robust_nas.workflows.material import open_run
 
 IMPORTED_LATE = ("torch._dynamo",)
-LOSSES = {
-    "pgd": PGDAT(attack=PGD(eps=0.1, steps=2, keep="last")),
-    "trades": Trades(attack=PGD(eps=0.1, steps=2, loss="kl", keep="last")),
+PGD_AT = PGDAT(attack=PGD(eps=0.1, steps=2, keep="last"))
+RECIPES = {
+    "pgd-at": {"loss": PGD_AT},
+    "trades": {"loss": TRADES(attack=PGD(eps=0.1, steps=2, loss="kl", keep="last"))},
+    "awp": {"loss": PGD_AT, "hooks": [AWP(gamma=0.02)]},
 }
 
 
-def run_training(ranks, folder_of, loss):
+def run_training(ranks, folder_of, recipe):
     """Two epochs of three steps in float64: 7 images a batch, so that the ranks have 3 and 4."""
-    values = options(loss=LOSSES[loss], batch_size=7, **FULL)
+    values = options(**RECIPES[recipe], batch_size=7, **FULL)
     net = network(auxiliary=True).double()
     if ranks.count > 1:
         synchronise(net)
@@ -36,9 +37,9 @@ def run_training(ranks, folder_of, loss):
     return outcome.state
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_two_ranks_are_one_rank_with_the_global_batch(tmp_path, loss):
-    arguments = {"folder_of": str(tmp_path), "loss": loss}
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_two_ranks_are_one_rank_with_the_global_batch(tmp_path, recipe):
+    arguments = {"folder_of": str(tmp_path), "recipe": recipe}
     found = results(in_ranks(__file__, "run_training", tmp_path / "ranks", [1, 2], **arguments))
     (expected,), (one, two) = found.values()
     for name, value in expected.items():

@@ -12,10 +12,10 @@ from robust_nas.errors import CheckpointError, CompressionError, ConfigError, Ru
 from robust_nas.export import latency
 from robust_nas.nets import Model, ModelDescription
 from robust_nas.runs import read_json
-from robust_nas.workflows import compress_proof
-from robust_nas.workflows.compress import _tested, choose, default_folder
-from robust_nas.workflows.compress_work import refuse_out_of_reach
-from robust_nas.workflows.config import CompressionConfig, RunConfig, compression_config
+from robust_nas.workflows.compress import choose, declared_labels, default_folder, refuse_out_of_reach
+from robust_nas.workflows.compress_measures import accuracies
+from robust_nas.workflows.compression_config import compression_config
+from robust_nas.workflows.config import CompressionConfig, RunConfig
 
 NETWORK = robust_nas.ResidualArchitecture(name="small", stem=8, depths=(1, 1), widths=(8, 16))
 OPTIONS = [
@@ -168,7 +168,10 @@ def test_mistakes_are_refused_before_anything_is_written(model, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(ConfigError, match="holds the model"):
         robust_nas.compress(options(model, "gdws"), model, model.parent)
-    with pytest.raises(ConfigError, match=r"got 'svd'; allowed: gdws, cstar, cstar\+gdws"):
+    with pytest.raises(
+        ConfigError,
+        match=r"got 'svd'; allowed: gdws, cstar, file\.py:Class of your own, or several joined",
+    ):
         compression_config(model, "svd")
     with pytest.raises(ConfigError, match=r"compression\.cstar: is set, but --method is gdws"):
         compression_config(model, "gdws", ["compression.cstar.epochs=3"])
@@ -190,6 +193,21 @@ def test_a_budget_out_of_reach_is_an_error_before_anything_is_written(model, tmp
         robust_nas.compress(
             options(model, "cstar", "compression.cstar.ratios=[500]"), model, tmp_path / "other"
         )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_share_or_a_beta_that_cannot_be_is_refused_before_cstar_trains_or_a_folder_is_made(model, tmp_path):
+    with pytest.raises(
+        CompressionError, match=r"macs: got 0\.35 of cstar-2's MACs; about 0\.\d\d of them stay"
+    ):
+        robust_nas.compress(
+            options(model, "cstar+gdws", "compression.gdws.budgets=[0.9,0.35]"), model, tmp_path / "out"
+        )
+    with pytest.raises(ConfigError, match=r"betas\.0: got 0; input should be greater than 0"):
+        options(model, "gdws", "compression.gdws.budgets=null", "compression.gdws.betas=[0]")
+    tiny = ["compression.gdws.budgets=null", "compression.gdws.betas=[1e-9]", "compression.gdws.alpha=null"]
+    with pytest.raises(CompressionError, match="leaves every layer dense"):
+        robust_nas.compress(compression_config(model, "gdws", tiny), model, tmp_path / "other")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -313,7 +331,7 @@ def test_cells_without_anything_for_gdws_are_refused_before_cstar_trains():
     )
     model = Model(network, None, description)
     with pytest.raises(CompressionError, match="nothing can be factorised"):
-        refuse_out_of_reach(model, work.compression)
+        refuse_out_of_reach(model, work.compression.steps)
 
 
 def test_a_module_without_convolutions_is_refused(module, tmp_path):
@@ -387,8 +405,8 @@ def test_what_a_chosen_network_was_made_from_meets_the_test_set_too():
         ]
     ]
     chosen = "cstar-2+gdws-0.5-tuned"
-    assert _tested(rows, chosen, "chosen") == {chosen, "cstar-2+gdws-0.5", "cstar-2", "truncate-2"}
-    assert _tested(rows, "cstar-4", "chosen") == {"cstar-4"}
+    assert declared_labels(rows, chosen, "chosen") == {chosen, "cstar-2+gdws-0.5", "cstar-2", "truncate-2"}
+    assert declared_labels(rows, "cstar-4", "chosen") == {"cstar-4"}
 
 
 def test_accuracies_on_the_dense_copy_are_those_of_the_network(compressed, model):
@@ -399,5 +417,5 @@ def test_accuracies_on_the_dense_copy_are_those_of_the_network(compressed, model
     images = robust_nas.load_dataset(config.data).test.subset(torch.arange(60))
     attack = config.training.validation_attack
     network = robust_nas.load_model(folder / "model")
-    found = compress_proof.accuracies(network, dense(network), images, attack, 0)
-    assert found == compress_proof.accuracies(network, network, images, attack, 0)
+    found = accuracies(network, dense(network), images, attack, 0)
+    assert found == accuracies(network, network, images, attack, 0)

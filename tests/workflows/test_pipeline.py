@@ -172,7 +172,7 @@ def test_an_evaluation_is_not_resumed_for_a_model_trained_anew(finished, tmp_pat
     tree = robust_nas.run_evaluation(config(), model, tmp_path / "evaluation")
     assert tree["clean"]["accuracy"] == summary["clean"]  # the same seed trains the same model
     robust_nas.train(config("seed=6"), architecture, model, mode="overwrite")
-    with pytest.raises(RunExistsError, match="different: weights"):
+    with pytest.raises(RunExistsError, match="different: digest"):
         robust_nas.run_evaluation(config(), model, tmp_path / "evaluation", mode="resume")
 
 

@@ -51,7 +51,7 @@ CONFIG = {
     "training": {
         "epochs": 2,
         "batch_size": 39,
-        "loss": {"name": "pgd", "attack": dict(ATTACK)},
+        "loss": {"name": "pgd-at", "attack": dict(ATTACK)},
         "ema": 0.5,
         "validation_attack": dict(ATTACK),
     },

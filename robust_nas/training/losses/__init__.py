@@ -1,1 +1,39 @@
-"""Training losses, one file per method; each is called through its option value in `training/options.py`."""
+"""Training losses, one file each; `LOSSES` knows them by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from robust_nas.registry import Registry
+from robust_nas.training.loss import Loss
+
+LOSSES = Registry(
+    "loss",
+    Loss,
+    "robust_nas.training.losses",
+    {
+        "natural": "natural:Natural",
+        "pgd-at": "pgd_at:PGDAT",
+        "trades": "trades:TRADES",
+    },
+    group="robust_nas.losses",
+    renamed={"pgd": "pgd-at"},
+)
+
+
+def with_present_names(tree: Any) -> Any:
+    """Return the plain tree of a stored config with its losses under their present names.
+
+    Older versions wrote `loss: {name: pgd}`. A user's own config is answered with an error instead.
+    """
+    if isinstance(tree, list):
+        return [with_present_names(item) for item in tree]
+    if not isinstance(tree, Mapping):
+        return tree
+    renamed = {key: with_present_names(value) for key, value in tree.items()}
+    loss = renamed.get("loss")
+    if isinstance(loss, dict):  # an attack's `loss` is a word
+        name = loss.get(LOSSES.key)
+        renamed["loss"] = {**loss, LOSSES.key: LOSSES.renamed.get(name, name)} if name else loss
+    return renamed

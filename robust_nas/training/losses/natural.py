@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Generator, Tensor, nn
+from typing import TYPE_CHECKING, Literal
 
-from robust_nas.training.options import LossValue, Natural
+from robust_nas.training.loss import STEP_PASSES, Loss, LossValue, cross_entropy
 
-
-def to_float32(logits: Tensor) -> Tensor:
-    """The logits in float32 at least: under autocast they come in bf16, in which no loss is taken."""
-    return logits if logits.dtype == torch.float64 else logits.float()
+if TYPE_CHECKING:
+    from torch import Generator, Tensor, nn
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The mean cross-entropy of logits `[B, K]`, in float32 at least."""
-    return F.cross_entropy(to_float32(logits), labels)
+class Natural(Loss):
+    """Cross-entropy on clean images."""
 
+    name: Literal["natural"] = "natural"
 
-def loss(
-    options: Natural, model: nn.Module, images: Tensor, labels: Tensor, generator: Generator
-) -> LossValue:
-    """Cross-entropy on images `[B, C, H, W]` as they are."""
-    logits = model(images)
-    return LossValue(cross_entropy(logits, labels), logits)
+    @property
+    def passes(self) -> int:
+        """Return 3: one training step."""
+        return STEP_PASSES
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, generator: Generator) -> LossValue:
+        """Return the cross-entropy on images `[B, C, H, W]`."""
+        logits = model(images)
+        return LossValue(cross_entropy(logits, labels), logits)

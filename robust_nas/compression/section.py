@@ -1,0 +1,119 @@
+"""The section `compression` of a config: the steps, and how one of the networks is chosen.
+
+    compression: {cstar: {ratios: [4]}, gdws: {budgets: [0.5]}, max_loss: 0.01}          short form of built-in steps
+    compression: {steps: [{name: cstar, ratios: [4]}, {name: mine.py:Mine}], max_loss: 0.01}
+
+Steps in short form come in their only possible order, whatever the order of the keys.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    ModelWrapValidatorHandler,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from robust_nas.compression.compressor import COMPRESSORS, Compressor
+from robust_nas.config import UNKNOWN_KEY, Fraction01, Options
+
+SHORT = tuple(COMPRESSORS.built_in)  # the keys of steps in short form
+STEPS = "steps"
+
+
+class Compression(Options):
+    """What is done to a network, one step after the other, each starting from what the step before it made.
+
+    Of the networks that come out, the one with the fewest MACs that loses at most `max_loss` of robust accuracy on the
+    validation split is chosen. `test` says which are evaluated on the test set in addition to the original: the chosen
+    one, what it was made from, and its baselines, or all of them, declared beforehand.
+    """
+
+    steps: tuple[Annotated[Compressor, COMPRESSORS.field()], ...] = ()
+    max_loss: Fraction01 = 0.01
+    test: Literal["chosen", "all"] = "chosen"
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read_short_form(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(value, Mapping):
+            return handler(value)
+        short = in_order(name for name in SHORT if value.get(name) is not None)
+        rest = {key: given for key, given in value.items() if key not in SHORT}
+        if short and rest.get(STEPS):
+            raise ValueError(f"{short[0]} and steps are both given; write {short[0]} as one of the steps")
+        try:
+            return handler(
+                {**rest, STEPS: [_step(name, value[name], cls) for name in short]} if short else rest
+            )
+        except ValidationError as error:
+            raise _placed(error, cls, short) from None
+
+    @model_validator(mode="after")
+    def _steps_are_possible(self) -> Self:
+        if not self.steps:
+            raise ValueError(f"no step is given; at least one of {', '.join((*SHORT, STEPS))} is needed")
+        for number, step in enumerate(self.steps):
+            if number and step.first:
+                raise ValueError(
+                    f"{step.label} is step {number + 1}; it takes a model as it was trained, so it has to be the first"
+                )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _write_short_form(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree: dict[str, Any] = handler(self)
+        names = [step.name for step in self.steps]
+        if not has_short_form(names):
+            return tree
+        steps = {
+            name: {key: own[key] for key in own if key != "name"}
+            for name, own in zip(names, tree.pop(STEPS), strict=True)
+        }
+        return {**{name: steps.get(name) for name in SHORT}, **tree}
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return names of built-in compressors in the order in which they can follow each other."""
+    return sorted(names, key=lambda name: (not COMPRESSORS.get(name).first, SHORT.index(name)))
+
+
+def has_short_form(names: list[str]) -> bool:
+    """Return whether steps of these names can be written in short form."""
+    return set(names) <= set(SHORT) and len(set(names)) == len(names) and in_order(names) == names
+
+
+def _step(name: str, options: Any, model: type[Options]) -> Any:
+    """Return a step from its short form. Raises `ValidationError` for what is no mapping of its options."""
+    if isinstance(options, COMPRESSORS.get(name)):
+        return options
+    if isinstance(options, Mapping) and "name" not in options:
+        return {**options, "name": name}
+    kind = PydanticCustomError("method_type", "a mapping of its options is needed, without a name")
+    detail = InitErrorDetails(type=kind, loc=(name,), input=options)
+    raise ValidationError.from_exception_data(model.__name__, [detail])
+
+
+def _placed(error: ValidationError, model: type[Options], short: list[str]) -> ValidationError:
+    """Return the error with problems of steps at the keys of their short form, and unknown keys with all known ones."""
+    known = [*SHORT, *model.model_fields]
+    details: list[InitErrorDetails] = []
+    for problem in error.errors(include_url=False):
+        kind, message, place = problem["type"], problem["msg"], problem["loc"]
+        if len(place) == 1 and kind in ("extra_forbidden", UNKNOWN_KEY):
+            close = difflib.get_close_matches(str(place[0]), known, 1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            kind = UNKNOWN_KEY
+            message = f"unknown key {str(place[0])[:200]!r}; {hint}allowed: {', '.join(known)}"
+        elif short and len(place) > 1 and place[0] == STEPS:
+            place = (short[int(place[1])], *place[2:])
+        custom = PydanticCustomError(kind, "{message}", {"message": message})  # the message may hold braces
+        details.append(InitErrorDetails(type=custom, loc=place, input=problem["input"]))
+    return ValidationError.from_exception_data(model.__name__, details)

@@ -1,0 +1,14 @@
+from .augmentation import augment as augment
+from .dataset import Dataset as Dataset
+from .dataset import channel_statistics as channel_statistics
+from .dataset import load_dataset as load_dataset
+from .images import Images as Images
+from .options import Augment as Augment
+from .options import DataOptions as DataOptions
+from .order import batches as batches
+from .reader import DATASETS as DATASETS
+from .reader import DatasetReader as DatasetReader
+from .reader import Parts as Parts
+from .splits import balanced as balanced
+from .splits import random_indices as random_indices
+from .splits import split as split

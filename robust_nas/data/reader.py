@@ -1,0 +1,77 @@
+"""The protocol of dataset readers, and `DATASETS`, which knows them by name.
+
+A new dataset is a subclass with `read`, in a file of its own, and a line in `DATASETS`. A reader that has options gets
+them from the key `data.options` of a config.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from robust_nas.errors import ConfigError, DataError
+from robust_nas.registry import Method, Registry
+
+if TYPE_CHECKING:
+    from robust_nas.data.images import Images
+
+
+class Parts(NamedTuple):
+    """What a reader returns: all training and test images, of one shape, and the name of each class."""
+
+    train: Images
+    test: Images
+    class_names: tuple[str, ...]
+
+
+class DatasetReader(Method):
+    """Base of all dataset readers."""
+
+    takes_path: ClassVar[bool] = True  # whether the files are read from a path
+    default_path: ClassVar[Path | None] = None  # the usual place of the files; None: a config has to name one
+    files: ClassVar[str] = "the folder of its files"  # what the path leads to, for messages
+    where: ClassVar[str] = ""  # where to get the files, for messages
+
+    def location(self, path: str | None) -> Path | None:
+        """Return the path of the files; None where the dataset has none. Nothing is read, torch is not imported.
+
+        Raises `ConfigError` for a path that is needed or not taken, and `DataError` where there is nothing at the path.
+        """
+        if not self.takes_path:
+            if path is not None:
+                raise ConfigError(
+                    f"data.path: got {path!r}; {f'{self.label} {self.where}'.rstrip()} and takes no path"
+                )
+            return None
+        hint = f"; {self.where}" if self.where else ""
+        if path is None and self.default_path is None:
+            raise ConfigError(f"data.path: got None; {self.label} needs {self.files}{hint}")
+        try:
+            found = self.default_path if path is None else Path(path).expanduser()
+            missing = found is None or not found.exists()
+        except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, a zero byte
+            raise ConfigError(f"data.path: got {path!r}; {error}") from None
+        if missing:
+            raise DataError(f"{found}: no such folder or file{hint}")
+        return found
+
+    def read(self, path: Path | None) -> Parts:
+        """Return all images of the dataset, on the CPU; `path` is the one that `location` returned.
+
+        Raises `DataError` for a file that is missing, damaged or mislabelled.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not read anything")
+
+
+DATASETS = Registry(
+    "dataset",
+    DatasetReader,
+    "robust_nas.data",
+    {
+        "digits": "digits:Digits",
+        "fashion-mnist": "fashion_mnist:FashionMNIST",
+        "cifar10": "cifar10:CIFAR10",
+        "image-folder": "image_folder:ImageFolder",
+    },
+    group="robust_nas.datasets",
+)

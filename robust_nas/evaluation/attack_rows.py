@@ -1,0 +1,158 @@
+"""Run the attacks of an evaluation, each on what those before it left right: one row for each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robust_nas.attacks import Attack
+from robust_nas.attacks.checks import check_perturbation
+from robust_nas.attacks.engine import seeded_globally
+from robust_nas.config import to_dict
+from robust_nas.errors import AttackError
+from robust_nas.evaluation.accuracy import judge
+from robust_nas.evaluation.examples import SHOWN, Examples
+from robust_nas.evaluation.fingerprint import fingerprint
+from robust_nas.evaluation.journal import Journal
+from robust_nas.evaluation.options import Step
+from robust_nas.evaluation.rows import Row, Score
+from robust_nas.evaluation.seeds import generator_of, seed_of
+from robust_nas.evaluation.state import EvaluationState
+from robust_nas.evaluation.traces import TraceRecord, curve, traced
+
+Planned = tuple[Attack, int]  # an attack and its share of the images
+
+
+def planned(steps: Sequence[Step], available: int, classes: int) -> list[Planned]:
+    """Return every attack with its share of the images; a suite such as AutoAttack as one attack after the other."""
+    found = [
+        (part, min(step.images or available, available)) for step in steps for part in step.attack.parts()
+    ]
+    if not found:
+        raise AttackError(
+            f"no attack of the list is meant for {classes} classes; see min_classes, max_classes"
+        )
+    return found
+
+
+def run_attacks(
+    attacks: Sequence[Planned],
+    state: EvaluationState,
+    order: Tensor,
+    journal: Journal,
+    report: Callable[[str, float], None],
+) -> Examples:
+    """Run every attack and add its row to the state; return the examples that a figure shows.
+
+    `order` `[N]` are the places of the evaluated images in the test set.
+    """
+    examples = Examples(state)
+    for position, (attack, share) in enumerate(attacks):
+        attacked = state.right[:share].nonzero().squeeze(1)
+        report(attack.label, 0.0)
+        records = []
+        for number, (indices, fraction) in enumerate(batches(attacked, state.batch_size)):
+            name = f"attack {position} {attack.label} batch {number}"
+            record = journal.once(name, lambda: _attack_batch(state, attack, indices, name))  # noqa: B023
+            state.right[indices] = record["right"]
+            state.draws[:, indices] &= record["draws"]
+            examples.keep(indices, record, attack.label)
+            records.append(record)
+            report(attack.label, fraction)
+        if len(attacked) == 0:
+            report(attack.label, 1.0)
+        _add_row(state, attack, share, attacked, records, order)
+    return examples
+
+
+def _attack_batch(state: EvaluationState, attack: Attack, indices: Tensor, name: str) -> dict[str, Any]:
+    """Return what one attack did to one batch, as plain values."""
+    x, y = state.batch(indices)
+    seed = seed_of(state.seed, name)
+    began = time.perf_counter()
+    generator = generator_of(state.device, seed)
+    if attack.external:
+        generator.manual_seed(seed)  # another package draws by itself: what it takes is this seed
+    # A module that is random and does not say so draws from the global generators, too.
+    with seeded_globally(seed, state.device):
+        result = attack.run(state.predictor, x, y, generator, trace=True)
+    threat = state.threat_model
+    largest = check_perturbation(result.images, x, threat.norm, threat.eps, attack.label)
+    judge_seed = seed_of(state.seed, "judge", name)
+    judged = judge(state.predictor, result.images, y, draws=state.rule.draws, seed=judge_seed)
+    shown = (indices < SHOWN).nonzero().squeeze(1)
+    return {
+        "right": judged.right.cpu(),
+        "draws": judged.draws.cpu(),
+        "not_finite": judged.not_finite,
+        "largest": largest,
+        "flags": list(result.flags),
+        "how": result.model_form,
+        "forwards": result.forwards + judged.forwards,
+        "backwards": result.backwards,
+        "trace": traced(result),
+        "shown": {int(indices[i]): (result.images[i].cpu(), judged.logits[i].cpu()) for i in shown},
+        "seconds": time.perf_counter() - began,
+        # Of every part, because a resumed evaluation starts with the model as it was loaded.
+        "untouched": fingerprint(state.predictor) == state.before,
+    }
+
+
+def _add_row(
+    state: EvaluationState,
+    attack: Attack,
+    share: int,
+    attacked: Tensor,
+    records: list[dict[str, Any]],
+    order: Tensor,
+) -> None:
+    """Add up the batches of one attack."""
+    broken = attacked[~state.right[attacked]]
+    traces = [record["trace"] for record in records if record["trace"] is not None]
+    if traces:
+        state.traces.append(TraceRecord.joined(attack, attacked, traces))
+    for record in records:
+        state.flags.update(dict.fromkeys(f"{attack.label}: {flag}" for flag in record["flags"]))
+        state.largest = max(state.largest, record["largest"])
+        state.not_finite += record["not_finite"]
+        state.untouched &= record["untouched"]
+    state.rows.append(
+        Row(
+            label=attack.label,
+            attack=attack,
+            parameters={**to_dict(attack), **attack.settings(state.classes)},
+            model_form="; ".join(dict.fromkeys(record["how"] for record in records))
+            or "nothing was left to attack",
+            images=share,
+            attacked=len(attacked),
+            broken=len(broken),
+            share=score(state.right[:share]),
+            common=score(state.right[: state.common]),
+            seconds=sum(record["seconds"] for record in records),
+            forwards=sum(record["forwards"] for record in records),
+            backwards=sum(record["backwards"] for record in records),
+            broken_indices=tuple(order[broken].tolist()),
+            trace=tuple(curve(state.traces[-1])) if traces else (),
+        )
+    )
+
+
+def batches(indices: Tensor, size: int) -> list[tuple[Tensor, float]]:
+    """Return the batches of indices, each with the fraction that is done after it."""
+    if len(indices) == 0:
+        return []
+    done = 0
+    found = []
+    for part in torch.split(indices, size):
+        done += len(part)
+        found.append((part, done / len(indices)))
+    return found
+
+
+def score(right: Tensor) -> Score:
+    """Return the count of right examples `[N]`."""
+    return Score(correct=int(right.sum()), images=len(right))

@@ -1,0 +1,30 @@
+"""The attacks' own doubts about the model, such as those of AutoAttack's authors (Croce and Hein, 2020)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from robust_nas.evaluation.checks.check import Cost, SanityCheck
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from robust_nas.evaluation.state import EvaluationState
+    from robust_nas.evaluation.verdict import Finding
+
+
+class AttackWarnings(SanityCheck):
+    """No attack has flagged the model."""
+
+    title: ClassVar[str] = "AutoAttack's own check"
+    allowed: ClassVar[str] = "no warning"
+    free: ClassVar[bool] = True
+    name: Literal["attack-warnings"] = "attack-warnings"
+
+    def applies(self, state: EvaluationState) -> bool:
+        """Return whether any attack has flagged the model."""
+        return bool(state.flags)
+
+    def run(self, state: EvaluationState, indices: Tensor, cost: Cost) -> list[Finding]:
+        """Return WARN for every flag."""
+        return [self.finding("WARN", flag) for flag in state.flags]

@@ -1,0 +1,19 @@
+"""The rule by which a model's outputs become an answer, declared by whoever deploys the model."""
+
+from __future__ import annotations
+
+from robust_nas.config import Count, Options
+
+
+class InferenceRule(Options):
+    """The rule by which the model's outputs become an answer.
+
+    `samples` declares a random model: its answer is the mean softmax over so many forward passes. It is attacked with
+    `eot` passes per gradient and judged on `draws` fresh answers, by their majority. With `abstains` the model's last
+    logit means "rejected", and the attack wins with a wrong and accepted input alone.
+    """
+
+    samples: Count | None = None
+    eot: Count = 16
+    draws: Count = 5
+    abstains: bool = False

@@ -1,0 +1,101 @@
+"""Run the sanity checks of an evaluation in their order, and pay for their passes.
+
+Free checks read the rows and traces of the attacks. The others make passes of their own on the first images that they
+want; with `findings: budget` they share as many passes as the attacks took, in the order of the registry: what one does
+not take goes to the next, and one that would get fewer than `LEAST` images is NOT RUN, a gap for the verdict.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from robust_nas.attacks.engine import seeded_globally
+from robust_nas.evaluation.checks import Cost, SanityCheck
+from robust_nas.evaluation.journal import Journal
+from robust_nas.evaluation.seeds import seed_of
+from robust_nas.evaluation.state import EvaluationState
+from robust_nas.evaluation.verdict import Finding
+
+LEAST = 8  # images, below which a check says nothing
+
+
+@dataclass
+class Collected:
+    """The findings, the curve over eps that one of them drew, and what they cost."""
+
+    findings: list[Finding] = field(default_factory=list)
+    eps_curve: list[dict[str, Any]] = field(default_factory=list)
+    passes: int = 0
+    seconds: float = 0.0
+
+
+def run_checks(
+    checks: Sequence[SanityCheck],
+    state: EvaluationState,
+    journal: Journal,
+    report: Callable[[float], None],
+    *,
+    budget: float = math.inf,
+) -> Collected:
+    """Return the findings of all checks that apply, after the attacks; `budget` bounds their passes."""
+    every = state.select("all")
+    applying = [check for check in checks if check.applies(state)]
+    collected = Collected()
+    for check in applying:
+        if check.free:
+            collected.findings += check.run(state, every, Cost())
+    paid = [check for check in applying if not check.free]
+    for number, check in enumerate(paid):
+        record = _paid(check, state, journal, budget - collected.passes)
+        collected.findings += [Finding(**finding) for finding in record["findings"]]
+        collected.eps_curve += record["curve"]
+        collected.passes += record["passes"]
+        collected.seconds += record["seconds"]
+        report((number + 1) / len(paid))
+    return collected
+
+
+def _paid(check: SanityCheck, state: EvaluationState, journal: Journal, left: float) -> dict[str, Any]:
+    """Return the record of a check that makes passes: its own, or why there is none."""
+    images = state.select(check.selection)[: check.most]
+    if not len(images):
+        return _record([check.finding("PASS", "no image was left for it to break")])
+    undefined = check.undefined(state)
+    if undefined is not None:
+        return _record([check.finding("NOT RUN", undefined)])
+    cost = max(check.cost(state), 1)
+    count = int(min(len(images), left * check.share // cost))
+    if count < min(LEAST, len(images)):
+        needed = math.ceil(min(LEAST, len(images)) * cost / check.share)
+        text = (
+            f"it would take {needed:,} of the {max(int(left), 0):,} passes left of the attacks' own number; "
+            "evaluate more images, use a stronger suite, or set findings: full"
+        )
+        return _record([check.finding("NOT RUN", text)])
+    return journal.once(f"finding {check.title}", lambda: _run(check, images[:count], state))
+
+
+def _run(check: SanityCheck, images: torch.Tensor, state: EvaluationState) -> dict[str, Any]:
+    began = time.perf_counter()
+    cost = Cost()
+    with (
+        torch.inference_mode(mode=False),
+        seeded_globally(seed_of(state.seed, "finding", check.title), state.device),
+    ):
+        found = check.run(state, images, cost)
+    return _record(found, cost.passes, time.perf_counter() - began)
+
+
+def _record(found: Sequence[Finding], passes: int = 0, seconds: float = 0.0) -> dict[str, Any]:
+    return {
+        "findings": [finding.to_dict() for finding in found],
+        "curve": [point for finding in found for point in finding.curve],
+        "passes": passes,
+        "seconds": seconds,
+    }

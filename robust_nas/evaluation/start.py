@@ -1,0 +1,143 @@
+"""Start an evaluation: check model, images and attacks, and take the answers on the images as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from robust_nas.attacks import Predictor
+from robust_nas.errors import AttackError, ConfigError, RobustNASError
+from robust_nas.evaluation.accuracy import Judged, LabelledImages, as_float, judge
+from robust_nas.evaluation.attack_rows import Planned, batches, planned
+from robust_nas.evaluation.fingerprint import fingerprint
+from robust_nas.evaluation.journal import Journal
+from robust_nas.evaluation.options import EvaluationOptions
+from robust_nas.evaluation.seeds import seed_of
+from robust_nas.evaluation.state import EvaluationState, check_images
+
+Progress = Callable[[str, float], None]
+
+
+def with_rule(model: nn.Module, options: EvaluationOptions) -> tuple[Predictor, EvaluationOptions]:
+    """Return the model with its inference rule, and the options with the same: theirs, or the predictor's own."""
+    declared = options.deployed
+    if not isinstance(model, Predictor):
+        return Predictor(model, samples=declared.samples, abstains=declared.abstains), options
+    own = {"samples": model.samples, "abstains": model.abstains}
+    for key, default in (("samples", None), ("abstains", False)):
+        got = getattr(declared, key)
+        if got not in (default, own[key]):
+            raise ConfigError(
+                f"deployed.{key}: got {got!r}, the predictor itself says {own[key]!r}; declare one of them"
+            )
+    return model, options.model_copy(update={"deployed": declared.model_copy(update=own)})
+
+
+def start(
+    predictor: Predictor,
+    images: LabelledImages,
+    options: EvaluationOptions,
+    order: Tensor,
+    *,
+    seed: int,
+    device: torch.device,
+    journal: Journal,
+    report: Progress,
+) -> tuple[EvaluationState, dict[str, Any], list[Planned]]:
+    """Return the state before the first attack, the record of the clean answers, and the attacks with their shares.
+
+    `order` `[N]` are the images that are taken. Raises `AttackError` for what cannot be attacked or judged.
+    """
+    pixels, labels = check_images(images)
+    pixels, labels = pixels[order], labels[order]
+    for key, parameter in predictor.module.named_parameters():
+        if is_lazy(parameter):
+            raise AttackError(f"{key} has no shape yet; give the model a batch before it is evaluated")
+    before = fingerprint(predictor)
+    clean = journal.once(
+        "clean", lambda: _clean(predictor, pixels, labels, options, seed, device, report, before)
+    )
+    classes = clean["logits"].shape[1] - predictor.abstains
+    steps = [step for step in options.steps if step.suits(classes)]
+    attacks = planned(steps, len(order), classes)
+    state = EvaluationState(
+        predictor=predictor,
+        threat_model=options.threat_model,
+        attacks=tuple(step.attack for step in steps),
+        surrogates=options.surrogates,
+        rule=options.deployed,
+        batch_size=options.batch_size,
+        pixels=pixels,
+        labels=labels,
+        seed=seed,
+        device=device,
+        classes=classes,
+        clean_logits=clean["logits"],
+        clean_right=clean["right"],
+        right=clean["right"].clone(),
+        draws=clean["draws"].clone(),
+        common=min(share for _, share in attacks),
+        not_finite=int((~clean["logits"].isfinite().all(1)).sum()),
+        before=before,
+        untouched=clean["untouched"],
+    )
+    for attack, _ in attacks:
+        attack.refuse_undefined(classes, state.shape, predictor.abstains)
+    _refuse_surrogates(options, state.shape, classes)
+    return state, clean, attacks
+
+
+def _clean(
+    predictor: Predictor,
+    pixels: Tensor,
+    labels: Tensor,
+    options: EvaluationOptions,
+    seed: int,
+    device: torch.device,
+    report: Progress,
+    before: str,
+) -> dict[str, Any]:
+    """Return the answers on the images as they are, `[N]` each."""
+    parts: list[Judged] = []
+    for number, (indices, fraction) in enumerate(batches(torch.arange(len(labels)), options.batch_size)):
+        x, y = as_float(pixels[indices]).to(device), labels[indices].to(device)
+        part_seed = seed_of(seed, "judge clean", number)
+        try:
+            parts.append(judge(predictor, x, y, draws=options.deployed.draws, seed=part_seed))
+        except (RobustNASError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # whatever a foreign module raises at images that it does not expect
+            first = (str(error).splitlines() or [""])[0]
+            raise AttackError(
+                f"the model cannot take images of shape {tuple(pixels.shape[1:])}: "
+                f"{type(error).__name__}: {first}"
+            ) from None
+        report("clean", fraction)
+    judged = Judged.joined(parts)
+    return {
+        "right": judged.right,
+        "draws": judged.draws,
+        "logits": judged.logits,
+        "rejected": judged.rejected,
+        "untouched": fingerprint(predictor) == before,
+    }
+
+
+def _refuse_surrogates(options: EvaluationOptions, shape: tuple[int, ...], classes: int) -> None:
+    """Raise `CheckpointError` for a surrogate that is no model, `AttackError` for one that does not fit."""
+    from robust_nas.nets import read_model
+
+    own = (step.attack.model_folders() for step in options.steps)
+    for folder in dict.fromkeys(chain(options.surrogates, *own)):
+        surrogate = read_model(Path(folder)).description
+        if surrogate.input_shape != shape or len(surrogate.class_names) < classes:
+            raise AttackError(
+                f"surrogate {folder}: takes images of shape {surrogate.input_shape} and tells "
+                f"{len(surrogate.class_names)} classes; these are {shape} of {classes}"
+            )

@@ -1,0 +1,1 @@
+from .source import export_source as export_source

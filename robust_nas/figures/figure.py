@@ -1,0 +1,122 @@
+"""The protocol of figures, and `FIGURES`, which knows them by name.
+
+A figure draws itself from the record of a finished job, a mapping of plain values, into `<stem>.png`, `.svg` and
+`.csv`. A new figure is a subclass with `draw`, in a file of its own, and a line in `FIGURES`. The records:
+
+    search       records (metrics.jsonl, a mapping a step), cells (kind to nodes), concat (kind to sources)
+    training     records (metrics.jsonl, a mapping an epoch), best_epoch (whose weights are kept)
+    evaluation   the keys of evaluation.json, and examples, class_names (`plot_adversarial_grid`)
+    compression  the keys of compression.json, and layers (of layers.json), records (of the low-rank training)
+    study        the keys of analysis.json, and published (factor to lowest and highest best value, and its source)
+
+A record may lack keys: a figure is drawn where the record has what it `needs`. Nothing here imports matplotlib.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from robust_nas.registry import Method, Registry
+
+Job = Literal["search", "training", "evaluation", "compression", "study"]
+Record = Mapping[str, Any]
+
+
+class Figure(Method):
+    """Base of all figures."""
+
+    of: ClassVar[Job]  # the job whose record it draws
+    needs: ClassVar[tuple[str, ...]] = ()  # keys of the record without which there is nothing to draw
+    file: ClassVar[str] = ""  # what its files are called, without a suffix; empty: as the figure itself
+
+    @property
+    def stem(self) -> str:
+        """Return the name of the figure's files, without a suffix."""
+        return self.file or self.label
+
+    def has_data(self, record: Record) -> bool:
+        """Return whether the record holds what the figure shows."""
+        return all(record.get(key) for key in self.needs)
+
+    def title(self, record: Record) -> str:
+        """Return the heading of the figure in a report."""
+        return self.label
+
+    def caption(self, record: Record, about: str) -> str:
+        """Return the line under the figure: `about`, which says what the job was, and what the figure adds."""
+        return about
+
+    def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
+        """Draw the record into `<stem>.png` and `.svg`, its numbers into `<stem>.csv`; return the paths.
+
+        `robust_nas.figures.new_figure` and `save` give the house style and write the files.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not draw anything")
+
+
+FIGURES = Registry(
+    "figure",
+    Figure,
+    "robust_nas.figures",
+    {
+        "search": "search_curves:SearchCurves",
+        "sampled-search": "sampled_search:SampledSearch",
+        "cells": "cells:Cells",
+        "training": "training_curves:TrainingCurves",
+        "evaluation": "evaluation:Waterfall",
+        "eps-curve": "budget:EpsCurve",
+        "loss-traces": "traces:LossTraces",
+        "examples": "examples:AdversarialGrid",
+        "compression": "compression_tradeoff:CompressionTradeoff",
+        "layers": "compression_layers:CompressionLayers",
+        "ranks": "compression_ranks:CompressionRanks",
+        "study-effects": "study_effects:StudyEffects",
+        "study-budgets": "study_budgets:StudyBudgets",
+        "study-curve": "study_curve:StudyCurve",
+        "study-heat-map": "study_heat_map:StudyHeatMap",
+        "study-stages": "study_stages:StudyStages",
+        "study-seeds": "study_seeds:StudySeeds",
+        "study-lipschitz": "study_lipschitz:StudyLipschitz",
+        "study-learning": "study_learning:StudyLearning",
+        "study-inherited": "study_inherited:StudyInherited",
+    },
+    group="robust_nas.figures",
+)
+
+
+class Drawn(NamedTuple):
+    """A figure that was drawn: `<stem>.png`, `.svg` and `.csv` lie in the folder."""
+
+    stem: str
+    title: str
+    caption: str
+
+
+def draw_figures(
+    of: Job, record: Record, folder: Path, *, about: str = "", figures: Iterable[Figure | str] | None = None
+) -> list[Drawn]:
+    """Draw the figures of a finished job into a folder, and return what was drawn, in order.
+
+    Figures of other jobs, and those that the record has no data for, are left out.
+
+    Args:
+        of: which job.
+        record: its plain values (see the head of this file).
+        folder: where the files go.
+        about: what the job was, for the captions.
+        figures: figures or their names; None: every built-in one, in the order of the registry.
+
+    Raises:
+        UnknownMethodError: nobody has a figure of that name.
+        RunError: the folder cannot be written.
+    """
+    chosen = FIGURES.built_in if figures is None else figures
+    drawn = []
+    for figure in (FIGURES.make(each) if isinstance(each, str) else each for each in chosen):
+        if figure.of == of and figure.has_data(record):
+            caption = figure.caption(record, about)
+            figure.draw(record, folder / figure.stem, caption=caption)
+            drawn.append(Drawn(figure.stem, figure.title(record), caption))
+    return drawn

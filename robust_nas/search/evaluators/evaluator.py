@@ -1,0 +1,31 @@
+"""The protocol of evaluators: from an architecture to a score and what else was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+from robust_nas.registry import Method
+from robust_nas.search.strategy import SearchContext
+from robust_nas.spaces import CellArchitecture
+
+
+class Scored(NamedTuple):
+    """The score of a candidate, None where it has none, and the numbers behind it by their columns."""
+
+    score: float | None
+    measured: Mapping[str, Any]
+
+
+class Evaluator(Method):
+    """Base of all evaluators. A higher score is better; the same candidate in the same search scores the same."""
+
+    trains: ClassVar[bool] = False  # whether it trains candidates by the run's recipe
+    columns: ClassVar[tuple[str, ...]] = ()  # of a record, after those of the strategy
+
+    def evaluate(self, candidate: CellArchitecture, context: SearchContext, *, epochs: int) -> Scored:
+        """Return the score of a candidate at the size of the search.
+
+        `epochs` is for evaluators that train. Images are those of the context alone.
+        """
+        raise NotImplementedError(f"{type(self).__name__} evaluates nothing")

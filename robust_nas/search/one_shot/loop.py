@@ -1,0 +1,237 @@
+"""The loop of one-shot searches: data, steps, records, checkpoints. Killed at any instant, it resumes to the same bits.
+
+What a step measures stays on the device until it is read back with other steps, at the latest before a checkpoint: the
+loop waits for the device every `READ_EVERY` steps, not in each.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from robust_nas.attacks.batch_generator import BatchGenerator
+from robust_nas.checkpoints import restore_optimiser
+from robust_nas.data import augment, split
+from robust_nas.data.order import batches
+from robust_nas.errors import CheckpointError
+from robust_nas.layers.batch_norm import synchronise
+from robust_nas.nets import channels_last
+from robust_nas.search.one_shot.batch import Batch, Half
+from robust_nas.search.one_shot.steps import OneShotSearch
+from robust_nas.search.one_shot.strategy import OneShotStrategy
+from robust_nas.search.strategy import SearchContext, SearchOutcome
+from robust_nas.training.divergence import refuse_broken_weights, refuse_divergence
+from robust_nas.training.schedules import cosine
+
+READ_EVERY = 20  # steps
+REMEDY = "A smaller search.weights.learning_rate or clip_norm may help"
+HALVES: tuple[Half, ...] = ("weights", "alphas")
+
+
+def search(strategy: OneShotStrategy, context: SearchContext) -> SearchOutcome:
+    """Return what a one-shot strategy finds on the images, half for weights, half for alphas.
+
+    Continues from the run's checkpoint where there is one; with several ranks each takes its rows of every batch.
+    Raises `DivergenceError` when a loss or alpha stops being finite; the checkpoint before it stays.
+    """
+    with strategy.session(context):
+        loop = _Loop(strategy, context)
+        loop.restore()
+        return loop.run_to_end()
+
+
+class _Measured(NamedTuple):
+    """What a step measured: `values` on the device are the strategy's columns, then all alphas."""
+
+    known: dict[str, Any]  # epoch, step, stage, learning_rate
+    absent: frozenset[str]  # columns that this step does not have
+    values: Tensor
+
+
+class _Loop:
+    """The state of one search: everything that a checkpoint holds."""
+
+    def __init__(self, strategy: OneShotStrategy, context: SearchContext) -> None:
+        self.strategy, self.context, self.ranks = strategy, context, context.ranks
+        images = context.images
+        device = images.pixels.device
+        supernet = strategy.build_supernet(
+            context.space,
+            classes=context.classes,
+            mean=context.mean,
+            std=context.std,
+            seed=context.seed,
+            execution=context.execution,
+        ).to(device)
+        if self.ranks.count > 1 and context.synchronise:
+            synchronise(supernet)
+        self.search = OneShotSearch(strategy, channels_last(supernet), context.space, self.ranks)
+        self.augmentation = strategy.augment or context.augmentation
+        self.generator = BatchGenerator(device)
+        self.generator.manual_seed(context.seed)
+        self.halves = [images.subset(indices) for indices in split(images.labels, 0.5, context.seed)]
+        orders = [batches(len(half), strategy.batch_size, seed=0, epoch=0) for half in self.halves]
+        self.steps = min(len(order) for order in orders)
+        self.ranks.refuse_small(min(len(order[0]) for order in orders), "search.batch_size")
+        self.epoch = self.step = 0
+        self.seconds = 0.0
+        self.last: dict[str, Any] = {}
+        self.began = self.saved = time.perf_counter()
+        self.measured: list[_Measured] = []
+
+    def run_to_end(self) -> SearchOutcome:
+        """Return the outcome after the last epoch."""
+        strategy, search, total = self.strategy, self.search, self.strategy.epochs * self.steps
+        while self.epoch < strategy.epochs:
+            self._begin_epoch()
+            while self.step < self.steps:
+                if self.ranks.first_decides(
+                    time.perf_counter() - self.saved >= self.context.checkpoint_seconds
+                ):
+                    self.save()
+                    self.saved = time.perf_counter()
+                self.measured.append(self._measure(strategy.step(search, self.draw)))
+                self.step += 1
+                if len(self.measured) == READ_EVERY or self.step == self.steps:
+                    self.read()
+                note = strategy.note(self.last) if self.last else ""
+                self.context.progress("search", self.epoch * self.steps + self.step, total, note)
+            self.epoch, self.step = self.epoch + 1, 0
+        self.save()
+        alphas = {name: alpha.detach() for name, alpha in search.alphas.items()}
+        weights = strategy.edge_weights(search.space, alphas)
+        return SearchOutcome(
+            strategy.derive(search, alphas, self.context.name),
+            self._elapsed(),
+            self.last,
+            {kind: rows.tolist() for kind, rows in weights.items()},
+            strategy.source_weights(search.space, alphas),
+        )
+
+    def _begin_epoch(self) -> None:
+        weights = self.strategy.weights
+        self.learning_rate = cosine(
+            self.epoch, self.strategy.epochs, weights.learning_rate, weights.min_learning_rate
+        )
+        for group in self.search.weight_optimiser.param_groups:
+            group["lr"] = self.learning_rate
+        seed = 2 * self.context.seed
+        self.orders = [
+            batches(len(half), self.strategy.batch_size, seed=seed + which, epoch=self.epoch)
+            for which, half in enumerate(self.halves)
+        ]
+        self.search.epoch = self.epoch
+        self.strategy.begin_epoch(self.search)
+
+    def draw(self, half: Half) -> Batch:
+        """Return this rank's rows of the step's batch of a half, attacked now."""
+        which = HALVES.index(half)
+        part = self.halves[which].subset(self.orders[which][self.step])
+        whole, rows = len(part), self.ranks.rows(len(part))
+        self.generator.whole, self.generator.rows = whole, rows
+        natural = augment(part.pixels, self.augmentation, self.generator)[rows].contiguous(
+            memory_format=torch.channels_last
+        )
+        labels = part.labels[rows]
+        adversarial = self.search.attack(natural, labels, self.generator)
+        return Batch(natural, adversarial, labels, self.ranks.share(whole))
+
+    def _measure(self, scalars: Mapping[str, Tensor]) -> _Measured:
+        """Return the scalars of a step and the alphas after it, without a synchronisation."""
+        known = {
+            "epoch": self.epoch,
+            "step": self.epoch * self.steps + self.step,
+            "stage": self.search.stage,
+            "learning_rate": self.learning_rate,
+        }
+        columns = self.strategy.columns
+        zero = torch.zeros_like(next(iter(scalars.values())))
+        values = torch.stack([scalars.get(column, zero) for column in columns])
+        alphas = [alpha.detach().reshape(-1) for alpha in self.search.alphas.values()]
+        absent = frozenset(column for column in columns if column not in scalars)
+        return _Measured(known, absent, torch.cat([values, *alphas]))
+
+    def read(self) -> None:
+        """Read back and log what the last steps measured. Raises `DivergenceError` where it was not sound."""
+        if not self.measured:
+            return
+        rows = torch.stack([one.values for one in self.measured]).cpu()  # one synchronisation
+        for one, row in zip(self.measured, rows, strict=True):
+            self.last = self._record(one, row)
+            step = self.last["step"] % self.steps
+            where = f"{self.context.run.folder}: search, epoch {self.last['epoch']}, step {step}"
+            refuse_divergence(self.strategy.watched(self.last), where, REMEDY)
+            self.context.run.log(self.last)
+        self.measured.clear()
+
+    def _record(self, measured: _Measured, values: Tensor) -> dict[str, Any]:
+        """Return one line of `metrics.jsonl` from values on the host: also entropy (nats) and skips per kind."""
+        strategy, search = self.strategy, self.search
+        count = len(strategy.columns)
+        scalars = dict(zip(strategy.columns, values[:count].tolist(), strict=True))
+        pieces = torch.split(values[count:], [alpha.numel() for alpha in search.alphas.values()])
+        alphas = {
+            name: piece.view(alpha.shape)
+            for (name, alpha), piece in zip(search.alphas.items(), pieces, strict=True)
+        }
+        logits = strategy.edge_logits(search.space, alphas)
+        log_weights = torch.stack(list(logits.values())).log_softmax(2)  # [kinds, E, O]
+        entropies = -(log_weights.exp() * log_weights).sum(2).mean(1)
+        cells = strategy.derive(search, alphas, "derived").genotype
+        return {
+            **measured.known,
+            **{name: None if name in measured.absent else value for name, value in scalars.items()},
+            "entropy": dict(zip(logits, entropies.tolist(), strict=True)),
+            "skips": {cell.kind: cell.operations().count("skip_connect") for cell in cells},
+        }
+
+    def _elapsed(self) -> float:
+        return self.seconds + time.perf_counter() - self.began
+
+    def save(self) -> None:
+        """Write the checkpoint. Raises `DivergenceError` where the supernet is not fit to be kept."""
+        self.read()
+        search = self.search
+        where = f"{self.context.run.folder}: search, before epoch {self.epoch}, step {self.step}"
+        refuse_broken_weights([search.supernet], where, REMEDY)
+        self.ranks.refuse_difference(
+            {**search.supernet.state_dict(), "draws": self.generator.get_state()}, where
+        )
+        self.context.run.save_checkpoint(
+            {
+                "job": "search",
+                "epoch": self.epoch,
+                "step": self.step,
+                "seconds": self._elapsed(),
+                "last": self.last,
+                "supernet": search.supernet.state_dict(),
+                "weight_optimiser": search.weight_optimiser.state_dict(),
+                "alpha_optimiser": search.alpha_optimiser.state_dict(),
+                "generator": self.generator.get_state(),
+                "strategy": self.strategy.state(search),
+            }
+        )
+
+    def restore(self) -> None:
+        """Put the run's checkpoint back where there is one. Raises `CheckpointError`."""
+        run, search = self.context.run, self.search
+        state = self.ranks.run_on_all(run.load_checkpoint)
+        if state is None:
+            return
+        if state.get("job") != "search":
+            raise CheckpointError(
+                f"{run.folder}: its checkpoint is of job {state.get('job')!r}, not of a one-shot search"
+            )
+        with run.restoring():
+            search.supernet.load_state_dict(state["supernet"])
+            restore_optimiser(search.weight_optimiser, state["weight_optimiser"])
+            restore_optimiser(search.alpha_optimiser, state["alpha_optimiser"])
+            self.generator.set_state(state["generator"])
+            self.strategy.restore(search, state.get("strategy", {}))
+            self.epoch, self.step = state["epoch"], state["step"]
+            self.seconds, self.last = state["seconds"], state["last"]
+        search.mark_changed()

@@ -1,0 +1,193 @@
+"""The protocol of one-shot strategies. A search step, on batches (x, y) of the weights' and (v, t) of the alphas' half:
+
+    x' = attack(w, alpha; x, y),   v' = attack(w, alpha; v, t)
+    alpha <- Adam(alpha, g)                                g: `alpha_gradient`
+    w     <- SGD(w, d/dw L(w, alpha; x', y))
+
+A new strategy is a subclass that says what differs, most often `alpha_gradient` alone. The base class is adversarial
+DARTS of first order (Liu et al., 2019, with the losses on attacked images): g = d/dalpha L(w, alpha; v', t).
+
+Shapes: B batch, C channels, H height, W width, E edges of a cell, O operations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from robust_nas.attacks import PGD, Attack, training_attack_field
+from robust_nas.config import Count, Options
+from robust_nas.errors import ConfigError
+from robust_nas.search.one_shot.batch import AlphaGradient, AlphaStep, Batch, Half
+from robust_nas.search.one_shot.optimisers import AlphaOptimiser, WeightOptimiser
+from robust_nas.search.strategy import Criterion, Record, SearchContext, Strategy
+from robust_nas.spaces import CellArchitecture, CellSpace
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from robust_nas.search.one_shot.steps import OneShotSearch
+
+Draw = Callable[[Half], Batch]  # the step's batch of a half, attacked now
+
+
+class SupernetOptions(Options):
+    """How the supernet computes: the same function either way, `plain` is the reference."""
+
+    execution: Literal["fused", "plain"] = "fused"
+
+
+class OneShotStrategy(Strategy):
+    """Base of one-shot strategies: adversarial DARTS of first order, whose parts a subclass replaces."""
+
+    kind: ClassVar[Literal["one-shot", "sampled"]] = "one-shot"
+    criterion: ClassVar[Criterion] = Criterion("loss_adversarial", "adversarial loss", lower_is_better=True)
+    columns: ClassVar[tuple[str, ...]] = ("loss_weights", "loss_natural", "loss_adversarial")
+    reported: ClassVar[tuple[str, ...]] = ("loss_natural", "loss_adversarial")  # means over the last epoch
+    figure: ClassVar[str] = "search"
+    distributed: ClassVar[bool] = True
+    shares_weights: ClassVar[bool] = True
+
+    epochs: Count = 50
+    batch_size: Annotated[Count, Field(ge=2)] = 32
+    attack: Annotated[Attack, training_attack_field()] = PGD(
+        eps=8 / 255, step_size=2 / 255, steps=7, keep="last"
+    )
+    weights: WeightOptimiser = WeightOptimiser()
+    alphas: AlphaOptimiser = AlphaOptimiser()
+
+    def session(self, context: SearchContext) -> AbstractContextManager[None]:
+        """Return a context around the whole search, such as one that seeds what a foreign supernet draws from."""
+        return nullcontext()
+
+    def build_supernet(
+        self,
+        space: CellSpace,
+        *,
+        classes: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        seed: int,
+        execution: Literal["fused", "plain"] = "fused",
+    ) -> nn.Module:
+        """Return the supernet before its first step, on the CPU."""
+        from robust_nas.nets import Supernet
+
+        size = self.size(space)
+        return Supernet(
+            space,
+            classes,
+            len(mean),
+            size.channels,
+            size.cells,
+            mean=mean,
+            std=std,
+            seed=seed,
+            execution=execution,
+        )
+
+    def architecture_parameters(self, supernet: nn.Module) -> dict[str, nn.Parameter]:
+        """Return the architecture parameters by name, `[E, O]` a kind of cell.
+
+        Raises `ConfigError` for a supernet too shallow to hold every kind: some would never be searched.
+        """
+        own: Any = supernet
+        absent = own.alphas.keys() - {cell.kind for cell in own.cells}
+        if absent:
+            raise ConfigError(
+                f"search.cells: got {len(own.cells)}; the supernet then has no {' and no '.join(sorted(absent))} "
+                "cell, and its alphas would never be searched; more cells are needed"
+            )
+        return dict(own.alphas.items())
+
+    def folded(self, supernet: nn.Module) -> nn.Module | None:
+        """Return a copy of the supernet for attacks in eval mode; None: they work on the supernet as it is."""
+        own: Any = supernet
+        copy: nn.Module | None = own.folded()
+        return copy
+
+    def edge_logits(self, space: CellSpace, alphas: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the logits `[E, O]` of every kind, whose softmax are the edge weights."""
+        return dict(alphas)
+
+    def edge_weights(self, space: CellSpace, alphas: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the weights `[E, O]` of every kind."""
+        return {kind: logits.softmax(1) for kind, logits in self.edge_logits(space, alphas).items()}
+
+    def source_weights(
+        self, space: CellSpace, alphas: Mapping[str, Tensor]
+    ) -> dict[str, list[list[float]]] | None:
+        """Return the weights of the sources of every node per kind; None where the supernet has none."""
+        return None
+
+    def derive(self, search: OneShotSearch, alphas: Mapping[str, Tensor], name: str) -> CellArchitecture:
+        """Return the architecture of these parameters, at the space's final size, by DARTS's rule."""
+        supernet: Any = search.supernet
+        weights = self.edge_weights(search.space, alphas)
+        genotype = {kind: supernet.derive_nodes(rows) for kind, rows in weights.items()}
+        return search.space.architecture(name, genotype)
+
+    def stage(self, epoch: int) -> int:
+        """Return the stage, from 1, that an epoch belongs to."""
+        return 1
+
+    def begin_epoch(self, search: OneShotSearch) -> None:
+        """Prepare `search.epoch`; called once before its first step, also after a resume."""
+
+    def step(self, search: OneShotSearch, draw: Draw) -> Mapping[str, Tensor]:
+        """Move alphas and weights once; return scalars on the device by their columns. Nothing is read back."""
+        weights_batch, alphas_batch = draw("weights"), draw("alphas")
+        found = self.alpha_gradient(search, alphas_batch, weights_batch)
+        search.alpha_step(found.gradient)
+        loss, _ = search.weight_step(weights_batch)
+        return {"loss_weights": loss, **found.measured}
+
+    def alpha_gradient(
+        self, search: OneShotSearch, alphas_batch: Batch, weights_batch: Batch
+    ) -> AlphaGradient:
+        """Return what the alphas descend: here the gradient of the adversarial loss."""
+        loss, gradient = search.alpha_loss(alphas_batch.adversarial, alphas_batch)
+        return AlphaStep(gradient, {"loss_adversarial": loss})
+
+    def state(self, search: OneShotSearch) -> dict[str, Any]:
+        """Return what a checkpoint holds of the strategy's own: tensors, numbers, strings, lists, dicts."""
+        return {}
+
+    def restore(self, search: OneShotSearch, state: Mapping[str, Any]) -> None:
+        """Put that back."""
+
+    def watched(self, record: Record) -> dict[str, float | None]:
+        """Return what shows that a search diverged: large losses, other numbers that are infinite, alphas with NaN."""
+        scalars = {key: record[key] for key in self.columns}
+        losses = {key: value for key, value in scalars.items() if key.startswith("loss")}
+        infinite = {
+            key: value for key, value in scalars.items() if value is not None and not math.isfinite(value)
+        }
+        entropies = {f"entropy of the {kind} alphas": value for kind, value in record["entropy"].items()}
+        return {**losses, **infinite, **entropies}
+
+    def note(self, record: Record) -> str:
+        """Return a few words on the last record, for progress."""
+        shown = {key: record[key] for key in self.columns if record[key] is not None}
+        return ", ".join(f"{key.replace('_', ' ')} {value:.2f}" for key, value in shown.items())
+
+    def describe(self) -> str:
+        """Return the attack in a few words, for captions."""
+        return f"{self.attack.name}, {self.attack.norm} eps {self.attack.eps:.4g}"
+
+    def result(self, records: Sequence[Record]) -> dict[str, Any]:
+        """Return the means of the reported columns over the last epoch, and the final entropy of the alphas."""
+        last = [record for record in records if record["epoch"] == records[-1]["epoch"]]
+        return {
+            **{key: _mean([record[key] for record in last]) for key in self.reported},
+            "entropy": records[-1]["entropy"],
+        }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if len(present) == len(values) else None

@@ -1,0 +1,39 @@
+"""Jacobian covariance (Mellor et al., 2020; as a proxy: Abdelfattah et al., 2021).
+
+    J [B, D]:  j_b = d/dx_b sum_k f_k(x_b)
+    v: the eigenvalues of the correlation matrix [B, B] of the rows of J
+    score = -sum_b (log(v_b + k) + 1 / (v_b + k)),    k = 1e-5
+
+Images whose gradients differ have eigenvalues near 1, which score best. Batch norm uses the statistics of the batch.
+B batch, D numbers of an image, K classes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from robust_nas.lazy import torch
+from robust_nas.search.proxies.proxy import Proxy
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor, nn
+
+K = 1e-5
+
+
+class JacobCov(Proxy):
+    """How differently a network at its initialisation responds to different images."""
+
+    passes: ClassVar[int] = 2
+
+    name: Literal["jacob-cov"] = "jacob-cov"
+
+    def score(self, network: nn.Module, images: Tensor, labels: Tensor | None, generator: Generator) -> float:
+        """Return the score of the input gradients' correlation."""
+        from robust_nas.attacks import attack_mode
+
+        with attack_mode(network, "batch"), torch.enable_grad():
+            x = images.detach().clone().requires_grad_()
+            (jacobian,) = torch.autograd.grad(network(x).sum(), x)
+        v = torch.linalg.eigvalsh(torch.corrcoef(jacobian.flatten(1).double()))
+        return float(-((v + K).log() + 1 / (v + K)).sum())

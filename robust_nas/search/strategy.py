@@ -1,0 +1,146 @@
+"""The protocol of search strategies: what each has, what others may ask of it, what a search gets and returns.
+
+A strategy is one of two kinds, and a loop serves each: `one_shot/` trains weights and architecture parameters together,
+`sampled/` asks for architectures, has them evaluated and tells the scores. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, get_args
+
+from robust_nas.attacks import Attack
+from robust_nas.config import Count
+from robust_nas.data.options import Augment
+from robust_nas.distributed import ALONE, Ranks
+from robust_nas.registry import Method
+from robust_nas.runs import Progress, Run, silent
+from robust_nas.spaces import CellArchitecture, CellSpace, Size
+
+if TYPE_CHECKING:
+    from robust_nas.data import Images
+
+Record = Mapping[str, Any]  # one line of `metrics.jsonl`
+
+
+class Trained(NamedTuple):
+    """Validation accuracies (0..1) of a candidate after a short training."""
+
+    clean: float
+    robust: float
+
+
+class TrainCandidate(Protocol):
+    """Train a candidate; handed in by who knows how to train, because a search does not."""
+
+    def __call__(
+        self, architecture: CellArchitecture, images: Images, validation: Images, epochs: int
+    ) -> Trained:
+        """Return its accuracies on `validation` after `epochs` on `images`.
+
+        A call with a candidate that was trained before returns what was found then. Raises `DivergenceError`.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchContext:
+    """Everything that a search gets, resolved once: images on their device, sizes, and where it writes."""
+
+    run: Run
+    space: CellSpace
+    images: Images  # all that the search may see; never the run's validation split or the test set
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    name: str  # of the architecture found
+    seed: int
+    augmentation: Augment
+    network: Size  # of the final network
+    execution: Literal["fused", "plain"] = "fused"  # of the supernet
+    checkpoint_seconds: float = 60.0
+    progress: Progress = silent
+    ranks: Ranks = ALONE
+    synchronise: bool = True  # whether a supernet's batch norms see the rows of all ranks
+    train: TrainCandidate | None = None
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Return the shape (C, H, W) of an image."""
+        channels, height, width = self.images.pixels.shape[1:]
+        return channels, height, width
+
+
+@dataclass(frozen=True)
+class SearchOutcome:
+    """What a search found: the architecture, seconds over all calls, and the last record.
+
+    A one-shot search also returns the final edge weights per kind `[E][O]`; where its supernet weights the sources of a
+    node, `sources` holds these weights per kind, node and source.
+    """
+
+    architecture: CellArchitecture
+    seconds: float
+    last: dict[str, Any]
+    edge_weights: dict[str, list[list[float]]] | None = None
+    sources: dict[str, list[list[float]]] | None = None
+
+
+class Criterion(NamedTuple):
+    """The number of `result.json` by which searches that differ by their seed are compared."""
+
+    key: str
+    words: str
+    lower_is_better: bool
+
+    def best(self, records: Sequence[Record]) -> int:
+        """Return the index of the best record, the first of equals."""
+        sign = 1.0 if self.lower_is_better else -1.0
+        return min(range(len(records)), key=lambda index: sign * float(records[index][self.key]))
+
+
+class Strategy(Method):
+    """Base of all search strategies; `OneShotStrategy` and `SampledStrategy` are the two kinds."""
+
+    kind: ClassVar[Literal["one-shot", "sampled"]]  # which loop runs it
+    criterion: ClassVar[Criterion]
+    columns: ClassVar[tuple[str, ...]]  # of every record, in their order, after the loop's own
+    figure: ClassVar[str]  # the figure that draws its records
+    distributed: ClassVar[bool] = False  # whether several ranks may run it
+    shares_weights: ClassVar[bool] = (
+        False  # whether its checkpoint holds a `Supernet` to inherit weights from
+    )
+    variant: ClassVar[str | None] = None  # the key whose values the command line writes as `name:value`
+
+    cells: Count | None = None  # depth and width during the search; None: the space's search size
+    channels: Count | None = None
+    augment: Augment | None = None  # None: the data section's
+    precision: Literal["float32", "bf16"] = "float32"
+
+    def size(self, space: CellSpace) -> Size:
+        """Return depth and width during the search."""
+        return Size(cells=self.cells or space.search.cells, channels=self.channels or space.search.channels)
+
+    @property
+    def trains(self) -> bool:
+        """Return whether the result depends on the run's training recipe."""
+        return False
+
+    def attacks(self) -> dict[str, Attack]:
+        """Return the attacks of the search itself by their keys."""
+        return {key: value for key, value in self if isinstance(value, Attack)}
+
+    def describe(self) -> str:
+        """Return the method in a few words, for captions."""
+        return self.label
+
+    def result(self, records: Sequence[Record]) -> dict[str, Any]:
+        """Return the numbers of the whole search for `result.json`, its criterion among them."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what its records amount to")
+
+    @classmethod
+    def spellings(cls, name: str) -> list[str]:
+        """Return how the command line may write the strategy called `name`."""
+        if cls.variant is None:
+            return [name]
+        return [f"{name}:{value}" for value in get_args(cls.model_fields[cls.variant].annotation)]

@@ -1,0 +1,77 @@
+"""The families of architectures by name, and reading an architecture from a name, a text or a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from robust_nas.config import check, existing_file, parse_yaml, read_yaml
+from robust_nas.errors import ArchitectureError, UnknownMethodError
+from robust_nas.registry import Registry
+from robust_nas.spaces.architecture import Architecture
+from robust_nas.spaces.files import is_shipped, shipped
+
+FAMILIES = Registry(
+    "family of architectures",
+    Architecture,
+    "robust_nas.spaces",
+    {
+        "cell": "cell:CellArchitecture",
+        "residual": "residual:ResidualArchitecture",
+        "mlp": "mlp:MLPArchitecture",
+        "nas-bench-201": "nas_bench_201:NASBench201Architecture",
+    },
+    group="robust_nas.families",
+    key="type",
+)
+
+AnyArchitecture = Annotated[Architecture, FAMILIES.field()]  # a field of options that holds an architecture
+
+
+def architecture_from_text(text: str, source: str) -> Architecture:
+    """Return the architecture that a YAML or JSON text describes. Raises `ArchitectureError`."""
+    tree = parse_yaml(text, source)
+    if not isinstance(tree, dict):
+        raise ArchitectureError(f"{source}: a mapping of keys to values is needed, got {type(tree).__name__}")
+    return _check(tree, source)
+
+
+def load_architecture(name_or_path: str | Path) -> Architecture:
+    """Return a shipped architecture (`arnas`, `rrn-a1`), one that a family knows by name, or one from a file.
+
+    A file is YAML or JSON, or the `architecture.yaml` of a folder. Names of families are such as `wrn-28-10` and the
+    strings of NAS-Bench-201. Raises `ArchitectureError`.
+    """
+    path = existing_file(Path(name_or_path) / "architecture.yaml")
+    if path is None and not is_shipped("architectures", str(name_or_path)):
+        found = named_architecture(str(name_or_path))
+        if found is not None:
+            return found
+    if path is None:
+        path = shipped("architectures", name_or_path, ArchitectureError, also=names_in_words())
+    return _check(read_yaml(path), str(path))
+
+
+def named_architecture(name: str) -> Architecture | None:
+    """Return the architecture that a built-in family knows by this name, None where none does."""
+    found = (FAMILIES.get(family).named(name) for family in FAMILIES.built_in)
+    return next((architecture for architecture in found if architecture is not None), None)
+
+
+def names_in_words() -> str:
+    """Return the names that `named_architecture` reads, in words."""
+    return "; or ".join(filter(None, (FAMILIES.get(family).named_as for family in FAMILIES.built_in)))
+
+
+def _check(tree: dict[str, Any], source: str) -> Architecture:
+    """Return the architecture of the family that the tree's `type` names."""
+    found = tree.get("type")
+    if not isinstance(found, str):
+        wrong = "missing, and it has no default" if "type" not in tree else f"got {found!r}"
+        raise ArchitectureError(f"{source}: type: {wrong}; allowed: {', '.join(FAMILIES.names())}")
+    try:
+        family = FAMILIES.get(found)
+    except UnknownMethodError as error:
+        raise ArchitectureError(f"{source}: {error}") from None
+    type_ = family.model_fields["type"].default  # of user code, with the absolute path
+    return check(family, {**tree, "type": type_}, source, ArchitectureError)

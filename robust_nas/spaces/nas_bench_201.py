@@ -1,0 +1,121 @@
+"""NAS-Bench-201 (Dong and Yang, ICLR 2020): a cell of one input and its skeleton of residual reduction blocks.
+
+    stem:       conv3x3, batch norm
+    stages:     cells; between two stages a block halves the resolution and takes the next stage's channels:
+                conv3x3(relu) of stride 2, conv3x3(relu), each with batch norm, plus conv1x1 of the 2x2 average
+    head:       batch norm, relu, mean over pixels, linear
+
+`cells` counts all cells: the benchmark's "N = 5 cells a stage" are 15. Its strings, such as
+`|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|none~2|`, list for every node `operation~source`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Self
+
+from robust_nas.config import check
+from robust_nas.errors import ArchitectureError
+from robust_nas.operations.cost import Cost, batch_norm, convolution, linear, total
+from robust_nas.spaces.architecture import Json
+from robust_nas.spaces.cell import CellArchitecture, halved
+from robust_nas.spaces.layout import CellPlace, Layout
+
+OPERATIONS = (
+    "none",
+    "skip_connect",
+    "nor_conv_1x1",
+    "nor_conv_3x3",
+    "avg_pool_3x3",
+)  # in the benchmark's order
+SOURCES = ((0,), (0, 1), (0, 1, 2))  # of every node
+LAYOUT = Layout(stages=("cell",) * 3, reductions=("1/3", "2/3"), filters=(1, 2, 4), stem=1)
+_NODE = r"(?:\|[a-z][a-z0-9_]*~[0-9]{1,2})+\|"
+_STRING = re.compile(rf"{_NODE}(?:\+{_NODE})*")
+
+
+class NASBench201Architecture(CellArchitecture):
+    """A network of NAS-Bench-201: the genotype of its one cell in its skeleton, 15 cells and 16 channels there."""
+
+    called: ClassVar[str] = "a network of NAS-Bench-201"
+    network: ClassVar[str] = "robust_nas.nets.nas_bench_201:NASBench201Network"
+    skeleton: ClassVar[str] = "robust_nas.nets.nas_bench_201:NASBench201Skeleton"
+    named_as: ClassVar[str] = "a string of NAS-Bench-201, such as |nor_conv_3x3~0|+|none~0|skip_connect~1|"
+    supports_auxiliary_head: ClassVar[bool] = False
+
+    type: Literal["nas-bench-201"] = "nas-bench-201"  # type: ignore[assignment] # another family than its base
+    layout: Layout = LAYOUT
+
+    @classmethod
+    def refuse(cls, layout: Layout, inputs: int, outputs: int) -> None:
+        """Raise `ValueError` for what the skeleton cannot hold: its cells keep the channels of their one input."""
+        if layout.reduction_cells:
+            raise ValueError(
+                f"layout.reduction_cells: got {', '.join(layout.reduction_cells)}; "
+                f"residual blocks reduce in {cls.called}: leave it out"
+            )
+        if (inputs, outputs) != (1, 1):
+            raise ValueError(
+                f"a cell of {inputs} inputs and {outputs} output nodes; in {cls.called} it has one of each"
+            )
+        if layout.stem != layout.filters[0]:
+            raise ValueError(
+                f"layout.stem: got {layout.stem}; {cls.called} needs the first stage's {layout.filters[0]}"
+            )
+
+    @classmethod
+    def named(cls, text: str) -> Self | None:
+        """Return the network of a string of the benchmark at its size, None for a text of another form."""
+        return cls.from_string(text) if _STRING.fullmatch(text) else None
+
+    @classmethod
+    def from_string(cls, text: str, cells: int = 15, channels: int = 16) -> Self:
+        """Return the network of a string of the benchmark. Raises `ArchitectureError`."""
+        if _STRING.fullmatch(text) is None:
+            raise ArchitectureError(f"got {text[:200]!r}; {cls.named_as} is needed")
+        nodes = []
+        for node in text.split("+"):
+            pairs = (edge.split("~") for edge in node.strip("|").split("|"))
+            nodes.append([(operation, int(source)) for operation, source in pairs])
+        cell = {"kind": "cell", "inputs": 1, "nodes": nodes, "concat": [len(nodes)]}
+        tree = {"name": "nb201", "cells": cells, "channels": channels, "genotype": [cell]}
+        found = check(cls, tree, text[:200], ArchitectureError)
+        return found.model_copy(update={"name": found.content_name({})})
+
+    @property
+    def string(self) -> str:
+        """Return the cell as the benchmark writes it."""
+        nodes = self.genotype[0].nodes
+        return "+".join(
+            "|" + "".join(f"{operation}~{source}|" for operation, source in node) for node in nodes
+        )
+
+    def content_name(self, shipped: Mapping[str, Json]) -> str:
+        """Return the operations of the edges as digits in the benchmark's order, and the size: `nb201-333333.c15.ch16`.
+
+        A cell that is not the benchmark's is named as other cells are.
+        """
+        cell = self.genotype[0]
+        sources = tuple(tuple(edge.source for edge in node) for node in cell.nodes)
+        form = (cell.kind, cell.aggregation, sources, cell.concat, self.layout)
+        if form != ("cell", "sum", SOURCES, (3,), LAYOUT) or not set(cell.operations()) <= set(OPERATIONS):
+            return super().content_name(shipped)
+        code = "".join(str(OPERATIONS.index(operation)) for operation in cell.operations())
+        return f"nb201-{code}.c{self.cells}.ch{self.channels}"
+
+    def adapters_cost(
+        self, place: CellPlace, inputs: int, size: tuple[int, int]
+    ) -> tuple[Cost, tuple[int, int]]:
+        """Return the cost of the residual block before a stage, and height and width behind it."""
+        if not place.reduction_prev:
+            return Cost(0, 0), size
+        size = halved(size)
+        c_in, c_out, pixels = place.c_p, place.c, size[0] * size[1]
+        convolutions = [convolution(c_in, c_out, 3, pixels), convolution(c_out, c_out, 3, pixels)]
+        shortcut = convolution(c_in, c_out, 1, pixels)
+        return total([*convolutions, shortcut, *[batch_norm(c_out, True)] * 2]), size
+
+    def head_cost(self, channels: int, classes: int) -> Cost:
+        """Return the cost of batch norm and classifier."""
+        return batch_norm(channels, True).plus(linear(channels, classes))

@@ -1,0 +1,1 @@
+"""From finished trials to conclusions: the analysis, its figures, the report and the table."""

@@ -1,0 +1,398 @@
+"""Analyse the folder of a study: the tree that `analysis.json` holds and the report shows.
+
+    schema_version, name, size, response, confidence, engine, device, version, recipe, attacks, threat_model, seeds
+    data         {dataset, images, train_images}
+    reference    the configuration that contrasts are held against
+    points       every configuration: its costs, rules, metrics over seeds with intervals, gains by stage, curves, place
+                 in the Pareto set (`pareto`: bootstrap probability); failed and diverged trials are counted
+    contrasts    every configuration against the reference, exploratory, Holm over all of them
+    trends       the response against params and MACs
+    optimum      of the response at a fixed budget, as the rule that asks for it judged it
+    rules        the verdicts of the declared rules
+    inherited    scores by a supernet's weights against training alone, where they were asked for
+    cost, unfinished, limits
+
+Accuracies are shares. Only done trials are analysed; nothing is filled in for the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from robust_nas import statistics
+from robust_nas._version import __version__
+from robust_nas.config import check, read_yaml, to_yaml_dict
+from robust_nas.errors import RunError, StudyError
+from robust_nas.runs import CONFIG, ENVIRONMENT, read_json
+from robust_nas.statistics import Measurements
+from robust_nas.studies.config import Analysis, StudyConfig
+from robust_nas.studies.rules import Evidence, Rule, RuleVerdict, verdicts
+from robust_nas.studies.run.folder import INHERITED, outcomes, read_plan
+from robust_nas.studies.run.journal import CHANGED, read_journal
+from robust_nas.studies.run.trial import unpack
+from robust_nas.training.losses import with_present_names
+
+SCHEMA_VERSION = 1
+OUTCOMES = {"clean": "clean", "robust": "robust", "stable": "stability"}  # and how tables call their means
+
+Tree = dict[str, Any]
+
+
+def stored_study(folder: Path) -> StudyConfig:
+    """Return the config that a study's folder was made with. Raises `ConfigError`."""
+    return check(StudyConfig, with_present_names(read_yaml(folder / CONFIG)), str(folder / CONFIG))
+
+
+def analyse(folder: Path) -> Tree:
+    """Return the analysis of the done trials in a study's folder.
+
+    Raises `StudyError` where not one trial is done, naming the first reason.
+    """
+    config = stored_study(folder)
+    plan = read_plan(folder)
+    done, others = outcomes(folder)
+    rows = [_row(planned, plan["seeds"], done, others) for planned in plan["points"]]
+    measured = [row["point"] for row in rows if row["point"] is not None]
+    unfinished = _unfinished(plan, done, others)
+    if not measured:
+        first = unfinished[0] if unfinished else {"state": "planned", "reason": "it was never begun"}
+        raise StudyError(f"{folder}: no trial is done; the first one is {first['state']}: {first['reason']}")
+    first = next(outcome for row in rows for outcome in row["outcomes"])
+    environment = read_json(folder / ENVIRONMENT)
+    reference = str(plan["reference"])
+    response, options = config.analysis.response, config.analysis
+    devices = {outcome["device"] for row in rows for outcome in row["outcomes"]}
+    rules = _rules(measured, options, reference)
+    fronts = _fronts(measured, config)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": config.name,
+        "size": config.size,
+        "response": response,
+        "confidence": options.confidence,
+        "engine": environment.get("engine"),
+        "device": ", ".join(sorted(devices)),
+        "version": __version__,
+        "data": {
+            "dataset": first["dataset"],
+            "images": first["images"],
+            "train_images": first["train_images"],
+        },
+        "threat_model": {
+            "norm": config.evaluation.threat_model.norm,
+            "eps": config.evaluation.threat_model.eps,
+        },
+        "attacks": list(dict.fromkeys(first["attacks"])),
+        "seeds": plan["seeds"],
+        "recipe": to_yaml_dict(config.training),
+        "reference": reference,
+        "points": [_point_tree(row, fronts, config) for row in rows],
+        "contrasts": [contrast.to_dict() for contrast in _contrasts(measured, config, reference, rules)],
+        "trends": _trends(measured, options),
+        "optimum": next((v.optimum.to_dict() for v in rules if v.optimum is not None), None),
+        "rules": [verdict.to_dict() for verdict in rules],
+        "inherited": _inherited(folder, measured, config),
+        "cost": _cost(plan, done, others),
+        "unfinished": unfinished,
+        "limits": _limits(config, rows, first, unfinished) + _changes(read_journal(folder)),
+    }
+
+
+def _row(planned: Tree, seeds: Sequence[int], done: Tree, others: Tree) -> Tree:
+    """Return a configuration of the plan with the outcomes and measurements of its done trials, None without any."""
+    pairs = [
+        (seed, done[trial]) for seed, trial in zip(seeds, planned["trials"], strict=True) if trial in done
+    ]
+    states = [others.get(trial, {}).get("event") for trial in planned["trials"] if trial not in done]
+    point = None
+    if pairs:
+        found = [outcome for _, outcome in pairs]
+        shared = set.intersection(*(set(outcome["measures"]) for outcome in found))
+        point = Measurements(
+            name=planned["name"],
+            arm=planned["arm"],
+            factors=planned["factors"],
+            seeds=tuple(seed for seed, _ in pairs),
+            outcomes={key: np.array([_unpacked(outcome, key) for outcome in found]) for key in OUTCOMES},
+            measures={
+                key: tuple(outcome["measures"][key] for outcome in found)
+                for key in found[0]["measures"]
+                if key in shared
+            },
+        )
+    return {
+        "planned": planned,
+        "outcomes": [outcome for _, outcome in pairs],
+        "seeds": [seed for seed, _ in pairs],
+        "point": point,
+        "failed": states.count("failed"),
+        "diverged": states.count("diverged"),
+    }
+
+
+def _unpacked(outcome: Tree, key: str) -> list[bool]:
+    try:
+        return unpack(outcome["outcomes"][key], outcome["images"])
+    except (KeyError, ValueError) as error:
+        raise RunError(f"trial {outcome.get('trial')}: its outcome is damaged: {error}") from None
+
+
+def _point_tree(row: Tree, fronts: dict[str, Tree], config: StudyConfig) -> Tree:
+    planned, point = row["planned"], row["point"]
+    metrics: Tree = {}
+    if point is not None:
+        for key, name in OUTCOMES.items():
+            metrics[name] = _summary(point, key, config)
+        for key in point.measures:
+            metrics.setdefault(key, _summary(point, key, config))
+    return {
+        "name": planned["name"],
+        "arm": planned["arm"],
+        "factors": planned["factors"],
+        "params": planned["params"],
+        "macs": planned["macs"],
+        "stages": planned["stages"],
+        "r_d": planned["factors"].get("r_d"),
+        "wd_ratio": planned["factors"].get("wd_ratio"),
+        "rules": planned["rules"],
+        "seeds": row["seeds"],
+        "failed": row["failed"],
+        "diverged": row["diverged"],
+        "metrics": metrics,
+        "lip_stages": {
+            when: _gains([outcome["lip_stages"][when] for outcome in row["outcomes"]])
+            for when in ("initial", "trained")
+        },
+        "curves": [
+            {"seed": seed, "epochs": outcome["curve"]}
+            for seed, outcome in zip(row["seeds"], row["outcomes"], strict=True)
+        ],
+        **fronts.get(planned["name"], {"pareto": {}, "on_front": {}}),
+    }
+
+
+def _summary(point: Measurements, key: str, config: StudyConfig) -> Tree:
+    options = config.analysis
+    return statistics.summary(point, key, options.confidence, draws=options.draws).to_dict()
+
+
+def _gains(per_seed: Sequence[Sequence[Tree]]) -> list[Tree]:
+    """Return log gains by stage, each with its mean over the seeds that could be measured."""
+    per_seed = [gains for gains in per_seed if gains]
+    return [
+        {
+            "stage": stages[0]["stage"],
+            "log_gain": fmean(stage["log_gain"] for stage in stages),
+            "values": [stage["log_gain"] for stage in stages],
+            "log_gain_rms": fmean(stage["log_gain_rms"] for stage in stages),
+        }
+        for stages in zip(*per_seed, strict=True)
+    ]
+
+
+def _fronts(measured: Sequence[Measurements], config: StudyConfig) -> dict[str, Tree]:
+    """Return whether each measured configuration is in the Pareto set of each budget, and with which probability."""
+    key = config.analysis.response
+    values = np.array([each.values(key).mean() for each in measured])
+    trees: dict[str, Tree] = {point.name: {"pareto": {}, "on_front": {}} for point in measured}
+    for cost in ("params", "macs"):
+        front = statistics.pareto([each.number(cost) for each in measured], values)
+        chances = statistics.pareto_membership(measured, cost, key, draws=config.analysis.draws)
+        for point, inside, chance in zip(measured, front, chances, strict=True):
+            trees[point.name]["on_front"][cost] = bool(inside)
+            trees[point.name]["pareto"][cost] = float(chance)
+    return trees
+
+
+def _contrasts(
+    measured: Sequence[Measurements], config: StudyConfig, reference: str, rules: Sequence[RuleVerdict]
+) -> list[statistics.Contrast]:
+    """Return every configuration against the reference, corrected together, then the comparisons of the rules."""
+    options = config.analysis
+    base = [point for point in measured if point.name == reference]
+    pairs = [(point, base[0]) for point in measured if base and point is not base[0]]
+    found = statistics.contrasts(pairs, options.response, measured, options.confidence, "exploratory")
+    found = statistics.with_equivalence(statistics.holm(found), options.equivalence_margin)
+    known = {(contrast.a, contrast.b) for contrast in found}
+    compared = [contrast for verdict in rules for contrast in verdict.comparisons]
+    return found + [contrast for contrast in compared if (contrast.a, contrast.b) not in known]
+
+
+def _trends(measured: Sequence[Measurements], options: Analysis) -> list[Tree]:
+    """Return the trend of the response with each budget, where it has one."""
+
+    def along(factor: str) -> Tree:
+        found = statistics.trend(measured, factor, options.response, options.confidence, draws=options.draws)
+        return found.to_dict()
+
+    trees = (_or_none(partial(along, factor)) for factor in ("params", "macs"))
+    return [tree for tree in trees if tree is not None]
+
+
+def _rules(measured: Sequence[Measurements], options: Analysis, reference: str) -> list[RuleVerdict]:
+    """Return the verdicts of the declared rules, against the reference where it has an outcome."""
+    evidence = Evidence(
+        points=measured,
+        reference=reference if any(point.name == reference for point in measured) else None,
+        key=options.response,
+        confidence=options.confidence,
+        margin=options.equivalence_margin,
+        draws=options.draws,
+    )
+    return [verdict for rule in options.rules for verdict in _judged(rule, evidence)]
+
+
+def _judged(rule: Rule, evidence: Evidence) -> list[RuleVerdict]:
+    """Return the verdicts of a rule; undecided where the trials that it needs have no outcome (the plan had them)."""
+    try:
+        return verdicts([rule], evidence)
+    except StudyError as error:
+        return [
+            rule.verdict(
+                status="undecided",
+                n=f"{len(evidence.points)} configurations",
+                held="nothing",
+                reason=str(error),
+            )
+        ]
+
+
+def _or_none(call: Callable[[], Tree]) -> Tree | None:
+    """Return the result, or None where there are too few configurations or seeds for one."""
+    try:
+        return call()
+    except StudyError:
+        return None
+
+
+def _inherited(folder: Path, measured: Sequence[Measurements], config: StudyConfig) -> Tree | None:
+    if config.inherited is None or not (folder / INHERITED).is_file():
+        return None
+    options = config.analysis
+    scores = read_json(folder / INHERITED)["scores"]
+    sizes: dict[str, list[Measurements]] = {}
+    for point in measured:
+        sizes.setdefault(str(point.factors["genotype"]), []).append(point)
+    pairs = [
+        {
+            "name": points[0].name + (f" and {len(points) - 1} more sizes" if len(points) > 1 else ""),
+            "inherited": scores[genotype]["robust"],
+            "standalone": fmean(float(point.values("robust").mean()) for point in points),
+        }
+        for genotype, points in sizes.items()
+        if genotype in scores
+    ]
+
+    def correlated() -> Tree:
+        scores, trained = ([pair[key] for pair in pairs] for key in ("inherited", "standalone"))
+        tau, interval, _ = statistics.kendall(scores, trained, options.confidence, draws=options.draws)
+        return {"tau": tau, "interval": interval and list(interval)}
+
+    # None where there are too few, or scores that do not tell them apart
+    found = _or_none(correlated) or {"tau": None, "interval": None}
+    return {**found, "n": len(pairs), "pairs": pairs}
+
+
+def _unfinished(plan: Tree, done: Tree, others: Tree) -> list[Tree]:
+    """Return every planned trial without an outcome, and the reason."""
+    found = []
+    for planned in plan["points"]:
+        for seed, trial in zip(plan["seeds"], planned["trials"], strict=True):
+            if trial in done:
+                continue
+            event = others.get(trial, {"event": "planned"})
+            state = "interrupted" if event["event"] == "started" else event["event"]
+            reason = (
+                event.get("reason") or {"planned": "not begun", "interrupted": "begun, but not ended"}[state]
+            )
+            found.append(
+                {"trial": trial, "name": planned["name"], "seed": seed, "state": state, "reason": reason}
+            )
+    return found
+
+
+def _cost(plan: Tree, done: Tree, others: Tree) -> Tree:
+    ids = [trial for planned in plan["points"] for trial in planned["trials"]]
+    states = [others[trial]["event"] for trial in ids if trial in others and trial not in done]
+    finished = [trial for trial in ids if trial in done]
+    trained = sum(
+        planned["training_macs"] * sum(trial in done for trial in planned["trials"])
+        for planned in plan["points"]
+    )
+    return {
+        "planned": len(ids),
+        "done": len(finished),
+        "failed": states.count("failed"),
+        "diverged": states.count("diverged"),
+        "seconds": sum(done[trial]["seconds"] for trial in finished),
+        "training_macs": trained,
+    }
+
+
+def _ran_autoattack(config: StudyConfig) -> bool:
+    """Return whether the suite of published tables ran, the authors' own package with its attack without gradients."""
+    parts = (part for step in config.evaluation.steps for part in step.attack.parts())
+    return any(part.external and part.guided_by == "queries" for part in parts)
+
+
+def _changes(events: Sequence[Tree]) -> list[str]:
+    """Return the changes that were not declared before the trials that they are judged by."""
+    return [
+        f"{', '.join(event['keys'])} changed when {event['done']} trials were done: not declared before them."
+        for event in events
+        if event["event"] == CHANGED
+    ]
+
+
+def _limits(config: StudyConfig, rows: Sequence[Tree], first: Tree, unfinished: Sequence[Tree]) -> list[str]:
+    """Return the limits of the results, in sentences."""
+    threat, data = config.evaluation.threat_model, first["dataset"]
+    verdicts = {outcome["verdict"] for row in rows for outcome in row["outcomes"]}
+    varied = any(key.startswith("training.") for row in rows for key in row["planned"]["factors"])
+    attacks = ", ".join(dict.fromkeys(first["attacks"]))
+    limits = [
+        f"Robust accuracy is the worst case per image over {attacks} at {threat.norm} eps "
+        f"{threat.eps:.4g}, on {first['images']} test images of {data}"
+        + (
+            "."
+            if _ran_autoattack(config)
+            else "; AutoAttack was not run, and a stronger attack may find less."
+        ),
+        (
+            "Where a configuration's recipe differs, its name says how; none"
+            if varied
+            else "One recipe trained all; none"
+        )
+        + " was tuned for its size. A weight decay or TRADES beta that suits one width need not suit another.",
+        f"Networks were trained on {first['train_images']} images; the epoch that counts was chosen on the validation "
+        "split, never on the test set.",
+        f"Seeds: {', '.join(map(str, config.seeds))}. A contrast over {len(config.seeds)} seeds is only as good as "
+        "the variance behind it, which is pooled over the configurations."
+        if len(config.seeds) > 1
+        else "One seed: no interval holds the spread of trainings, and no rule can be decided.",
+    ]
+    if "UNRELIABLE" in verdicts:
+        limits.insert(0, "The evaluation of at least one trial is UNRELIABLE: see its findings.")
+    elif config.evaluation.findings == "none":
+        limits.append(
+            "The findings that check an evaluation's soundness were not run (evaluation.findings is none)."
+        )
+    if config.size in ("ci", "small"):
+        limits.append(f"Size {config.size}: a small study, not comparable to published values.")
+    reference = rows[0]
+    if reference["point"] is None:
+        limits.insert(
+            0, f"The reference {reference['planned']['name']} has no outcome: nothing is held against it."
+        )
+    devices = sorted({outcome["device"] for row in rows for outcome in row["outcomes"]})
+    if len(devices) > 1:
+        limits.append(f"Trials ran on {' and '.join(devices)}, which round differently.")
+    if unfinished:
+        limits.append(f"{len(unfinished)} trials have no outcome and are not in any figure; they are listed.")
+    return limits

@@ -1,0 +1,155 @@
+"""Keep the folder of a study: a run folder whose config may grow, with a journal and a folder per trial.
+
+    config.yaml  environment.json  journal.jsonl  trials/<id>/{outcome.json, model/}
+    analysis.json  table.csv  figures/  report.html  result.json
+
+One driver works in it at a time (lock). More seeds, points or rules, and another budget of time, may be asked of a
+study that exists; what decides its trials may not change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from robust_nas.config import to_yaml, to_yaml_dict
+from robust_nas.errors import RunError, RunExistsError
+from robust_nas.runs import CONFIG, RESULT, Mode, Run, differences, read_json, write_atomic
+from robust_nas.studies.config import StudyConfig
+from robust_nas.studies.run.journal import JOURNAL, Journal, latest, read_journal
+from robust_nas.studies.run.trial import MODEL, OUTCOME
+
+MAY_GROW = (
+    "seeds",
+    "space",
+    "analysis",
+    "guard",
+    "threads",
+    "device",
+    "checkpoint_seconds",
+    "inherited",
+    "keep_models",
+)
+TRIALS, PLAN, INHERITED = "trials", "plan.json", "inherited.json"
+
+
+class StudyFolder(Run):
+    """An opened study. Use as a context manager; errors as `Run`."""
+
+    config: StudyConfig
+    journal: Journal
+
+    def __init__(self, folder: Path, config: StudyConfig, mode: Mode = "new") -> None:
+        self._changed: list[str] = []
+        super().__init__(folder, config, mode)
+        try:
+            self.journal = Journal(self.folder)
+            concluded = [key for key in self._changed if key.startswith("analysis")]
+            done = len(outcomes(self.folder)[0])
+            if concluded and done:  # before the config: a kill in between says it twice rather than never
+                self.journal.note_change(concluded, done)
+            if self._changed:
+                self.write(CONFIG, to_yaml(config))
+        except BaseException:
+            self.close()
+            raise
+
+    def _refuse_other_config(self, before: Mapping[str, Any]) -> None:
+        changed = sorted(differences(before, to_yaml_dict(self.config)))
+        refused = [key for key in changed if key.partition(".")[0] not in MAY_GROW]
+        if refused:
+            name = before.get("name")
+            raise RunExistsError(
+                f"{self.folder}: holds the study {name!r} with another config, which this one ({self.config.name!r}) "
+                f"cannot continue; different: {', '.join(refused[:6])}. Only {', '.join(MAY_GROW)} may change; "
+                "choose another folder with --out, or replace the study with --overwrite"
+            )
+        read_journal(self.folder)  # a journal of another version is refused before anything is written
+        self._changed = changed
+
+    def __enter__(self) -> StudyFolder:
+        return self
+
+    def trial_folder(self, trial: str) -> Path:
+        """Return the folder of a trial, which exists then."""
+        path = self.folder / TRIALS / trial
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
+        return path
+
+    def reopen(self) -> None:
+        """Remove the mark of a finished study: more trials are to run."""
+        (self.folder / RESULT).unlink(missing_ok=True)
+
+    def close_trial(self, trial: str, outcome: Mapping[str, Any], seconds: float) -> None:
+        """Write the outcome of a trial, then note in the journal that it is done."""
+        data = (json.dumps(outcome, allow_nan=False) + "\n").encode()
+        folder = self.trial_folder(trial)
+        write_atomic(folder / OUTCOME, data)
+        self.journal.add("done", trial, seconds=round(seconds, 3), digest=hashlib.sha256(data).hexdigest())
+        if not self.config.keep_models:
+            shutil.rmtree(folder / MODEL, ignore_errors=True)
+
+    def close(self) -> None:
+        """Close the journal and release the lock."""
+        if hasattr(self, "journal"):
+            self.journal.close()
+        super().close()
+
+
+def outcomes(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Return the outcomes of the done trials, and the last event of every other trial that was begun, by id.
+
+    A trial whose outcome is not the one that the journal names is not done. Errors as `Journal`.
+    """
+    done, others = {}, {}
+    for trial, event in latest(read_journal(folder)).items():
+        outcome = _outcome(folder / TRIALS / trial / OUTCOME, event.get("digest"))
+        if event["event"] == "done" and outcome is not None:
+            done[trial] = {**outcome, "seconds": event["seconds"]}
+        elif event["event"] == "done":
+            others[trial] = {
+                "event": "failed",
+                "trial": trial,
+                "reason": f"{OUTCOME} is missing, or not the one that was measured",
+            }
+        else:
+            others[trial] = event
+    return done, others
+
+
+def _outcome(path: Path, digest: object) -> dict[str, Any] | None:
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    tree = json.loads(data) if hashlib.sha256(data).hexdigest() == digest else None
+    return tree if isinstance(tree, dict) else None
+
+
+def read_plan(folder: Path) -> dict[str, Any]:
+    """Return the tree of `plan.json`. Raises `RunError` where it is missing or damaged."""
+    plan = read_json(folder / PLAN)
+    try:
+        sound = {"reference", "seeds", "points"} <= plan.keys() and all(
+            len(point["trials"]) == len(plan["seeds"])
+            and isinstance(point["factors"], dict)
+            and point["name"]
+            for point in plan["points"]
+        )
+    except (TypeError, KeyError):
+        sound = False
+    if not sound:
+        raise RunError(f"{folder / PLAN}: is damaged; robust-nas study run --resume writes it again")
+    return plan
+
+
+def is_study(folder: Path) -> bool:
+    """Return whether a study was begun in the folder."""
+    return (folder / CONFIG).is_file() and (folder / JOURNAL).is_file()

@@ -1,0 +1,238 @@
+"""Score cell architectures by the weights that they inherit from an adversarially trained supernet.
+
+A sub-network keeps the chosen edges of every node with their operation, weight 1 each; all other edges are absent. It
+has the supernet's own number of cells and channels, for every size of the architecture: the genotype is scored.
+A pooling keeps the batch norm that the supernet puts behind it. The supernet's batch norm statistics belong to the
+mixture of all operations, so each sub-network gets its own, re-estimated on training images before it is scored (our
+choice: the plain mean over `BATCHES` batches of clean, unaugmented images). Scores rank architectures among
+themselves; they are no accuracies of trained networks.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from robust_nas.attacks import Attack
+from robust_nas.checkpoints import read_checkpoint
+from robust_nas.config import check, read_yaml
+from robust_nas.errors import ArchitectureError, CheckpointError, ConfigError
+from robust_nas.runs import CHECKPOINT, CONFIG, RECIPE, Progress, is_finished, silent
+from robust_nas.spaces import CellArchitecture, CellSpace
+from robust_nas.workflows.config import RunConfig
+from robust_nas.workflows.context import JobContext, load_context, refuse_other_images
+from robust_nas.workflows.search import SearchJob, build_supernet
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from robust_nas.data import Images
+    from robust_nas.nets import Supernet
+    from robust_nas.nets.network import CellNetwork, NetworkCell
+    from robust_nas.nets.supernet import SupernetCell
+
+BATCHES = 8  # of training images, for the batch norm statistics of a sub-network
+BATCH_SIZE = 128
+
+
+class FinishedSearch(NamedTuple):
+    """What a supernet was searched with."""
+
+    config: RunConfig
+    space: CellSpace
+
+
+class InheritedScore(NamedTuple):
+    """Accuracies (0..1) of a sub-network on `images` images of the validation split."""
+
+    name: str
+    clean: float
+    robust: float
+    images: int
+
+
+def inherited_scores(
+    search_folder: Path,
+    architectures: Sequence[CellArchitecture],
+    *,
+    attack: Attack,
+    images: int,
+    seed: int,
+    progress: Progress = silent,
+) -> list[InheritedScore]:
+    """Return the score of each architecture, in order, by the supernet of a finished search.
+
+    At most `images` images of the search's validation split are used, as many of each class as of any other, chosen by
+    `seed`, as are the attack's draws and the images that the batch norm statistics come from: the same for all.
+
+    Raises `CheckpointError` for a folder that holds no finished search of this package's own, `ArchitectureError` for
+    an architecture of another space, `DataError` where the images are not those of the search.
+    """
+    import torch
+
+    from robust_nas.data.splits import balanced
+
+    search = refuse_unscorable(search_folder, architectures)
+    context = load_context(search.config)
+    refuse_other_images(search_folder, context.dataset)
+    training, validation = context.images, context.validation
+    if images < context.dataset.classes:
+        raise ConfigError(f"images: got {images}; at least {context.dataset.classes} are needed, one a class")
+    judged = validation.subset(balanced(validation.labels, images, seed)).to(context.device)
+    drawn = torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))
+    calibration = training.subset(drawn[: BATCHES * BATCH_SIZE]).to(context.device)
+    supernet = _supernet(search_folder, search, context).to(context.device)
+    scores = []
+    for done, architecture in enumerate(architectures, start=1):
+        network = sub_network(supernet, architecture).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        estimate_statistics(network, calibration)
+        clean, robust = _accuracies(network, judged, attack, seed)
+        scores.append(InheritedScore(architecture.name, clean, robust, len(judged)))
+        size = f"{len(supernet.cells)} cells, {cast('SupernetCell', supernet.cells[0]).channels} channels"
+        progress("inherited", done, len(architectures), f"{architecture.name} at the supernet's {size}")
+    return scores
+
+
+def refuse_unscorable(
+    search_folder: Path,
+    architectures: Sequence[CellArchitecture],
+    images: int | None = None,
+    classes: int = 0,
+) -> FinishedSearch:
+    """Return a search whose supernet can score these architectures on so many images. Errors as above."""
+    search = _finished(search_folder)
+    for architecture in architectures:
+        refuse_other_space(architecture, search.space, str(search_folder))
+    if images is not None and images < classes:
+        raise ConfigError(f"images: got {images}; at least {classes} are needed, one a class")
+    return search
+
+
+def _finished(folder: Path) -> FinishedSearch:
+    """Return the search in a folder, also of versions before 0.2, which had one file for config and space."""
+    path = folder / CONFIG
+    if not path.is_file() or not is_finished(folder):
+        raise CheckpointError(f"{folder}: holds no finished search; name the folder of `robust-nas search`")
+    tree = read_yaml(path)
+    if "seeds" in tree:
+        raise CheckpointError(f"{folder}: holds several searches; name one of them, such as seed-0 in it")
+    if set(tree) == set(SearchJob.model_fields):
+        space = check(SearchJob, tree, str(path)).space
+        config = check(RunConfig, read_yaml(folder / RECIPE), str(folder / RECIPE))
+    elif set(tree) == set(FinishedSearch._fields):
+        space = check(CellSpace, tree["space"], f"{path}: space")
+        config = check(RunConfig, tree["config"], f"{path}: config")
+    else:
+        raise CheckpointError(f"{folder}: was not made by a search; name the folder of `robust-nas search`")
+    strategy = config.search
+    if not strategy.shares_weights:
+        raise CheckpointError(
+            f"{folder}: was searched by {strategy.label}, which leaves no supernet of ours; name a search by dsara"
+        )
+    return FinishedSearch(config, space)
+
+
+def refuse_other_space(architecture: CellArchitecture, space: CellSpace, where: str) -> None:
+    """Raise `ArchitectureError` unless the space of the search in `where` contains the genotype."""
+
+    def refuse(what: str) -> None:
+        raise ArchitectureError(
+            f"{architecture.name}: {what}; the search in {where} was of space {space.name!r}"
+        )
+
+    if architecture.layout != space.layout:
+        refuse("its layout is another")
+    for cell in architecture.genotype:
+        if len(cell.nodes) != space.nodes or cell.concat != tuple(range(2, space.nodes + 2)):
+            refuse(
+                f"its {cell.kind} cell has {len(cell.nodes)} nodes, of which {list(cell.concat)} are the output"
+            )
+        for number, node in enumerate(cell.nodes):
+            sources = [edge.source for edge in node]
+            if len(set(sources)) != len(sources) or len(node) != space.edges_per_node:
+                refuse(f"node {number} of its {cell.kind} cell has edges from {sources}")
+        foreign = set(cell.operations()) - set(space.operations)
+        if foreign:
+            refuse(
+                f"its {cell.kind} cell has operation {min(foreign)!r}, not of {', '.join(space.operations)}"
+            )
+
+
+def _supernet(folder: Path, search: FinishedSearch, context: JobContext) -> Supernet:
+    """Return the supernet with the weights that its search ended with."""
+    state = read_checkpoint(folder / CHECKPOINT)
+    supernet = cast("Supernet", build_supernet(search.config, search.space, context))
+    try:
+        supernet.load_state_dict(state["supernet"])
+    except (LookupError, RuntimeError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{folder / CHECKPOINT}: does not fit the supernet: {error}") from None
+    return supernet
+
+
+def sub_network(supernet: Supernet, architecture: CellArchitecture) -> CellNetwork:
+    """Return the network of an architecture's genotype at the supernet's size, of copies of the supernet's modules."""
+    from robust_nas.nets import build_network
+    from robust_nas.nets.network import Node
+
+    space = supernet.space
+    cells = cast("list[SupernetCell]", supernet.cells)
+    sized = architecture.resized(len(cells), cells[0].channels // space.layout.filters[0])
+    network = build_network(
+        sized,
+        input_shape=(cast("nn.Conv2d", supernet.stem[0]).in_channels, 1, 1),
+        classes=supernet.classifier.out_features,
+        affine=False,
+    )
+    for name in ("normalise", "stem", "classifier"):
+        setattr(network, name, copy.deepcopy(getattr(supernet, name)))
+    for cell, target in zip(cells, cast("list[NetworkCell]", network.cells), strict=True):
+        target.preprocess0 = copy.deepcopy(cell.preprocess0)
+        target.preprocess1 = copy.deepcopy(cell.preprocess1)
+        for number, node in enumerate(architecture.cell(cell.kind).nodes):
+            chosen = [
+                cast("nn.ModuleList", cell.edges[space.edges.index((number, edge.source))])[
+                    space.operations.index(edge.operation)
+                ]
+                for edge in node
+            ]
+            target.nodes[number] = Node(
+                [copy.deepcopy(module) for module in chosen], [edge.source for edge in node]
+            )
+    return network.to(next(supernet.parameters()).device)
+
+
+def estimate_statistics(network: nn.Module, images: Images) -> None:
+    """Replace the batch norm statistics by the mean over batches of clean `images`; leave the network in eval mode."""
+    import torch
+
+    for module in network.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.reset_running_stats()
+            module.momentum = None  # a plain mean over the batches
+    network.train()
+    with torch.no_grad():
+        for indices in torch.tensor_split(torch.arange(len(images)), math.ceil(len(images) / BATCH_SIZE)):
+            network(images.float(indices).contiguous(memory_format=torch.channels_last))
+    network.eval()
+
+
+def _accuracies(network: nn.Module, images: Images, attack: Attack, seed: int) -> tuple[float, float]:
+    """Return clean and robust accuracy in 0..1; logits that are not finite are wrong."""
+    import torch
+
+    generator = torch.Generator(images.pixels.device).manual_seed(seed)
+    counts = torch.zeros(2, dtype=torch.int64, device=images.pixels.device)
+    for indices in torch.split(torch.arange(len(images)), BATCH_SIZE):
+        labels = images.labels[indices.to(images.labels.device)]
+        x = images.float(indices).contiguous(memory_format=torch.channels_last)
+        attacked = attack(network, x, labels, generator)
+        with torch.no_grad():
+            logits, after = network(x), network(attacked)
+        right = (logits.argmax(1) == labels) & logits.isfinite().all(1)
+        both = right & (after.argmax(1) == labels) & after.isfinite().all(1)
+        counts += torch.stack([right.sum(), both.sum()])
+    clean, robust = counts.tolist()
+    return clean / len(images), robust / len(images)

@@ -1,0 +1,62 @@
+"""The protocol of training hooks: what is called around every step and epoch, whatever the loss.
+
+A new hook is a subclass of `HookOptions` with its options, and of `TrainingHook` with its algorithm, both in a file of
+its own in `hooks/`, and a line in `HOOKS`. A config lists the hooks of a training under `training.hooks`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from robust_nas.registry import Method
+from robust_nas.training.context import Batch, TrainingContext
+from robust_nas.training.loss import Loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class TrainingHook:
+    """Base of all hooks in their running form; every method does nothing by default."""
+
+    def before_step(self, batch: Batch) -> None:
+        """Prepare for a step on this batch; the weights may be moved, until `after_backward`."""
+
+    def penalty(self) -> Tensor | None:
+        """Return a scalar that is added to the loss of a step; None for nothing."""
+        return None
+
+    def after_backward(self) -> None:
+        """Finish the step before the optimiser moves the weights; the gradients are there."""
+
+    def end_epoch(self, epoch: int) -> dict[str, Any]:
+        """Finish an epoch before it is validated. Return what its record in the log holds of the hook."""
+        return {}
+
+    def applied(self) -> AbstractContextManager[None]:
+        """Return a context in which the network has the weights that are validated and kept."""
+        return contextlib.nullcontext()
+
+    def state(self) -> dict[str, Any]:
+        """Return what the next step depends on, the same on every rank: tensors, numbers, strings, lists, dicts."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Put back what `state` gave; its tensors are on the host.
+
+        Raises `LookupError`, `ValueError` or `RuntimeError` where it does not fit.
+        """
+
+
+class HookOptions(Method):
+    """Base of all hooks as a config names them."""
+
+    def start(self, training: TrainingContext) -> TrainingHook:
+        """Return the hook at the begin of a training."""
+        raise NotImplementedError(f"{type(self).__name__} has no algorithm")
+
+    def passes(self, loss: Loss) -> int:
+        """Return the forward-pass equivalents that the hook adds to a step, per image."""
+        return 0

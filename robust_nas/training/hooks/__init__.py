@@ -1,0 +1,14 @@
+"""Training hooks, one file each; `HOOKS` knows them by name."""
+
+from __future__ import annotations
+
+from robust_nas.registry import Registry
+from robust_nas.training.hook import HookOptions
+
+HOOKS = Registry(
+    "hook",
+    HookOptions,
+    "robust_nas.training.hooks",
+    {"awp": "awp:AWP"},
+    group="robust_nas.hooks",
+)

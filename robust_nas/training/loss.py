@@ -1,0 +1,72 @@
+"""The protocol of training losses: how one is called, and what others may ask of it.
+
+A new loss is a subclass with its options, `passes` and `__call__`, in a file of its own in `losses/`, and a line in
+`LOSSES`. Shapes: images are float `[B, C, H, W]` in 0..1, labels int64 `[B]`, logits `[B, K]`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from robust_nas.attacks import Attack
+from robust_nas.lazy import F, torch
+from robust_nas.registry import Method
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor, nn
+
+STEP_PASSES = (
+    3  # of a training step on one image: a forward pass, and both gradients at about one forward pass each
+)
+
+
+class LossValue(NamedTuple):
+    """A training loss (scalar), and the logits `[B, K]` that the training accuracy is counted on."""
+
+    loss: Tensor
+    logits: Tensor
+
+
+class Loss(Method):
+    """Base of all training losses."""
+
+    twice_differentiated: ClassVar[bool] = (
+        False  # whether it holds gradients of the network, which training differentiates again
+    )
+
+    @property
+    def inner_attack(self) -> Attack | None:
+        """Return the attack that makes the images of a step; None where there is none."""
+        return None
+
+    @property
+    def passes(self) -> int:
+        """Return the forward-pass equivalents of one training step, per image."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how many passes it takes")
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, generator: Generator) -> LossValue:
+        """Return the loss on images `[B, C, H, W]` in 0..1 with labels `[B]`; the model is in training mode.
+
+        Every draw comes from `generator`. Images and labels are sound: nothing is read back from the device.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no algorithm")
+
+
+def attack_passes(attack: Attack) -> int:
+    """Return the forward-pass equivalents of an attack in training, per image.
+
+    A step is a forward pass and the gradient of the images: 2. The passes of a start and of a last iterate are left
+    out, as in published counts. Attacks without gradients are counted by their forward passes.
+    """
+    forward, backward = attack.passes
+    return attack.eot * (2 * backward or forward)
+
+
+def to_float32(logits: Tensor) -> Tensor:
+    """Return logits in float32 or higher; losses are never computed in bf16."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean cross-entropy of logits `[B, K]`, computed in float32 or higher."""
+    return F.cross_entropy(to_float32(logits), labels)

@@ -1,0 +1,81 @@
+"""The recipe of a training: the loss with its inner attack, step and hooks, the optimiser, and what is validated."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from robust_nas.attacks import BoundedAttack, attack_field
+from robust_nas.config import Count, CountOrZero, Fraction01, NonNegative, Options, Positive
+from robust_nas.training.hook import HookOptions
+from robust_nas.training.hooks import HOOKS
+from robust_nas.training.loss import Loss
+from robust_nas.training.losses import LOSSES
+from robust_nas.training.schedule import Schedule
+from robust_nas.training.schedules import SCHEDULES
+from robust_nas.training.schedules.warmup_cosine import Cosine
+from robust_nas.training.step import StepOptions
+from robust_nas.training.steps import STEPS
+from robust_nas.training.steps.standard import Standard
+
+ValidationAttack = Annotated[
+    BoundedAttack,
+    attack_field(
+        lambda attack: issubclass(attack, BoundedAttack) and attack.bounded and attack.access == "gradient",
+        "a bounded gradient attack is needed",
+        default="pgd",
+    ),
+]
+
+
+class Training(Options):
+    """The recipe of a final network."""
+
+    epochs: Count = 100
+    batch_size: Annotated[Count, Field(ge=2)] = 128
+    loss: Annotated[Loss, LOSSES.field()]
+    step: Annotated[StepOptions, STEPS.field()] = Standard()  # how a batch becomes gradients
+    hooks: tuple[Annotated[HookOptions, HOOKS.field()], ...] = ()  # in the order in which they are called
+    learning_rate: Positive = 0.1
+    momentum: Fraction01 = 0.9
+    nesterov: bool = False
+    weight_decay: NonNegative = 5e-4
+    clip_norm: Positive | None = None
+    schedule: Annotated[Schedule, SCHEDULES.field()] = Cosine()
+    ema: Fraction01 | None = None  # decay per step of the averaged weights, which are then the model
+    drop_path: Fraction01 = 0.0  # at the last epoch, rising linearly from 0
+    auxiliary_weight: NonNegative = 0.0  # of the auxiliary head's loss, on clean images as ARNAS has it
+    validation_attack: ValidationAttack  # decides which epoch is kept
+    validation_images: Count | None = None  # at most as many of the validation split
+    validate_every: Count = 1  # epochs; the last one is always validated
+    validate_from: CountOrZero = 0  # first epoch that is validated
+    precision: Literal["float32", "bf16"] = "float32"
+
+    @property
+    def passes(self) -> int:
+        """Return the forward-pass equivalents of one training image: those of the step and of the hooks."""
+        return self.step.passes(self.loss) + sum(hook.passes(self.loss) for hook in self.hooks)
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0; momentum is 0")
+        return self
+
+    @model_validator(mode="after")
+    def _second_derivatives_are_exact(self) -> Self:
+        if self.loss.twice_differentiated and self.precision == "bf16":
+            raise ValueError(
+                f"precision is 'bf16', but loss {self.loss.label!r} is differentiated twice; allowed for it: float32"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _leave_defaults_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write step and hooks only where they are not the default: older folders, which lack them, stay equal."""
+        tree: dict[str, Any] = handler(self)
+        for key in ("step", "hooks"):
+            if getattr(self, key) == type(self).model_fields[key].default:
+                tree.pop(key, None)
+        return tree

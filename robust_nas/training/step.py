@@ -1,0 +1,78 @@
+"""The protocol of training steps: how one batch becomes gradients of the network's parameters.
+
+A new step is a subclass of `StepOptions` with its options, and of `TrainingStep` with its algorithm, both in a file of
+its own in `steps/`, and a line in `STEPS`. The loop sums the gradients over the ranks, clips them, moves the weights.
+Methods that need more than one scalar replace the step: replayed batches, particles, generators with optimisers of
+their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from robust_nas.registry import Method
+from robust_nas.training.context import Batch, TrainingContext
+from robust_nas.training.hook import TrainingHook
+from robust_nas.training.loss import Loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Measured(NamedTuple):
+    """What a step measured, on the device: sums over the ranks are those of the whole batch."""
+
+    loss: Tensor  # scalar, this rank's share of the mean loss
+    correct: Tensor  # number of this rank's images that were classified correctly
+
+
+class TrainingStep:
+    """Base of all steps in their running form."""
+
+    def __init__(self, training: TrainingContext, hooks: Sequence[TrainingHook] = ()) -> None:
+        self.training, self.hooks = training, hooks
+
+    @property
+    def replays(self) -> int:
+        """Return how often a batch is used: each time the gradients are made and the optimiser moves the weights."""
+        return 1
+
+    def gradients(self, batch: Batch) -> Measured:
+        """Leave the gradients of this rank's share of the loss in the network's parameters, by `backward`.
+
+        The network is in training mode and has no gradients; nothing is read back from the device.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no algorithm")
+
+    def backward(self, loss: Tensor, batch: Batch) -> Tensor:
+        """Backpropagate this rank's share of a loss and of the hooks' penalties. Return its share of the loss."""
+        loss = batch.share * loss
+        whole = loss
+        for hook in self.hooks:
+            penalty = hook.penalty()
+            whole = whole if penalty is None else whole + batch.share * penalty
+        whole.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def state(self) -> dict[str, Any]:
+        """Return what the next step depends on, the same on every rank: tensors, numbers, strings, lists, dicts."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Put back what `state` gave; its tensors are on the host.
+
+        Raises `LookupError`, `ValueError` or `RuntimeError` where it does not fit.
+        """
+
+
+class StepOptions(Method):
+    """Base of all steps as a config names them."""
+
+    def start(self, training: TrainingContext, hooks: Sequence[TrainingHook]) -> TrainingStep:
+        """Return the step at the begin of a training; `hooks` have penalties that it adds."""
+        raise NotImplementedError(f"{type(self).__name__} has no algorithm")
+
+    def passes(self, loss: Loss) -> int:
+        """Return the forward-pass equivalents of one batch, per image."""
+        return loss.passes

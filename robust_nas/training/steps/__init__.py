@@ -1,0 +1,14 @@
+"""Training steps, one file each; `STEPS` knows them by name."""
+
+from __future__ import annotations
+
+from robust_nas.registry import Registry
+from robust_nas.training.step import StepOptions
+
+STEPS = Registry(
+    "step",
+    StepOptions,
+    "robust_nas.training.steps",
+    {"standard": "standard:Standard"},
+    group="robust_nas.steps",
+)

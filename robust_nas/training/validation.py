@@ -1,0 +1,58 @@
+"""Validation: clean and robust accuracy on a split of the training data, which decide the epoch that is kept."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from robust_nas.attacks import Attack
+from robust_nas.attacks.batch_generator import BatchGenerator
+from robust_nas.data import Images
+from robust_nas.distributed import ALONE, Ranks
+from robust_nas.errors import DivergenceError
+from robust_nas.training.divergence import REMEDY
+
+BATCH = 256
+
+
+def validation_images(images: Images, limit: int | None, seed: int) -> Images:
+    """Return at most `limit` images of the validation split, drawn by `seed`."""
+    if limit is None or limit >= len(images):
+        return images
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    return images.subset(order[:limit])
+
+
+def validate(
+    model: nn.Module, images: Images, attack: Attack, *, seed: int, where: str, ranks: Ranks = ALONE
+) -> tuple[float, float]:
+    """Return clean and robust accuracy, 0..1; the attack draws from a fresh generator every time.
+
+    The ranks share the images. Raises `DivergenceError` for logits that are not finite.
+    """
+    model.eval()
+    device = images.pixels.device
+    generator = BatchGenerator(device)
+    generator.manual_seed(seed)
+    counts = torch.zeros(3, dtype=torch.int64, device=device)  # clean, robust, not finite
+    for indices in torch.split(torch.arange(len(images)), BATCH):
+        part = images.subset(indices)
+        # A batch with fewer images than ranks is attacked by all of them, and counted by rank 0.
+        split = len(part) >= ranks.count
+        rows = ranks.rows(len(part)) if split else slice(0, len(part))
+        generator.whole, generator.rows = len(part), rows
+        x, labels = part.float()[rows].contiguous(memory_format=torch.channels_last), part.labels[rows]
+        attacked = attack(model, x, labels, generator)
+        with torch.no_grad():
+            logits = model(x)
+            right = logits.argmax(1) == labels
+            both = right & (model(attacked).argmax(1) == labels)
+            if split or ranks.first:
+                counts += torch.stack([right.sum(), both.sum(), (~logits.isfinite()).sum()])
+    clean, robust, broken = ranks.all_reduce_sum([counts])[0].tolist()
+    if broken:
+        raise DivergenceError(
+            f"{where}: diverged, the network's logits on the validation split are not finite; "
+            f"the last good checkpoint stays. {REMEDY}"
+        )
+    return clean / len(images), robust / len(images)

@@ -1,0 +1,133 @@
+"""Measure networks of a compression: size, MACs, latency, accuracy on validation images, verdict on the test set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from robust_nas.compression import Candidate, CompressionContext
+from robust_nas.compression.context import ORIGINAL
+from robust_nas.config import to_yaml_dict
+from robust_nas.evaluation.finished import finished_evaluations
+from robust_nas.runs import read_json, write_json
+from robust_nas.workflows.config import EvaluationConfig
+from robust_nas.workflows.context import JobContext
+from robust_nas.workflows.evaluate import evaluate_job, relative, run_evaluation
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from robust_nas.attacks import Attack
+    from robust_nas.data import Images
+
+
+def describe(context: CompressionContext, candidate: Candidate | None, network: nn.Module) -> dict[str, Any]:
+    """Return the row of a network (None: the original) without the test set; `validation` is measured once."""
+    from robust_nas.layers.factorised import dense
+    from robust_nas.nets.cost import measured_cost
+
+    original = context.original
+    folder = original.folder if candidate is None else candidate.folder
+    cost = measured_cost(network, original.model.description.input_shape)
+    attack = context.recipe.validation_attack
+    label = ORIGINAL if candidate is None else candidate.label
+    path = context.root / "validation" / f"{label}.json"
+    if not path.is_file():
+        path.parent.mkdir(exist_ok=True)
+        clean, robust = accuracies(
+            network.to(context.device), dense(network), context.validation, attack, context.seed
+        )
+        network.cpu()
+        write_json(path, {"clean": clean, "robust": robust})
+    return {
+        "label": label,
+        "method": ORIGINAL if candidate is None else candidate.method,
+        "made_from": None if candidate is None else candidate.made_from,
+        "baseline_of": None if candidate is None else candidate.baseline_of,
+        "folder": None if folder is None else relative(folder, context.root),
+        "params": cost.params,
+        "macs": cost.macs,
+        "bytes": _size(network),
+        "validation": {**read_json(path), "images": len(context.validation), "attack": repr(attack)},
+        "test": None,
+    }
+
+
+def _size(network: nn.Module) -> int:
+    """Return the bytes of the stored weights."""
+    from safetensors.torch import save
+
+    from robust_nas.nets import inference_state
+
+    return len(save(inference_state(network), metadata={"format": "pt"}))
+
+
+def accuracies(
+    network: nn.Module, attacked: nn.Module, images: Images, attack: Attack, seed: int
+) -> tuple[float, float]:
+    """Return clean and robust accuracy (0..1) of a network, on images on its device.
+
+    Gradients are taken on `attacked`, which computes the same; the network itself judges.
+    """
+    import torch
+
+    from robust_nas.evaluation.accuracy import correctness
+
+    generator = torch.Generator(images.pixels.device).manual_seed(seed + 1)
+    return correctness(network, images, attack, generator, attacked=attacked).accuracies
+
+
+def speed(context: CompressionContext, networks: Mapping[str, nn.Module]) -> tuple[dict[str, Any], list[str]]:
+    """Return milliseconds of every network, all in turn, measured once; and the reasons for what is not measured."""
+    from robust_nas.export.latency import latencies
+
+    path = context.root / "latency.json"
+    found = read_json(path) if path.is_file() else {}
+    if set(found.get("networks", {})) != set(networks):
+        context.progress("compress: latency", 0, 1)
+        measured, missing = latencies(networks, context.original.model.description.input_shape)
+        write_json(path, {"networks": measured, "not_measured": list(missing)})
+        context.progress("compress: latency", 1, 1)
+        found = read_json(path)
+    return found["networks"], found["not_measured"]
+
+
+def verdicts(
+    context: CompressionContext, config: EvaluationConfig, shared: JobContext, tested: Sequence[Candidate]
+) -> dict[str, Any]:
+    """Return the protocol's results on the test set, of the original and of the declared networks, by label."""
+    trees = {ORIGINAL: _evaluate_original(context, config, shared)}
+    for candidate in tested:
+        folder = candidate.folder / "evaluation"
+        trees[candidate.label] = run_evaluation(
+            config,
+            candidate.folder,
+            folder,
+            mode="resume" if folder.exists() else "new",
+            progress=context.progress,
+            context=shared,
+            module=context.original.module,
+        )
+    return {
+        label: {"clean": tree["clean"], "robust": tree["robust"], "verdict": tree["verdict"]}
+        for label, tree in trees.items()
+    }
+
+
+def _evaluate_original(
+    context: CompressionContext, config: EvaluationConfig, shared: JobContext
+) -> dict[str, Any]:
+    """Return the original's evaluation: an earlier one of the same protocol, weights and images, or a new one."""
+    own, original = context.root / ORIGINAL, context.original
+    mode: Any = "resume" if own.exists() else "new"
+    if original.folder is None:
+        return run_evaluation(
+            config, original.spec, own, weights=original.weights, mode=mode, progress=context.progress
+        )
+    digest = original.model.digest
+    wanted = to_yaml_dict(evaluate_job(config, "", digest))
+    for found in finished_evaluations(original.folder, digest):
+        checksum = found.environment.get("dataset_checksum")
+        if {**found.config, "model": ""} == wanted and checksum == shared.dataset.checksum:
+            return found.outcome
+    return run_evaluation(config, original.folder, own, mode=mode, progress=context.progress, context=shared)

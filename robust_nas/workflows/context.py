@@ -1,0 +1,202 @@
+"""What every job does before it starts, once: device, dataset, splits, normalisation, checks; and the record of it all.
+
+A context is loaded by the first job of a run and passed down to the others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robust_nas.distributed import ALONE, Ranks, launched, local_rank
+from robust_nas.environment import environment
+from robust_nas.errors import ConfigError, DataError
+from robust_nas.runs import ENVIRONMENT, Mode, Onlooker, Run, is_finished, read_json, write_json
+from robust_nas.workflows.config import EvaluationConfig, JobConfig, RunConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from robust_nas.config import Options
+    from robust_nas.data import Dataset, Images
+    from robust_nas.spaces import Layout
+    from robust_nas.training import Training
+
+
+@dataclass(frozen=True)
+class JobContext:
+    """What a job works on: the dataset, the device, and what follows from the config's section `data` and its seed."""
+
+    config: JobConfig
+    dataset: Dataset
+    device: torch.device
+
+    @cached_property
+    def _split(self) -> tuple[Images, Images]:
+        from robust_nas.data import split
+
+        train = self.dataset.train
+        kept, held_out = split(train.labels, self.config.data.validation, self.config.seed)
+        return train.subset(kept), train.subset(held_out)
+
+    @property
+    def images(self) -> Images:
+        """Return the images that search and training may see."""
+        return self._split[0]
+
+    @property
+    def validation(self) -> Images:
+        """Return the images by which choices are made, such as the epoch that is kept; a search never sees them."""
+        return self._split[1]
+
+    @cached_property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return mean and deviation of each channel for the first layer: the training set's, or 0 and 1."""
+        from robust_nas.data import channel_statistics
+
+        if self.config.data.normalise == "dataset":
+            return channel_statistics(self.dataset.train)
+        channels = self.dataset.shape[0]
+        return (0.0,) * channels, (1.0,) * channels
+
+    def of_seed(self, seed: int) -> JobContext:
+        """Return the context of the same config with another seed; a limited training set is then another choice."""
+        config = self.config.model_copy(update={"seed": seed})
+        if self.config.data.limit is not None:
+            return load_context(config)
+        return JobContext(config, self.dataset, self.device)
+
+
+def load_context(config: JobConfig) -> JobContext:
+    """Return the context of a job; nothing is written.
+
+    Raises `ConfigError` or `DataError` for what would otherwise fail hours later.
+    """
+    config.data.location()  # a missing path is answered before torch is imported
+    from robust_nas.data import load_dataset
+
+    device = choose_device(config.device)
+    context = JobContext(config, load_dataset(config.data, seed=config.seed), device)
+    _ = context.images  # a validation split that cannot be cut is refused now
+    return context
+
+
+def context_unless_finished(config: JobConfig, folder: Path, mode: Mode) -> JobContext | None:
+    """Return the context of a job, checked before its folder is touched; None where the folder is finished already."""
+    return None if mode == "resume" and is_finished(folder) else load_context(config)
+
+
+def refuse_precision(precision: str, device: torch.device) -> None:
+    """Raise `ConfigError` for bf16 on a GPU without it."""
+    import torch
+
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ConfigError(f"precision: bf16 is not supported by {torch.cuda.get_device_name(device)}")
+
+
+def refuse_auxiliary_head(training: Training, layout: Layout, dataset: Dataset) -> None:
+    """Raise `ConfigError` when the recipe asks for an auxiliary head on feature maps that are too small for it."""
+    side = min(dataset.shape[1:])
+    for _ in layout.reductions:
+        side = -(-side // 2)
+    if training.auxiliary_weight and side < 4:
+        raise ConfigError(
+            f"training.auxiliary_weight: got {training.auxiliary_weight}; the auxiliary head needs feature "
+            f"maps of at least 4x4 behind the reductions, {dataset.name} leaves {side}x{side}; allowed here: 0"
+        )
+
+
+def refuse_attacks(config: RunConfig | EvaluationConfig, dataset: Dataset) -> None:
+    """Raise `AttackError` for an attack that is not defined for so few classes or such small images."""
+    for step in config.evaluation.steps:
+        if step.suits(dataset.classes):
+            step.attack.refuse_undefined(dataset.classes, dataset.shape, config.evaluation.deployed.abstains)
+
+
+def refuse_other_images(folder: Path, dataset: Dataset) -> None:
+    """Raise `DataError` when the run in `folder` was started on other images."""
+    path = folder / ENVIRONMENT
+    before = read_json(path).get("dataset_checksum") if path.is_file() else None
+    if before not in (None, dataset.checksum):
+        raise DataError(
+            f"{folder}: was started on other images of {dataset.name}; their checksum was {before}"
+        )
+
+
+def open_run(ranks: Ranks, folder: Path, job: Options, mode: Mode, recipe: Options | None = None) -> Run:
+    """Return the run of rank 0; the other ranks get one that touches no file. An error of rank 0 is raised on all."""
+    opened: list[Run] = []
+
+    def open_here() -> None:
+        opened.append(Run(folder, job, mode, recipe=recipe))
+
+    ranks.run_on_all(open_here)
+    return opened[0] if opened else Onlooker(folder, job)
+
+
+def distribute(network: nn.Module, batch_norm: str, ranks: Ranks) -> None:
+    """Prepare a network for several ranks: its batch norms see the whole batch, unless the config says otherwise."""
+    from robust_nas.layers.batch_norm import synchronise
+
+    if ranks.count > 1 and batch_norm == "synchronised":
+        synchronise(network)
+
+
+@contextlib.contextmanager
+def session(run: Run, context: JobContext, ranks: Ranks = ALONE) -> Iterator[None]:
+    """Set threads as the config says, inside; and write `environment.json` of the run.
+
+    Raises `DataError` when the run was started on other images.
+    """
+    import torch
+
+    config, dataset, device = context.config, context.dataset, context.device
+    if ranks.first:
+        refuse_other_images(run.folder, dataset)
+    threads = torch.get_num_threads()
+    try:
+        if config.threads != "auto":
+            torch.set_num_threads(config.threads)
+        record = environment(
+            config,
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            threads=torch.get_num_threads(),
+            dataset=dataset.name,
+            dataset_checksum=dataset.checksum,
+            images={"train": len(dataset.train), "test": len(dataset.test)},
+            splits={"seed": config.seed, "validation": config.data.validation, "search_halves": 0.5},
+            ranks=ranks.count,
+        )
+        if ranks.first:
+            write_json(run.folder / ENVIRONMENT, record)
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device that a config's `device` means; each of several ranks gets the GPU of its number.
+
+    Raises `ConfigError` for a GPU that is not there.
+    """
+    import torch
+
+    if launched() > 1 and (name == "cuda" or (name == "auto" and torch.cuda.is_available())):
+        name = f"cuda:{local_rank()}"
+    elif launched() > 1 and name.startswith("cuda:"):
+        raise ConfigError(
+            f"device: got {name!r} for {launched()} ranks; allowed for several: auto, cpu, cuda"
+        )
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    seen = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= seen:
+        allowed = ", ".join(["auto", "cpu", *(f"cuda:{index}" for index in range(seen))])
+        raise ConfigError(f"device: got {name!r}; this torch sees {seen} GPUs; allowed here: {allowed}")
+    return device

@@ -1,0 +1,133 @@
+"""A compressor of the user's own, as a file and as an installed package, through the whole compression."""
+
+import shutil
+from importlib.metadata import EntryPoint
+
+import pytest
+import torch
+from cases import config as run_config
+
+import robust_nas
+from robust_nas.compression import COMPRESSORS
+from robust_nas.errors import CodeRefusedError, CompressionError, ConfigError
+from robust_nas.export import latency
+from robust_nas.workflows.compression_config import compression_config
+
+NETWORK = robust_nas.ResidualArchitecture(name="small", stem=4, depths=(1, 1), widths=(8, 16))
+SVD = '''
+"""Truncated SVD of 1x1 convolutions at a share of their rank."""
+import copy
+
+from robust_nas.compression import Compressor
+from robust_nas.config import Positive
+from robust_nas.errors import CompressionError
+from robust_nas.lazy import torch
+
+
+class SVD(Compressor):
+    share: Positive = 0.25
+
+    def layers(self, network):
+        return [
+            (name, layer, max(1, round(self.share * min(layer.weight.shape[:2]))))
+            for name, layer in network.named_modules()
+            if isinstance(layer, torch.nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1
+        ]
+
+    def refuse(self, network, input_shape):
+        if not self.layers(network):
+            raise CompressionError("the network has no 1x1 convolution")
+
+    def candidates(self, context):
+        from robust_nas.compression.tucker import factorised_layer
+        from robust_nas.layers.factorised import LayerForm, replace_module
+
+        own = copy.deepcopy(context.model.network)
+        forms = []
+        for name, layer, rank in self.layers(own):
+            replace_module(own, layer, factorised_layer(layer, (rank,)))
+            forms.append(LayerForm(name, "low-rank", (rank,)))
+        yield context.save(f"svd-{self.share:g}", own, forms, {"share": self.share})
+'''
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return robust_nas.train(run_config(), NETWORK, tmp_path_factory.mktemp("plugin") / "model")
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(latency, "PACKAGES", ("none_such",))  # exports take most of the time here
+    (tmp_path / "svd.py").write_text(SVD)
+    return tmp_path / "svd.py"
+
+
+def check(tree, folder, method):
+    row = tree["networks"][1]
+    assert (tree["chosen"], row["label"], row["method"]) == ("svd-0.25", "svd-0.25", method)
+    assert row["macs"] < tree["networks"][0]["macs"]
+    assert row["test"]["robust"]["images"] == 20
+    network = robust_nas.load_model(folder / "model")
+    assert sum(p.numel() for p in network.parameters()) == row["params"]
+    assert any(type(layer).__name__ == "LowRankConv2d" for layer in network.modules())
+    x = torch.rand(2, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(robust_nas.load_model(folder / row["folder"])(x), network(x))
+
+
+def test_a_compressor_in_a_file_is_chosen_evaluated_and_loaded(model, file):
+    folder = file.parent / "out"
+    config = compression_config(model, "svd.py:SVD", ["compression.max_loss=0.9"])
+    tree = robust_nas.compress(config, model, folder)
+    check(tree, folder, "SVD")
+    assert robust_nas.compress(config, model, folder, mode="resume") == tree
+
+
+def test_a_compressor_of_an_installed_package_follows_another(model, file, monkeypatch):
+    monkeypatch.syspath_prepend(str(file.parent))
+    shutil.copy(file, file.with_name("installed_svd.py"))
+    entry = EntryPoint("svd", "installed_svd:SVD", COMPRESSORS.group)
+    monkeypatch.setitem(vars(COMPRESSORS), "_plugins", {"svd": entry})
+    monkeypatch.setattr(COMPRESSORS, "_found", {})
+    folder = file.parent / "out"
+    changes = [
+        "compression.max_loss=0.9",
+        "compression.steps.1.budgets=[0.9]",
+        "compression.steps.1.alpha=null",
+    ]
+    config = compression_config(model, "svd+gdws", changes)
+    assert [step.name for step in config.compression.steps] == ["svd", "gdws"]
+    tree = robust_nas.compress(config, model, folder)
+    assert [(row["label"], row["method"], row["made_from"]) for row in tree["networks"]] == [
+        ("original", "original", None),
+        ("svd-0.25", "svd", "original"),
+        ("svd-0.25+gdws-0.9", "svd+gdws", "svd-0.25"),
+    ]
+    assert tree["chosen"] == "svd-0.25+gdws-0.9"
+    assert robust_nas.load_model(folder / "model")(torch.rand(1, 1, 8, 8)).shape == (1, 10)
+
+
+def test_what_it_refuses_is_refused_before_a_folder_is_made(tmp_path, file):
+    plain = robust_nas.ResidualArchitecture(name="plain", stem=4, depths=(1,), widths=(4,))
+    folder = robust_nas.train(run_config(), plain, tmp_path / "plain")
+    with pytest.raises(CompressionError, match="no 1x1 convolution"):
+        robust_nas.compress(compression_config(folder, "svd.py:SVD"), folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_names_code_is_refused_and_a_wrong_key_named(model, tmp_path, file):
+    stranger = tmp_path / "stranger"
+    shutil.copytree(model, stranger)
+    text = (stranger / "config.yaml").read_text()
+    assert "  compression: null\n" in text
+    code = "  compression: {steps: [{name: 'other.py:SVD'}]}\n"
+    (stranger / "config.yaml").write_text(text.replace("  compression: null\n", code))
+    shutil.copy(file, tmp_path / "other.py")
+    with pytest.raises(CodeRefusedError, match=r"--allow-code other\.py"):
+        compression_config(stranger)
+    with pytest.raises(
+        ConfigError, match=r"compression\.steps\.0\.shares: unknown key 'shares'; did you mean 'share'"
+    ):
+        compression_config(model, "svd.py:SVD", ["compression.steps.0.shares=0.5"])

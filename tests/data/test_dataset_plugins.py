@@ -1,0 +1,108 @@
+"""A dataset of the user's own: by file in a config, and by an entry point; it is loaded, and trained on."""
+
+import pytest
+from cases import CONFIG
+from plugins import install
+
+import robust_nas
+from robust_nas.config import apply_overrides, check, to_dict
+from robust_nas.data import DATASETS, DataOptions, load_dataset
+from robust_nas.errors import CodeRefusedError, ConfigError
+from robust_nas.nets import read_model
+from robust_nas.spaces import load_architecture
+from robust_nas.user_code import own_config
+from robust_nas.workflows.config import RunConfig
+
+READER = '''
+"""Stripes against plain images."""
+
+from typing import ClassVar
+
+from robust_nas.config import Count
+from robust_nas.data import DatasetReader, Images, Parts
+from robust_nas.lazy import torch
+
+
+class Stripes(DatasetReader):
+    """Two classes: plain, and horizontal stripes."""
+
+    takes_path: ClassVar[bool] = False
+    side: Count = 8
+
+    def read(self, path):
+        """Return 120 training images, 40 test images and the class names."""
+        return Parts(self._images(120), self._images(40), ("plain", "stripes"))
+
+    def _images(self, count):
+        labels = torch.arange(count) % 2
+        pixels = torch.zeros(count, 1, self.side, self.side, dtype=torch.uint8)
+        pixels[labels == 1, :, ::2] = 255
+        return Images(pixels, labels)
+
+
+def not_a_reader():
+    """Return nothing."""
+'''
+
+
+@pytest.fixture
+def reader(tmp_path):
+    (tmp_path / "stripes.py").write_text(READER)
+    return tmp_path / "stripes.py"
+
+
+def options(folder, **values):
+    with own_config(folder):
+        return check(DataOptions, values, "data.yaml")
+
+
+def test_a_reader_by_file_is_loaded_with_its_options(reader):
+    found = options(reader.parent, name="stripes.py:Stripes", options={"side": 6}, limit=60)
+    assert found.name == f"{reader}:Stripes"
+    dataset = load_dataset(found)
+    assert (dataset.name, dataset.shape, dataset.class_names) == ("Stripes", (1, 6, 6), ("plain", "stripes"))
+    assert (len(dataset.train), len(dataset.test)) == (60, 40)
+    assert check(DataOptions, to_dict(found), "again") == found
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"name": "stripes.py:Stripes", "options": {"side": 0}}, r"options\.side: got 0"),
+        (
+            {"name": "stripes.py:Stripes", "options": {"sides": 4}},
+            "options.sides: unknown key .*did you mean 'side'",
+        ),
+        ({"name": "stripes.py:Stripes", "path": "here"}, "Stripes and takes no path"),
+        ({"name": "stripes.py:not_a_reader"}, "no subclass of DatasetReader"),
+        ({"name": "digit"}, "got name 'digit'; allowed: digits, fashion-mnist"),
+        ({"name": "digits", "options": {"side": 4}}, r"options\.side: unknown key"),
+    ],
+)
+def test_mistakes_are_placed(reader, values, message):
+    with pytest.raises(ConfigError, match=message):
+        options(reader.parent, **values).location()
+
+
+def test_a_reader_runs_only_where_its_user_named_it(reader):
+    with pytest.raises(CodeRefusedError, match="--allow-code"):
+        check(DataOptions, {"name": f"{reader}:Stripes"}, "a stranger's config")
+
+
+def test_a_reader_by_entry_point_is_known_by_its_name(reader, monkeypatch):
+    install(monkeypatch, reader.parent, DATASETS, "striped", "stripes:Stripes")
+    assert DATASETS.names()[-1] == "striped"
+    dataset = load_dataset(DataOptions(name="striped"))
+    assert dataset.name == "striped"
+    assert dataset.shape == (1, 8, 8)
+
+
+def test_a_network_trains_on_it(reader, tmp_path):
+    tree = apply_overrides(CONFIG, ["training.batch_size=30"])
+    tree["data"] = {"name": "stripes.py:Stripes", "normalise": "dataset", "options": {"side": 8}}
+    with own_config(reader.parent):
+        config = check(RunConfig, tree, "stripes.yaml")
+    folder = robust_nas.train(config, load_architecture("arnas").resized(3, 2), tmp_path / "model")
+    model = read_model(folder).description
+    assert model.class_names == ("plain", "stripes")
+    assert model.made_by["dataset"] == "Stripes"

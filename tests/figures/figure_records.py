@@ -1,0 +1,114 @@
+"""The record of a finished job of every kind, as `draw_figures` takes it."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+from sklearn.datasets import load_digits
+from study_trees import study_tree
+
+REFERENCE = Path(__file__).parents[2] / "results" / "reference"
+DIGITS = load_digits().images / 16
+KINDS = ("accurate", "reduce", "robust")
+
+
+def search_records(steps, switch):
+    random = np.random.default_rng(0)
+    for step in range(steps):
+        second = step >= switch
+        yield {
+            "step": step,
+            "epoch": step // 100,
+            "stage": 1 + second,
+            "loss_weights": 2.3 - step / steps + 0.1 * random.normal(),
+            "loss_natural": 1.5 + 0.1 * random.normal() if second else None,
+            "loss_adversarial": 2.2 + 0.1 * random.normal(),
+            "gamma": random.uniform() if second else None,
+            "norm_natural": random.uniform(0.01, 0.1) if second else None,
+            "norm_adversarial": random.uniform(0.01, 0.1),
+            "cosine": random.uniform(-1, 1) if second else None,
+            "entropy": dict.fromkeys(KINDS, 1.9 - step / steps),
+            "skips": {kind: i for i, kind in enumerate(KINDS)},
+            "learning_rate": 0.025,
+        }
+
+
+TRAINING = [
+    {
+        "epoch": epoch,
+        "loss": 2.0 - 0.02 * epoch,
+        "train_accuracy": 0.3,
+        "clean": 0.5 + 0.003 * epoch,
+        "robust": 0.3 if epoch % 5 == 0 else math.nan,
+        "learning_rate": 0.1,
+    }
+    for epoch in range(30)
+]
+
+
+def example(number, eps=0.125, channels=1, **more):
+    random = np.random.default_rng(number)
+    clean = np.repeat(DIGITS[number][None], channels, 0)
+    adversarial = np.clip(clean + eps * random.choice([-1, 1], clean.shape), 0, 1)
+    return {
+        "clean": clean,
+        "adversarial": adversarial,
+        "label": number % 10,
+        "clean_prediction": number % 10,
+        "adversarial_prediction": (number + 1) % 10,
+        "confidence_clean": 0.98,
+        "confidence_adversarial": 0.61,
+        "attack": "apgd-t (dlr-targeted, 9 targets)",
+        "broken": True,
+        "perturbation": eps,
+        **more,
+    }
+
+
+LAYER = {
+    "name": "cells.0.conv",
+    "form": "gdws",
+    "reason": None,
+    "kernels": [1, 2, 3],
+    "g_min": 1,
+    "g_median": 2,
+    "g_max": 3,
+    "error": 0.1,
+    "macs": 90_000,
+    "macs_after": 40_000,
+    "params": 900,
+    "params_after": 400,
+}
+RANKS = [
+    {
+        "epoch": epoch,
+        "primal_residual": 0.3 / (epoch + 1),
+        "primal_residual_max": 0.5 / (epoch + 1),
+        "rho": 0.1,
+        "clean": 0.9,
+        "robust": 0.7,
+        "ranks": {"a.conv": [3, 4], "b": [2]},
+    }
+    for epoch in range(3)
+]
+NODES = [[("sep_conv_3x3", 0), ("skip_connect", 1)], [("max_pool_3x3", 0), ("dil_conv_3x3", 2)]]
+RECORDS = {
+    "search": {
+        "records": list(search_records(40, 20)),
+        "cells": {"robust": NODES},
+        "concat": {"robust": [2, 3]},
+    },
+    "training": {"records": TRAINING, "best_epoch": 25},
+    "evaluation": {
+        **json.loads((REFERENCE / "fashion-wrn-10-1-seed0" / "evaluation.json").read_text()),
+        "examples": [example(number) for number in range(3)],
+        "class_names": [str(digit) for digit in range(10)],
+    },
+    "compression": {
+        **json.loads((REFERENCE / "quickstart-compression-seed0" / "compression.json").read_text()),
+        "layers": [LAYER],
+        "records": RANKS,
+    },
+    "study": {**study_tree(12), "published": {"r_d": (0.7, 0.7, "a paper")}},
+}

@@ -1,0 +1,158 @@
+"""Every strategy of the registry keeps the contract of its kind."""
+
+import importlib.util
+import json
+import os
+
+import pytest
+import torch
+from small_search import CLASSES, ONE_SHOT, SMALL, SPACE, Stopped, found, images, searched
+
+from robust_nas import figures
+from robust_nas.config import check, to_dict
+from robust_nas.errors import CheckpointError, ConfigError
+from robust_nas.runs import CHECKPOINT
+from robust_nas.search import (
+    EVALUATORS,
+    STRATEGIES,
+    Batch,
+    OneShotSearch,
+    Strategy,
+    strategy_names,
+    with_strategy,
+)
+
+NNI = importlib.util.find_spec("nni") is not None and os.environ.get("ROBUST_NAS_HIDE_NNI") != "1"
+SAMPLED = {**SMALL, "samples": 4, "epochs": 2, "macs": "10k:1M"}
+PROXY = {"evaluator": EVALUATORS.make("proxy", proxy="params")}
+OPTIONS = {
+    "dsara": {**ONE_SHOT, "stage1_epochs": 1},
+    "nni:darts": ONE_SHOT,
+    "nni:gumbel-darts": ONE_SHOT,
+    "random": SAMPLED,
+}
+CASES = {
+    name: check(STRATEGIES.get(name.partition(":")[0]), with_strategy(options, name), name)
+    for name, options in OPTIONS.items()
+}
+every_strategy = pytest.mark.parametrize(
+    "strategy",
+    [
+        pytest.param(case, id=name, marks=pytest.mark.skipif(name.startswith("nni") and not NNI, reason="no NNI"))
+        for name, case in CASES.items()
+    ],
+)  # fmt: skip
+
+
+def test_the_suite_has_every_strategy():
+    assert list(CASES) == [name for name in strategy_names() if name.partition(":")[0] in STRATEGIES.built_in]
+
+
+def steps(strategy):
+    """How often progress is reported in a whole search."""
+    return 4 if strategy.kind == "one-shot" else strategy.samples
+
+
+@every_strategy
+def test_a_search_repeats_itself_leaves_torchs_generator_and_resumes_to_the_same_bits(strategy, tmp_path):
+    torch.manual_seed(11)
+    before = torch.get_rng_state()
+    outcome, records = searched(tmp_path / "whole", strategy)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(12)
+    for at in (1, 3, steps(strategy)):
+        folder = tmp_path / f"cut-{at}"
+        with pytest.raises(Stopped):
+            searched(folder, strategy, stop_at=at)
+        again, same = searched(folder, strategy, mode="resume")
+        assert (found(again), same) == (found(outcome), records)
+    other, _ = searched(tmp_path / "other", strategy, seed=4)
+    assert found(other) != found(outcome)
+
+
+@every_strategy
+def test_what_a_search_finds_is_said_by_its_strategy(strategy, tmp_path):
+    outcome, records = searched(tmp_path, strategy)
+    architecture = outcome.architecture
+    assert (architecture.name, architecture.layout) == ("found", SPACE.layout)
+    assert outcome.last == records[-1]
+    if strategy.kind == "one-shot":
+        columns = ("epoch", "step", "stage", "learning_rate", *strategy.columns, "entropy", "skips")
+        assert outcome.edge_weights.keys() == set(SPACE.layout.kinds)
+    else:
+        columns = (*strategy.columns, *strategy.evaluator.columns)
+        assert outcome.edge_weights is None
+    assert [tuple(record) for record in records] == [columns] * len(records)
+    result = json.loads(json.dumps(strategy.result(records)))
+    assert isinstance(result[strategy.criterion.key], float)
+    assert strategy.criterion.best([result, result]) == 0
+    plot = getattr(figures, f"plot_{strategy.figure.replace('-', '_')}")
+    drawn = plot(
+        records, tmp_path / "figure", caption=strategy.describe(), **strategy.figure_options(records)
+    )
+    assert all(path.exists() for path in drawn)
+
+
+@every_strategy
+def test_options_print_themselves_completely(strategy):
+    assert check(type(strategy), to_dict(strategy), "again") == strategy
+
+
+@every_strategy
+def test_a_checkpoint_of_another_kind_is_refused(strategy, tmp_path):
+    with pytest.raises(Stopped):
+        searched(tmp_path, strategy, stop_at=2)
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    torch.save({**state, "job": "train"}, tmp_path / CHECKPOINT)
+    with pytest.raises(CheckpointError, match="its checkpoint is of job 'train'"):
+        searched(tmp_path, strategy, mode="resume")
+
+
+@every_strategy
+def test_a_one_shot_step_reads_nothing_back_and_gives_no_unknown_column(strategy, monkeypatch):
+    if strategy.kind != "one-shot":
+        pytest.skip("a sampled strategy has no step")
+    torch.manual_seed(0)
+    supernet = strategy.build_supernet(SPACE, classes=CLASSES, mean=(0.0,), std=(1.0,), seed=0)
+    with torch.random.fork_rng():
+        search = OneShotSearch(strategy, supernet, SPACE)
+        search.epoch = strategy.epochs - 1
+        strategy.begin_epoch(search)
+        some = images()
+        batch = Batch(some.float(), some.float(), some.labels)
+        # Not the optimisers' own steps: on a CPU they count on the host.
+        search.alpha_optimiser.step = search.weight_optimiser.step = lambda: None
+
+        def refuse(*_):
+            raise AssertionError("a synchronisation")
+
+        for name in ("tolist", "item", "cpu", "__bool__", "__float__", "__int__", "nonzero"):
+            monkeypatch.setattr(torch.Tensor, name, refuse)
+        measured = strategy.step(search, lambda half: batch)
+        monkeypatch.undo()
+    assert measured.keys() <= set(strategy.columns)
+    assert all(value.dim() == 0 for value in measured.values())
+
+
+@pytest.mark.parametrize("text", ["ray", "nni", "nni:enas", "dsara:x", "", "x" * 1000])
+def test_an_unknown_strategy_is_answered_with_the_known_ones(text):
+    with pytest.raises(ConfigError, match=r"strategy: got '.*'; allowed: .*dsara.*nni:darts.*random"):
+        with_strategy({}, text)
+
+
+def test_another_strategy_keeps_methods_whole_and_drops_foreign_keys():
+    section = {"name": "dsara", "epochs": 3, "stage1_epochs": 1, "attack": {"name": "pgd", "steps": 3},
+               "alphas": {"learning_rate": 0.1, "betas": [0.1, 0.2]}}  # fmt: skip
+    assert with_strategy(section, "nni:darts") == {
+        "name": "nni",
+        "epochs": 3,
+        "attack": {"name": "pgd", "steps": 3},
+        "alphas": {"learning_rate": 0.1},
+        "strategy": "darts",
+    }
+    assert with_strategy(section, "random") == {"name": "random", "epochs": 3}
+
+
+def test_the_base_class_says_what_is_missing():
+    with pytest.raises(NotImplementedError, match="what its records amount to"):
+        Strategy().result([])

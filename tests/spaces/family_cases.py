@@ -1,0 +1,40 @@
+"""Random small architectures of every family, by the family's name: the conformance suites run over them."""
+
+from hypothesis import strategies as st
+from spaces_strategies import NAMES, architectures, mlp_architectures, residual_architectures
+
+from robust_nas.spaces import Cell, Edge, NASBench201Architecture
+from robust_nas.spaces.nas_bench_201 import OPERATIONS
+
+
+@st.composite
+def nas_bench_201_architectures(draw: st.DrawFn) -> NASBench201Architecture:
+    """Any number of nodes and edges, of the benchmark's operations."""
+    nodes = tuple(
+        tuple(
+            Edge(draw(st.sampled_from(OPERATIONS)), source)
+            for source in draw(st.lists(st.integers(0, node), min_size=1, max_size=3))
+        )
+        for node in range(draw(st.integers(1, 3)))
+    )
+    cell = Cell(
+        kind="cell",
+        inputs=1,
+        aggregation=draw(st.sampled_from(["sum", "mean"])),
+        nodes=nodes,
+        concat=(draw(st.integers(1, len(nodes))),),
+    )
+    return NASBench201Architecture(
+        name=draw(NAMES),
+        cells=draw(st.integers(2, 5)),
+        channels=draw(st.integers(2, 4)),
+        genotype=(cell,),
+    )
+
+
+FAMILY_CASES = {
+    "cell": architectures(),
+    "residual": residual_architectures(),
+    "mlp": mlp_architectures(),
+    "nas-bench-201": nas_bench_201_architectures(),
+}

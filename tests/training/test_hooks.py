@@ -1,0 +1,143 @@
+"""Training hooks: one contract for all of them, and adversarial weight perturbation by its closed form."""
+
+import pytest
+import torch
+from training_cases import HOOKS, LOSSES, generator, linear_network, options, run_training, same, small_batch
+from training_cases import small_network as network
+
+from robust_nas.training import AWP, Batch, Natural, Standard, TrainingContext
+from robust_nas.training import HOOKS as REGISTRY
+
+every_hook = pytest.mark.parametrize("hook", HOOKS.values(), ids=HOOKS.keys())
+
+
+def context(model, loss=None, seed=0):
+    return TrainingContext(network=model, loss=loss or LOSSES["pgd-at"], generator=generator(seed), epochs=3)
+
+
+def one_step(training, hooks, batch):
+    """What the loop does until the optimiser moves the weights; the weights in the step come back."""
+    step = Standard().start(training, hooks)
+    for hook in hooks:
+        hook.before_step(batch)
+    inside = {name: p.detach().clone() for name, p in training.network.named_parameters()}
+    step.gradients(batch)
+    for hook in hooks:
+        hook.after_backward()
+    return inside
+
+
+def test_every_hook_of_the_registry_is_in_the_suite():
+    assert {type(hook) for hook in HOOKS.values()} == {REGISTRY.get(name) for name in REGISTRY.built_in}
+
+
+@every_hook
+def test_a_hook_leaves_a_sound_model_and_moves_batch_norms_no_further_than_the_step(hook):
+    model, plain = network(), network()
+    batch = Batch(*small_batch(), torch.arange(8))
+    one_step(context(plain), [], batch)
+    training = context(model)
+    started = hook.start(training)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for epoch in range(2):
+        images = batch.images.clone()
+        one_step(training, [started], batch)
+        assert torch.equal(images, batch.images)
+        assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+        assert all(p.requires_grad and p.grad.isfinite().all() for p in model.parameters())
+        assert all(module.training for module in model.modules())
+        assert int(model[1].num_batches_tracked) == epoch + 1
+        with started.applied():
+            pass
+        assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+        assert isinstance(started.end_epoch(epoch), dict)
+
+
+@every_hook
+def test_a_hook_is_decided_by_the_generator_of_the_training(hook):
+    found = []
+    before = torch.get_rng_state()
+    for _ in range(2):
+        model = network()
+        one_step(context(model), [hook.start(context(model))], Batch(*small_batch(), torch.arange(8)))
+        found.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@every_hook
+def test_a_hook_comes_back_with_its_state(hook):
+    model = network()
+    started, other = hook.start(context(model)), hook.start(context(model))
+    started.end_epoch(0)
+    other.restore(started.state())
+    assert other.state() == started.state()
+
+
+@every_hook
+def test_a_hook_says_what_it_costs(hook):
+    loss = LOSSES["pgd-at"]
+    assert hook.passes(loss) >= 0
+    assert options(hooks=[hook], loss=loss).passes == loss.passes + hook.passes(loss)
+
+
+def test_awp_perturbs_every_weight_by_gamma_of_its_length_and_nothing_else():
+    model = network()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    training = context(model)
+    inside = one_step(training, [AWP(gamma=0.03).start(training)], Batch(*small_batch(), torch.arange(8)))
+    for name, weight in before.items():
+        moved = (inside[name] - weight).norm() / weight.norm()
+        if weight.dim() > 1:
+            assert float(moved) == pytest.approx(0.03, rel=1e-4)
+        else:
+            assert torch.equal(inside[name], weight)
+
+
+def test_awp_on_a_linear_model_is_its_closed_form():
+    """W + v has v = gamma ||W|| G / ||G||, G = (p - y) x^T / B; the step's gradient is that at W + v."""
+    model = linear_network()
+    images = torch.rand(6, 1, 2, 2, dtype=torch.float64, generator=generator(3))
+    labels = torch.arange(6) % 3
+    weight, bias = model[1].weight.detach().clone(), model[1].bias.detach().clone()
+
+    def gradient(weight):
+        x = images.flatten(1)
+        error = (x @ weight.T + bias).softmax(1) - torch.eye(3, dtype=torch.float64)[labels]
+        return error.T @ x / len(x)
+
+    ascent = gradient(weight)
+    perturbed = weight + 0.1 * weight.norm() * ascent / ascent.norm()
+    training = context(model, Natural())
+    one_step(training, [AWP(gamma=0.1).start(training)], Batch(images, labels, torch.arange(6)))
+    torch.testing.assert_close(model[1].weight.grad, gradient(perturbed))
+    assert torch.equal(model[1].weight, weight)
+
+
+def test_awp_raises_the_loss_of_the_step():
+    batch = Batch(*small_batch(), torch.arange(8))
+    losses = []
+    for gamma in (0.0, 0.02, 0.1):
+        training = context(network(), Natural())
+        hook = AWP(gamma=gamma).start(training)
+        hook.before_step(batch)
+        losses.append(float(training.value(batch.images, batch.labels).loss.detach()))
+    assert losses == sorted(losses)
+    assert losses[0] < losses[2]
+
+
+@pytest.mark.parametrize("hook", [AWP(gamma=0.0), AWP(gamma=0.5, warmup_epochs=2)])
+def test_awp_of_no_size_or_before_its_first_epoch_is_training_without_it(tmp_path, hook):
+    plain, records, net = run_training(tmp_path / "plain", options(drop_path=0.4))
+    found, again, other = run_training(tmp_path / "awp", options(drop_path=0.4, hooks=[hook]))
+    assert same(found.state, plain.state)
+    assert same(other.state_dict(), net.state_dict())
+    assert again == records
+
+
+def test_awp_changes_a_training_from_its_first_epoch_on(tmp_path):
+    _, plain, net = run_training(tmp_path / "plain", options())
+    _, records, other = run_training(tmp_path / "awp", options(hooks=[HOOKS["awp-late"]]))
+    assert records[0] == plain[0]
+    assert records[1]["loss"] > plain[1]["loss"]
+    assert not same(other.state_dict(), net.state_dict())

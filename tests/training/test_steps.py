@@ -1,0 +1,197 @@
+"""Training steps: one contract for all of them; nothing is read back from the device; what a recipe writes of them."""
+
+import pytest
+import torch
+from training_cases import (
+    LOSSES,
+    STEPS,
+    generator,
+    images,
+    linear_network,
+    network,
+    options,
+    residual,
+    small_batch,
+    small_network,
+)
+
+from robust_nas.attacks import PGD
+from robust_nas.config import check, to_dict
+from robust_nas.data import Augment
+from robust_nas.errors import ConfigError
+from robust_nas.runs import Run
+from robust_nas.training import PGDAT, Batch, Loss, Natural, Training, TrainingContext, TrainingHook, loop
+from robust_nas.training import STEPS as REGISTRY
+
+every_step = pytest.mark.parametrize("step", STEPS.values(), ids=STEPS.keys())
+
+
+class Ridge(TrainingHook):
+    """Half the squared length of the weights."""
+
+    def __init__(self, network):
+        self.weights = list(network.parameters())
+
+    def penalty(self):
+        return sum(weight.square().sum() for weight in self.weights) / 2
+
+
+def started(step, model, hooks=(), loss=None):
+    training = TrainingContext(network=model, loss=loss or LOSSES["pgd-at"], generator=generator())
+    return step.start(training, hooks)
+
+
+def gradients(model):
+    return {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+def test_every_step_of_the_registry_is_in_the_suite():
+    assert {type(step) for step in STEPS.values()} == {REGISTRY.get(name) for name in REGISTRY.built_in}
+
+
+@every_step
+def test_a_step_leaves_gradients_in_the_parameters_and_a_sound_model(step):
+    model, batch = small_network(), Batch(*small_batch(), torch.arange(8))
+    before = [p.detach().clone() for p in model.parameters()]
+    global_draws = torch.get_rng_state()
+    measured = started(step, model).gradients(batch)
+    assert measured.loss.shape == measured.correct.shape == ()
+    assert not measured.loss.requires_grad
+    assert 0 <= int(measured.correct) <= 8
+    assert all(p.grad.isfinite().all() and p.requires_grad for p in model.parameters())
+    assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+    assert all(module.training for module in model.modules())
+    assert batch.images.grad is None
+    assert torch.equal(torch.get_rng_state(), global_draws)
+
+
+@every_step
+def test_a_step_is_decided_by_the_generator(step):
+    found = []
+    for _ in range(2):
+        model = small_network()
+        started(step, model).gradients(Batch(*small_batch(), torch.arange(8)))
+        found.append(gradients(model))
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+@every_step
+def test_a_step_adds_the_penalties_of_hooks_and_weighs_all_by_the_share(step):
+    batch = Batch(*small_batch(), torch.arange(8))
+    plain, ridge, part = small_network(), small_network(), small_network()
+    whole = started(step, plain).gradients(batch)
+    found = started(step, ridge, [Ridge(ridge), Ridge(ridge), TrainingHook()]).gradients(batch)
+    half = started(step, part, [Ridge(part)] * 2).gradients(batch._replace(share=0.5))
+    assert found.loss == whole.loss  # the loss that is logged is that of the recipe
+    torch.testing.assert_close(half.loss, whole.loss / 2)
+    for (name, p), r, h in zip(plain.named_parameters(), ridge.parameters(), part.parameters(), strict=True):
+        torch.testing.assert_close(r.grad, p.grad + 2 * p.detach(), msg=name)
+        torch.testing.assert_close(h.grad, r.grad / 2, msg=name)
+
+
+@every_step
+def test_a_step_comes_back_with_its_state(step):
+    one, other = started(step, small_network()), started(step, small_network())
+    one.gradients(Batch(*small_batch(), torch.arange(8)))
+    other.restore(one.state())
+    assert other.state() == one.state()
+
+
+@every_step
+def test_a_step_says_what_it_costs(step):
+    assert options(step=step).passes == step.passes(options().loss) > 0
+
+
+def test_the_standard_step_is_the_gradient_of_the_loss_in_closed_form():
+    model = linear_network()
+    x = torch.rand(6, 1, 2, 2, dtype=torch.float64, generator=generator(3))
+    labels = torch.arange(6) % 3
+    measured = started(STEPS["standard"], model, loss=Natural()).gradients(Batch(x, labels, torch.arange(6)))
+    logits = model(x).detach()
+    error = logits.softmax(1) - torch.eye(3, dtype=torch.float64)[labels]
+    torch.testing.assert_close(model[1].weight.grad, error.T @ x.flatten(1) / 6)
+    assert int(measured.correct) == int((logits.argmax(1) == labels).sum())
+
+
+READS = ("__bool__", "__int__", "__float__", "__index__", "item", "tolist", "cpu", "numpy", "nonzero")
+
+
+@pytest.mark.parametrize("build", [network, residual], ids=["cells", "residual"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        Natural(),
+        *[PGDAT(attack=PGD(eps=0.1, steps=2, fold=fold, keep="last")) for fold in (False, True)],
+        LOSSES["pgd-at-n-fgsm"],
+        LOSSES["trades"],
+    ],
+    ids=["natural", "pgd-at", "pgd-at-folded", "n-fgsm", "trades"],
+)
+def test_a_training_step_reads_nothing_back_from_the_device(tmp_path, monkeypatch, loss, build):
+    """After the first one, in which the folded copy is traced and compared."""
+    values = options(loss=loss, clip_norm=1.0, hooks=[{"name": "awp"}])
+    with Run(tmp_path, values) as run:
+        job = loop._Training(run, build(), images(24), images(8), values, Augment(crop=1, flip=True), 3)
+        batch = torch.arange(8)
+        job._one_step(batch)
+        reads = []
+        with monkeypatch.context() as patched:
+            for name in READS:
+                original = getattr(torch.Tensor, name)
+
+                def noted(tensor, *arguments, name=name, original=original, **named):
+                    reads.append(name)  # not raised: an attack survives a copy that fails
+                    return original(tensor, *arguments, **named)
+
+                patched.setattr(torch.Tensor, name, noted)
+            job._one_step(batch)
+            job._one_step(batch)
+        assert reads == []
+        job.read()
+
+
+def test_a_recipe_writes_step_and_hooks_only_where_they_are_not_the_default():
+    """So that a folder of an older version, which lacks the keys, is still that of the same recipe."""
+    plain = options()
+    assert not {"step", "hooks"} & to_dict(plain).keys()
+    asked = options(hooks=[{"name": "awp", "gamma": 0.02}])
+    assert to_dict(asked)["hooks"] == [{"name": "awp", "gamma": 0.02, "warmup_epochs": 0}]
+    for recipe in (plain, asked):
+        assert check(Training, to_dict(recipe), "again") == recipe
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        (
+            {"hooks": [{"name": "awp", "gama": 1}]},
+            r"hooks\.0\.gama: unknown key 'gama'; did you mean 'gamma'",
+        ),
+        ({"hooks": [{"name": "swap"}]}, r"hooks\.0: got name 'swap'; allowed: awp"),
+        ({"step": {"name": "free"}}, r"step: got name 'free'; allowed: standard"),
+        ({"schedule": {"name": "sine"}}, r"schedule: got name 'sine'; allowed: cosine, piecewise"),
+        (
+            {"validation_attack": {"name": "square", "eps": 0.1}},
+            r"validation_attack: got attack 'square'.*a bounded gradient attack is needed.*pgd",
+        ),
+        ({"validation_attack": {"name": "n-fgsm", "eps": 0.1}}, "bounded gradient attack"),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_placed(changes, match):
+    with pytest.raises(ConfigError, match=match):
+        options(**changes)
+
+
+def test_a_loss_that_is_differentiated_twice_is_not_trained_in_bf16():
+    class Smooth(Loss):
+        name: str = "smooth"
+        twice_differentiated = True
+
+    assert options(loss=Smooth()).precision == "float32"
+    with pytest.raises(ConfigError, match="precision is 'bf16', but loss 'smooth' is differentiated twice"):
+        options(loss=Smooth(), precision="bf16")
+
+
+def test_any_bounded_gradient_attack_may_validate():
+    assert options(validation_attack={"eps": 0.1}).validation_attack == PGD(eps=0.1)
+    assert options(validation_attack={"name": "apgd", "eps": 0.1}).validation_attack.name == "apgd"

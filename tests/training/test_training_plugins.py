@@ -1,0 +1,114 @@
+"""A loss, a hook, a step and a schedule of a user's own: checked, costed, trained, resumed, without a line of ours."""
+
+import shutil
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+
+import pytest
+import torch
+from training_cases import (
+    PLUGINS,
+    Stopped,
+    generator,
+    options,
+    run_training,
+    same,
+    small_batch,
+    small_network,
+    stop_at,
+)
+
+from robust_nas import registry
+from robust_nas.config import check, to_dict
+from robust_nas.errors import CodeRefusedError
+from robust_nas.training import HOOKS, LOSSES, SCHEDULES, STEPS, Training
+from robust_nas.user_code import own_config
+
+# class: its registry, where a recipe names it, the passes of a recipe with the natural loss (or its own)
+PLUGIN = {
+    "Mixup": (LOSSES, lambda spec: {"loss": spec}, 3),
+    "Anchor": (HOOKS, lambda spec: {"hooks": [{"name": "awp"}, spec]}, 6),
+    "FreeAT": (STEPS, lambda spec: {"step": spec}, 6),
+    "Cyclic": (SCHEDULES, lambda spec: {"schedule": spec}, 3),
+}
+
+
+@pytest.fixture(params=["file", "entry point"])
+def recipe(request, tmp_path, monkeypatch):
+    """From the name of a class to the tree of a recipe that names it."""
+    shutil.copy(PLUGINS / "my_methods.py", tmp_path)
+
+    def tree(name):
+        found, place, _ = PLUGIN[name]
+        spec = "my_methods.py:" + name
+        if request.param == "entry point":
+            spec = name.lower()
+            entry = EntryPoint(spec, f"my_methods:{name}", found.group)
+            monkeypatch.setattr(
+                registry, "entry_points", lambda group: [entry] if group == found.group else []
+            )
+            monkeypatch.setitem(found.__dict__, "_plugins", registry.Registry._plugins.func(found))
+            monkeypatch.setattr(found, "_found", {})
+        return {**to_dict(options()), "loss": "natural", **place({"name": spec})}
+
+    if request.param == "entry point":
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "my_methods", raising=False)
+    with own_config(tmp_path):
+        yield tree
+
+
+@pytest.mark.parametrize("name", PLUGIN)
+def test_a_plugin_is_checked_costed_trained_and_resumed_to_the_same_bits(tmp_path, recipe, name):
+    values = check(Training, recipe(name), "recipe")
+    assert values.passes == PLUGIN[name][2]
+    assert check(Training, to_dict(values), "again") == values
+    expected, records, net = run_training(tmp_path / "whole", values)
+    _, plain, _ = run_training(tmp_path / "plain", options(loss="natural"))
+    assert [record["loss"] for record in records] != [record["loss"] for record in plain]
+    for at in (1, 4):
+        with pytest.raises(Stopped):
+            run_training(tmp_path / f"cut{at}", values, progress=stop_at(at))
+        found, again, resumed = run_training(tmp_path / f"cut{at}", values, mode="resume")
+        assert same(found.state, expected.state)
+        assert same(resumed.state_dict(), net.state_dict())
+        assert again == records
+
+
+def test_the_log_holds_what_a_hook_says_of_an_epoch(tmp_path, recipe):
+    _, records, _ = run_training(tmp_path / "run", check(Training, recipe("Anchor"), "recipe"))
+    assert [record["anchored"] for record in records] == [0, 1]
+
+
+def test_code_in_a_recipe_of_somebody_else_is_refused():
+    tree = {**to_dict(options()), "loss": {"name": str(PLUGINS / "my_methods.py") + ":Mixup"}}
+    with pytest.raises(CodeRefusedError, match=r"--allow-code my_methods\.py"):
+        check(Training, tree, "recipe")
+
+
+def test_free_adversarial_training_uses_a_batch_again_and_keeps_its_perturbation(tmp_path, recipe):
+    from robust_nas.training import Batch, Natural, TrainingContext
+
+    step = check(Training, recipe("FreeAT"), "recipe").step
+    model = small_network()
+    free = step.start(TrainingContext(network=model, loss=Natural(), generator=generator()), ())
+    batch = Batch(*small_batch(), torch.arange(8))
+    assert free.replays == 2
+    first = free.gradients(batch)
+    torch.testing.assert_close(free.delta.abs(), torch.full_like(free.delta, 0.1))  # eps sign(g)
+    assert free.gradients(batch).loss > first.loss
+
+
+def test_methods_and_recipes_are_read_without_torch():
+    code = (
+        "import sys\n"
+        "from robust_nas.config import check\n"
+        "from robust_nas.training import HOOKS, LOSSES, SCHEDULES, STEPS, Training\n"
+        "for found in (HOOKS, LOSSES, SCHEDULES, STEPS):\n"
+        "    for name in found.names(): found.get(name)\n"
+        "tree = {'loss': 'natural', 'hooks': [{'name': 'awp'}], 'validation_attack': {'eps': 0.1}}\n"
+        "assert check(Training, tree, 'x').passes == 6\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,155 @@
+"""Networks, images, recipes and a runner that the tests of the training room share; and every method's options."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from robust_nas.attacks import FGSMRS, NFGSM, PGD
+from robust_nas.data import Augment, Images
+from robust_nas.nets import Supernet, build_network
+from robust_nas.runs import Run
+from robust_nas.spaces import ResidualArchitecture, load_space
+from robust_nas.training import AWP, PGDAT, TRADES, Cosine, Natural, Piecewise, Standard, Training
+from robust_nas.training.loop import train
+
+CLASSES = 4
+EPS = 0.1
+SPACE = load_space(
+    "dsara",
+    {
+        "nodes": 1,
+        "operations": ["skip_connect", "sep_conv_3x3"],
+        "layout": {
+            "stages": ["accurate", "robust"],
+            "reduction_cells": ["reduce"],
+            "reductions": ["1/2"],
+            "filters": [1, 2],
+        },
+    },
+)
+ARCHITECTURE = Supernet(SPACE, CLASSES, 1, channels=2, cells=3, seed=1).derive().resized(3, 2)
+RESIDUAL = ResidualArchitecture(name="residual", stem=2, depths=(1, 1), widths=(2, 4))
+FULL = {"ema": 0.9, "drop_path": 0.3, "auxiliary_weight": 0.4, "clip_norm": 5.0, "nesterov": True}
+PLUGINS = Path(__file__).parent / "plugins"
+
+# The conformance suites: every method of the registries, each with the options that it is tested with.
+KL = PGD(eps=EPS, steps=3, loss="kl", keep="last")
+LOSSES = {
+    "natural": Natural(),
+    "pgd-at": PGDAT(attack=PGD(eps=EPS, steps=3, keep="last")),
+    "pgd-at-best-batch": PGDAT(attack=PGD(eps=EPS, steps=2, bn="batch")),
+    "pgd-at-fgsm-rs": PGDAT(attack=FGSMRS(eps=EPS)),
+    "pgd-at-n-fgsm": PGDAT(attack=NFGSM(eps=EPS)),
+    "trades": TRADES(attack=KL),
+}
+HOOKS = {"awp": AWP(gamma=0.05), "awp-late": AWP(gamma=0.05, warmup_epochs=1)}
+STEPS = {"standard": Standard()}
+SCHEDULES = {
+    "cosine": Cosine(final=0.1),
+    "cosine-warmup": Cosine(warmup_epochs=2),
+    "piecewise": Piecewise(milestones=(1, 3), factor=0.5),
+}
+
+
+def with_eps(loss, eps):
+    """The loss with an inner attack of that eps."""
+    if loss.inner_attack is None:
+        return loss
+    return loss.model_copy(update={"attack": loss.inner_attack.model_copy(update={"eps": eps})})
+
+
+def options(**changes):
+    values = {
+        "epochs": 2,
+        "batch_size": 8,
+        "loss": PGDAT(attack=FGSMRS(eps=0.1)),
+        "learning_rate": 0.05,
+        "validation_attack": PGD(eps=0.1, steps=1),
+        **changes,
+    }
+    return Training(**values)
+
+
+def images(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    return Images(pixels, torch.arange(count) % CLASSES)
+
+
+def network(auxiliary=False):
+    return build_network(ARCHITECTURE, input_shape=(1, 8, 8), classes=CLASSES, auxiliary=auxiliary, seed=0)
+
+
+def residual():
+    return build_network(RESIDUAL, input_shape=(1, 8, 8), classes=CLASSES, seed=0)
+
+
+def small_network(classes=5):
+    """A convolution with a batch norm, and a linear layer, for images 2 x 5 x 5."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(2, 6, 3, padding=1),
+            nn.BatchNorm2d(6),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(6 * 25, classes),
+        ).train()
+
+
+def linear_network(classes=3, side=2):
+    """A linear model in float64."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(side * side, classes)).double()
+    with torch.no_grad():
+        for number, parameter in enumerate(model.parameters()):
+            parameter.normal_(generator=generator(number))
+    return model.train()
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def small_batch(seed=1, classes=5):
+    pixels = torch.rand(8, 2, 5, 5, generator=generator(seed))
+    return pixels, torch.randint(classes, (8,), generator=generator(seed + 1))
+
+
+def run_training(
+    folder, values, *, mode="new", progress=lambda *_: None, checkpoint_seconds=0.0, net=None, hooks=()
+):
+    """Two dozen images in batches of eight. Returns the outcome, the records and the network."""
+    net = net or network(values.auxiliary_weight > 0)
+    with Run(folder, values, mode) as run:
+        outcome = train(
+            run,
+            net,
+            images(24),
+            images(12, seed=1),
+            values,
+            Augment(crop=1),
+            seed=3,
+            checkpoint_seconds=checkpoint_seconds,
+            progress=progress,
+            hooks=hooks,
+        )
+        return outcome, run.records(), net
+
+
+class Stopped(Exception):  # noqa: N818 - no error
+    """Stands for a kill."""
+
+
+def stop_at(step):
+    """A progress that kills the training after so many steps."""
+
+    def stop(job, done, total, note=""):
+        if done == step:
+            raise Stopped
+
+    return stop
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
