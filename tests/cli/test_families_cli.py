@@ -15,13 +15,19 @@ STRING = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_c
 
 def test_a_string_of_nas_bench_201_is_counted(call: Call) -> None:
     (found,) = json.loads(call("count", STRING, "--json").out)
-    assert (found["name"], found["params"], found["macs"]) == ("nb201-333333.c15.ch16", 1_531_546, 220_119_680)
+    assert (found["name"], found["params"], found["macs"]) == (
+        "nb201-333333.c15.ch16",
+        1_531_546,
+        220_119_680,
+    )
     assert [stage["name"] for stage in found["stages"]] == ["stem", "stage 1", "stage 2", "stage 3", "head"]
     (small,) = json.loads(call("count", STRING, "--cells", 3, "--channels", 4, "--json").out)
     assert small["params"] < 40_000
 
 
-def test_its_space_is_shown_and_sampled_and_its_architectures_shown_and_drawn(call: Call, tmp_path: Path) -> None:
+def test_its_space_is_shown_and_sampled_and_its_architectures_shown_and_drawn(
+    call: Call, tmp_path: Path
+) -> None:
     assert json.loads(call("spaces", "show", "nas-bench-201", "--json").out) == to_dict(
         load_space("nas-bench-201")
     )
@@ -53,5 +59,7 @@ for arguments in (
     assert not app(arguments, standalone_mode=False), arguments
     assert "torch" not in sys.modules, arguments
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
     assert done.returncode == 0, done.stderr

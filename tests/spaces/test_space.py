@@ -90,7 +90,8 @@ def test_a_malformed_space_is_told_the_rule_it_breaks(changes: dict[str, object]
 
 def test_an_unknown_space_is_answered_with_the_shipped_ones() -> None:
     with pytest.raises(
-        SearchSpaceError, match="'dartz' is neither a shipped name nor a file; shipped: darts, dsara, nas_bench_201"
+        SearchSpaceError,
+        match="'dartz' is neither a shipped name nor a file; shipped: darts, dsara, nas_bench_201",
     ):
         load_space("dartz")
 
