@@ -1,4 +1,4 @@
-"""The model as an attack sees it: logits and input gradients of the deployed rule, counted, and nothing touched.
+"""The model as an attack sees it: logits and input gradients of the inference rule, counted, and nothing touched.
 
 B batch, C channels, H height, W width, K classes, J losses.
 """

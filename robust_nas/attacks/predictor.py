@@ -5,7 +5,7 @@
     abstaining     the last logit means "rejected"; an answer is right when it is the label or a rejection
 
 An attack on a random predictor averages `eot` passes in the same way, so that it follows the gradient of the
-deployed rule (Athalye et al., 2018). An abstaining predictor with K classes gives K + 1 logits; for an example
+inference rule (Athalye et al., 2018). An abstaining predictor with K classes gives K + 1 logits; for an example
 of label y it is attacked as the K-class problem in which z_y is max(z_y, z_rejected): the attack wins with a
 wrong and accepted input alone (the extra class is Carlini and Wagner's, 2017).
 """
@@ -21,7 +21,7 @@ from robust_nas.errors import AttackError
 
 
 class Predictor(nn.Module):
-    """A module with its deployed rule; `forward` gives the logits `[B, K]` of that rule (K + 1 where it abstains).
+    """A module with its inference rule; `forward` gives the logits `[B, K]` of that rule (K + 1 where it abstains).
 
     `samples` is S of a random predictor; None declares a deterministic one.
     """
@@ -36,21 +36,21 @@ class Predictor(nn.Module):
 
     @staticmethod
     def of(model: nn.Module) -> Predictor:
-        """The model itself where it is a predictor, else a deterministic one around it."""
+        """Return the model itself where it is a predictor, else a deterministic one around it."""
         return model if isinstance(model, Predictor) else Predictor(model)
 
     @property
     def random(self) -> bool:
-        """Whether it was declared random."""
+        """Return whether it was declared random."""
         return self.samples is not None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images `[B, C, H, W]` to the logits of the deployed rule."""
+        """Return the logits of the inference rule for images `[B, C, H, W]`."""
         return averaged(self.module, x, self.samples or 1)
 
 
 def averaged(module: nn.Module, x: Tensor, passes: int) -> Tensor:
-    """The log of the mean softmax over several forward passes `[B, K]`; of one pass, the logits as they are."""
+    """Return the log of the mean softmax over several forward passes `[B, K]`; of one pass, the logits as they are."""
     # Clones, because a module may change its input in place, as a first layer nn.ReLU(inplace=True) does.
     if passes == 1:
         logits: Tensor = module(x.clone())
@@ -61,7 +61,7 @@ def averaged(module: nn.Module, x: Tensor, passes: int) -> Tensor:
 
 
 def merged(logits: Tensor, labels: Tensor) -> Tensor:
-    """Logits `[B, K + 1]` with a last class "rejected" as `[B, K]`, where a rejection counts as the label."""
+    """Return logits `[B, K + 1]` with a last class "rejected" as `[B, K]`, where a rejection counts as the label."""
     classes, rejected = logits[:, :-1], logits[:, -1:]
     own = labels.unsqueeze(1)
     return classes.scatter(1, own, torch.maximum(classes.gather(1, own), rejected))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from pydantic import SerializeAsAny
-
 from robust_nas import figures
+from robust_nas.compression.section import Compression
 from robust_nas.config import Options
+from robust_nas.data import DataOptions
 from robust_nas.runs import Progress, Run
 from robust_nas.training import Cosine, Loss, Training
 
@@ -24,9 +24,9 @@ class StepJob(Options):
     """What a training inside a compression depends on: all of the compression's config but where it runs."""
 
     seed: int
-    data: SerializeAsAny[Options]
+    data: DataOptions
     training: Training
-    compression: SerializeAsAny[Options]
+    compression: Compression
     step: str
 
     @classmethod

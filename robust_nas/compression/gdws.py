@@ -107,18 +107,15 @@ class GDWS(Compressor):
 
     def refuse_preview(self, label: str, network: nn.Module, input_shape: tuple[int, int, int]) -> None:
         """Raise `CompressionError` where no layer can be taken, or a share is far out of reach."""
-        from robust_nas.compression.gdws_network import refuse_shares
+        from robust_nas.compression.gdws_network import least_share
 
-        shares = [PREVIEW_MARGIN * share for share in self.budgets or ()]
-        try:
-            refuse_shares(
-                network, input_shape, shares, skip_first=self.skip_first, min_kernels=self.min_kernels
-            )
-        except CompressionError as error:
-            raise CompressionError(
-                f"{label}, estimated from the trained weights: {error} (shares count {PREVIEW_MARGIN:g} times in an "
-                "estimate); larger budgets are needed"
-            ) from None
+        least = least_share(network, input_shape, skip_first=self.skip_first, min_kernels=self.min_kernels)
+        for share in self.budgets or ():
+            if PREVIEW_MARGIN * share < least:
+                raise CompressionError(
+                    f"macs: got {share:g} of {label}'s MACs; about {least:.2f} of them stay at least, as estimated "
+                    f"from the trained weights, with {self.min_kernels} kernels a channel; a larger share is needed"
+                )
 
     def candidates(self, context: CompressionContext) -> Iterator[Candidate]:
         """Make a network for every budget, in their order, each followed by the fine-tuned one."""

@@ -200,21 +200,41 @@ def _allocate(
     return spread(sites, macs=int(macs * before) - rest, min_kernels=min_kernels)
 
 
-def _refuse_share(
-    layers: list[Layer], share: float, min_kernels: int, before: int, reasons: Mapping[str, str]
-) -> None:
-    """Raise `CompressionError` where the fewest kernels of all layers are more than the share."""
+def _least_macs(layers: list[Layer], min_kernels: int, before: int) -> int:
+    """Return the multiply-adds of the network with the fewest kernels in all layers."""
     least = before
     for layer in layers:
         outputs, channels = layer.module.weight.shape[:2]
         taps = layer.module.weight[0, 0].numel()
         kernels = max(1, min(min_kernels, outputs, taps) * channels)
         least -= max(0, layer.macs - kernels * (taps + outputs) * layer.pixels)
+    return least
+
+
+def _refuse_share(
+    layers: list[Layer], share: float, min_kernels: int, before: int, reasons: Mapping[str, str]
+) -> None:
+    """Raise `CompressionError` where the fewest kernels of all layers are more than the share."""
+    least = _least_macs(layers, min_kernels, before)
     if least > share * before:
         raise CompressionError(
             f"macs: got {share:g} of {before:,}; at least {least / before:.4f} stay, with {min_kernels} kernels "
             f"a channel and layers as they are: {_format_reasons(reasons)}"
         )
+
+
+def least_share(
+    network: nn.Module, input_shape: tuple[int, int, int], *, skip_first: bool = True, min_kernels: int = 1
+) -> float:
+    """Return the smallest share of the multiply-adds that can be reached.
+
+    Raises `CompressionError` where no layer can be taken.
+    """
+    layers, reasons = eligible(network, input_shape, skip_first=skip_first)
+    if not layers:
+        raise CompressionError(f"nothing can be factorised: {_format_reasons(reasons)}")
+    before = measured_cost(network, input_shape).macs
+    return _least_macs(layers, min_kernels, before) / before
 
 
 def refuse_shares(

@@ -28,7 +28,7 @@ class Reply(NamedTuple):
 
 
 def log_of(folder: Path) -> Path:
-    """The file beside a task's folder that takes what the function prints: the folder is the function's alone."""
+    """Return the log of what a function prints, next to the task's folder, which is the function's alone."""
     return folder.with_name(folder.name + ".log")
 
 

@@ -16,18 +16,16 @@ from robust_nas.figures.figure import Figure, Job
 from robust_nas.figures.series import Record
 from robust_nas.figures.study_points import place_names
 
-# Told apart by their form too, not by colour alone.
-_METHODS: dict[str, tuple[str, str]] = {
-    "original": (style.BLACK, "*"),
-    "gdws": (style.BLUE, "o"),
-    "cstar": (style.VERMILLION, "s"),
-    "cstar+gdws": (style.PURPLE, "D"),
-    "truncate": (style.ORANGE, "^"),
-    "truncate-short": (style.GREEN, "<"),
-    "uniform": (style.SKY, "v"),
-}
-_OTHERS = ("P", "X", ">", "p", "h")  # of methods that are not listed, in turn
-_LINES = ("gdws", "cstar+gdws")  # one network after the other along a budget
+_ORIGINAL = (style.BLACK, "*")
+# Distinct by their form too, not by colour alone; given to the methods in the order in which they appear.
+_STYLES = (
+    (style.VERMILLION, "s"),
+    (style.BLUE, "o"),
+    (style.ORANGE, "^"),
+    (style.GREEN, "<"),
+    (style.SKY, "v"),
+    (style.PURPLE, "D"),
+)
 _KEYS = (
     "label",
     "method",
@@ -72,6 +70,7 @@ def _points(row: Record, chosen: str) -> list[dict[str, Any]]:
     timing = row["latency_ms"].get("onnxruntime", row["latency_ms"]["torch"])["1"]
     shared: dict[str, Any] = {key: row[key] for key in ("label", "method", "macs", "params")}
     shared |= {"latency_ms": timing["median_ms"], "chosen": row["label"] == chosen}
+    shared |= {"baseline": row["baseline_of"] is not None}
     found = row["validation"]
     interval = binomtest(round(found["robust"] * found["images"]), found["images"]).proportion_ci(
         method="wilson"
@@ -92,9 +91,10 @@ def plot_compression(
     """Draw the networks, test set filled and validation split hollow; return the paths.
 
     Args:
-        points: mappings with `label`, `method` (original, gdws, cstar, cstar+gdws, or a baseline), `split`
-            (validation or test), `macs`, `params`, `latency_ms` (or None), `clean`, `robust`, `low` and `high` (0..1,
-            the 95 % interval of `robust`), and `chosen`.
+        points: mappings with `label`, `method` (original, or the name of a compressor or baseline), `split`
+            (validation or test), `baseline` (whether it is there for comparison; default False), `macs`, `params`,
+            `latency_ms` (or None), `clean`, `robust`, `low` and `high` (0..1, the 95 % interval of `robust`), and
+            `chosen`.
         stem: where to write, without a suffix.
         latency: how the milliseconds were taken, for the axis; the second panel is left out where there are none.
         caption: attacks, eps, images and seeds, in a line under the plot.
@@ -112,7 +112,7 @@ def plot_compression(
         _panel(axes[1], timed, looks, "latency_ms", 1.0, f"{latency or 'a call'}, ms")
     axes[0].set_ylabel("robust accuracy, %")
     handles = [
-        Line2D([], [], linestyle="", marker=marker, color=colour, label=_title(name))
+        Line2D([], [], linestyle="", marker=marker, color=colour, label=_title(name, points))
         for name, (colour, marker) in looks.items()
     ]
     splits = {str(point["split"]) for point in points}
@@ -137,15 +137,19 @@ def plot_compression(
 
 
 def _looks(points: Sequence[Record]) -> dict[str, tuple[str, str]]:
-    """Return colour and marker of every method that has a point, the known ones first."""
-    methods = list(dict.fromkeys(str(point["method"]) for point in points))
-    others = [name for name in methods if name not in _METHODS]
-    new = {name: (style.CYCLE[i % 7], _OTHERS[i % 5]) for i, name in enumerate(others)}
-    return {name: look for name, look in {**_METHODS, **new}.items() if name in methods}
+    """Return colour and marker of every method, in the order in which they appear."""
+    methods = dict.fromkeys(str(point["method"]) for point in points)
+    others = [method for method in methods if method != "original"]
+    looks = {method: _STYLES[number % len(_STYLES)] for number, method in enumerate(others)}
+    return {method: looks.get(method, _ORIGINAL) for method in methods}
 
 
-def _title(method: str) -> str:
-    return f"{method} (baseline)" if method in ("truncate", "truncate-short", "uniform") else method
+def _title(method: str, points: Sequence[Record]) -> str:
+    return f"{method} (baseline)" if _is_baseline(method, points) else method
+
+
+def _is_baseline(method: str, points: Sequence[Record]) -> bool:
+    return any(point.get("baseline") for point in points if point["method"] == method)
 
 
 def _panel(
@@ -156,6 +160,7 @@ def _panel(
     unit: float,
     label: str,
 ) -> None:
+    """Draw one panel: robust accuracy against `key` in `unit`."""
     for split in ("validation", "test"):
         for method, (colour, marker) in looks.items():
             rows = sorted(
@@ -179,7 +184,7 @@ def _panel(
                 markersize=9 if method == "original" else 5.5,
                 color=colour,
                 markerfacecolor=colour if split == "test" else "white",
-                linestyle=("-" if split == "test" else ":") if method in _LINES else "",
+                linestyle=("-" if split == "test" else ":") if not _is_baseline(method, points) else "",
                 linewidth=1.0,
                 zorder=3,
             )

@@ -62,6 +62,7 @@ FIGURES = Registry(
     "robust_nas.figures",
     {
         "search": "search_curves:SearchCurves",
+        "sampled-search": "sampled_search:SampledSearch",
         "cells": "cells:Cells",
         "training": "training_curves:TrainingCurves",
         "evaluation": "evaluation:Waterfall",

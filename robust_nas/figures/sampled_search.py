@@ -4,13 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from robust_nas.figures import series, style
+from robust_nas.figures.figure import Figure, Job, Record
 
 _KEYS = ("candidate", "name", "macs", "params", "score")
+
+
+class SampledSearch(Figure):
+    """The candidates of a sampled search, by number and by MACs."""
+
+    of: ClassVar[Job] = "search"
+    needs: ClassVar[tuple[str, ...]] = ("records",)
+    file: ClassVar[str] = "search"
+
+    name: Literal["sampled-search"] = "sampled-search"
+
+    def has_data(self, record: Record) -> bool:
+        """Return whether the records are of candidates."""
+        return super().has_data(record) and "candidate" in record["records"][0]
+
+    def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
+        """Draw `records`."""
+        return plot_sampled_search(record["records"], stem, caption=caption)
 
 
 @style.drawing()

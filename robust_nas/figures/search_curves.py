@@ -35,10 +35,14 @@ class SearchCurves(Figure):
 
     name: Literal["search"] = "search"
 
+    def has_data(self, record: Record) -> bool:
+        """Return whether the records are of steps."""
+        return super().has_data(record) and "step" in record["records"][0]
+
     def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
         """Draw `records`; a line marks the first step of stage 2."""
         records = record["records"]
-        stage2 = next((step["step"] for step in records if step["stage"] == 2), None)
+        stage2 = next((step["step"] for step in records if step.get("stage") == 2), None)
         return plot_search(records, stem, stage2_from_step=stage2, caption=caption)
 
 

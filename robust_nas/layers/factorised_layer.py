@@ -45,10 +45,10 @@ def refuse_ranks(like: nn.Conv2d | nn.Linear, ranks: dict[str, tuple[int, int]])
             raise ValueError(f"{name} is {rank}; 1 to {most} are possible")
 
 
-def dense_convolution(weight: Tensor, bias: Tensor | None, window: nn.Conv2d) -> nn.Conv2d:
-    """Return a convolution of these weights with the stride, padding and dilation of `window`."""
+def dense_convolution(weight: Tensor, bias: Tensor | None, like: nn.Conv2d) -> nn.Conv2d:
+    """Return a convolution of these weights with the stride, padding and dilation of `like`."""
     outputs, inputs = weight.shape[:2]
-    dense = nn.Conv2d(inputs, outputs, bias=bias is not None, **window(window), **settings(window))
+    dense = nn.Conv2d(inputs, outputs, bias=bias is not None, **window(like), **settings(like))
     with torch.no_grad():
         dense.weight.copy_(weight)
         if bias is not None and dense.bias is not None:

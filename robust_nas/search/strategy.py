@@ -134,10 +134,6 @@ class Strategy(Method):
         """Return the method in a few words, for captions."""
         return self.label
 
-    def figure_options(self, records: Sequence[Record]) -> dict[str, Any]:
-        """Return what the figure needs besides the records."""
-        return {}
-
     def result(self, records: Sequence[Record]) -> dict[str, Any]:
         """Return the numbers of the whole search for `result.json`, its criterion among them."""
         raise NotImplementedError(f"{type(self).__name__} does not say what its records amount to")

@@ -19,7 +19,7 @@ from robust_nas.spaces.files import is_shipped, shipped_names
 from robust_nas.spaces.layout import CellPlace, Layout
 from robust_nas.spaces.mlp import MLPArchitecture
 from robust_nas.spaces.nas_bench_201 import NASBench201Architecture
-from robust_nas.spaces.residual import WIDE_RESNETS, ResidualArchitecture
+from robust_nas.spaces.residual import WIDE_RESNETS, ResidualArchitecture, is_staged
 from robust_nas.spaces.sampling import sample
 from robust_nas.spaces.space import CellSpace, Size, load_space
 from robust_nas.spaces.topology import Topology
@@ -49,6 +49,7 @@ __all__ = [
     "count",
     "has_cells",
     "is_shipped",
+    "is_staged",
     "load_architecture",
     "load_space",
     "named_architecture",

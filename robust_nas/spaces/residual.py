@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeGuard
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -244,6 +244,11 @@ class ResidualArchitecture(Architecture):
             if "block" in changes
             else tree
         )
+
+
+def is_staged(architecture: Architecture) -> TypeGuard[ResidualArchitecture]:
+    """Return whether every stage has a depth and a width: `stage_sizes`, for type checkers."""
+    return architecture.stage_sizes is not None
 
 
 def _block(

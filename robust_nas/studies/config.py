@@ -36,7 +36,6 @@ from robust_nas.errors import ConfigError, StudyError
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.spaces import AnyArchitecture, load_architecture
 from robust_nas.studies.design import DESIGNS, Design
-from robust_nas.studies.families import celled
 from robust_nas.studies.rules import RULES, Rule
 from robust_nas.training import Training
 from robust_nas.user_code import own_config
@@ -177,7 +176,7 @@ class StudyConfig(JobConfig):
         if self.evaluation.deployed.samples is not None or self.evaluation.deployed.abstains:
             raise ValueError("evaluation.deployed: a study compares networks that answer by their logits")
         self._refuse_unmeasured()
-        if self.inherited is not None and celled(self.base) is None:
+        if self.inherited is not None and not self.base.has_cells:
             raise ValueError(
                 f"inherited: {self.base.name} is {self.base.called}; weights are inherited by cell networks"
             )

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from robust_nas import user_code
+from robust_nas import figures, user_code
 from robust_nas.compression import Candidate, Compression, CompressionContext, Compressor, OriginalModel
 from robust_nas.compression.context import ORIGINAL
 from robust_nas.config import Options
@@ -21,7 +21,7 @@ from robust_nas.errors import CheckpointError, CompressionError, ConfigError
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_atomic, write_json
 from robust_nas.training import Training
-from robust_nas.workflows.compress_measures import describe, draw_comparison, speed, verdicts
+from robust_nas.workflows.compress_measures import describe, speed, verdicts
 from robust_nas.workflows.config import RESULTS, CompressionConfig, EvaluationConfig
 from robust_nas.workflows.context import (
     JobContext,
@@ -201,6 +201,7 @@ def _run(
             tree = {"name": config.name, "model": job.model, **tree}
             write_json(folder / "compression.json", tree)
             drawn = _draw(tree, chosen, step, folder)
+            figures.draw_figures("compression", tree, folder / "figures", figures=config.figures)
             result = {"chosen": tree["chosen"], "within_loss": tree["within_loss"]}
             models = [f"model/{name}" for name in DELIVERED if (folder / "model" / name).exists()]
             run.finish(result, ["compression.json", *drawn, *models])
@@ -363,5 +364,5 @@ def _draw(tree: dict[str, Any], chosen: Candidate, step: Compressor, folder: Pat
     about = (
         f"{tree['name']} on {tree['dataset']}, {threat['norm']} eps {threat['eps']:.4g}, seed {tree['seed']}"
     )
-    draw_comparison(tree, about, folder / "figures" / "compression")
-    return ["figures/compression.png", *step.draw(chosen, folder, about)]
+    drawn = figures.draw_figures("compression", tree, folder / "figures", about=about)
+    return [*(f"figures/{figure.stem}.png" for figure in drawn), *step.draw(chosen, folder, about)]

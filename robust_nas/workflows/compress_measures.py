@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robust_nas import figures
 from robust_nas.compression import Candidate, CompressionContext
 from robust_nas.compression.context import ORIGINAL
 from robust_nas.config import to_yaml_dict
 from robust_nas.evaluation.finished import finished_evaluations
 from robust_nas.runs import read_json, write_json
-from robust_nas.statistics.proportions import wilson
 from robust_nas.workflows.config import EvaluationConfig
 from robust_nas.workflows.context import JobContext
 from robust_nas.workflows.evaluate import evaluate_job, relative, run_evaluation
@@ -134,31 +131,3 @@ def _evaluate_original(
         if {**found.config, "model": ""} == wanted and checksum == shared.dataset.checksum:
             return found.outcome
     return run_evaluation(config, original.folder, own, mode=mode, progress=context.progress, context=shared)
-
-
-def draw_comparison(tree: dict[str, Any], about: str, stem: Path) -> None:
-    """Draw robust accuracy against MACs and milliseconds of every network in `compression.json`."""
-    points = []
-    for row in tree["networks"]:
-        timing = row["latency_ms"].get("onnxruntime", row["latency_ms"]["torch"])["1"]
-        shared = {key: row[key] for key in ("label", "method", "macs", "params")}
-        shared |= {"latency_ms": timing["median_ms"], "chosen": row["label"] == tree["chosen"]}
-        shared |= {"baseline": row["baseline_of"] is not None}
-        found = row["validation"]
-        low, high = wilson(round(found["robust"] * found["images"]), found["images"])
-        measured = {key: found[key] for key in ("clean", "robust")}
-        points.append({**shared, "split": "validation", "low": low, "high": high, **measured})
-        if row["test"]:
-            low, high = row["test"]["robust"]["interval"]
-            measured = {key: row["test"][key]["accuracy"] for key in ("clean", "robust")}
-            points.append({**shared, "split": "test", "low": low, "high": high, **measured})
-    first = tree["networks"][0]
-    runtime = "ONNX Runtime" if "onnxruntime" in first["latency_ms"] else "torch"
-    figures.plot_compression(
-        points,
-        stem,
-        latency=f"{runtime}, batch 1, one thread",
-        caption=f"{about}; validation: {first['validation']['attack'].partition('(')[0]}, "
-        f"{first['validation']['images']} images; test: {' + '.join(first['test']['robust']['attacks'])}, "
-        f"{first['test']['robust']['images']} images; ring: chosen on validation",
-    )

@@ -28,6 +28,7 @@ from robust_nas.config import (
 from robust_nas.data.options import DataOptions
 from robust_nas.errors import ArchitectureError, ConfigError
 from robust_nas.evaluation.options import EvaluationOptions
+from robust_nas.figures import FIGURES, Figure
 from robust_nas.runs import RECIPE
 from robust_nas.search import Strategy, SupernetOptions, strategy_field, with_strategy
 from robust_nas.spaces import CellSpace, Size, load_space
@@ -67,9 +68,8 @@ class JobConfig(Options):
     threads: Literal["auto"] | Annotated[Count, Field(le=1024)] = "auto"
     checkpoint_seconds: NonNegative = 60.0
     data: DataOptions
-
-
-Setting = JobConfig  # until studies and compression have moved to `context.py`
+    # Drawn in addition to the usual ones, each where its job is; a result does not depend on them.
+    figures: tuple[Annotated[Figure, FIGURES.field()], ...] = ()
 
 
 class EvaluationConfig(JobConfig):

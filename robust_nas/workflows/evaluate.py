@@ -151,6 +151,8 @@ def _run(
             tree = {"model": job.model, "dataset": dataset.name, **found.to_dict()}
             write_json(folder / "evaluation.json", tree)
             drawn = _draw(found, tree, folder / "figures", name, dataset)
+            record = {**tree, "examples": list(found.examples), "class_names": dataset.class_names}
+            figures.draw_figures("evaluation", record, folder / "figures", figures=config.figures)
             result = {
                 "clean": tree["clean"]["accuracy"],
                 "robust": tree["robust"]["accuracy"],

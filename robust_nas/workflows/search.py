@@ -145,9 +145,11 @@ def _write(
     caption = (
         f"{config.name}: search on {dataset.name}, {images} images, {strategy.describe()}, seed {config.seed}"
     )
-    plot = getattr(figures, f"plot_{strategy.figure.replace('-', '_')}")
-    plot(records, run.folder / "figures" / "search", caption=caption, **strategy.figure_options(records))
-    draw_architecture(found, run.folder / "figures" / "cells", caption=caption)
+    folder = run.folder / "figures"
+    record = {"records": records}
+    figures.FIGURES.make(strategy.figure).draw(record, folder / "search", caption=caption)
+    draw_architecture(found, folder / "cells", caption=caption)
+    figures.draw_figures("search", record, folder, about=caption, figures=config.figures)
     run.finish(
         {
             "seed": config.seed,

@@ -147,9 +147,10 @@ def _write(
         f"{description.made_by['dataset']}, seed {config.seed}; validation: {attack.label}, "
         f"{attack.norm} eps {attack.eps:.4g}, {counts[1]} images"
     )
-    figures.plot_training(
-        run.records(), run.folder / "figures" / "training", best_epoch=outcome.epoch, caption=caption
-    )
+    records, folder = run.records(), run.folder / "figures"
+    figures.plot_training(records, folder / "training", best_epoch=outcome.epoch, caption=caption)
+    record = {"records": records, "best_epoch": outcome.epoch}
+    figures.draw_figures("training", record, folder, about=caption, figures=config.figures)
     cost = count(architecture, description.input_shape, len(description.class_names))
     result = {
         **description.made_by,

@@ -14,7 +14,8 @@ from torch import nn
 from robust_nas.attacks.folding import folded
 from robust_nas.nets import build_network
 from robust_nas.nets.cost import measured_cost
-from robust_nas.nets.folded import FoldedSupernet
+from robust_nas.nets.folded import AdaptedCell, FoldedSupernet, Output, fold_adapter, fold_cell
+from robust_nas.nets.fused import fused_nodes
 from robust_nas.operations import OPERATIONS, Operation
 from robust_nas.operations.folded_terms import ModuleTerm
 from robust_nas.spaces import Size, count, load_space, sample
@@ -199,3 +200,32 @@ def test_the_room_is_read_without_torch():
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("channels", [3, 16])
+def test_cells_of_one_input_and_one_output_node_are_fused_and_folded(channels):
+    """NAS-Bench-201's cell: every node takes all states before it, the last node is the output."""
+    ends = [(node, source) for node in range(3) for source in range(node + 1)]
+    torch.manual_seed(0)
+    candidates = [[OPERATIONS.get(name).candidate(channels, 1) for name in NB201] for _ in ends]
+    edges = nn.ModuleList(nn.ModuleList(one) for one in candidates).double().eval()
+    weights = torch.rand(len(ends), len(NB201), dtype=torch.float64)
+    x = torch.randn(2, channels, 5, 6, dtype=torch.float64, requires_grad=True)
+    states = [x]
+    for node in range(3):
+        terms = [
+            weights[edge, index] * operation(states[source])
+            for edge, (end, source) in enumerate(ends)
+            if end == node
+            for index, operation in enumerate(edges[edge])
+        ]
+        states.append(sum(terms))
+    fused = fused_nodes([x], ends, edges, NB201, weights, 3)[-1]
+    folded_cell = fold_cell(ends, edges, NB201, weights, channels, False, inputs=1)
+    adapted = AdaptedCell([fold_adapter(nn.Identity(), x.dtype)], folded_cell, output=(2,))
+    for found in (fused, adapted([Output(x), Output(x)])):
+        torch.testing.assert_close(found, states[-1], rtol=1e-9, atol=1e-12)
+        own, other = (
+            torch.autograd.grad(y.square().sum(), x, retain_graph=True)[0] for y in (found, states[-1])
+        )
+        torch.testing.assert_close(own, other, rtol=1e-9, atol=1e-12)

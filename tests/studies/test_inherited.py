@@ -171,7 +171,7 @@ def test_architectures_of_another_space_and_too_few_images_are_refused(searched)
 
 
 def test_a_study_of_cells_says_how_inherited_scores_rank_them(searched, tmp_path, monkeypatch):
-    monkeypatch.setattr("robust_nas.studies.report.page.write_report", lambda tree, folder: None)
+    monkeypatch.setattr("robust_nas.studies.report.page.write_report", lambda tree, folder, own=(): None)
     folder, found = searched
     drawn = [robust_nas.sample(config().space.load(), seed).resized(3, 2) for seed in range(3)]
     base = found.resized(3, 2)

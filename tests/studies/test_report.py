@@ -8,7 +8,8 @@ from html.parser import HTMLParser
 import pytest
 from study_trees import study_tree
 
-from robust_nas.studies.report.illustrate import draw_figures, is_uniform
+from robust_nas.figures.study_figure import is_uniform
+from robust_nas.studies.report.illustrate import illustrate
 from robust_nas.studies.report.page import inline, page, table_csv, write_report
 
 
@@ -214,5 +215,5 @@ def test_uniform_means_one_depth_and_one_widening():
 def test_nothing_is_drawn_of_a_study_without_results(tmp_path):
     tree = study_tree(3, failed=2)
     tree["points"] = tree["points"][1:]
-    assert draw_figures(tree, tmp_path) == []
+    assert illustrate(tree, tmp_path) == []
     assert not list(tmp_path.iterdir())

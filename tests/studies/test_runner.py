@@ -27,7 +27,7 @@ from robust_nas.workflows.evaluate import run_evaluation
 @pytest.fixture(autouse=True)
 def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Most tests here are about trials: their reports are left out, which take longer than the trials."""
-    monkeypatch.setattr("robust_nas.studies.report.page.write_report", lambda tree, folder: None)
+    monkeypatch.setattr("robust_nas.studies.report.page.write_report", lambda tree, folder, own=(): None)
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ def test_a_removed_node_changes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("PYTHONPATH", import_path())
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "0")  # other tests may fill the machine
-    monkeypatch.setattr("robust_nas.studies.report.page.write_report", lambda tree, folder: None)
+    monkeypatch.setattr("robust_nas.studies.report.page.write_report", lambda tree, folder, own=(): None)
     cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
     doomed = cluster.add_node(**NODE)
     folder = tmp_path / "ray"

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from plugins import install
-from small_study import TREE, HereEngine
+from small_study import TREE, HereEngine, small_study
 
 import robust_nas
 from robust_nas.config import to_yaml
-from robust_nas.errors import ConfigError
+from robust_nas.errors import AttackError, ConfigError
 from robust_nas.execution import LocalEngine
 from robust_nas.runs import read_json
 from robust_nas.studies.config import StudyConfig
@@ -67,7 +67,7 @@ class Shift(BoundedAttack):
 
 @pytest.fixture(autouse=True)
 def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("robust_nas.studies.report.page.write_report", lambda tree, folder: None)
+    monkeypatch.setattr("robust_nas.studies.report.page.write_report", lambda tree, folder, own=(): None)
 
 
 def written(folder: Path, design: str, rule: Any, **more: Any) -> Path:
@@ -87,7 +87,7 @@ def by_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyConfig, Path
     rule = {"name": "mine.py:WidestWins", "least": 2}
     config = robust_nas.load_study(written(folder, "mine.py:WidthLadder", rule))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("robust_nas.studies.report.page.write_report", lambda tree, folder: None)
+        patch.setattr("robust_nas.studies.report.page.write_report", lambda tree, folder, own=(): None)
         return config, robust_nas.run_study(config, folder / "run", engine=HereEngine())
 
 
@@ -161,6 +161,15 @@ def test_a_rule_whose_measure_is_not_taken_is_refused_by_the_config(tmp_path: Pa
         pytest.raises(ConfigError, match="Blind needs sharpness, which is not measured; use another rule"),
     ):
         robust_nas.config.check(StudyConfig, tree, "study")
+
+
+def test_an_attack_that_is_not_defined_for_the_images_is_refused_by_the_plan(tmp_path: Path) -> None:
+    picky = "\n\nclass Picky(Shift):\n    @property\n    def least_classes(self):\n        return 11\n"
+    (tmp_path / "mine.py").write_text(PLUGIN + picky)
+    with own_config(tmp_path):
+        config = small_study(metrics={"attack": {"name": "mine.py:Picky"}})
+    with pytest.raises(AttackError, match="needs at least 11 classes, the model has 10"):
+        robust_nas.plan_study(config)
 
 
 @pytest.mark.parametrize(

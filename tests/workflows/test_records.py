@@ -100,7 +100,7 @@ def test_a_key_that_a_later_version_added_with_its_default_changes_nothing(tmp_p
     ["seed=6", "data.limit=90", "training.learning_rate=0.2", "training.loss={name: natural}", "name=other"],
 )
 def test_whatever_a_training_depends_on_is_another_training(tmp_path, change):
-    loss = "training.loss={name: pgd, attack: {name: fgsm-rs, eps: 0.1}}"
+    loss = "training.loss={name: pgd-at, attack: {name: fgsm-rs, eps: 0.1}}"
     robust_nas.train(config(loss), TINY, tmp_path / "run")
     with pytest.raises(RunExistsError, match="different: "):
         robust_nas.train(config(loss, change), TINY, tmp_path / "run", mode="resume")

@@ -179,12 +179,6 @@ class OneShotStrategy(Strategy):
         """Return the attack in a few words, for captions."""
         return f"{self.attack.name}, {self.attack.norm} eps {self.attack.eps:.4g}"
 
-    def figure_options(self, records: Sequence[Record]) -> dict[str, Any]:
-        """Return the first step of the second stage."""
-        return {
-            "stage2_from_step": next((record["step"] for record in records if record["stage"] == 2), None)
-        }
-
     def result(self, records: Sequence[Record]) -> dict[str, Any]:
         """Return the means of the reported columns over the last epoch, and the final entropy of the alphas."""
         last = [record for record in records if record["epoch"] == records[-1]["epoch"]]

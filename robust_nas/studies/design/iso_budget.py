@@ -17,12 +17,11 @@ from pydantic import Field
 
 from robust_nas.config import Count, Fraction01, Positive, to_dict
 from robust_nas.errors import ArchitectureError, StudyError
-from robust_nas.spaces import Architecture, ResidualArchitecture, count, parts
+from robust_nas.spaces import Architecture, ResidualArchitecture, count, is_staged, parts
 from robust_nas.spaces.rules import PLAIN_CHANNELS, depth_share, wd_ratio
 from robust_nas.studies.design.changes import Integers, at, varied
 from robust_nas.studies.design.design import Configuration, Design, InputShape
 from robust_nas.studies.design.stage_costs import Budget, ResidualCosts, out_of_reach
-from robust_nas.studies.families import staged, total_depth
 
 MAX_POINTS = 500_000  # residual networks that differ in depths and widths, counted by lookup
 MAX_BUILT = 20_000  # other networks, counted one by one
@@ -58,9 +57,8 @@ class IsoBudgetDesign(Design):
         Raises `StudyError` where the budget cannot be met or there are too many to count.
         """
         columns = self._columns(base)
-        network = staged(base)
-        if network is not None and all(map(_STAGE_KEY.fullmatch, columns)):
-            used, contrast = self._by_stage(network, columns, input_shape, classes)
+        if is_staged(base) and all(map(_STAGE_KEY.fullmatch, columns)):
+            used, contrast = self._by_stage(base, columns, input_shape, classes)
         else:
             used, contrast = self._one_by_one(base, columns, input_shape, classes)
         possible = np.isfinite(used)
@@ -161,7 +159,7 @@ class IsoBudgetDesign(Design):
             value = depth_share(network) if self.along == "r_d" else wd_ratio(network)
             return math.nan if value is None else value
         if self.along == "depth":
-            return float(total_depth(network))
+            return float(network.total_depth)
         index = 0 if self.along == "last_stage_params_share" else 1
         costs = [part.cost[index] for part in parts(network, input_shape, classes)]
         return costs[-2] / sum(costs)

@@ -18,14 +18,13 @@ from pydantic import Field, model_validator
 
 from robust_nas.config import Count, Fraction01, Number, Positive
 from robust_nas.errors import StudyError
-from robust_nas.spaces import Architecture, ResidualArchitecture, count
+from robust_nas.spaces import Architecture, ResidualArchitecture, count, is_staged
 from robust_nas.spaces.layout import MAX_FILTERS
 from robust_nas.spaces.residual import MAX_BLOCKS
 from robust_nas.spaces.rules import PLAIN_CHANNELS, ROBUSTSCALING_DEPTHS, ROBUSTSCALING_WIDTHS
 from robust_nas.studies.design.changes import varied
 from robust_nas.studies.design.design import Configuration, Design, InputShape
 from robust_nas.studies.design.stage_costs import Budget, ResidualCosts, out_of_reach
-from robust_nas.studies.families import staged
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -67,21 +66,20 @@ class RatioDesign(Design):
         self, base: Architecture, input_shape: InputShape, classes: int
     ) -> list[Configuration]:
         """Return the configurations, target by target. Raises `StudyError` where the budget cannot be met."""
-        network = staged(base)
-        if network is None:
+        if not is_staged(base):
             raise StudyError(f"ratio: {base.name} is {base.called}; the rules are of residual networks")
-        if self.rule != "uniform" and len(network.depths) != 3:
+        if self.rule != "uniform" and len(base.depths) != 3:
             raise StudyError(
-                f"ratio: rule {self.rule} is for three stages; {base.name} has {len(network.depths)}"
+                f"ratio: rule {self.rule} is for three stages; {base.name} has {len(base.depths)}"
             )
-        costs = ResidualCosts(network, input_shape, classes)
+        costs = ResidualCosts(base, input_shape, classes)
         own = getattr(count(base, input_shape, classes), self.budget)
         found = []
         for target in self.targets or (own,):
             if self.rule == "robustscaling":
                 sizes = [self._compound(costs, target, r_d) for r_d in self.r_d]
             else:
-                sizes = [self._solved(network, costs, target)]
+                sizes = [self._solved(base, costs, target)]
             for depths, widths in sizes:
                 made = varied(base, {"depths": depths, "widths": widths}, f"ratio: rule {self.rule}")
                 found.append(Configuration(made, (), self.arm))

@@ -44,12 +44,17 @@ OUTCOMES = {"clean": "clean", "robust": "robust", "stable": "stability"}  # and 
 Tree = dict[str, Any]
 
 
+def stored_study(folder: Path) -> StudyConfig:
+    """Return the config that a study's folder was made with. Raises `ConfigError`."""
+    return check(StudyConfig, with_present_names(read_yaml(folder / CONFIG)), str(folder / CONFIG))
+
+
 def analyse(folder: Path) -> Tree:
     """Return the analysis of the done trials in a study's folder.
 
     Raises `StudyError` where not one trial is done, naming the first reason.
     """
-    config = check(StudyConfig, with_present_names(read_yaml(folder / CONFIG)), str(folder / CONFIG))
+    config = stored_study(folder)
     plan = read_plan(folder)
     done, others = outcomes(folder)
     rows = [_row(planned, plan["seeds"], done, others) for planned in plan["points"]]

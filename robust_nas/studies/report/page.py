@@ -16,16 +16,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from robust_nas.figures import Drawn, Figure
 from robust_nas.figures import study_points as of
+from robust_nas.figures.study_figure import is_uniform, response_of, stage_numbers
 from robust_nas.runs import write_atomic
-from robust_nas.studies.report.illustrate import (
-    STEMS,
-    Picture,
-    draw_figures,
-    is_uniform,
-    response_of,
-    stage_numbers,
-)
+from robust_nas.studies.report.illustrate import illustrate
 
 REPORT, FIGURES = "report.html", "figures"
 _TEMPLATE = "report.html.j2"
@@ -34,7 +29,7 @@ _FURTHER = ("lip_adv", "average_sensitivity", "robust_gap")  # in the page; the 
 Tree = Mapping[str, Any]
 
 
-def write_report(tree: Tree, folder: Path) -> Path:
+def write_report(tree: Tree, folder: Path, own: Iterable[Figure] = ()) -> Path:
     """Draw the figures into `<folder>/figures` and write `<folder>/report.html`; return the page's path.
 
     Equal trees give equal bytes.
@@ -42,16 +37,13 @@ def write_report(tree: Tree, folder: Path) -> Path:
     Raises:
         RunError: the folder cannot be written.
     """
-    pictures = draw_figures(tree, folder / FIGURES)
-    for stem in set(STEMS) - {picture.stem for picture in pictures}:  # of an earlier report with more data
-        for suffix in (".png", ".svg", ".csv"):
-            (folder / FIGURES / f"{stem}{suffix}").unlink(missing_ok=True)
+    pictures = illustrate(tree, folder / FIGURES, own)
     path = folder / REPORT
     write_atomic(path, page(tree, folder / FIGURES, pictures).encode())
     return path
 
 
-def page(tree: Tree, figures: Path, pictures: Iterable[Picture] = ()) -> str:
+def page(tree: Tree, figures: Path, pictures: Iterable[Drawn] = ()) -> str:
     """Return the page's text, with the SVG of each picture in `figures` inside it."""
     metric = response_of(tree)
     shown = [

@@ -12,16 +12,15 @@ import numpy as np
 
 from robust_nas.config import apply_overrides, check, to_dict
 from robust_nas.errors import StudyError
-from robust_nas.spaces import Architecture, Part, count, parts
+from robust_nas.spaces import Architecture, Part, count, has_cells, parts
 from robust_nas.spaces.naming import canonical_name
-from robust_nas.spaces.rules import RuleCheck, rule_checks
+from robust_nas.spaces.rules import RuleCheck, depth_share, rule_checks, wd_ratio
 from robust_nas.studies.config import StudyConfig
 from robust_nas.studies.cost import Rates, training_macs
 from robust_nas.studies.design import Configuration, unite
 from robust_nas.studies.design.changes import at
 from robust_nas.studies.design.design import RECIPE
 from robust_nas.studies.design.union import joined
-from robust_nas.studies.families import celled, size_factors
 from robust_nas.studies.rules import Evidence, verdicts
 from robust_nas.studies.run.trial import Trial
 from robust_nas.training import Training
@@ -131,8 +130,7 @@ def plan_on(config: StudyConfig, context: JobContext) -> Plan:
     if config.inherited is not None:
         from robust_nas.studies.run.inherited import refuse_unscorable
 
-        cells = (celled(point.architecture) for point in points)
-        scored = [cell for cell in cells if cell is not None]
+        scored = [point.architecture for point in points if has_cells(point.architecture)]
         refuse_unscorable(Path(config.inherited.search), scored, config.inherited.images, dataset.classes)
     return Plan(
         config=config,
@@ -210,7 +208,9 @@ def _factors(
             "last_stage_params_share": last.params / params,
             "last_stage_macs_share": last.macs / macs,
         }
-    factors |= size_factors(architecture)
+    rules = {"r_d": depth_share(architecture), "wd_ratio": wd_ratio(architecture)}
+    factors |= architecture.factors()
+    factors |= {name: value for name, value in rules.items() if value is not None}
     for change in recipe:
         key, _, value = change.partition("=")
         factors[f"training.{key}"] = _number(value)

@@ -19,7 +19,6 @@ from robust_nas.execution import Engine, LocalEngine, Task
 from robust_nas.runs import ENVIRONMENT, RESULT, Mode, Progress, read_json, silent, write_atomic, write_json
 from robust_nas.studies.config import StudyConfig
 from robust_nas.studies.cost import Rates
-from robust_nas.studies.families import celled
 from robust_nas.studies.run.folder import INHERITED, PLAN, StudyFolder, is_study, outcomes, read_plan
 from robust_nas.studies.run.plan import Plan, plan_on, plan_tree
 from robust_nas.studies.run.trial import FUNCTION, payload_of
@@ -28,7 +27,7 @@ from robust_nas.workflows.context import JobContext, load_context, refuse_other_
 
 if TYPE_CHECKING:
     from robust_nas.execution import Ended
-    from robust_nas.spaces import CellArchitecture
+    from robust_nas.spaces import CellArchitecture, has_cells
 
 ANALYSIS, REPORT, TABLE = "analysis.json", "report.html", "table.csv"
 
@@ -201,9 +200,8 @@ def _score_inherited(study: StudyFolder, plan: Plan, progress: Progress) -> None
     scores = kept["scores"] if kept.get("options") == to_dict(options) else {}
     cells: dict[str, CellArchitecture] = {}
     for point in plan.points:
-        cell = celled(point.architecture)
-        if cell is not None:
-            cells.setdefault(str(point.factors["genotype"]), cell)
+        if has_cells(point.architecture):
+            cells.setdefault(str(point.factors["genotype"]), point.architecture)
     new = {genotype: cell for genotype, cell in cells.items() if genotype not in scores}
     found = inherited_scores(
         Path(options.search),
@@ -218,14 +216,14 @@ def _score_inherited(study: StudyFolder, plan: Plan, progress: Progress) -> None
 
 
 def _conclude(folder: Path, progress: Progress) -> None:
-    from robust_nas.studies.report.analysis import analyse
+    from robust_nas.studies.report.analysis import analyse, stored_study
     from robust_nas.studies.report.page import table_csv, write_report
 
     tree = analyse(folder)
     write_json(folder / ANALYSIS, tree)
     write_atomic(folder / TABLE, table_csv(tree).encode())
     progress("report", 0, 1)
-    write_report(tree, folder)
+    write_report(tree, folder, stored_study(folder).figures)
     progress("report", 1, 1)
 
 
