@@ -16,7 +16,7 @@ from robust_nas.spaces import Cost
 
 
 def measured_cost(network: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
-    """Return parameters and MACs of one image of `input_shape` = (C, H, W), in eval mode; the network is not changed."""
+    """Return parameters and MACs of one image of `input_shape` = (C, H, W) in eval mode; a copy is run."""
     own = copy.deepcopy(network).cpu().eval()
     parameter = next(own.parameters(), None)
     dtype = torch.float32 if parameter is None else parameter.dtype

@@ -32,7 +32,8 @@ class ResidualReduction(nn.Module):
         """Return `[B, c_out, ceil(H/2), ceil(W/2)]` of `[B, c_in, H, W]`."""
         hidden = self.norm1(self.conv1(F.relu(x)))
         shortcut: Tensor = self.shortcut(F.avg_pool2d(x, 2, ceil_mode=True))
-        return shortcut + self.norm2(self.conv2(F.relu(hidden)))
+        residual: Tensor = self.norm2(self.conv2(F.relu(hidden)))
+        return shortcut + residual
 
 
 class NASBench201Skeleton(Skeleton):

@@ -106,8 +106,8 @@ class SupernetCell(nn.Module):
 class Supernet(nn.Module):
     """All architectures of a space at once; `alphas[kind]` is `[E, O]`, `forward` gives logits `[B, K]`.
 
-    `cells` and `channels` default to DARTS's search size. Weights and alphas (1e-3 times a standard normal, as in DARTS)
-    are drawn from `seed`.
+    `cells` and `channels` default to DARTS's search size. Weights and alphas (1e-3 times a standard normal, as in
+    DARTS) are drawn from `seed`.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypeAlias
 
 from robust_nas.config import Options, check, to_dict, to_yaml
 from robust_nas.errors import ArchitectureError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 InputShape = tuple[int, int, int]  # channels, height, width
 Json = dict[str, Any]
+NetworkClass: TypeAlias = "type[nn.Module]"
 
 
 class StageSizes(NamedTuple):
@@ -55,12 +56,12 @@ class Architecture(Options):
         return None
 
     @classmethod
-    def network_class(cls) -> type[nn.Module]:
+    def network_class(cls) -> NetworkClass:
         """Return the torch module of the family, which imports torch.
 
         It is called with `classes`, `mean`, `std` and the keywords of `arguments`.
         """
-        found: type[nn.Module] = by_name(cls.network)
+        found: NetworkClass = by_name(cls.network)
         return found
 
     def arguments(self, input_shape: InputShape) -> Json:

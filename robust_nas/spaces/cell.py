@@ -100,10 +100,9 @@ class CellArchitecture(Architecture):
             raise ValueError(f"layout.reduction_cells has {given} entries; {wanted + 1} stages need {wanted}")
 
     @classmethod
-    def skeleton_class(cls) -> type[Any]:
+    def skeleton_class(cls) -> Any:
         """Return the class of what surrounds the cells, in a supernet and in a network; this imports torch."""
-        found: type[Any] = by_name(cls.skeleton)
-        return found
+        return by_name(cls.skeleton)
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

@@ -5,8 +5,8 @@
                 conv3x3(relu) of stride 2, conv3x3(relu), each with batch norm, plus conv1x1 of the 2x2 average
     head:       batch norm, relu, mean over pixels, linear
 
-`cells` counts all cells: the benchmark's "N = 5 cells a stage" are 15. Its strings, such as
-`|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|none~2|`, list for every node `operation~source`.
+`cells` counts all cells: the benchmark's "N = 5 cells a stage" are 15. Its strings list `operation~source` for every
+node, such as `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|none~2|`.
 """
 
 from __future__ import annotations

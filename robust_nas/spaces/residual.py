@@ -27,7 +27,7 @@ Width = Annotated[Count, Field(le=MAX_FILTERS)]
 Stride = Annotated[Count, Field(le=3)]  # beyond it, a 3x3 convolution never sees some pixels
 Small = Annotated[Count, Field(le=1024)]
 
-# The numbers of each block next to its width, and the usual values: those of the published RobustResNets for robust-res.
+# The numbers of each block next to its width, with usual values: of robust-res, the published RobustResNets'.
 BLOCKS: dict[str, dict[str, int | bool]] = {
     "basic": {},
     "bottleneck": {"expansion": 4},

@@ -48,7 +48,7 @@ def depth_share_of(depths: Sequence[int], factors: Sequence[float]) -> float:
 
 
 def wd_ratio_of(depths: Sequence[int], widths: Sequence[int]) -> float:
-    """Return the mean of channels / blocks over all stages but the last; ResNet-50's 64, 128, 256 over 3, 4, 6 give 32."""
+    """Return the mean of channels / blocks over all stages but the last: 32 for ResNet-50."""
     ratios = [width / depth for width, depth in zip(widths[:-1], depths[:-1], strict=True)]
     return sum(ratios) / len(ratios)
 
@@ -61,7 +61,7 @@ def huang_distance_of(depths: Sequence[int], factors: Sequence[float]) -> float:
 def robustscaling_objective_of(
     depths: Sequence[int], factors: Sequence[float], depth_share: float = ROBUSTSCALING_DEPTH_SHARE
 ) -> float:
-    """Return |r_D - 0.7| plus the distances of the depth shares from 2 : 2 : 1 and the width shares from 2 : 2.5 : 1."""
+    """Return |r_D - 0.7| plus the distances of depth shares from 2 : 2 : 1 and width shares from 2 : 2.5 : 1."""
     return (
         abs(depth_share_of(depths, factors) - depth_share)
         + shares_distance(depths, ROBUSTSCALING_DEPTHS)

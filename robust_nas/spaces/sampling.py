@@ -1,7 +1,7 @@
 """Random architectures of a space, within a budget: the control that every search needs.
 
-Every node takes `edges_per_node` distinct sources uniformly (or all) and an operation uniformly on each. A budget is met by
-rejection, so the draw is uniform among the genotypes that fit.
+Every node takes `edges_per_node` distinct sources uniformly (or all) and an operation uniformly on each. A budget is
+met by rejection, so the draw is uniform among the genotypes that fit.
 """
 
 from __future__ import annotations

@@ -23,6 +23,8 @@ from robust_nas.spaces.files import shipped
 from robust_nas.spaces.layout import CellPlace, Layout, Name
 from robust_nas.spaces.topology import Topology
 
+CellFamily = type[CellArchitecture]
+
 
 def _with_cells(family: str) -> str:
     """Return the full name of a family with cells."""
@@ -87,9 +89,9 @@ class CellSpace(Options):
         return tree
 
     @property
-    def family(self) -> type[CellArchitecture]:
+    def family(self) -> CellFamily:
         """Return the class of the architectures."""
-        return cast("type[CellArchitecture]", FAMILIES.get(self.type))
+        return cast(CellFamily, FAMILIES.get(self.type))
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -158,7 +160,7 @@ class CellSpace(Options):
             for number, node in enumerate(cell.nodes):
                 sources = [edge.source for edge in node]
                 allowed = set(self.sources_of(number))
-                if len(sources) != self.kept(number) or not len(set(sources) & allowed) == len(sources):
+                if len(sources) != self.kept(number) or len(set(sources) & allowed) != len(sources):
                     return (
                         f"node {number} of its {cell.kind} cell has the sources {sources}; "
                         f"{self.kept(number)} distinct ones of {sorted(allowed)} are needed"
@@ -167,7 +169,7 @@ class CellSpace(Options):
 
 
 def load_space(name_or_path: str | Path, changes: Mapping[str, Any] | None = None) -> CellSpace:
-    """Return a shipped space by name (`dsara`, `darts`, `nas-bench-201`) or one from a YAML file, with `changes` merged into it.
+    """Return a shipped space (`dsara`, `darts`, `nas-bench-201`) or one from a YAML file, with `changes` merged in.
 
     Raises `SearchSpaceError` that names the rule which the space breaks.
     """

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from robust_nas.config import Options
     from robust_nas.data import Dataset, Images
-    from robust_nas.spaces import Layout
+    from robust_nas.spaces import Architecture, Layout
     from robust_nas.training import Training
 
 
@@ -109,6 +109,20 @@ def refuse_auxiliary_head(training: Training, layout: Layout, dataset: Dataset) 
             f"training.auxiliary_weight: got {training.auxiliary_weight}; the auxiliary head needs feature "
             f"maps of at least 4x4 behind the reductions, {dataset.name} leaves {side}x{side}; allowed here: 0"
         )
+
+
+def refuse_cell_options(training: Training, architecture: Architecture) -> None:
+    """Raise `ConfigError` when the recipe asks for what the architecture's family does not support."""
+    for key, supported, what in (
+        ("auxiliary_weight", architecture.supports_auxiliary_head, "auxiliary head"),
+        ("drop_path", architecture.supports_drop_path, "drop path"),
+    ):
+        value = getattr(training, key)
+        if value and not supported:
+            raise ConfigError(
+                f"training.{key}: got {value}; {architecture.name} is {architecture.called}, "
+                f"which has no {what}; allowed for it: 0"
+            )
 
 
 def refuse_attacks(config: RunConfig | EvaluationConfig, dataset: Dataset) -> None:

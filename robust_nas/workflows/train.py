@@ -20,10 +20,10 @@ from robust_nas.workflows.context import (
     load_context,
     open_run,
     refuse_auxiliary_head,
+    refuse_cell_options,
     refuse_precision,
     session,
 )
-from robust_nas.workflows.material import refuse_cell_options
 
 if TYPE_CHECKING:
     from robust_nas.nets import ModelDescription

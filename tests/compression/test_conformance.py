@@ -15,7 +15,7 @@ from robust_nas.nets import Model, ModelDescription
 from robust_nas.nets.cost import measured_cost
 from robust_nas.workflows.compress import load_context, make_candidates, refuse_out_of_reach
 from robust_nas.workflows.config import CompressionConfig, RunConfig
-from robust_nas.workflows.material import prepare
+from robust_nas.workflows.context import load_context as job_context
 
 NETWORK = robust_nas.ResidualArchitecture(name="small", stem=4, depths=(1, 1), widths=(8, 8))
 SHAPE = (1, 8, 8)
@@ -46,7 +46,7 @@ def compressed(step, folder):
     given, model = config(step), original()
     folder.mkdir()
     context = load_context(
-        given, OriginalModel(model, folder), prepare(given), folder, "new", lambda *_: None
+        given, OriginalModel(model, folder), job_context(given), folder, "new", lambda *_: None
     )
     return model, context, [candidate for _, candidate in make_candidates(context, given.compression.steps)]
 

@@ -1,4 +1,4 @@
-"""Model folders that the code of commit 2cc88f5 wrote (its loss was called `pgd`) load, answer alike and are exported."""
+"""Model folders written at commit 2cc88f5 (where the loss was called `pgd`) load, answer alike and are exported."""
 
 from pathlib import Path
 

@@ -72,7 +72,7 @@ def test_yaml_json_and_fields_read_back_the_equal_value(family, data):
     holder = Holder(architecture=architecture)
     assert to_dict(holder) == {"architecture": to_dict(architecture)}
     assert check(Holder, to_dict(holder), "holder") == holder
-    with pytest.raises(ValueError, match="frozen"):
+    with pytest.raises(ValueError, match=r"frozen"):
         architecture.name = "other"
 
 
@@ -158,14 +158,14 @@ def test_what_a_family_does_not_support_is_refused(family):
     architecture = EXAMPLES[family]
     assert architecture.resized() == architecture
     if not architecture.has_cells:
-        with pytest.raises(ArchitectureError, match=f"got 3 cells; it is {architecture.called}"):
+        with pytest.raises(ArchitectureError, match=rf"got 3 cells; it is {architecture.called}"):
             architecture.resized(cells=3)
-        with pytest.raises(ArchitectureError, match="affine=False; .* is built with"):
+        with pytest.raises(ArchitectureError, match=r"affine=False; .* is built with"):
             build_network(architecture, input_shape=(1, 8, 8), affine=False)
     if not architecture.supports_auxiliary_head:
-        with pytest.raises(ArchitectureError, match="auxiliary=True"):
+        with pytest.raises(ArchitectureError, match=r"auxiliary=True"):
             build_network(architecture, auxiliary=True)
-        with pytest.raises(ArchitectureError, match="has no auxiliary head|at least 4x4"):
+        with pytest.raises(ArchitectureError, match=r"has no auxiliary head|at least 4x4"):
             architecture.auxiliary_head((3, 2, 2))
 
 
@@ -233,7 +233,7 @@ def plugin(tmp_path):
 
 def test_a_family_of_a_user_s_file_is_counted_built_saved_and_loaded(plugin, tmp_path):
     text = f"{{type: '{plugin}:Linear', name: mine, scale: 2.0}}"
-    with pytest.raises(CodeRefusedError, match="linear_family.py"):
+    with pytest.raises(CodeRefusedError, match=r"linear_family.py"):
         architecture_from_text(text, "text")
     with allow_code([plugin]):
         architecture = architecture_from_text(text, "text")
@@ -264,7 +264,7 @@ def test_a_received_folder_that_names_a_family_s_code_is_refused(plugin, tmp_pat
     moved = tmp_path / "elsewhere" / "linear_family.py"
     yaml = (tmp_path / "model" / "architecture.yaml").read_text().replace(str(plugin), str(moved))
     (tmp_path / "model" / "architecture.yaml").write_text(yaml)
-    with pytest.raises(CodeRefusedError, match="--allow-code linear_family.py"):
+    with pytest.raises(CodeRefusedError, match=r"--allow-code linear_family.py"):
         read_model(tmp_path / "model")
     with allow_code([plugin]):
         assert read_model(tmp_path / "model").architecture.name == "mine"
@@ -296,5 +296,5 @@ def test_a_model_of_an_unknown_family_names_the_known_ones(tmp_path):
     save_model(tmp_path, architecture, inference_state(network), description)
     path = tmp_path / "architecture.yaml"
     path.write_text(path.read_text().replace("type: mlp", "type: absent"))
-    with pytest.raises(CheckpointError, match="got type 'absent'; allowed: cell, .* is not installed"):
+    with pytest.raises(CheckpointError, match=r"got type 'absent'; allowed: cell, .* is not installed"):
         read_model(tmp_path)

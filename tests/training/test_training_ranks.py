@@ -11,7 +11,7 @@ from robust_nas.attacks import PGD
 from robust_nas.data import Augment, augment
 from robust_nas.layers.batch_norm import synchronise
 from robust_nas.training import AWP, PGDAT, TRADES, loop
-from robust_nas.workflows.material import open_run
+from robust_nas.workflows.context import open_run
 
 IMPORTED_LATE = ("torch._dynamo",)
 PGD_AT = PGDAT(attack=PGD(eps=0.1, steps=2, keep="last"))

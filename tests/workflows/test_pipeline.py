@@ -8,11 +8,10 @@ from cases import config
 
 import robust_nas
 from robust_nas.config import ConfigError
-from robust_nas.data import load_dataset
 from robust_nas.errors import DataError, RunExistsError
 from robust_nas.evaluation import bars as evaluation_bars
 from robust_nas.runs import Run
-from robust_nas.workflows.material import training_split
+from robust_nas.workflows.context import load_context
 
 
 @pytest.fixture(scope="module")
@@ -182,9 +181,8 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path):
 
 
 def test_the_search_never_sees_the_validation_split():
-    chosen = config()
-    dataset = load_dataset(chosen.data, seed=chosen.seed)
-    images, validation = training_split(chosen, dataset)
+    context = load_context(config())
+    dataset, images, validation = context.dataset, context.images, context.validation
     seen, held_out = ({pixels.numpy().tobytes() for pixels in part.pixels} for part in (images, validation))
     every = {pixels.numpy().tobytes() for pixels in dataset.train.pixels}
     assert len(images) + len(validation) == len(dataset.train)

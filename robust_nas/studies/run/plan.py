@@ -24,7 +24,7 @@ from robust_nas.studies.design.union import joined
 from robust_nas.studies.rules import Evidence, verdicts
 from robust_nas.studies.run.trial import Trial
 from robust_nas.training import Training
-from robust_nas.workflows.material import refuse_cell_options
+from robust_nas.workflows.context import refuse_cell_options
 
 if TYPE_CHECKING:
     from robust_nas.workflows.context import JobContext
