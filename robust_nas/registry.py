@@ -41,7 +41,7 @@ class Method(Options):
 M = TypeVar("M", bound=Options)
 
 
-@dataclass
+@dataclass(eq=False)
 class Registry(Generic[M]):
     """The methods of a room. `built_in` maps names to `file:Class`, seen from `package`."""
 

@@ -9,6 +9,7 @@ from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 import pytest
+from cli_outcome import Call, Outcome
 from hypothesis import settings
 
 settings.register_profile("robust_nas", deadline=None, max_examples=60, derandomize=True)
@@ -38,3 +39,23 @@ class _Hide(MetaPathFinder):
 
 if os.environ.get("ROBUST_NAS_HIDE_NNI") == "1":
     sys.meta_path.insert(0, _Hide())
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """Runs the console script's entry point in an empty folder."""
+    from robust_nas.cli import main  # after NNI was hidden
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["robust-nas", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+        out, err = capsys.readouterr()
+        return Outcome(code, out, err)
+
+    return run

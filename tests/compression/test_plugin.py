@@ -6,6 +6,7 @@ from importlib.metadata import EntryPoint
 import pytest
 import torch
 from cases import config as run_config
+from extending import example
 
 import robust_nas
 from robust_nas.compression import COMPRESSORS
@@ -14,41 +15,7 @@ from robust_nas.export import latency
 from robust_nas.workflows.compression_config import compression_config
 
 NETWORK = robust_nas.ResidualArchitecture(name="small", stem=4, depths=(1, 1), widths=(8, 16))
-SVD = '''
-"""Truncated SVD of 1x1 convolutions at a share of their rank."""
-import copy
-
-from robust_nas.compression import Compressor
-from robust_nas.config import Positive
-from robust_nas.errors import CompressionError
-from robust_nas.lazy import torch
-
-
-class SVD(Compressor):
-    share: Positive = 0.25
-
-    def layers(self, network):
-        return [
-            (name, layer, max(1, round(self.share * min(layer.weight.shape[:2]))))
-            for name, layer in network.named_modules()
-            if isinstance(layer, torch.nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1
-        ]
-
-    def refuse(self, network, input_shape):
-        if not self.layers(network):
-            raise CompressionError("the network has no 1x1 convolution")
-
-    def candidates(self, context):
-        from robust_nas.compression.tucker import factorised_layer
-        from robust_nas.layers.factorised import LayerForm, replace_module
-
-        own = copy.deepcopy(context.model.network)
-        forms = []
-        for name, layer, rank in self.layers(own):
-            replace_module(own, layer, factorised_layer(layer, (rank,)))
-            forms.append(LayerForm(name, "low-rank", (rank,)))
-        yield context.save(f"svd-{self.share:g}", own, forms, {"share": self.share})
-'''
+SVD = example("svd.py")
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import pytest
 from cases import CONFIG
+from extending import example
 from plugins import install
 
 import robust_nas
@@ -13,36 +14,7 @@ from robust_nas.spaces import load_architecture
 from robust_nas.user_code import own_config
 from robust_nas.workflows.config import RunConfig
 
-READER = '''
-"""Stripes against plain images."""
-
-from typing import ClassVar
-
-from robust_nas.config import Count
-from robust_nas.data import DatasetReader, Images, Parts
-from robust_nas.lazy import torch
-
-
-class Stripes(DatasetReader):
-    """Two classes: plain, and horizontal stripes."""
-
-    takes_path: ClassVar[bool] = False
-    side: Count = 8
-
-    def read(self, path):
-        """Return 120 training images, 40 test images and the class names."""
-        return Parts(self._images(120), self._images(40), ("plain", "stripes"))
-
-    def _images(self, count):
-        labels = torch.arange(count) % 2
-        pixels = torch.zeros(count, 1, self.side, self.side, dtype=torch.uint8)
-        pixels[labels == 1, :, ::2] = 255
-        return Images(pixels, labels)
-
-
-def not_a_reader():
-    """Return nothing."""
-'''
+READER = example("stripes.py") + "\n\ndef not_a_reader():\n    pass\n"
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from evaluation_networks import Images, generator, timeless
+from extending import example
 from torch import nn
 
 import robust_nas
@@ -180,31 +181,7 @@ def test_nothing_matches_labels_or_classes_of_attacks():
 
 # Checks of one's own
 
-OWN = '''
-"""A check of the user's own: the share of dark images among the survivors."""
-
-from typing import ClassVar
-
-from robust_nas.evaluation import SanityCheck
-
-
-class DarkSurvivors(SanityCheck):
-    title: ClassVar[str] = "no dark survivors"
-    allowed: ClassVar[str] = "at most `most_dark`"
-    selection: ClassVar[str] = "survivors"
-    most_dark: float = 0.5
-
-    def cost(self, state):
-        return state.judging_passes
-
-    def run(self, state, indices, cost):
-        x, _ = state.batch(indices)
-        state.predictor(x)
-        cost.passes += len(x)
-        share = float((x.mean((1, 2, 3)) < 0.5).float().mean())
-        status = "PASS" if share <= self.most_dark else "FAIL"
-        return [self.finding(status, f"{100 * share:.0f} % of the survivors are dark", share, len(x))]
-'''
+OWN = example("dark_survivors.py")
 
 
 @pytest.fixture

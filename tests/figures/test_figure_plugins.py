@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import pytest
+from extending import example
 from figure_records import RECORDS
 from plugins import install
 
@@ -11,29 +12,7 @@ from robust_nas.errors import CodeRefusedError, ConfigError, UnknownMethodError
 from robust_nas.figures import FIGURES, Figure, draw_figures
 from robust_nas.user_code import own_config
 
-FIGURE = '''
-"""The loss of a training, on a logarithmic axis."""
-
-from typing import ClassVar
-
-from robust_nas.figures import Figure, new_figure, save
-
-
-class LogLoss(Figure):
-    """The training loss by epoch."""
-
-    of: ClassVar[str] = "training"
-    needs: ClassVar[tuple[str, ...]] = ("records",)
-    colour: str = "black"
-
-    def draw(self, record, stem, *, caption=""):
-        """Draw `loss` against `epoch`."""
-        rows = [(step["epoch"], step["loss"]) for step in record["records"]]
-        figure, (axes,) = new_figure(height=3, caption=caption)
-        axes.semilogy(*zip(*rows), color=self.colour)
-        axes.set(xlabel="epoch", ylabel="loss (nats)")
-        return save(figure, stem, (("epoch", "loss"), rows))
-'''
+FIGURE = example("log_loss.py")
 
 
 class Chosen(Options):

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from extending import example
 from operation_cases import GATED
 
 from robust_nas.attacks import FGSM
@@ -27,32 +28,7 @@ from robust_nas.user_code import own_config
 
 SHAPE = (3, 8, 8)
 
-CURVED = """
-import torch
-from torch import nn
-
-from robust_nas.operations import Activation, Layer
-
-
-class Curve(nn.Module):
-    \"\"\"x sigmoid(beta x), one beta a channel.\"\"\"
-
-    def __init__(self, channels):
-        super().__init__()
-        self.beta = nn.Parameter(torch.ones(channels))
-
-    def forward(self, x):
-        x = x.movedim(1, -1)
-        return (x * torch.sigmoid(self.beta * x)).movedim(-1, 1)
-
-
-class Curved(Activation):
-    layer = Layer(Curve)
-
-    @classmethod
-    def params(cls, channels):
-        return channels
-"""
+CURVED = example("curved.py")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 from cases import config
+from extending import example
 from small_search import Stopped
 
 from robust_nas import run_search
@@ -12,50 +13,8 @@ from robust_nas.errors import CodeRefusedError, ConfigError
 from robust_nas.search import STRATEGIES
 from robust_nas.user_code import own_config
 
-ONE_SHOT = '''
-"""Alphas that descend the natural loss: what do attacked validation images add?"""
-
-from robust_nas.search import AlphaStep, Criterion, OneShotStrategy
-
-
-class NaturalAlphas(OneShotStrategy):
-    """Adversarial weights, natural alphas."""
-
-    criterion = Criterion("loss_natural", "natural loss", lower_is_better=True)
-
-    scale: float = 1.0
-
-    def alpha_gradient(self, search, alphas_batch, weights_batch):
-        """Return the gradient of the natural loss."""
-        loss, gradient = search.alpha_loss(alphas_batch.natural, alphas_batch)
-        return AlphaStep(self.scale * gradient, {"loss_natural": loss})
-'''
-SAMPLED = '''
-"""Hill climbing: change one operation of the best architecture so far."""
-
-from robust_nas.search import SampledStrategy
-
-
-class HillClimbing(SampledStrategy):
-    """Random draws first, then neighbours of the best."""
-
-    start: int = 2
-
-    def ask(self, search):
-        """Return a random architecture or a neighbour of the best."""
-        number = len(search.candidates)
-        scored = [candidate for candidate in search.candidates if candidate.score is not None]
-        if number < self.start or not scored:
-            return [search.random(number)]
-        best = max(scored, key=lambda candidate: candidate.score).architecture
-        space, draws = search.context.space, search.generator(number)
-        cells = {cell.kind: [list(node) for node in cell.nodes] for cell in best.genotype}
-        nodes = cells[str(draws.choice(list(cells)))]
-        node = nodes[draws.integers(len(nodes))]
-        place = draws.integers(len(node))
-        node[place] = node[place]._replace(operation=str(draws.choice(space.operations)))
-        return [space.architecture("neighbour", cells, search.context.network)]
-'''
+ONE_SHOT = example("natural_alphas.py")
+SAMPLED = example("hill_climbing.py")
 PLUGINS = {
     "NaturalAlphas": (ONE_SHOT, {"epochs": 4, "batch_size": 25, "scale": 2.0}),
     "HillClimbing": (SAMPLED, {"samples": 4, "epochs": 1}),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from extending import example
 from plugins import install
 from small_study import TREE, HereEngine, small_study
 
@@ -19,38 +20,8 @@ from robust_nas.studies.design import DESIGNS
 from robust_nas.studies.rules import RULES
 from robust_nas.user_code import own_config
 
-PLUGIN = '''
+SHIFT = '''
 from robust_nas.attacks import BoundedAttack, Passes
-from robust_nas.statistics import contrasts
-from robust_nas.studies.design import Configuration, Design
-from robust_nas.studies.rules import Rule, count_cases, ratios, verdict_of
-
-
-class WidthLadder(Design):
-    """One configuration per width."""
-
-    widths: tuple[int, ...]
-
-    def configurations(self, base, input_shape, classes):
-        changed = [base.model_copy(update={"name": f"ladder-{w}", "width": w}) for w in self.widths]
-        return [Configuration(architecture, (), self.arm) for architecture in changed]
-
-
-class WidestWins(Rule):
-    """The widest network is more robust than the narrowest."""
-
-    statement = "The widest network is more robust than the narrowest."
-    source = "an example"
-    factors = ("width",)
-    least: float = 1.5  # ratio of the widths
-
-    def judge(self, evidence):
-        ranked = sorted(evidence.points, key=lambda point: point.number("width"))
-        (pair,) = contrasts([(ranked[-1], ranked[0])], evidence.key, evidence.points, evidence.confidence)
-        status, reason = verdict_of(evidence, pair.result, f"{pair.a} minus {pair.b}")
-        held = f"nothing: {ratios(ranked)}"
-        n = count_cases(ranked)
-        return [self.verdict(status=status, effect=pair.effect, interval=pair.interval, n=n, held=held, reason=reason)]
 
 
 class Shift(BoundedAttack):
@@ -63,6 +34,7 @@ class Shift(BoundedAttack):
     def perturb(self, model):
         return (model.images + self.eps).clamp(0, 1)
 '''
+PLUGIN = example("width_ladder.py") + example("widest_wins.py") + SHIFT
 
 
 @pytest.fixture(autouse=True)

@@ -1,14 +1,13 @@
 """A loss, a hook, a step and a schedule of a user's own: checked, costed, trained, resumed, without a line of ours."""
 
-import shutil
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
 
 import pytest
 import torch
+from extending import example
 from training_cases import (
-    PLUGINS,
     Stopped,
     generator,
     options,
@@ -37,7 +36,8 @@ PLUGIN = {
 @pytest.fixture(params=["file", "entry point"])
 def recipe(request, tmp_path, monkeypatch):
     """From the name of a class to the tree of a recipe that names it."""
-    shutil.copy(PLUGINS / "my_methods.py", tmp_path)
+    files = ("mixup.py", "anchor.py", "free_at.py", "cyclic.py")
+    (tmp_path / "my_methods.py").write_text("\n\n".join(map(example, files)))
 
     def tree(name):
         found, place, _ = PLUGIN[name]
@@ -82,7 +82,7 @@ def test_the_log_holds_what_a_hook_says_of_an_epoch(tmp_path, recipe):
 
 
 def test_code_in_a_recipe_of_somebody_else_is_refused():
-    tree = {**to_dict(options()), "loss": {"name": str(PLUGINS / "my_methods.py") + ":Mixup"}}
+    tree = {**to_dict(options()), "loss": {"name": "received/my_methods.py:Mixup"}}
     with pytest.raises(CodeRefusedError, match=r"--allow-code my_methods\.py"):
         check(Training, tree, "recipe")
 

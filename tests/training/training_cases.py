@@ -1,7 +1,5 @@
 """Networks, images, recipes and a runner that the tests of the training room share; and every method's options."""
 
-from pathlib import Path
-
 import torch
 from torch import nn
 
@@ -31,7 +29,6 @@ SPACE = load_space(
 ARCHITECTURE = Supernet(SPACE, CLASSES, 1, channels=2, cells=3, seed=1).derive().resized(3, 2)
 RESIDUAL = ResidualArchitecture(name="residual", stem=2, depths=(1, 1), widths=(2, 4))
 FULL = {"ema": 0.9, "drop_path": 0.3, "auxiliary_weight": 0.4, "clip_norm": 5.0, "nesterov": True}
-PLUGINS = Path(__file__).parent / "plugins"
 
 # The conformance suites: every method of the registries, each with the options that it is tested with.
 KL = PGD(eps=EPS, steps=3, loss="kl", keep="last")
