@@ -60,14 +60,7 @@ def command(
     if module is not None and model is not None:
         # With --module there is no model folder: what is given in its place is the first override.
         overrides = [model, *(overrides or [])]
-    if module is None and model is None:
-        raise typer.BadParameter("name a model folder, or a module with --module file.py:function")
-    if module is None and weights is not None:
-        raise typer.BadParameter("--weights goes with --module; a model folder has its own")
-    if module is not None and recipe is None:
-        raise typer.BadParameter(
-            "a module has no data and no recipe of its own; name one, such as --recipe fashion"
-        )
+    _refuse_usage(model, module, weights, recipe)
     names, changes = _budgets({"ratio": ratio, "macs": macs})
     changes += overrides or []
     method = method or "+".join(names) or None
@@ -93,6 +86,18 @@ def command(
         common.print_json(tree)
     else:
         show(tree, folder)
+
+
+def _refuse_usage(model: str | None, module: str | None, weights: Path | None, recipe: str | None) -> None:
+    """Raise `BadParameter` for options that do not go together."""
+    if module is None and model is None:
+        raise typer.BadParameter("name a model folder, or a module with --module file.py:function")
+    if module is None and weights is not None:
+        raise typer.BadParameter("--weights goes with --module; a model folder has its own")
+    if module is not None and recipe is None:
+        raise typer.BadParameter(
+            "a module has no data and no recipe of its own; name one, such as --recipe fashion"
+        )
 
 
 def _budgets(options: dict[str, str | None]) -> tuple[list[str], list[str]]:

@@ -3,7 +3,7 @@
 A figure draws itself from the record of a finished job, a mapping of plain values, into `<stem>.png`, `.svg` and
 `.csv`. A new figure is a subclass with `draw`, in a file of its own, and a line in `FIGURES`. The records:
 
-    search       records (metrics.jsonl, a mapping a step), cells (kind to nodes), concat (kind to sources)
+    search       records (metrics.jsonl, a mapping a step) or candidates (a mapping each), cells (kind to nodes), concat
     training     records (metrics.jsonl, a mapping an epoch), best_epoch (whose weights are kept)
     evaluation   the keys of evaluation.json, and examples, class_names (`plot_adversarial_grid`)
     compression  the keys of compression.json, and layers (of layers.json), records (of the low-rank training)

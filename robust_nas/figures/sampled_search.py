@@ -19,18 +19,13 @@ class SampledSearch(Figure):
     """The candidates of a sampled search, by number and by MACs."""
 
     of: ClassVar[Job] = "search"
-    needs: ClassVar[tuple[str, ...]] = ("records",)
-    file: ClassVar[str] = "search"
+    needs: ClassVar[tuple[str, ...]] = ("candidates",)
 
     name: Literal["sampled-search"] = "sampled-search"
 
-    def has_data(self, record: Record) -> bool:
-        """Return whether the records are of candidates."""
-        return super().has_data(record) and "candidate" in record["records"][0]
-
     def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
-        """Draw `records`."""
-        return plot_sampled_search(record["records"], stem, caption=caption)
+        """Draw `candidates`."""
+        return plot_sampled_search(record["candidates"], stem, caption=caption)
 
 
 @style.drawing()

@@ -35,10 +35,6 @@ class SearchCurves(Figure):
 
     name: Literal["search"] = "search"
 
-    def has_data(self, record: Record) -> bool:
-        """Return whether the records are of steps."""
-        return super().has_data(record) and "step" in record["records"][0]
-
     def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
         """Draw `records`; a line marks the first step of stage 2."""
         records = record["records"]

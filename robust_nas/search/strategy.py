@@ -106,6 +106,7 @@ class Strategy(Method):
     criterion: ClassVar[Criterion]
     columns: ClassVar[tuple[str, ...]]  # of every record, in their order, after the loop's own
     figure: ClassVar[str]  # the figure that draws its records
+    drawn_as: ClassVar[str] = "records"  # the key under which figures find them
     distributed: ClassVar[bool] = False  # whether several ranks may run it
     shares_weights: ClassVar[bool] = (
         False  # whether its checkpoint holds a `Supernet` to inherit weights from

@@ -146,7 +146,7 @@ def _write(
         f"{config.name}: search on {dataset.name}, {images} images, {strategy.describe()}, seed {config.seed}"
     )
     folder = run.folder / "figures"
-    record = {"records": records}
+    record = {strategy.drawn_as: records}
     figures.FIGURES.make(strategy.figure).draw(record, folder / "search", caption=caption)
     draw_architecture(found, folder / "cells", caption=caption)
     figures.draw_figures("search", record, folder, about=caption, figures=config.figures)

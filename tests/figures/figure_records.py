@@ -96,6 +96,10 @@ NODES = [[("sep_conv_3x3", 0), ("skip_connect", 1)], [("max_pool_3x3", 0), ("dil
 RECORDS = {
     "search": {
         "records": list(search_records(40, 20)),
+        "candidates": [
+            {"candidate": number, "name": f"a{number}", "macs": 1e6 + number, "params": 10, "score": score}
+            for number, score in enumerate([0.4, None, 0.5])
+        ],
         "cells": {"robust": NODES},
         "concat": {"robust": [2, 3]},
     },

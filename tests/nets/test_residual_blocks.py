@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from residual_networks import MEAN, SHAPE, STD, images, trained
 from torch import Tensor, fx, nn
 
+from robust_nas.layers.activations import relu
 from robust_nas.nets import ModelDescription, build_network, inference_state, read_model, save_model
 from robust_nas.nets.residual import BlockPlan, BottleneckBlock, ResidualNetwork, RobustResBlock
 from robust_nas.spaces import ResidualArchitecture, count, load_architecture
@@ -102,8 +103,8 @@ def test_a_block_gives_the_ceiling_of_its_stride(
     shape = (2, 2 * width, -(-height // stride), -(-columns // stride))
     x = images(2, c_in, height, columns)
     for block in (
-        BottleneckBlock(c_in, width, stride, 2, F.relu).eval(),
-        RobustResBlock(c_in, width, stride, plan, F.relu).eval(),
+        BottleneckBlock(c_in, width, stride, 2, relu).eval(),
+        RobustResBlock(c_in, width, stride, plan, relu).eval(),
     ):
         with torch.no_grad():
             assert block(x).shape == shape

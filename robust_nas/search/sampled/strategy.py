@@ -26,6 +26,7 @@ class SampledStrategy(Strategy):
     criterion: ClassVar[Criterion] = Criterion("score", "score", lower_is_better=False)
     columns: ClassVar[tuple[str, ...]] = ("candidate", "name", "macs", "params", "score")
     figure: ClassVar[str] = "sampled-search"
+    drawn_as: ClassVar[str] = "candidates"
 
     samples: Count = 20  # candidates that are evaluated
     macs: Window | None = None  # of a candidate at its final size
