@@ -2,11 +2,10 @@
 
 import ast
 from functools import cache
-from pathlib import Path
 
 import pytest
+from package_files import modules
 
-PACKAGE = Path(__file__).resolve().parents[1] / "robust_nas"
 BASE = (
     "_version", "checkpoints", "config", "distributed", "environment", "errors", "lazy", "registry", "runs", "timing",
     "user_code",
@@ -19,16 +18,6 @@ LEVEL = dict.fromkeys(BASE, 0) | {room: number for number, room in enumerate(ROO
 # What a room must not know although it is above it.
 MUST_NOT_KNOW = {"search": {"compression"}, "compression": {"search"}, "export": {"search"}}
 LONGEST_FILE, LONGEST_FUNCTION = 400, 80
-
-
-@cache
-def modules():
-    """Return every file of the package by its dotted name."""
-    found = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
 
 
 @cache

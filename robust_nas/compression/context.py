@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robust_nas.config import Options, to_yaml, to_yaml_dict
-from robust_nas.runs import Mode, Progress, write_atomic
+from robust_nas.config import Options, to_yaml
+from robust_nas.runs import RECIPE, Mode, Progress, write_atomic
 
 if TYPE_CHECKING:
     import torch
@@ -133,6 +133,5 @@ class CompressionContext:
         folder = folder or self.path(label)
         description = self.model.description.changed(forms, {self.step: dict(made)})
         save_model(folder, self.model.architecture, inference_state(network), description)
-        text = to_yaml({"config": to_yaml_dict(self.config)})
-        write_atomic(folder / "config.yaml", text.encode())
+        write_atomic(folder / RECIPE, to_yaml(self.config).encode())
         return self.candidate(label, folder)

@@ -23,8 +23,8 @@ from robust_nas.compression.layers import Layer, survey
 from robust_nas.compression.refit import refit
 from robust_nas.errors import CompressionError
 from robust_nas.layers.factorised import LayerForm, replace_module
+from robust_nas.layers.inspection import has_hooks
 from robust_nas.nets.cost import measured_cost
-from robust_nas.nets.fused import has_hooks
 
 Row = dict[str, Any]
 

@@ -50,7 +50,7 @@ class Limits:
 
 def matrix_shape(layer: Layer) -> Ranks | None:
     """Return the full ranks of a layer, (C, M) or (min(C, M),); None where it cannot be factorised."""
-    from robust_nas.nets.fused import has_hooks
+    from robust_nas.layers.inspection import has_hooks
 
     module = layer.module
     if type(module) is torch.nn.Linear:

@@ -15,7 +15,7 @@ from torch import Tensor
 from robust_nas.attacks import Attack, Predictor, ThreatModel
 from robust_nas.errors import AttackError
 from robust_nas.evaluation.accuracy import Judged, LabelledImages, as_float, judge
-from robust_nas.evaluation.checks.check import Cost, Selection
+from robust_nas.evaluation.cost import Cost, Selection
 from robust_nas.evaluation.inference_rule import InferenceRule
 from robust_nas.evaluation.rows import Row
 from robust_nas.evaluation.seeds import generator_of, seed_of

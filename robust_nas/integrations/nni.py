@@ -13,13 +13,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from robust_nas.errors import ArchitectureError, ConfigError
+from robust_nas.errors import ArchitectureError, ConfigError, SearchSpaceError
 from robust_nas.integrations.samples import Sample, edge_label, from_sample, node_label, to_sample
 from robust_nas.layers.normalise import Normalise
 from robust_nas.nets.build import seeded
 from robust_nas.nets.network import CellPlan, NetworkCell, Node
 from robust_nas.operations import OPERATIONS
-from robust_nas.spaces import CellPlace, CellSpace, Size
+from robust_nas.spaces import CellPlace, CellSpace, Size, Topology
 
 try:
     with warnings.catch_warnings():
@@ -99,8 +99,7 @@ class CellModelSpace(ModelSpace):  # type: ignore[misc]
         supernet: bool,
     ) -> None:
         super().__init__()
-        concat = dict.fromkeys(space.layout.kinds, space.nodes)
-        places = list(space.layout.places(size.cells, size.channels, concat))
+        places = space.places(size)
         stem = places[0].c_p
         self.normalise = Normalise(mean, std)
         self.stem = nn.Sequential(nn.Conv2d(len(mean), stem, 3, padding=1, bias=False), nn.BatchNorm2d(stem))
@@ -141,13 +140,18 @@ def to_model_space(
     `supernet` it is made for NNI's one-shot strategies: operations stand as in `Supernet` (batch norm without scale,
     one behind each pooling), the size is the space's `search`. NNI's strategies change a model space in place.
 
-    Raises `ArchitectureError` for an impossible size, and for too few cells to hold every kind of the space.
+    Raises `ArchitectureError` for an impossible size, and for too few cells to hold every kind of the space;
+    `SearchSpaceError` where topology, family or kept edges are not those of DARTS.
     """
+    if (space.type, space.topology) != ("cell", Topology()) or space.edges_per_node == "all":
+        raise SearchSpaceError(
+            f"{space.name}: a model space of NNI has DARTS's topology and skeleton, and a number of edges_per_node; "
+            f"got type {space.type!r}, {space.topology!r}, edges_per_node {space.edges_per_node}; search it by dsara"
+        )
     own = space.search if supernet else space.network
     size = Size(cells=cells or own.cells, channels=channels or own.channels)
     mean, std = mean or (0.0,) * in_channels, std or (1.0,) * in_channels
-    places = space.layout.places(size.cells, size.channels, dict.fromkeys(space.layout.kinds, space.nodes))
-    absent = set(space.layout.kinds) - {place.kind for place in places}
+    absent = set(space.kinds) - {place.kind for place in space.places(size)}
     if absent:
         raise ArchitectureError(
             f"cells: got {size.cells}, which leaves no {', '.join(sorted(absent))} cell of {space.name}; "

@@ -46,7 +46,7 @@ def from_sample(
                 ]
                 for node in range(space.nodes)
             ]
-            for kind in space.layout.kinds
+            for kind in space.kinds
         }
     except (KeyError, TypeError, ValueError) as error:
         raise ArchitectureError(f"no sample of the space {space.name}: {error!r}") from None
@@ -65,31 +65,14 @@ def to_sample(space: CellSpace, architecture: CellArchitecture) -> Sample:
     for cell in architecture.genotype:
         for number, node in enumerate(cell.nodes):
             operations = {edge.source: edge.operation for edge in node}
-            for source in range(number + 2):
+            for source in space.sources_of(number):
                 sample[edge_label(cell.kind, number, source)] = operations.get(source, space.operations[0])
             sample[node_label(cell.kind, number)] = [edge.source for edge in node]
     return sample
 
 
 def _refuse_foreign(space: CellSpace, architecture: CellArchitecture) -> None:
-    """Raises `ArchitectureError` where an architecture is not of a space."""
-    problem = None
-    if architecture.layout != space.layout:
-        problem = "its layout is another"
-    for cell in architecture.genotype:
-        if (len(cell.nodes), cell.concat) != (space.nodes, tuple(range(2, space.nodes + 2))):
-            problem = (
-                problem or f"its {cell.kind} cell has {len(cell.nodes)} nodes, concat {list(cell.concat)}"
-            )
-        unknown = set(cell.operations()) - set(space.operations)
-        if unknown:
-            problem = problem or f"its {cell.kind} cell has the operation {min(unknown)}"
-        for number, node in enumerate(cell.nodes):
-            sources = [edge.source for edge in node]
-            if len(sources) != space.edges_per_node or len(set(sources)) < len(sources):
-                problem = problem or (
-                    f"node {number} of its {cell.kind} cell has the sources {sources}; "
-                    f"{space.edges_per_node} distinct ones are needed"
-                )
-    if problem:
+    """Raise `ArchitectureError` where an architecture is not of a space."""
+    problem = space.mismatch(architecture)
+    if problem is not None:
         raise ArchitectureError(f"{architecture.name} is not of the space {space.name}: {problem}")

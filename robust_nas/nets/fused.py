@@ -24,8 +24,6 @@ from robust_nas.layers.inspection import has_hooks
 from robust_nas.operations import OPERATIONS
 from robust_nas.operations.fused_terms import State, WeightedModule, add_modules
 
-__all__ = ["fused_nodes", "has_hooks", "reference_forward"]
-
 
 def reference_forward(cell: nn.Module, edges: nn.ModuleList, kinds: tuple[type, type]) -> bool:
     """Return whether a cell has to run its own forward: a user has hooked or replaced it or one of its edges.

@@ -100,7 +100,10 @@ def refuse_precision(precision: str, device: torch.device) -> None:
 
 
 def refuse_auxiliary_head(training: Training, layout: Layout, dataset: Dataset) -> None:
-    """Raise `ConfigError` when the recipe asks for an auxiliary head on feature maps that are too small for it."""
+    """Raise `ConfigError` when the recipe asks for an auxiliary head on feature maps that are too small for it.
+
+    Whether the family of architectures may have one at all is asked by `refuse_cell_options`.
+    """
     side = min(dataset.shape[1:])
     for _ in layout.reductions:
         side = -(-side // 2)
@@ -111,7 +114,7 @@ def refuse_auxiliary_head(training: Training, layout: Layout, dataset: Dataset) 
         )
 
 
-def refuse_cell_options(training: Training, architecture: Architecture) -> None:
+def refuse_cell_options(training: Training, architecture: Architecture | type[Architecture]) -> None:
     """Raise `ConfigError` when the recipe asks for what the architecture's family does not support."""
     for key, supported, what in (
         ("auxiliary_weight", architecture.supports_auxiliary_head, "auxiliary head"),
@@ -120,7 +123,7 @@ def refuse_cell_options(training: Training, architecture: Architecture) -> None:
         value = getattr(training, key)
         if value and not supported:
             raise ConfigError(
-                f"training.{key}: got {value}; {architecture.name} is {architecture.called}, "
+                f"training.{key}: got {value}; the network is {architecture.called}, "
                 f"which has no {what}; allowed for it: 0"
             )
 

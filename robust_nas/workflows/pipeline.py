@@ -21,6 +21,7 @@ from robust_nas.workflows.context import (
     context_unless_finished,
     refuse_attacks,
     refuse_auxiliary_head,
+    refuse_cell_options,
     refuse_other_images,
     refuse_precision,
 )
@@ -67,7 +68,9 @@ def _refuse_what_fails_later(config: RunConfig, context: JobContext, folder: Pat
     """Raise the errors of later jobs before the first one starts."""
     for precision in (config.search.precision, config.training.precision):
         refuse_precision(precision, context.device)
-    refuse_auxiliary_head(config.training, config.space.load().layout, context.dataset)
+    space = config.space.load()
+    refuse_cell_options(config.training, space.family)
+    refuse_auxiliary_head(config.training, space.layout, context.dataset)
     refuse_attacks(config, context.dataset)
     if mode == "resume":
         for part in (".", "search", "model", "evaluation", "compressed"):

@@ -13,9 +13,9 @@ from robust_nas.errors import CompressionError
 from robust_nas.layers.factorised import rebuild
 from robust_nas.nets import Model, ModelDescription
 from robust_nas.nets.cost import measured_cost
-from robust_nas.workflows.compress import load_context, make_candidates, refuse_out_of_reach
+from robust_nas.workflows.compress import compression_context, make_candidates, refuse_out_of_reach
 from robust_nas.workflows.config import CompressionConfig, RunConfig
-from robust_nas.workflows.context import load_context as job_context
+from robust_nas.workflows.context import load_context
 
 NETWORK = robust_nas.ResidualArchitecture(name="small", stem=4, depths=(1, 1), widths=(8, 8))
 SHAPE = (1, 8, 8)
@@ -45,8 +45,8 @@ def compressed(step, folder):
     """The candidates that a step makes of the original, and both."""
     given, model = config(step), original()
     folder.mkdir()
-    context = load_context(
-        given, OriginalModel(model, folder), job_context(given), folder, "new", lambda *_: None
+    context = compression_context(
+        given, OriginalModel(model, folder), load_context(given), folder, "new", lambda *_: None
     )
     return model, context, [candidate for _, candidate in make_candidates(context, given.compression.steps)]
 
@@ -73,7 +73,7 @@ def test_its_networks_are_rebuilt_from_their_forms_and_cost_what_is_counted(case
         assert cost.params == sum(p.numel() for p in found.network.parameters())
         whole = measured_cost(model.network, SHAPE)
         assert (cost.macs, cost.params) < (whole.macs, whole.params)
-        assert (candidate.folder / "config.yaml").is_file()
+        assert (candidate.folder / "recipe.yaml").is_file()
         assert candidate.folder.is_relative_to(context.root)
     # The original is as it was.
     assert not model.network.training

@@ -87,10 +87,10 @@ def test_what_it_refuses_is_refused_before_a_folder_is_made(tmp_path, file):
 def test_a_folder_that_names_code_is_refused_and_a_wrong_key_named(model, tmp_path, file):
     stranger = tmp_path / "stranger"
     shutil.copytree(model, stranger)
-    text = (stranger / "config.yaml").read_text()
-    assert "  compression: null\n" in text
-    code = "  compression: {steps: [{name: 'other.py:SVD'}]}\n"
-    (stranger / "config.yaml").write_text(text.replace("  compression: null\n", code))
+    text = (stranger / "recipe.yaml").read_text()
+    assert "\ncompression: null\n" in text
+    code = "\ncompression: {steps: [{name: 'other.py:SVD'}]}\n"
+    (stranger / "recipe.yaml").write_text(text.replace("\ncompression: null\n", code))
     shutil.copy(file, tmp_path / "other.py")
     with pytest.raises(CodeRefusedError, match=r"--allow-code other\.py"):
         compression_config(stranger)

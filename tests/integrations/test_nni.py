@@ -15,18 +15,18 @@ pytest.importorskip("pytorch_lightning")
 from robust_nas.attacks import FGSM, FGSMRS
 from robust_nas.data import Augment, Images, split
 from robust_nas.data.order import batches
-from robust_nas.errors import ArchitectureError, CheckpointError, DivergenceError
+from robust_nas.errors import ArchitectureError, CheckpointError, DivergenceError, SearchSpaceError
 from robust_nas.integrations import nni as bridge
 from robust_nas.integrations.nni_strategy import NNI, NNIAlphaOptimiser
 from robust_nas.integrations.samples import from_sample, to_sample
 from robust_nas.nets import Supernet, build_network, channels_last
 from robust_nas.runs import CHECKPOINT, Run, read_checkpoint
 from robust_nas.search import SearchContext, WeightOptimiser, run_strategy
-from robust_nas.spaces import Size, count, load_architecture, load_space, sample, shipped_names
+from robust_nas.spaces import Size, count, load_architecture, load_space, sample
 from robust_nas.training.schedules import cosine
 
 SMALL = Size(cells=4, channels=2)
-SPACES = {name: load_space(name) for name in shipped_names()}
+SPACES = {name: load_space(name) for name in ("darts", "dsara")}  # of DARTS's topology
 CLASSES = 4
 TINY = load_space(
     "dsara",
@@ -80,6 +80,12 @@ def test_what_nni_draws_is_an_architecture_and_its_sample_the_same_draw(both, se
             assert again[label] == value
     ours = sample(space, seed)
     assert model_space.contains(to_sample(space, ours))
+
+
+def test_a_space_of_another_topology_is_refused():
+    for space in (load_space("nas-bench-201"), load_space("dsara", {"edges_per_node": "all"})):
+        with pytest.raises(SearchSpaceError, match="a model space of NNI has DARTS's topology"):
+            bridge.to_model_space(space)
 
 
 def test_a_frozen_model_is_our_network_of_the_architecture(both):

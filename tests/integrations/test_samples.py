@@ -46,11 +46,11 @@ def test_the_operation_of_an_edge_that_is_not_chosen_takes_no_part(seed, operati
 @pytest.mark.parametrize(
     ("changes", "fragment"),
     [
-        ({"robust.0": [0]}, "has the sources [0]; 2 distinct ones are needed"),
+        ({"robust.0": [0]}, "has the sources [0]; 2 distinct ones of [0, 1] are needed"),
         ({"robust.3": [1, 1]}, "has the sources [1, 1]"),
         ({"robust.3": [1, 7]}, "robust.3.7"),
         ({"robust.3": None}, "not iterable"),
-        ({"robust.0.0": "none"}, "its robust cell has the operation none"),
+        ({"robust.0.0": "none"}, "its robust cell has operation 'none', not of max_pool_3x3"),
         ({"robust.0.0": 3}, "no sample of the space dsara"),
     ],
 )
@@ -61,12 +61,20 @@ def test_a_sample_of_another_space_is_refused(changes, fragment):
     assert fragment in str(caught.value)
 
 
+def test_samples_of_nas_bench_201_name_every_source():
+    space = load_space("nas-bench-201")
+    architecture = sample(space, 2)
+    found = to_sample(space, architecture)
+    assert [found[f"cell.{node}"] for node in range(3)] == [[0], [0, 1], [0, 1, 2]]
+    assert from_sample(space, found).genotype == architecture.genotype
+
+
 def test_an_architecture_of_another_space_is_refused():
     architecture = sample(DSARA, 0)
     for changes, fragment in (
         ({"nodes": 3}, "cell has 4 nodes"),
-        ({"edges_per_node": 1}, "1 distinct ones are needed"),
-        ({"operations": ["skip_connect"]}, "has the operation"),
+        ({"edges_per_node": 1}, "1 distinct ones of .* are needed"),
+        ({"operations": ["skip_connect"]}, "has operation"),
         ({"layout": {"stem": 2}}, "its layout is another"),
     ):
         with pytest.raises(ArchitectureError, match=f"is not of the space dsara: .*{fragment}"):

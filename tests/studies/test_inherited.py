@@ -44,8 +44,16 @@ def with_statistics(supernet):
     return supernet.eval()
 
 
-def test_a_supernet_in_which_every_edge_has_one_operation_is_its_sub_network():
-    space = load_space("dsara", {"nodes": 1})  # both edges of the one node are kept
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("dsara", {"nodes": 1}),
+        ("nas-bench-201", {}),
+        ("nas-bench-201", {"topology": {"aggregation": "mean"}}),
+    ],
+)
+def test_a_supernet_in_which_every_edge_has_one_operation_is_its_sub_network(name, changes):
+    space = load_space(name, changes)  # all edges of every node are kept
     supernet = with_statistics(Supernet(space, 4, 1, channels=2, cells=4, seed=1))
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():

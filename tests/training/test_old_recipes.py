@@ -8,7 +8,7 @@ from robust_nas.config import read_yaml
 from robust_nas.studies.config import StudyConfig
 from robust_nas.training import LOSSES
 from robust_nas.training.losses import with_present_names
-from robust_nas.workflows.config import compression_config
+from robust_nas.workflows.compression_config import compression_config
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 MODELS = [

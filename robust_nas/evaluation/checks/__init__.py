@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from robust_nas.evaluation.checks.check import Cost, SanityCheck
+from robust_nas.evaluation.checks.check import SanityCheck
+from robust_nas.evaluation.cost import Cost
 from robust_nas.registry import Registry
 
 CHECKS = Registry(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robust_nas.attacks import APGD
 from robust_nas.evaluation.accuracy import judge
-from robust_nas.evaluation.checks.check import Cost, SanityCheck, Selection
+from robust_nas.evaluation.checks.check import SanityCheck
+from robust_nas.evaluation.cost import Cost, Selection
 from robust_nas.evaluation.seeds import generator_of
 from robust_nas.lazy import torch
 

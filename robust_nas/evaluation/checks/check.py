@@ -6,9 +6,9 @@ rows and traces of the attacks, which is free, or makes passes of its own, which
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
+from robust_nas.evaluation.cost import Cost, Selection
 from robust_nas.evaluation.verdict import Finding, Status
 from robust_nas.registry import Method
 
@@ -16,15 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from robust_nas.evaluation.state import EvaluationState
-
-Selection = Literal["all", "right", "survivors"]
-
-
-@dataclass
-class Cost:
-    """Passes that a check has made, forward and backward, of one image each."""
-
-    passes: int = 0
 
 
 class SanityCheck(Method):

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robust_nas.evaluation.accuracy import judge
-from robust_nas.evaluation.checks.check import Cost, SanityCheck
+from robust_nas.evaluation.checks.check import SanityCheck
+from robust_nas.evaluation.cost import Cost
 from robust_nas.evaluation.seeds import seed_of
 
 if TYPE_CHECKING:

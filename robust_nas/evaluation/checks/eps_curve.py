@@ -15,7 +15,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from robust_nas.attacks import PGD
-from robust_nas.evaluation.checks.check import Cost, SanityCheck
+from robust_nas.evaluation.checks.check import SanityCheck
+from robust_nas.evaluation.cost import Cost
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from robust_nas.evaluation.checks.check import Cost, SanityCheck
+from robust_nas.evaluation.checks.check import SanityCheck
+from robust_nas.evaluation.cost import Cost
 
 if TYPE_CHECKING:
     from torch import Tensor

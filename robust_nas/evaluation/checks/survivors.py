@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from robust_nas.errors import AttackError
-from robust_nas.evaluation.checks.check import Cost, SanityCheck, Selection
+from robust_nas.evaluation.checks.check import SanityCheck
+from robust_nas.evaluation.cost import Cost, Selection
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robust_nas.attacks import FGSM
 from robust_nas.attacks.losses import ce
-from robust_nas.evaluation.checks.check import Cost, SanityCheck, Selection
+from robust_nas.evaluation.checks.check import SanityCheck
+from robust_nas.evaluation.cost import Cost, Selection
 from robust_nas.evaluation.seeds import generator_of
 
 if TYPE_CHECKING:

@@ -8,12 +8,11 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from robust_nas.config import Count, check, json_copy, to_dict
+from robust_nas.config import Count, check, json_copy
 from robust_nas.errors import ArchitectureError, StudyError
 from robust_nas.spaces import Architecture
 from robust_nas.spaces.layout import MAX_FILTERS
 from robust_nas.spaces.naming import canonical_name
-from robust_nas.spaces.residual import BLOCKS
 from robust_nas.studies.design.design import MAX_CONFIGURATIONS
 
 _FIXED = ("schema_version", "type", "name")
@@ -44,10 +43,8 @@ def varied(base: Architecture, changes: Mapping[str, object], source: str) -> Ar
 
     Raises `StudyError` for a key that the base does not have, `ArchitectureError` for an impossible network.
     """
-    tree = to_dict(base)
+    tree = base.changeable(changes)
     where = f"{source}: {described(changes)}" if changes else source
-    if "block" in changes:  # the numbers of the base's block are not those of another one
-        tree = {key: value for key, value in tree.items() if key not in BLOCKS["robust-res"]}
     for key, value in changes.items():
         _set(tree, key, json_copy(value), where)
     architecture = check(type(base), tree, where, ArchitectureError)

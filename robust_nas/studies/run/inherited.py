@@ -137,28 +137,11 @@ def _finished(folder: Path) -> FinishedSearch:
 
 def refuse_other_space(architecture: CellArchitecture, space: CellSpace, where: str) -> None:
     """Raise `ArchitectureError` unless the space of the search in `where` contains the genotype."""
-
-    def refuse(what: str) -> None:
+    problem = space.mismatch(architecture)
+    if problem is not None:
         raise ArchitectureError(
-            f"{architecture.name}: {what}; the search in {where} was of space {space.name!r}"
+            f"{architecture.name}: {problem}; the search in {where} was of space {space.name!r}"
         )
-
-    if architecture.layout != space.layout:
-        refuse("its layout is another")
-    for cell in architecture.genotype:
-        if len(cell.nodes) != space.nodes or cell.concat != tuple(range(2, space.nodes + 2)):
-            refuse(
-                f"its {cell.kind} cell has {len(cell.nodes)} nodes, of which {list(cell.concat)} are the output"
-            )
-        for number, node in enumerate(cell.nodes):
-            sources = [edge.source for edge in node]
-            if len(set(sources)) != len(sources) or len(node) != space.edges_per_node:
-                refuse(f"node {number} of its {cell.kind} cell has edges from {sources}")
-        foreign = set(cell.operations()) - set(space.operations)
-        if foreign:
-            refuse(
-                f"its {cell.kind} cell has operation {min(foreign)!r}, not of {', '.join(space.operations)}"
-            )
 
 
 def _supernet(folder: Path, search: FinishedSearch, context: JobContext) -> Supernet:
@@ -186,7 +169,7 @@ def sub_network(supernet: Supernet, architecture: CellArchitecture) -> CellNetwo
         classes=supernet.classifier.out_features,
         affine=False,
     )
-    for name in ("normalise", "stem", "classifier"):
+    for name in ("normalise", "stem", "before_pooling", "classifier"):
         setattr(network, name, copy.deepcopy(getattr(supernet, name)))
     for cell, target in zip(cells, cast("list[NetworkCell]", network.cells), strict=True):
         target.preprocess0 = copy.deepcopy(cell.preprocess0)
@@ -199,7 +182,9 @@ def sub_network(supernet: Supernet, architecture: CellArchitecture) -> CellNetwo
                 for edge in node
             ]
             target.nodes[number] = Node(
-                [copy.deepcopy(module) for module in chosen], [edge.source for edge in node]
+                [copy.deepcopy(module) for module in chosen],
+                [edge.source for edge in node],
+                space.topology.aggregation,
             )
     return network.to(next(supernet.parameters()).device)
 

@@ -1,0 +1,58 @@
+"""Other code asks a method by its attributes: nobody asks for a method's class or name where its kind would do."""
+
+import ast
+
+import pytest
+from package_files import modules
+
+from robust_nas.attacks import ATTACKS
+from robust_nas.compression import COMPRESSORS
+from robust_nas.data import DATASETS
+from robust_nas.evaluation import CHECKS
+from robust_nas.figures import FIGURES
+from robust_nas.operations import ACTIVATIONS, OPERATIONS
+from robust_nas.search import EVALUATORS, PROXIES, STRATEGIES
+from robust_nas.spaces import FAMILIES
+from robust_nas.studies.design import DESIGNS
+from robust_nas.studies.rules import RULES
+from robust_nas.training import HOOKS, LOSSES, SCHEDULES, STEPS
+
+REGISTRIES = (
+    ATTACKS, COMPRESSORS, DATASETS, CHECKS, FIGURES, ACTIVATIONS, OPERATIONS, EVALUATORS, PROXIES, STRATEGIES,
+    FAMILIES, DESIGNS, RULES, HOOKS, LOSSES, SCHEDULES, STEPS,
+)  # fmt: skip
+CLASSES = {target.partition(":")[2] for registry in REGISTRIES for target in registry.built_in.values()}
+NAMES = {name for registry in REGISTRIES for name in registry.built_in}
+
+
+def offences(tree):
+    """Yield the lines that ask whether something is one certain method, by its class or by its name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass"):
+            asked = {part.id for part in ast.walk(node.args[1]) if isinstance(part, ast.Name)}
+            asked |= {part.attr for part in ast.walk(node.args[1]) if isinstance(part, ast.Attribute)}
+            if asked & CLASSES:
+                yield node.lineno, ast.unparse(node)
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            named = any(isinstance(s, ast.Attribute) and s.attr in ("name", "label", "type") for s in sides)
+            texts = {part.value for s in sides for part in ast.walk(s) if isinstance(part, ast.Constant)}
+            if named and texts & NAMES:
+                yield node.lineno, ast.unparse(node)
+        if isinstance(node, ast.MatchClass) and ast.unparse(node.cls) in CLASSES:
+            yield node.lineno, ast.unparse(node.cls)
+
+
+@pytest.mark.parametrize("name", modules())
+def test_no_file_asks_for_one_certain_method(name):
+    assert list(offences(ast.parse(modules()[name].read_text()))) == []
+
+
+def test_an_offence_is_found():
+    lines = (
+        "if isinstance(attack, PGD | APGD): pass",
+        "if step.attack.name == 'square': pass",
+        "label = loss.name in ('trades', 'x')",
+    )
+    text = "\n".join(lines)
+    assert [line for line, _ in offences(ast.parse(text))] == [1, 2, 3]
