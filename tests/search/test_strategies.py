@@ -22,7 +22,7 @@ from robust_nas.search import (
     with_strategy,
 )
 
-NNI = importlib.util.find_spec("nni") is not None and os.environ.get("ROBUST_NAS_HIDE_NNI") != "1"
+NNI = os.environ.get("ROBUST_NAS_HIDE_NNI") != "1" and importlib.util.find_spec("nni") is not None
 SAMPLED = {**SMALL, "samples": 4, "epochs": 2, "macs": "10k:1M"}
 PROXY = {"evaluator": EVALUATORS.make("proxy", proxy="params")}
 OPTIONS = {
