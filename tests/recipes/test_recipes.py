@@ -74,7 +74,7 @@ def test_overrides_reach_every_room() -> None:
         ("search={name: nni, precision: bf16}", ["search.precision: got 'bf16'", "'float32'"]),
         ("search={name: nni, cells: 3}", ["search.cells: got 3, which leaves no robust cell"]),
         ("search.attack.name=cw", ["search.attack", "got name 'cw'", "fgsm", "pgd"]),
-        ("data.name=cifar11", ["data.name", "got 'cifar11'", "'cifar10'"]),
+        ("data.name=cifar11", ["data.name", "got name 'cifar11'", "'cifar10'"]),
         ("device=gpu", ["device", "got 'gpu'"]),
         ("name=../elsewhere", ["name", "got '../elsewhere'"]),
         ("schema_version=2", ["schema_version", "got 2", "1"]),
