@@ -37,6 +37,7 @@ def command(
     ] = None,
     cells: Cells = None,
     channels: Channels = None,
+    allow_code: common.AllowCode = None,
     json: common.Json = False,
 ) -> None:
     """Count parameters and MACs (multiply-adds of convolutions and linear layers; FLOPs = 2 x MACs), stage by stage.
@@ -46,13 +47,15 @@ def command(
     In Python: robust_nas.count(robust_nas.load_architecture("arnas")), and robust_nas.spaces.parts for the stages
     """
     from robust_nas.spaces import load_architecture
+    from robust_nas.user_code import allow_code as allowing
 
     rows = []
-    for name in architectures:
-        architecture = _resized(load_architecture(name), cells, channels)
-        own_shape, own_classes = _model_size(Path(name))
-        shape = input_shape(input) if input else own_shape
-        rows.append((architecture, shape, classes or own_classes))
+    with allowing(allow_code or ()):
+        for name in architectures:
+            architecture = _resized(load_architecture(name), cells, channels)
+            own_shape, own_classes = _model_size(Path(name))
+            shape = input_shape(input) if input else own_shape
+            rows.append((architecture, shape, classes or own_classes))
     if json:
         common.print_json([_tree(*row) for row in rows])
         return
