@@ -14,6 +14,8 @@ from robust_nas.lazy import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
+from robust_nas.data.splits import random_indices
+
 
 @dataclass(frozen=True, eq=False)
 class Images:
@@ -47,8 +49,7 @@ class Images:
 
     def draw(self, count: int, seed: int) -> Images:
         """Return `count` images in the random order of `seed`; all of them where there are fewer."""
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        return self.subset(order[:count])
+        return self.subset(random_indices(len(self), count, seed))
 
     def float(self, indices: Tensor | None = None) -> Tensor:
         """Return all images, or those at `indices`, as float32 [N, C, H, W] in 0..1."""

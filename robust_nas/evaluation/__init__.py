@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from robust_nas.attacks import ThreatModel
-from robust_nas.evaluation.accuracy import Correctness, LabelledImages, correctness, judge, seeded_subset
+from robust_nas.evaluation.accuracy import Correctness, LabelledImages, correctness, judge
 from robust_nas.evaluation.checks import CHECKS, Cost, SanityCheck
 from robust_nas.evaluation.inference_rule import InferenceRule
 from robust_nas.evaluation.journal import Journal
@@ -50,7 +50,6 @@ __all__ = [
     "evaluate",
     "follow_protocol",
     "judge",
-    "seeded_subset",
     "suite_names",
 ]
 

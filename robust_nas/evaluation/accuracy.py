@@ -153,8 +153,3 @@ def batch_of(images: LabelledImages, indices: Tensor) -> tuple[Tensor, Tensor]:
 def as_float(pixels: Tensor) -> Tensor:
     """Return float32 in 0..1 of uint8 pixels, or of float ones."""
     return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
-
-
-def seeded_subset(available: int, seed: int, images: int | None = None) -> Tensor:
-    """Return the indices of the first `images` of a permutation by `seed`, in its order; None means all of them."""
-    return torch.randperm(available, generator=torch.Generator().manual_seed(seed))[:images]

@@ -27,7 +27,8 @@ import torch
 from torch import nn
 
 from robust_nas.attacks import Attack, ThreatModel
-from robust_nas.evaluation.accuracy import LabelledImages, seeded_subset
+from robust_nas.data import random_indices
+from robust_nas.evaluation.accuracy import LabelledImages
 from robust_nas.evaluation.attack_rows import run_attacks, score
 from robust_nas.evaluation.checks import with_standard
 from robust_nas.evaluation.journal import Journal
@@ -93,7 +94,7 @@ def follow_protocol(
     device = torch.device(device) if device is not None else _device_of(model)
     report = progress or (lambda name, fraction: None)
     journal = journal or Journal()
-    order = seeded_subset(len(images.labels), seed, options.images)
+    order = random_indices(len(images.labels), options.images, seed)
     predictor, options = with_rule(model, options)
     state, clean, attacks = start(
         predictor, images, options, order, seed=seed, device=device, journal=journal, report=report

@@ -26,11 +26,11 @@ try:
         # NNI wraps every public class of torch.nn, and says so of those that are no modules.
         warnings.filterwarnings("ignore", r".* is found to be not a nn\.Module", RuntimeWarning)
         warnings.filterwarnings("ignore", "PyTorch-Lightning must be installed")  # our own error says it
-        import pytorch_lightning  # noqa: F401 - NNI's supernets need it, and NNI does not declare it
         from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableModule
         from nni.nas.oneshot.pytorch.differentiable import LinearTemperatureScheduler
         from nni.nas.oneshot.pytorch.supermodule.differentiable import GumbelSoftmax
         from nni.nas.strategy import DARTS, GumbelDARTS
+        from pytorch_lightning import LightningModule  # noqa: F401 - NNI needs it, and does not declare it
 except ImportError as error:
     raise ConfigError(
         f"NNI's bridge needs NNI 3.0 and pytorch-lightning, and one is missing ({error}); "

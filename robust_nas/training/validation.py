@@ -17,10 +17,7 @@ BATCH = 256
 
 def validation_images(images: Images, limit: int | None, seed: int) -> Images:
     """Return at most `limit` images of the validation split, drawn by `seed`."""
-    if limit is None or limit >= len(images):
-        return images
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    return images.subset(order[:limit])
+    return images if limit is None or limit >= len(images) else images.draw(limit, seed)
 
 
 def validate(

@@ -170,7 +170,7 @@ def check_export(
     refuse_misfit(model.description, dataset, model_folder)
     some: Images = dataset.test
     if images is not None and images < len(some):
-        some = some.subset(_drawn(len(some), images, config.seed))
+        some = some.draw(images, config.seed)
     found: dict[str, dict[str, Any]] = {}
     for form in checked_forms(forms):
         path = folder / FILES[form]
@@ -180,9 +180,3 @@ def check_export(
         size = path.stat().st_size + ((folder / "weights.pt").stat().st_size if form == "source" else 0)
         found[form] = {"file": FILES[form], "bytes": size, **tree}
     return found
-
-
-def _drawn(count: int, limit: int, seed: int) -> torch.Tensor:
-    import torch
-
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:limit]

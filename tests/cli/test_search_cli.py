@@ -25,8 +25,8 @@ def test_the_command_line_searches_digits_adversarially(call: Call) -> None:
     assert record["params"] > 0
     folder = Path("found")
     config = (folder / "config.yaml").read_text()
-    assert "    name: nni\n" in config
-    assert "    strategy: darts\n" in config
+    assert "\n  name: nni\n" in config
+    assert "\n  strategy: darts\n" in config
     assert "name: fgsm-rs" in config
     architecture = load_architecture(folder)
     assert (architecture.layout, architecture.channels) == (load_space("dsara").layout, 16)

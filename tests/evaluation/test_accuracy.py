@@ -6,7 +6,7 @@ from evaluation_networks import Images, conv_net, generator
 from torch import nn
 
 from robust_nas.attacks import FGSM, PGD, Predictor
-from robust_nas.evaluation import correctness, seeded_subset
+from robust_nas.evaluation import correctness
 
 
 def two_classes():
@@ -90,10 +90,3 @@ def test_a_rejection_is_right(digits_batch):
 
     found = correctness(Predictor(Rejecting(), abstains=True), images, FGSM(eps=0.05), generator())
     assert found.robust.all()
-
-
-def test_a_subset_is_a_prefix_of_a_permutation_by_seed():
-    assert torch.equal(seeded_subset(10, 3, 4), seeded_subset(10, 3)[:4])
-    assert seeded_subset(10, 3).sort().values.tolist() == list(range(10))
-    assert not torch.equal(seeded_subset(10, 3), seeded_subset(10, 4))
-    assert len(seeded_subset(3, 0, 9)) == 3

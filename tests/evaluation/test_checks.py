@@ -16,9 +16,9 @@ import robust_nas
 from robust_nas import ThreatModel
 from robust_nas.attacks import PGD, Predictor
 from robust_nas.config import check
+from robust_nas.data import random_indices
 from robust_nas.errors import CodeRefusedError, ConfigError
 from robust_nas.evaluation import CHECKS, Cost, EvaluationOptions, SanityCheck, Step, follow_protocol
-from robust_nas.evaluation.accuracy import seeded_subset
 from robust_nas.evaluation.attack_rows import run_attacks
 from robust_nas.evaluation.checks import with_standard
 from robust_nas.evaluation.journal import Journal
@@ -63,7 +63,7 @@ def options(**keys):
 def attacked(model, plan):
     """The state of an evaluation after its attacks."""
     images = data()
-    order = seeded_subset(len(images.labels), 0)
+    order = random_indices(len(images.labels), None, 0)
     predictor, plan = with_rule(model, plan)
     journal, quiet = Journal(), lambda name, fraction: None
     state, _, attacks = start(

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from robust_nas.attacks import PGD
 from robust_nas.config import check, config_hash, parse_yaml, read_yaml, to_dict, to_yaml
 from robust_nas.errors import ConfigError
 from robust_nas.integrations.nni_strategy import NNI
@@ -74,7 +75,7 @@ def test_overrides_reach_every_room() -> None:
         ("search={name: nni, precision: bf16}", ["search.precision: got 'bf16'", "'float32'"]),
         ("search={name: nni, cells: 3}", ["search.cells: got 3, which leaves no robust cell"]),
         ("search.attack.name=cw", ["search.attack", "got name 'cw'", "fgsm", "pgd"]),
-        ("data.name=cifar11", ["data.name", "got name 'cifar11'", "'cifar10'"]),
+        ("data.name=cifar11", ["data.name", "got name 'cifar11'", "cifar10"]),
         ("device=gpu", ["device", "got 'gpu'"]),
         ("name=../elsewhere", ["name", "got '../elsewhere'"]),
         ("schema_version=2", ["schema_version", "got 2", "1"]),
@@ -115,7 +116,8 @@ def test_another_strategy_keeps_the_keys_that_it_has_too() -> None:
 
 
 def test_a_config_that_names_no_strategy_searches_by_dsara() -> None:
-    assert load_config("quickstart", ["search={epochs: 30}"]).search == DSARA(epochs=30)
+    attack = PGD(eps=0.1, steps=7, keep="last")  # the usual one, under the config's threat model
+    assert load_config("quickstart", ["search={epochs: 30}"]).search == DSARA(epochs=30, attack=attack)
 
 
 def test_the_recipes_that_run_offline_are_evaluated_by_the_cascade() -> None:

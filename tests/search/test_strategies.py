@@ -22,7 +22,7 @@ from robust_nas.search import (
     with_strategy,
 )
 
-NNI = importlib.util.find_spec("nni") is not None and os.environ.get("ROBUST_NAS_HIDE_NNI") != "1"
+NNI = os.environ.get("ROBUST_NAS_HIDE_NNI") != "1" and importlib.util.find_spec("nni") is not None
 SAMPLED = {**SMALL, "samples": 4, "epochs": 2, "macs": "10k:1M"}
 PROXY = {"evaluator": EVALUATORS.make("proxy", proxy="params")}
 OPTIONS = {
@@ -86,10 +86,8 @@ def test_what_a_search_finds_is_said_by_its_strategy(strategy, tmp_path):
     result = json.loads(json.dumps(strategy.result(records)))
     assert isinstance(result[strategy.criterion.key], float)
     assert strategy.criterion.best([result, result]) == 0
-    plot = getattr(figures, f"plot_{strategy.figure.replace('-', '_')}")
-    drawn = plot(
-        records, tmp_path / "figure", caption=strategy.describe(), **strategy.figure_options(records)
-    )
+    figure = figures.FIGURES.make(strategy.figure)
+    drawn = figure.draw({strategy.drawn_as: records}, tmp_path / "figure", caption=strategy.describe())
     assert all(path.exists() for path in drawn)
 
 

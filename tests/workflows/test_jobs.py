@@ -56,9 +56,9 @@ def test_a_lost_artifact_is_made_again(run, finished, lost):
 
 
 def test_a_model_is_evaluated_without_the_file_of_its_search_space(run, tmp_path):
-    text = (run / "model" / "config.yaml").read_text().replace("name: dsara\n", "name: gone.yaml\n", 1)
+    text = (run / "model" / "recipe.yaml").read_text().replace("name: dsara\n", "name: gone.yaml\n", 1)
     assert "gone.yaml" in text
-    (run / "model" / "config.yaml").write_text(text)
+    (run / "model" / "recipe.yaml").write_text(text)
     found = robust_nas.workflows.config.model_config(run / "model")
     assert robust_nas.run_evaluation(found, run / "model", tmp_path / "again")["robust"]["images"] == 20
 

@@ -32,9 +32,7 @@ class ProxyScore(Evaluator):
 
         from robust_nas.nets import build_network
 
-        pixels = context.images.pixels
-        order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(context.seed))
-        batch = context.images.subset(order[: self.images])
+        batch = context.images.draw(self.images, context.seed)
         network = build_network(
             candidate,
             input_shape=context.input_shape,
@@ -42,8 +40,8 @@ class ProxyScore(Evaluator):
             mean=context.mean,
             std=context.std,
             seed=context.seed,
-        ).to(pixels.device)
-        generator = torch.Generator(pixels.device).manual_seed(context.seed)
+        ).to(batch.pixels.device)
+        generator = torch.Generator(batch.pixels.device).manual_seed(context.seed)
         labels = batch.labels if self.proxy.needs_labels else None
         value = self.proxy.score(network, batch.float(), labels, generator)
         return Scored(value if self.proxy.higher_is_better else -value, {"proxy": value})

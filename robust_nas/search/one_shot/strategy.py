@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from robust_nas.attacks import PGD, Attack, training_attack_field
+from robust_nas.attacks import PGD, Attack, inherited, training_attack_field
 from robust_nas.config import Count, Options
 from robust_nas.errors import ConfigError
 from robust_nas.search.one_shot.batch import AlphaGradient, AlphaStep, Batch, Half
@@ -41,6 +41,12 @@ class SupernetOptions(Options):
     execution: Literal["fused", "plain"] = "fused"
 
 
+def usual_attack() -> Attack:
+    """Return PGD-7 with the config's threat model, or ARNAS's where it has none: eps 8/255, step size 2/255."""
+    published = {"eps": 8 / 255, "step_size": 2 / 255}
+    return PGD(**(inherited() or published), steps=7, keep="last")
+
+
 class OneShotStrategy(Strategy):
     """Base of one-shot strategies: adversarial DARTS of first order, whose parts a subclass replaces."""
 
@@ -54,9 +60,7 @@ class OneShotStrategy(Strategy):
 
     epochs: Count = 50
     batch_size: Annotated[Count, Field(ge=2)] = 32
-    attack: Annotated[Attack, training_attack_field()] = PGD(
-        eps=8 / 255, step_size=2 / 255, steps=7, keep="last"
-    )
+    attack: Annotated[Attack, training_attack_field()] = Field(default_factory=usual_attack)
     weights: WeightOptimiser = WeightOptimiser()
     alphas: AlphaOptimiser = AlphaOptimiser()
 

@@ -74,6 +74,7 @@ def inherited_scores(
     import torch
 
     from robust_nas.data.splits import balanced
+    from robust_nas.evaluation import correctness
 
     search = refuse_unscorable(search_folder, architectures)
     context = load_context(search.config)
@@ -82,14 +83,15 @@ def inherited_scores(
     if images < context.dataset.classes:
         raise ConfigError(f"images: got {images}; at least {context.dataset.classes} are needed, one a class")
     judged = validation.subset(balanced(validation.labels, images, seed)).to(context.device)
-    drawn = torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))
-    calibration = training.subset(drawn[: BATCHES * BATCH_SIZE]).to(context.device)
+    calibration = training.draw(BATCHES * BATCH_SIZE, seed).to(context.device)
     supernet = _supernet(search_folder, search, context).to(context.device)
     scores = []
     for done, architecture in enumerate(architectures, start=1):
         network = sub_network(supernet, architecture).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         estimate_statistics(network, calibration)
-        clean, robust = _accuracies(network, judged, attack, seed)
+        generator = torch.Generator(context.device).manual_seed(seed)
+        found = correctness(network, judged, attack, generator, batch_size=BATCH_SIZE)
+        clean, robust = found.accuracies
         scores.append(InheritedScore(architecture.name, clean, robust, len(judged)))
         size = f"{len(supernet.cells)} cells, {cast('SupernetCell', supernet.cells[0]).channels} channels"
         progress("inherited", done, len(architectures), f"{architecture.name} at the supernet's {size}")
@@ -202,22 +204,3 @@ def estimate_statistics(network: nn.Module, images: Images) -> None:
         for indices in torch.tensor_split(torch.arange(len(images)), math.ceil(len(images) / BATCH_SIZE)):
             network(images.float(indices).contiguous(memory_format=torch.channels_last))
     network.eval()
-
-
-def _accuracies(network: nn.Module, images: Images, attack: Attack, seed: int) -> tuple[float, float]:
-    """Return clean and robust accuracy in 0..1; logits that are not finite are wrong."""
-    import torch
-
-    generator = torch.Generator(images.pixels.device).manual_seed(seed)
-    counts = torch.zeros(2, dtype=torch.int64, device=images.pixels.device)
-    for indices in torch.split(torch.arange(len(images)), BATCH_SIZE):
-        labels = images.labels[indices.to(images.labels.device)]
-        x = images.float(indices).contiguous(memory_format=torch.channels_last)
-        attacked = attack(network, x, labels, generator)
-        with torch.no_grad():
-            logits, after = network(x), network(attacked)
-        right = (logits.argmax(1) == labels) & logits.isfinite().all(1)
-        both = right & (after.argmax(1) == labels) & after.isfinite().all(1)
-        counts += torch.stack([right.sum(), both.sum()])
-    clean, robust = counts.tolist()
-    return clean / len(images), robust / len(images)

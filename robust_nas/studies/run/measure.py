@@ -60,8 +60,7 @@ def measure(network: nn.Module, test: Images, train: Images, metrics: Metrics, *
     right = logits.argmax(1) == test.labels
     few = slice(0, metrics.images)
     ratios = lipschitz_ratios(images[few], attacked[few], clean_logits[few], logits[few], attack.norm)
-    chosen = torch.randperm(len(train), generator=Generator().manual_seed(seed))[few]
-    seen = train.subset(chosen)
+    seen = train.draw(metrics.images, seed)
     seen_logits = logits_of(network, perturbed(network, seen, attack, seed))
     trained = (seen_logits.argmax(1) == seen.labels).double().mean()
     figures = {

@@ -117,7 +117,8 @@ def _dataset(options: str, seed: int) -> Dataset:
 
 def _measured(run: Run, trial: Trial, context: JobContext) -> dict[str, Any]:
     """Return the outcome: train, attack by the protocol, measure; the model is saved into the run's folder."""
-    from robust_nas.evaluation import follow_protocol, seeded_subset
+    from robust_nas.data import random_indices
+    from robust_nas.evaluation import follow_protocol
     from robust_nas.nets import ModelDescription, build_network, save_model
     from robust_nas.studies.run.measure import measure, stage_gains
     from robust_nas.training.loop import train
@@ -147,7 +148,7 @@ def _measured(run: Run, trial: Trial, context: JobContext) -> dict[str, Any]:
     network.load_state_dict(trained.state)
     network.eval()
     found = follow_protocol(network, dataset.test, options, seed=trial.split_seed)
-    order = seeded_subset(len(dataset.test), trial.split_seed, options.images)
+    order = random_indices(len(dataset.test), options.images, trial.split_seed)
     chosen = order[: found.robust.images]
     test = dataset.test.subset(chosen).to(device)
     measured = measure(network, test, images.to(device), trial.metrics, seed=trial.split_seed)
