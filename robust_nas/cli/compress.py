@@ -39,6 +39,7 @@ def command(
         str | None,
         typer.Option(help="Take data, training and evaluation from this recipe, not from the model's own."),
     ] = None,
+    allow_code: common.AllowCode = None,
     out: common.Out = None,
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
@@ -65,23 +66,26 @@ def command(
     changes += overrides or []
     method = method or "+".join(names) or None
     source = recipe if recipe is not None else Path(str(model))
-    config = compression_config(source, method, changes)
-    if print_config:
-        from robust_nas.config import to_yaml
+    from robust_nas.user_code import allow_code as allowing
 
-        typer.echo(to_yaml(config), nl=False)
-        return
-    mode = common.mode_of(resume, overwrite)
-    from robust_nas.workflows.compress import compress, compress_module, default_folder
+    with allowing(allow_code or ()):
+        config = compression_config(source, method, changes)
+        if print_config:
+            from robust_nas.config import to_yaml
 
-    with common.progress(quiet) as report:
-        if module is not None:
-            folder = out or RESULTS / f"{config.name}-compressed"
-            tree = compress_module(config, module, weights, folder, mode=mode, progress=report)
-        else:
-            path = Path(str(model))
-            folder = out or default_folder(path)
-            tree = compress(config, path, folder, mode=mode, progress=report)
+            typer.echo(to_yaml(config), nl=False)
+            return
+        mode = common.mode_of(resume, overwrite)
+        from robust_nas.workflows.compress import compress, compress_module, default_folder
+
+        with common.progress(quiet) as report:
+            if module is not None:
+                folder = out or RESULTS / f"{config.name}-compressed"
+                tree = compress_module(config, module, weights, folder, mode=mode, progress=report)
+            else:
+                path = Path(str(model))
+                folder = out or default_folder(path)
+                tree = compress(config, path, folder, mode=mode, progress=report)
     if json:
         common.print_json(tree)
     else:
