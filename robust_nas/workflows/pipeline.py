@@ -1,7 +1,7 @@
-"""The whole way from one config: search, train, evaluate, compress, export, one job after the other.
+"""Run all jobs of one config: search, train, evaluate, compress, export, one job after the other.
 
 Search, training, evaluation and compression take a config, read the artifact before, write one run folder each, and can
-be continued with `mode="resume"`; an export is written anew. Torch is imported when a job is called, not before.
+be continued with `mode="resume"`; an export is written again. Torch is imported when a job is called, not before.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def _summary(config: RunConfig, made: _Made) -> dict[str, Any]:
 
 
 def _export(model: Path, folder: Path) -> None:
-    """Exports the model as plain source, anew."""
+    """Export the model as plain source, in the place of an earlier export."""
     if not (folder / "network.py").exists():
         (folder / "weights.pt").unlink(missing_ok=True)  # what a kill in an export left
     export_model(model, folder, overwrite=True)
