@@ -181,7 +181,7 @@ def percent(value: float) -> str:
 
 def accuracy_rows(tree: Mapping[str, Any]) -> list[list[str]]:
     """The rows of the evaluation table: name, how many it broke of how many, accuracy, interval, images, seconds."""
-    from robust_nas.evaluation import bars
+    from robust_nas.figures import evaluation_bars
 
     seconds = ["", *(f"{attack['seconds']:.1f}" for attack in tree["attacks"]), f"{tree['seconds']:.1f}"]
     return [
@@ -193,7 +193,7 @@ def accuracy_rows(tree: Mapping[str, Any]) -> list[list[str]]:
             str(bar["images"]),
             time_taken,
         ]
-        for bar, time_taken in zip(bars(tree), seconds, strict=True)
+        for bar, time_taken in zip(evaluation_bars(tree), seconds, strict=True)
     ]
 
 

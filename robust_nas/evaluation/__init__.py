@@ -11,7 +11,7 @@ from robust_nas.evaluation.checks import CHECKS, Cost, SanityCheck
 from robust_nas.evaluation.inference_rule import InferenceRule
 from robust_nas.evaluation.journal import Journal
 from robust_nas.evaluation.options import EvaluationOptions, Step, suite_names
-from robust_nas.evaluation.report import Evaluation, bars
+from robust_nas.evaluation.report import Evaluation
 from robust_nas.evaluation.rows import Row, Score
 from robust_nas.evaluation.verdict import Finding, Verdict
 
@@ -45,7 +45,6 @@ __all__ = [
     "Step",
     "ThreatModel",
     "Verdict",
-    "bars",
     "correctness",
     "evaluate",
     "follow_protocol",

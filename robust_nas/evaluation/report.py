@@ -19,7 +19,6 @@ The tree, schema version 2; a score is `{correct, images, accuracy, interval}`, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,21 +104,3 @@ class Evaluation:
             "eps_curve": list(self.eps_curve),
             "verdict": {"status": verdict.status, "reasons": list(verdict.reasons)},
         }
-
-
-def bars(tree: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a row per bar of a figure or table: clean, right after each attack (on its share), and the worst case."""
-    rows: list[tuple[str, Mapping[str, Any], Mapping[str, Any]]] = [("clean", tree["clean"], {})]
-    rows += [(f"+ {attack['label']}", attack["share"], attack) for attack in tree["attacks"]]
-    return [
-        {
-            "label": label,
-            "accuracy": score["accuracy"],
-            "low": score["interval"][0],
-            "high": score["interval"][1],
-            "images": score["images"],
-            "attacked": attack.get("attacked"),
-            "broken": attack.get("broken"),
-        }
-        for label, score, attack in [*rows, ("worst case", tree["robust"], {})]
-    ]

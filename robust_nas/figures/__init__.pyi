@@ -1,3 +1,4 @@
+from .bars import evaluation_bars as evaluation_bars
 from .budget import plot_eps_curve as plot_eps_curve
 from .cells import draw_cells as draw_cells
 from .compression_layers import plot_layers as plot_layers

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from robust_nas.figures import series, style
+from robust_nas.figures.bars import evaluation_bars
 from robust_nas.figures.figure import Figure, Job, Record
 
 _KEYS = ("label", "accuracy", "low", "high", "images")
@@ -40,25 +41,7 @@ class Waterfall(Figure):
 
     def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
         """Draw a bar for `clean`, for each of `attacks`, and for `robust`."""
-        return plot_evaluation(bars(record), stem, caption=caption)
-
-
-def bars(tree: Record) -> list[dict[str, Any]]:
-    """Return a row per bar: clean, what each attack (on its share) left right, and the worst case."""
-    rows: list[tuple[str, Record, Record]] = [("clean", tree["clean"], {})]
-    rows += [(f"+ {attack['label']}", attack["share"], attack) for attack in tree["attacks"]]
-    return [
-        {
-            "label": label,
-            "accuracy": score["accuracy"],
-            "low": score["interval"][0],
-            "high": score["interval"][1],
-            "images": score["images"],
-            "attacked": attack.get("attacked"),
-            "broken": attack.get("broken"),
-        }
-        for label, score, attack in [*rows, ("worst case", tree["robust"], {})]
-    ]
+        return plot_evaluation(evaluation_bars(record), stem, caption=caption)
 
 
 @style.drawing()

@@ -200,8 +200,7 @@ def _run(
                 tree, chosen, step = _compress(context, config, shared)
             tree = {"name": config.name, "model": job.model, **tree}
             write_json(folder / "compression.json", tree)
-            drawn = _draw(tree, chosen, step, folder)
-            figures.draw_figures("compression", tree, folder / "figures", figures=config.figures)
+            drawn = _draw(tree, chosen, step, folder, config)
             result = {"chosen": tree["chosen"], "within_loss": tree["within_loss"]}
             models = [f"model/{name}" for name in DELIVERED if (folder / "model" / name).exists()]
             run.finish(result, ["compression.json", *drawn, *models])
@@ -358,11 +357,19 @@ def _deliver(source: Path, folder: Path) -> None:
             write_atomic(target / name, (source / name).read_bytes())
 
 
-def _draw(tree: dict[str, Any], chosen: Candidate, step: Compressor, folder: Path) -> list[str]:
-    """Draw the comparison and the figures of the step that made the chosen network; returns their paths."""
+def _draw(
+    tree: dict[str, Any], chosen: Candidate, step: Compressor, folder: Path, config: CompressionConfig
+) -> list[str]:
+    """Draw the comparison and the figures of the step that made the chosen network; return their paths."""
     threat = tree["threat_model"]
     about = (
         f"{tree['name']} on {tree['dataset']}, {threat['norm']} eps {threat['eps']:.4g}, seed {tree['seed']}"
     )
-    drawn = figures.draw_figures("compression", tree, folder / "figures", about=about)
+    drawn = figures.draw_figures(
+        "compression",
+        tree,
+        folder / "figures",
+        about=about,
+        figures=[*figures.FIGURES.built_in, *config.figures],
+    )
     return [*(f"figures/{figure.stem}.png" for figure in drawn), *step.draw(chosen, folder, about)]

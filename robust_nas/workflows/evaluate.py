@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from robust_nas.evaluation import Evaluation
     from robust_nas.nets.model import ModelDescription
 
-FIGURES = ("evaluation", "eps_curve", "loss_traces", "examples")
-
 
 class EvaluateJob(Options):
     """What the result of an evaluation depends on: data, protocol, and everything that decides the model's answers."""
@@ -150,9 +148,7 @@ def _run(
                 found = _evaluate(run, config, network.to(context.device), dataset, progress)
             tree = {"model": job.model, "dataset": dataset.name, **found.to_dict()}
             write_json(folder / "evaluation.json", tree)
-            drawn = _draw(found, tree, folder / "figures", name, dataset)
-            record = {**tree, "examples": list(found.examples), "class_names": dataset.class_names}
-            figures.draw_figures("evaluation", record, folder / "figures", figures=config.figures)
+            drawn = _draw(found, tree, run, name, config, dataset)
             result = {
                 "clean": tree["clean"]["accuracy"],
                 "robust": tree["robust"]["accuracy"],
@@ -190,55 +186,16 @@ def _evaluate(
     )
 
 
-def _draw(found: Evaluation, tree: dict[str, Any], folder: Path, name: str, dataset: Dataset) -> list[str]:
-    """Draws what there is to draw; returns the files, as seen from the run's folder."""
-    from robust_nas.evaluation import bars
-
+def _draw(
+    found: Evaluation, tree: dict[str, Any], run: Run, name: str, config: EvaluationConfig, dataset: Dataset
+) -> list[str]:
+    """Draw what there is to draw; return the files, as seen from the run's folder."""
     threat = found.options.threat_model
     about = f"{name} on {dataset.name}, {threat.norm} eps {threat.eps:.4g}, seed {found.seed}"
-    attacks = ", ".join(row.label for row in found.rows)
-    figures.plot_evaluation(
-        bars(tree), folder / "evaluation", caption=f"{about}; verdict {found.verdict.status}"
-    )
-    drawn = ["evaluation"]
-    if found.eps_curve:
-        images = found.eps_curve[0]["images"]
-        caption = f"{about}; PGD on the margin at each eps, {images} images"
-        points = [{key: point[key] for key in point if key != "attack"} for point in found.eps_curve]
-        figures.plot_eps_curve(
-            points,  # one line, whatever number of steps each point took
-            folder / "eps_curve",
-            eps=threat.eps,
-            chance=found.chance,
-            norm=threat.norm,
-            caption=caption,
-        )
-        drawn.append("eps_curve")
-    traces = {row.label: list(row.trace) for row in found.rows if row.trace}
-    if traces:
-        units = {row.label: _unit(row.parameters.get("loss", "ce")) for row in found.rows if row.trace}
-        counts = ", ".join(f"{row.label} {row.attacked}" for row in found.rows if row.trace)
-        caption = f"{about}; first run of each attack, images: {counts}; band: 10th to 90th percentile"
-        figures.plot_loss_traces(traces, folder / "loss_traces", units=units, caption=caption)
-        drawn.append("loss_traces")
-    if found.examples:
-        figures.plot_adversarial_grid(
-            list(found.examples),
-            folder / "examples",
-            class_names=dataset.class_names,
-            caption=f"{about}; the first images that were attacked; attacks: {attacks}",
-        )
-        drawn.append("examples")
-    return [f"figures/{stem}.png" for stem in drawn]
-
-
-def _unit(loss: str) -> str:
-    return {
-        "ce": "cross-entropy, nats",
-        "ce-targeted": "log-probability of the target, nats",
-        "kl": "KL from the clean prediction, nats",
-        "margin": "margin, logits",
-    }.get(loss, f"{loss}, no unit")
+    record = {**tree, "examples": list(found.examples), "class_names": dataset.class_names}
+    chosen: list[figures.Figure | str] = [*figures.FIGURES.built_in, *config.figures]
+    drawn = figures.draw_figures("evaluation", record, run.folder / "figures", about=about, figures=chosen)
+    return [f"figures/{figure.stem}.png" for figure in drawn]
 
 
 def refuse_misfit(model: ModelDescription, dataset: Dataset, folder: Path) -> None:

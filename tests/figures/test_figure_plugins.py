@@ -45,7 +45,7 @@ def test_figures_by_file_and_by_name_are_drawn_where_their_job_is(figure, tmp_pa
 @pytest.mark.parametrize(
     ("figures", "message"),
     [
-        (["serch"], r"figures\.0: got name 'serch'; allowed: search, cells, training"),
+        (["serch"], r"figures\.0: got name 'serch'; allowed: search, sampled-search, cells, training"),
         (
             ["search", {"name": "log_loss.py:LogLoss", "color": "red"}],
             "figures.1.*color.*did you mean 'colour'",

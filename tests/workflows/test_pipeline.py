@@ -9,7 +9,7 @@ from cases import config
 import robust_nas
 from robust_nas.config import ConfigError
 from robust_nas.errors import DataError, RunExistsError
-from robust_nas.evaluation import bars as evaluation_bars
+from robust_nas.figures import evaluation_bars
 from robust_nas.runs import Run
 from robust_nas.workflows.context import load_context
 
@@ -116,10 +116,10 @@ def test_what_is_probably_not_meant_is_warned_of(finished, tmp_path):
     assert not any("eps" in warning for warning in finished[3])
     warnings = []
     other = config(
-        "search.attack.eps=0.2", "training.validation_attack.eps=8/255", "evaluation.attacks.0.images=8"
+        "search.attack.eps=0.25", "training.validation_attack.eps=8/255", "evaluation.attacks.0.images=8"
     )
     robust_nas.run(other, tmp_path / "run", warn=warnings.append)
-    assert "search.attack attacks with eps 0.2, the evaluation with 0.1" in warnings
+    assert "search.attack attacks with eps 0.25, the evaluation with 0.1" in warnings
     assert "training.validation_attack attacks with eps 0.03137, the evaluation with 0.1" in warnings
 
 
