@@ -6,22 +6,24 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+from robust_nas.operations import OPERATIONS
 from robust_nas.search.strategy import Criterion
 from robust_nas.spaces import CellArchitecture
-
-SKIP = "skip_connect"
 
 
 def skips(architecture: CellArchitecture) -> dict[str, int]:
     """Return the number of skip connections per kind of cell; empty for an architecture without cells."""
-    return {cell.kind: cell.operations().count(SKIP) for cell in getattr(architecture, "genotype", ())}
+    return {
+        cell.kind: sum(OPERATIONS.get(name).is_skip for name in cell.operations())
+        for cell in getattr(architecture, "genotype", ())
+    }
 
 
 def collapsed(architecture: CellArchitecture) -> list[str]:
     """Return a warning for every cell of which more than half of the operations are skip connections."""
     sizes = {cell.kind: len(cell.operations()) for cell in getattr(architecture, "genotype", ())}
     return [
-        f"the {kind} cell collapsed: {count} of its {sizes[kind]} operations are {SKIP}"
+        f"the {kind} cell collapsed: {count} of its {sizes[kind]} operations are skip connections"
         for kind, count in skips(architecture).items()
         if 2 * count > sizes[kind]
     ]

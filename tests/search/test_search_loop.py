@@ -221,4 +221,4 @@ def test_a_cell_of_mostly_skips_is_warned_of():
     assert collapsed(architecture("skip_connect", "sep_conv_3x3")) == []
     warnings = collapsed(architecture("skip_connect", "skip_connect"))
     assert len(warnings) == len(SPACE.layout.kinds)
-    assert "the robust cell collapsed: 2 of its 2 operations are skip_connect" in warnings
+    assert "the robust cell collapsed: 2 of its 2 operations are skip connections" in warnings

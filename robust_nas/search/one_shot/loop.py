@@ -23,6 +23,7 @@ from robust_nas.nets import channels_last
 from robust_nas.search.one_shot.batch import Batch, Half
 from robust_nas.search.one_shot.steps import OneShotSearch
 from robust_nas.search.one_shot.strategy import OneShotStrategy
+from robust_nas.search.spread import skips
 from robust_nas.search.strategy import SearchContext, SearchOutcome
 from robust_nas.training.divergence import refuse_broken_weights, refuse_divergence
 from robust_nas.training.schedules import cosine
@@ -181,12 +182,11 @@ class _Loop:
         logits = strategy.edge_logits(search.space, alphas)
         log_weights = torch.stack(list(logits.values())).log_softmax(2)  # [kinds, E, O]
         entropies = -(log_weights.exp() * log_weights).sum(2).mean(1)
-        cells = strategy.derive(search, alphas, "derived").genotype
         return {
             **measured.known,
             **{name: None if name in measured.absent else value for name, value in scalars.items()},
             "entropy": dict(zip(logits, entropies.tolist(), strict=True)),
-            "skips": {cell.kind: cell.operations().count("skip_connect") for cell in cells},
+            "skips": skips(strategy.derive(search, alphas, "derived")),
         }
 
     def _elapsed(self) -> float:
