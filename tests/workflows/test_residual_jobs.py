@@ -8,7 +8,6 @@ from cases import config
 
 import robust_nas
 from robust_nas.errors import ArchitectureError, ConfigError
-from robust_nas.workflows import material
 
 TINY = robust_nas.ResidualArchitecture(name="tiny", stem=4, depths=(1, 1), widths=(4, 4))
 MLP = robust_nas.MLPArchitecture(name="flat", depth=2, width=6, initialisation="ntk")
@@ -49,8 +48,12 @@ def test_it_is_evaluated_and_exported(model, tmp_path):
 
 @pytest.mark.parametrize("key", ["auxiliary_weight", "drop_path"])
 def test_a_recipe_for_cell_networks_is_refused_before_anything_starts(tmp_path, monkeypatch, key):
-    monkeypatch.setattr(material, "prepare", lambda config: pytest.fail("data was read"))
-    with pytest.raises(ConfigError, match=rf"training\.{key}: got 0\.3; tiny is a residual network.*: 0$"):
+    monkeypatch.setattr(
+        robust_nas.data, "load_dataset", lambda *args, **options: pytest.fail("data was read")
+    )
+    with pytest.raises(
+        ConfigError, match=rf"training\.{key}: got 0\.3; the network is a residual network.*: 0$"
+    ):
         robust_nas.train(config(f"training.{key}=0.3"), TINY, tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
@@ -65,7 +68,7 @@ def test_it_has_no_cells_to_draw(tmp_path, architecture, said):
 
 
 def test_an_mlp_is_trained_evaluated_and_exported(tmp_path):
-    with pytest.raises(ConfigError, match=r"training\.drop_path: got 0\.3; flat is an MLP"):
+    with pytest.raises(ConfigError, match=r"training\.drop_path: got 0\.3; the network is an MLP"):
         robust_nas.train(config("training.drop_path=0.3"), MLP, tmp_path / "refused")
     model = robust_nas.train(config(), MLP, tmp_path / "model")
     assert robust_nas.load_architecture(model) == MLP

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from robust_nas.spaces import Architecture, architecture_from_text, load_architecture
 from robust_nas.studies.design.design import Configuration, Design, InputShape
@@ -24,7 +24,9 @@ class ExplicitDesign(Design):
     """Architectures by name (`wrn-10-2`), by file, or written out."""
 
     name: Literal["list"] = "list"
-    architectures: tuple[Annotated[str | Architecture, BeforeValidator(_read)], ...] = Field(min_length=1)
+    architectures: tuple[Annotated[str | SerializeAsAny[Architecture], BeforeValidator(_read)], ...] = Field(
+        min_length=1
+    )
 
     def configurations(
         self, base: Architecture, input_shape: InputShape, classes: int
