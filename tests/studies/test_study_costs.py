@@ -20,9 +20,9 @@ def recipe(loss: object) -> StudyConfig:
     ("loss", "passes"),
     [
         ({"name": "natural"}, 3),
-        ({"name": "pgd", "attack": {"name": "fgsm-rs"}}, 5),
-        ({"name": "pgd", "attack": {"name": "pgd", "steps": 10}}, 23),
-        ({"name": "pgd", "attack": {"name": "pgd", "steps": 4, "restarts": 2}}, 19),
+        ({"name": "pgd-at", "attack": {"name": "fgsm-rs"}}, 5),
+        ({"name": "pgd-at", "attack": {"name": "pgd", "steps": 10}}, 23),
+        ({"name": "pgd-at", "attack": {"name": "pgd", "steps": 4, "restarts": 2}}, 19),
         ({"name": "trades", "attack": {"name": "pgd", "steps": 10, "loss": "kl"}}, 27),
     ],
 )
@@ -44,7 +44,7 @@ def test_one_threat_model_is_inherited_by_every_attack_of_the_config() -> None:
     evaluation = {key: value for key, value in TREE["evaluation"].items() if key != "threat_model"}
     training = {
         **TREE["training"],
-        "loss": {"name": "pgd", "attack": {"name": "fgsm-rs"}},
+        "loss": {"name": "pgd-at", "attack": {"name": "fgsm-rs"}},
         "validation_attack": {"name": "pgd", "steps": 2},
     }
     short = {

@@ -17,6 +17,7 @@ from robust_nas.config import to_dict
 from robust_nas.errors import ConfigError, StudyError
 from robust_nas.execution import Engine, LocalEngine, Task
 from robust_nas.runs import ENVIRONMENT, RESULT, Mode, Progress, read_json, silent, write_atomic, write_json
+from robust_nas.spaces import has_cells
 from robust_nas.studies.config import StudyConfig
 from robust_nas.studies.cost import Rates
 from robust_nas.studies.run.folder import INHERITED, PLAN, StudyFolder, is_study, outcomes, read_plan
@@ -27,7 +28,7 @@ from robust_nas.workflows.context import JobContext, load_context, refuse_other_
 
 if TYPE_CHECKING:
     from robust_nas.execution import Ended
-    from robust_nas.spaces import CellArchitecture, has_cells
+    from robust_nas.spaces import CellArchitecture
 
 ANALYSIS, REPORT, TABLE = "analysis.json", "report.html", "table.csv"
 
