@@ -30,13 +30,12 @@ class Measured(NamedTuple):
 class TrainingStep:
     """Base of all steps in their running form."""
 
+    replays: int = (
+        1  # how often a batch is used: each time, gradients are made and the optimiser moves the weights
+    )
+
     def __init__(self, training: TrainingContext, hooks: Sequence[TrainingHook] = ()) -> None:
         self.training, self.hooks = training, hooks
-
-    @property
-    def replays(self) -> int:
-        """Return how often a batch is used: each time the gradients are made and the optimiser moves the weights."""
-        return 1
 
     def gradients(self, batch: Batch) -> Measured:
         """Leave the gradients of this rank's share of the loss in the network's parameters, by `backward`.
