@@ -1,8 +1,15 @@
 """Cases that the tests of several rooms share."""
 
 from robust_nas.config import apply_overrides, check
+from robust_nas.spaces import load_space
 from robust_nas.workflows.config import RunConfig
 
+SMALL_LAYOUT = {
+    "stages": ["accurate", "robust"],
+    "reduction_cells": ["reduce"],
+    "reductions": ["1/2"],
+    "filters": [1, 2],
+}
 CONFIG = {
     "schema_version": 1,
     "name": "tiny",
@@ -38,3 +45,8 @@ CONFIG = {
 
 def config(*overrides):
     return check(RunConfig, apply_overrides(CONFIG, overrides), "test")
+
+
+def small_space(nodes=1, operations=("skip_connect", "sep_conv_3x3")):
+    """Return DSARA's space with two stages and one reduction, so that three cells hold every kind."""
+    return load_space("dsara", {"nodes": nodes, "operations": list(operations), "layout": SMALL_LAYOUT})

@@ -14,6 +14,7 @@ import sys
 
 import pytest
 import torch
+from cases import SMALL_LAYOUT
 
 from robust_nas.checkpoints import read_checkpoint
 from robust_nas.config import apply_overrides, to_yaml
@@ -33,12 +34,7 @@ CONFIG = {
         "changes": {
             "nodes": 2,
             "operations": ["max_pool_3x3", "skip_connect", "sep_conv_3x3"],
-            "layout": {
-                "stages": ["accurate", "robust"],
-                "reduction_cells": ["reduce"],
-                "reductions": ["1/2"],
-                "filters": [1, 2],
-            },
+            "layout": SMALL_LAYOUT,
         },
     },
     "search": {

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import model_validator
 
 from robust_nas.attacks.gradient import GradientAttack, Plan
-from robust_nas.attacks.losses import LEAST_CLASSES, refuse_targets_without_loss
+from robust_nas.attacks.losses import refuse_targets_without_loss
 from robust_nas.attacks.norms import Norm, direction, project
 from robust_nas.config import Count, Positive
 from robust_nas.lazy import torch
@@ -56,16 +56,6 @@ class APGD(GradientAttack):
         """Name, loss and, where there are several, restarts: `apgd-ce`, `apgd-t`, `apgd-ce-x2`."""
         loss = "t" if self.loss == "dlr-targeted" else self.loss
         return f"apgd-{loss}" + (f"-x{self.restarts}" if self.restarts > 1 else "")
-
-    @property
-    def least_classes(self) -> int:
-        """The number of classes below which the attack is not defined."""
-        return max(LEAST_CLASSES.get(self.loss, 2), (self.targets or 1) + 1)
-
-    @property
-    def effort(self) -> str:
-        """Return steps and starts."""
-        return f"{self.steps} steps from {self.restarts} starts"
 
     def doubled(self) -> APGD:
         """Return the attack with twice the steps from twice the starts; the best iterate is kept."""

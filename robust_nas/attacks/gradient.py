@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from robust_nas.attacks.attack import BoundedAttack, Passes
 from robust_nas.attacks.best_iterate import BestIterate
-from robust_nas.attacks.losses import bound, likeliest_wrong
+from robust_nas.attacks.losses import LEAST_CLASSES, bound, likeliest_wrong
 from robust_nas.attacks.norms import Norm, direction, noise_in_ball, on_sphere, project
 from robust_nas.lazy import torch
 
@@ -118,6 +118,18 @@ class GradientAttack(BoundedAttack):
     def settings(self, classes: int) -> dict[str, Any]:
         """Return the step size that is used (the first one, where it changes)."""
         return {"step_size": self.step}
+
+    @property
+    def least_classes(self) -> int:
+        """Return the number of classes below which the loss, or that many target classes, are not defined."""
+        plan = self.plan()
+        return max(LEAST_CLASSES.get(plan.loss, 2), (plan.targets or 1) + 1)
+
+    @property
+    def effort(self) -> str:
+        """Return steps and starts."""
+        plan = self.plan()
+        return f"{plan.steps} steps from {plan.restarts} starts"
 
     @property
     def passes(self) -> Passes:

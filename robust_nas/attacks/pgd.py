@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import model_validator
 
 from robust_nas.attacks.gradient import KL_START, GradientAttack, Plan
-from robust_nas.attacks.losses import LEAST_CLASSES, refuse_targets_without_loss
+from robust_nas.attacks.losses import refuse_targets_without_loss
 from robust_nas.config import Count, Fraction01, Positive
 
 
@@ -43,16 +43,6 @@ class PGD(GradientAttack):
         """Name, steps and what is not usual: `pgd-20`, `pgd-20x5`, `pgd-40-margin`."""
         loss = "" if self.loss == "ce" else f"-{self.loss}"
         return f"pgd-{self.steps}" + (f"x{self.restarts}" if self.restarts > 1 else "") + loss
-
-    @property
-    def least_classes(self) -> int:
-        """The number of classes below which the attack is not defined."""
-        return max(LEAST_CLASSES.get(self.loss, 2), (self.targets or 1) + 1)
-
-    @property
-    def effort(self) -> str:
-        """Return steps and starts."""
-        return f"{self.steps} steps from {self.restarts} starts"
 
     def doubled(self) -> PGD:
         """Return the attack with twice the steps, of the same size, from twice the starts; the best iterate is kept."""

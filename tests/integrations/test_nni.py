@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 pytest.importorskip("nni")
 pytest.importorskip("pytorch_lightning")
 
+from cases import small_space
+
 from robust_nas.attacks import FGSM, FGSMRS
 from robust_nas.data import Augment, Images, split
 from robust_nas.data.order import batches
@@ -28,19 +30,7 @@ from robust_nas.training.schedules import cosine
 SMALL = Size(cells=4, channels=2)
 SPACES = {name: load_space(name) for name in ("darts", "dsara")}  # of DARTS's topology
 CLASSES = 4
-TINY = load_space(
-    "dsara",
-    {
-        "nodes": 2,
-        "operations": ["max_pool_3x3", "skip_connect", "sep_conv_3x3"],
-        "layout": {
-            "stages": ["accurate", "robust"],
-            "reduction_cells": ["reduce"],
-            "reductions": ["1/2"],
-            "filters": [1, 2],
-        },
-    },
-)
+TINY = small_space(2, ["max_pool_3x3", "skip_connect", "sep_conv_3x3"])
 STRATEGIES = ["darts", "gumbel-darts"]
 
 

@@ -1,27 +1,16 @@
 """A small space, images, and strategies in the context of a search: what the tests of this room share."""
 
 import torch
+from cases import small_space
 
 from robust_nas.attacks import FGSMRS
 from robust_nas.data import Augment, Images
 from robust_nas.runs import Run
 from robust_nas.search import SearchContext, Trained, run_strategy
-from robust_nas.spaces import Size, load_space
+from robust_nas.spaces import Size
 
 CLASSES = 4
-SPACE = load_space(
-    "dsara",
-    {
-        "nodes": 1,
-        "operations": ["skip_connect", "sep_conv_3x3"],
-        "layout": {
-            "stages": ["accurate", "robust"],
-            "reduction_cells": ["reduce"],
-            "reductions": ["1/2"],
-            "filters": [1, 2],
-        },
-    },
-)
+SPACE = small_space()
 SMALL = {"cells": 3, "channels": 2}
 ONE_SHOT = {**SMALL, "epochs": 2, "batch_size": 8, "attack": FGSMRS(eps=0.1, keep="last")}
 

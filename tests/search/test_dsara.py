@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
+from cases import small_space
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.func import functional_call
@@ -19,19 +20,7 @@ from robust_nas.search.one_shot.batch import flatten
 from robust_nas.spaces import load_space
 
 CLASSES = 4
-SPACE = load_space(
-    "dsara",
-    {
-        "nodes": 2,
-        "operations": ["avg_pool_3x3", "skip_connect", "sep_conv_3x3"],
-        "layout": {
-            "stages": ["accurate", "robust"],
-            "reduction_cells": ["reduce"],
-            "reductions": ["1/2"],
-            "filters": [1, 2],
-        },
-    },
-)
+SPACE = small_space(2, ["avg_pool_3x3", "skip_connect", "sep_conv_3x3"])
 WEIGHTS = WeightOptimiser(learning_rate=0.2, momentum=0.9, weight_decay=0.05, clip_norm=100)
 
 

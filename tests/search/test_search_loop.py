@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from cases import small_space
 
 from robust_nas.attacks import FGSM
 from robust_nas.data import Augment, Images
@@ -11,23 +12,11 @@ from robust_nas.errors import CheckpointError, DivergenceError
 from robust_nas.runs import CHECKPOINT, Run, read_checkpoint
 from robust_nas.search import DSARA, AlphaOptimiser, SearchContext, WeightOptimiser, run_strategy
 from robust_nas.search.spread import collapsed
-from robust_nas.spaces import Edge, Size, load_space
+from robust_nas.spaces import Edge, Size
 
 CLASSES = 4
 OPERATIONS = ["skip_connect", "sep_conv_3x3"]
-SPACE = load_space(
-    "dsara",
-    {
-        "nodes": 1,
-        "operations": OPERATIONS,
-        "layout": {
-            "stages": ["accurate", "robust"],
-            "reduction_cells": ["reduce"],
-            "reductions": ["1/2"],
-            "filters": [1, 2],
-        },
-    },
-)
+SPACE = small_space(1, OPERATIONS)
 STEPS = 2  # of an epoch: 16 images in each half, 8 a batch
 
 

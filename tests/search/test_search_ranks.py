@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cases import small_space
 from in_ranks import in_ranks, results
 
 from robust_nas.attacks import NFGSM, PGD
@@ -9,23 +10,10 @@ from robust_nas.attacks.batch_generator import BatchGenerator
 from robust_nas.layers.batch_norm import synchronise
 from robust_nas.nets import Supernet
 from robust_nas.search import DSARA, Batch, OneShotSearch, WeightOptimiser
-from robust_nas.spaces import load_space
 
 IMPORTED_LATE = ("torch._dynamo",)
 CLASSES, IMAGES = 4, 7  # unequal rows for two ranks and for three
-SPACE = load_space(
-    "dsara",
-    {
-        "nodes": 1,
-        "operations": ["skip_connect", "sep_conv_3x3"],
-        "layout": {
-            "stages": ["accurate", "robust"],
-            "reduction_cells": ["reduce"],
-            "reductions": ["1/2"],
-            "filters": [1, 2],
-        },
-    },
-)
+SPACE = small_space()
 CASES = {
     "first order": {"attack": PGD(eps=0.1, steps=2)},
     "second order": {"attack": PGD(norm="l2", eps=0.5, steps=2, restarts=2, keep="best"), "order": 2},

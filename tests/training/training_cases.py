@@ -1,31 +1,20 @@
 """Networks, images, recipes and a runner that the tests of the training room share; and every method's options."""
 
 import torch
+from cases import small_space
 from torch import nn
 
 from robust_nas.attacks import FGSMRS, NFGSM, PGD
 from robust_nas.data import Augment, Images
 from robust_nas.nets import Supernet, build_network
 from robust_nas.runs import Run
-from robust_nas.spaces import ResidualArchitecture, load_space
+from robust_nas.spaces import ResidualArchitecture
 from robust_nas.training import AWP, PGDAT, TRADES, Cosine, Natural, Piecewise, Standard, Training
 from robust_nas.training.loop import train
 
 CLASSES = 4
 EPS = 0.1
-SPACE = load_space(
-    "dsara",
-    {
-        "nodes": 1,
-        "operations": ["skip_connect", "sep_conv_3x3"],
-        "layout": {
-            "stages": ["accurate", "robust"],
-            "reduction_cells": ["reduce"],
-            "reductions": ["1/2"],
-            "filters": [1, 2],
-        },
-    },
-)
+SPACE = small_space()
 ARCHITECTURE = Supernet(SPACE, CLASSES, 1, channels=2, cells=3, seed=1).derive().resized(3, 2)
 RESIDUAL = ResidualArchitecture(name="residual", stem=2, depths=(1, 1), widths=(2, 4))
 FULL = {"ema": 0.9, "drop_path": 0.3, "auxiliary_weight": 0.4, "clip_norm": 5.0, "nesterov": True}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cases import SMALL_LAYOUT
 from in_ranks import in_ranks, results
 
 from robust_nas import figures, load_config, run_search, train
@@ -31,12 +32,7 @@ CONFIG = {
         "changes": {
             "nodes": 1,
             "operations": ["skip_connect", "sep_conv_3x3"],
-            "layout": {
-                "stages": ["accurate", "robust"],
-                "reduction_cells": ["reduce"],
-                "reductions": ["1/2"],
-                "filters": [1, 2],
-            },
+            "layout": SMALL_LAYOUT,
         },
     },
     "search": {
