@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 TIMEOUT = timedelta(minutes=30)  # of a collective: rank 0 may meanwhile draw figures, or write to a slow disk
-PATIENCE = 3.0  # seconds in which a rank that is alive says so; torchrun, told to end all, kills after 30
+PATIENCE = 3.0  # seconds in which a rank that is alive says so; torchrun, asked to end all, kills after 30
 SPEAKING = 1.0  # seconds in which an error is printed
 LOST = (
     "gloo",
@@ -134,9 +134,9 @@ class Ranks:
             return answer
         import torch
 
-        told = torch.tensor(int(answer))
-        torch.distributed.broadcast(told, 0)
-        return bool(told)
+        decision = torch.tensor(int(answer))
+        torch.distributed.broadcast(decision, 0)
+        return bool(decision)
 
     def run_on_all(self, compute: Callable[[], Value]) -> Value:
         """What rank 0 computes, on every rank. Raises on every rank the `RobustNASError` that it met."""

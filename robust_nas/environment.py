@@ -1,4 +1,4 @@
-"""What a result depends on beside its config: versions, machine, code."""
+"""What a result depends on besides its config: versions, machine, code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from robust_nas.config import Options, config_hash
 
 
 def environment(config: Options, **more: Any) -> dict[str, Any]:
-    """What a result depends on beside its config: versions, machine, code version, and what the caller adds."""
+    """What a result depends on besides its config: versions, machine, code version, and what the caller adds."""
     packages = {
         name: metadata.version(name) for name in ("torch", "numpy", "safetensors", "pydantic", "pyautoattack")
     }

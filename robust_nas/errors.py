@@ -37,7 +37,7 @@ class ArchitectureError(ConfigError):
 
 
 class StudyError(ConfigError):
-    """A study asks for what cannot be planned, run together, or told from what was measured."""
+    """A study asks for what cannot be planned, run together, or concluded from what was measured."""
 
 
 class DataError(RobustNASError):

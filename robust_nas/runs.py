@@ -328,7 +328,7 @@ class Run:
 
 
 class Onlooker(Run):
-    """The run of another process, in a job of several: it touches no file, and drops what it is told.
+    """The run of another process, in a job of several: it touches no file, and drops what it is given.
 
     What is read from the folder is asked of the process that holds it.
     """

@@ -1,7 +1,7 @@
 """Random draws for a batch that is split over processes: each image gets what it would get in one process.
 
 Noise is drawn for the whole batch everywhere, and the rows at hand are taken. So the generators of all processes stay
-alike, and a batch can be split in any way. It costs the draws, which are cheap beside a forward pass.
+alike, and a batch can be split in any way. It costs the draws, which are cheap next to a forward pass.
 """
 
 from __future__ import annotations

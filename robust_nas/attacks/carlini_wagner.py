@@ -2,7 +2,7 @@
 
     minimise over w   ||x' - x||_2^2 + c max(z_y - max_{j != y} z_j + kappa, 0)        x' = (tanh(w) + 1) / 2
 
-from w = atanh(2 x - 1), anew for each weight c. c is searched per example: ten times larger until an adversarial
+from w = atanh(2 x - 1), again for each weight c. c is searched per example: ten times larger until an adversarial
 example appears, then halfway between the largest that failed and the smallest that did not. The nearest x' of all
 steps whose margin is above kappa is kept; an image that is misclassified is kept as it is.
 

@@ -6,7 +6,7 @@
     x'      = P(x + (1 + overshoot) r)                          P: onto the box 0..1
 
 The 0.0001 is the authors' (in their code): it steps over a boundary that x' lies on. An image that is misclassified
-is kept as it is. With eps, the last x' of each example is projected onto the ball and judged anew.
+is kept as it is. With eps, the last x' of each example is projected onto the ball and judged again.
 
 B batch, N examples that still take steps, C channels, H height, W width, K classes, J candidates but the label.
 """

@@ -1,4 +1,4 @@
-"""The threat model: what an attacker may do. It stands once in a config, and every attack in it inherits it."""
+"""The threat model: what an attacker may do. A config names it once, and every attack in it inherits it."""
 
 from __future__ import annotations
 

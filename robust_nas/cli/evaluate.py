@@ -65,7 +65,7 @@ def command(
     In Python: robust_nas.evaluate(module, dataset.test, robust_nas.ThreatModel(eps=0.1), "cascade")
     """
     if module is not None and model is not None:
-        # With --module there is no model folder: what stands in its place is the first override.
+        # With --module there is no model folder: the word in its place is the first override.
         overrides = [model, *(overrides or [])]
     if module is None and model is None:
         raise typer.BadParameter("name a model folder, or a module with --module file.py:function")

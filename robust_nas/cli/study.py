@@ -296,7 +296,7 @@ def _show_plan(tree: Mapping[str, Any]) -> None:
     effects = tree["smallest_effects"]
     if effects is None:
         print(
-            "smallest effect    one seed or one configuration: no effect can be told from the chance of a seed"
+            "smallest effect    one seed or one configuration: no effect can be separated from the chance of a seed"
         )
     else:
         shown = ", ".join(f"{100 * e['sd']:.2g} -> {100 * e['effect']:.2g}" for e in effects)

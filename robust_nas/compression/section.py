@@ -29,11 +29,11 @@ STEPS = "steps"
 
 
 class Compression(Options):
-    """What is done to a network, one step after the other, each starting from what the step before it made.
+    """The steps of a compression, each starting from the network of the step before it.
 
-    Of the networks that come out, the one with the fewest MACs that loses at most `max_loss` of robust accuracy on the
+    Of their networks, the one with the fewest MACs that loses at most `max_loss` of robust accuracy on the
     validation split is chosen. `test` says which are evaluated on the test set in addition to the original: the chosen
-    one, what it was made from, and its baselines, or all of them, declared beforehand.
+    one, the network that it was made from, and its baselines, or all of them, declared before it runs.
     """
 
     steps: tuple[Annotated[Compressor, COMPRESSORS.field()], ...] = ()

@@ -90,8 +90,8 @@ def plot_eps_curve(
     _eps_axis(axes, [float(row["eps"]) for row in drawn], eps, norm)
     series.mark(axes, eps, f"threat model, eps {_short(eps, norm)}")
     axes.axhline(100 * chance, color=style.GREY, linestyle=":", linewidth=1.2, zorder=1.5)
-    beside = axes.get_yaxis_transform()
-    text = axes.text(1.01, 100 * chance, f"chance\n{100 * chance:.3g}%", va="center", transform=beside)
+    right_edge = axes.get_yaxis_transform()
+    text = axes.text(1.01, 100 * chance, f"chance\n{100 * chance:.3g}%", va="center", transform=right_edge)
     text.set(fontsize=8, color=style.GREY)
     axes.set_ylim(-2.5, 102.5)
     axes.set_ylabel(f"accuracy (%), 95% Wilson interval{_counts(drawn)}")
@@ -118,10 +118,10 @@ def _draw(axes: Axes, line: Sequence[series.Record], number: int, attack: str | 
         zorder=3,
         clip_on=False,
     )
-    told = np.isfinite(low) & np.isfinite(high)
-    axes.fill_between(x[told], low[told], high[told], color=colour, alpha=0.15, linewidth=0)
-    bars = np.abs(np.stack([y - low, high - y]))[:, told]
-    axes.errorbar(x[told], y[told], yerr=bars, fmt="none", ecolor=colour, elinewidth=1, capsize=2.5)
+    finite = np.isfinite(low) & np.isfinite(high)
+    axes.fill_between(x[finite], low[finite], high[finite], color=colour, alpha=0.15, linewidth=0)
+    bars = np.abs(np.stack([y - low, high - y]))[:, finite]
+    axes.errorbar(x[finite], y[finite], yerr=bars, fmt="none", ecolor=colour, elinewidth=1, capsize=2.5)
 
 
 def _eps_axis(axes: Axes, values: Sequence[float], eps: float, norm: str) -> None:

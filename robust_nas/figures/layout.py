@@ -40,8 +40,8 @@ def _order(graph: nx.DiGraph, columns: Columns) -> Columns:
         places = range(1, len(columns)) if forward else range(len(columns) - 2, 0, -1)
         columns = [list(column) for column in columns]
         for place in places:
-            beside = columns[place - 1 if forward else place + 1]
-            columns[place].sort(key=_barycentre(graph, beside, columns[place]))
+            neighbours = columns[place - 1 if forward else place + 1]
+            columns[place].sort(key=_barycentre(graph, neighbours, columns[place]))
         columns = _swapped(graph, columns)
         if (count := _crossings(graph, columns)) < fewest:
             best, fewest = columns, count
@@ -49,9 +49,9 @@ def _order(graph: nx.DiGraph, columns: Columns) -> Columns:
 
 
 def _barycentre(
-    graph: nx.DiGraph, beside: Sequence[Hashable], column: Sequence[Hashable]
+    graph: nx.DiGraph, neighbours: Sequence[Hashable], column: Sequence[Hashable]
 ) -> Callable[[Hashable], float]:
-    rank = {item: position / max(1, len(beside) - 1) for position, item in enumerate(beside)}
+    rank = {item: position / max(1, len(neighbours) - 1) for position, item in enumerate(neighbours)}
     stay = {item: position / max(1, len(column) - 1) for position, item in enumerate(column)}
 
     def key(item: Hashable) -> float:

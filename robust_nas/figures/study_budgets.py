@@ -87,9 +87,9 @@ def plot_study_budgets(
     panels[0].autoscale(axis="y")
     panels[0].margins(y=0.12)
     panels[0].set_ylabel(of.axis(response))
-    told = {"o": "configuration", "s": "uniform baseline", "D": "reference"}
+    meanings = {"o": "configuration", "s": "uniform baseline", "D": "reference"}
     handles = [_mark(_FRONT, "o", "-", "on the Pareto front")]
-    handles += [_mark(_OTHER, mark, "", label) for mark, label in told.items() if mark in marks.values()]
+    handles += [_mark(_OTHER, mark, "", label) for mark, label in meanings.items() if mark in marks.values()]
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
     size = 7.5 if len(shown) <= 12 else 6.5
     for axes, places in zip(panels, named, strict=True):

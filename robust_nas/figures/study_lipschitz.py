@@ -1,7 +1,7 @@
 """How much each stage stretches an attack: log gains by stage, at initialisation and after training.
 
 The gains of the stages telescope: their logarithms add up to the logarithm of the whole network's gain, which
-stands under them.
+is below them.
 """
 
 from __future__ import annotations

@@ -138,14 +138,14 @@ def _draw_loss(axes: Axes, rows: Sequence[series.Record]) -> None:
         )
     else:
         axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color="#707070")
-    told = np.flatnonzero(np.isfinite(steps + low + high))
-    if len(told) > _MOST:
-        told = told[np.unique(np.linspace(0, len(told) - 1, _MOST).astype(int))]
-    if len(told):
+    finite = np.flatnonzero(np.isfinite(steps + low + high))
+    if len(finite) > _MOST:
+        finite = finite[np.unique(np.linspace(0, len(finite) - 1, _MOST).astype(int))]
+    if len(finite):
         axes.fill_between(
-            steps[told],
-            low[told],
-            high[told],
+            steps[finite],
+            low[finite],
+            high[finite],
             color=_BAND,
             alpha=0.6,
             linewidth=0,

@@ -33,7 +33,7 @@ def node_label(kind: str, node: int) -> str:
 def from_sample(
     space: CellSpace, sample: Mapping[str, Any], name: str | None = None, size: Size | None = None
 ) -> CellArchitecture:
-    """The architecture of a sample, at the space's final size unless told otherwise.
+    """The architecture of a sample, by default at the space's final size.
 
     Raises `ArchitectureError` for a sample of another space.
     """

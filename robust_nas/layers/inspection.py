@@ -1,4 +1,4 @@
-"""Whether a module still does what it was built to do: nothing in it replaced, hooked or parametrised."""
+"""Report whether a module is as its class built it: nothing in it replaced, hooked or parametrised."""
 
 from __future__ import annotations
 

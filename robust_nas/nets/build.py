@@ -66,7 +66,7 @@ def build_network(
 ) -> nn.Module:
     """Return the network of an architecture with weights drawn from `seed`; mean and std default to 0 and 1.
 
-    With `auxiliary`, a second classifier stands behind the last reduction cell, as in DARTS; without `affine`, batch
+    With `auxiliary`, a second classifier follows the last reduction cell, as in DARTS; without `affine`, batch
     norms of the cells neither scale nor shift. Raises `ArchitectureError` where the feature maps are too small for the
     classifier, and for a family without these choices.
     """

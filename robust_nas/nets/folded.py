@@ -89,7 +89,7 @@ class AdaptedCell:
 
 @dataclass
 class FoldedParts:
-    """A supernet as constants of one dtype; `last` is what stands before the pooling."""
+    """A supernet as constants of one dtype; `last` is the layer before the pooling."""
 
     normalise: nn.Module
     stem: tuple[Tensor, Tensor]
@@ -182,7 +182,7 @@ def fold_cell(
 
 
 def fold_adapter(module: nn.Module, dtype: torch.dtype) -> Adapter:
-    """Return the folded form of what stands between a cell and one of its inputs."""
+    """Return the folded form of the layers between a cell and one of its inputs."""
     if not is_unchanged(module) or type(module) not in (ReLUConvBN, FactorizedReduce):
         return ModuleAdapter(copy.deepcopy(module).eval().requires_grad_(False), dtype)
     own = cast(Any, module)

@@ -52,7 +52,7 @@ DTYPES = {  # of tensors, and their names in the file
 
 
 class StoredForm(Options):
-    """A layer that stands in another form than the architecture's: `LayerForm` as it is written in `model.json`."""
+    """A layer in another form than the architecture's: `LayerForm` as it is written in `model.json`."""
 
     name: str
     form: Literal["gdws", "tucker-2", "low-rank", "biased", "identity"]

@@ -1,4 +1,4 @@
-"""What stands on the edges of cells, and activations: one file a kind. Nothing here imports torch until it is built."""
+"""Operations on the edges of cells, and activations: one file each. Nothing here imports torch until it is built."""
 
 from __future__ import annotations
 

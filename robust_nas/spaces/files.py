@@ -1,4 +1,4 @@
-"""Where the shipped search spaces and architectures are: in the wheel, or beside the package in a checkout."""
+"""Where the shipped search spaces and architectures are: in the wheel, or next to the package in a checkout."""
 
 from __future__ import annotations
 

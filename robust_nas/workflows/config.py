@@ -1,6 +1,6 @@
 """The run config, composed of every room's options, and the recipes that ship with the package.
 
-A recipe is a complete YAML file beside this one; a user's own file has the same keys. Nothing here imports torch.
+A recipe is a complete YAML file in `recipes/`; a user's own file has the same keys. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from robust_nas.training.losses import with_present_names
 from robust_nas.user_code import allow_code, own_config
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
-RESULTS = Path("results")  # where run folders go unless told otherwise
+RESULTS = Path("results")  # where run folders go by default
 
 
 class SpaceChoice(Options):

@@ -143,7 +143,7 @@ def _loaded(form: Form, source: bytes | Path) -> Callable[[torch.Tensor], torch.
         return names["load"]()  # type: ignore[no-any-return]
     except Exception as error:  # whatever a damaged file, or weights that are not there, raise
         raise RunError(
-            f"{file}: cannot be loaded ({type(error).__name__}: {error}); export it anew"
+            f"{file}: cannot be loaded ({type(error).__name__}: {error}); export it again"
         ) from error
 
 
@@ -156,7 +156,9 @@ def check_export(
     images: int | None = 256,
     module: nn.Module | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Runs exported forms on test images beside the model; by form, the tree of a `Comparison` with `file`, `bytes`.
+    """Run exported forms and the model on the same test images.
+
+    Return by form a `Comparison` as a dict, with `file` and `bytes`.
 
     Raises `RunError` for a form that is not there, or of which the files cannot be loaded.
     """

@@ -58,7 +58,7 @@ PAID = (
 
 
 def evaluated(model, dataset, *attacks, eps=EPS, images=48, **keys):
-    """The evaluation on the first images of the order, with all findings unless told otherwise."""
+    """The evaluation on the first images of the order, with all findings by default."""
     tree = {
         "threat_model": {"eps": eps, "norm": keys.pop("norm", "linf")},
         "attacks": [{"attack": attack} for attack in attacks or SMALL],

@@ -106,7 +106,7 @@ def test_without_one_who_trains_a_short_training_is_refused(tmp_path):
 
 
 class InPairs(SampledStrategy):
-    """Asks for two at a time, counts what it is told, and stops by itself after three pairs."""
+    """Asks for two at a time, counts the scores that it gets, and stops by itself after three pairs."""
 
     name: Literal["in-pairs"] = "in-pairs"
 

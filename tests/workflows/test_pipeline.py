@@ -1,4 +1,4 @@
-"""The whole way on a tiny config: what each step leaves, what the summary says, what is refused."""
+"""All jobs on a tiny config: what each step leaves, what the summary says, what is refused."""
 
 import json
 

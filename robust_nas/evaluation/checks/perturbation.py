@@ -27,7 +27,7 @@ class Perturbation(SanityCheck):
 
     def run(self, state: EvaluationState, indices: Tensor, cost: Cost) -> list[Finding]:
         """Return the largest perturbation, in the norm of the threat model."""
-        text = "every adversarial image lies in the ball and in the box, measured anew in float64"
+        text = "every adversarial image lies in the ball and in the box, measured again in float64"
         attacked = sum(row.attacked for row in state.rows)
         allowed = f"at most eps {state.threat_model.eps:.6g}"
         return [self.finding("PASS", text, state.largest, attacked, allowed=allowed)]

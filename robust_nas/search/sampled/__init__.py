@@ -1,1 +1,1 @@
-"""Sampled searches: architectures are asked for, evaluated one by one, and their scores told, by one loop."""
+"""Sampled searches: one loop asks for architectures, evaluates them one by one, and passes their scores back."""

@@ -15,7 +15,7 @@ from robust_nas.statistics import Effect, Interval, Measurements, factor_values
 Status = Literal["supported", "contradicted", "undecided"]
 
 TOLERANCE = 0.10  # relative difference up to which two budgets count as one
-ONE_SEED = "no configuration has two seeds, so chance of training cannot be told from effect"
+ONE_SEED = "no configuration has two seeds, so the effect cannot be separated from the chance of training"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ def verdict_of(evidence: Evidence, effect: Effect, claim: str, unit: str = "shar
     """
     measured = f"{claim}: {format_evidence(effect.effect, effect.interval, unit, evidence.confidence)}"
     if effect.p is None and effect.includes_seeds:
-        return "undecided", f"{measured}; nothing varied over seeds and images, so nothing can be told"
+        return "undecided", f"{measured}; nothing varied over seeds and images, so nothing can be concluded"
     if effect.p is None or not effect.includes_seeds:
         return "undecided", f"{measured}; {ONE_SEED}"
     margin = evidence.margin if unit == "share" else None
