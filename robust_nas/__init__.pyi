@@ -1,8 +1,8 @@
 from ._version import __version__ as __version__
 from .attacks import Predictor as Predictor
+from .attacks import ThreatModel as ThreatModel
 from .data import DataOptions as DataOptions
 from .data import load_dataset as load_dataset
-from .evaluation import ThreatModel as ThreatModel
 from .evaluation import evaluate as evaluate
 from .nets import Supernet as Supernet
 from .nets import build_network as build_network

@@ -7,12 +7,14 @@ Shapes: images are float `[B, C, H, W]` in 0..1, labels int64 `[B]`; `eps` is on
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from robust_nas.attacks.norms import Norm
+from robust_nas.attacks.threat_model import inherited
 from robust_nas.config import Count, NonNegative
 from robust_nas.errors import AttackError
-from robust_nas.registry import Method
+from robust_nas.registry import Method, MethodField, Registry
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
@@ -205,3 +207,51 @@ class MinimalAttack(Attack):
 
     eps: NonNegative | None = None
     bn: Literal["eval"] = "eval"  # examples leave the batch when they are done, so it has no statistics
+
+
+ATTACKS = Registry(
+    "attack",
+    Attack,
+    "robust_nas.attacks",
+    {
+        "fgsm": "fgsm:FGSM",
+        "fgsm-rs": "fgsm_rs:FGSMRS",
+        "n-fgsm": "n_fgsm:NFGSM",
+        "pgd": "pgd:PGD",
+        "apgd": "apgd:APGD",
+        "carlini-wagner": "carlini_wagner:CarliniWagner",
+        "deepfool": "deepfool:DeepFool",
+        "square": "square:Square",
+        "noise": "noise:Noise",
+        "transfer": "transfer:Transfer",
+        "autoattack": "autoattack:AutoAttack",
+    },
+    group="robust_nas.attacks",
+)
+
+
+def attack_field(
+    allows: Callable[[type[Attack]], bool] | None = None,
+    needs: str = "",
+    *,
+    default: str | None = None,
+    presets: Mapping[str, Any] | None = None,
+) -> MethodField:
+    """Return what makes a field of options hold an attack (`Registry.field`).
+
+    Norm and eps (and surrogates, where the attack takes some) come from the config's threat model where the attack's
+    own keys do not say; `presets` are weaker.
+    """
+    return ATTACKS.field(allows, needs, default=default, presets=lambda: {**(presets or {}), **inherited()})
+
+
+def training_attack_field(
+    *, default: str | None = None, presets: Mapping[str, Any] | None = None
+) -> MethodField:
+    """Return the same for an attack inside a training step or a search: fit for it, and the last iterate is taken."""
+    return attack_field(
+        lambda attack: attack.for_training,
+        "it is not fit for training",
+        default=default,
+        presets={"keep": "last", **(presets or {})},
+    )

@@ -3,9 +3,9 @@
 import pytest
 import yaml
 
-from robust_nas.attacks import APGD, PGD, Square
+from robust_nas.attacks import APGD, PGD, AutoAttack, Square, ThreatModel
 from robust_nas.errors import ConfigError
-from robust_nas.evaluation import AutoAttack, EvaluationOptions, ThreatModel, suite_names
+from robust_nas.evaluation import EvaluationOptions, suite_names
 from robust_nas.evaluation.options import SUITES, load_suite
 
 LABELS = {

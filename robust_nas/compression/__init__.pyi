@@ -1,0 +1,9 @@
+from .compressor import COMPRESSORS as COMPRESSORS
+from .compressor import Compressor as Compressor
+from .compressor import Different as Different
+from .context import Candidate as Candidate
+from .context import CompressionContext as CompressionContext
+from .context import OriginalModel as OriginalModel
+from .cstar import CSTAR as CSTAR
+from .gdws import GDWS as GDWS
+from .section import Compression as Compression

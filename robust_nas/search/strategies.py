@@ -1,0 +1,62 @@
+"""`STRATEGIES`, which knows search strategies by name, and the search section of a config for another strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from robust_nas.config import Options
+from robust_nas.errors import ConfigError, UnknownMethodError
+from robust_nas.registry import Method, MethodField, Registry
+from robust_nas.search.strategy import Strategy
+from robust_nas.user_code import is_code
+
+# Seen from the package itself: a bridge to a foreign package is a strategy too, and lives with the other bridges.
+STRATEGIES = Registry(
+    "strategy",
+    Strategy,
+    "robust_nas",
+    {
+        "dsara": "search.dsara:DSARA",
+        "nni": "integrations.nni_strategy:NNI",
+        "random": "search.random_search:RandomSearch",
+    },
+    group="robust_nas.strategies",
+)
+
+
+def strategy_field() -> MethodField:
+    """Return what makes a field of options hold a strategy; a config that names none gets DSARA."""
+    return STRATEGIES.field(default="dsara")
+
+
+def strategy_names() -> list[str]:
+    """Return every strategy as the command line may write it; asking imports their files, but not torch."""
+    return [text for name in STRATEGIES.names() for text in STRATEGIES.get(name).spellings(name)]
+
+
+def with_strategy(section: Mapping[str, Any], strategy: str) -> dict[str, Any]:
+    """Return the search section of a config for another strategy: the keys that it has too keep their values.
+
+    `strategy` is a name, `name:variant` such as `nni:darts`, or `file.py:Class`. Raises `ConfigError` for another text.
+    """
+    name, variant = (strategy, "") if is_code(strategy) else strategy.partition(":")[::2]
+    try:
+        chosen = STRATEGIES.get(name)
+    except UnknownMethodError:
+        chosen = None
+    if chosen is None or (not is_code(strategy) and strategy not in chosen.spellings(name)):
+        raise ConfigError(f"strategy: got {strategy[:200]!r}; allowed: {', '.join(strategy_names())}")
+    shared = {key: value for key, value in _shared(section, chosen).items() if key != "name"}
+    return {"name": name, **shared, **({chosen.variant: variant} if chosen.variant else {})}
+
+
+def _shared(section: Mapping[str, Any], options: type[Options]) -> dict[str, Any]:
+    """Return the entries of a section that these options know; a method within it stays as it is."""
+    kept = {}
+    for key, value in section.items():
+        if key in options.model_fields:
+            inner: Any = options.model_fields[key].annotation
+            plain = isinstance(inner, type) and issubclass(inner, Options) and not issubclass(inner, Method)
+            kept[key] = _shared(value, inner) if plain and isinstance(value, Mapping) else value
+    return kept
