@@ -72,7 +72,7 @@ def bare(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 def has_bf16(device: torch.device) -> bool:
     """Whether the device multiplies in bf16; a CPU without such instructions emulates it, many times slower."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 

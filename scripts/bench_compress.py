@@ -18,6 +18,7 @@ import statistics
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from typing import Any
 
 import torch
 from bench_attacks import resnet18
@@ -53,12 +54,13 @@ def published(convolution: nn.Conv2d, g: Tensor) -> nn.Module:
     """The layer as the published code builds it."""
     depthwise, pointwise = factorize(convolution.weight, g)
     index = [channel for channel, kernels in enumerate(g.tolist()) for _ in range(kernels)]
+    given: Any = convolution  # torch types its sizes as tuples of any length, and takes pairs
     first = nn.Conv2d(
         len(index),
         len(index),
-        convolution.kernel_size,
-        convolution.stride,
-        convolution.padding,
+        given.kernel_size,
+        given.stride,
+        given.padding,
         groups=len(index),
         bias=False,
     )
@@ -83,7 +85,7 @@ def replaced(
 
 def eager(network: nn.Module, x: Tensor, memory: torch.memory_format) -> Callable[[], object]:
     """A call in torch."""
-    own = network.to(memory_format=memory) if memory == torch.channels_last else network
+    own = channels_last(network) if memory == torch.channels_last else network
 
     def run() -> object:
         with torch.inference_mode():

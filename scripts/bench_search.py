@@ -28,7 +28,7 @@ from robust_nas.nets import channels_last
 from robust_nas.runs import write_atomic
 from robust_nas.search import DSARA, Batch, OneShotSearch
 from robust_nas.workflows.config import RunConfig
-from robust_nas.workflows.material import choose_device, normalisation, training_split
+from robust_nas.workflows.context import JobContext, choose_device
 
 EPOCHS = 50  # of the published search
 
@@ -36,6 +36,7 @@ EPOCHS = 50  # of the published search
 def search_cost(config: RunConfig, steps: int) -> dict[str, Any]:
     """Seconds a step in each stage (median), steps an epoch on all images, and peak memory of this process in MiB."""
     device, options, seed = choose_device(config.device), config.search, config.seed
+    assert isinstance(options, DSARA)  # noqa: S101
     if config.threads != "auto":
         torch.set_num_threads(config.threads)
     cpu_time = device.type == "cpu" and torch.get_num_threads() == 1
@@ -46,25 +47,17 @@ def search_cost(config: RunConfig, steps: int) -> dict[str, Any]:
         return time.process_time() if cpu_time else time.perf_counter()
 
     dataset = robust_nas.load_dataset(config.data.model_copy(update={"limit": None}), seed=seed)
-    space, (mean, std) = config.space.load(), normalisation(config, dataset)
-    supernet = robust_nas.Supernet(
-        space,
-        dataset.classes,
-        dataset.shape[0],
-        options.channels or space.search.channels,
-        options.cells or space.search.cells,
-        mean=mean,
-        std=std,
-        seed=seed,
-        execution=config.supernet.execution,
+    space, context = config.space.load(), JobContext(config, dataset, device)
+    mean, std = context.normalisation
+    execution = config.supernet.execution
+    supernet = options.build_supernet(
+        space, classes=dataset.classes, mean=mean, std=std, seed=seed, execution=execution
     ).to(device)
-    images = training_split(config, dataset)[0].to(device)
+    images = context.images.to(device)
     halves = [images.subset(indices) for indices in split(images.labels, 0.5, seed)]
     orders = [batches(len(half), options.batch_size, seed=seed, epoch=0) for half in halves]
-    assert isinstance(options, DSARA)  # noqa: S101
-    algorithm = OneShotSearch(
-        options.model_copy(update={"epochs": 2, "stage1_epochs": 1}), channels_last(supernet), space
-    )
+    strategy = options.model_copy(update={"epochs": 2, "stage1_epochs": 1})
+    algorithm = OneShotSearch(strategy, channels_last(supernet), space)
     generator = torch.Generator(device).manual_seed(seed)
     seconds: dict[int, list[float]] = {1: [], 2: []}
     for step in range(2 * (steps + 1)):
@@ -75,7 +68,7 @@ def search_cost(config: RunConfig, steps: int) -> dict[str, Any]:
             natural = natural.contiguous(memory_format=torch.channels_last)
             drawn.append(Batch(natural, algorithm.attack(natural, part.labels, generator), part.labels))
         algorithm.epoch = stage - 1
-        algorithm.alpha_step(algorithm.strategy.alpha_gradient(algorithm, drawn[1], drawn[0]).gradient)
+        algorithm.alpha_step(strategy.alpha_gradient(algorithm, drawn[1], drawn[0]).gradient)
         algorithm.weight_step(drawn[0])
         seconds[stage].append(clock() - began)
     on_gpu = device.type == "cuda"
@@ -97,9 +90,14 @@ def _peak_resident() -> float:
 
 def cost_table(config: RunConfig, steps: int) -> str:
     """Markdown: what a first-order search costs with each inner attack, each measured in a process of its own."""
-    search, eps = config.search, config.search.attack.eps
+    search = config.search
     if not isinstance(search, DSARA):
         raise SystemExit(f"search.name: got {search.name!r}; dsara alone is measured")
+    eps = search.attack.eps
+    if eps is None:
+        raise SystemExit(
+            f"search.attack: got {search.attack.name!r}, which has no eps; FGSM and PGD-7 need one"
+        )
     attacks = {"FGSM": FGSMRS(eps=eps), "PGD-7": PGD(eps=eps, step_size=eps / 4, steps=7, keep="last")}
     lines: list[str] = []
     share = search.stage1_epochs / search.epochs

@@ -192,9 +192,9 @@ def _peak(name: str, size: Size, work: str, device: str) -> float:
         call()
         return (torch.cuda.max_memory_allocated(where) - before) / 2**20
     Path("/proc/self/clear_refs").write_text("5")  # the peak of the resident set begins anew
-    before = _resident("VmRSS")
+    resident = _resident("VmRSS")
     call()
-    return _resident("VmHWM") - before
+    return _resident("VmHWM") - resident
 
 
 def _resident(key: str) -> float:
@@ -219,7 +219,7 @@ def gigaflops(size: Size, device: torch.device) -> float:
     net = bench.net.eval().requires_grad_(False)
     with FlopCounterMode(display=False) as counter:
         F.cross_entropy(net(images.requires_grad_()), labels).backward()  # type: ignore[no-untyped-call]
-    return counter.get_total_flops() / 1e9
+    return float(counter.get_total_flops()) / 1e9
 
 
 def header(columns: list[str]) -> list[str]:

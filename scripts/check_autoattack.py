@@ -69,12 +69,12 @@ def two_convolutions(train: Labelled, seed: int) -> nn.Module:
     attack = PGD(eps=EPS, steps=5, keep="last")
     generator = torch.Generator().manual_seed(seed)
     for _ in range(25):
-        for indices in torch.randperm(len(train.labels), generator=generator).split(128):
+        for indices in torch.randperm(len(train.labels), generator=generator).split(128):  # type: ignore[no-untyped-call]
             x, y = train.pixels[indices].float() / 255, train.labels[indices]
             adversarial = attack(network, x, y, generator)
             loss = F.cross_entropy(network.train()(adversarial), y)
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         schedule.step()
     return network.eval()
