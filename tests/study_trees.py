@@ -1,4 +1,7 @@
-"""A made-up analysis tree of a study, of any size, with the gaps that real ones have."""
+"""A made-up analysis tree of a study, of any size, with the gaps that real ones have.
+
+Its functions are longer than usual because each writes out one large tree in one piece.
+"""
 
 import itertools
 import math

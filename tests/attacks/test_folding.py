@@ -1,13 +1,12 @@
 """The folded copy: the model's own logits, its weights of now, and a reason where there is no copy."""
 
 import copy
-import gc
-import weakref
 
 import pytest
 import torch
 import torch.nn.functional as F
 from attacked import CLASSES, SHAPE, answered, batch, conv_net, generator, state
+from folding_cases import assert_same_function, chain, head, images, norms, settled
 from torch import nn
 
 from robust_nas.attacks import FGSM, PGD
@@ -15,38 +14,6 @@ from robust_nas.attacks.folding import _TRACES, folded
 from robust_nas.nets import Supernet, build_network
 from robust_nas.nets.folded import FoldedSupernet
 from robust_nas.spaces import MLPArchitecture, ResidualArchitecture, Size, load_space, sample
-
-EXACT = {"atol": 1e-12, "rtol": 1e-12}
-
-
-def settled(model, seed=0):
-    """The model in eval mode and float64, every batch norm with statistics and scales of its own."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
-                module.running_mean.normal_(0, 0.5)
-                module.running_var.uniform_(0.3, 2.0)
-                if module.affine:
-                    nn.init.uniform_(module.weight, -1.5, 1.5)
-                    nn.init.normal_(module.bias)
-    return model.double().eval()
-
-
-def images(count=4, channels=3, side=8):
-    return torch.rand(count, channels, side, side, generator=generator(), dtype=torch.float64)
-
-
-def norms(network):
-    return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
-
-
-def head(channels):
-    return nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, CLASSES))
-
-
-def chain(*layers, channels=8):
-    return nn.Sequential(*layers, head(channels))
 
 
 class Concat(nn.Module):
@@ -156,16 +123,6 @@ def test_the_copy_gives_the_model_s_logits_and_gradients(make, left):
     if make is not Made:  # which stores what it sees
         assert attributes == {name: id(value) for name, value in vars(model).items()}
     assert not any(parameter.requires_grad for parameter in copied.network.parameters())
-
-
-def assert_same_function(first, second, x):
-    gradients, logits = [], []
-    for model in (first, second):
-        given = x.clone().requires_grad_()
-        logits.append(model(given))
-        gradients.append(torch.autograd.grad(logits[-1].square().sum(), given)[0])
-    torch.testing.assert_close(logits[0], logits[1], **EXACT)
-    torch.testing.assert_close(gradients[0], gradients[1], **EXACT)
 
 
 @pytest.mark.parametrize(
@@ -310,100 +267,3 @@ def test_hooks_that_come_and_go():
     handle.remove()
     assert folded(model, x).model_form == "folded"
     assert not seen
-
-
-# What is attacked as it is
-
-
-class Branching(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.inner = conv_net()
-
-    def forward(self, x):
-        return self.inner(x) if x.mean() > 0.5 else -self.inner(x)
-
-
-class HiddenNoise(nn.Module):
-    """Noise of a fixed shape: torch.fx bakes the draw of the trace into the copy."""
-
-    def __init__(self):
-        super().__init__()
-        self.inner = conv_net()
-
-    def forward(self, x):
-        return self.inner(x + 0.2 * torch.randn(3, 8, 8, dtype=x.dtype))
-
-
-class Dropping(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.inner = conv_net()
-
-    def forward(self, x):
-        return self.inner(F.dropout(x, 0.3, training=True))
-
-
-class BySize(nn.Module):
-    """A number that depends on how many images there are."""
-
-    def __init__(self):
-        super().__init__()
-        self.inner = conv_net()
-
-    def forward(self, x):
-        return self.inner(x) * len(x)
-
-
-@pytest.mark.parametrize(
-    ("make", "reason"),
-    [
-        (Branching, "torch.fx cannot trace it"),
-        (BySize, "torch.fx cannot trace it"),
-        (HiddenNoise, "its traced copy gives other logits"),
-        (Dropping, "its traced copy gives other logits"),
-    ],
-)
-def test_models_that_cannot_be_folded_are_attacked_as_they_are(make, reason):
-    model = make()
-    x, _ = batch()
-    attributes = set(vars(model))
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        for _ in range(2):
-            result = PGD(eps=0.1, steps=2).run(model, x, answered(model.inner, x), generator())
-            assert result.model_form.startswith(f"as it is: {reason}")
-            assert (result.images - x).abs().max() > 0.05
-    assert set(vars(model)) == attributes
-
-
-def test_a_model_that_is_no_number_is_attacked_as_it_is():
-    model = settled(conv_net())
-    with torch.no_grad():
-        model[8].bias[0] = torch.nan
-    assert folded(model, images()).model_form == "as it is: its traced copy gives other logits"
-
-
-# The cache
-
-
-def test_the_cache_does_not_keep_the_model_alive():
-    model = conv_net()
-    x, labels = batch()
-    assert FGSM(eps=0.1, fold=True).run(model, x, labels).model_form == "folded"
-    gone = weakref.ref(model)
-    weights = weakref.ref(model[0])
-    del model
-    gc.collect()
-    assert gone() is None
-    assert weights() is None
-
-
-def test_a_copy_of_a_model_is_a_model_of_its_own():
-    model, x = settled(conv_net()), images()
-    assert folded(model, x).model_form == "folded"
-    twin = copy.deepcopy(model)
-    with torch.no_grad():
-        twin[0].weight.mul_(2)
-    assert_same_function(folded(twin, x).network, twin, x)
-    assert_same_function(folded(model, x).network, model, x)

@@ -6,68 +6,29 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import small_space
+from dsara_steps import (
+    CLASSES,
+    SPACE,
+    WEIGHTS,
+    alpha_gradient,
+    alpha_step,
+    changed,
+    draw,
+    make,
+    snapshot,
+    two_stages,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.func import functional_call
 
-from robust_nas.attacks import FGSM, FGSMRS, NFGSM, PGD, attack_mode
+from robust_nas.attacks import attack_mode
 from robust_nas.errors import ConfigError
 from robust_nas.nets import Supernet
-from robust_nas.search import DSARA, Batch, OneShotSearch, WeightOptimiser
+from robust_nas.search import DSARA, Batch, OneShotSearch
 from robust_nas.search.min_norm import min_norm
 from robust_nas.search.one_shot.batch import flatten
 from robust_nas.spaces import load_space
-
-CLASSES = 4
-SPACE = small_space(2, ["avg_pool_3x3", "skip_connect", "sep_conv_3x3"])
-WEIGHTS = WeightOptimiser(learning_rate=0.2, momentum=0.9, weight_decay=0.05, clip_norm=100)
-
-
-def make(seed=0, warm=True, execution="fused", **options):
-    """A tiny search in float64 with wide alphas; `warm`: after one weight step, so that momentum is there."""
-    supernet = Supernet(SPACE, CLASSES, 1, channels=2, cells=3, seed=seed, execution=execution).double()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for alpha in supernet.alphas.values():
-            alpha.copy_(torch.randn(alpha.shape, generator=generator))
-    values = {"attack": PGD(eps=0.1, steps=2), "weights": WEIGHTS, **options}
-    search = OneShotSearch(two_stages(**values), supernet, SPACE)
-    if warm:
-        search.weight_step(draw(seed + 50))
-    return search
-
-
-def two_stages(**options):
-    """DSARA with one epoch of either stage."""
-    return DSARA(epochs=2, stage1_epochs=1, **options)
-
-
-def alpha_gradient(search, stage, alphas_batch, weights_batch):
-    search.epoch = stage - 1
-    return search.strategy.alpha_gradient(search, alphas_batch, weights_batch)
-
-
-def alpha_step(search, stage, alphas_batch, weights_batch):
-    found = alpha_gradient(search, stage, alphas_batch, weights_batch)
-    search.alpha_step(found.gradient)
-    return found
-
-
-def draw(seed):
-    generator = torch.Generator().manual_seed(seed)
-    natural = torch.rand(8, 1, 6, 6, dtype=torch.float64, generator=generator)
-    noise = torch.rand(natural.shape, dtype=torch.float64, generator=generator)
-    adversarial = (natural + 0.2 * noise - 0.1).clamp(0, 1)
-    return Batch(natural, adversarial, torch.randint(CLASSES, (8,), generator=generator))
-
-
-def snapshot(supernet):
-    return {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
-
-
-def changed(before, supernet):
-    return {name for name, tensor in supernet.state_dict().items() if not torch.equal(before[name], tensor)}
 
 
 def names(supernet):
@@ -298,51 +259,6 @@ def test_the_weight_step_is_sgd_on_the_clipped_adversarial_gradient(clip_norm):
     scale = min(1.0, clip_norm / float(flatten(gradients).norm()))
     for moved, start, gradient in zip(search.weights, twin.weights(), gradients, strict=True):
         torch.testing.assert_close(moved, start - 0.2 * scale * gradient, rtol=1e-5, atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    "attack", [FGSM(eps=0.1), FGSMRS(eps=0.1), NFGSM(eps=0.1), PGD(eps=0.1, steps=2, bn="batch")], ids=repr
-)
-def test_the_inner_attack_computes_no_parameter_gradient_and_moves_nothing(attack):
-    search = make(attack=attack, execution="plain")
-    search.supernet.train()
-    before = snapshot(search.supernet)
-    required = []
-    handle = search.supernet.register_forward_pre_hook(
-        lambda module, _: required.append(any(p.requires_grad for p in module.parameters()))
-    )
-    batch = draw(1)
-    found = search.attack(batch.natural, batch.labels, torch.Generator().manual_seed(0))
-    handle.remove()
-    assert required
-    assert not any(required)
-    assert changed(before, search.supernet) == set()
-    assert all(p.requires_grad and p.grad is None for p in search.supernet.parameters())
-    assert found.grad_fn is None
-    again = search.attack(batch.natural, batch.labels, torch.Generator().manual_seed(0))
-    assert torch.equal(found, again)
-
-
-@pytest.mark.parametrize(
-    "attack", [FGSM(eps=0.1), PGD(eps=0.1, steps=2), PGD(eps=0.1, steps=2, bn="batch")], ids=repr
-)
-def test_a_fused_supernet_is_attacked_as_the_plain_one_is_and_as_it_stands(attack):
-    fused, plain = (make(attack=attack, execution=execution) for execution in ("fused", "plain"))
-    v, w = draw(1), draw(2)
-    for _ in range(2):  # the copy that attacks run on follows both steps
-        found = [
-            search.attack(v.natural, v.labels, torch.Generator().manual_seed(0)) for search in (fused, plain)
-        ]
-        torch.testing.assert_close(*found)
-        for search in (fused, plain):
-            alpha_step(search, 2, v, w)
-        found = [
-            search.attack(v.natural, v.labels, torch.Generator().manual_seed(0)) for search in (fused, plain)
-        ]
-        torch.testing.assert_close(*found)
-        for search in (fused, plain):
-            search.weight_step(w)
-    assert all(p.requires_grad and p.grad is None for p in fused.supernet.parameters())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,127 @@
+"""The compression of a user's module: rebuilt from itself, and refused before anything is written."""
+
+import pytest
+import torch
+from cases import config as run_config
+
+import robust_nas
+from robust_nas.errors import CheckpointError, CompressionError, ConfigError
+from robust_nas.nets import Model, ModelDescription
+from robust_nas.workflows.compress import refuse_out_of_reach
+from robust_nas.workflows.config import CompressionConfig, RunConfig
+
+MODULE = """
+import torch
+from torch import nn
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 12, 3, stride=2, padding=1), nn.BatchNorm2d(12),
+        nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 10))
+
+def flat():
+    return nn.Sequential(nn.Flatten(), nn.ReLU())
+
+class Dict(nn.Sequential):
+    def forward(self, x):
+        return {"logits": super().forward(x)}
+
+def of_dict():
+    return Dict(*build())
+
+def double():
+    return build().double()
+
+def lazy():
+    return nn.Sequential(nn.Conv2d(1, 6, 3), nn.Flatten(), nn.LazyLinear(10).double())
+"""
+
+
+@pytest.fixture
+def module(tmp_path):
+    (tmp_path / "net.py").write_text(MODULE)
+    return f"{tmp_path / 'net.py'}:build"
+
+
+def module_options(method="gdws"):
+    tree = run_config().model_dump()
+    tree["compression"] = {
+        "gdws": {"budgets": [0.6], "alpha": {"images": 10}},
+        "max_loss": 0.9,
+    }
+    return CompressionConfig.of(RunConfig(**tree))
+
+
+def test_any_torch_module_is_compressed_and_rebuilt_from_itself(module, tmp_path):
+    from robust_nas.nets.user_module import load_module
+
+    folder = tmp_path / "out"
+    tree = robust_nas.compress_module(module_options(), module, None, folder)
+    assert tree["networks"][1]["macs"] <= 0.6 * tree["networks"][0]["macs"]
+    assert tree["networks"][1]["test"]["robust"]["images"] == 20
+    with pytest.raises(CheckpointError, match=r"made from the module net\.py:build"):
+        robust_nas.load_model(folder / "model")
+    own = load_module(module)
+    network = robust_nas.load_model(folder / "model", module=own)
+    assert any(type(part).__name__ == "GDWSConv2d" for part in network.modules())
+    assert not any(type(part).__name__ == "GDWSConv2d" for part in own.modules())
+    x = torch.rand(2, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(load_module(module, folder / "model")(x), network(x))
+
+
+def test_a_module_whose_layers_share_weights_is_refused_before_anything_is_written(module, tmp_path):
+    (tmp_path / "net.py").write_text(
+        MODULE.replace(
+            "nn.ReLU(), nn.AdaptiveAvgPool2d(1)",
+            "nn.ReLU(), *2 * [nn.Conv2d(12, 12, 1)], nn.AdaptiveAvgPool2d(1)",
+        )
+    )
+    with pytest.raises(CompressionError, match=r"net\.py:build: 6\.weight and 5\.weight are one tensor"):
+        robust_nas.compress_module(module_options(), module, None, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("of_dict", r"net\.py:of_dict: gives dict; float32 logits"),
+        ("double", r"double: does not take a float32 image of \(1, 8, 8\): RuntimeError"),
+        ("lazy", "lazy: does not take a float32 image"),
+    ],
+)
+def test_a_module_that_does_not_make_logits_is_refused_before_anything_is_written(
+    module, tmp_path, function, said
+):
+    with pytest.raises(CompressionError, match=said):
+        robust_nas.compress_module(
+            module_options(), module.replace(":build", f":{function}"), None, tmp_path / "out"
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_compressed_folder_is_no_file_of_weights(module, tmp_path):
+    with pytest.raises(ConfigError, match="is a folder; the weights of the uncompressed module"):
+        robust_nas.compress_module(module_options(), module, tmp_path, tmp_path / "out")
+
+
+def test_cells_without_anything_for_gdws_are_refused_before_cstar_trains():
+    cells = robust_nas.load_architecture("arnas").resized(3, 4)
+    network = robust_nas.build_network(cells, input_shape=(1, 8, 8), classes=10)
+    work = CompressionConfig.of(
+        RunConfig(**{**run_config().model_dump(), "compression": {"cstar": {"ratios": [1.2]}, "gdws": {}}})
+    )
+    description = ModelDescription(
+        input_shape=(1, 8, 8), class_names=tuple(map(str, range(10))), mean=(0.0,), std=(1.0,), made_by={}
+    )
+    model = Model(network, None, description)
+    with pytest.raises(CompressionError, match="nothing can be factorised"):
+        refuse_out_of_reach(model, work.compression.steps)
+
+
+def test_a_module_without_convolutions_is_refused(module, tmp_path):
+    with pytest.raises(CompressionError, match="no convolution"):
+        robust_nas.compress_module(
+            module_options(), module.replace(":build", ":flat"), None, tmp_path / "out"
+        )
