@@ -34,7 +34,12 @@ def in_ranks(file, function, folder, counts, **arguments):
         json.dumps(counts),
         json.dumps(arguments),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    alone = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+    }  # a fork with a pool of threads hangs
+    done = subprocess.run(command, env=alone, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     found = {}
     for count in counts:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from robust_nas.attacks import Attack
+from robust_nas.attacks import Attack, Predictor
 from robust_nas.attacks.batch_generator import BatchGenerator
 from robust_nas.data import Images
 from robust_nas.distributed import ALONE, Ranks
 from robust_nas.errors import DivergenceError
+from robust_nas.evaluation import judge
 from robust_nas.training.divergence import REMEDY
 
 BATCH = 256
@@ -31,6 +32,7 @@ def validate(
     device = images.pixels.device
     generator = BatchGenerator(device)
     generator.manual_seed(seed)
+    predictor = Predictor.of(model)
     counts = torch.zeros(3, dtype=torch.int64, device=device)  # clean, robust, not finite
     for indices in torch.split(torch.arange(len(images)), BATCH):
         part = images.subset(indices)
@@ -40,12 +42,10 @@ def validate(
         generator.whole, generator.rows = len(part), rows
         x, labels = part.float()[rows].contiguous(memory_format=torch.channels_last), part.labels[rows]
         attacked = attack(model, x, labels, generator)
-        with torch.no_grad():
-            logits = model(x)
-            right = logits.argmax(1) == labels
-            both = right & (model(attacked).argmax(1) == labels)
-            if split or ranks.first:
-                counts += torch.stack([right.sum(), both.sum(), (~logits.isfinite()).sum()])
+        before, after = (judge(predictor, each, labels) for each in (x, attacked))
+        if split or ranks.first:
+            both = before.right & after.right
+            counts += torch.stack([before.right.sum(), both.sum(), (~before.logits.isfinite()).sum()])
     clean, robust, broken = ranks.all_reduce_sum([counts])[0].tolist()
     if broken:
         raise DivergenceError(

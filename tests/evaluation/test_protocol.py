@@ -11,15 +11,13 @@ from evaluation_networks import Images, generator, timeless
 from torch import nn
 
 import robust_nas
-from robust_nas.attacks import FGSM, PGD
+from robust_nas.attacks import FGSM, PGD, AutoAttack, ThreatModel
 from robust_nas.attacks.engine import AttackResult
 from robust_nas.errors import AttackError, ConfigError
 from robust_nas.evaluation import (
-    AutoAttack,
     EvaluationOptions,
     InferenceRule,
     Step,
-    ThreatModel,
     evaluate,
     follow_protocol,
     report,
