@@ -15,24 +15,17 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from robust_nas.attacks.attack import Attack, BoundedAttack, Guide, Passes
+from robust_nas.attacks.attack import ATTACKS, Attack, BoundedAttack, Guide, Passes
 from robust_nas.attacks.best_iterate import BestIterate
 from robust_nas.attacks.checks import check_logits
 from robust_nas.attacks.losses import margin
 from robust_nas.errors import AttackError
 from robust_nas.lazy import torch
-from robust_nas.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
     from robust_nas.attacks.attacked_model import AttackedModel
-
-
-_GRADIENT = {"pgd": "pgd:PGD", "apgd": "apgd:APGD"}
-_INNER = Registry("attack", Attack, "robust_nas.attacks", _GRADIENT, group="robust_nas.attacks").field(
-    lambda attack: attack.bounded and attack.access == "gradient", "a bounded gradient attack is needed"
-)
 
 
 class Transfer(BoundedAttack):
@@ -45,7 +38,13 @@ class Transfer(BoundedAttack):
     guided_by: ClassVar[Guide] = "surrogates"
     name: Literal["transfer"] = "transfer"
     surrogates: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
-    attack: Annotated[Attack, _INNER]
+    attack: Annotated[
+        Attack,
+        ATTACKS.field(
+            lambda attack: attack.bounded and attack.access == "gradient",
+            "a bounded gradient attack is needed",
+        ),
+    ]
 
     @model_validator(mode="before")
     @classmethod
