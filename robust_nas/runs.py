@@ -43,7 +43,7 @@ _LEFTOVER = re.compile(r"\..+\.[0-9]+\.tmp")  # of a process that was killed whi
 
 
 class Progress(Protocol):
-    """Told how far a job is; the command line draws it."""
+    """Receive how far a job is; the command line draws it."""
 
     def __call__(self, job: str, done: int, total: int, note: str = "") -> None:
         """`done` of `total` steps of `job`; `note` is a short text such as the present loss."""

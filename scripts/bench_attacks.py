@@ -1,4 +1,4 @@
-"""PGD-10 beside torchattacks, foolbox and a bare loop: one process, one thread, in turn; prints a Markdown table.
+"""PGD-10 next to torchattacks, foolbox and a bare loop: one process, one thread, in turn; prints a Markdown table.
 
     .venv/bin/python scripts/bench_attacks.py [--width 32] [--batch 64] [--rounds 5] [--device cuda]
 

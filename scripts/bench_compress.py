@@ -1,4 +1,4 @@
-"""Compressed convolutions beside dense ones: one process, one thread, in turn; prints Markdown tables.
+"""Compressed convolutions next to dense ones: one process, one thread, in turn; prints Markdown tables.
 
     .venv/bin/python scripts/bench_compress.py [--width 64] [--batches 1 16] [--rounds 7] [--multiples 1 1.5 2 3]
 
@@ -6,7 +6,7 @@ ResNet-18 in its CIFAR shape with fresh weights, which cost the same as trained 
 first in GDWS form with G = m C kernels, chosen by MEGO. In torch: ours (batch norms folded, channels last) and the
 graph of the published code, written from its description: indexing by a list of channels, a depthwise convolution of
 G groups, a 1x1 convolution, batch norms as they are (and folded, for the part that is not folding). ONNX Runtime
-executes our export. Then: alphas in batches beside the loop over images and classes, and the time of the compression.
+executes our export. Then: alphas in batches next to the loop over images and classes, and the time of the compression.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def alpha_loop(network: nn.Module, names: list[str], x: Tensor) -> None:
 
 
 def alphas_table(rounds: int) -> None:
-    """Batched alphas beside the loop, per image."""
+    """Batched alphas next to the loop, per image."""
     wide = robust_nas.load_architecture("wrn-10-1")
     networks = {
         "WRN-10-1, 1x8x8": (robust_nas.build_network(wide, input_shape=(1, 8, 8)).eval(), (1, 8, 8), 8),
@@ -177,7 +177,7 @@ def alphas_table(rounds: int) -> None:
         "ResNet-18, width 16, 3x32x32": (resnet18(16), SHAPE, 4),
         "ResNet-18, width 64, 3x32x32": (resnet18(64), SHAPE, 1),
     }
-    print("\nAlphas, ms an image: batches of 128 (16 at width 64) beside the loop over images and classes\n")
+    print("\nAlphas, ms an image: batches of 128 (16 at width 64) next to the loop over images and classes\n")
     print("| network | loop | batches | loop / batches | one sketch | loop / sketch |")
     print("|---|---|---|---|---|---|")
     for name, (network, shape, few) in networks.items():

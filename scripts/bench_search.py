@@ -126,7 +126,7 @@ def cost_table(config: RunConfig, steps: int) -> str:
 
 
 def main() -> None:
-    """Measures, prints, and writes where told to."""
+    """Measure, print, and write to `--out`."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

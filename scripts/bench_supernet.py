@@ -191,7 +191,7 @@ def _peak(name: str, size: Size, work: str, device: str) -> float:
         before = torch.cuda.memory_allocated(where)
         call()
         return (torch.cuda.max_memory_allocated(where) - before) / 2**20
-    Path("/proc/self/clear_refs").write_text("5")  # the peak of the resident set begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # the peak of the resident set starts again
     resident = _resident("VmRSS")
     call()
     return _resident("VmHWM") - resident

@@ -1,4 +1,4 @@
-"""What an adversarial training step costs beside its arithmetic: PGD-7 against a clean step, in turn; prints Markdown.
+"""What an adversarial training step costs next to its arithmetic: PGD-7 against a clean step, in turn; prints Markdown.
 
     .venv/bin/python scripts/bench_training.py [--channels 16] [--cells 8] [--batch 32] [--rounds 5] [--device cuda]
 

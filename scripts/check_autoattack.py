@@ -1,4 +1,4 @@
-"""The cascade beside the official standard AutoAttack: which verdicts differ, and what each costs. Prints Markdown.
+"""The cascade next to the official standard AutoAttack: which verdicts differ, and what each costs. Prints Markdown.
 
     .venv/bin/python scripts/check_autoattack.py digits [--images 256] [--seed 0]   # about five minutes
     .venv/bin/python scripts/check_autoattack.py cifar                              # about an hour

@@ -1,4 +1,4 @@
-"""What a search is worth: its networks beside controls of equal MACs, all trained and attacked by one recipe.
+"""What a search is worth: its networks next to controls of equal MACs, all trained and attacked by one recipe.
 
     .venv/bin/python scripts/evidence.py fashion data.limit=4000 --search-seeds 0 1 --seeds 0 1
     .venv/bin/python scripts/evidence.py dsara-cifar10 data.name=image-folder data.path=... search.order=1
@@ -54,7 +54,7 @@ class Network:
 
 
 def candidates(config: RunConfig, folder: Path, search_seeds: Sequence[int], random: int) -> list[Network]:
-    """The architectures found, a random one of equal MACs beside each (or more), and DARTS_V2 near them."""
+    """The architectures found, a random one of equal MACs next to each (or more), and DARTS_V2 near them."""
     found, drawn = [], []
     dataset = robust_nas.load_dataset(config.data, seed=config.seed)
     shape, classes = dataset.shape, dataset.classes

@@ -1,4 +1,4 @@
-r"""What compression costs in robustness: GDWS over budgets, and CSTAR beside its baselines, over training seeds.
+r"""What compression costs in robustness: GDWS over budgets, and CSTAR next to its baselines, over training seeds.
 
     .venv/bin/python scripts/evidence_compression.py results/wrn-seed0 results/wrn-seed1 --out results/compression \
         [--images 512] [KEY=VALUE ...]

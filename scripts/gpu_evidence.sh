@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures on a GPU what docs/benchmarks.md marks missing, by itself, and writes one results/gpu-evidence/report.md:
 # speed of the attacks, the supernet and a training step; cost of the published DSARA search on CIFAR-10 (first order,
-# FGSM and PGD-7); then a search, and its network beside a random one of equal MACs and DARTS_V2, all trained by one
+# FGSM and PGD-7); then a search, and its network next to a random one of equal MACs and DARTS_V2, all trained by one
 # recipe and attacked by the cascade.
 #
 #   scripts/gpu_evidence.sh FOLDER [options] [recipe overrides]    # FOLDER/train/<class>/*.jpg, FOLDER/test/<class>/*.jpg

@@ -28,7 +28,7 @@ STANDARD: tuple[OfficialAttack, ...] = ("apgd-ce", "apgd-t", "fab-t", "square")
 RANDOMISED: tuple[OfficialAttack, ...] = ("apgd-ce", "apgd-dlr")
 TARGETS = 9
 EOT = 20  # forward passes per gradient of the version for randomised models
-LEAST_CLASSES = {"apgd-t": 4, "apgd-dlr": 3}  # their losses rank so many logits; the others need two
+LEAST_CLASSES = {"apgd-t": 4, "apgd-dlr": 3}  # their losses rank this number of logits; the others need two
 CHECKS = 10  # forward passes of the package's own checks and of the clean answer
 PASSES: dict[str, Passes] = {  # of an example that is never broken, without the checks; measured
     "apgd-ce": Passes(101, 101),

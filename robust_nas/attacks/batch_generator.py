@@ -21,5 +21,5 @@ def whole_batch(images: Tensor, generator: Generator) -> tuple[Tensor, slice]:
     """An unset tensor like `images` `[B, C, H, W]` but of the whole batch, and which of its rows are at hand."""
     if not isinstance(generator, BatchGenerator) or not generator.whole:
         return images, slice(None)
-    # Expanded, so that it takes no memory: it stands for shape, dtype and device alone.
+    # Expanded, so that it takes no memory: it only gives shape, dtype and device.
     return images[:1].expand(generator.whole, *images.shape[1:]), generator.rows

@@ -135,7 +135,7 @@ class _Adam:
         self.first, self.second = torch.zeros_like(self.w), torch.zeros_like(self.w)
 
     def x(self) -> Tensor:
-        """The images that w stands for, `[N, C, H, W]`."""
+        """Return the images of w, `[N, C, H, W]`."""
         return (self.w.tanh() + 1) / 2
 
     def step(self, gradient: Tensor) -> None:

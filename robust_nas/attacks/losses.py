@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SMALL = 1e-12  # in the denominators, as in the official code
 
-LEAST_CLASSES = {"dlr": 3, "dlr-targeted": 4}  # they rank so many logits; every other loss needs two
+LEAST_CLASSES = {"dlr": 3, "dlr-targeted": 4}  # they rank this number of logits; every other loss needs two
 
 Loss = Callable[["Tensor"], "Tensor"]  # logits [B, K] to the loss of each example [B]
 

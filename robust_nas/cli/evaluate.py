@@ -28,7 +28,7 @@ Suite = Annotated[
 ]
 Eps = Annotated[str | None, typer.Option(help="Perturbation budget on the 0..1 scale, such as 8/255.")]
 Norm = Annotated[str | None, typer.Option(help="linf or l2.")]
-ImageLimit = Annotated[int | None, typer.Option(help="At most so many test images.", min=1)]
+ImageLimit = Annotated[int | None, typer.Option(help="The largest number of test images.", min=1)]
 Data = Annotated[str | None, typer.Option(help="digits, fashion-mnist, cifar10, or an image folder.")]
 OwnRecipe = Annotated[
     str | None, typer.Option(help="Take data and evaluation from this recipe instead of the model's own.")

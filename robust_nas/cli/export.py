@@ -24,7 +24,7 @@ def command(
         bool,
         typer.Option("--check", help="Run the exported forms on test images and compare with the model."),
     ] = False,
-    images: Annotated[int, typer.Option(help="Of the check: at most so many test images.", min=1)] = 256,
+    images: Annotated[int, typer.Option(help="The largest number of test images in the check.", min=1)] = 256,
     module: Annotated[
         str | None,
         typer.Option(help="The file and function that build the module that the model was compressed from."),

@@ -107,7 +107,7 @@ def compress_gdws(
         skip_first: leave the first convolution as it is.
         fold: put batch norms into the convolutions before them.
         min_kernels: of every input channel.
-        min_gain: a layer whose factorised form is not so many times faster than the dense one, measured, stays dense,
+        min_gain: a layer stays dense if its factorised form is not measured to be `min_gain` times faster,
             and its budget goes to the others.
         calibration: images `[N, C, H, W]` in 0..1 on the network's device, on which the pointwise stages are fitted
             (see `refit.py`); None: as the decomposition has them, as published.

@@ -29,7 +29,7 @@ class DataOptions(Options):
     path: Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")] | None = None
     # of the reader, where it has any; left out of records where there are none
     options: dict[str, Any] = Field(default={}, exclude_if=lambda options: not options)
-    limit: Count | None = None  # at most so many training images, a seeded class-balanced choice
+    limit: Count | None = None  # the largest number of training images, a seeded class-balanced choice
     validation: Annotated[Fraction01, Field(gt=0)] = 0.1  # share of the training images kept for choices
     normalise: Literal["none", "dataset"] = "none"  # first layer of the model: training mean and deviation
     augment: Augment = Augment()

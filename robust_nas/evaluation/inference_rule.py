@@ -8,7 +8,7 @@ from robust_nas.config import Count, Options
 class InferenceRule(Options):
     """The rule by which the model's outputs become an answer.
 
-    `samples` declares a random model: its answer is the mean softmax over so many forward passes. It is attacked with
+    `samples` declares a random model: its answer is the mean softmax over `samples` forward passes. It is attacked with
     `eot` passes per gradient and judged on `draws` fresh answers, by their majority. With `abstains` the model's last
     logit means "rejected", and the attack wins with a wrong and accepted input alone.
     """

@@ -28,7 +28,7 @@ class Step(Options):
     max_classes: Count | None = None  # or of more
 
     def suits(self, classes: int) -> bool:
-        """Return whether it is meant for a model of so many classes."""
+        """Return whether it is meant for a model of `classes` classes."""
         return (self.min_classes or 0) <= classes and (
             self.max_classes is None or classes <= self.max_classes
         )
@@ -44,7 +44,7 @@ class EvaluationOptions(Options):
     suite: str | None = None  # None: cascade, where there is no list
     attacks: tuple[Step, ...] | None = Field(default=None, min_length=1)
     surrogates: tuple[Annotated[str, Field(min_length=1)], ...] = ()  # model folders to transfer attacks from
-    images: Count | None = None  # evaluate on at most so many test images (None: all)
+    images: Count | None = None  # the largest number of test images (None: all)
     batch_size: Count = 256
     findings: Literal["budget", "full", "none"] = "budget"  # budget: no more passes than the attacks took
     # More sanity checks, by name; one of the standard checks here takes its own place, with these options. Without any,

@@ -28,7 +28,7 @@ class EvaluationState:
 
     predictor: Predictor
     threat_model: ThreatModel
-    attacks: tuple[Attack, ...]  # of the list, those that are meant for so many classes; suites in one
+    attacks: tuple[Attack, ...]  # of the list, those meant for this number of classes; suites in one
     surrogates: tuple[str, ...]  # model folders
     rule: InferenceRule
     batch_size: int

@@ -17,7 +17,7 @@ from robust_nas.figures import style
 from robust_nas.figures.series import Record
 from robust_nas.figures.study_figure import StudyFigure, level, response_name
 
-# Told apart by shape and by colour.
+# Distinguished by shape and by colour.
 STATUS = {
     "supported": ("o", style.GREEN),
     "contradicted": ("X", style.VERMILLION),

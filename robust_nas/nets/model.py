@@ -81,7 +81,7 @@ class ModelDescription(Options):
         return tuple(LayerForm(layer.name, layer.form, layer.numbers) for layer in self.layers)
 
     def changed(self, forms: Iterable[LayerForm], made: Mapping[str, Any]) -> ModelDescription:
-        """The description of the network with more layers in another form; `made` joins what it was made by."""
+        """Return the description with more layers in another form; `made` is added to `made_by`."""
         added = (StoredForm(name=name, form=form, numbers=numbers) for name, form, numbers in forms)
         return self.model_copy(update={"layers": (*self.layers, *added), "made_by": {**self.made_by, **made}})
 

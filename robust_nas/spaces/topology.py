@@ -24,6 +24,6 @@ class Topology(Options):
         return range(before) if self.sources == "all" else range(before - 1, before)
 
     def output_states(self, nodes: int) -> tuple[int, ...]:
-        """Return the states that form the output of a cell of so many nodes."""
+        """Return the states that form the output of a cell of `nodes` nodes."""
         states = tuple(range(self.inputs, nodes + self.inputs))
         return states if self.output == "concat" else states[-1:]

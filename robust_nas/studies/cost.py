@@ -36,7 +36,7 @@ def attack_passes(attack: Attack) -> int:
 
 
 def training_macs(macs: int, training: Training, images: int) -> int:
-    """Return the multiply-adds of one training on so many images."""
+    """Return the multiply-adds of one training on `images` images."""
     seen = images // training.batch_size * training.batch_size or images
     return macs * training.passes * seen * training.epochs
 

@@ -104,7 +104,7 @@ def refuse_unscorable(
     images: int | None = None,
     classes: int = 0,
 ) -> FinishedSearch:
-    """Return a search whose supernet can score these architectures on so many images. Errors as above."""
+    """Return a search whose supernet can score these architectures on `images` images. Errors as above."""
     search = _finished(search_folder)
     for architecture in architectures:
         refuse_other_space(architecture, search.space, str(search_folder))

@@ -4,7 +4,7 @@
     {"event": "started", "trial": id, "attempt": 1}
     {"event": "done", "trial": id, "seconds": 12.3, "digest": sha256 of its outcome}
     {"event": "failed" | "diverged", "trial": id, "reason": "..."}
-    {"event": "changed", "keys": ["analysis.rules"], "done": 12}    of what is concluded, so many trials being done
+    {"event": "changed", "keys": ["analysis.rules"], "done": 12}    of the analysis, after `done` trials
 
 A last line without its end was torn by a kill and is cut off; damage anywhere else is an error. The last event of a
 trial is its state. `VERSION` counts the ways in which trials have been computed: outcomes of two versions are
@@ -54,7 +54,7 @@ class Journal:
         self._append({"event": event, "trial": trial, **more})
 
     def note_change(self, keys: Sequence[str], done: int) -> None:
-        """Append that these keys of the analysis were changed when so many trials were done."""
+        """Append that these keys of the analysis were changed when `done` trials were done."""
         self._append({"event": CHANGED, "keys": list(keys), "done": done})
 
     def _append(self, record: dict[str, Any]) -> None:

@@ -130,7 +130,7 @@ def _norm(differences: Tensor, norm: str) -> Tensor:
 
 
 def lip_max(network: nn.Module, images: Tensor, attack: Attack, steps: int, generator: Generator) -> Tensor:
-    """Return the largest ratio |f(x) - f(x')|_1 / |x - x'| met on an ascent of so many full steps, float64 `[N]`.
+    """Return the largest ratio |f(x) - f(x')|_1 / |x - x'| met on an ascent of `steps` full steps, float64 `[N]`.
 
     A step goes to the point of the ball (and the box) that a linear f would have for its maximum, so that on a linear
     network the ascent climbs from vertex to vertex until the ratio is the operator norm or a local maximum.
