@@ -5,13 +5,12 @@ A recipe is a complete YAML file in `recipes/`; a user's own file has the same k
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ModelWrapValidatorHandler, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
 
 from robust_nas.attacks import ThreatModel, inherit
 from robust_nas.compression import Compression
@@ -23,10 +22,11 @@ from robust_nas.config import (
     apply_overrides,
     check,
     existing_file,
+    parse_yaml,
     read_yaml,
 )
 from robust_nas.data.options import DataOptions
-from robust_nas.errors import ArchitectureError, ConfigError
+from robust_nas.errors import ArchitectureError, CodeRefusedError, ConfigError
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.figures import FIGURES, Figure
 from robust_nas.runs import RECIPE
@@ -34,7 +34,7 @@ from robust_nas.search import Strategy, SupernetOptions, strategy_field, with_st
 from robust_nas.spaces import CellSpace, Size, load_space
 from robust_nas.training import Training
 from robust_nas.training.losses import with_present_names
-from robust_nas.user_code import allow_code, own_config
+from robust_nas.user_code import absolute_names, allow_code, code_in, folders_of, own_config
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
 RESULTS = Path("results")  # where run folders go by default
@@ -45,10 +45,28 @@ class SpaceChoice(Options):
 
     name: str = "dsara"
     changes: dict[str, Any] = Field(default={})
+    _space: CellSpace | None = PrivateAttr(default=None)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read_once(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Read the file while the config is checked, where code that it names may run."""
+        made = handler(values)
+        if made._space is not None:
+            return made
+        try:
+            made = made.model_copy(update={"changes": absolute_names(made.changes)})
+            made._space = load_space(made.name, made.changes)
+        except CodeRefusedError:
+            raise
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return made
 
     def load(self) -> CellSpace:
-        """The space. Raises `SearchSpaceError`."""
-        return load_space(self.name, self.changes)
+        """Return the space."""
+        assert self._space is not None  # noqa: S101 - validated
+        return self._space
 
 
 class NetworkSize(Options):
@@ -106,7 +124,7 @@ class RunConfig(JobConfig):
     """
 
     threat_model: ThreatModel | None = None
-    space: SpaceChoice = SpaceChoice()
+    space: SpaceChoice = Field(default_factory=SpaceChoice)
     supernet: SupernetOptions = SupernetOptions()
     search: Annotated[Strategy, strategy_field()]
     network: NetworkSize = NetworkSize()
@@ -172,8 +190,7 @@ def load_config(
         raise ConfigError(f"{text!r} is neither a recipe nor a file; recipes: {', '.join(recipe_names())}")
     source = text if path.parent == FOLDER else str(path)
     tree = read_yaml(path)
-    own = () if path.parent == FOLDER else (path.resolve().parent,)
-    with own_config(*own, Path.cwd()):
+    with own_config(*folders_of(None if path.parent == FOLDER else path)):
         if strategy is not None:
             section = tree.get("search")
             tree["search"] = with_strategy(section if isinstance(section, dict) else {}, strategy)
@@ -189,14 +206,12 @@ def model_config(folder: Path, overrides: Sequence[str] = ()) -> EvaluationConfi
 
 
 @contextmanager
-def trusting(overrides: Sequence[str]) -> Iterator[None]:
-    """Let code run inside that the user's own overrides name; what a folder names stays refused."""
-    named = [part for override in overrides for part in _CODE.findall(override)]
-    with allow_code([file for file in named if existing_file(file)]):
+def trusting(overrides: Sequence[str], *names: str) -> Iterator[None]:
+    """Let code run inside that the user's own overrides, and these names, name; what a folder names stays refused."""
+    given = [parse_yaml(text.partition("=")[2], f"override {text!r}") for text in overrides]
+    files = [spec.rpartition(":")[0] for spec in code_in([*given, *names])]
+    with allow_code([file for file in files if existing_file(file)]):
         yield
-
-
-_CODE = re.compile(r"[^\s:,={}\[\]]+\.py(?=:[A-Za-z_])")
 
 
 def stored_config(folder: Path, kind: type[JobConfig]) -> tuple[Path | None, dict[str, Any]]:
