@@ -77,7 +77,9 @@ class EvaluationOptions(Options):
             raise ValueError(
                 f"suite is {self.suite!r} and attacks is a list; set one of them to null, both say what runs"
             )
-        if self.attacks is None:
+        if (
+            self.attacks is None and not self._suite
+        ):  # not again, where a checked value is put into another config
             try:
                 self._suite = load_suite(str(self.suite), self.threat_model, self.surrogates)
             except CodeRefusedError:
