@@ -81,9 +81,9 @@ def resolve(
 
     config = load_config(recipe, overrides or (), strategy=strategy)
     if print_config:
-        from robust_nas.config import to_yaml
+        from robust_nas.workflows.config import printed
 
-        typer.echo(to_yaml(config), nl=False)
+        typer.echo(printed(config), nl=False)
         raise typer.Exit
     return config
 

@@ -69,9 +69,9 @@ def command(
 
     config = compression_config(source, method, changes)
     if print_config:
-        from robust_nas.config import to_yaml
+        from robust_nas.workflows.config import printed
 
-        typer.echo(to_yaml(config), nl=False)
+        typer.echo(printed(config), nl=False)
         return
     mode = common.mode_of(resume, overwrite)
     from robust_nas.workflows.compress import compress, compress_module, default_folder

@@ -75,9 +75,9 @@ def command(
 
     config = _config(recipe, module, model, changes)
     if print_config:
-        from robust_nas.config import to_yaml
+        from robust_nas.workflows.config import printed
 
-        typer.echo(to_yaml(config), nl=False)
+        typer.echo(printed(config), nl=False)
         return
     mode = common.mode_of(resume, overwrite)
     from robust_nas.workflows.config import RESULTS

@@ -224,9 +224,9 @@ def _resolve(study: str, overrides: list[str] | None, size: str | None, print_co
 
     config = load_study(study, overrides or (), size=size)
     if print_config:
-        from robust_nas.config import to_yaml
+        from robust_nas.workflows.config import printed
 
-        typer.echo(to_yaml(config), nl=False)
+        typer.echo(printed(config), nl=False)
         raise typer.Exit
     return config
 

@@ -5,6 +5,7 @@ A recipe is a complete YAML file in `recipes/`; a user's own file has the same k
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
 
-from robust_nas.attacks import ThreatModel, inherit
+from robust_nas.attacks import Attack, ThreatModel, inherit
 from robust_nas.compression import Compression
 from robust_nas.config import (
     Count,
@@ -24,6 +25,8 @@ from robust_nas.config import (
     existing_file,
     parse_yaml,
     read_yaml,
+    to_yaml,
+    to_yaml_dict,
 )
 from robust_nas.data.options import DataOptions
 from robust_nas.errors import ArchitectureError, CodeRefusedError, ConfigError
@@ -197,12 +200,55 @@ def load_config(
         return check(RunConfig, apply_overrides(tree, overrides), source, overrides=overrides)
 
 
+def printed(config: JobConfig) -> str:
+    """Return the YAML of a config; norm and eps stand once, and an attack that inherits them has none of its own.
+
+    So that `threat_model.eps=...` on what was printed means every attack.
+    """
+    tree = to_yaml_dict(config)
+    evaluation = getattr(config, "evaluation", None)
+    own = evaluation.threat_model if evaluation else None
+    outer = getattr(config, "threat_model", None)
+    for section, value in config:
+        _leave_out_inherited(value, tree.get(section), own if section == "evaluation" else outer or own)
+    if outer is not None and outer == own:
+        del tree["evaluation"]["threat_model"]
+    return to_yaml(tree)
+
+
+def _leave_out_inherited(value: object, tree: Any, threat_model: ThreatModel | None) -> None:
+    """Remove norm and eps of every attack that has those of the threat model; `tree` is the value as a dict."""
+    if isinstance(value, Options) and isinstance(tree, dict):
+        if (
+            isinstance(value, Attack)
+            and threat_model
+            and (value.norm, value.eps) == (threat_model.norm, threat_model.eps)
+        ):
+            del tree["norm"], tree["eps"]
+        for key, inner in value:
+            _leave_out_inherited(inner, tree.get(key), threat_model)
+    elif isinstance(value, tuple | list) and isinstance(tree, list):
+        for inner, part in zip(value, tree, strict=True):
+            _leave_out_inherited(inner, part, threat_model)
+
+
 def model_config(folder: Path, overrides: Sequence[str] = ()) -> EvaluationConfig:
     """Data and evaluation that a model folder was trained with, with overrides applied. Raises `ConfigError`."""
     path, tree = stored_config(folder, EvaluationConfig)
+    _leave_out_threat_model(tree.get("evaluation"))
     changed = apply_overrides(tree, overrides)
     with trusting(overrides):
         return check(EvaluationConfig, changed, str(path), overrides=overrides)
+
+
+def _leave_out_threat_model(evaluation: Any) -> None:
+    """Remove norm and eps of the attacks of a stored evaluation, which are its threat model's, so that this decides."""
+    with contextlib.suppress(
+        AttributeError, KeyError, TypeError
+    ):  # `check` says what is wrong with another tree
+        for step in evaluation["attacks"] or ():
+            if all(step["attack"][key] == evaluation["threat_model"][key] for key in ("norm", "eps")):
+                del step["attack"]["norm"], step["attack"]["eps"]
 
 
 @contextmanager
