@@ -1,5 +1,6 @@
 """Methods by name: built in, by entry point, by path; only what is named is imported."""
 
+import pickle
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -110,6 +111,14 @@ def test_a_plugin_by_path_keeps_its_place_as_its_name(green):
     assert value.colour.leaves == 5
     assert value.colour.name == f"{green}:Green"
     assert value.colour.label == "Green"
+
+
+def test_a_value_of_a_plugin_by_path_can_be_pickled(green):
+    with user_code.own_config(green.parent):
+        value = registry().make("green.py:Green", leaves=5)
+    again = pickle.loads(pickle.dumps(value))  # noqa: S301 - our own
+    assert again == value
+    assert type(again) is type(value)
 
 
 def test_a_stranger_s_config_that_names_code_is_refused(green, tmp_path):

@@ -34,6 +34,7 @@ from robust_nas.nets.build import build_network
 from robust_nas.nets.digest import model_digest
 from robust_nas.runs import write_atomic
 from robust_nas.spaces import Architecture, load_architecture
+from robust_nas.user_code import names_by_content
 
 ARCHITECTURE, WEIGHTS, DESCRIPTION = "architecture.yaml", "model.safetensors", "model.json"
 MAX_HEADER_BYTES = 100_000_000
@@ -98,7 +99,7 @@ class Model:
     @property
     def digest(self) -> str:
         """Return the digest of everything that decides the model's answers."""
-        architecture = None if self.architecture is None else to_dict(self.architecture)
+        architecture = None if self.architecture is None else names_by_content(to_dict(self.architecture))
         if architecture is not None:
             del architecture["name"]
         forms = [to_dict(layer) for layer in self.description.layers]

@@ -47,7 +47,7 @@ def compression_config(
     if names is not None:
         for name in sorted(set(SHORT) & given.keys() - set(names)):
             raise ConfigError(f"compression.{name}: is set, but --method is {method}, which does not name it")
-    with trusting([*overrides, *([] if method is None else [method])]):
+    with trusting(overrides, *(names or ())):
         return check(CompressionConfig, tree, where, overrides=overrides)
 
 

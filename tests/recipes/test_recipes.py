@@ -15,7 +15,7 @@ from robust_nas.config import check, config_hash, parse_yaml, read_yaml, to_dict
 from robust_nas.errors import ConfigError
 from robust_nas.integrations.nni_strategy import NNI
 from robust_nas.search import DSARA
-from robust_nas.workflows.config import FOLDER, RunConfig, load_config, model_config, recipe_names
+from robust_nas.workflows.config import FOLDER, RunConfig, load_config, model_config, printed, recipe_names
 
 RECIPES = recipe_names()
 
@@ -28,11 +28,24 @@ def test_the_recipes_of_the_readme_ship() -> None:
 def test_a_shipped_recipe_loads_and_its_print_reads_back_equal(name: str, tmp_path: Path) -> None:
     config = load_config(name)
     assert config.name == name
-    printed = tmp_path / "printed.yaml"
-    printed.write_text(to_yaml(config))
-    assert load_config(printed) == config
-    assert config_hash(load_config(printed)) == config_hash(config)
+    for text in (to_yaml(config), printed(config)):
+        path = tmp_path / "printed.yaml"
+        path.write_text(text)
+        assert load_config(path) == config
+        assert config_hash(load_config(path)) == config_hash(config)
     assert RunConfig(**to_dict(config)) == config
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_threat_model_of_a_printed_config_decides_for_every_attack(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "printed.yaml"
+    path.write_text(printed(load_config(name)))
+    changed = load_config(path, ["threat_model.eps=0.015"])
+    inner = changed.search.attack  # type: ignore[attr-defined] # a one-shot strategy's
+    attacks = [inner, changed.training.validation_attack, *(step.attack for step in changed.evaluation.steps)]
+    assert {attack.eps for attack in attacks} == {0.015}
+    own = load_config(path, ["threat_model.eps=0.015", "training.validation_attack.eps=0.01"])
+    assert "eps: 0.01\n" in printed(own).partition("validation_attack:")[2].partition("evaluation:")[0]
 
 
 def test_a_run_config_prints_itself_completely() -> None:
