@@ -23,8 +23,9 @@ from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, get_args
 from pydantic import ValidationError
 
 from robust_nas.checkpoints import read_checkpoint
-from robust_nas.config import Options, read_yaml, to_yaml, to_yaml_dict, tree_hash
+from robust_nas.config import Options, read_yaml, to_dict, to_yaml, to_yaml_dict, tree_hash
 from robust_nas.errors import CheckpointError, ConfigError, DataError, RunError, RunExistsError
+from robust_nas.user_code import code_digests, code_in
 
 if TYPE_CHECKING:
     pass
@@ -156,10 +157,16 @@ class Run:
             self.write(CONFIG, to_yaml(self.config))
         stored = read_yaml(self.folder / CONFIG)
         self._refuse_other_config(stored)
+        if self._goes_on:
+            self._refuse_other_code()
         # Of the file as it is: a key that a later version added with its default is not in it.
         self._hash = tree_hash(stored)
-        if self.recipe is not None:
+        if self.recipe is not None and self._text(RECIPE) != to_yaml(self.recipe):
             self.write(RECIPE, to_yaml(self.recipe))
+
+    def _text(self, name: str) -> str | None:
+        path = self.folder / name
+        return path.read_text(encoding="utf-8") if path.is_file() else None
 
     def _refuse_other_config(self, before: Mapping[str, Any]) -> None:
         """Raises `RunExistsError` unless the stored config, read by today's defaults, is this one."""
@@ -168,11 +175,40 @@ class Run:
         except (ValidationError, ConfigError):
             known = None
         if known != self.config:
-            changed = sorted(differences(before, to_yaml_dict(self.config)))
+            stored = before if known is None else to_yaml_dict(known)
+            changed = sorted(differences(stored, to_yaml_dict(self.config)))
             raise RunExistsError(
                 f"{self.folder}: was started with another config and cannot be resumed with this one; "
                 f"different: {', '.join(changed[:6])}. Use that config (and that version), start again "
                 "with --overwrite, or choose another folder with --out"
+            )
+
+    @property
+    def _goes_on(self) -> bool:
+        """Return whether anything that the result depends on is still to be computed."""
+        return not self.finished
+
+    @property
+    def _deciding(self) -> Mapping[str, Any]:
+        """Return the part of the config that what is still to be computed depends on."""
+        return to_dict(self.config)
+
+    @property
+    def started_with(self) -> dict[str, str]:
+        """Return the SHA-256 of every file of user code that decides the result, as the run was started with it."""
+        path = self.folder / ENVIRONMENT
+        before = read_json(path).get("user_code", {}) if path.is_file() else {}
+        files = {spec.rpartition(":")[0] for spec in code_in(self._deciding)}
+        return {file: before[file] for file in sorted(files & before.keys())}
+
+    def _refuse_other_code(self) -> None:
+        """Raises `RunExistsError` where a file that the config names is not the one that the run was started with."""
+        now = code_digests()
+        changed = [file for file, digest in self.started_with.items() if digest != now.get(file)]
+        if changed:
+            raise RunExistsError(
+                f"{self.folder}: was started with another version of {', '.join(changed[:6])}; put the file back, "
+                "start again with --overwrite, or choose another folder with --out"
             )
 
     def _clear(self) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_study import TRIALS, HereEngine, command, environment, small_study, table
+from extending import example
+from small_study import TREE, TRIALS, HereEngine, command, environment, small_study, table
 
 from robust_nas.config import read_yaml, to_yaml, tree_hash
 from robust_nas.errors import ConfigError, RobustNASError, RunExistsError, StudyError
@@ -20,6 +21,7 @@ from robust_nas.runs import read_json
 from robust_nas.studies.run.journal import JOURNAL, read_journal
 from robust_nas.studies.run.runner import report_study, run_study, statuses
 from robust_nas.studies.run.trial import unpack
+from robust_nas.user_code import own_config
 from robust_nas.workflows.config import model_config
 from robust_nas.workflows.evaluate import run_evaluation
 
@@ -199,6 +201,35 @@ def test_figures_may_be_added_to_a_study(finished: Path, tmp_path: Path) -> None
     run_study(small_study(figures=["study-seeds"]), folder, mode="resume", engine=(engine := HereEngine()))
     assert engine.ran == []
     assert read_yaml(folder / "config.yaml")["figures"] == [{"name": "study-seeds"}]
+
+
+def test_a_study_whose_code_was_changed_is_not_grown(tmp_path: Path) -> None:
+    (tmp_path / "mixup.py").write_text(example("mixup.py"))
+    (tmp_path / "widest_wins.py").write_text(example("widest_wins.py"))
+    folder, alone = tmp_path / "study", [{"name": "list", "architectures": [WIDE]}]
+    with own_config(tmp_path):
+        loss = {**TREE["training"], "loss": {"name": "mixup.py:Mixup"}}
+        analysis = {"draws": 200, "rules": ["widest_wins.py:WidestWins"]}
+        study, more = (
+            small_study(training=loss, space=alone, seeds=seeds, analysis=analysis) for seeds in (1, 2)
+        )
+    run_study(study, folder, engine=HereEngine())
+    (folder / "report.html").touch()
+
+    def changed(file: str) -> None:  # as if it had been edited since
+        path = folder / "environment.json"
+        tree = read_json(path)
+        tree["user_code"][f"{tmp_path}/{file}"] = "0" * 64
+        path.write_text(json.dumps(tree))
+
+    changed("mixup.py")
+    run_study(study, folder, mode="resume", engine=HereEngine())  # finished
+    with pytest.raises(RunExistsError, match=f"another version of {tmp_path}/mixup.py; put the file back"):
+        run_study(more, folder, mode="resume", engine=HereEngine())
+    run_study(study, folder, mode="overwrite", engine=HereEngine())
+    changed("widest_wins.py")  # by which no trial is computed
+    run_study(more, folder, mode="resume", engine=(engine := HereEngine()))
+    assert len(engine.ran) == 2
 
 
 WIDE = {"type": "mlp", "name": "wide", "depth": 1, "width": 24}

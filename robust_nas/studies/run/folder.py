@@ -80,6 +80,14 @@ class StudyFolder(Run):
         read_journal(self.folder)  # a journal of another version is refused before anything is written
         self._changed = changed
 
+    @property
+    def _goes_on(self) -> bool:
+        return not self.finished or not {"seeds", "space"}.isdisjoint(self._changed)
+
+    @property
+    def _deciding(self) -> Mapping[str, Any]:
+        return {key: value for key, value in to_dict(self.config).items() if key not in MAY_GROW}
+
     def __enter__(self) -> StudyFolder:
         return self
 

@@ -141,6 +141,7 @@ def _record(study: StudyFolder, plan: Plan, context: JobContext, engine: Engine)
         dataset_checksum=context.dataset.checksum,
         images={"train": plan.train_images, "test": plan.test_images},
     )
+    record["user_code"] |= study.started_with  # of its trials; a report may be by other code
     write_json(study.folder / ENVIRONMENT, record)
 
 
