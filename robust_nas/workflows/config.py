@@ -274,7 +274,7 @@ def trusting(overrides: Sequence[str], *names: str) -> Iterator[None]:
 def stored_config(folder: Path, kind: type[JobConfig]) -> tuple[Path | None, dict[str, Any]]:
     """Return the file, and the keys of `kind` in it, of the config that a model folder was made with.
 
-    It is `recipe.yaml`, or `config.yaml` in folders of versions before 0.2.
+    It is `recipe.yaml`, or `config.yaml` in older folders.
     """
     path = existing_file(folder / RECIPE) or existing_file(folder / "config.yaml")
     inner = f"; did you mean {folder / 'model'}?" if existing_file(folder / "model" / "config.yaml") else ""
