@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
@@ -24,17 +24,10 @@ from robust_nas.layers.batch_norm import NORMS, SynchronisedBatchNorm2d
 from robust_nas.layers.factorised import FactorisedLayer, dense
 from robust_nas.layers.inspection import has_hooks
 from robust_nas.layers.norm_folding import fold_norm
+from robust_nas.layers.self_folding import SelfFolding
 
 COMPARED = 2  # images on which the copy is held against the model
 RELATIVE = 1e-3  # of the largest logit; folding rounds at 1e-6, a wrong trace is off by whole units
-
-
-@runtime_checkable
-class Foldable(Protocol):
-    """A network that brings its own folded copy, or None where it has none at present."""
-
-    def folded(self) -> nn.Module | None:
-        """Return a copy with the network's present weights."""
 
 
 class Folded(NamedTuple):
@@ -77,7 +70,7 @@ def folded(model: nn.Module, images: Tensor, *, once: bool = False) -> Folded:
 
 
 def _folded(model: nn.Module, images: Tensor, once: bool) -> Folded:
-    own = model.folded() if isinstance(model, Foldable) else None
+    own = model.folded() if isinstance(model, SelfFolding) else None
     if own is not None:  # it knows better than a trace
         if _agree(own, model, images, once):
             return Folded(own, "folded")

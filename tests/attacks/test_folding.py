@@ -197,6 +197,16 @@ def test_a_network_that_brings_its_own_copy_is_folded_by_it_and_the_copy_is_chec
     assert folded(model, images()) == (None, "as it is: its own folded copy gives other logits")
 
 
+@pytest.mark.parametrize("value", [False, None, "a name", nn.Identity(), lambda: 1])
+def test_a_module_with_an_attribute_of_that_name_brings_no_copy(value):
+    model, x = settled(conv_net()), images()
+    model.folded = value
+    copied = folded(model, x)
+    assert copied.model_form == "folded"
+    assert_same_function(copied.network, model, x)
+    FGSM(eps=0.1, fold=True)(model, x, answered(model, x))
+
+
 # The model changes
 
 
