@@ -78,12 +78,10 @@ class OneShotSearch:
     def attack(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Return adversarial images against the present supernet, by the strategy's inner attack.
 
-        A supernet that folds is attacked through its folded copy in eval mode, whatever the attack's `fold` says.
+        A supernet that folds is attacked through its folded copy in eval mode, unless the attack's `fold` is False.
         """
         attack = self.strategy.attack
-        if attack.bn != "eval":
-            self._folded = None
-        elif self._changed:
+        if self._changed and attack.bn == "eval" and attack.fold is not False:
             self._folded = self.strategy.folded(self.supernet)
         self._changed = False
         if self._folded is not None:
