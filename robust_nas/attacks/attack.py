@@ -41,8 +41,7 @@ class Attack(Method):
     """Base of all attacks.
 
     `fold`: in eval mode the attack works on a copy with batch norm folded into the convolutions, in channels-last
-    memory order, where the model can be traced; success is judged on the same numbers up to rounding. None: only on a
-    copy that a search has made of its supernet already.
+    memory order, where the model can be traced; success is judged on the same numbers up to rounding.
     `precision`: of the forward and backward passes that make the candidates; the returned one is chosen in float32.
     `eot`: forward passes whose mean softmax is attacked (expectation over transformation), for random models.
     """
@@ -60,7 +59,7 @@ class Attack(Method):
     eps: NonNegative | None  # None: the box alone bounds the perturbation
     norm: Norm = "linf"
     bn: Literal["eval", "batch"] = "eval"
-    fold: bool | None = True
+    fold: bool = True
     precision: Literal["float32", "bf16"] = "float32"
     eot: Count = 1
 

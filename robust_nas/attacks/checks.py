@@ -28,7 +28,7 @@ class AttackOptions(Protocol):
         """Return by which statistics batch norms normalise."""
 
     @property
-    def fold(self) -> bool | None:
+    def fold(self) -> bool:
         """Return whether a folded copy may take the model's place."""
 
     @property

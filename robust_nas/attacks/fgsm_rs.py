@@ -16,7 +16,7 @@ class FGSMRS(GradientAttack):
 
     for_training: ClassVar[bool] = True
     name: Literal["fgsm-rs"] = "fgsm-rs"
-    fold: bool | None = False  # a single step does not pay for the copy
+    fold: bool = False  # a single step does not pay for the copy
     norm: Literal["linf"] = "linf"
     step_size: Positive | None = None  # None: 1.25 eps
     keep: Literal["best", "last"] = "last"

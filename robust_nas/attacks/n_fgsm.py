@@ -20,7 +20,7 @@ class NFGSM(GradientAttack):
     for_training: ClassVar[bool] = True
     bounded: ClassVar[bool] = False
     name: Literal["n-fgsm"] = "n-fgsm"
-    fold: bool | None = False  # a single step does not pay for the copy
+    fold: bool = False  # a single step does not pay for the copy
     norm: Literal["linf"] = "linf"
     noise: Positive = 2.0  # k
     step_size: Positive | None = None  # None: eps

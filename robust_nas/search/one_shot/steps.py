@@ -78,10 +78,12 @@ class OneShotSearch:
     def attack(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Return adversarial images against the present supernet, by the strategy's inner attack.
 
-        A supernet that folds is attacked through its folded copy in eval mode, unless the attack's `fold` is False.
+        A supernet that folds is attacked through its folded copy in eval mode, whatever the attack's `fold` says.
         """
         attack = self.strategy.attack
-        if self._changed and attack.bn == "eval" and attack.fold is not False:
+        if attack.bn != "eval":
+            self._folded = None
+        elif self._changed:
             self._folded = self.strategy.folded(self.supernet)
         self._changed = False
         if self._folded is not None:

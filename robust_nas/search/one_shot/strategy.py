@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from robust_nas.attacks import PGD, Attack, inherited, training_attack_field
 from robust_nas.config import Count, Options
@@ -63,15 +63,6 @@ class OneShotStrategy(Strategy):
     attack: Annotated[Attack, training_attack_field()] = Field(default_factory=usual_attack)
     weights: WeightOptimiser = WeightOptimiser()
     alphas: AlphaOptimiser = AlphaOptimiser()
-
-    @field_validator("attack")
-    @classmethod
-    def _use_the_copy_that_is_there(cls, attack: Attack) -> Attack:
-        """Replace a `fold` that is off by default by None: a single step pays for no copy, and a search has one."""
-        usual = type(attack).model_fields["fold"].annotation == Attack.model_fields["fold"].annotation
-        if attack.fold is not False or "fold" in attack.model_fields_set or not usual:
-            return attack
-        return attack.model_copy(update={"fold": None})
 
     def session(self, context: SearchContext) -> AbstractContextManager[None]:
         """Return a context around the whole search, such as one that seeds what a foreign supernet draws from."""
