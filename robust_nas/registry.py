@@ -97,7 +97,10 @@ class Registry(Generic[M]):
 
     def _checked(self, name: str, found: object) -> type[M]:
         if not (isinstance(found, type) and issubclass(found, self.base)):
-            raise ConfigError(f"{self.kind} {name!r}: {found!r} is no subclass of {self.base.__name__}")
+            what = f"class {found.__name__}" if isinstance(found, type) else type(found).__name__
+            raise ConfigError(
+                f"{self.kind} {name!r}: a subclass of {self.base.__module__}.{self.base.__name__} is needed, got {what}"
+            )
         return found
 
     def make(self, name: str, **options: Any) -> M:
@@ -166,7 +169,12 @@ class MethodField:
             )
         name = value.get(registry.key, self.default)
         if not isinstance(name, str):
-            raise _problem(f"got {registry.key} {name!r}; allowed: {', '.join(self._names())}")
+            got = f"got {registry.key} {name!r}"
+            if registry.key not in value:
+                got = f"{registry.key!r} is missing" + (
+                    f" among {', '.join(map(repr, value))}" if value else ""
+                )
+            raise _problem(f"{got}; allowed: {', '.join(self._names())}, or file.py:Class of your own")
         try:
             chosen = registry.get(name)
         except UnknownMethodError as error:

@@ -18,17 +18,14 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import IO, Any, Literal, Protocol, get_args
 
 from pydantic import ValidationError
 
 from robust_nas.checkpoints import read_checkpoint
 from robust_nas.config import Options, read_yaml, to_dict, to_yaml, to_yaml_dict, tree_hash
-from robust_nas.errors import CheckpointError, ConfigError, DataError, RunError, RunExistsError
+from robust_nas.errors import CheckpointError, ConfigError, RunError, RunExistsError
 from robust_nas.user_code import code_digests, code_in
-
-if TYPE_CHECKING:
-    pass
 
 Mode = Literal["new", "resume", "overwrite"]
 CONFIG, RECIPE, ENVIRONMENT, METRICS, CHECKPOINT, RESULT = (
@@ -161,12 +158,10 @@ class Run:
             self._refuse_other_code()
         # Of the file as it is: a key that a later version added with its default is not in it.
         self._hash = tree_hash(stored)
-        if self.recipe is not None and self._text(RECIPE) != to_yaml(self.recipe):
-            self.write(RECIPE, to_yaml(self.recipe))
-
-    def _text(self, name: str) -> str | None:
-        path = self.folder / name
-        return path.read_text(encoding="utf-8") if path.is_file() else None
+        path = self.folder / RECIPE
+        text = None if self.recipe is None else to_yaml(self.recipe)
+        if text is not None and not (path.is_file() and path.read_text(encoding="utf-8") == text):
+            self.write(RECIPE, text)
 
     def _refuse_other_config(self, before: Mapping[str, Any]) -> None:
         """Raises `RunExistsError` unless the stored config, read by today's defaults, is this one."""
@@ -239,7 +234,7 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and issubclass(kind, ConfigError | DataError):
+        if kind is not None and issubclass(kind, Exception):
             self._discard_if_nothing_was_done()
         self.close()
 
@@ -255,9 +250,7 @@ class Run:
     def close(self) -> None:
         """Closes the metrics and releases the lock."""
         if self._metrics is not None:
-            with contextlib.suppress(
-                OSError
-            ):  # a full disk; whatever a checkpoint counts on was flushed with it
+            with contextlib.suppress(OSError):  # a full disk; what a checkpoint counts on was flushed with it
                 self._metrics.close()
             self._metrics = None
         self._lock.close()
@@ -315,9 +308,7 @@ class Run:
 
         offset = self._flush_metrics()
         whole = {**state, "config_hash": self._hash, "metrics_bytes": offset}
-        buffer = (
-            io.BytesIO()
-        )  # written in one piece: torch's own writer words a full disk as a bug of its own
+        buffer = io.BytesIO()  # in one piece: torch's own writer words a full disk as a bug of its own
         torch.save(whole, buffer)
         try:
             write_atomic(self.folder / CHECKPOINT, buffer.getbuffer())

@@ -12,6 +12,7 @@ import importlib.util
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -41,6 +42,7 @@ class _Loaded(NamedTuple):
 _NOBODY = _Trust()
 _TRUST: ContextVar[_Trust] = ContextVar("robust_nas_user_code", default=_NOBODY)
 _LOADED: dict[Path, _Loaded] = {}
+_RUN: set[str] = set()  # files that ran, also those that are no plugins
 _MADE_HERE = ("environment.json", "model.json")  # files of run folders and of model folders
 
 
@@ -139,6 +141,14 @@ def _renamed(tree: Any, rename: Callable[[str], str]) -> Any:
     return rename(tree) if is_code(tree) else tree
 
 
+def line_of(error: BaseException) -> str | None:
+    """Return `file.py:line` of the user code that an exception came from; None where it did not pass any."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return next(
+        (f"{frame.filename}:{frame.lineno}" for frame in reversed(frames) if frame.filename in _RUN), None
+    )
+
+
 def resolve(spec: str) -> tuple[str, object]:
     """Return the absolute form of `file.py:name`, and the object that it names; the file runs once a process.
 
@@ -154,7 +164,12 @@ def resolve(spec: str) -> tuple[str, object]:
         _LOADED[path] = _Loaded(run_file(path), digest)
     module = _LOADED[path].module
     if not hasattr(module, parts["name"]):
-        raise ConfigError(f"{path}: has no {parts['name']!r}")
+        names = [
+            name
+            for name, value in vars(module).items()
+            if getattr(value, "__module__", "") == module.__name__
+        ]
+        raise ConfigError(f"{path}: has no {parts['name']!r}; it has {', '.join(names) or 'no classes'}")
     return f"{path}:{parts['name']}", getattr(module, parts["name"])
 
 
@@ -178,7 +193,8 @@ def _allowed(file: Path, spec: str) -> Path:
             f"{spec[:200]!r} is code, which runs only where a config or command line of your own names it; "
             f"read the file, then allow it with --allow-code {file.name} (Python: allow_code=[...])"
         )
-    return _existing(places[0], spec)
+    seen = "" if file.expanduser().is_absolute() else f" in {' or '.join(map(str, dict.fromkeys(bases)))}"
+    raise ConfigError(f"got {spec[:200]!r}; there is no such file{seen}")
 
 
 def _existing(path: Path, given: str) -> Path:
@@ -196,6 +212,7 @@ def _is_file(path: Path) -> bool:
 
 def run_file(path: Path) -> ModuleType:
     """Run a Python file that its user named, and return its module. Raises `ConfigError` where it fails."""
+    _RUN.add(str(path))
     name = f"robust_nas_user_code_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}_{path.stem}"
     found = importlib.util.spec_from_file_location(name, path)
     if found is None or found.loader is None:
@@ -207,7 +224,7 @@ def run_file(path: Path) -> ModuleType:
         found.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # whatever the user's own code raises; a script may exit
         del sys.modules[name]
-        raise ConfigError(f"{path}: fails: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"{line_of(error) or path}: fails: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(str(path.parent))
     return module

@@ -89,11 +89,11 @@ def test_a_default_name_and_presets_that_a_config_may_override():
     [
         ({"name": "blue"}, "file: colour: got name 'blue'; allowed: red, pink, broken, or file.py:Class"),
         ({"name": 3}, "file: colour: got name 3; allowed: red, pink"),
-        ({}, "file: colour: got name None"),
+        ({}, "file: colour: 'name' is missing; allowed: red"),
         (3, "a mapping with a 'name' is needed"),
         ({"name": "red", "dept": 1}, r"file: colour.dept: unknown key 'dept'; did you mean 'depth'\?"),
         ({"name": "red", "depth": 0}, "file: colour.depth: got 0"),
-        ({"name": "broken"}, "is no subclass of Colour"),
+        ({"name": "broken"}, r"a subclass of .*\.Colour is needed"),
     ],
 )
 def test_a_mistake_is_placed_and_answered(value, message):

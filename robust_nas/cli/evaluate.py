@@ -131,7 +131,7 @@ def _shorthands(
     """The overrides that the options stand for."""
     changes = []
     if suite is not None:
-        changes += [f"evaluation.suite={suite}", "evaluation.attacks=null"]
+        changes.append(f"evaluation.suite={suite}")
     if eps is not None:
         changes.append(f"evaluation.threat_model.eps={eps}")
     if norm is not None:

@@ -197,7 +197,18 @@ def load_config(
         if strategy is not None:
             section = tree.get("search")
             tree["search"] = with_strategy(section if isinstance(section, dict) else {}, strategy)
-        return check(RunConfig, apply_overrides(tree, overrides), source, overrides=overrides)
+        return check(RunConfig, apply_overrides(tree, one_list(overrides)), source, overrides=overrides)
+
+
+def one_list(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides; one that sets the suite or the list of attacks takes the other of the two away."""
+    given = {key.strip(): value.strip() for key, _, value in (text.partition("=") for text in overrides)}
+    suite, attacks = "evaluation.suite", "evaluation.attacks"
+    pairs = ((suite, attacks), (attacks, suite))
+    away = [
+        other for key, other in pairs if given.get(key, "null") not in ("", "null") and other not in given
+    ]
+    return [*(f"{key}=null" for key in away), *overrides]
 
 
 def printed(config: JobConfig) -> str:
@@ -236,7 +247,7 @@ def model_config(folder: Path, overrides: Sequence[str] = ()) -> EvaluationConfi
     """Data and evaluation that a model folder was trained with, with overrides applied. Raises `ConfigError`."""
     path, tree = stored_config(folder, EvaluationConfig)
     _leave_out_threat_model(tree.get("evaluation"))
-    changed = apply_overrides(tree, overrides)
+    changed = apply_overrides(tree, one_list(overrides))
     with trusting(overrides):
         return check(EvaluationConfig, changed, str(path), overrides=overrides)
 
@@ -263,7 +274,7 @@ def trusting(overrides: Sequence[str], *names: str) -> Iterator[None]:
 def stored_config(folder: Path, kind: type[JobConfig]) -> tuple[Path | None, dict[str, Any]]:
     """Return the file, and the keys of `kind` in it, of the config that a model folder was made with.
 
-    It is `recipe.yaml`, or `config.yaml` in folders of versions before 0.2.
+    It is `recipe.yaml`, or `config.yaml` in older folders.
     """
     path = existing_file(folder / RECIPE) or existing_file(folder / "config.yaml")
     inner = f"; did you mean {folder / 'model'}?" if existing_file(folder / "model" / "config.yaml") else ""
@@ -278,6 +289,6 @@ def stored_config(folder: Path, kind: type[JobConfig]) -> tuple[Path | None, dic
 
 def module_config(name: str, overrides: Sequence[str]) -> EvaluationConfig:
     """Data and evaluation of any torch module, from overrides alone. Raises `ConfigError`."""
-    tree = apply_overrides({"name": name, "data": {}, "evaluation": {}}, overrides)
+    tree = apply_overrides({"name": name, "data": {}, "evaluation": {}}, one_list(overrides))
     with own_config(Path.cwd()):
         return check(EvaluationConfig, tree, "evaluate --module", overrides=overrides)

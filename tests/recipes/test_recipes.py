@@ -103,7 +103,10 @@ def test_overrides_reach_every_room() -> None:
         ("evaluation.attacks=[]", ["evaluation.attacks", "got []"]),
         ("evaluation.suite=cascad", ["'cascad'", "autoattack, cascade, quick, rand, transfer"]),
         ("evaluation.suite=transfer", ["suite transfer", "attacks.1.attack.surrogates", "missing"]),
-        ("evaluation.attacks=[{attack: {name: fgsm}}]", ["suite is 'cascade'", "set one of them to null"]),
+        (
+            "evaluation={suite: cascade, attacks: [{attack: {name: fgsm}}]}",
+            ["suite is 'cascade'", "set one of them to null"],
+        ),
         ("evaluation.threat_model.box=[0, 255]", ["evaluation.threat_model.box", "got [0, 255]", "0..1"]),
         ("training=null", ["training", "got None"]),
     ],
@@ -131,6 +134,20 @@ def test_another_strategy_keeps_the_keys_that_it_has_too() -> None:
 def test_a_config_that_names_no_strategy_searches_by_dsara() -> None:
     attack = PGD(eps=0.1, steps=7, keep="last")  # the usual one, under the config's threat model
     assert load_config("quickstart", ["search={epochs: 30}"]).search == DSARA(epochs=30, attack=attack)
+
+
+def test_attacks_take_the_place_of_a_suite_and_a_suite_theirs() -> None:
+    listed = load_config("quickstart", ["evaluation.attacks=[{attack: {name: fgsm}}]"])
+    assert (listed.evaluation.suite, [step.attack.label for step in listed.evaluation.steps]) == (
+        None,
+        ["fgsm"],
+    )
+    with pytest.raises(ConfigError, match="set one of them to null"):
+        load_config("quickstart", ["evaluation.suite=quick", "evaluation.attacks=[{attack: {name: fgsm}}]"])
+    assert (
+        load_config("quickstart", ["evaluation.suite=null"]).evaluation.steps
+        == load_config("quickstart").evaluation.steps
+    )
 
 
 def test_the_recipes_that_run_offline_are_evaluated_by_the_cascade() -> None:

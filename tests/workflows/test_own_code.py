@@ -1,5 +1,8 @@
 """Code that a config names, through the calls that come after the config was checked; and code that others name."""
 
+import re
+from pathlib import Path
+
 import pytest
 import yaml
 from cases import CONFIG
@@ -7,6 +10,7 @@ from extending import example
 from run_configs import child
 
 import robust_nas
+from robust_nas.cli import main
 from robust_nas.config import apply_overrides, read_yaml
 from robust_nas.errors import CodeRefusedError, ConfigError
 from robust_nas.studies.config import PRESETS
@@ -97,6 +101,31 @@ def test_an_override_names_its_file_as_yaml_does(tmp_path, override, monkeypatch
     (tmp_path / "my own.py").write_text("Check = 4\n")
     with trusting([override]):
         assert resolve("my own.py:Check")[1] == 4
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            "    def __call__(self, *_):\n        raise KeyError('boom')\n",
+            r"/own/boom\.py:5: KeyError: 'boom'",
+        ),
+        ("    pass\n", "Boom has no algorithm"),
+    ],
+)
+def test_an_exception_of_one_s_own_code_is_reported_by_its_line_and_leaves_no_folder(
+    written, body, message, monkeypatch, capsys
+):
+    text = "from robust_nas.training import Loss\n\nclass Boom(Loss):\n" + body
+    path = written("training.loss={name: boom.py:Boom}", "network={cells: 4, channels: 2}", boom=text)
+    network = path.with_name("network.yaml")
+    network.write_text("{type: mlp, name: m, depth: 1, width: 4}")
+    monkeypatch.setattr("sys.argv", ["robust-nas", "train", str(path), "-a", str(network), "-o", "out", "-q"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 1
+    assert re.search(message, capsys.readouterr().err)
+    assert not Path("out").exists()
 
 
 class StoppedError(Exception):
