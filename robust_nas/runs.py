@@ -164,14 +164,12 @@ class Run:
             self.write(RECIPE, text)
 
     def _refuse_other_config(self, before: Mapping[str, Any]) -> None:
-        """Raises `RunExistsError` unless the stored config, read by today's defaults, is this one."""
-        try:
-            known: Options | None = type(self.config).model_validate(before)
-        except (ValidationError, ConfigError):
-            known = None
-        if known != self.config:
-            stored = before if known is None else to_yaml_dict(known)
-            changed = sorted(differences(stored, to_yaml_dict(self.config)))
+        """Raises `RunExistsError` unless the stored config, as written or by today's defaults, is this one."""
+        wanted, stored = to_yaml_dict(self.config), before
+        with contextlib.suppress(ValidationError, ConfigError):
+            stored = to_yaml_dict(type(self.config).model_validate(before))
+        if wanted not in (before, stored):
+            changed = sorted(differences(stored, wanted))
             raise RunExistsError(
                 f"{self.folder}: was started with another config and cannot be resumed with this one; "
                 f"different: {', '.join(changed[:6])}. Use that config (and that version), start again "

@@ -127,7 +127,8 @@ def test_the_run_of_a_version_that_kept_the_whole_config_is_continued(finished, 
     folder, summary, _, _ = finished
     copy = shutil.copytree(folder, tmp_path / "copy")
     shutil.move(copy / "recipe.yaml", copy / "config.yaml")
-    assert robust_nas.run(config(), copy, mode="resume") == summary
+    again = robust_nas.run(config(), copy, mode="resume")
+    assert {**again, "seconds_this_call": 0} == {**summary, "seconds_this_call": 0}
     with pytest.raises(RunExistsError, match=r"different: search\.epochs\."):
         robust_nas.run(config("search.epochs=3"), copy, mode="resume")
 

@@ -68,7 +68,8 @@ class StudyFolder(Run):
             stored: Mapping[str, Any] = to_yaml_dict(known)
         except ConfigError:
             stored = before  # of another version: the keys that differ are named
-        changed = sorted(differences(stored, to_yaml_dict(self.config)))
+        wanted = to_yaml_dict(self.config)
+        changed = [] if wanted == before else sorted(differences(stored, wanted))
         refused = [key for key in changed if key.partition(".")[0] not in MAY_GROW]
         if refused:
             name = before.get("name")
