@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from robust_nas.attacks import PGD, Attack, inherited, training_attack_field
+from robust_nas.attacks import Attack, inherited, training_attack_field
 from robust_nas.config import Count, Options
 from robust_nas.errors import ConfigError
 from robust_nas.search.one_shot.batch import AlphaGradient, AlphaStep, Batch, Half
@@ -41,10 +41,14 @@ class SupernetOptions(Options):
     execution: Literal["fused", "plain"] = "fused"
 
 
-def usual_attack() -> Attack:
-    """Return PGD-7 with the config's threat model, or ARNAS's where it has none: eps 8/255, step size 2/255."""
+def usual_attack() -> Any:
+    """Return PGD-7 with the config's threat model, or ARNAS's where it has none: eps 8/255, step size 2/255.
+
+    These are keys, which are read like a config's own, so that a mistake in the threat model is placed and others are
+    listed with it.
+    """
     published = {"eps": 8 / 255, "step_size": 2 / 255}
-    return PGD(**(inherited() or published), steps=7, keep="last")
+    return {"name": "pgd", "steps": 7, **({} if inherited() else published)}
 
 
 class OneShotStrategy(Strategy):
