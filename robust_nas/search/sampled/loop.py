@@ -11,12 +11,11 @@ import math
 import time
 from typing import Any
 
-from robust_nas.config import check, parse_yaml
-from robust_nas.errors import ArchitectureError, CheckpointError, DivergenceError
+from robust_nas.errors import CheckpointError, CodeRefusedError, ConfigError, DivergenceError
 from robust_nas.search.sampled.history import Candidate, SampledSearch
 from robust_nas.search.sampled.strategy import SampledStrategy
 from robust_nas.search.strategy import SearchContext, SearchOutcome
-from robust_nas.spaces import CellArchitecture, count
+from robust_nas.spaces import CellArchitecture, architecture_from_text, count, has_cells
 
 
 def search(strategy: SampledStrategy, context: SearchContext) -> SearchOutcome:
@@ -159,5 +158,13 @@ def _finite(value: float | None) -> float | None:
 
 
 def _architecture(text: str) -> CellArchitecture:
-    """Return the architecture that a checkpoint holds. Raises `ValueError`."""
-    return check(CellArchitecture, parse_yaml(text, "checkpoint"), "checkpoint", ArchitectureError)
+    """Return the architecture that a checkpoint holds. Raises `ValueError`, which `Run.restoring` answers."""
+    try:
+        found = architecture_from_text(text, "a candidate")
+    except CodeRefusedError:
+        raise
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    if not has_cells(found):
+        raise ValueError(f"a candidate: it is {found.called}")
+    return found
