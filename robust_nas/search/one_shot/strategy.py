@@ -21,6 +21,7 @@ from pydantic import Field
 
 from robust_nas.attacks import Attack, inherited, training_attack_field
 from robust_nas.config import Count, Options
+from robust_nas.data.options import Augment
 from robust_nas.errors import ConfigError
 from robust_nas.search.one_shot.batch import AlphaGradient, AlphaStep, Batch, Half
 from robust_nas.search.one_shot.optimisers import AlphaOptimiser, WeightOptimiser
@@ -36,7 +37,10 @@ Draw = Callable[[Half], Batch]  # the step's batch of a half, attacked now
 
 
 class SupernetOptions(Options):
-    """How the supernet computes: the same function either way, `plain` is the reference."""
+    """How the supernet computes: the same function either way, `plain` is the reference.
+
+    Of strategies that train our supernet; other strategies refuse `plain`.
+    """
 
     execution: Literal["fused", "plain"] = "fused"
 
@@ -62,11 +66,18 @@ class OneShotStrategy(Strategy):
     distributed: ClassVar[bool] = True
     shares_weights: ClassVar[bool] = True
 
+    augment: Augment | None = None  # None: the data section's
+    precision: Literal["float32", "bf16"] = "float32"
     epochs: Count = 50
     batch_size: Annotated[Count, Field(ge=2)] = 32
     attack: Annotated[Attack, training_attack_field()] = Field(default_factory=usual_attack)
     weights: WeightOptimiser = WeightOptimiser()
     alphas: AlphaOptimiser = AlphaOptimiser()
+
+    @property
+    def own_precision(self) -> Literal["float32", "bf16"]:
+        """Return the precision of the search's steps."""
+        return self.precision
 
     def session(self, context: SearchContext) -> AbstractContextManager[None]:
         """Return a context around the whole search, such as one that seeds what a foreign supernet draws from."""

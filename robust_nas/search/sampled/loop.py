@@ -84,9 +84,7 @@ class _Loop:
         """Score one candidate and log it."""
         context, candidates = self.context, self.search.candidates
         size = self.strategy.size(context.space)
-        scored = self.strategy.evaluator.evaluate(
-            architecture.resized(size.cells, size.channels), context, epochs=self.strategy.epochs
-        )
+        scored = self.strategy.evaluator.evaluate(architecture.resized(size.cells, size.channels), context)
         score = _finite(scored.score)
         cost = count(architecture, context.input_shape, context.classes)
         self.last = {
