@@ -180,6 +180,7 @@ def test_an_attack_that_is_not_defined_for_the_images_is_refused_by_the_plan(tmp
             {"metrics": {"attack": {"step": 3}}},
             r"metrics\.attack\.step: unknown key 'step'; did you mean 'steps'",
         ),
+        ({"base": "wrn-11-1", "seeds": [0, -1]}, r"base: 'wrn-11-1': depth 11 .*\n.*seeds\.1: got -1"),
         ({"metrics": {"attack": {"name": "pdg"}}}, r"metrics\.attack: got name 'pdg'; allowed: "),
     ],
 )
