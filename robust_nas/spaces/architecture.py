@@ -17,7 +17,7 @@ from robust_nas.config import Options, check, to_dict, to_yaml
 from robust_nas.errors import ArchitectureError
 from robust_nas.operations.cost import Part
 from robust_nas.spaces.layout import Name
-from robust_nas.user_code import code_digests, is_code
+from robust_nas.user_code import is_code, names_by_content
 
 if TYPE_CHECKING:
     from torch import nn
@@ -182,8 +182,8 @@ def by_name(target: str) -> Any:
 
 
 def digest(tree: Any, separators: tuple[str, str] = (",", ":")) -> str:
-    """Return eight hex digits of the SHA-256 of a plain tree's JSON with sorted keys, code by its `short_code`."""
-    text = json.dumps(_without_paths(tree), sort_keys=True, separators=separators)
+    """Return eight hex digits of the SHA-256 of a plain tree's JSON with sorted keys; paths of code do not count."""
+    text = json.dumps(names_by_content(tree), sort_keys=True, separators=separators)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
@@ -194,13 +194,5 @@ def short_code(name: str) -> str:
     """
     if not is_code(name):
         return name
-    file, _, found = name.rpartition(":")
-    return f"{found}-h{code_digests().get(file, '')[:8]}"
-
-
-def _without_paths(tree: Any) -> Any:
-    if isinstance(tree, Mapping):
-        return {key: _without_paths(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [_without_paths(value) for value in tree]
-    return short_code(tree) if isinstance(tree, str) else tree
+    content, _, found = names_by_content(name).rpartition(":")
+    return f"{found}-h{content[:8]}"
