@@ -310,7 +310,10 @@ def test_a_received_folder_that_names_a_family_s_code_is_refused(plugin, tmp_pat
     ("tree", "fragment"),
     [
         ({"type": "tree", "name": "x"}, "architecture: got type 'tree'; allowed: cell, residual, mlp"),
-        ({"name": "x"}, "architecture: got type None; allowed: cell, residual, mlp, nas-bench-201"),
+        (
+            {"name": "x"},
+            "architecture: 'type' is missing among 'name'; allowed: cell, residual, mlp, nas-bench-201",
+        ),
         ({"type": "mlp", "name": "x", "depth": 0, "width": 3}, "architecture.depth: got 0"),
         (
             {"type": "mlp", "name": "x", "width": 3, "height": 3},
