@@ -7,9 +7,11 @@ its baselines, through the protocol of `evaluate` and the compressed networks th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import Field, model_validator
 
 from robust_nas import figures, user_code
 from robust_nas.compression import Candidate, Compression, CompressionContext, Compressor, OriginalModel
@@ -18,7 +20,7 @@ from robust_nas.config import Options
 from robust_nas.data import DataOptions
 from robust_nas.distributed import refuse_several
 from robust_nas.errors import CheckpointError, CompressionError, ConfigError
-from robust_nas.evaluation.options import EvaluationOptions
+from robust_nas.evaluation.options import EvaluationOptions, Step, suite_names
 from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_atomic, write_json
 from robust_nas.training import Training
 from robust_nas.workflows.compress_measures import describe, speed, verdicts
@@ -40,7 +42,11 @@ if TYPE_CHECKING:
 
 
 class CompressJob(Options):
-    """What the result of a compression depends on: data, recipe, protocol and steps, and the model."""
+    """What the result of a compression depends on: data, recipe, protocol and steps, and the model.
+
+    `steps` are the attacks as the suite's file had them. Records of earlier versions have none: those of a shipped
+    suite, or with a list of their own, get them; what a user's file held then is not known.
+    """
 
     name: str
     seed: int
@@ -50,12 +56,37 @@ class CompressJob(Options):
     compression: Compression
     model: str  # its place as seen from the folder
     digest: str  # of everything that decides its answers (`nets/digest.py`)
+    steps: tuple[Step, ...]
+    # Of the models that attacks are transferred from, in their order; without any the record has no such key.
+    surrogate_digests: tuple[str, ...] = Field(default=(), exclude_if=lambda digests: not digests)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _give_known_steps(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or "steps" in values:
+            return values
+        evaluation = EvaluationOptions.model_validate(values.get("evaluation"))
+        known = evaluation.suite is None or evaluation.suite in suite_names()
+        return {**values, "steps": evaluation.steps} if known else values
 
     @classmethod
     def of(cls, config: CompressionConfig, model: str, digest: str) -> Self:
-        """Return the record of a compression of the model at `model`."""
-        own = {key: getattr(config, key) for key in cls.model_fields if key not in ("model", "digest")}
-        return cls(**own, model=model, digest=digest)
+        """Return the record of a compression of the model at `model`.
+
+        Raises `CheckpointError` for a surrogate that is no model.
+        """
+        from robust_nas.evaluation.surrogates import digests, read_surrogates
+
+        own = {
+            key: getattr(config, key) for key in cls.model_fields.keys() & type(config).model_fields.keys()
+        }
+        return cls(
+            **own,
+            model=model,
+            digest=digest,
+            steps=config.evaluation.steps,
+            surrogate_digests=digests(read_surrogates(config.evaluation)),
+        )
 
 
 def compress(
