@@ -12,6 +12,7 @@ import robust_nas
 from robust_nas.compression import COMPRESSORS
 from robust_nas.errors import CodeRefusedError, CompressionError, ConfigError
 from robust_nas.export import latency
+from robust_nas.spaces import load_architecture
 from robust_nas.workflows.compression_config import compression_config
 
 NETWORK = robust_nas.ResidualArchitecture(name="small", stem=4, depths=(1, 1), widths=(8, 16))
@@ -82,6 +83,19 @@ def test_what_it_refuses_is_refused_before_a_folder_is_made(tmp_path, file):
     with pytest.raises(CompressionError, match="no 1x1 convolution"):
         robust_nas.compress(compression_config(folder, "svd.py:SVD"), folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("previews", [True, False])
+def test_a_step_that_finds_nothing_on_what_the_step_before_it_made_is_refused(tmp_path, file, previews):
+    # Cells have depthwise convolutions and 1x1 ones: GDWS finds none that it can take.
+    cells = load_architecture(robust_nas.run_search(run_config(), tmp_path / "search").folder)
+    folder = robust_nas.train(run_config(), cells, tmp_path / "cells")
+    if not previews:
+        file.write_text(SVD.replace("def previews", "def forecast"))
+    config = compression_config(folder, "svd.py:SVD+gdws")
+    with pytest.raises(CompressionError, match=r"^gdws on svd-0\.25: nothing can be factorised: "):
+        robust_nas.compress(config, folder, tmp_path / "out")
+    assert (tmp_path / "out").exists() is not previews
 
 
 def test_a_folder_that_names_code_is_refused_and_a_wrong_key_named(model, tmp_path, file):
