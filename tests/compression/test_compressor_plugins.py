@@ -1,12 +1,12 @@
 """A compressor of the user's own, as a file and as an installed package, through the whole compression."""
 
 import shutil
-from importlib.metadata import EntryPoint
 
 import pytest
 import torch
 from cases import config as run_config
 from extending import example
+from plugins import install
 
 import robust_nas
 from robust_nas.compression import COMPRESSORS
@@ -54,11 +54,8 @@ def test_a_compressor_in_a_file_is_chosen_evaluated_and_loaded(model, file):
 
 
 def test_a_compressor_of_an_installed_package_follows_another(model, file, monkeypatch):
-    monkeypatch.syspath_prepend(str(file.parent))
     shutil.copy(file, file.with_name("installed_svd.py"))
-    entry = EntryPoint("svd", "installed_svd:SVD", COMPRESSORS.group)
-    monkeypatch.setitem(vars(COMPRESSORS), "_plugins", {"svd": entry})
-    monkeypatch.setattr(COMPRESSORS, "_found", {})
+    install(monkeypatch, file.parent, COMPRESSORS, "svd", "installed_svd:SVD")
     folder = file.parent / "out"
     changes = [
         "compression.max_loss=0.9",
