@@ -303,7 +303,7 @@ def explain(
         elif kind == "missing":
             lines.append(f"{where}: missing, and it has no default")
         else:
-            message = message.removeprefix("Assertion failed, ")
+            message = _CONTAINERS.get(kind, message.removeprefix("Assertion failed, "))
             message = message[:1].lower() + message[1:] if kind != "value_error" else message
             value = repr(problem["input"])
             shown = value if len(value) <= MAX_SHOWN else value[: MAX_SHOWN - 3] + "..."
@@ -314,6 +314,16 @@ def explain(
                 lines.append(f"{where}: {got}{message}")
     more = len(lines) - MAX_PROBLEMS
     return "\n".join([*lines[:MAX_PROBLEMS], *([f"... and {more} more problems"] if more > 0 else [])])
+
+
+_LIST, _MAPPING = "a list is needed", "a mapping of keys to values is needed"
+_CONTAINERS = {
+    "tuple_type": _LIST,
+    "list_type": _LIST,
+    "model_type": _MAPPING,
+    "model_attributes_type": _MAPPING,
+    "dict_type": _MAPPING,
+}
 
 
 def _inside(path: str, other: str) -> bool:

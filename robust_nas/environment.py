@@ -13,6 +13,7 @@ from typing import Any
 
 from robust_nas._version import __version__
 from robust_nas.config import Options, config_hash
+from robust_nas.user_code import code_digests
 
 
 def environment(config: Options, **more: Any) -> dict[str, Any]:
@@ -26,6 +27,7 @@ def environment(config: Options, **more: Any) -> dict[str, Any]:
     return {
         "robust_nas": __version__,
         "code": _code_version(),
+        "user_code": code_digests(),
         "config_hash": config_hash(config),
         "python": platform.python_version(),
         "packages": packages,

@@ -19,7 +19,7 @@ class LazyModule(types.ModuleType):
     """A stand-in for a module, which is imported when an attribute of it is first read."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("__") and name != "__version__":  # what inspection asks of any object
             raise AttributeError(name)
         value = getattr(importlib.import_module(self.__name__), name)
         setattr(self, name, value)  # the next read costs nothing

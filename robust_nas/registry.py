@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, Literal, TypeVar
 
@@ -69,7 +69,7 @@ class Registry(Generic[M]):
         """
         if is_code(name):  # asked for every time: what one config may run, a stranger's folder may not
             absolute, found = resolve(name)
-            return self._named(absolute, self._checked(name, found))
+            return _named(self._checked(name, found), self.key, absolute)
         if name not in self._found:
             self._found[name] = self._load(name)
         return self._found[name]
@@ -87,7 +87,7 @@ class Registry(Generic[M]):
                 raise ConfigError(
                     f"{self.kind} {name!r}: its plugin {self._plugins[name].value} cannot be imported: {error}"
                 ) from error
-            return self._named(name, self._checked(name, found))
+            return _named(self._checked(name, found), self.key, name)
         if name in self.renamed:
             raise UnknownMethodError(f"got {self.key} {name!r}; is now {self.renamed[name]!r}")
         raise UnknownMethodError(
@@ -97,17 +97,11 @@ class Registry(Generic[M]):
 
     def _checked(self, name: str, found: object) -> type[M]:
         if not (isinstance(found, type) and issubclass(found, self.base)):
-            raise ConfigError(f"{self.kind} {name!r}: {found!r} is no subclass of {self.base.__name__}")
+            what = f"class {found.__name__}" if isinstance(found, type) else type(found).__name__
+            raise ConfigError(
+                f"{self.kind} {name!r}: a subclass of {self.base.__module__}.{self.base.__name__} is needed, got {what}"
+            )
         return found
-
-    def _named(self, name: str, found: type[M]) -> type[M]:
-        """Return the class of a plugin under the name by which configs call it."""
-        known = self._found.get(name)
-        if known is not None or found.model_fields[self.key].default == name:
-            return known or found
-        named: Any = {self.key: (Literal[name], name)}
-        self._found[name] = create_model(found.__name__, __base__=found, __module__=found.__module__, **named)
-        return self._found[name]
 
     def make(self, name: str, **options: Any) -> M:
         """Return a method by name with these options."""
@@ -127,6 +121,23 @@ class Registry(Generic[M]):
         `presets` are options that a config may override, or what gives them when a config is read.
         """
         return MethodField(self, allows, needs, default, presets or {})
+
+
+@cache
+def _named(found: type[M], key: str, name: str) -> type[M]:
+    """Return the class of a plugin under the name by which configs call it; its values can be pickled."""
+    if found.model_fields[key].default == name:
+        return found
+    named: Any = {key: (Literal[name], name)}
+    made = create_model(found.__name__, __base__=found, __module__=found.__module__, **named)
+    made.__reduce__ = lambda value: (_restored, (found, key, name, value.__getstate__()))  # type: ignore[assignment,method-assign]
+    return made
+
+
+def _restored(found: type[Options], key: str, name: str, state: dict[Any, Any]) -> Options:
+    value: Options = object.__new__(_named(found, key, name))
+    value.__setstate__(state)
+    return value
 
 
 @dataclass(frozen=True, eq=False)  # hashed by identity: typing hashes it in `Annotated[...] | None`
@@ -158,7 +169,12 @@ class MethodField:
             )
         name = value.get(registry.key, self.default)
         if not isinstance(name, str):
-            raise _problem(f"got {registry.key} {name!r}; allowed: {', '.join(self._names())}")
+            got = f"got {registry.key} {name!r}"
+            if registry.key not in value:
+                got = f"{registry.key!r} is missing" + (
+                    f" among {', '.join(map(repr, value))}" if value else ""
+                )
+            raise _problem(f"{got}; allowed: {', '.join(self._names())}, or file.py:Class of your own")
         try:
             chosen = registry.get(name)
         except UnknownMethodError as error:

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from robust_nas.checkpoints import read_checkpoint
 from robust_nas.config import Options, read_yaml, to_yaml, to_yaml_dict, tree_hash
-from robust_nas.errors import CheckpointError, ConfigError, DataError, RunError, RunExistsError
+from robust_nas.errors import CheckpointError, ConfigError, RunError, RunExistsError
 
 if TYPE_CHECKING:
     pass
@@ -203,7 +203,7 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and issubclass(kind, ConfigError | DataError):
+        if kind is not None and issubclass(kind, Exception):
             self._discard_if_nothing_was_done()
         self.close()
 

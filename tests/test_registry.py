@@ -1,5 +1,6 @@
 """Methods by name: built in, by entry point, by path; only what is named is imported."""
 
+import pickle
 import subprocess
 import sys
 from typing import Annotated, ClassVar, Literal
@@ -87,11 +88,11 @@ def test_a_default_name_and_presets_that_a_config_may_override():
     [
         ({"name": "blue"}, "file: colour: got name 'blue'; allowed: red, pink, broken, or file.py:Class"),
         ({"name": 3}, "file: colour: got name 3; allowed: red, pink"),
-        ({}, "file: colour: got name None"),
+        ({}, "file: colour: 'name' is missing; allowed: red"),
         (3, "a mapping with a 'name' is needed"),
         ({"name": "red", "dept": 1}, r"file: colour.dept: unknown key 'dept'; did you mean 'depth'\?"),
         ({"name": "red", "depth": 0}, "file: colour.depth: got 0"),
-        ({"name": "broken"}, "is no subclass of Colour"),
+        ({"name": "broken"}, r"a subclass of .*\.Colour is needed"),
     ],
 )
 def test_a_mistake_is_placed_and_answered(value, message):
@@ -109,6 +110,14 @@ def test_a_plugin_by_path_keeps_its_place_as_its_name(green):
     assert value.colour.leaves == 5
     assert value.colour.name == f"{green}:Green"
     assert value.colour.label == "Green"
+
+
+def test_a_value_of_a_plugin_by_path_can_be_pickled(green):
+    with user_code.own_config(green.parent):
+        value = registry().make("green.py:Green", leaves=5)
+    again = pickle.loads(pickle.dumps(value))  # noqa: S301 - our own
+    assert again == value
+    assert type(again) is type(value)
 
 
 def test_a_stranger_s_config_that_names_code_is_refused(green, tmp_path):

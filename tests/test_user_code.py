@@ -1,5 +1,8 @@
 """Code by path: it runs where its user named it, and nowhere else."""
 
+import hashlib
+from pathlib import Path
+
 import pytest
 
 from robust_nas import user_code
@@ -54,6 +57,49 @@ def test_a_folder_from_elsewhere_gets_the_file_that_its_reader_lists(file, tmp_p
             user_code.resolve("/elsewhere/other.py:value")
     assert user_code.allowed_files() == (file,)
     assert list(user_code.code_digests()) == [str(file)]
+
+
+def test_of_two_files_of_one_name_the_one_that_is_named_runs(tmp_path):
+    files = [tmp_path / folder / "mine.py" for folder in "ab"]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text(f"value = {file.parent.name!r}\n")
+    first, second = files
+    with user_code.allow_code(files):  # as a worker gets them
+        assert [user_code.resolve(f"{file}:value")[1] for file in files] == ["a", "b"]
+        with pytest.raises(ConfigError, match="several files of this name are allowed"):
+            user_code.resolve("/elsewhere/mine.py:value")
+    with user_code.allow_code([first]), user_code.own_config(tmp_path):
+        assert user_code.resolve("b/mine.py:value") == (f"{second}:value", "b")
+
+
+def test_a_link_is_known_by_its_own_name(file, tmp_path):
+    (tmp_path / "link.py").symlink_to(file)
+    with user_code.allow_code([tmp_path / "link.py"]):
+        assert user_code.resolve("/elsewhere/link.py:value")[1] == 3
+
+
+@pytest.mark.parametrize("mark", ["environment.json", "model.json"])
+def test_a_config_in_a_run_folder_may_come_from_anybody(file, tmp_path, mark):
+    config = tmp_path / "recipe.yaml"
+    assert user_code.folders_of(config) == (tmp_path, Path.cwd())
+    (tmp_path / mark).touch()
+    with user_code.own_config(*user_code.folders_of(config)), pytest.raises(CodeRefusedError):
+        user_code.resolve("mine.py:value")
+
+
+def test_what_comes_from_elsewhere_is_not_one_s_own_although_a_config_of_one_s_own_names_it(file):
+    with user_code.own_config(file.parent), user_code.from_elsewhere(), pytest.raises(CodeRefusedError):
+        user_code.resolve("mine.py:value")
+
+
+def test_code_in_a_tree_is_named_absolutely_or_by_its_content(file, tmp_path):
+    tree = {"a": ["mine.py:value", 1], "b": {"c": "plain"}}
+    assert user_code.code_in(tree) == ["mine.py:value"]
+    with user_code.own_config(tmp_path):
+        assert user_code.absolute_names(tree) == {"a": [f"{file}:value", 1], "b": {"c": "plain"}}
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        assert user_code.names_by_content(tree)["a"] == [f"{digest}:value", 1]
 
 
 @pytest.mark.parametrize(

@@ -64,11 +64,24 @@ def main() -> None:
         _out_of_memory()
     except RuntimeError as error:
         if "can't allocate memory" not in str(error) and type(error).__name__ != "OutOfMemoryError":
-            raise
+            _own_fault(error)
         _out_of_memory()
     except OSError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
+    except Exception as error:
+        _own_fault(error)
+
+
+def _own_fault(error: Exception) -> NoReturn:
+    """Report an exception of the user's own code by its line, and a method without its algorithm; raise any other."""
+    from robust_nas.user_code import line_of
+
+    line = line_of(error)
+    if line is None and not isinstance(error, NotImplementedError):
+        raise error
+    typer.echo(f"error: {line}: {type(error).__name__}: {error}" if line else f"error: {error}", err=True)
+    sys.exit(1)
 
 
 def _out_of_memory() -> NoReturn:

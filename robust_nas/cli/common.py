@@ -28,6 +28,14 @@ def _not_empty(path: Path | None) -> Path | None:
     return path
 
 
+def _allow(context: typer.Context, files: list[Path] | None) -> list[Path] | None:
+    """Let the code of these files run for the rest of the command."""
+    from robust_nas.user_code import allow_code
+
+    context.with_resource(allow_code(files or ()))
+    return files
+
+
 Recipe = Annotated[
     str, typer.Argument(help="A shipped recipe (quickstart, fashion, dsara-cifar10) or a YAML file.")
 ]
@@ -49,7 +57,9 @@ PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the res
 AllowCode = Annotated[
     list[Path] | None,
     typer.Option(
-        "--allow-code", help="A Python file that a folder names and that you trust; may be repeated."
+        "--allow-code",
+        callback=_allow,
+        help="A Python file that a folder names and that you trust; may be repeated.",
     ),
 ]
 
@@ -71,9 +81,9 @@ def resolve(
 
     config = load_config(recipe, overrides or (), strategy=strategy)
     if print_config:
-        from robust_nas.config import to_yaml
+        from robust_nas.workflows.config import printed
 
-        typer.echo(to_yaml(config), nl=False)
+        typer.echo(printed(config), nl=False)
         raise typer.Exit
     return config
 

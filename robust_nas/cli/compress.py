@@ -66,26 +66,24 @@ def command(
     changes += overrides or []
     method = method or "+".join(names) or None
     source = recipe if recipe is not None else Path(str(model))
-    from robust_nas.user_code import allow_code as allowing
 
-    with allowing(allow_code or ()):
-        config = compression_config(source, method, changes)
-        if print_config:
-            from robust_nas.config import to_yaml
+    config = compression_config(source, method, changes)
+    if print_config:
+        from robust_nas.workflows.config import printed
 
-            typer.echo(to_yaml(config), nl=False)
-            return
-        mode = common.mode_of(resume, overwrite)
-        from robust_nas.workflows.compress import compress, compress_module, default_folder
+        typer.echo(printed(config), nl=False)
+        return
+    mode = common.mode_of(resume, overwrite)
+    from robust_nas.workflows.compress import compress, compress_module, default_folder
 
-        with common.progress(quiet) as report:
-            if module is not None:
-                folder = out or RESULTS / f"{config.name}-compressed"
-                tree = compress_module(config, module, weights, folder, mode=mode, progress=report)
-            else:
-                path = Path(str(model))
-                folder = out or default_folder(path)
-                tree = compress(config, path, folder, mode=mode, progress=report)
+    with common.progress(quiet) as report:
+        if module is not None:
+            folder = out or RESULTS / f"{config.name}-compressed"
+            tree = compress_module(config, module, weights, folder, mode=mode, progress=report)
+        else:
+            path = Path(str(model))
+            folder = out or default_folder(path)
+            tree = compress(config, path, folder, mode=mode, progress=report)
     if json:
         common.print_json(tree)
     else:

@@ -72,29 +72,27 @@ def command(
     if module is None and weights is not None:
         raise typer.BadParameter("--weights goes with --module; a model folder has its own")
     changes = [*_shorthands(suite, eps, norm, images, data), *(overrides or [])]
-    from robust_nas.user_code import allow_code as allowing
 
-    with allowing(allow_code or ()):
-        config = _config(recipe, module, model, changes)
-        if print_config:
-            from robust_nas.config import to_yaml
+    config = _config(recipe, module, model, changes)
+    if print_config:
+        from robust_nas.workflows.config import printed
 
-            typer.echo(to_yaml(config), nl=False)
-            return
-        mode = common.mode_of(resume, overwrite)
-        from robust_nas.workflows.config import RESULTS
-        from robust_nas.workflows.evaluate import run_evaluation
+        typer.echo(printed(config), nl=False)
+        return
+    mode = common.mode_of(resume, overwrite)
+    from robust_nas.workflows.config import RESULTS
+    from robust_nas.workflows.evaluate import run_evaluation
 
-        usual = Path(str(model)) / "evaluation" if module is None else RESULTS / f"{config.name}-evaluation"
-        folder = out or usual
-        if module is not None:
-            from robust_nas.nets.user_module import source_of
+    usual = Path(str(model)) / "evaluation" if module is None else RESULTS / f"{config.name}-evaluation"
+    folder = out or usual
+    if module is not None:
+        from robust_nas.nets.user_module import source_of
 
-            source_of(module)
-        with common.progress(quiet) as report:
-            tree = run_evaluation(
-                config, module or Path(str(model)), folder, weights=weights, mode=mode, progress=report
-            )
+        source_of(module)
+    with common.progress(quiet) as report:
+        tree = run_evaluation(
+            config, module or Path(str(model)), folder, weights=weights, mode=mode, progress=report
+        )
     if json:
         common.print_json(tree)
     else:
@@ -133,7 +131,7 @@ def _shorthands(
     """The overrides that the options stand for."""
     changes = []
     if suite is not None:
-        changes += [f"evaluation.suite={suite}", "evaluation.attacks=null"]
+        changes.append(f"evaluation.suite={suite}")
     if eps is not None:
         changes.append(f"evaluation.threat_model.eps={eps}")
     if norm is not None:

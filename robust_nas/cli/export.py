@@ -46,25 +46,23 @@ def command(
     In Python: robust_nas.export_model(folder, forms=("source", "onnx", "program"))
     """
     from robust_nas.nets.user_module import load_module
-    from robust_nas.user_code import allow_code as allowing
     from robust_nas.workflows.config import EvaluationConfig, load_config, model_config
     from robust_nas.workflows.export import FILES, FORMS, check_export, checked_forms, export_model
 
     forms = checked_forms(FORMS if "all" in (form or ()) else form or ["source"])
     if not check and (overrides or recipe):
         raise typer.BadParameter("config values and --recipe say what --check runs on; it is not given")
-    with allowing(allow_code or ()):
-        config = None
-        if check:
-            changes = overrides or []
-            own = EvaluationConfig.of(load_config(recipe, changes)) if recipe else None
-            config = own or model_config(model, changes)
-        built = None if module is None else load_module(module)
-        with common.progress(quiet) as report:
-            folder = export_model(model, out, forms=forms, module=built, overwrite=overwrite, progress=report)
-        checked = {}
-        if config is not None:
-            checked = check_export(config, model, folder, forms, images=images, module=built)
+    config = None
+    if check:
+        changes = overrides or []
+        own = EvaluationConfig.of(load_config(recipe, changes)) if recipe else None
+        config = own or model_config(model, changes)
+    built = None if module is None else load_module(module)
+    with common.progress(quiet) as report:
+        folder = export_model(model, out, forms=forms, module=built, overwrite=overwrite, progress=report)
+    checked = {}
+    if config is not None:
+        checked = check_export(config, model, folder, forms, images=images, module=built)
     files: dict[str, str] = {name: FILES[name] for name in forms}
     if json:
         source = {"source": "network.py", "weights": "weights.pt"} if "source" in forms else {}

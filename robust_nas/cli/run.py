@@ -9,6 +9,7 @@ def command(
     recipe: common.Recipe,
     overrides: common.Overrides = None,
     out: common.Out = None,
+    allow_code: common.AllowCode = None,
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
     print_config: common.PrintConfig = False,

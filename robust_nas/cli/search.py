@@ -21,6 +21,7 @@ def command(
             help="Such as random, nni:darts or file.py:Class instead of the recipe's; keys that it has too stay."
         ),
     ] = None,
+    allow_code: common.AllowCode = None,
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
     print_config: common.PrintConfig = False,

@@ -62,6 +62,7 @@ def show(
         str,
         typer.Argument(help="A space or an architecture: shipped name, a family's name (wrn-D-k), or file."),
     ],
+    allow_code: common.AllowCode = None,
     json: common.Json = False,
 ) -> None:
     """Print a space or an architecture as the YAML it is read from.
@@ -99,6 +100,7 @@ def draw(
         Path | None, typer.Option("--out", "-o", help="Stem of the files (default: <name>-cells).")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+    allow_code: common.AllowCode = None,
     json: common.Json = False,
 ) -> None:
     """Draw the cells of an architecture as PNG and SVG, with their edges as CSV.
@@ -151,6 +153,7 @@ def sample(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the YAML here instead of printing it.")
     ] = None,
+    allow_code: common.AllowCode = None,
     json: common.Json = False,
 ) -> None:
     """Draw a random architecture of a space within a budget: the control that a search needs.

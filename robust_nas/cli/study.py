@@ -68,6 +68,7 @@ def plan(
     overrides: common.Overrides = None,
     size: Size = None,
     workers: Workers = None,
+    allow_code: common.AllowCode = None,
     calibrate: Annotated[
         bool, typer.Option(help="Time a few steps for the estimate of the study's duration.")
     ] = True,
@@ -106,6 +107,7 @@ def run(
     cpus: Cpus = None,
     gpus: Gpus = None,
     retries: Retries = None,
+    allow_code: common.AllowCode = None,
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
     print_config: common.PrintConfig = False,
@@ -182,7 +184,7 @@ def report(
     from robust_nas.studies.run.runner import report_study
 
     with common.progress(quiet) as shown:
-        tree = report_study(folder, progress=shown, allow_code=allow_code or ())
+        tree = report_study(folder, progress=shown)
     if json:
         common.print_json(tree)
     else:
@@ -206,7 +208,7 @@ def export(
     from robust_nas.runs import write_atomic
     from robust_nas.studies.run.runner import study_table
 
-    text = study_table(folder, allow_code=allow_code or ())
+    text = study_table(folder)
     if csv is None:
         typer.echo(text, nl=False)
         return
@@ -222,9 +224,9 @@ def _resolve(study: str, overrides: list[str] | None, size: str | None, print_co
 
     config = load_study(study, overrides or (), size=size)
     if print_config:
-        from robust_nas.config import to_yaml
+        from robust_nas.workflows.config import printed
 
-        typer.echo(to_yaml(config), nl=False)
+        typer.echo(printed(config), nl=False)
         raise typer.Exit
     return config
 

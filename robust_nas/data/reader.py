@@ -39,9 +39,8 @@ class DatasetReader(Method):
         """
         if not self.takes_path:
             if path is not None:
-                raise ConfigError(
-                    f"data.path: got {path!r}; {f'{self.label} {self.where}'.rstrip()} and takes no path"
-                )
+                own = f"{self.label} {self.where} and" if self.where else self.label
+                raise ConfigError(f"data.path: got {path!r}; {own} takes no path")
             return None
         hint = f"; {self.where}" if self.where else ""
         if path is None and self.default_path is None:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ModelWrapValidatorHandler, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
 
 from robust_nas.attacks import Attack, ThreatModel, attack_field, inherit, inherited
 from robust_nas.config import Count, Options, check, existing_file, read_yaml
-from robust_nas.errors import ConfigError
+from robust_nas.errors import CodeRefusedError, ConfigError
 from robust_nas.evaluation.checks import CHECKS, SanityCheck, refuse_shared_titles
 from robust_nas.evaluation.inference_rule import InferenceRule
 
@@ -53,6 +53,7 @@ class EvaluationOptions(Options):
         default=(), exclude_if=lambda checks: not checks
     )
     deployed: InferenceRule = InferenceRule()
+    _suite: tuple[Step, ...] = PrivateAttr(default=())  # read once, while its code may run
 
     @model_validator(mode="wrap")
     @classmethod
@@ -76,6 +77,15 @@ class EvaluationOptions(Options):
             raise ValueError(
                 f"suite is {self.suite!r} and attacks is a list; set one of them to null, both say what runs"
             )
+        if (
+            self.attacks is None and not self._suite
+        ):  # not again, where a checked value is put into another config
+            try:
+                self._suite = load_suite(str(self.suite), self.threat_model, self.surrogates)
+            except CodeRefusedError:
+                raise
+            except ConfigError as error:
+                raise ValueError(str(error)) from None
         for step in self.steps:
             for key in ("norm", "eps"):
                 got, limit = getattr(step.attack, key), getattr(self.threat_model, key)
@@ -90,9 +100,7 @@ class EvaluationOptions(Options):
     @property
     def steps(self) -> tuple[Step, ...]:
         """Return the attacks with their shares, those of the suite where one is named; EOT as the rule asks for."""
-        steps = self.attacks
-        if steps is None:
-            steps = load_suite(str(self.suite), self.threat_model, self.surrogates)
+        steps = self._suite if self.attacks is None else self.attacks
         if self.deployed.samples is None:
             return steps
         eot = self.deployed.eot
@@ -113,15 +121,12 @@ def suite_names() -> list[str]:
 def load_suite(
     name_or_path: str, threat_model: ThreatModel, surrogates: tuple[str, ...] = ()
 ) -> tuple[Step, ...]:
-    """Return the attacks of a shipped suite or of a YAML file, under a threat model. Raises `ValueError`."""
+    """Return the attacks of a shipped suite or of a YAML file, under a threat model. Raises `ConfigError`."""
     path = SUITES / f"{name_or_path}.yaml" if name_or_path in suite_names() else existing_file(name_or_path)
     if path is None:
-        raise ValueError(
+        raise ConfigError(
             f"{name_or_path!r} is neither a suite nor a file; suites: {', '.join(suite_names())}"
         )
     source = f"suite {name_or_path}" if path.parent == SUITES else str(path)
-    try:
-        with inherit(threat_model, surrogates):
-            return check(_Suite, read_yaml(path), source).attacks
-    except ConfigError as error:
-        raise ValueError(str(error)) from None
+    with inherit(threat_model, surrogates):
+        return check(_Suite, read_yaml(path), source).attacks

@@ -75,7 +75,7 @@ class Evaluation:
         return {
             "schema_version": SCHEMA_VERSION,
             "threat_model": to_dict(self.options.threat_model),
-            "suite": self.options.suite or "own list",
+            "suite": self.options.suite or "of its own",
             "deployed": to_dict(self.options.deployed),
             "seed": self.seed,
             "device": self.device,

@@ -32,8 +32,9 @@ from robust_nas.errors import CheckpointError, CodeRefusedError, ConfigError
 from robust_nas.layers.factorised import LayerForm, rebuild
 from robust_nas.nets.build import build_network
 from robust_nas.nets.digest import model_digest
-from robust_nas.runs import write_atomic
+from robust_nas.runs import CHECKPOINT, write_atomic
 from robust_nas.spaces import Architecture, load_architecture
+from robust_nas.user_code import names_by_content
 
 ARCHITECTURE, WEIGHTS, DESCRIPTION = "architecture.yaml", "model.safetensors", "model.json"
 MAX_HEADER_BYTES = 100_000_000
@@ -98,7 +99,7 @@ class Model:
     @property
     def digest(self) -> str:
         """Return the digest of everything that decides the model's answers."""
-        architecture = None if self.architecture is None else to_dict(self.architecture)
+        architecture = None if self.architecture is None else names_by_content(to_dict(self.architecture))
         if architecture is not None:
             del architecture["name"]
         forms = [to_dict(layer) for layer in self.description.layers]
@@ -159,6 +160,8 @@ def read_model(
         missing.insert(0, ARCHITECTURE)
     if missing or description is None:
         inner = f"; did you mean {folder / 'model'}?" if (folder / "model" / WEIGHTS).is_file() else ""
+        if (folder / CHECKPOINT).is_file():
+            inner = "; it holds an unfinished training, continue it with --resume"
         raise CheckpointError(f"{folder}: no model folder, {', '.join(missing)} is missing{inner}")
     channels = description.input_shape[0]
     if len(description.mean) != channels or len(description.std) != channels:

@@ -7,8 +7,6 @@ before anything is copied.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import sys
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -18,6 +16,7 @@ from torch import nn
 from robust_nas.errors import CheckpointError, ConfigError
 from robust_nas.nets.digest import model_digest
 from robust_nas.nets.model import check_tensors, load_model
+from robust_nas.user_code import run_file
 
 
 def load_module(spec: str, weights: Path | None = None) -> nn.Module:
@@ -58,24 +57,16 @@ def source_of(spec: str) -> tuple[Path, str]:
 
 def _built(spec: str) -> nn.Module:
     path, name = source_of(spec)
-    found = importlib.util.spec_from_file_location(f"robust_nas_foreign_{path.stem}", path)
-    if found is None or found.loader is None:
-        raise ConfigError(f"--module: {path} is no Python file")
-    source = importlib.util.module_from_spec(found)
-    sys.modules[found.name] = source  # dataclasses look themselves up there
-    sys.path.insert(0, str(path.resolve().parent))  # so that it finds its neighbours
     try:
-        found.loader.exec_module(source)
-        build = getattr(source, name, None)
-        if not callable(build):
-            raise ConfigError(f"--module: {path} has no function {name!r}")
+        build = getattr(run_file(path.resolve()), name, None)
+    except ConfigError as error:
+        raise ConfigError(f"--module: {error}") from error
+    if not callable(build):
+        raise ConfigError(f"--module: {path} has no function {name!r}")
+    try:
         module = build()
-    except ConfigError:
-        raise
     except (Exception, SystemExit) as error:  # whatever the user's own code raises; a script may exit
         raise ConfigError(f"--module: {spec} fails: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(str(path.resolve().parent))
     if not isinstance(module, nn.Module):
         raise ConfigError(f"--module: {spec} built {type(module).__name__}; a torch.nn.Module is needed")
     return module

@@ -10,6 +10,7 @@ from robust_nas.errors import ArchitectureError, UnknownMethodError
 from robust_nas.registry import Registry
 from robust_nas.spaces.architecture import Architecture
 from robust_nas.spaces.files import is_shipped, shipped
+from robust_nas.user_code import from_elsewhere
 
 FAMILIES = Registry(
     "family of architectures",
@@ -40,7 +41,7 @@ def load_architecture(name_or_path: str | Path) -> Architecture:
     """Return a shipped architecture (`arnas`, `rrn-a1`), one that a family knows by name, or one from a file.
 
     A file is YAML or JSON, or the `architecture.yaml` of a folder. Names of families are such as `wrn-28-10` and the
-    strings of NAS-Bench-201. Raises `ArchitectureError`.
+    strings of NAS-Bench-201. Code that a file names needs `allow_code`. Raises `ArchitectureError`.
     """
     path = existing_file(Path(name_or_path) / "architecture.yaml")
     if path is None and not is_shipped("architectures", str(name_or_path)):
@@ -49,7 +50,8 @@ def load_architecture(name_or_path: str | Path) -> Architecture:
             return found
     if path is None:
         path = shipped("architectures", name_or_path, ArchitectureError, also=names_in_words())
-    return _check(read_yaml(path), str(path))
+    with from_elsewhere():
+        return _check(read_yaml(path), str(path))
 
 
 def named_architecture(name: str) -> Architecture | None:

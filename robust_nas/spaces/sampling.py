@@ -44,8 +44,10 @@ def sample(
     (macs_low, params_low), (macs_high, params_high) = (
         tuple(map(pick, zip(*seen, strict=True))) for pick in (min, max)
     )
+    windows = (("MACs", macs), ("params", params))
+    wanted = [f"{window[0]:g} to {window[1]:g} {name}" for name, window in windows if window]
     raise SearchSpaceError(
-        f"{space.name}: no architecture with macs in {macs} and params in {params} among {MAX_DRAWS} draws; "
+        f"{space.name}: no architecture with {' and '.join(wanted)} among {MAX_DRAWS} draws; "
         f"seen: {macs_low}..{macs_high} MACs, {params_low}..{params_high} params"
     )
 

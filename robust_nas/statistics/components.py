@@ -110,7 +110,7 @@ class Estimates:
     def _seed_variance(self, used: NDArray[np.bool_], part: Floats) -> tuple[float, float, bool]:
         own, degrees = self.seed_variance[used], self.degrees[used]
         others = self.degrees[~used].sum()
-        if others and np.all(degrees > 0):
+        if others and degrees.size and np.all(degrees > 0):
             elsewhere = (self.degrees[~used] @ self.seed_variance[~used]) / others
             ours = (degrees @ own) / degrees.sum()
             if ours > elsewhere * stats.f.isf(GUARD, degrees.sum(), others):

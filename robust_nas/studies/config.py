@@ -38,7 +38,7 @@ from robust_nas.spaces import AnyArchitecture, load_architecture
 from robust_nas.studies.design import DESIGNS, Design
 from robust_nas.studies.rules import RULES, Rule
 from robust_nas.training import Training
-from robust_nas.user_code import own_config
+from robust_nas.user_code import folders_of, own_config
 from robust_nas.workflows.config import JobConfig
 
 PRESETS = Path(__file__).resolve().parent / "presets"
@@ -215,8 +215,7 @@ def load_study(study: str | Path, overrides: Sequence[str] = (), *, size: str | 
     shipped = path.parent == PRESETS
     source = text if shipped else str(path)
     tree = _sized(read_yaml(path), size, source)
-    own = () if shipped else (path.resolve().parent,)
-    with own_config(*own, Path.cwd()):
+    with own_config(*folders_of(None if shipped else path)):
         return check(StudyConfig, apply_overrides(tree, overrides), source, overrides=overrides)
 
 

@@ -305,7 +305,7 @@ def _compress(
         "schema_version": 1,
         "dataset": shared.dataset.name,
         "threat_model": config.evaluation.threat_model.model_dump(mode="json"),
-        "suite": config.evaluation.suite or "own list",
+        "suite": config.evaluation.suite or "of its own",
         "seed": config.seed,
         "chosen": chosen,
         "within_loss": within,

@@ -11,7 +11,7 @@ from robust_nas.compression.section import SHORT, STEPS, has_short_form
 from robust_nas.config import Options, apply_overrides, check, to_dict
 from robust_nas.errors import ConfigError, UnknownMethodError
 from robust_nas.user_code import own_config
-from robust_nas.workflows.config import CompressionConfig, load_config, stored_config, trusting
+from robust_nas.workflows.config import CompressionConfig, load_config, one_list, stored_config, trusting
 
 
 def compression_config(
@@ -41,13 +41,13 @@ def compression_config(
         own = {**{key: own[key] for key in own if key not in (*SHORT, STEPS)}, **_steps(names, own)}
     elif not own:
         own = {SHORT[0]: {}}
-    tree = apply_overrides({**tree, "compression": own}, overrides)
+    tree = apply_overrides({**tree, "compression": own}, one_list(overrides))
     # Where an override made something else of it, `check` says so.
     given = tree["compression"] if isinstance(tree["compression"], dict) else {}
     if names is not None:
         for name in sorted(set(SHORT) & given.keys() - set(names)):
             raise ConfigError(f"compression.{name}: is set, but --method is {method}, which does not name it")
-    with trusting([*overrides, *([] if method is None else [method])]):
+    with trusting(overrides, *(names or ())):
         return check(CompressionConfig, tree, where, overrides=overrides)
 
 

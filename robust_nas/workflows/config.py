@@ -5,15 +5,15 @@ A recipe is a complete YAML file in `recipes/`; a user's own file has the same k
 
 from __future__ import annotations
 
-import re
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ModelWrapValidatorHandler, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
 
-from robust_nas.attacks import ThreatModel, inherit
+from robust_nas.attacks import Attack, ThreatModel, inherit
 from robust_nas.compression import Compression
 from robust_nas.config import (
     Count,
@@ -23,10 +23,13 @@ from robust_nas.config import (
     apply_overrides,
     check,
     existing_file,
+    parse_yaml,
     read_yaml,
+    to_yaml,
+    to_yaml_dict,
 )
 from robust_nas.data.options import DataOptions
-from robust_nas.errors import ArchitectureError, ConfigError
+from robust_nas.errors import ArchitectureError, CodeRefusedError, ConfigError
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.figures import FIGURES, Figure
 from robust_nas.runs import RECIPE
@@ -34,7 +37,7 @@ from robust_nas.search import Strategy, SupernetOptions, strategy_field, with_st
 from robust_nas.spaces import CellSpace, Size, load_space
 from robust_nas.training import Training
 from robust_nas.training.losses import with_present_names
-from robust_nas.user_code import allow_code, own_config
+from robust_nas.user_code import absolute_names, allow_code, code_in, folders_of, own_config
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
 RESULTS = Path("results")  # where run folders go by default
@@ -45,10 +48,28 @@ class SpaceChoice(Options):
 
     name: str = "dsara"
     changes: dict[str, Any] = Field(default={})
+    _space: CellSpace | None = PrivateAttr(default=None)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read_once(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Read the file while the config is checked, where code that it names may run."""
+        made = handler(values)
+        if made._space is not None:
+            return made
+        try:
+            made = made.model_copy(update={"changes": absolute_names(made.changes)})
+            made._space = load_space(made.name, made.changes)
+        except CodeRefusedError:
+            raise
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return made
 
     def load(self) -> CellSpace:
-        """The space. Raises `SearchSpaceError`."""
-        return load_space(self.name, self.changes)
+        """Return the space."""
+        assert self._space is not None  # noqa: S101 - validated
+        return self._space
 
 
 class NetworkSize(Options):
@@ -106,7 +127,7 @@ class RunConfig(JobConfig):
     """
 
     threat_model: ThreatModel | None = None
-    space: SpaceChoice = SpaceChoice()
+    space: SpaceChoice = Field(default_factory=SpaceChoice)
     supernet: SupernetOptions = SupernetOptions()
     search: Annotated[Strategy, strategy_field()]
     network: NetworkSize = NetworkSize()
@@ -172,37 +193,88 @@ def load_config(
         raise ConfigError(f"{text!r} is neither a recipe nor a file; recipes: {', '.join(recipe_names())}")
     source = text if path.parent == FOLDER else str(path)
     tree = read_yaml(path)
-    own = () if path.parent == FOLDER else (path.resolve().parent,)
-    with own_config(*own, Path.cwd()):
+    with own_config(*folders_of(None if path.parent == FOLDER else path)):
         if strategy is not None:
             section = tree.get("search")
             tree["search"] = with_strategy(section if isinstance(section, dict) else {}, strategy)
-        return check(RunConfig, apply_overrides(tree, overrides), source, overrides=overrides)
+        return check(RunConfig, apply_overrides(tree, one_list(overrides)), source, overrides=overrides)
+
+
+def one_list(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides; one that sets the suite or the list of attacks takes the other of the two away."""
+    given = {key.strip(): value.strip() for key, _, value in (text.partition("=") for text in overrides)}
+    suite, attacks = "evaluation.suite", "evaluation.attacks"
+    pairs = ((suite, attacks), (attacks, suite))
+    away = [
+        other for key, other in pairs if given.get(key, "null") not in ("", "null") and other not in given
+    ]
+    return [*(f"{key}=null" for key in away), *overrides]
+
+
+def printed(config: JobConfig) -> str:
+    """Return the YAML of a config; norm and eps stand once, and an attack that inherits them has none of its own.
+
+    So that `threat_model.eps=...` on what was printed means every attack.
+    """
+    tree = to_yaml_dict(config)
+    evaluation = getattr(config, "evaluation", None)
+    own = evaluation.threat_model if evaluation else None
+    outer = getattr(config, "threat_model", None)
+    for section, value in config:
+        _leave_out_inherited(value, tree.get(section), own if section == "evaluation" else outer or own)
+    if outer is not None and outer == own:
+        del tree["evaluation"]["threat_model"]
+    return to_yaml(tree)
+
+
+def _leave_out_inherited(value: object, tree: Any, threat_model: ThreatModel | None) -> None:
+    """Remove norm and eps of every attack that has those of the threat model; `tree` is the value as a dict."""
+    if isinstance(value, Options) and isinstance(tree, dict):
+        if (
+            isinstance(value, Attack)
+            and threat_model
+            and (value.norm, value.eps) == (threat_model.norm, threat_model.eps)
+        ):
+            del tree["norm"], tree["eps"]
+        for key, inner in value:
+            _leave_out_inherited(inner, tree.get(key), threat_model)
+    elif isinstance(value, tuple | list) and isinstance(tree, list):
+        for inner, part in zip(value, tree, strict=True):
+            _leave_out_inherited(inner, part, threat_model)
 
 
 def model_config(folder: Path, overrides: Sequence[str] = ()) -> EvaluationConfig:
     """Data and evaluation that a model folder was trained with, with overrides applied. Raises `ConfigError`."""
     path, tree = stored_config(folder, EvaluationConfig)
-    changed = apply_overrides(tree, overrides)
+    _leave_out_threat_model(tree.get("evaluation"))
+    changed = apply_overrides(tree, one_list(overrides))
     with trusting(overrides):
         return check(EvaluationConfig, changed, str(path), overrides=overrides)
 
 
+def _leave_out_threat_model(evaluation: Any) -> None:
+    """Remove norm and eps of the attacks of a stored evaluation, which are its threat model's, so that this decides."""
+    with contextlib.suppress(
+        AttributeError, KeyError, TypeError
+    ):  # `check` says what is wrong with another tree
+        for step in evaluation["attacks"] or ():
+            if all(step["attack"][key] == evaluation["threat_model"][key] for key in ("norm", "eps")):
+                del step["attack"]["norm"], step["attack"]["eps"]
+
+
 @contextmanager
-def trusting(overrides: Sequence[str]) -> Iterator[None]:
-    """Let code run inside that the user's own overrides name; what a folder names stays refused."""
-    named = [part for override in overrides for part in _CODE.findall(override)]
-    with allow_code([file for file in named if existing_file(file)]):
+def trusting(overrides: Sequence[str], *names: str) -> Iterator[None]:
+    """Let code run inside that the user's own overrides, and these names, name; what a folder names stays refused."""
+    given = [parse_yaml(text.partition("=")[2], f"override {text!r}") for text in overrides]
+    files = [spec.rpartition(":")[0] for spec in code_in([*given, *names])]
+    with allow_code([file for file in files if existing_file(file)]):
         yield
-
-
-_CODE = re.compile(r"[^\s:,={}\[\]]+\.py(?=:[A-Za-z_])")
 
 
 def stored_config(folder: Path, kind: type[JobConfig]) -> tuple[Path | None, dict[str, Any]]:
     """Return the file, and the keys of `kind` in it, of the config that a model folder was made with.
 
-    It is `recipe.yaml`, or `config.yaml` in folders of versions before 0.2.
+    It is `recipe.yaml`, or `config.yaml` in older folders.
     """
     path = existing_file(folder / RECIPE) or existing_file(folder / "config.yaml")
     inner = f"; did you mean {folder / 'model'}?" if existing_file(folder / "model" / "config.yaml") else ""
@@ -217,6 +289,6 @@ def stored_config(folder: Path, kind: type[JobConfig]) -> tuple[Path | None, dic
 
 def module_config(name: str, overrides: Sequence[str]) -> EvaluationConfig:
     """Data and evaluation of any torch module, from overrides alone. Raises `ConfigError`."""
-    tree = apply_overrides({"name": name, "data": {}, "evaluation": {}}, overrides)
+    tree = apply_overrides({"name": name, "data": {}, "evaluation": {}}, one_list(overrides))
     with own_config(Path.cwd()):
         return check(EvaluationConfig, tree, "evaluate --module", overrides=overrides)

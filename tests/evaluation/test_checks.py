@@ -269,7 +269,7 @@ def test_a_list_without_checks_is_not_written_down():
     [
         (OWN.replace('"no dark survivors"', '"active test"'), "have the title 'active test'"),
         (OWN.replace('title: ClassVar[str] = "no dark survivors"', ""), "has no title"),
-        ("DarkSurvivors = dict", "is no subclass of SanityCheck"),
+        ("DarkSurvivors = dict", r"a subclass of .*\.SanityCheck is needed, got class dict"),
     ],
 )
 def test_checks_that_cannot_be_told_apart_or_are_none_are_refused(tmp_path, source, message):

@@ -7,7 +7,11 @@ import torch
 from torch import nn
 
 from robust_nas.layers.normalise import Normalise
+from robust_nas.nets import Model, ModelDescription, build_network
 from robust_nas.nets.digest import model_digest
+from robust_nas.nets.user_module import load_module
+from robust_nas.spaces import MLPArchitecture
+from robust_nas.user_code import own_config
 
 
 def network():
@@ -78,3 +82,30 @@ def test_what_changes_no_answer_does_not():
         parameter.requires_grad_(False)
     assert model_digest(net.train().eval(), architecture={"a": 1, "b": 2}) == before
     assert model_digest(net, architecture={"a": 1, "b": 3}) != before
+
+
+def test_the_text_of_a_user_s_module_and_activation_counts_and_not_its_place(tmp_path):
+    """A network whose forward is code of the user's own, and one with an activation of the user's own."""
+
+    def digests(folder, sign):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "net.py").write_text(
+            "from torch import nn\n\nclass Net(nn.Flatten):\n"
+            f"    def forward(self, x):\n        return {sign}super().forward(x)\n"
+        )
+        (tmp_path / folder / "act.py").write_text(
+            "from torch import nn\nfrom robust_nas.operations import Activation, Layer\n\n"
+            "class Curve(nn.Tanh):\n    def __init__(self, channels):\n        super().__init__()\n\n"
+            f"    def forward(self, x):\n        return {sign}super().forward(x)\n\n"
+            "class Curved(Activation):\n    layer = Layer(Curve)\n"
+        )
+        with own_config(tmp_path / folder):
+            architecture = MLPArchitecture(name="x", depth=1, width=2, activation="act.py:Curved")
+        made = build_network(architecture, input_shape=(1, 2, 2), classes=2)
+        description = ModelDescription(input_shape=(1, 2, 2), class_names=("a", "b"), mean=(0.0,), std=(1.0,))
+        own = load_module(f"{tmp_path / folder / 'net.py'}:Net")
+        return model_digest(own), Model(made, architecture, description).digest
+
+    plain, copied, turned = digests("a", ""), digests("b", ""), digests("c", "-")
+    assert plain == copied
+    assert all(one != other for one, other in zip(plain, turned, strict=True))

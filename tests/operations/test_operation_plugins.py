@@ -202,6 +202,6 @@ def test_code_that_nobody_allowed_is_refused(tmp_path):
         MLPArchitecture(name="x", depth=1, width=2, activation=f"{tmp_path}/gated.py:Gated")
     with (
         own_config(tmp_path),
-        pytest.raises(SearchSpaceError, match=r"operations.0: .* is no subclass of Operation"),
+        pytest.raises(SearchSpaceError, match=r"operations.0: .* a subclass of .*Operation is needed"),
     ):
         load_space("dsara", {"operations": ["gated.py:Gate"]})

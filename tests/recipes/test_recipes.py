@@ -15,7 +15,7 @@ from robust_nas.config import check, config_hash, parse_yaml, read_yaml, to_dict
 from robust_nas.errors import ConfigError
 from robust_nas.integrations.nni_strategy import NNI
 from robust_nas.search import DSARA
-from robust_nas.workflows.config import FOLDER, RunConfig, load_config, model_config, recipe_names
+from robust_nas.workflows.config import FOLDER, RunConfig, load_config, model_config, printed, recipe_names
 
 RECIPES = recipe_names()
 
@@ -28,11 +28,24 @@ def test_the_recipes_of_the_readme_ship() -> None:
 def test_a_shipped_recipe_loads_and_its_print_reads_back_equal(name: str, tmp_path: Path) -> None:
     config = load_config(name)
     assert config.name == name
-    printed = tmp_path / "printed.yaml"
-    printed.write_text(to_yaml(config))
-    assert load_config(printed) == config
-    assert config_hash(load_config(printed)) == config_hash(config)
+    for text in (to_yaml(config), printed(config)):
+        path = tmp_path / "printed.yaml"
+        path.write_text(text)
+        assert load_config(path) == config
+        assert config_hash(load_config(path)) == config_hash(config)
     assert RunConfig(**to_dict(config)) == config
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_threat_model_of_a_printed_config_decides_for_every_attack(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "printed.yaml"
+    path.write_text(printed(load_config(name)))
+    changed = load_config(path, ["threat_model.eps=0.015"])
+    inner = changed.search.attack  # type: ignore[attr-defined] # a one-shot strategy's
+    attacks = [inner, changed.training.validation_attack, *(step.attack for step in changed.evaluation.steps)]
+    assert {attack.eps for attack in attacks} == {0.015}
+    own = load_config(path, ["threat_model.eps=0.015", "training.validation_attack.eps=0.01"])
+    assert "eps: 0.01\n" in printed(own).partition("validation_attack:")[2].partition("evaluation:")[0]
 
 
 def test_a_run_config_prints_itself_completely() -> None:
@@ -90,7 +103,10 @@ def test_overrides_reach_every_room() -> None:
         ("evaluation.attacks=[]", ["evaluation.attacks", "got []"]),
         ("evaluation.suite=cascad", ["'cascad'", "autoattack, cascade, quick, rand, transfer"]),
         ("evaluation.suite=transfer", ["suite transfer", "attacks.1.attack.surrogates", "missing"]),
-        ("evaluation.attacks=[{attack: {name: fgsm}}]", ["suite is 'cascade'", "set one of them to null"]),
+        (
+            "evaluation={suite: cascade, attacks: [{attack: {name: fgsm}}]}",
+            ["suite is 'cascade'", "set one of them to null"],
+        ),
         ("evaluation.threat_model.box=[0, 255]", ["evaluation.threat_model.box", "got [0, 255]", "0..1"]),
         ("training=null", ["training", "got None"]),
     ],
@@ -118,6 +134,20 @@ def test_another_strategy_keeps_the_keys_that_it_has_too() -> None:
 def test_a_config_that_names_no_strategy_searches_by_dsara() -> None:
     attack = PGD(eps=0.1, steps=7, keep="last")  # the usual one, under the config's threat model
     assert load_config("quickstart", ["search={epochs: 30}"]).search == DSARA(epochs=30, attack=attack)
+
+
+def test_attacks_take_the_place_of_a_suite_and_a_suite_theirs() -> None:
+    listed = load_config("quickstart", ["evaluation.attacks=[{attack: {name: fgsm}}]"])
+    assert (listed.evaluation.suite, [step.attack.label for step in listed.evaluation.steps]) == (
+        None,
+        ["fgsm"],
+    )
+    with pytest.raises(ConfigError, match="set one of them to null"):
+        load_config("quickstart", ["evaluation.suite=quick", "evaluation.attacks=[{attack: {name: fgsm}}]"])
+    assert (
+        load_config("quickstart", ["evaluation.suite=null"]).evaluation.steps
+        == load_config("quickstart").evaluation.steps
+    )
 
 
 def test_the_recipes_that_run_offline_are_evaluated_by_the_cascade() -> None:

@@ -147,7 +147,10 @@ def test_an_attack_that_is_not_defined_for_the_images_is_refused_by_the_plan(tmp
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        ({"space": [{"name": "mine.py:WidestWins"}]}, r"space\.0: design .* is no subclass of Design"),
+        (
+            {"space": [{"name": "mine.py:WidestWins"}]},
+            r"space\.0: design .* a subclass of .*Design is needed",
+        ),
         ({"space": [{"name": "mine.py:WidthLadder"}]}, r"space\.0\.widths: missing"),
         (
             {"space": [{"name": "ladder"}]},

@@ -115,6 +115,9 @@ def test_a_model_folder_tells_the_evaluation_that_it_was_trained_for(tmp_path):
     )
     (tmp_path / "model" / "recipe.yaml").unlink()
     assert model_config(tmp_path / "model").evaluation.images == 9
+    # Its attacks are its threat model's, so that this alone has to be changed.
+    changed = model_config(tmp_path / "model", ["evaluation.threat_model.eps=0.05"]).evaluation
+    assert [step.attack.eps for step in changed.steps] == [0.05, 0.05]
 
 
 @pytest.mark.parametrize("change", ["activation", "mean", "weights"])

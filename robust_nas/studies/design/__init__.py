@@ -1,6 +1,7 @@
 """Which configurations a study compares: one file a design. `DESIGNS` knows them by name. None of them needs torch."""
 
 from robust_nas.registry import Registry
+from robust_nas.studies.design.changes import varied
 from robust_nas.studies.design.design import Configuration, Design, InputShape
 from robust_nas.studies.design.union import unite
 
@@ -17,4 +18,4 @@ DESIGNS = Registry(
     group="robust_nas.designs",
 )
 
-__all__ = ["DESIGNS", "Configuration", "Design", "InputShape", "unite"]
+__all__ = ["DESIGNS", "Configuration", "Design", "InputShape", "unite", "varied"]
