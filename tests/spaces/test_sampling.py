@@ -54,5 +54,7 @@ def test_sources_and_operations_are_drawn_uniformly() -> None:
 
 def test_an_infeasible_budget_is_answered_with_the_range_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "MAX_DRAWS", 50)
-    with pytest.raises(SearchSpaceError, match=r"with 1 to 2 MACs among 50 draws; seen: [0-9]+\.\.[0-9]+ MACs"):
+    with pytest.raises(
+        SearchSpaceError, match=r"with 1 to 2 MACs among 50 draws; seen: [0-9]+\.\.[0-9]+ MACs"
+    ):
         sample(DSARA, 0, macs=(1, 2), size=SMALL)
