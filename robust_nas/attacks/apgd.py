@@ -66,7 +66,13 @@ class APGD(GradientAttack):
     def shortened(self, steps: int) -> APGD:
         """Return one run of at most `steps` steps on the cross-entropy."""
         return self.model_copy(
-            update={"steps": min(self.steps, steps), "loss": "ce", "restarts": 1, "keep": "best"}
+            update={
+                "steps": min(self.steps, steps),
+                "loss": "ce",
+                "targets": None,
+                "restarts": 1,
+                "keep": "best",
+            }
         )
 
     @model_validator(mode="after")

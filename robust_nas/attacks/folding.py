@@ -6,35 +6,30 @@ also where the batch norm follows a concatenation of convolutions (a factorised 
 written back into the dense ones that compute the same, through which gradients are taken in less time. The graph comes
 from torch.fx and is kept per model; weights are copied again for every attack, so that a model in training is attacked
 as it is now. A model that cannot be traced, has hooks, or whose copy does not give its logits, is attacked as it
-is: `folded` then says why. Nothing about the model is trusted, its logits are compared on every call; or the first time
-alone, in training, which changes nothing about the model but its weights, and waits for no device.
+is: `folded` then says why. Nothing about the model is trusted, its logits are compared on every call; or once for every
+graph, in training, which waits for no device. There the graph is made again when a module or a number that it took for
+a constant has changed (`_signature`); a number that changes at every step costs a graph at every step.
 """
 
 from __future__ import annotations
 
 import copy
 from collections import Counter
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, fx, nn
 
 from robust_nas.layers.batch_norm import NORMS, SynchronisedBatchNorm2d
-from robust_nas.layers.factorised import FactorisedLayer, dense
+from robust_nas.layers.factorised import FactorisedLayer, dense_layer
 from robust_nas.layers.inspection import has_hooks
 from robust_nas.layers.norm_folding import fold_norm
+from robust_nas.layers.self_folding import SelfFolding
 
 COMPARED = 2  # images on which the copy is held against the model
+CONSTANTS = (int, float, str, type(None))  # bool is an int
 RELATIVE = 1e-3  # of the largest logit; folding rounds at 1e-6, a wrong trace is off by whole units
-
-
-@runtime_checkable
-class Foldable(Protocol):
-    """A network that brings its own folded copy, or None where it has none at present."""
-
-    def folded(self) -> nn.Module | None:
-        """Return a copy with the network's present weights."""
 
 
 class Folded(NamedTuple):
@@ -61,8 +56,8 @@ class _Trace(NamedTuple):
     constants: dict[str, str]  # buffer in the copy -> dotted name of a parameter or buffer in the model
 
 
-# model -> the signature that it was traced with, and the trace, or why there is none
-_TRACES: WeakKeyDictionary[nn.Module, tuple[tuple[Any, ...], _Trace | str]] = WeakKeyDictionary()
+# model -> whether factors are written back -> the signature that it was traced with, and the trace, or why not
+_TRACES: WeakKeyDictionary[nn.Module, dict[bool, tuple[tuple[Any, ...], _Trace | str]]] = WeakKeyDictionary()
 _AGREED: WeakSet[nn.Module] = WeakSet()  # copies that have given their model's logits
 
 
@@ -77,21 +72,27 @@ def folded(model: nn.Module, images: Tensor, *, once: bool = False) -> Folded:
 
 
 def _folded(model: nn.Module, images: Tensor, once: bool) -> Folded:
-    own = model.folded() if isinstance(model, Foldable) else None
+    own = model.folded() if isinstance(model, SelfFolding) else None
     if own is not None:  # it knows better than a trace
         if _agree(own, model, images, once):
             return Folded(own, "folded")
         return Folded(None, "as it is: its own folded copy gives other logits")
     if any(isinstance(module, FactorisedLayer) for module in model.modules()):
-        whole = _folded(dense(model), images, once=False)
-        if whole.network is not None and _agree(whole.network, model, images, once=False):
+        whole = _by_trace(model, images, once, write_back=True)
+        if whole.network is not None:
             return Folded(whole.network, "folded, factors written back")
+    return _by_trace(model, images, once, write_back=False)
+
+
+def _by_trace(model: nn.Module, images: Tensor, once: bool, write_back: bool) -> Folded:
+    """Return the copy by the kept trace, or by a new one; with `write_back`, layers in factors are dense in it."""
     signature = _signature(model)
-    known, trace = _TRACES.get(model, (None, ""))
+    traces = _TRACES.setdefault(model, {})
+    known, trace = traces.get(write_back, (None, ""))
     fresh = known != signature
     if fresh:
-        trace = _traced(model)
-        _TRACES[model] = signature, trace
+        trace = _traced(model, write_back)
+        traces[write_back] = signature, trace
     if isinstance(trace, str):
         return Folded(None, f"as it is: {trace}")
     try:
@@ -100,10 +101,10 @@ def _folded(model: nn.Module, images: Tensor, once: bool) -> Folded:
     except Exception as error:  # whatever a foreign module raises when it meets what it did not expect
         return Folded(None, f"as it is: its traced copy fails ({_first_line(error)})")
     if fresh:
-        _TRACES[model] = signature, "its traced copy gives other logits"
-    else:  # an attribute that the trace took for a constant has changed since: a new one may do
-        del _TRACES[model]
-    return _folded(model, images, once)
+        traces[write_back] = signature, "its traced copy gives other logits"
+    else:  # something that the trace took for a constant has changed since, unseen: a new one may do
+        del traces[write_back]
+    return _by_trace(model, images, once, write_back)
 
 
 def _gives_its_logits(trace: _Trace, model: nn.Module, images: Tensor, once: bool) -> bool:
@@ -114,19 +115,24 @@ def _gives_its_logits(trace: _Trace, model: nn.Module, images: Tensor, once: boo
 
 
 def _agree(copied: nn.Module, model: nn.Module, images: Tensor, once: bool) -> bool:
-    """Return whether two networks give the same logits for a few images."""
+    """Return whether a copy gives the model's logits; with `once`, one that has given them before is not asked."""
     if once and copied in _AGREED:
         return True
+    same = _compare(copied, model, images)
+    if same:
+        _AGREED.add(copied)
+    return same
+
+
+def _compare(copied: nn.Module, model: nn.Module, images: Tensor) -> bool:
+    """Return whether two networks give the same logits for a few images: read back from the device."""
     with torch.no_grad():
         few = images[:COMPARED].contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, enabled=False):
             # Clones: either may change its input in place.
             own, other = model(images[:COMPARED].clone()), copied(few.clone())
         scale = own.abs().max()
-        same = own.shape == other.shape and bool((own - other).abs().max() <= RELATIVE * scale)
-    if same:
-        _AGREED.add(copied)
-    return same
+        return own.shape == other.shape and bool((own - other).abs().max() <= RELATIVE * scale)
 
 
 def _first_line(error: Exception) -> str:
@@ -134,15 +140,28 @@ def _first_line(error: Exception) -> str:
 
 
 def _signature(model: nn.Module) -> tuple[Any, ...]:
-    """Return what the graph depends on: changes when a module, hook or tensor is replaced, moved or reshaped."""
-    modules = tuple((name, id(module), has_hooks(module)) for name, module in model.named_modules())
+    """Return what the graph depends on.
+
+    It changes when a module, hook or tensor is replaced, moved or reshaped, and when a number, string or None that is
+    an attribute of a module becomes another one: torch.fx writes its value into the graph.
+    """
+    modules = tuple(
+        (name, id(module), has_hooks(module), _constants(module)) for name, module in model.named_modules()
+    )
     named = [*model.named_parameters(), *model.named_buffers()]
     return modules, tuple((name, tuple(t.shape), t.dtype, t.device) for name, t in named)
 
 
-def _traced(model: nn.Module) -> _Trace | str:
+def _constants(module: nn.Module) -> tuple[tuple[str, Any], ...]:
+    """Return the attributes of a module that a trace takes for constants, but its mode: the copy is in eval mode."""
+    return tuple(
+        pair for pair in vars(module).items() if isinstance(pair[1], CONSTANTS) and pair[0] != "training"
+    )
+
+
+def _traced(model: nn.Module, write_back: bool) -> _Trace | str:
     """Return the trace, or why there is none."""
-    seen = _graph(model)
+    seen = _graph(model, write_back)
     if isinstance(seen, str):
         return seen
     graph, made = seen
@@ -152,17 +171,17 @@ def _traced(model: nn.Module) -> _Trace | str:
         return f"it cannot be copied ({_first_line(error)})"
 
 
-def _graph(model: nn.Module) -> tuple[fx.Graph, dict[str, Tensor]] | str:
+def _graph(model: nn.Module, write_back: bool = False) -> tuple[fx.Graph, dict[str, Tensor]] | str:
     """Return the graph, and the tensors that tracing met and that no module holds; or why there is none.
 
-    The model is left as it was.
+    With `write_back` a layer in factors is one node. The model is left as it was.
     """
     for module in model.modules():
         if has_hooks(module):
             return f"{type(module).__name__} has hooks"
     saved = [(vars(module), dict(vars(module))) for module in model.modules()]
     try:
-        graph = _Tracer().trace(model)
+        graph = _Tracer(write_back).trace(model)
     except Exception as error:  # fx raises whatever the traced code raises when it meets a proxy
         return f"torch.fx cannot trace it ({_first_line(error)})"
     finally:
@@ -199,16 +218,21 @@ def foldable(model: nn.Module) -> list[tuple[str, str]] | str:
 
 
 class _Tracer(fx.Tracer):
-    """Sees a synchronised batch norm as one module, as it sees torch's own."""
+    """Sees a synchronised batch norm as one module, as it sees torch's own; and layers in factors where asked to."""
+
+    def __init__(self, write_back: bool) -> None:
+        super().__init__()
+        self.leaves = (SynchronisedBatchNorm2d, FactorisedLayer) if write_back else (SynchronisedBatchNorm2d,)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Return whether a module is not looked into."""
-        return isinstance(m, SynchronisedBatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, self.leaves) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _folded_copy(model: nn.Module, graph: fx.Graph, made: dict[str, Tensor]) -> _Trace:
     """Return the graph on modules of its own; `made` are the tensors that tracing met and that no module holds."""
-    modules = dict(model.named_modules())
+    called = {node.target for node in graph.nodes if node.op == "call_module"}
+    modules = {name: _dense(module) for name, module in model.named_modules() if name in called}
     root = nn.Module()
     folds: dict[str, _Fold] = {}
     plain: dict[str, str] = {}
@@ -220,7 +244,7 @@ def _folded_copy(model: nn.Module, graph: fx.Graph, made: dict[str, Tensor]) -> 
             for source in sources:
                 taken = str(source.target)
                 name = f"folded_{len(folds)}"
-                own = modules[taken]
+                own: Any = modules[taken]
                 folds[name] = _Fold(taken, str(node.target), start)
                 start += own.out_channels
                 fused = copy.deepcopy(own)
@@ -291,18 +315,28 @@ def _refresh(trace: _Trace, model: nn.Module) -> None:
     """Copy the model's present tensors into the copy, folding on the way."""
     modules = dict(model.named_modules())
     for name, fold in trace.folds.items():
-        convolution: Any = modules[fold.convolution]
+        convolution: Any = _dense(modules[fold.convolution])
         norm: Any = modules[fold.norm]
         weight, bias = fold_norm(convolution, norm, fold.start)
         own: Any = trace.network.get_submodule(name)
         own.weight.copy_(weight)
         own.bias.copy_(bias)
     for name, target in trace.modules.items():
-        pairs = zip(_tensors(trace.network.get_submodule(name)), _tensors(modules[target]), strict=True)
+        pairs = zip(
+            _tensors(trace.network.get_submodule(name)), _tensors(_dense(modules[target])), strict=True
+        )
         for own, now in pairs:
             own.copy_(now)
     for name, target in trace.constants.items():
         getattr(trace.network, name).copy_(_attribute(model, target))
+
+
+def _dense(module: nn.Module) -> nn.Module:
+    """Return the dense layer of one in factors, in the weights' precision also under autocast; others as they are."""
+    if not isinstance(module, FactorisedLayer):
+        return module
+    with torch.autocast(next(module.parameters()).device.type, enabled=False):
+        return dense_layer(module)
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:

@@ -61,7 +61,14 @@ class PGD(GradientAttack):
         steps = min(self.steps, steps)
         step_size = 2.5 * self.eps / steps
         return self.model_copy(
-            update={"steps": steps, "step_size": step_size, "loss": "ce", "restarts": 1, "keep": "best"}
+            update={
+                "steps": steps,
+                "step_size": step_size,
+                "loss": "ce",
+                "targets": None,
+                "restarts": 1,
+                "keep": "best",
+            }
         )
 
     @model_validator(mode="after")

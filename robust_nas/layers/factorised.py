@@ -26,6 +26,7 @@ __all__ = [
     "LowRankLinear",
     "Tucker2Conv2d",
     "dense",
+    "dense_layer",
     "rebuild",
     "replace_module",
 ]
@@ -113,3 +114,10 @@ def dense(network: nn.Module) -> nn.Module:
         if isinstance(module, FactorisedLayer):
             replace_module(own, module, module.to_dense())
     return own
+
+
+def dense_layer(layer: FactorisedLayer) -> nn.Module:
+    """Return the dense layer that computes the same as one whose factors may be in factors themselves."""
+    inner = list(layer.modules())[1:]
+    nested = any(isinstance(module, FactorisedLayer) for module in inner)
+    return (dense(layer) if nested else layer).to_dense()  # type: ignore[no-any-return,operator]

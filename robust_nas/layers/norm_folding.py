@@ -16,11 +16,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Return scale and shift `[C]` with bn(y) = scale y + shift, detached."""
     mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+    weight, bias = cast("Tensor | None", norm.weight), cast("Tensor | None", norm.bias)
     scale = (variance + norm.eps).rsqrt()
-    if not norm.affine:
-        return scale, -mean * scale
-    scale = scale * norm.weight.detach()
-    return scale, norm.bias.detach() - mean * scale
+    scale = scale if weight is None else scale * weight.detach()
+    shift = -mean * scale
+    return scale, shift if bias is None else shift + bias.detach()
 
 
 def fold_norm(convolution: nn.Conv2d, norm: nn.BatchNorm2d, start: int = 0) -> tuple[Tensor, Tensor]:

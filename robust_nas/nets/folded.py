@@ -98,8 +98,8 @@ class FoldedParts:
     last: nn.Module | None = None
 
 
-class Foldable(Protocol):
-    """A supernet that can be folded."""
+class FoldableSupernet(Protocol):
+    """A supernet that gives itself as constants."""
 
     def fold(self) -> FoldedParts:
         """Return the present weights, statistics and alphas as constants: copies."""
@@ -108,23 +108,19 @@ class Foldable(Protocol):
 class FoldedSupernet(nn.Module):
     """A supernet in eval mode with the weights and alphas of one moment; `forward` gives its logits `[B, K]`.
 
-    It holds copies: nothing that happens to the supernet later reaches it before `refresh`, and no parameter of it has
-    a gradient. It stays in the dtype and on the device it was made in. Under autocast, all of it but the classifier
-    computes in the dtype of that.
+    It holds copies: nothing that happens to the supernet later reaches it, and no parameter of it has a gradient. It
+    stays in the dtype and on the device it was made in. Under autocast, all of it but the classifier computes in the
+    dtype of that.
     """
-
-    def __init__(self, supernet: Foldable) -> None:
-        super().__init__()
-        self.refresh(supernet)
-        self.eval()
 
     @torch.inference_mode(mode=False)
     @torch.no_grad()
-    def refresh(self, supernet: Foldable) -> None:
-        """Take over the supernet's present weights, statistics and alphas; called by whoever has changed them."""
+    def __init__(self, supernet: FoldableSupernet) -> None:
+        super().__init__()
         self.parts = supernet.fold()
         self.normalise = self.parts.normalise
         self.low_precision: FoldedParts | None = None
+        self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images `[B, C, H, W]` in 0..1 to logits `[B, K]`."""

@@ -19,6 +19,7 @@ from robust_nas.layers.batch_norm import NORMS
 from robust_nas.layers.inspection import has_hooks
 from robust_nas.layers.norm_folding import fold_norm
 from robust_nas.layers.normalise import Normalise
+from robust_nas.layers.self_folding import SelfFolding
 from robust_nas.nets.build import seeded
 from robust_nas.nets.folded import AdaptedCell, FoldedParts, FoldedSupernet, fold_adapter, fold_cell
 from robust_nas.nets.fused import fused_nodes, reference_forward
@@ -103,7 +104,7 @@ class SupernetCell(nn.Module):
         return reference_forward(self, self.edges, (SupernetCell, MixedOperation))
 
 
-class Supernet(nn.Module):
+class Supernet(SelfFolding):
     """All architectures of a space at once; `alphas[kind]` is `[E, O]`, `forward` gives logits `[B, K]`.
 
     `cells` and `channels` default to DARTS's search size. Weights and alphas (1e-3 times a standard normal, as in
@@ -173,8 +174,8 @@ class Supernet(nn.Module):
     def folded(self) -> FoldedSupernet | None:
         """Return a copy for attacks: in eval mode, with the present weights and alphas.
 
-        Who changes them calls `refresh(supernet)` of the copy. None where execution is plain, where a user has hooked
-        anything inside, or replaced more than candidates on edges.
+        None where execution is plain, where a user has hooked anything inside, or replaced more than candidates on
+        edges.
         """
         outside = [self.normalise, self.classifier, *self.stem]
         kinds = [type(module) for module in outside[:-1]] + [type(outside[-1]) in NORMS]

@@ -36,8 +36,8 @@ class NorConv(Operation):
 
         return (
             type(module) is ReLUConvBN
-            and module[1].kernel_size == (cls.kernel, cls.kernel)
             and is_unchanged(module)
+            and module[1].kernel_size == (cls.kernel, cls.kernel)
         )
 
     @classmethod

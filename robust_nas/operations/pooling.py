@@ -40,10 +40,16 @@ class Pooling(Operation):
         from robust_nas.layers.batch_norm import NORMS
         from robust_nas.layers.inspection import is_unchanged
 
-        kind = torch.nn.MaxPool2d if cls.pools == "max" else torch.nn.AvgPool2d
-        parts = [type(part) for part in module.children()]
-        built = type(module) is torch.nn.Sequential and len(parts) == 2
-        return built and parts[0] is kind and parts[1] in NORMS and is_unchanged(module)
+        if type(module) is not torch.nn.Sequential or len(module) != 2 or not is_unchanged(module):
+            return False
+        pool, norm = cast(Any, module)
+        if type(norm) not in NORMS:
+            return False
+        if cls.pools == "max":
+            usual = type(pool) is torch.nn.MaxPool2d and pool.dilation == 1 and not pool.return_indices
+        else:
+            usual = type(pool) is torch.nn.AvgPool2d and not (pool.count_include_pad or pool.divisor_override)
+        return usual and (pool.kernel_size, pool.padding, pool.ceil_mode) == (3, 1, False)
 
     @classmethod
     def fuse(cls, state: State, column: Sequence[WeightedModule], totals: list[Tensor | None]) -> None:

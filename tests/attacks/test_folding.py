@@ -9,8 +9,9 @@ from attacked import CLASSES, SHAPE, answered, batch, conv_net, generator, state
 from folding_cases import assert_same_function, chain, head, images, norms, settled
 from torch import nn
 
-from robust_nas.attacks import FGSM, PGD
+from robust_nas.attacks import FGSM, PGD, folding
 from robust_nas.attacks.folding import _TRACES, folded
+from robust_nas.layers.factorised import LayerForm, rebuild
 from robust_nas.nets import Supernet, build_network
 from robust_nas.nets.folded import FoldedSupernet
 from robust_nas.spaces import MLPArchitecture, ResidualArchitecture, Size, load_space, sample
@@ -197,13 +198,23 @@ def test_a_network_that_brings_its_own_copy_is_folded_by_it_and_the_copy_is_chec
     assert folded(model, images()) == (None, "as it is: its own folded copy gives other logits")
 
 
+@pytest.mark.parametrize("value", [False, None, "a name", nn.Identity(), lambda: 1])
+def test_a_module_with_an_attribute_of_that_name_brings_no_copy(value):
+    model, x = settled(conv_net()), images()
+    model.folded = value
+    copied = folded(model, x)
+    assert copied.model_form == "folded"
+    assert_same_function(copied.network, model, x)
+    FGSM(eps=0.1, fold=True)(model, x, answered(model, x))
+
+
 # The model changes
 
 
 def test_weights_and_statistics_of_now_are_seen():
     model, x = settled(conv_net()), images()
     assert folded(model, x).model_form == "folded"
-    traced = _TRACES[model][1]
+    traced = _TRACES[model][False][1]
     with torch.no_grad():
         model[0].weight.mul_(1.5)
         model[1].running_var.add_(1.0)
@@ -212,7 +223,7 @@ def test_weights_and_statistics_of_now_are_seen():
     assert_same_function(folded(model, x).network, model, x)
     model.load_state_dict(settled(conv_net(seed=4)).state_dict())
     assert_same_function(folded(model, x).network, model, x)
-    assert _TRACES[model][1] is traced  # the graph is kept
+    assert _TRACES[model][False][1] is traced  # the graph is kept
 
 
 def test_training_steps_are_seen():
@@ -256,6 +267,97 @@ def test_an_attribute_that_the_trace_took_for_a_constant_is_traced_anew():
         for name, value in change.items():
             setattr(model, name, value)
         assert_same_function(folded(model, x).network, model, x)
+
+
+class Annealed(nn.Module):
+    """An activation whose sharpness a hook of the training changes, with what else it may hold."""
+
+    def __init__(self, name, value):
+        super().__init__()
+        self.beta, self.square, self.kind, self.shift = 1.0, False, "tanh", None
+        self.name, self.value = name, value
+
+    def step(self):
+        setattr(self, self.name, self.value)
+
+    def forward(self, x):
+        y = getattr(torch, self.kind)(self.beta * x)
+        y = y if self.shift is None else y + self.shift
+        return y * y if self.square else y
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("beta", 8.0), ("beta", 3), ("square", True), ("kind", "sin"), ("shift", 0.7)]
+)
+def test_a_constant_that_changes_in_training_is_seen(name, value):
+    """Training compares the copy only once: the graph itself has to follow the number that was written into it."""
+    model, attack = conv_net(), PGD(eps=0.1, steps=3, keep="last")
+    model[2] = Annealed(name, value)
+    x, labels = batch()
+    for _ in range(2):
+        found = attack.craft(model, x, labels, generator())
+        assert torch.equal(found, attack.craft(copy.deepcopy(model), x, labels, generator()))
+        assert torch.equal(found, attack(model, x, labels, generator()))
+        model[2].step()
+
+
+def test_a_constant_of_a_module_that_is_copied_whole_is_seen_in_training():
+    model, attack = conv_net(), PGD(eps=0.1, steps=3, keep="last")
+    model[2] = nn.LeakyReLU(0.1)
+    x, labels = batch()
+    for slope in (0.1, 0.9):
+        model[2].negative_slope = slope
+        found = attack.craft(model, x, labels, generator())
+        assert torch.equal(found, attack.craft(copy.deepcopy(model), x, labels, generator()))
+
+
+@pytest.fixture
+def work(monkeypatch):
+    """The traces and the comparisons that are made."""
+    done = []
+    for name in ("_graph", "_compare"):
+        own = getattr(folding, name)
+        monkeypatch.setattr(
+            folding, name, lambda *given, name=name, own=own: done.append(name) or own(*given)
+        )
+    return done
+
+
+@pytest.mark.parametrize("form", ["dense", "gdws", "tucker-2", "low-rank", "both"])
+def test_training_traces_and_compares_once_and_sees_new_weights(form, work):
+    """A network in factors was once copied, traced and compared at every step."""
+    forms = {
+        "gdws": [LayerForm("4", "gdws", (1, 2, 1, 3, 1, 0, 2, 1))],
+        "tucker-2": [LayerForm("0", "tucker-2", (2, 5))],
+        "low-rank": [LayerForm("8", "low-rank", (3,))],
+    }
+    forms["both"] = [*forms["tucker-2"], LayerForm("0.core", "gdws", (2, 1)), *forms["low-rank"]]
+    model, attack = conv_net(), PGD(eps=0.1, steps=3, keep="last")
+    model[0].requires_grad_(True)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        rebuild(model, forms.get(form, []))
+    optimizer = torch.optim.SGD(model.parameters(), 0.5)
+    x, labels = batch()
+    crafted = []
+    for _ in range(3):
+        crafted.append((attack.craft(model, x, labels, generator()), copy.deepcopy(model)))
+        optimizer.zero_grad()
+        F.cross_entropy(model.train()(crafted[-1][0]), labels).backward()
+        optimizer.step()
+    assert work == ["_graph", "_compare"]
+    for found, as_it_was in crafted:
+        assert torch.equal(found, attack.craft(as_it_was, x, labels, generator()))
+    assert not torch.equal(crafted[0][0], crafted[2][0])
+
+
+def test_factors_are_written_back_in_full_precision_under_autocast():
+    model, x = settled(conv_net()).float(), images().float()
+    rebuild(model, [LayerForm("4", "tucker-2", (3, 4)), LayerForm("8", "low-rank", (3,))])
+    with torch.autocast("cpu", torch.bfloat16):
+        copied = folded(model, x)
+    assert copied.model_form == "folded, factors written back"
+    torch.testing.assert_close(copied.network(x), model(x), atol=1e-5, rtol=1e-5)
 
 
 def test_hooks_that_come_and_go():

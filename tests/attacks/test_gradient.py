@@ -294,6 +294,24 @@ def test_bad_options(kwargs):
         PGD(**{"eps": 0.1, **kwargs})
 
 
+@pytest.mark.parametrize(
+    "attack",
+    [
+        PGD(eps=EPS, steps=20, loss="dlr-targeted", targets=5, restarts=2),
+        APGD(eps=EPS, steps=20, loss="dlr-targeted", targets=5, restarts=2),
+    ],
+    ids=["pgd", "apgd"],
+)
+def test_a_shortened_attack_has_no_targets_and_is_defined_for_two_classes(attack):
+    short = attack.shortened(10)
+    assert (short.loss, short.targets, short.least_classes) == ("ce", None, 2)
+    assert short.passes == (12, 10)
+    assert type(short)(**short.model_dump()) == short  # the constructor takes it
+    images, labels = batch(classes=2)
+    result = short.run(linear(2)[0], images, labels, generator())
+    assert result.forwards <= short.passes.forward * len(images)
+
+
 # Independent implementations
 
 

@@ -95,18 +95,6 @@ def test_it_can_be_made_and_used_under_inference_mode():
     torch.testing.assert_close(judged(folded, x, labels)[1], judged(fused.folded(), x, labels)[1])
 
 
-def test_a_copy_that_is_refreshed_is_a_new_one():
-    fused, _ = pair("dsara")
-    folded = fused.folded()
-    with torch.no_grad():
-        for tensor in fused.state_dict().values():
-            tensor.mul_(2)
-    folded.refresh(fused)
-    x, labels = batch(8)
-    for mine, theirs in zip(judged(folded, x, labels), judged(fused.folded(), x, labels), strict=True):
-        assert torch.equal(mine, theirs)
-
-
 @pytest.mark.parametrize("where", ["cells.0.edges.1.3", "stem.1", "classifier", ""])
 def test_a_supernet_with_hooks_has_none(where):
     fused, _ = pair("dsara")

@@ -69,14 +69,12 @@ def searched(space):
     supernet = channels_last(Supernet(space, 4, channels=4, cells=4)).train()
     generator = torch.Generator().manual_seed(0)
     optimiser = torch.optim.SGD(supernet.parameters(), 0.05)
-    copied = supernet.folded()
     for _ in range(3):
         x, labels = torch.rand(4, *SHAPE, generator=generator), torch.arange(4)
-        adversarial = FGSM(eps=0.05, fold=False).craft(copied, x, labels, generator)
+        adversarial = FGSM(eps=0.05, fold=False).craft(supernet.folded(), x, labels, generator)
         optimiser.zero_grad()
         F.cross_entropy(supernet(adversarial), labels).backward()
         optimiser.step()
-        copied.refresh(supernet)
     assert isinstance(folded(supernet.eval(), x).network, FoldedSupernet)
     assert all(alpha.grad.any() for alpha in supernet.alphas.values())
     with torch.no_grad():

@@ -1,5 +1,6 @@
 """The contract of every operation: its cost is torch's count, and fused and folded it is the plain module."""
 
+import copy
 import subprocess
 import sys
 
@@ -12,6 +13,8 @@ from operation_cases import GATED, batch, pair
 from torch import nn
 
 from robust_nas.attacks.folding import folded
+from robust_nas.layers.factorised_reduction import FactorizedReduce
+from robust_nas.layers.relu_conv_bn import ReLUConvBN
 from robust_nas.nets import build_network
 from robust_nas.nets.cost import measured_cost
 from robust_nas.nets.folded import AdaptedCell, FoldedSupernet, Output, fold_adapter, fold_cell
@@ -78,6 +81,53 @@ def test_a_candidate_is_known_until_it_is_changed(name, stride):
     module.register_forward_hook(lambda *_: None)
     assert not operation.knows(module)
     assert not operation.knows(nn.Tanh())
+
+
+REPLACED = [
+    ("nor_conv_3x3", "1", lambda: nn.ReLU()),
+    ("nor_conv_3x3", "1", lambda: nn.Sequential(nn.Conv2d(4, 4, 3, padding=1))),
+    ("nor_conv_3x3", "1", lambda: nn.Conv2d(4, 4, 3, padding=1)),
+    ("nor_conv_3x3", "1", lambda: nn.Conv2d(4, 4, 3, padding=2, dilation=2, bias=False, groups=4)),
+    ("nor_conv_3x3", "1", lambda: nn.Conv2d(4, 4, 3, padding=1, bias=False, padding_mode="circular")),
+    ("nor_conv_1x1", "2", lambda: nn.Identity()),
+    ("skip_connect", "bn", lambda: nn.Identity()),
+    ("skip_connect", "conv2", lambda: nn.Conv2d(8, 4, 1)),
+    ("sep_conv_3x3", "3", lambda: nn.Identity()),
+    ("sep_conv_3x3", "1", lambda: nn.Conv2d(4, 4, 3, padding=1, bias=False)),
+    ("dil_conv_3x3", "2", lambda: nn.Conv2d(4, 4, 3, padding=1, bias=False)),
+    ("max_pool_3x3", "0", lambda: nn.MaxPool2d(5, 1, padding=2)),
+    ("max_pool_3x3", "1", lambda: nn.Identity()),
+    ("avg_pool_3x3", "0", lambda: nn.AvgPool2d(3, 1, padding=1)),
+    ("avg_pool_3x3", "0", lambda: nn.Tanh()),
+]
+
+
+@pytest.mark.parametrize(("name", "part", "new"), REPLACED)
+def test_a_candidate_with_a_replaced_part_takes_the_general_path(name, part, new):
+    """A part of another kind was once read as if it were the one that was built."""
+    fused, _ = pair([name, "none"])
+    strided = name == "skip_connect"  # elsewhere it is the identity
+    edges = [edge for cell in fused.cells if cell.reduction == strided for edge in cell.edges]
+    candidate = next(edge[0] for edge in edges if isinstance(edge[0], FactorizedReduce) == strided)
+    candidate.set_submodule(part, new().double())
+    assert not OPERATIONS.get(name).knows(candidate)
+    plain = copy.deepcopy(fused)
+    plain.execution = "plain"
+    x, labels = batch(8)
+    for mode in (False, True):
+        logits = [net.train(mode)(x) for net in (fused, plain)]
+        torch.testing.assert_close(*logits, rtol=1e-9, atol=1e-12)
+    for mine, theirs in zip(judged(fused.folded(), x, labels), judged(plain.eval(), x, labels), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("part", ["0.2", "1.bn"])
+def test_an_adapter_with_a_replaced_part_is_called_as_it_is(part):
+    adapters = nn.Sequential(ReLUConvBN(3, 4, False), FactorizedReduce(3, 4, False)).double().eval()
+    adapters.set_submodule(part, nn.Identity())
+    module = adapters[int(part[0])]
+    x, _ = batch(8)
+    assert torch.equal(fold_adapter(module, x.dtype)(Output(x)), module(x))
 
 
 def everything(net, x, labels):
