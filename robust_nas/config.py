@@ -56,6 +56,7 @@ class Options(BaseModel, metaclass=_OptionsMeta):
     """Base of every option value: frozen, keyword-only, refuses unknown keys, prints itself completely."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+    moved: typing.ClassVar[Mapping[str, str]] = {}  # an old key -> where it is now, for the error
 
     @model_validator(mode="wrap")
     @classmethod
@@ -336,7 +337,7 @@ def _is_branch(part: int | str) -> bool:
     return isinstance(part, str) and (part in names or "[" in part)
 
 
-def _name_allowed_keys(error: ValidationError, model: type[BaseModel]) -> ValidationError:
+def _name_allowed_keys(error: ValidationError, model: type[Options]) -> ValidationError:
     """Return the error with every unknown key of `model` itself answered by the keys that it has."""
     details: list[InitErrorDetails] = []
     for problem in error.errors(include_url=False):
@@ -345,10 +346,10 @@ def _name_allowed_keys(error: ValidationError, model: type[BaseModel]) -> Valida
             unknown, allowed = str(problem["loc"][0]), list(model.model_fields)
             close = difflib.get_close_matches(unknown, allowed, 1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            kind, message = (
-                UNKNOWN_KEY,
-                f"unknown key {unknown[:200]!r}; {hint}allowed: {', '.join(allowed)}",
-            )
+            known = f"{hint}allowed: {', '.join(allowed)}"
+            if unknown in model.moved:
+                known = f"it is now {model.moved[unknown]}"
+            kind, message = UNKNOWN_KEY, f"unknown key {unknown[:200]!r}; {known}"
         # Under a placeholder, because the message may hold braces.
         custom = PydanticCustomError(kind, "{message}", {"message": message})
         details.append(InitErrorDetails(type=custom, loc=problem["loc"], input=problem["input"]))

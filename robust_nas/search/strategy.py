@@ -115,12 +115,15 @@ class Strategy(Method):
 
     cells: Count | None = None  # depth and width during the search; None: the space's search size
     channels: Count | None = None
-    augment: Augment | None = None  # None: the data section's
-    precision: Literal["float32", "bf16"] = "float32"
 
     def size(self, space: CellSpace) -> Size:
         """Return depth and width during the search."""
         return Size(cells=self.cells or space.search.cells, channels=self.channels or space.search.channels)
+
+    @property
+    def own_precision(self) -> Literal["float32", "bf16"]:
+        """Return the precision in which the search itself computes; that of a candidate's training is the recipe's."""
+        return "float32"
 
     @property
     def trains(self) -> bool:

@@ -17,6 +17,7 @@ from robust_nas.config import Options, check, to_dict, to_yaml
 from robust_nas.errors import ArchitectureError
 from robust_nas.operations.cost import Part
 from robust_nas.spaces.layout import Name
+from robust_nas.user_code import is_code, names_by_content
 
 if TYPE_CHECKING:
     from torch import nn
@@ -164,7 +165,7 @@ class Architecture(Options):
             if isinstance(value, bool):
                 yield key if value else f"not-{key}"
             elif isinstance(value, str):
-                yield value
+                yield short_code(value)
             else:
                 numbers = value if isinstance(value, tuple) else (value,)
                 yield f"{key}{'-'.join(map(str, numbers))}"
@@ -181,6 +182,17 @@ def by_name(target: str) -> Any:
 
 
 def digest(tree: Any, separators: tuple[str, str] = (",", ":")) -> str:
-    """Return eight hex digits of the SHA-256 of a plain tree's JSON with sorted keys."""
-    text = json.dumps(tree, sort_keys=True, separators=separators)
+    """Return eight hex digits of the SHA-256 of a plain tree's JSON with sorted keys; paths of code do not count."""
+    text = json.dumps(names_by_content(tree), sort_keys=True, separators=separators)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def short_code(name: str) -> str:
+    """Return `Class-h` and eight hex digits of the file's content for `file.py:Class`, and other names as they are.
+
+    It is the same wherever the file lies; files whose classes have one name differ by the digits.
+    """
+    if not is_code(name):
+        return name
+    content, _, found = names_by_content(name).rpartition(":")
+    return f"{found}-h{content[:8]}"

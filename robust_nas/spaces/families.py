@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 from robust_nas.config import check, existing_file, parse_yaml, read_yaml
-from robust_nas.errors import ArchitectureError, UnknownMethodError
+from robust_nas.errors import ArchitectureError, ConfigError, UnknownMethodError
 from robust_nas.registry import Registry
 from robust_nas.spaces.architecture import Architecture
 from robust_nas.spaces.files import is_shipped, shipped
@@ -43,26 +44,46 @@ def load_architecture(name_or_path: str | Path) -> Architecture:
     A file is YAML or JSON, or the `architecture.yaml` of a folder. Names of families are such as `wrn-28-10` and the
     strings of NAS-Bench-201. Code that a file names needs `allow_code`. Raises `ArchitectureError`.
     """
+    text = str(name_or_path)
+    known = is_shipped("architectures", text)
     path = existing_file(Path(name_or_path) / "architecture.yaml")
-    if path is None and not is_shipped("architectures", str(name_or_path)):
-        found = named_architecture(str(name_or_path))
+    if path is None and not known:
+        path = existing_file(text)
+        found = _named(text, FAMILIES.names() if path is None else FAMILIES.built_in)
         if found is not None:
             return found
     if path is None:
-        path = shipped("architectures", name_or_path, ArchitectureError, also=names_in_words())
+        path = shipped("architectures", text, ArchitectureError, also="" if known else names_in_words())
     with from_elsewhere():
         return _check(read_yaml(path), str(path))
 
 
 def named_architecture(name: str) -> Architecture | None:
-    """Return the architecture that a built-in family knows by this name, None where none does."""
-    found = (FAMILIES.get(family).named(name) for family in FAMILIES.built_in)
+    """Return the architecture that a family knows by this name, None where none does.
+
+    A plugin is imported only where no built-in family knows the name; one that cannot be imported knows none.
+    """
+    return _named(name, FAMILIES.names())
+
+
+def _named(name: str, families: Iterable[str]) -> Architecture | None:
+    found = (family.named(name) for family in _imported(families))
     return next((architecture for architecture in found if architecture is not None), None)
 
 
 def names_in_words() -> str:
     """Return the names that `named_architecture` reads, in words."""
-    return "; or ".join(filter(None, (FAMILIES.get(family).named_as for family in FAMILIES.built_in)))
+    return "; or ".join(family.named_as for family in _imported(FAMILIES.names()) if family.named_as)
+
+
+def _imported(families: Iterable[str]) -> Iterator[type[Architecture]]:
+    """Yield the families that can be imported, each imported when it is asked for."""
+    for name in families:
+        try:
+            yield FAMILIES.get(name)
+        except ConfigError:  # a broken plugin; a config that names its `type` gets the error
+            if name in FAMILIES.built_in:
+                raise
 
 
 def _check(tree: dict[str, Any], source: str) -> Architecture:

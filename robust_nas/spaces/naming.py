@@ -3,7 +3,8 @@
 Residual: the literature's name where there is one (`wrn-10-2`, `rrn-a1`), else blocks and channels
 (`d2-2-2.w16-32-26`). MLP: `mlp-d3-w64`. What is not default follows (`wrn-10-2.silu`, `mlp-d3-w64.lecun`). Cells: the
 architecture's own name, then cells and channels (`arnas.c8.ch16`), and a content hash where the genotype is not a
-shipped one's. Each family says its own (`Architecture.content_name`).
+shipped one's. A class of the user's own is named with a hash of its file's content, never with its path
+(`mlp-d3-w64.Swish-h1a2b3c4d`). Each family says its own (`Architecture.content_name`).
 """
 
 from __future__ import annotations

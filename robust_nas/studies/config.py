@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    BeforeValidator,
     Field,
     ModelWrapValidatorHandler,
     PlainSerializer,
@@ -18,6 +19,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from robust_nas.attacks import Attack, ThreatModel, attack_field, inherit
 from robust_nas.config import (
@@ -32,7 +34,7 @@ from robust_nas.config import (
     merge,
     read_yaml,
 )
-from robust_nas.errors import ConfigError, StudyError
+from robust_nas.errors import CodeRefusedError, ConfigError, StudyError
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.spaces import AnyArchitecture, load_architecture
 from robust_nas.studies.design import DESIGNS, Design
@@ -98,6 +100,18 @@ class Analysis(Options):
         return rules
 
 
+def _by_name(value: object) -> object:
+    """Read a name as the architecture that it means."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return load_architecture(value)
+    except CodeRefusedError:
+        raise
+    except ConfigError as error:
+        raise PydanticCustomError("method", "{text}", {"text": str(error)}) from None
+
+
 class Guard(Options):
     """What a study may cost before it refuses to start."""
 
@@ -123,7 +137,7 @@ class StudyConfig(JobConfig):
         default=None, exclude=True
     )  # the evaluation's is the one that is kept
     size: Literal["full", "small", "ci"] | None = None
-    base: AnyArchitecture  # the reference, and what the designs change
+    base: Annotated[AnyArchitecture, BeforeValidator(_by_name)]  # the reference, and what the designs change
     space: tuple[Annotated[Design, DESIGNS.field()], ...] = Field(min_length=1)
     seeds: tuple[Seed, ...] = Field(min_length=1)  # in YAML one number n means 0..n-1
     training: Training
@@ -137,12 +151,10 @@ class StudyConfig(JobConfig):
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, tree: Any) -> Any:
-        """Read a name as the base and a number as the seeds."""
+        """Read a number as the seeds."""
         if not isinstance(tree, Mapping):
             return tree
         tree = dict(tree)
-        if isinstance(tree.get("base"), str):
-            tree["base"] = load_architecture(tree["base"])
         seeds = tree.get("seeds", 3)
         if isinstance(seeds, int) and not isinstance(seeds, bool):
             if not 1 <= seeds <= 1000:

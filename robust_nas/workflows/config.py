@@ -172,6 +172,15 @@ class RunConfig(JobConfig):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _the_supernet_is_used(self) -> Self:
+        if self.supernet != SupernetOptions() and not self.search.shares_weights:
+            raise ValueError(
+                f"supernet.execution: got {self.supernet.execution!r}; "
+                f"strategy {self.search.label} trains no supernet of ours: leave it out"
+            )
+        return self
+
 
 def recipe_names() -> list[str]:
     """Names of the shipped recipes, sorted."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from robust_nas.config import Options
     from robust_nas.data import Dataset, Images
-    from robust_nas.spaces import Architecture, Layout
+    from robust_nas.spaces import Architecture, CellSpace, Layout
     from robust_nas.training import Training
 
 
@@ -126,6 +126,13 @@ def refuse_cell_options(training: Training, architecture: Architecture | type[Ar
                 f"training.{key}: got {value}; the network is {architecture.called}, "
                 f"which has no {what}; allowed for it: 0"
             )
+
+
+def refuse_recipe(training: Training, space: CellSpace, context: JobContext) -> None:
+    """Raise `ConfigError` for a recipe by which no network of the space can be trained here."""
+    refuse_precision(training.precision, context.device)
+    refuse_cell_options(training, space.family)
+    refuse_auxiliary_head(training, space.layout, context.dataset)
 
 
 def refuse_attacks(config: RunConfig | EvaluationConfig, dataset: Dataset) -> None:

@@ -20,10 +20,9 @@ from robust_nas.workflows.context import (
     JobContext,
     context_unless_finished,
     refuse_attacks,
-    refuse_auxiliary_head,
-    refuse_cell_options,
     refuse_other_images,
     refuse_precision,
+    refuse_recipe,
 )
 from robust_nas.workflows.evaluate import run_evaluation
 from robust_nas.workflows.export import export_model
@@ -66,11 +65,8 @@ def run(
 
 def _refuse_what_fails_later(config: RunConfig, context: JobContext, folder: Path, mode: Mode) -> None:
     """Raise the errors of later jobs before the first one starts."""
-    for precision in (config.search.precision, config.training.precision):
-        refuse_precision(precision, context.device)
-    space = config.space.load()
-    refuse_cell_options(config.training, space.family)
-    refuse_auxiliary_head(config.training, space.layout, context.dataset)
+    refuse_precision(config.search.own_precision, context.device)
+    refuse_recipe(config.training, config.space.load(), context)
     refuse_attacks(config, context.dataset)
     if mode == "resume":
         for part in (".", "search", "model", "evaluation", "compressed"):

@@ -11,13 +11,12 @@ from robust_nas.config import Count, Options
 from robust_nas.data import DataOptions
 from robust_nas.distributed import Ranks, joined, refuse_several
 from robust_nas.errors import ArchitectureError, ConfigError
-from robust_nas.runs import CHECKPOINT, Mode, Progress, Run, read_json, silent, write_json
+from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
 from robust_nas.search import (
     SearchContext,
     SearchOutcome,
     Strategy,
     SupernetOptions,
-    Trained,
     run_strategy,
     strategy_field,
 )
@@ -30,7 +29,7 @@ from robust_nas.spaces import (
     has_cells,
     load_architecture,
 )
-from robust_nas.training import Training
+from robust_nas.workflows.candidates import CandidateRecipe, CandidateTraining
 from robust_nas.workflows.config import RESULTS, NetworkSize, RunConfig
 from robust_nas.workflows.context import (
     JobContext,
@@ -38,13 +37,12 @@ from robust_nas.workflows.context import (
     load_context,
     open_run,
     refuse_precision,
+    refuse_recipe,
     session,
 )
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from robust_nas.data import Images
 
 
 @dataclass(frozen=True)
@@ -79,12 +77,19 @@ def run_search(
         return _repeat_search(config, folder, mode, seeds, progress, context)
     context = context or context_unless_finished(config, folder, mode)
     if context is not None:
-        refuse_precision(config.search.precision, context.device)
+        _refuse_unfit(config, context)
     job = SearchJob.of(config)
     with joined() as ranks, open_run(ranks, folder, job, mode, recipe=config) as run:
         if not ranks.run_on_all(lambda: run.finished):
             _search_once(run, config, job.space, context or load_context(config), progress, ranks)
         return ranks.run_on_all(lambda: _result(folder))
+
+
+def _refuse_unfit(config: RunConfig, context: JobContext) -> None:
+    """Raise `ConfigError` for a precision that the device lacks, and for a recipe that no candidate can have."""
+    refuse_precision(config.search.own_precision, context.device)
+    if config.search.trains:
+        refuse_recipe(config.training, config.space.load(), context)
 
 
 def _result(folder: Path) -> SearchResult:
@@ -105,13 +110,13 @@ class SearchJob(Options):
     search: Annotated[Strategy, strategy_field()]
     network: NetworkSize
     batch_norm: str
-    training: Training | None  # of a strategy that trains its candidates
+    training: CandidateRecipe | None  # of a strategy that trains its candidates
 
     @classmethod
     def of(cls, config: RunConfig) -> Self:
         """Return the record of the search that a run config asks for."""
         shared = {key: getattr(config, key) for key in cls.model_fields if key not in ("space", "training")}
-        training = config.training if config.search.trains else None
+        training = CandidateRecipe.of(config.training) if config.search.trains else None
         return cls(space=config.space.load(), training=training, **shared)
 
 
@@ -212,60 +217,6 @@ def _found(
     return run_strategy(config.search, search_context)
 
 
-class CandidateJob(Options):
-    """What a candidate was trained from; its folder lies in that of its search, whose config holds the rest."""
-
-    architecture: CellArchitecture
-    training: Training
-
-
-@dataclass(frozen=True)
-class CandidateTraining:
-    """Trains the candidates of a sampled search by the run's recipe, each in a run folder inside the search's."""
-
-    folder: Path
-    config: RunConfig
-    context: JobContext
-
-    def __call__(
-        self, architecture: CellArchitecture, images: Images, validation: Images, epochs: int
-    ) -> Trained:
-        """Return the accuracies on `validation` after the last epoch; a candidate is trained once."""
-        from robust_nas.nets import build_network
-        from robust_nas.training.loop import train
-
-        config, context = self.config, self.context
-        mean, std = context.normalisation
-        options = config.training.model_copy(update={"epochs": epochs, "validate_from": epochs - 1})
-        job = CandidateJob(architecture=architecture, training=options)
-        folder = self.folder / "candidates" / architecture.name
-        with Run(folder, job, "resume") as run:
-            if not run.finished:
-                network = build_network(
-                    architecture,
-                    input_shape=context.dataset.shape,
-                    classes=context.dataset.classes,
-                    mean=mean,
-                    std=std,
-                    auxiliary=options.auxiliary_weight > 0,
-                    seed=config.seed,
-                ).to(context.device)
-                found = train(
-                    run,
-                    network,
-                    images,
-                    validation,
-                    options,
-                    config.data.augment,
-                    seed=config.seed,
-                    checkpoint_seconds=config.checkpoint_seconds,
-                )
-                run.finish({"clean": found.clean, "robust": found.robust}, [])
-                (folder / CHECKPOINT).unlink()
-            result = read_json(folder / "result.json")
-        return Trained(result["clean"], result["robust"])
-
-
 def _repeat_search(
     config: RunConfig,
     folder: Path,
@@ -279,7 +230,7 @@ def _repeat_search(
 
     context = context or context_unless_finished(config, folder, mode)
     if context is not None:
-        refuse_precision(config.search.precision, context.device)
+        _refuse_unfit(config, context)
     job = SeedsJob(search=SearchJob.of(config), seeds=seeds)
     with joined() as ranks, open_run(ranks, folder, job, mode, recipe=config) as run:
         results = []

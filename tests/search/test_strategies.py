@@ -23,7 +23,7 @@ from robust_nas.search import (
 )
 
 NNI = os.environ.get("ROBUST_NAS_HIDE_NNI") != "1" and importlib.util.find_spec("nni") is not None
-SAMPLED = {**SMALL, "samples": 4, "epochs": 2, "macs": "10k:1M"}
+SAMPLED = {**SMALL, "samples": 4, "macs": "10k:1M", "evaluator": EVALUATORS.make("short-training", epochs=2)}
 PROXY = {"evaluator": EVALUATORS.make("proxy", proxy="params")}
 OPTIONS = {
     "dsara": {**ONE_SHOT, "stage1_epochs": 1},
@@ -148,7 +148,7 @@ def test_another_strategy_keeps_methods_whole_and_drops_foreign_keys():
         "alphas": {"learning_rate": 0.1},
         "strategy": "darts",
     }
-    assert with_strategy(section, "random") == {"name": "random", "epochs": 3}
+    assert with_strategy({**section, "cells": 4}, "random") == {"name": "random", "cells": 4}
 
 
 def test_the_base_class_says_what_is_missing():

@@ -2,12 +2,14 @@
 
 import json
 import re
+import sys
 
 import pytest
 import torch
 from family_cases import FAMILY_CASES
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plugins import install
 from torch.utils.flop_counter import FlopCounterMode
 
 from robust_nas.config import Options, check, to_dict
@@ -255,6 +257,40 @@ def test_a_family_of_a_user_s_file_is_counted_built_saved_and_loaded(plugin, tmp
         assert Holder(architecture={"type": f"{plugin}:Linear", "name": "mine"}).architecture.scale == 1.0
 
 
+NAMED = """
+    named_as = "linear-S, such as linear-2"
+
+    @classmethod
+    def named(cls, text):
+        head, _, scale = text.partition("-")
+        return cls(name=text, scale=float(scale)) if head == "linear" else None
+"""
+
+
+def test_a_family_of_an_installed_package_gives_names_and_is_imported_only_for_them(tmp_path, monkeypatch):
+    source = PLUGIN.replace("    def describe", NAMED + "\n    def describe", 1)
+    (tmp_path / "linear_package.py").write_text(source)
+    install(monkeypatch, tmp_path, FAMILIES, "linear", "linear_package:Linear")
+    monkeypatch.delitem(sys.modules, "linear_package", raising=False)
+    assert load_architecture("wrn-10-1").type == "residual"
+    assert load_architecture("arnas").type == "cell"
+    assert "linear_package" not in sys.modules
+    architecture = load_architecture("linear-3")
+    assert (architecture.type, architecture.name, architecture.scale) == ("linear", "linear-3", 3.0)
+    assert architecture_from_text(architecture.to_yaml(), "again") == architecture
+    with pytest.raises(ArchitectureError, match=r"'nothing' is neither .*; or linear-S, such as linear-2$"):
+        load_architecture("nothing")
+
+
+def test_a_broken_family_of_an_installed_package_hides_no_other(tmp_path, monkeypatch):
+    (tmp_path / "broken_package.py").write_text("raise RuntimeError('broken')")
+    install(monkeypatch, tmp_path, FAMILIES, "broken", "broken_package:Broken")
+    with pytest.raises(ArchitectureError, match=r"'nothing' is neither a shipped name nor a file; shipped: "):
+        load_architecture("nothing")
+    with pytest.raises(ConfigError, match=r"its plugin broken_package:Broken cannot be imported: broken"):
+        architecture_from_text("{type: broken, name: x}", "text")
+
+
 def test_a_received_folder_that_names_a_family_s_code_is_refused(plugin, tmp_path):
     with allow_code([plugin]):
         architecture = architecture_from_text(f"{{type: '{plugin}:Linear', name: mine}}", "text")
@@ -274,7 +310,10 @@ def test_a_received_folder_that_names_a_family_s_code_is_refused(plugin, tmp_pat
     ("tree", "fragment"),
     [
         ({"type": "tree", "name": "x"}, "architecture: got type 'tree'; allowed: cell, residual, mlp"),
-        ({"name": "x"}, "architecture: got type None; allowed: cell, residual, mlp, nas-bench-201"),
+        (
+            {"name": "x"},
+            "architecture: 'type' is missing among 'name'; allowed: cell, residual, mlp, nas-bench-201",
+        ),
         ({"type": "mlp", "name": "x", "depth": 0, "width": 3}, "architecture.depth: got 0"),
         (
             {"type": "mlp", "name": "x", "width": 3, "height": 3},

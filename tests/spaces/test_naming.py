@@ -1,16 +1,20 @@
 """Canonical names: the literature's where it has one, valid, and different where architectures differ."""
 
 import re
+from pathlib import Path
 
 import pytest
+from extending import example
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from spaces_strategies import architectures, mlp_architectures, residual_architectures
 
 from robust_nas.spaces import Architecture, MLPArchitecture, ResidualArchitecture, load_architecture
 from robust_nas.spaces.naming import canonical_name
+from robust_nas.user_code import own_config
 
 PLAIN = {"name": "mine", "depths": (2, 2, 2), "widths": (16, 32, 26)}
+CURVED = example("curved.py")
 ANY = st.one_of(architectures(), residual_architectures(), mlp_architectures())
 
 
@@ -67,6 +71,21 @@ def test_one_changed_number_changes_the_name(one: ResidualArchitecture, data: st
     value = getattr(one, key)
     changed = value + 1 if key == "stem" else (value[0] + 1, *value[1:])
     assert canonical_name(one.model_copy(update={key: changed})) != canonical_name(one)
+
+
+def test_a_class_of_a_file_is_named_the_same_wherever_the_file_lies(tmp_path: Path) -> None:
+    names = []
+    for number, text in enumerate((CURVED, CURVED, CURVED + "# another\n")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "curved.py").write_text(text)
+        with own_config(folder):
+            mlp = MLPArchitecture(name="mine", depth=3, width=64, activation="curved.py:Curved")
+        assert str(folder) in mlp.activation
+        names.append(canonical_name(mlp))
+        assert mlp.model_copy(update={"name": names[-1]}).with_options().name == names[-1]
+    assert names[0] == names[1] != names[2]
+    assert re.fullmatch(r"mlp-d3-w64\.Curved-h[0-9a-f]{8}", names[0])
 
 
 def test_long_names_are_cut_and_still_differ() -> None:

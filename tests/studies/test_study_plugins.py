@@ -1,5 +1,6 @@
 """A design, a rule and an attack of a user's own: planned, run, judged and reported, without a line of ours."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 from extending import example
 from plugins import install
-from small_study import TREE, HereEngine, small_study
+from small_study import TREE, HereEngine, small_study, table
 
 import robust_nas
 from robust_nas.config import to_yaml
@@ -135,6 +136,20 @@ def test_a_rule_whose_measure_is_not_taken_is_refused_by_the_config(tmp_path: Pa
         robust_nas.config.check(StudyConfig, tree, "study")
 
 
+def test_an_activation_by_file_is_planned_and_tried(tmp_path: Path) -> None:
+    (tmp_path / "curved.py").write_text(example("curved.py"))
+    axes = {"activation": ["relu", f"{tmp_path / 'curved.py'}:Curved"]}
+    with own_config(tmp_path):
+        config = small_study(space=[{"name": "grid", "axes": axes}], seeds=1)
+        plan, _ = robust_nas.plan_study(config)
+        engine = HereEngine()
+        folder = robust_nas.run_study(config, tmp_path / "run", engine=engine)
+    names = [point.name for point in plan.points]
+    assert re.fullmatch(r"mlp-d1-w16 mlp-d1-w16\.Curved-h[0-9a-f]{8}", " ".join(names))
+    assert [row["name"] for row in table(folder)] == names
+    assert len(engine.ran) == 2
+
+
 def test_an_attack_that_is_not_defined_for_the_images_is_refused_by_the_plan(tmp_path: Path) -> None:
     picky = "\n\nclass Picky(Shift):\n    @property\n    def least_classes(self):\n        return 11\n"
     (tmp_path / "mine.py").write_text(PLUGIN + picky)
@@ -165,6 +180,7 @@ def test_an_attack_that_is_not_defined_for_the_images_is_refused_by_the_plan(tmp
             {"metrics": {"attack": {"step": 3}}},
             r"metrics\.attack\.step: unknown key 'step'; did you mean 'steps'",
         ),
+        ({"base": "wrn-11-1", "seeds": [0, -1]}, r"base: 'wrn-11-1': depth 11 .*\n.*seeds\.1: got -1"),
         ({"metrics": {"attack": {"name": "pdg"}}}, r"metrics\.attack: got name 'pdg'; allowed: "),
     ],
 )

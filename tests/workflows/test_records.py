@@ -7,9 +7,11 @@ from cases import CONFIG, config
 from safetensors.torch import load_file, save_file
 
 import robust_nas
+from robust_nas.attacks import PGD
 from robust_nas.config import Options, apply_overrides, check, read_yaml, to_yaml
-from robust_nas.errors import RunExistsError
+from robust_nas.errors import ConfigError, RunExistsError
 from robust_nas.runs import CHECKPOINT, RESULT
+from robust_nas.search import DSARA
 from robust_nas.workflows import search as search_workflow
 from robust_nas.workflows import train as train_workflow
 from robust_nas.workflows.config import RunConfig, model_config
@@ -157,6 +159,29 @@ def test_the_threat_model_stands_once_and_every_attack_inherits_it():
     assert (found.training.loss.attack.norm, found.training.loss.attack.eps) == ("l2", 0.25)
     assert (found.evaluation.threat_model.norm, found.evaluation.threat_model.eps) == ("l2", 0.5)
     assert check(RunConfig, read_back(found), "again") == found
+
+
+def test_a_wrong_threat_model_is_placed_and_hides_no_other_mistake():
+    tree = json.loads(json.dumps(CONFIG))
+    del tree["search"]["attack"], tree["evaluation"]["threat_model"]
+    tree["threat_model"] = {"eps": -1}
+    tree["training"]["epochs"] = 0
+    with pytest.raises(ConfigError) as caught:
+        check(RunConfig, tree, "file")
+    lines = str(caught.value).splitlines()
+    for place in ("threat_model.eps: got -1", "search.attack.eps: got -1", "training.epochs: got 0"):
+        assert any(line.startswith(f"file: {place}; ") for line in lines)
+
+
+def test_the_usual_attack_of_a_search_is_pgd_7_with_the_threat_model_or_with_arnas_s_numbers():
+    published = PGD(eps=8 / 255, step_size=2 / 255, steps=7, keep="last")
+    assert DSARA().attack == published
+    tree = json.loads(json.dumps(CONFIG))
+    del tree["search"]["attack"], tree["evaluation"]["threat_model"]
+    tree["threat_model"] = {"norm": "l2", "eps": 0.5}
+    found = check(RunConfig, tree, "file").search.attack
+    assert found == PGD(eps=0.5, norm="l2", steps=7, keep="last")
+    assert DSARA(attack={"name": "pgd", "eps": 0.1}).attack == PGD(eps=0.1, keep="last")
 
 
 def read_back(value):

@@ -23,9 +23,6 @@ class Evaluator(Method):
     trains: ClassVar[bool] = False  # whether it trains candidates by the run's recipe
     columns: ClassVar[tuple[str, ...]] = ()  # of a record, after those of the strategy
 
-    def evaluate(self, candidate: CellArchitecture, context: SearchContext, *, epochs: int) -> Scored:
-        """Return the score of a candidate at the size of the search.
-
-        `epochs` is for evaluators that train. Images are those of the context alone.
-        """
+    def evaluate(self, candidate: CellArchitecture, context: SearchContext) -> Scored:
+        """Return the score of a candidate at the size of the search. Images are those of the context alone."""
         raise NotImplementedError(f"{type(self).__name__} evaluates nothing")

@@ -26,7 +26,7 @@ class ProxyScore(Evaluator):
         """Return the proxy's name."""
         return f"proxy {self.proxy.label}"
 
-    def evaluate(self, candidate: CellArchitecture, context: SearchContext, *, epochs: int) -> Scored:
+    def evaluate(self, candidate: CellArchitecture, context: SearchContext) -> Scored:
         """Return the proxy's value of the candidate's network at its initialisation."""
         import torch
 

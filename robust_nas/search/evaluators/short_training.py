@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from robust_nas.config import Number
+from robust_nas.config import Count, Number
 from robust_nas.errors import ConfigError, DivergenceError
 from robust_nas.search.evaluators.evaluator import Evaluator, Scored
 from robust_nas.search.strategy import SearchContext
@@ -24,11 +24,12 @@ class ShortTraining(Evaluator):
     columns: ClassVar[tuple[str, ...]] = ("clean", "robust")
 
     name: Literal["short-training"] = "short-training"
+    epochs: Count = 5
     validation: Annotated[Number, Field(gt=0, lt=1)] = (
         0.2  # share of the search's images that score candidates
     )
 
-    def evaluate(self, candidate: CellArchitecture, context: SearchContext, *, epochs: int) -> Scored:
+    def evaluate(self, candidate: CellArchitecture, context: SearchContext) -> Scored:
         """Return the robust accuracy of the candidate. Raises `ConfigError` where nobody handed in how to train."""
         from robust_nas.data import split
 
@@ -39,7 +40,7 @@ class ShortTraining(Evaluator):
             for indices in split(context.images.labels, self.validation, context.seed)
         )
         try:
-            found = context.train(candidate, kept, held_out, epochs)
+            found = context.train(candidate, kept, held_out, self.epochs)
         except DivergenceError:
             return Scored(None, {})
         return Scored(found.robust, {"clean": found.clean, "robust": found.robust})

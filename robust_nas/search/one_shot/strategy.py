@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from robust_nas.attacks import PGD, Attack, inherited, training_attack_field
+from robust_nas.attacks import Attack, inherited, training_attack_field
 from robust_nas.config import Count, Options
+from robust_nas.data.options import Augment
 from robust_nas.errors import ConfigError
 from robust_nas.search.one_shot.batch import AlphaGradient, AlphaStep, Batch, Half
 from robust_nas.search.one_shot.optimisers import AlphaOptimiser, WeightOptimiser
@@ -36,15 +37,22 @@ Draw = Callable[[Half], Batch]  # the step's batch of a half, attacked now
 
 
 class SupernetOptions(Options):
-    """How the supernet computes: the same function either way, `plain` is the reference."""
+    """How the supernet computes: the same function either way, `plain` is the reference.
+
+    Of strategies that train our supernet; other strategies refuse `plain`.
+    """
 
     execution: Literal["fused", "plain"] = "fused"
 
 
-def usual_attack() -> Attack:
-    """Return PGD-7 with the config's threat model, or ARNAS's where it has none: eps 8/255, step size 2/255."""
+def usual_attack() -> Any:
+    """Return PGD-7 with the config's threat model, or ARNAS's where it has none: eps 8/255, step size 2/255.
+
+    These are keys, which are read like a config's own, so that a mistake in the threat model is placed and others are
+    listed with it.
+    """
     published = {"eps": 8 / 255, "step_size": 2 / 255}
-    return PGD(**(inherited() or published), steps=7, keep="last")
+    return {"name": "pgd", "steps": 7, **({} if inherited() else published)}
 
 
 class OneShotStrategy(Strategy):
@@ -58,11 +66,18 @@ class OneShotStrategy(Strategy):
     distributed: ClassVar[bool] = True
     shares_weights: ClassVar[bool] = True
 
+    augment: Augment | None = None  # None: the data section's
+    precision: Literal["float32", "bf16"] = "float32"
     epochs: Count = 50
     batch_size: Annotated[Count, Field(ge=2)] = 32
     attack: Annotated[Attack, training_attack_field()] = Field(default_factory=usual_attack)
     weights: WeightOptimiser = WeightOptimiser()
     alphas: AlphaOptimiser = AlphaOptimiser()
+
+    @property
+    def own_precision(self) -> Literal["float32", "bf16"]:
+        """Return the precision of the search's steps."""
+        return self.precision
 
     def session(self, context: SearchContext) -> AbstractContextManager[None]:
         """Return a context around the whole search, such as one that seeds what a foreign supernet draws from."""

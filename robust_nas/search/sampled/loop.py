@@ -11,12 +11,11 @@ import math
 import time
 from typing import Any
 
-from robust_nas.config import check, parse_yaml
-from robust_nas.errors import ArchitectureError, CheckpointError, DivergenceError
+from robust_nas.errors import CheckpointError, CodeRefusedError, ConfigError, DivergenceError
 from robust_nas.search.sampled.history import Candidate, SampledSearch
 from robust_nas.search.sampled.strategy import SampledStrategy
 from robust_nas.search.strategy import SearchContext, SearchOutcome
-from robust_nas.spaces import CellArchitecture, count
+from robust_nas.spaces import CellArchitecture, architecture_from_text, count, has_cells
 
 
 def search(strategy: SampledStrategy, context: SearchContext) -> SearchOutcome:
@@ -85,9 +84,7 @@ class _Loop:
         """Score one candidate and log it."""
         context, candidates = self.context, self.search.candidates
         size = self.strategy.size(context.space)
-        scored = self.strategy.evaluator.evaluate(
-            architecture.resized(size.cells, size.channels), context, epochs=self.strategy.epochs
-        )
+        scored = self.strategy.evaluator.evaluate(architecture.resized(size.cells, size.channels), context)
         score = _finite(scored.score)
         cost = count(architecture, context.input_shape, context.classes)
         self.last = {
@@ -159,5 +156,13 @@ def _finite(value: float | None) -> float | None:
 
 
 def _architecture(text: str) -> CellArchitecture:
-    """Return the architecture that a checkpoint holds. Raises `ValueError`."""
-    return check(CellArchitecture, parse_yaml(text, "checkpoint"), "checkpoint", ArchitectureError)
+    """Return the architecture that a checkpoint holds. Raises `ValueError`, which `Run.restoring` answers."""
+    try:
+        found = architecture_from_text(text, "a candidate")
+    except CodeRefusedError:
+        raise
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    if not has_cells(found):
+        raise ValueError(f"a candidate: it is {found.called}")
+    return found

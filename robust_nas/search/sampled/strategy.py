@@ -7,7 +7,7 @@ cannot derive from them it keeps in `search.state`, which the checkpoint holds. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from robust_nas.config import Count
@@ -27,6 +27,7 @@ class SampledStrategy(Strategy):
     columns: ClassVar[tuple[str, ...]] = ("candidate", "name", "macs", "params", "score")
     figure: ClassVar[str] = "sampled-search"
     drawn_as: ClassVar[str] = "candidates"
+    moved: ClassVar[Mapping[str, str]] = {"epochs": "evaluator.epochs, of the evaluator short-training"}
 
     samples: Count = 20  # candidates that are evaluated
     macs: Window | None = None  # of a candidate at its final size
@@ -34,8 +35,6 @@ class SampledStrategy(Strategy):
     evaluator: Annotated[Evaluator, EVALUATORS.field(default="short-training")] = EVALUATORS.make(
         "short-training"
     )
-    epochs: Count = 5  # of an evaluator that trains
-    precision: Literal["float32"] = "float32"
 
     @property
     def trains(self) -> bool:

@@ -1,0 +1,91 @@
+"""Train the candidates of a sampled search by the run's recipe, each in a run folder inside the search's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
+from robust_nas.config import Options
+from robust_nas.runs import CHECKPOINT, Run, read_json
+from robust_nas.search import Trained
+from robust_nas.spaces import AnyArchitecture, CellArchitecture
+from robust_nas.training import Training
+from robust_nas.workflows.config import RunConfig
+from robust_nas.workflows.context import JobContext
+
+if TYPE_CHECKING:
+    from robust_nas.data import Images
+
+
+class CandidateRecipe(Training):
+    """A recipe without the keys that a short training replaces: what candidates depend on."""
+
+    replaced: ClassVar[tuple[str, ...]] = ("epochs", "validate_from", "validate_every")
+
+    @classmethod
+    def of(cls, training: Training) -> Self:
+        """Return that part of a run's recipe."""
+        return cls(**{key: getattr(training, key) for key in cls.model_fields if key not in cls.replaced})
+
+    @model_serializer(mode="wrap")
+    def _leave_defaults_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree = super()._leave_defaults_out(handler)
+        return {key: value for key, value in tree.items() if key not in self.replaced}
+
+
+class CandidateJob(Options):
+    """What a candidate was trained from; its folder lies in that of its search, whose config holds the rest."""
+
+    architecture: AnyArchitecture
+    training: Training
+
+
+@dataclass(frozen=True)
+class CandidateTraining:
+    """Trains the candidates of a sampled search by the run's recipe, each in a run folder inside the search's."""
+
+    folder: Path
+    config: RunConfig
+    context: JobContext
+
+    def __call__(
+        self, architecture: CellArchitecture, images: Images, validation: Images, epochs: int
+    ) -> Trained:
+        """Return the accuracies on `validation` after the last epoch; a candidate is trained once."""
+        from robust_nas.nets import build_network
+        from robust_nas.training.loop import train
+
+        config, context = self.config, self.context
+        mean, std = context.normalisation
+        replaced = {"epochs": epochs, "validate_from": epochs - 1, "validate_every": 1}
+        options = config.training.model_copy(update=replaced)
+        job = CandidateJob(architecture=architecture, training=options)
+        folder = self.folder / "candidates" / architecture.name
+        with Run(folder, job, "resume") as run:
+            if not run.finished:
+                network = build_network(
+                    architecture,
+                    input_shape=context.dataset.shape,
+                    classes=context.dataset.classes,
+                    mean=mean,
+                    std=std,
+                    auxiliary=options.auxiliary_weight > 0,
+                    seed=config.seed,
+                ).to(context.device)
+                found = train(
+                    run,
+                    network,
+                    images,
+                    validation,
+                    options,
+                    config.data.augment,
+                    seed=config.seed,
+                    checkpoint_seconds=config.checkpoint_seconds,
+                )
+                run.finish({"clean": found.clean, "robust": found.robust}, [])
+                (folder / CHECKPOINT).unlink()
+            result = read_json(folder / "result.json")
+        return Trained(result["clean"], result["robust"])
