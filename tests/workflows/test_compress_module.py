@@ -5,9 +5,10 @@ import torch
 from cases import config as run_config
 
 import robust_nas
+from robust_nas import data
 from robust_nas.errors import CheckpointError, CompressionError, ConfigError
 from robust_nas.nets import Model, ModelDescription
-from robust_nas.workflows.compress import refuse_out_of_reach
+from robust_nas.workflows.compress_steps import refuse_out_of_reach
 from robust_nas.workflows.config import CompressionConfig, RunConfig
 
 MODULE = """
@@ -53,11 +54,13 @@ def module_options(method="gdws"):
     return CompressionConfig.of(RunConfig(**tree))
 
 
-def test_any_torch_module_is_compressed_and_rebuilt_from_itself(module, tmp_path):
+def test_any_torch_module_is_compressed_and_rebuilt_from_itself(module, tmp_path, monkeypatch):
     from robust_nas.nets.user_module import load_module
 
-    folder = tmp_path / "out"
+    folder, loaded, load_dataset = tmp_path / "out", [], data.load_dataset
+    monkeypatch.setattr(data, "load_dataset", lambda *a, **k: loaded.append(a) or load_dataset(*a, **k))
     tree = robust_nas.compress_module(module_options(), module, None, folder)
+    assert len(loaded) == 1  # and passed on to the evaluations
     assert tree["networks"][1]["macs"] <= 0.6 * tree["networks"][0]["macs"]
     assert tree["networks"][1]["test"]["robust"]["images"] == 20
     with pytest.raises(CheckpointError, match=r"made from the module net\.py:build"):
