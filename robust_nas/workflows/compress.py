@@ -101,29 +101,47 @@ class CompressJob(Options):
 
 def compress(
     config: CompressionConfig,
-    model_folder: Path,
+    model: Path | str,
     out: Path | None = None,
     *,
+    weights: Path | None = None,
     mode: Mode = "new",
     progress: Progress = silent,
     context: JobContext | None = None,
     allow_code: Sequence[Path | str] = (),
 ) -> dict[str, Any]:
-    """Compress a model; returns the tree of `compression.json` (default folder `<model>-compressed`).
+    """Compress a model; return the content of `compression.json`.
+
+    `model` is a model folder (results go to `<model>-compressed`), or names a function of the user's own, as
+    `path.py:function`, which builds a torch module (`results/<name>-compressed`). Such a module takes images
+    `[B, C, H, W]` in 0..1 and gives logits; `weights` is its safetensors file, and what comes of it is loaded with
+    `load_model(folder, module=build())`.
 
     The chosen network is the model folder `<folder>/model`. Raises `CheckpointError` for a model that cannot be read,
     `CompressionError` for a budget out of reach.
     """
+    with user_code.allow_code(allow_code):
+        if user_code.is_code(str(model)):
+            return _compress_module(config, str(model), weights, out, mode, progress, context)
+        return _compress_folder(config, Path(model), out, mode, progress, context)
+
+
+def _compress_folder(
+    config: CompressionConfig,
+    model_folder: Path,
+    out: Path | None,
+    mode: Mode,
+    progress: Progress,
+    context: JobContext | None,
+) -> dict[str, Any]:
     from robust_nas.nets import read_model
 
-    model_folder = Path(model_folder)
     folder = Path(out) if out else default_folder(model_folder)
     if folder.resolve() in (model_folder.resolve(), *model_folder.resolve().parents):
         raise ConfigError(f"{folder}: holds the model; what is compressed needs a folder of its own")
-    with user_code.allow_code(allow_code):
-        model = read_model(model_folder)
-        job = CompressJob.of(config, relative(model_folder, folder), model.digest)
-        return _run(config, job, OriginalModel(model, model_folder), folder, mode, progress, context)
+    model = read_model(model_folder)
+    job = CompressJob.of(config, relative(model_folder, folder), model.digest)
+    return _run(config, job, OriginalModel(model, model_folder), folder, mode, progress, context)
 
 
 def default_folder(model_folder: Path) -> Path:
@@ -132,20 +150,15 @@ def default_folder(model_folder: Path) -> Path:
     return named.with_name(f"{named.name}-compressed")
 
 
-def compress_module(
+def _compress_module(
     config: CompressionConfig,
     module: str,
-    weights: Path | None = None,
-    out: Path | None = None,
-    *,
-    mode: Mode = "new",
-    progress: Progress = silent,
+    weights: Path | None,
+    out: Path | None,
+    mode: Mode,
+    progress: Progress,
+    context: JobContext | None,
 ) -> dict[str, Any]:
-    """Compress the torch module that `path.py:function` builds; default folder `results/<name>-compressed`.
-
-    The module takes images `[B, C, H, W]` in 0..1 and gives logits. The result is loaded with
-    `load_model(folder, module=build())`.
-    """
     from robust_nas.nets import Model, ModelDescription
     from robust_nas.nets.user_module import load_module, module_digest, source_of
 
@@ -156,7 +169,7 @@ def compress_module(
             f"{weights}: is a folder; the weights of the uncompressed module, a file, are needed"
         )
     network = load_module(module, weights)
-    context = load_context(config)
+    context = context or load_context(config)
     dataset = context.dataset
     _refuse_misfit(network, dataset.shape, module)
     _refuse_broken(network, str(weights or module))

@@ -59,7 +59,7 @@ def test_any_torch_module_is_compressed_and_rebuilt_from_itself(module, tmp_path
 
     folder, loaded, load_dataset = tmp_path / "out", [], data.load_dataset
     monkeypatch.setattr(data, "load_dataset", lambda *a, **k: loaded.append(a) or load_dataset(*a, **k))
-    tree = robust_nas.compress_module(module_options(), module, None, folder)
+    tree = robust_nas.compress(module_options(), module, folder)
     assert len(loaded) == 1  # and passed on to the evaluations
     assert tree["networks"][1]["macs"] <= 0.6 * tree["networks"][0]["macs"]
     assert tree["networks"][1]["test"]["robust"]["images"] == 20
@@ -82,7 +82,7 @@ def test_a_module_whose_layers_share_weights_is_refused_before_anything_is_writt
         )
     )
     with pytest.raises(CompressionError, match=r"net\.py:build: 6\.weight and 5\.weight are one tensor"):
-        robust_nas.compress_module(module_options(), module, None, tmp_path / "out")
+        robust_nas.compress(module_options(), module, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -98,15 +98,13 @@ def test_a_module_that_does_not_make_logits_is_refused_before_anything_is_writte
     module, tmp_path, function, said
 ):
     with pytest.raises(CompressionError, match=said):
-        robust_nas.compress_module(
-            module_options(), module.replace(":build", f":{function}"), None, tmp_path / "out"
-        )
+        robust_nas.compress(module_options(), module.replace(":build", f":{function}"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_compressed_folder_is_no_file_of_weights(module, tmp_path):
     with pytest.raises(ConfigError, match="is a folder; the weights of the uncompressed module"):
-        robust_nas.compress_module(module_options(), module, tmp_path, tmp_path / "out")
+        robust_nas.compress(module_options(), module, tmp_path / "out", weights=tmp_path)
 
 
 def test_cells_without_anything_for_gdws_are_refused_before_cstar_trains():
@@ -125,6 +123,4 @@ def test_cells_without_anything_for_gdws_are_refused_before_cstar_trains():
 
 def test_a_module_without_convolutions_is_refused(module, tmp_path):
     with pytest.raises(CompressionError, match="no convolution"):
-        robust_nas.compress_module(
-            module_options(), module.replace(":build", ":flat"), None, tmp_path / "out"
-        )
+        robust_nas.compress(module_options(), module.replace(":build", ":flat"), tmp_path / "out")
