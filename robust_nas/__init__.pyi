@@ -22,7 +22,6 @@ from .studies.run.runner import report_study as report_study
 from .studies.run.runner import run_study as run_study
 from .user_code import allow_code as allow_code
 from .workflows.compress import compress as compress
-from .workflows.compress import compress_module as compress_module
 from .workflows.compression_config import compression_config as compression_config
 from .workflows.config import CompressionConfig as CompressionConfig
 from .workflows.config import RunConfig as RunConfig

@@ -66,6 +66,12 @@ class CheckpointError(RobustNASError):
     """A checkpoint or a model file is damaged, foreign, or does not fit."""
 
 
+class NoModelError(CheckpointError):
+    """A folder that should hold a model holds none, or not all of its files."""
+
+    exit_code = 2
+
+
 class DivergenceError(RobustNASError):
     """A loss or gradient became NaN, infinite or absurdly large."""
 

@@ -3,12 +3,11 @@
 import pickle
 import subprocess
 import sys
-from importlib.metadata import EntryPoint
 from typing import Annotated, ClassVar, Literal
 
 import pytest
+from plugins import install
 
-from robust_nas import registry as registry_module
 from robust_nas import user_code
 from robust_nas.config import Count, Options, check, to_dict, to_yaml
 from robust_nas.errors import CodeRefusedError, ConfigError, UnknownMethodError
@@ -131,23 +130,21 @@ def test_a_stranger_s_config_that_names_code_is_refused(green, tmp_path):
 
 
 def test_an_installed_plugin_needs_no_line(green, monkeypatch):
-    monkeypatch.syspath_prepend(str(green.parent))
-    entry = EntryPoint("leaf-green", "green:Green", "robust_nas.test_colours")
-    monkeypatch.setattr(registry_module, "entry_points", lambda group: [entry])
     found = registry()
+    install(monkeypatch, green.parent, found, "leaf-green", "green:Green")
     assert found.names() == ["red", "pink", "broken", "leaf-green"]
     value = check(options(found), {"colour": {"name": "leaf-green"}}, "file")
     assert (value.colour.name, value.colour.leaves) == ("leaf-green", 2)
     assert check(options(found), to_dict(value), "again").colour == value.colour
 
 
-def test_a_plugin_that_cannot_be_imported_is_named(monkeypatch):
-    entry = EntryPoint("torn", "no_such_module:Torn", "robust_nas.test_colours")
-    monkeypatch.setattr(registry_module, "entry_points", lambda group: [entry])
+def test_a_plugin_that_cannot_be_imported_is_named(monkeypatch, tmp_path):
+    found = registry()
+    install(monkeypatch, tmp_path, found, "torn", "no_such_module:Torn")
     with pytest.raises(ConfigError, match="its plugin no_such_module:Torn cannot be imported"):
-        registry().get("torn")
+        found.get("torn")
     with pytest.raises(UnknownMethodError, match="a plugin that provides it is not installed"):
-        registry().get("worn")
+        found.get("worn")
 
 
 def test_only_the_file_of_the_named_method_is_imported():

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import model_validator
 
 from robust_nas.attacks.gradient import GradientAttack, Plan
-from robust_nas.attacks.losses import refuse_targets_without_loss
+from robust_nas.attacks.losses import TARGETED, refuse_targets_without_loss
 from robust_nas.attacks.norms import Norm, direction, project
 from robust_nas.config import Count, Positive
 from robust_nas.lazy import torch
@@ -89,7 +89,7 @@ class APGD(GradientAttack):
             start="sphere",
             start_radius=self.eps,
             loss=self.loss,
-            targets=self.targets if self.loss.endswith("-targeted") else 1,
+            targets=self.targets if self.loss in TARGETED else 1,
             restarts=self.restarts,
         )
 

@@ -74,6 +74,11 @@ class Attack(Method):
         return "ce"
 
     @property
+    def targeted(self) -> bool:
+        """Return whether it leads to classes of its choice, instead of away from the label."""
+        return False
+
+    @property
     def parameter_free(self) -> bool:
         """Return whether it chooses its step sizes itself, so that a weak setting cannot flatter a model."""
         return False

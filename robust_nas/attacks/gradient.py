@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from robust_nas.attacks.attack import BoundedAttack, Passes
 from robust_nas.attacks.best_iterate import BestIterate
-from robust_nas.attacks.losses import LEAST_CLASSES, bound, likeliest_wrong
+from robust_nas.attacks.losses import LEAST_CLASSES, TARGETED, bound, likeliest_wrong
 from robust_nas.attacks.norms import Norm, direction, noise_in_ball, on_sphere, project
 from robust_nas.lazy import torch
 
@@ -111,6 +111,11 @@ class GradientAttack(BoundedAttack):
         return self.plan().loss
 
     @property
+    def targeted(self) -> bool:
+        """Return whether the loss leads to a class instead of away from the label."""
+        return self.objective in TARGETED
+
+    @property
     def returns_best(self) -> bool:
         """Return whether the best iterate is kept, or the last one."""
         return self.keep == "best"
@@ -148,7 +153,7 @@ def climb(options: GradientAttack, target: AttackedModel) -> Tensor:
     plan = options.plan()
     images, labels = target.images, target.labels
     keep_best = options.keep == "best"
-    targeted = plan.loss.endswith("-targeted")
+    targeted = plan.loss in TARGETED
     clean = None
     if plan.loss == "kl" or targeted or (keep_best and (plan.start != "clean" or target.low_precision)):
         clean = target.logits(images)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SMALL = 1e-12  # in the denominators, as in the official code
 
 LEAST_CLASSES = {"dlr": 3, "dlr-targeted": 4}  # they rank this number of logits; every other loss needs two
+TARGETED = frozenset({"ce-targeted", "dlr-targeted"})  # they lead to a class instead of away from the label
 
 Loss = Callable[["Tensor"], "Tensor"]  # logits [B, K] to the loss of each example [B]
 
@@ -88,5 +89,5 @@ def bound(name: str, labels: Tensor, *, clean: Tensor | None, targets: Tensor | 
 
 def refuse_targets_without_loss(targets: int | None, loss: str) -> None:
     """Raise `ValueError` where `targets` is given for a loss that has none."""
-    if targets is not None and not loss.endswith("-targeted"):
+    if targets is not None and loss not in TARGETED:
         raise ValueError(f"targets is {targets}, but loss {loss!r} has none; name a targeted loss")

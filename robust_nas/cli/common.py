@@ -220,7 +220,7 @@ STYLES = {
 
 
 def show_findings(tree: Mapping[str, Any]) -> None:
-    """Return the findings of the checks, a line each, and the verdict with its reasons."""
+    """Print the findings of the checks, a line each, and the verdict with its reasons."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

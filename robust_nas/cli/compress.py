@@ -74,16 +74,14 @@ def command(
         typer.echo(printed(config), nl=False)
         return
     mode = common.mode_of(resume, overwrite)
-    from robust_nas.workflows.compress import compress, compress_module, default_folder
+    from robust_nas.workflows.compress import compress, default_folder
 
     with common.progress(quiet) as report:
-        if module is not None:
-            folder = out or RESULTS / f"{config.name}-compressed"
-            tree = compress_module(config, module, weights, folder, mode=mode, progress=report)
-        else:
-            path = Path(str(model))
-            folder = out or default_folder(path)
-            tree = compress(config, path, folder, mode=mode, progress=report)
+        own = RESULTS / f"{config.name}-compressed"
+        folder = out or (own if module is not None else default_folder(Path(str(model))))
+        tree = compress(
+            config, module or Path(str(model)), folder, weights=weights, mode=mode, progress=report
+        )
     if json:
         common.print_json(tree)
     else:

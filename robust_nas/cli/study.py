@@ -46,7 +46,7 @@ Retries = Annotated[
 
 
 @app.command("list")
-def list_studies() -> None:
+def list_studies(json: common.Json = False) -> None:
     """List the shipped studies and their sizes.
 
     Example: [bold]robust-nas study list[/bold]
@@ -58,8 +58,12 @@ def list_studies() -> None:
     for name in preset_names():
         path = PRESETS / f"{name}.yaml"
         comment = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
-        rows.append([name, ", ".join(read_yaml(path).get("sizes", {})), comment])
-    common.table("shipped studies", ("study", "sizes", "what it asks"), rows)
+        rows.append((name, list(read_yaml(path).get("sizes", {})), comment))
+    if json:
+        common.print_json([{"study": name, "sizes": sizes, "asks": asks} for name, sizes, asks in rows])
+        return
+    shown = [[name, ", ".join(sizes), asks] for name, sizes, asks in rows]
+    common.table("shipped studies", ("study", "sizes", "what it asks"), shown)
 
 
 @app.command("plan")
@@ -85,8 +89,8 @@ def plan(
     from robust_nas.studies.run.plan import plan_tree
     from robust_nas.studies.run.runner import plan_study, timed
 
-    planned, material = plan_study(config)
-    rates = timed(planned, material) if calibrate else None
+    planned, context = plan_study(config)
+    rates = timed(planned, context) if calibrate else None
     tree = plan_tree(planned, rates, workers or 2)
     if json:
         common.print_json(tree)
@@ -199,8 +203,9 @@ def export(
     ] = None,
     allow_code: common.AllowCode = None,
     overwrite: common.Overwrite = False,
+    json: common.Json = False,
 ) -> None:
-    """Print the tidy table of a study as CSV: a row for every configuration and seed.
+    """Print the tidy table of a study as CSV, or its rows as JSON: one for every configuration and seed.
 
     Example: [bold]robust-nas study export results/huang-width-last-ci --csv table.csv[/bold]
     """
@@ -209,13 +214,29 @@ def export(
     from robust_nas.studies.run.runner import study_table
 
     text = study_table(folder)
-    if csv is None:
+    if csv is not None:
+        if csv.exists() and not overwrite:
+            raise RunExistsError(f"{csv}: exists already; replace it with --overwrite")
+        write_atomic(csv, text.encode())
+        common.say(f"table              {csv}")
+    if json:
+        common.print_json(_rows(text))
+    elif csv is None:
         typer.echo(text, nl=False)
-        return
-    if csv.exists() and not overwrite:
-        raise RunExistsError(f"{csv}: exists already; replace it with --overwrite")
-    write_atomic(csv, text.encode())
-    common.say(f"table              {csv}")
+
+
+def _rows(table: str) -> list[dict[str, Any]]:
+    """Return the rows of a CSV table by column: numbers as such, empty cells as None."""
+    from csv import DictReader
+    from json import loads
+
+    def value(cell: str) -> Any:
+        try:
+            return loads(cell, parse_constant=str) if cell else None
+        except ValueError:
+            return cell
+
+    return [{key: value(cell) for key, cell in row.items()} for row in DictReader(table.splitlines())]
 
 
 def _resolve(study: str, overrides: list[str] | None, size: str | None, print_config: bool) -> StudyConfig:

@@ -82,14 +82,15 @@ def estimate_alpha(
         progress: called with the images that are done, and all of them.
 
     Raises:
-        CompressionError: a name that is no standard convolution, no images, or logits that are not finite or tied.
+        CompressionError: a name that is no standard convolution, no names, no images, or logits that are not finite or
+            tied.
     """
     modules: dict[str, Any] = dict(network.named_modules())
     for name in names:
         if not isinstance(modules.get(name), torch.nn.Conv2d) or modules[name].groups != 1:
             raise CompressionError(f"{name}: alphas are defined for convolutions without groups")
-    if not len(images):
-        raise CompressionError("alphas need at least one image")
+    if not names or not len(images):
+        raise CompressionError("alphas need at least one convolution and one image")
     if generator is None:
         generator = torch.Generator(images.device).manual_seed(0)
     sums = {

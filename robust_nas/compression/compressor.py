@@ -38,7 +38,8 @@ class Compressor(Method):
     def refuse(self, network: nn.Module, input_shape: tuple[int, int, int]) -> None:
         """Raise `CompressionError` where it finds nothing to compress, or where a budget is out of reach.
 
-        It is called on the original before a folder is made; `input_shape` is (C, H, W).
+        It is called on the original before a folder is made, and as a later step on each network that it starts from;
+        `input_shape` is (C, H, W).
         """
         raise NotImplementedError(f"{type(self).__name__} does not say what it refuses")
 
@@ -47,7 +48,7 @@ class Compressor(Method):
     ) -> Iterator[tuple[str, nn.Module]]:
         """Yield label and estimated form of each network that the next step starts from, before anything is trained.
 
-        A step that takes seconds, or cannot say, yields nothing.
+        By them the next step refuses before anything is written; a step that cannot say yields nothing.
         """
         return iter(())
 

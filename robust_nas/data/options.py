@@ -47,6 +47,10 @@ class DataOptions(Options):
     @field_validator("options")
     @classmethod
     def _fit_the_reader(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "name" in options:
+            raise ValueError(
+                "the key 'name' is not one of the reader's options; the dataset is named by data.name"
+            )
         if "name" in info.data:
             DATASETS.get(info.data["name"]).model_validate(options)
         return options

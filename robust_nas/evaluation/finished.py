@@ -1,12 +1,14 @@
 """The finished evaluations of a model: found next to it or inside its folder, and of this very model.
 
 A model is known by its digest (`nets/digest.py`): an evaluation of other weights, another activation or another
-normalisation is not taken for one of this model.
+normalisation is not taken for one of this model. Records of versions before 0.2 have the SHA-256 of the weights' file
+in its place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +30,7 @@ def finished_evaluations(model_folder: Path, digest: str) -> Iterator[FinishedEv
     for place in (model_folder / "evaluation", model_folder.parent / "evaluation"):
         try:
             config = read_yaml(place / CONFIG)
-            if config.get("digest") != digest:
+            if not _is_of(config, model_folder, digest):
                 continue
             read_json(place / RESULT)  # the mark of a finished run
             found = FinishedEvaluation(
@@ -37,3 +39,11 @@ def finished_evaluations(model_folder: Path, digest: str) -> Iterator[FinishedEv
         except (ConfigError, RunError):  # none there, or of another version
             continue
         yield found
+
+
+def _is_of(config: Mapping[str, Any], model_folder: Path, digest: str) -> bool:
+    """Return whether the record of an evaluation is of this model."""
+    if "digest" in config:
+        return bool(config["digest"] == digest)
+    weights = model_folder / "model.safetensors"
+    return weights.is_file() and config.get("weights") == hashlib.sha256(weights.read_bytes()).hexdigest()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +18,7 @@ from robust_nas.evaluation.journal import Journal
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.evaluation.seeds import seed_of
 from robust_nas.evaluation.state import EvaluationState, check_images
+from robust_nas.evaluation.surrogates import read_surrogates, refuse_misfits
 
 Progress = Callable[[str, float], None]
 
@@ -59,6 +58,8 @@ def start(
     for key, parameter in predictor.module.named_parameters():
         if is_lazy(parameter):
             raise AttackError(f"{key} has no shape yet; give the model a batch before it is evaluated")
+    surrogates = read_surrogates(options)
+    refuse_misfits(surrogates, tuple(pixels.shape[1:]), int(labels.max()) + 1)
     before = fingerprint(predictor)
     clean = journal.once(
         "clean", lambda: _clean(predictor, pixels, labels, options, seed, device, report, before)
@@ -89,7 +90,7 @@ def start(
     )
     for attack, _ in attacks:
         attack.refuse_undefined(classes, state.shape, predictor.abstains)
-    _refuse_surrogates(options, state.shape, classes)
+    refuse_misfits(surrogates, state.shape, classes)
     return state, clean, attacks
 
 
@@ -127,17 +128,3 @@ def _clean(
         "rejected": judged.rejected,
         "untouched": fingerprint(predictor) == before,
     }
-
-
-def _refuse_surrogates(options: EvaluationOptions, shape: tuple[int, ...], classes: int) -> None:
-    """Raise `CheckpointError` for a surrogate that is no model, `AttackError` for one that does not fit."""
-    from robust_nas.nets import read_model
-
-    own = (step.attack.model_folders() for step in options.steps)
-    for folder in dict.fromkeys(chain(options.surrogates, *own)):
-        surrogate = read_model(Path(folder)).description
-        if surrogate.input_shape != shape or len(surrogate.class_names) < classes:
-            raise AttackError(
-                f"surrogate {folder}: takes images of shape {surrogate.input_shape} and tells "
-                f"{len(surrogate.class_names)} classes; these are {shape} of {classes}"
-            )

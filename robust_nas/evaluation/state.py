@@ -79,11 +79,7 @@ class EvaluationState:
     @property
     def strongest(self) -> Attack | None:
         """Return the last iterative attack of the list without targets, or None."""
-        untargeted = [
-            attack
-            for attack in self.attacks
-            if attack.iterative and not attack.objective.endswith("-targeted")
-        ]
+        untargeted = [attack for attack in self.attacks if attack.iterative and not attack.targeted]
         return untargeted[-1] if untargeted else None
 
     def guided_by(self, *guides: str) -> bool:

@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from robust_nas.config import Count, CountOrZero, Number, Options, Positive, check, to_dict
-from robust_nas.errors import CheckpointError, CodeRefusedError, ConfigError
+from robust_nas.errors import CheckpointError, CodeRefusedError, ConfigError, NoModelError
 from robust_nas.layers.factorised import LayerForm, rebuild
 from robust_nas.nets.build import build_network
 from robust_nas.nets.digest import model_digest
@@ -162,7 +162,7 @@ def read_model(
         inner = f"; did you mean {folder / 'model'}?" if (folder / "model" / WEIGHTS).is_file() else ""
         if (folder / CHECKPOINT).is_file():
             inner = "; it holds an unfinished training, continue it with --resume"
-        raise CheckpointError(f"{folder}: no model folder, {', '.join(missing)} is missing{inner}")
+        raise NoModelError(f"{folder}: no model folder, {', '.join(missing)} is missing{inner}")
     channels = description.input_shape[0]
     if len(description.mean) != channels or len(description.std) != channels:
         raise CheckpointError(

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from robust_nas.data import Dataset
     from robust_nas.spaces import Architecture
 
-AUTOATTACK = 13_900  # passes of the standard suite on an image that it never breaks
-
 
 def attack_passes(attack: Attack) -> int:
     """Return the forward and backward passes of one image, at most."""

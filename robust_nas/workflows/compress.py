@@ -7,9 +7,11 @@ its baselines, through the protocol of `evaluate` and the compressed networks th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import Field, model_validator
 
 from robust_nas import figures, user_code
 from robust_nas.compression import Candidate, Compression, CompressionContext, Compressor, OriginalModel
@@ -18,10 +20,22 @@ from robust_nas.config import Options
 from robust_nas.data import DataOptions
 from robust_nas.distributed import refuse_several
 from robust_nas.errors import CheckpointError, CompressionError, ConfigError
-from robust_nas.evaluation.options import EvaluationOptions
-from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_atomic, write_json
+from robust_nas.evaluation.options import EvaluationOptions, Step, suite_names
+from robust_nas.runs import (
+    CONFIG,
+    ENVIRONMENT,
+    RESULT,
+    Mode,
+    Progress,
+    Run,
+    read_json,
+    silent,
+    write_atomic,
+    write_json,
+)
 from robust_nas.training import Training
 from robust_nas.workflows.compress_measures import describe, speed, verdicts
+from robust_nas.workflows.compress_steps import make_candidates, refuse_out_of_reach
 from robust_nas.workflows.config import RESULTS, CompressionConfig, EvaluationConfig
 from robust_nas.workflows.context import (
     JobContext,
@@ -36,11 +50,13 @@ from robust_nas.workflows.evaluate import refuse_misfit, relative
 if TYPE_CHECKING:
     from torch import nn
 
-    from robust_nas.nets import Model
-
 
 class CompressJob(Options):
-    """What the result of a compression depends on: data, recipe, protocol and steps, and the model."""
+    """What the result of a compression depends on: data, recipe, protocol and steps, and the model.
+
+    `steps` are the attacks as the suite's file had them. Records of earlier versions have none: those of a shipped
+    suite, or with a list of their own, get them; what a user's file held then is not known.
+    """
 
     name: str
     seed: int
@@ -50,39 +66,82 @@ class CompressJob(Options):
     compression: Compression
     model: str  # its place as seen from the folder
     digest: str  # of everything that decides its answers (`nets/digest.py`)
+    steps: tuple[Step, ...]
+    # Of the models that attacks are transferred from, in their order; without any the record has no such key.
+    surrogate_digests: tuple[str, ...] = Field(default=(), exclude_if=lambda digests: not digests)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _give_known_steps(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or "steps" in values:
+            return values
+        evaluation = EvaluationOptions.model_validate(values.get("evaluation"))
+        known = evaluation.suite is None or evaluation.suite in suite_names()
+        return {**values, "steps": evaluation.steps} if known else values
 
     @classmethod
     def of(cls, config: CompressionConfig, model: str, digest: str) -> Self:
-        """Return the record of a compression of the model at `model`."""
-        own = {key: getattr(config, key) for key in cls.model_fields if key not in ("model", "digest")}
-        return cls(**own, model=model, digest=digest)
+        """Return the record of a compression of the model at `model`.
+
+        Raises `CheckpointError` for a surrogate that is no model.
+        """
+        from robust_nas.evaluation.surrogates import digests, read_surrogates
+
+        own = {
+            key: getattr(config, key) for key in cls.model_fields.keys() & type(config).model_fields.keys()
+        }
+        return cls(
+            **own,
+            model=model,
+            digest=digest,
+            steps=config.evaluation.steps,
+            surrogate_digests=digests(read_surrogates(config.evaluation)),
+        )
 
 
 def compress(
     config: CompressionConfig,
-    model_folder: Path,
+    model: Path | str,
     out: Path | None = None,
     *,
+    weights: Path | None = None,
     mode: Mode = "new",
     progress: Progress = silent,
     context: JobContext | None = None,
     allow_code: Sequence[Path | str] = (),
 ) -> dict[str, Any]:
-    """Compress a model; returns the tree of `compression.json` (default folder `<model>-compressed`).
+    """Compress a model; return the content of `compression.json`.
+
+    `model` is a model folder (results go to `<model>-compressed`), or names a function of the user's own, as
+    `path.py:function`, which builds a torch module (`results/<name>-compressed`). Such a module takes images
+    `[B, C, H, W]` in 0..1 and gives logits; `weights` is its safetensors file, and what comes of it is loaded with
+    `load_model(folder, module=build())`.
 
     The chosen network is the model folder `<folder>/model`. Raises `CheckpointError` for a model that cannot be read,
     `CompressionError` for a budget out of reach.
     """
+    with user_code.allow_code(allow_code):
+        if user_code.is_code(str(model)):
+            return _compress_module(config, str(model), weights, out, mode, progress, context)
+        return _compress_folder(config, Path(model), out, mode, progress, context)
+
+
+def _compress_folder(
+    config: CompressionConfig,
+    model_folder: Path,
+    out: Path | None,
+    mode: Mode,
+    progress: Progress,
+    context: JobContext | None,
+) -> dict[str, Any]:
     from robust_nas.nets import read_model
 
-    model_folder = Path(model_folder)
     folder = Path(out) if out else default_folder(model_folder)
     if folder.resolve() in (model_folder.resolve(), *model_folder.resolve().parents):
         raise ConfigError(f"{folder}: holds the model; what is compressed needs a folder of its own")
-    with user_code.allow_code(allow_code):
-        model = read_model(model_folder)
-        job = CompressJob.of(config, relative(model_folder, folder), model.digest)
-        return _run(config, job, OriginalModel(model, model_folder), folder, mode, progress, context)
+    model = read_model(model_folder)
+    job = CompressJob.of(config, relative(model_folder, folder), model.digest)
+    return _run(config, job, OriginalModel(model, model_folder), folder, mode, progress, context)
 
 
 def default_folder(model_folder: Path) -> Path:
@@ -91,21 +150,15 @@ def default_folder(model_folder: Path) -> Path:
     return named.with_name(f"{named.name}-compressed")
 
 
-def compress_module(
+def _compress_module(
     config: CompressionConfig,
     module: str,
-    weights: Path | None = None,
-    out: Path | None = None,
-    *,
-    mode: Mode = "new",
-    progress: Progress = silent,
+    weights: Path | None,
+    out: Path | None,
+    mode: Mode,
+    progress: Progress,
+    context: JobContext | None,
 ) -> dict[str, Any]:
-    """Compress the torch module that `path.py:function` builds; default folder `results/<name>-compressed`.
-
-    The module takes images `[B, C, H, W]` in 0..1 and gives logits. The result is loaded with
-    `load_model(folder, module=build())`.
-    """
-    from robust_nas.data import load_dataset
     from robust_nas.nets import Model, ModelDescription
     from robust_nas.nets.user_module import load_module, module_digest, source_of
 
@@ -116,7 +169,8 @@ def compress_module(
             f"{weights}: is a folder; the weights of the uncompressed module, a file, are needed"
         )
     network = load_module(module, weights)
-    dataset = load_dataset(config.data, seed=config.seed)
+    context = context or load_context(config)
+    dataset = context.dataset
     _refuse_misfit(network, dataset.shape, module)
     _refuse_broken(network, str(weights or module))
     _refuse_shared(network, module)
@@ -131,7 +185,7 @@ def compress_module(
     )
     original = OriginalModel(Model(network, None, description), None, module, weights)
     job = CompressJob.of(config, f"{relative(path, folder)}:{name}", module_digest(network, path))
-    return _run(config, job, original, folder, mode, progress, None)
+    return _run(config, job, original, folder, mode, progress, context)
 
 
 def _refuse_broken(network: nn.Module, source: str) -> None:
@@ -207,18 +261,6 @@ def _run(
         return read_json(folder / "compression.json")
 
 
-def refuse_out_of_reach(model: Model, steps: tuple[Compressor, ...]) -> None:
-    """Raise `CompressionError` for a budget that this model cannot meet, before anything is written or trained.
-
-    The second step refuses what is far out of reach of the networks that the first one will train.
-    """
-    network, shape = model.network, model.description.input_shape
-    steps[0].refuse(network, shape)
-    for step in steps[1:2]:
-        for label, preview in steps[0].previews(network, shape):
-            step.refuse_preview(label, preview, shape)
-
-
 def compression_context(
     config: CompressionConfig,
     original: OriginalModel,
@@ -228,16 +270,15 @@ def compression_context(
     progress: Progress,
 ) -> CompressionContext:
     """Return what the steps work with; the validation images are those that the training loop draws with this seed."""
-    images, validation = shared.images, shared.validation
-    limit = config.training.validation_images
-    if limit is not None and limit < len(validation):
-        validation = validation.draw(limit, config.seed)
+    from robust_nas.training.validation import validation_images
+
+    validation = validation_images(shared.validation, config.training.validation_images, config.seed)
     return CompressionContext(
         original=original,
         config=config,
         recipe=config.training,
         augmentation=config.data.augment,
-        images=images.to(shared.device),
+        images=shared.images.to(shared.device),
         validation=validation.to(shared.device),
         device=shared.device,
         seed=config.seed,
@@ -246,30 +287,6 @@ def compression_context(
         mode=mode,
         progress=progress,
     )
-
-
-def make_candidates(
-    context: CompressionContext, steps: tuple[Compressor, ...]
-) -> Iterator[tuple[Compressor, Candidate]]:
-    """Make the networks of every step, on each network of the step before it that is no baseline.
-
-    Raises `CompressionError` for a budget out of reach, and for two networks of one label.
-    """
-    bases: list[Candidate | None] = [None]
-    labels = {ORIGINAL}
-    for step in steps:
-        made: list[Candidate | None] = []
-        for base in bases:
-            for candidate in step.candidates(context.at(step.label, base)):
-                if candidate.label in labels:
-                    raise CompressionError(
-                        f"{candidate.label}: is made more than once; labels have to differ"
-                    )
-                labels.add(candidate.label)
-                if candidate.baseline_of is None:
-                    made.append(candidate)
-                yield step, candidate
-        bases = made
 
 
 def _compress(
@@ -338,12 +355,8 @@ def declared_labels(rows: list[dict[str, Any]], chosen: str, which: str) -> set[
     return {row["label"] for row in rows[1:] if row["label"] in shown or row["baseline_of"] in shown}
 
 
-EVALUATED = (
-    "evaluation/config.yaml",
-    "evaluation/environment.json",
-    "evaluation/evaluation.json",
-    "evaluation/result.json",
-)  # what the metadata of an export holds of it
+# What the metadata of an export holds of an evaluation.
+EVALUATED = tuple(f"evaluation/{name}" for name in (CONFIG, ENVIRONMENT, RESULT, "evaluation.json"))
 DELIVERED = ("config.yaml", "recipe.yaml", "architecture.yaml", "model.json", "model.safetensors")
 
 

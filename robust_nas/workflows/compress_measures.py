@@ -122,7 +122,13 @@ def _evaluate_original(
     mode: Any = "resume" if own.exists() else "new"
     if original.folder is None:
         return run_evaluation(
-            config, original.spec, own, weights=original.weights, mode=mode, progress=context.progress
+            config,
+            original.spec,
+            own,
+            weights=original.weights,
+            mode=mode,
+            progress=context.progress,
+            context=shared,
         )
     digest = original.model.digest
     wanted = to_yaml_dict(evaluate_job(config, "", digest))

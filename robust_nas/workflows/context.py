@@ -161,10 +161,16 @@ def refuse_recipe(training: Training, space: CellSpace, context: JobContext) -> 
 
 
 def refuse_attacks(config: RunConfig | EvaluationConfig, dataset: Dataset) -> None:
-    """Raise `AttackError` for an attack that is not defined for so few classes or such small images."""
+    """Raise `AttackError` for an attack that is not defined for so few classes or such small images.
+
+    Likewise for a surrogate that does not fit the images, and `CheckpointError` for one that is no model.
+    """
+    from robust_nas.evaluation.surrogates import read_surrogates, refuse_misfits
+
     for step in config.evaluation.steps:
         if step.suits(dataset.classes):
             step.attack.refuse_undefined(dataset.classes, dataset.shape, config.evaluation.deployed.abstains)
+    refuse_misfits(read_surrogates(config.evaluation), dataset.shape, dataset.classes)
 
 
 def refuse_other_images(folder: Path, dataset: Dataset) -> None:

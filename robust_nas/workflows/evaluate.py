@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from robust_nas import figures, user_code
 from robust_nas.config import Options
 from robust_nas.data import DataOptions
@@ -40,6 +42,8 @@ class EvaluateJob(Options):
     steps: tuple[Step, ...]  # the attacks as the suite's file had them
     model: str  # its place as seen from the evaluation, so that a folder of results can be moved as a whole
     digest: str  # `nets/digest.py`
+    # Of the models that attacks are transferred from, in their order; without any the record has no such key.
+    surrogate_digests: tuple[str, ...] = Field(default=(), exclude_if=lambda digests: not digests)
 
 
 def run_evaluation(
@@ -112,7 +116,12 @@ def _evaluate_module(
 
 
 def evaluate_job(config: EvaluationConfig, model: str, digest: str) -> EvaluateJob:
-    """Return the record of an evaluation of the model at `model` with this digest."""
+    """Return the record of an evaluation of the model at `model` with this digest.
+
+    Raises `CheckpointError` for a surrogate that is no model.
+    """
+    from robust_nas.evaluation.surrogates import digests, read_surrogates
+
     evaluation = config.evaluation
     return EvaluateJob(
         seed=config.seed,
@@ -121,6 +130,7 @@ def evaluate_job(config: EvaluationConfig, model: str, digest: str) -> EvaluateJ
         steps=evaluation.steps,
         model=model,
         digest=digest,
+        surrogate_digests=digests(read_surrogates(evaluation)),
     )
 
 

@@ -3,9 +3,12 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from cli_outcome import Call
 from typer.testing import CliRunner
 
@@ -16,6 +19,7 @@ from robust_nas.cli.spaces import limits
 from robust_nas.config import to_dict, to_yaml
 from robust_nas.errors import ConfigError
 from robust_nas.spaces import architecture_from_text, load_space
+from robust_nas.workflows.config import printed
 
 VERBS = ["run", "search", "train", "evaluate", "export", "count"]
 SUBVERBS = ["list", "show", "draw", "sample"]
@@ -156,11 +160,36 @@ def test_bad_usage_is_exit_code_2_and_one_readable_answer(
     assert list(Path.cwd().iterdir()) == []
 
 
-def test_a_failure_is_exit_code_1(call: Call, tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [[], ["--recipe", "quickstart"]])
+@pytest.mark.parametrize("verb", ["evaluate", "compress", "export"])
+def test_a_folder_without_a_model_is_bad_usage_for_every_verb_that_reads_one(
+    call: Call, tmp_path: Path, verb: str, arguments: list[str]
+) -> None:
+    done = call(verb, tmp_path, *arguments, *(["--check"] if arguments and verb == "export" else []))
+    assert done.code == 2
+    assert "no model folder" in done.err
+
+
+def test_a_damaged_model_is_a_failure(call: Call, tmp_path: Path) -> None:
+    for name in ("architecture.yaml", "model.json", "model.safetensors"):
+        (tmp_path / name).write_text("{")
     done = call("export", tmp_path)
     assert done.code == 1
     assert done.err.startswith("error: ")
-    assert "no model folder" in done.err
+
+
+def test_every_verb_has_an_example_and_json() -> None:
+    def verbs(command: Any, path: str) -> Iterator[tuple[str, Any]]:
+        for name, inner in getattr(command, "commands", {}).items():
+            yield from verbs(inner, f"{path} {name}")
+        if not hasattr(command, "commands"):
+            yield path, command
+
+    found = dict(verbs(typer.main.get_command(app), "robust-nas"))
+    assert "robust-nas study export" in found
+    for path, command in found.items():
+        assert "--json" in [option for parameter in command.params for option in parameter.opts], path
+        assert path in command.help, path
 
 
 def test_the_printed_config_is_the_config(call: Call, tmp_path: Path) -> None:
@@ -170,7 +199,7 @@ def test_the_printed_config_is_the_config(call: Call, tmp_path: Path) -> None:
         (tmp_path / "printed.yaml").write_text(done.out)
         config = load_config("quickstart", ["search.epochs=3", "search.attack.eps=8/255"])
         assert load_config(tmp_path / "printed.yaml") == config
-        assert done.out == to_yaml(config)
+        assert done.out == printed(config)
 
 
 def test_spaces_list_and_show(call: Call, tmp_path: Path) -> None:

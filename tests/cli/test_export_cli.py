@@ -67,7 +67,7 @@ def test_a_form_that_differs_is_exit_code_1(call, model, tmp_path, monkeypatch, 
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["nowhere"], 1, "no model folder"),
+        (["nowhere"], 2, "no model folder"),
         (["MODEL", "-f", "tflite"], 2, "got 'tflite'; allowed: source, onnx, program, all"),
         (["MODEL", "data.limit=10"], 2, "say what --check runs on"),
         (["MODEL", "--recipe", "quickstart"], 2, "say what --check runs on"),

@@ -39,6 +39,13 @@ def test_the_shipped_studies_are_listed_with_their_question(call: Call) -> None:
         assert text in done.out
 
 
+def test_the_list_of_studies_as_json(call: Call) -> None:
+    tree = json.loads(call("study", "list", "--json").out)
+    found = {row["study"]: row for row in tree}
+    assert found["huang-width-last"]["sizes"] == ["ci", "small", "full"]
+    assert "last stage" in found["huang-width-last"]["asks"]
+
+
 def test_a_plan_shows_both_budgets_cost_time_and_power_and_writes_nothing(call: Call) -> None:
     done = call("study", "plan", *STUDY, *SETTINGS)
     assert (done.code, done.err) == (0, "")
@@ -95,6 +102,10 @@ def test_a_study_runs_resumes_reports_and_exports(call: Call, folder: Path) -> N
     written = call("study", "export", folder, "--csv", "table.csv")
     assert (written.code, Path("table.csv").read_text()) == (0, table.out)
     assert call("study", "export", folder, "--csv", "table.csv").code == 2
+    tree = json.loads(call("study", "export", folder, "--json").out)
+    assert [(row["state"], row["seed"]) for row in tree] == [("done", int(row["seed"])) for row in rows]
+    assert [row["clean"] for row in tree] == [float(row["clean"]) for row in rows]
+    assert {row["arm"] for row in tree} == {None}
 
 
 def test_a_config_can_be_printed_and_run_from(call: Call) -> None:

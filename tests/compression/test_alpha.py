@@ -161,7 +161,9 @@ def test_what_cannot_be_measured_is_told():
     model, x = network(), images()
     with pytest.raises(CompressionError, match="last: alphas are defined for convolutions"):
         estimate_alpha(model, ["last"], x)
-    with pytest.raises(CompressionError, match="at least one image"):
+    with pytest.raises(CompressionError, match="at least one convolution"):
+        estimate_alpha(model, [], x)
+    with pytest.raises(CompressionError, match="and one image"):
         estimate_alpha(model, NAMES, x[:0])
     with torch.no_grad():
         model.last.weight.zero_()

@@ -13,7 +13,8 @@ from robust_nas.errors import CompressionError
 from robust_nas.layers.factorised import rebuild
 from robust_nas.nets import Model, ModelDescription
 from robust_nas.nets.cost import measured_cost
-from robust_nas.workflows.compress import compression_context, make_candidates, refuse_out_of_reach
+from robust_nas.workflows.compress import compression_context
+from robust_nas.workflows.compress_steps import make_candidates, refuse_out_of_reach
 from robust_nas.workflows.config import CompressionConfig, RunConfig
 from robust_nas.workflows.context import load_context
 

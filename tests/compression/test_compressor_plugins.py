@@ -1,17 +1,18 @@
 """A compressor of the user's own, as a file and as an installed package, through the whole compression."""
 
 import shutil
-from importlib.metadata import EntryPoint
 
 import pytest
 import torch
 from cases import config as run_config
 from extending import example
+from plugins import install
 
 import robust_nas
 from robust_nas.compression import COMPRESSORS
 from robust_nas.errors import CodeRefusedError, CompressionError, ConfigError
 from robust_nas.export import latency
+from robust_nas.spaces import load_architecture
 from robust_nas.workflows.compression_config import compression_config
 
 NETWORK = robust_nas.ResidualArchitecture(name="small", stem=4, depths=(1, 1), widths=(8, 16))
@@ -53,11 +54,8 @@ def test_a_compressor_in_a_file_is_chosen_evaluated_and_loaded(model, file):
 
 
 def test_a_compressor_of_an_installed_package_follows_another(model, file, monkeypatch):
-    monkeypatch.syspath_prepend(str(file.parent))
     shutil.copy(file, file.with_name("installed_svd.py"))
-    entry = EntryPoint("svd", "installed_svd:SVD", COMPRESSORS.group)
-    monkeypatch.setitem(vars(COMPRESSORS), "_plugins", {"svd": entry})
-    monkeypatch.setattr(COMPRESSORS, "_found", {})
+    install(monkeypatch, file.parent, COMPRESSORS, "svd", "installed_svd:SVD")
     folder = file.parent / "out"
     changes = [
         "compression.max_loss=0.9",
@@ -82,6 +80,19 @@ def test_what_it_refuses_is_refused_before_a_folder_is_made(tmp_path, file):
     with pytest.raises(CompressionError, match="no 1x1 convolution"):
         robust_nas.compress(compression_config(folder, "svd.py:SVD"), folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("previews", [True, False])
+def test_a_step_that_finds_nothing_on_what_the_step_before_it_made_is_refused(tmp_path, file, previews):
+    # Cells have depthwise convolutions and 1x1 ones: GDWS finds none that it can take.
+    cells = load_architecture(robust_nas.run_search(run_config(), tmp_path / "search").folder)
+    folder = robust_nas.train(run_config(), cells, tmp_path / "cells")
+    if not previews:
+        file.write_text(SVD.replace("def previews", "def forecast"))
+    config = compression_config(folder, "svd.py:SVD+gdws")
+    with pytest.raises(CompressionError, match=r"^gdws on svd-0\.25: nothing can be factorised: "):
+        robust_nas.compress(config, folder, tmp_path / "out")
+    assert (tmp_path / "out").exists() is not previews
 
 
 def test_a_folder_that_names_code_is_refused_and_a_wrong_key_named(model, tmp_path, file):

@@ -49,6 +49,10 @@ def test_a_reader_by_file_is_loaded_with_its_options(reader):
         ({"name": "stripes.py:not_a_reader"}, r"a subclass of .*DatasetReader is needed"),
         ({"name": "digit"}, "got name 'digit'; allowed: digits, fashion-mnist"),
         ({"name": "digits", "options": {"side": 4}}, r"options\.side: unknown key"),
+        (
+            {"name": "digits", "options": {"name": "digits"}},
+            "options: the key 'name' is not one of the reader's options; the dataset is named by data.name",
+        ),
     ],
 )
 def test_mistakes_are_placed(reader, values, message):

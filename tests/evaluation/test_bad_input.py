@@ -169,14 +169,16 @@ def test_surrogates_that_are_no_model(tmp_path):
     ("shape", "classes", "message"),
     [((3, 8, 8), 10, r"takes images of shape \(3, 8, 8\)"), ((1, 8, 8), 4, "tells 4 classes")],
 )
-def test_surrogates_that_do_not_fit(tmp_path, shape, classes, message):
+def test_surrogates_that_do_not_fit_are_refused_before_the_first_pass(tmp_path, shape, classes, message):
     tiny = robust_nas.ResidualArchitecture(name="tiny", stem=4, depths=(1,), widths=(4,))
     names = tuple(str(label) for label in range(classes))
     mean, std = (0.0,) * shape[0], (1.0,) * shape[0]
     network = robust_nas.build_network(tiny, input_shape=shape, classes=classes, mean=mean, std=std)
     description = ModelDescription(input_shape=shape, class_names=names, mean=mean, std=std)
     save_model(tmp_path, tiny, inference_state(network), description)
-    refused(message, surrogates=(str(tmp_path),))
+    model = conv_net().eval()
+    model.register_forward_hook(lambda *_: pytest.fail("a pass was made"))
+    refused(message, model=model, surrogates=(str(tmp_path),))
 
 
 @pytest.mark.parametrize(

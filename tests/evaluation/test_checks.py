@@ -3,17 +3,19 @@
 import re
 import subprocess
 import sys
-from importlib.metadata import EntryPoint
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 from evaluation_networks import Images, generator, timeless
 from extending import example
+from plugins import install
 from torch import nn
 
 import robust_nas
-from robust_nas import ThreatModel
+from robust_nas import ResidualArchitecture, ThreatModel, build_network
 from robust_nas.attacks import PGD, Predictor
 from robust_nas.config import check
 from robust_nas.data import random_indices
@@ -24,6 +26,7 @@ from robust_nas.evaluation.checks import with_standard
 from robust_nas.evaluation.journal import Journal
 from robust_nas.evaluation.protocol import with_rule
 from robust_nas.evaluation.start import start
+from robust_nas.nets.model import ModelDescription, inference_state, save_model
 from robust_nas.user_code import own_config
 
 EPS = 0.1
@@ -74,13 +77,30 @@ def attacked(model, plan):
 
 
 @pytest.fixture(scope="module")
-def states():
-    """A model as it is under attacks with a trace; a random one; one with Square and AutoAttack in the list."""
+def surrogate(tmp_path_factory):
+    """The folder of a model that attacks can be transferred from."""
+    tiny, names = ResidualArchitecture(name="tiny", stem=4, depths=(1,), widths=(4,)), ("a", "b", "c", "d")
+    network = build_network(tiny, input_shape=(1, 6, 6), classes=4)
+    folder = tmp_path_factory.mktemp("surrogate")
+    about = ModelDescription(input_shape=(1, 6, 6), class_names=names, mean=(0.0,), std=(1.0,))
+    save_model(folder, tiny, inference_state(network), about)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def states(surrogate):
+    """A model as it is under attacks with a trace; a random one; one with Square in the list; one with a doubt.
+
+    The last one has surrogates too.
+    """
     queries = [{"name": "pgd", "steps": 3}, {"name": "square", "queries": 5}]
+    doubtful = attacked(linear().eval(), options(surrogates=[surrogate]))
+    doubtful.flags["its gradients are zero"] = None
     return {
         "plain": attacked(linear().eval(), options()),
         "random": attacked(Predictor(Noisy(), samples=2), options(deployed={"eot": 2})),
         "queries": attacked(linear().eval(), options(attacks=queries)),
+        "doubtful": doubtful,
     }
 
 
@@ -103,50 +123,54 @@ def test_says_what_it_is(name):
     assert CHECKS.get(name).run is not SanityCheck.run
 
 
+def runs(one, states, most=8):
+    """Return the models on which the check runs, each with indices of its images; there has to be one."""
+    found = [
+        (state, state.select(one.selection)[: min(one.most, most)])
+        for state in states.values()
+        if one.applies(state) and one.undefined(state) is None
+    ]
+    found = [(state, indices) for state, indices in found if len(indices)]
+    assert found, f"{one.name} runs on none of the models"
+    return found
+
+
 @every_check
-@pytest.mark.parametrize("kind", ["plain", "random", "queries"])
-def test_finds_what_it_announces_and_costs_no_more(name, kind, states):
-    one, state = made(name), states[kind]
-    if name == "transfer":
-        state.surrogates = ()
-    if not one.applies(state) or one.undefined(state) is not None:
-        return
-    indices = state.select(one.selection)[: min(one.most, 8)]
-    if not len(indices):
-        return
-    weights = {key: value.clone() for key, value in state.predictor.state_dict().items()}
-    cost = Cost()
-    found = one.run(state, indices, cost)
-    assert found
-    for finding in found:
-        assert finding.status in STATUSES
-        assert finding.text
-        assert finding.allowed
-        assert finding.images <= max(len(indices), sum(row.attacked for row in state.rows))
-    assert found[0].name == one.title
-    assert (cost.passes == 0) == one.free
-    assert cost.passes <= one.cost(state) * len(indices)
-    after = state.predictor.state_dict()
-    assert all(torch.equal(weights[key], after[key]) for key in weights)
+def test_finds_what_it_announces_and_costs_no_more(name, states):
+    one = made(name)
+    for state, indices in runs(one, states):
+        weights = {key: value.clone() for key, value in state.predictor.state_dict().items()}
+        cost = Cost()
+        found = one.run(state, indices, cost)
+        assert found
+        for finding in found:
+            assert finding.status in STATUSES
+            assert finding.text
+            assert finding.allowed
+            assert finding.images <= max(len(indices), sum(row.attacked for row in state.rows))
+        assert found[0].name == one.title
+        assert (cost.passes == 0) == one.free
+        assert cost.passes <= one.cost(state) * len(indices)
+        after = state.predictor.state_dict()
+        assert all(torch.equal(weights[key], after[key]) for key in weights)
 
 
 @every_check
 def test_the_same_findings_from_the_same_state(name, states):
-    one, state = made(name), states["plain"]
-    if not one.applies(state) or one.undefined(state) is not None:
-        return
-    indices = state.select(one.selection)[:4]
-    if len(indices):
-        first, second = (one.run(state, indices, Cost()) for _ in range(2))
-        assert first == second
+    one = made(name)
+    state, indices = runs(one, states, most=4)[0]
+    first, second = (one.run(state, indices, Cost()) for _ in range(2))
+    assert first == second
 
 
-def test_every_check_applies_to_one_of_the_models(states):
-    for name in set(CHECKS.built_in) - {
-        "transfer",
-        "attack-warnings",
-    }:  # those two need surrogates, and flags
-        assert any(made(name).applies(state) for state in states.values()), name
+def test_a_targeted_attack_is_not_taken_for_the_strongest_whatever_its_loss_is_called(states):
+    class Aimed(PGD):
+        targeted: ClassVar[bool] = True
+
+    plain, aimed = PGD(eps=0.01, steps=3), Aimed(eps=0.01, steps=3)
+    assert replace(states["plain"], attacks=(plain, aimed)).strongest is plain
+    named = [PGD(eps=0.01, steps=3, loss=loss) for loss in ("ce-targeted", "dlr-targeted")]
+    assert replace(states["plain"], attacks=(aimed, *named)).strongest is None
 
 
 def test_paid_checks_have_titles_of_their_own():
@@ -210,10 +234,7 @@ def test_a_check_from_a_file_runs_and_counts_for_the_verdict(own_file):
 
 
 def test_a_check_from_an_entry_point_runs_through_the_public_call(own_file, monkeypatch):
-    monkeypatch.syspath_prepend(own_file.parent)
-    entry = EntryPoint("dark", "mine:DarkSurvivors", CHECKS.group)
-    monkeypatch.setitem(CHECKS.__dict__, "_plugins", {"dark": entry})
-    monkeypatch.setattr(CHECKS, "_found", dict(CHECKS._found))
+    install(monkeypatch, own_file.parent, CHECKS, "dark", "mine:DarkSurvivors")
     steps = [Step(attack=PGD(eps=0.01, steps=2))]
     found = robust_nas.evaluate(linear().eval(), data(), ThreatModel(eps=0.01), steps, checks=("dark",))
     assert found.findings[-1].name == "no dark survivors"

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from importlib.metadata import EntryPoint
 
 import onnxruntime
 import pytest
@@ -11,6 +10,7 @@ import torch.nn.functional as F
 import yaml
 from extending import example
 from operation_cases import GATED
+from plugins import install
 
 from robust_nas.attacks import FGSM
 from robust_nas.attacks.folding import folded
@@ -33,24 +33,13 @@ CURVED = example("curved.py")
 
 @pytest.fixture
 def entry_point(tmp_path, monkeypatch):
-    """Installs a package of one module that provides `group` entry points, and forgets it afterwards."""
+    """Install a package of one module, with one entry point."""
 
-    def install(registry, module, text, name, attribute):
+    def write_and_install(registry, module, text, name, attribute):
         (tmp_path / f"{module}.py").write_text(text)
-        monkeypatch.syspath_prepend(tmp_path)
-        points = [EntryPoint(name, f"{module}:{attribute}", registry.group)]
-        monkeypatch.setattr("robust_nas.registry.entry_points", lambda group: points)
-        monkeypatch.setattr(registry, "_found", {})
-        registry.__dict__.pop("_plugins", None)
-        registries.append(registry)
-        modules.append(module)
+        install(monkeypatch, tmp_path, registry, name, f"{module}:{attribute}")
 
-    registries, modules = [], []
-    yield install
-    for registry in registries:
-        registry.__dict__.pop("_plugins", None)
-    for module in modules:
-        sys.modules.pop(module, None)
+    return write_and_install
 
 
 @pytest.fixture(params=["file", "entry point"])

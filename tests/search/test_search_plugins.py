@@ -1,11 +1,11 @@
 """Strategies of the user's own, from a file that a config names and from an installed package: searched and resumed."""
 
 import json
-from importlib.metadata import EntryPoint
 
 import pytest
 from cases import config
 from extending import example
+from plugins import install
 from small_search import Stopped
 
 from robust_nas import run_search
@@ -65,10 +65,7 @@ def test_a_strategy_in_a_file_is_searched_with_and_resumed(plugin, tmp_path):
 
 def test_a_strategy_of_an_installed_package_is_searched_with_and_resumed(plugin, tmp_path, monkeypatch):
     name, path, section = plugin
-    monkeypatch.syspath_prepend(str(path.parent))
-    entry = EntryPoint("mine", f"{path.stem}:{name}", "robust_nas.strategies")
-    monkeypatch.setitem(vars(STRATEGIES), "_plugins", {"mine": entry})
-    monkeypatch.setattr(STRATEGIES, "_found", {})
+    install(monkeypatch, path.parent, STRATEGIES, "mine", f"{path.stem}:{name}")
     result = searched_twice(tmp_path, "mine", section)
     assert "name: mine" in (result.folder / "config.yaml").read_text()
 

@@ -2,11 +2,11 @@
 
 import subprocess
 import sys
-from importlib.metadata import EntryPoint
 
 import pytest
 import torch
 from extending import example
+from plugins import install
 from training_cases import (
     Stopped,
     generator,
@@ -18,7 +18,6 @@ from training_cases import (
     stop_at,
 )
 
-from robust_nas import registry
 from robust_nas.config import check, to_dict
 from robust_nas.errors import CodeRefusedError
 from robust_nas.training import HOOKS, LOSSES, SCHEDULES, STEPS, Training
@@ -44,17 +43,9 @@ def recipe(request, tmp_path, monkeypatch):
         spec = "my_methods.py:" + name
         if request.param == "entry point":
             spec = name.lower()
-            entry = EntryPoint(spec, f"my_methods:{name}", found.group)
-            monkeypatch.setattr(
-                registry, "entry_points", lambda group: [entry] if group == found.group else []
-            )
-            monkeypatch.setitem(found.__dict__, "_plugins", registry.Registry._plugins.func(found))
-            monkeypatch.setattr(found, "_found", {})
+            install(monkeypatch, tmp_path, found, spec, f"my_methods:{name}")
         return {**to_dict(options()), "loss": "natural", **place({"name": spec})}
 
-    if request.param == "entry point":
-        monkeypatch.syspath_prepend(tmp_path)
-        monkeypatch.delitem(sys.modules, "my_methods", raising=False)
     with own_config(tmp_path):
         yield tree
 

@@ -8,6 +8,7 @@ import torch
 from cases import config as run_config
 
 import robust_nas
+from robust_nas.config import read_yaml, to_yaml
 from robust_nas.errors import CheckpointError, CompressionError, ConfigError, RunExistsError
 from robust_nas.export import latency
 from robust_nas.runs import read_json
@@ -160,6 +161,59 @@ def test_what_is_there_is_not_overwritten(compressed, model):
         robust_nas.compress(options(model, "cstar+gdws"), model, folder)
     with pytest.raises(RunExistsError, match="config"):
         robust_nas.compress(options(model, "gdws"), model, folder, mode="resume")
+
+
+@pytest.fixture
+def record(model, tmp_path):
+    """Run a small compression with one more override; the call returns its folder and how to go on with it."""
+
+    def compress(override, mode="new"):
+        chosen = options(model, "gdws", "compression.gdws.budgets=[0.9]", "evaluation.images=8", override)
+        robust_nas.compress(chosen, model, tmp_path / "out", mode=mode)
+        return tmp_path / "out"
+
+    return compress
+
+
+@pytest.fixture
+def without_exports(monkeypatch):
+    monkeypatch.setattr(latency, "PACKAGES", ("none_such",))  # they take most of the time here
+
+
+@pytest.mark.usefixtures("without_exports")
+def test_the_attacks_of_a_suite_s_file_are_part_of_what_was_asked(record, tmp_path):
+    suite = tmp_path / "mine.yaml"
+    suite.write_text("attacks:\n- attack: {name: fgsm}\n")
+    override = f"evaluation={{threat_model: {{eps: 0.1}}, images: 8, suite: {suite}}}"
+    folder = record(override)
+    assert [step["attack"]["name"] for step in read_yaml(folder / "config.yaml")["steps"]] == ["fgsm"]
+    record(override, "resume")
+    suite.write_text("attacks:\n- attack: {name: fgsm, precision: bf16}\n")
+    with pytest.raises(RunExistsError, match="different: steps"):
+        record(override, "resume")
+
+
+@pytest.mark.usefixtures("without_exports")
+def test_a_compression_of_earlier_code_is_finished_where_its_attacks_are_known(record, tmp_path):
+    suite = tmp_path / "mine.yaml"
+    suite.write_text("attacks:\n- attack: {name: fgsm}\n")
+    known = [
+        "evaluation.attacks=[{attack: {name: fgsm}}]",
+        "evaluation={threat_model: {eps: 0.1}, suite: quick}",
+    ]
+    for override in known:
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        path = record(override) / "config.yaml"
+        tree = read_yaml(path)
+        del tree["steps"]
+        path.write_text(to_yaml(tree))
+        before = (tmp_path / "out" / "compression.json").read_bytes()
+        record(override, "resume")
+        assert (tmp_path / "out" / "compression.json").read_bytes() == before
+    tree["evaluation"]["suite"] = str(suite)  # what this file held then is not known
+    path.write_text(to_yaml(tree))
+    with pytest.raises(RunExistsError, match="different: steps"):
+        record(f"evaluation={{threat_model: {{eps: 0.1}}, suite: {suite}}}", "resume")
 
 
 def test_mistakes_are_refused_before_anything_is_written(model, tmp_path):

@@ -5,9 +5,10 @@ import torch
 from cases import config as run_config
 
 import robust_nas
+from robust_nas import data
 from robust_nas.errors import CheckpointError, CompressionError, ConfigError
 from robust_nas.nets import Model, ModelDescription
-from robust_nas.workflows.compress import refuse_out_of_reach
+from robust_nas.workflows.compress_steps import refuse_out_of_reach
 from robust_nas.workflows.config import CompressionConfig, RunConfig
 
 MODULE = """
@@ -53,11 +54,13 @@ def module_options(method="gdws"):
     return CompressionConfig.of(RunConfig(**tree))
 
 
-def test_any_torch_module_is_compressed_and_rebuilt_from_itself(module, tmp_path):
+def test_any_torch_module_is_compressed_and_rebuilt_from_itself(module, tmp_path, monkeypatch):
     from robust_nas.nets.user_module import load_module
 
-    folder = tmp_path / "out"
-    tree = robust_nas.compress_module(module_options(), module, None, folder)
+    folder, loaded, load_dataset = tmp_path / "out", [], data.load_dataset
+    monkeypatch.setattr(data, "load_dataset", lambda *a, **k: loaded.append(a) or load_dataset(*a, **k))
+    tree = robust_nas.compress(module_options(), module, folder)
+    assert len(loaded) == 1  # and passed on to the evaluations
     assert tree["networks"][1]["macs"] <= 0.6 * tree["networks"][0]["macs"]
     assert tree["networks"][1]["test"]["robust"]["images"] == 20
     with pytest.raises(CheckpointError, match=r"made from the module net\.py:build"):
@@ -79,7 +82,7 @@ def test_a_module_whose_layers_share_weights_is_refused_before_anything_is_writt
         )
     )
     with pytest.raises(CompressionError, match=r"net\.py:build: 6\.weight and 5\.weight are one tensor"):
-        robust_nas.compress_module(module_options(), module, None, tmp_path / "out")
+        robust_nas.compress(module_options(), module, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -95,15 +98,13 @@ def test_a_module_that_does_not_make_logits_is_refused_before_anything_is_writte
     module, tmp_path, function, said
 ):
     with pytest.raises(CompressionError, match=said):
-        robust_nas.compress_module(
-            module_options(), module.replace(":build", f":{function}"), None, tmp_path / "out"
-        )
+        robust_nas.compress(module_options(), module.replace(":build", f":{function}"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_compressed_folder_is_no_file_of_weights(module, tmp_path):
     with pytest.raises(ConfigError, match="is a folder; the weights of the uncompressed module"):
-        robust_nas.compress_module(module_options(), module, tmp_path, tmp_path / "out")
+        robust_nas.compress(module_options(), module, tmp_path / "out", weights=tmp_path)
 
 
 def test_cells_without_anything_for_gdws_are_refused_before_cstar_trains():
@@ -122,6 +123,4 @@ def test_cells_without_anything_for_gdws_are_refused_before_cstar_trains():
 
 def test_a_module_without_convolutions_is_refused(module, tmp_path):
     with pytest.raises(CompressionError, match="no convolution"):
-        robust_nas.compress_module(
-            module_options(), module.replace(":build", ":flat"), None, tmp_path / "out"
-        )
+        robust_nas.compress(module_options(), module.replace(":build", ":flat"), tmp_path / "out")

@@ -1,0 +1,72 @@
+"""The steps of a compression, one after the other: what they refuse beforehand, and the networks that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from robust_nas.compression import Candidate, CompressionContext, Compressor
+from robust_nas.compression.context import ORIGINAL
+from robust_nas.errors import CompressionError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from robust_nas.nets import Model
+
+
+def refuse_out_of_reach(model: Model, steps: tuple[Compressor, ...]) -> None:
+    """Raise `CompressionError` for a budget that this model cannot meet, before anything is written or trained.
+
+    A later step refuses what is far out of reach of the networks that the step before it previews.
+    """
+    network, shape = model.network, model.description.input_shape
+    steps[0].refuse(network, shape)
+    _refuse_previews(network, shape, steps)
+
+
+def _refuse_previews(network: nn.Module, shape: tuple[int, int, int], steps: tuple[Compressor, ...]) -> None:
+    for step in steps[1:2]:
+        for label, preview in steps[0].previews(network, shape):
+            with _starting(step, label):
+                step.refuse_preview(label, preview, shape)
+            _refuse_previews(preview, shape, steps[1:])
+
+
+def make_candidates(
+    context: CompressionContext, steps: tuple[Compressor, ...]
+) -> Iterator[tuple[Compressor, Candidate]]:
+    """Make the networks of every step, on each network of the step before it that is no baseline.
+
+    A later step is asked what it refuses when it starts. Raises `CompressionError` for a budget out of reach, and for
+    two networks of one label.
+    """
+    bases: list[Candidate | None] = [None]
+    labels = {ORIGINAL}
+    for step in steps:
+        made: list[Candidate | None] = []
+        for base in bases:
+            here = context.at(step.label, base)
+            if base is not None:
+                with _starting(step, base.label):
+                    step.refuse(here.model.network, here.model.description.input_shape)
+            for candidate in step.candidates(here):
+                if candidate.label in labels:
+                    raise CompressionError(
+                        f"{candidate.label}: is made more than once; labels have to differ"
+                    )
+                labels.add(candidate.label)
+                if candidate.baseline_of is None:
+                    made.append(candidate)
+                yield step, candidate
+        bases = made
+
+
+@contextmanager
+def _starting(step: Compressor, label: str) -> Iterator[None]:
+    """Say in what is refused inside that it is this step, on the network of this label."""
+    try:
+        yield
+    except CompressionError as error:
+        raise CompressionError(f"{step.label} on {label}: {error}") from None
