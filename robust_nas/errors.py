@@ -58,6 +58,10 @@ class RunExistsError(RunError):
     exit_code = 2
 
 
+class FigureWarning(UserWarning):
+    """A figure was not drawn; the result of which it is does not depend on it."""
+
+
 class CheckpointError(RobustNASError):
     """A checkpoint or a model file is damaged, foreign, or does not fit."""
 

@@ -18,16 +18,14 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import IO, Any, Literal, Protocol, get_args
 
 from pydantic import ValidationError
 
 from robust_nas.checkpoints import read_checkpoint
-from robust_nas.config import Options, read_yaml, to_yaml, to_yaml_dict, tree_hash
+from robust_nas.config import Options, read_yaml, to_dict, to_yaml, to_yaml_dict, tree_hash
 from robust_nas.errors import CheckpointError, ConfigError, RunError, RunExistsError
-
-if TYPE_CHECKING:
-    pass
+from robust_nas.user_code import code_digests, code_in
 
 Mode = Literal["new", "resume", "overwrite"]
 CONFIG, RECIPE, ENVIRONMENT, METRICS, CHECKPOINT, RESULT = (
@@ -156,23 +154,54 @@ class Run:
             self.write(CONFIG, to_yaml(self.config))
         stored = read_yaml(self.folder / CONFIG)
         self._refuse_other_config(stored)
+        if self._goes_on:
+            self._refuse_other_code()
         # Of the file as it is: a key that a later version added with its default is not in it.
         self._hash = tree_hash(stored)
-        if self.recipe is not None:
-            self.write(RECIPE, to_yaml(self.recipe))
+        path = self.folder / RECIPE
+        text = None if self.recipe is None else to_yaml(self.recipe)
+        if text is not None and not (path.is_file() and path.read_text(encoding="utf-8") == text):
+            self.write(RECIPE, text)
 
     def _refuse_other_config(self, before: Mapping[str, Any]) -> None:
-        """Raises `RunExistsError` unless the stored config, read by today's defaults, is this one."""
-        try:
-            known: Options | None = type(self.config).model_validate(before)
-        except (ValidationError, ConfigError):
-            known = None
-        if known != self.config:
-            changed = sorted(differences(before, to_yaml_dict(self.config)))
+        """Raises `RunExistsError` unless the stored config, as written or by today's defaults, is this one."""
+        wanted, stored = to_yaml_dict(self.config), before
+        with contextlib.suppress(ValidationError, ConfigError):
+            stored = to_yaml_dict(type(self.config).model_validate(before))
+        if wanted not in (before, stored):
+            changed = sorted(differences(stored, wanted))
             raise RunExistsError(
                 f"{self.folder}: was started with another config and cannot be resumed with this one; "
                 f"different: {', '.join(changed[:6])}. Use that config (and that version), start again "
                 "with --overwrite, or choose another folder with --out"
+            )
+
+    @property
+    def _goes_on(self) -> bool:
+        """Return whether anything that the result depends on is still to be computed."""
+        return not self.finished
+
+    @property
+    def _deciding(self) -> Mapping[str, Any]:
+        """Return the part of the config that what is still to be computed depends on."""
+        return to_dict(self.config)
+
+    @property
+    def started_with(self) -> dict[str, str]:
+        """Return the SHA-256 of every file of user code that decides the result, as the run was started with it."""
+        path = self.folder / ENVIRONMENT
+        before = read_json(path).get("user_code", {}) if path.is_file() else {}
+        files = {spec.rpartition(":")[0] for spec in code_in(self._deciding)}
+        return {file: before[file] for file in sorted(files & before.keys())}
+
+    def _refuse_other_code(self) -> None:
+        """Raises `RunExistsError` where a file that the config names is not the one that the run was started with."""
+        now = code_digests()
+        changed = [file for file, digest in self.started_with.items() if digest != now.get(file)]
+        if changed:
+            raise RunExistsError(
+                f"{self.folder}: was started with another version of {', '.join(changed[:6])}; put the file back, "
+                "start again with --overwrite, or choose another folder with --out"
             )
 
     def _clear(self) -> None:
@@ -219,9 +248,7 @@ class Run:
     def close(self) -> None:
         """Closes the metrics and releases the lock."""
         if self._metrics is not None:
-            with contextlib.suppress(
-                OSError
-            ):  # a full disk; whatever a checkpoint counts on was flushed with it
+            with contextlib.suppress(OSError):  # a full disk; what a checkpoint counts on was flushed with it
                 self._metrics.close()
             self._metrics = None
         self._lock.close()
@@ -279,9 +306,7 @@ class Run:
 
         offset = self._flush_metrics()
         whole = {**state, "config_hash": self._hash, "metrics_bytes": offset}
-        buffer = (
-            io.BytesIO()
-        )  # written in one piece: torch's own writer words a full disk as a bug of its own
+        buffer = io.BytesIO()  # in one piece: torch's own writer words a full disk as a bug of its own
         torch.save(whole, buffer)
         try:
             write_atomic(self.folder / CHECKPOINT, buffer.getbuffer())

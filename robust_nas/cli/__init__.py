@@ -6,13 +6,14 @@ Exit codes: 0 done, 1 failed, 2 bad usage. Errors of this package are printed wi
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+import warnings
+from typing import NoReturn, TextIO
 
 import typer
 
-from robust_nas.cli import compress, count, evaluate, export, run, search, spaces, study, train
+from robust_nas.cli import common, compress, count, evaluate, export, run, search, spaces, study, train
 from robust_nas.distributed import is_first, may_print
-from robust_nas.errors import RobustNASError
+from robust_nas.errors import FigureWarning, RobustNASError
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
 
@@ -47,7 +48,10 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 def main() -> None:
     """Entry point of the console script."""
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.showwarning = _show
+            warnings.simplefilter("always", FigureWarning)
+            app()
     except RobustNASError as error:
         if may_print(error):
             typer.echo(f"error: {error}", err=True)
@@ -82,6 +86,21 @@ def _own_fault(error: Exception) -> NoReturn:
         raise error
     typer.echo(f"error: {line}: {type(error).__name__}: {error}" if line else f"error: {error}", err=True)
     sys.exit(1)
+
+
+def _show(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning of this package like the other lines for people, and any other one as Python does."""
+    if issubclass(category, FigureWarning):
+        common.say(f"warning: {message}")
+    else:
+        typer.echo(warnings.formatwarning(message, category, filename, lineno, line), err=True, nl=False)
 
 
 def _out_of_memory() -> NoReturn:

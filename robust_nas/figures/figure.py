@@ -14,10 +14,12 @@ A record may lack keys: a figure is drawn where the record has what it `needs`. 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
+from robust_nas.errors import FigureWarning, RobustNASError
 from robust_nas.registry import Method, Registry
 
 Job = Literal["search", "training", "evaluation", "compression", "study"]
@@ -99,7 +101,8 @@ def draw_figures(
 ) -> list[Drawn]:
     """Draw the figures of a finished job into a folder, and return what was drawn, in order.
 
-    Figures of other jobs, and those that the record has no data for, are left out.
+    Figures of other jobs, and those that the record has no data for, are left out. So is one that fails, with a
+    `FigureWarning` that names it: the result does not depend on it.
 
     Args:
         of: which job.
@@ -116,7 +119,37 @@ def draw_figures(
     drawn = []
     for figure in (FIGURES.make(each) if isinstance(each, str) else each for each in chosen):
         if figure.of == of and figure.has_data(record):
-            caption = figure.caption(record, about)
-            figure.draw(record, folder / figure.stem, caption=caption)
-            drawn.append(Drawn(figure.stem, figure.title(record), caption))
+            one = draw_figure(figure, record, folder / figure.stem, about=about)
+            if one is not None:
+                drawn.append(one)
     return drawn
+
+
+def draw_figure(figure: Figure, record: Record, stem: Path, *, about: str = "") -> Drawn | None:
+    """Draw one figure into files of this stem; return it, or None, with a `FigureWarning`, where it fails."""
+    try:
+        caption = figure.caption(record, about)
+        figure.draw(record, stem, caption=caption)
+        return Drawn(stem.name, figure.title(record), caption)
+    except RobustNASError:
+        raise
+    except Exception as error:  # whatever a figure of the user's own raises
+        _warn(figure, f"{type(error).__name__}: {error}")
+        return None
+
+
+def draw_own(of: Job, record: Record, folder: Path, *, about: str, figures: Iterable[Figure]) -> None:
+    """Draw the figures that a config asks for in addition to the usual ones, from the record of a finished job.
+
+    Warns (`FigureWarning`) of each that fails, and of each that is not there and has no data in the record.
+    """
+    own = [figure for figure in figures if figure.of == of]
+    draw_figures(of, record, folder, about=about, figures=own)
+    for figure in own:
+        if not figure.has_data(record) and not (folder / f"{figure.stem}.png").is_file():
+            missing = [key for key in figure.needs if not record.get(key)]
+            _warn(figure, f"the record of the {of} has no data for it ({', '.join(missing)})")
+
+
+def _warn(figure: Figure, reason: str) -> None:
+    warnings.warn(f"figure {figure.name!r} is not drawn: {reason[:200]}", FigureWarning, stacklevel=3)

@@ -238,7 +238,7 @@ def _run(
 ) -> dict[str, Any]:
     """Return the content of `compression.json`, which is made where the run is not finished."""
     refuse_several("compress")
-    shared = shared or context_unless_finished(config, folder, mode)
+    shared = context_unless_finished(config, folder, mode, shared)
     if shared is not None:
         source = original.folder or Path(original.spec)
         refuse_misfit(original.model.description, shared.dataset, source)

@@ -86,9 +86,34 @@ def load_context(config: JobConfig) -> JobContext:
     return context
 
 
-def context_unless_finished(config: JobConfig, folder: Path, mode: Mode) -> JobContext | None:
-    """Return the context of a job, checked before its folder is touched; None where the folder is finished already."""
+def context_unless_finished(
+    config: JobConfig, folder: Path, mode: Mode, given: JobContext | None = None
+) -> JobContext | None:
+    """Return the context of a job, checked before its folder is touched; None where the folder is finished already.
+
+    Raises `ConfigError` for a `given` one that was loaded for other images, another split or another device.
+    """
+    if given is not None:
+        _refuse_other_context(given, config)
+        return given
     return None if mode == "resume" and is_finished(folder) else load_context(config)
+
+
+def _refuse_other_context(context: JobContext, config: JobConfig) -> None:
+    """Raise `ConfigError` for a context of which a job by this config would record what it did not work on."""
+    for key in ("data", "seed"):
+        got, wanted = getattr(context.config, key), getattr(config, key)
+        if got != wanted:
+            raise ConfigError(
+                f"context: was loaded for {key} {got!r}, the config has {wanted!r}; "
+                "load it for this config with load_context(config)"
+            )
+    device = choose_device(config.device)
+    if (device.type, device.index or 0) != (context.device.type, context.device.index or 0):
+        raise ConfigError(
+            f"context: was loaded for device {str(context.device)!r}, the config's device {config.device!r} is "
+            f"{str(device)!r}; load it for this config with load_context(config)"
+        )
 
 
 def refuse_precision(precision: str, device: torch.device) -> None:

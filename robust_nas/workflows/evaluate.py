@@ -146,10 +146,11 @@ def _run(
     context: JobContext | None,
 ) -> dict[str, Any]:
     refuse_several("evaluate")
-    context = context or context_unless_finished(config, folder, mode)
+    context = context_unless_finished(config, folder, mode, context)
     if context is not None:
         refuse_misfit(context.dataset)
         refuse_attacks(config, context.dataset)
+    more: dict[str, Any] = {}  # of the record, what is not stored
     with Run(folder, job, mode, recipe=config) as run:
         if not run.finished:
             context = context or load_context(config)
@@ -158,14 +159,20 @@ def _run(
                 found = _evaluate(run, config, network.to(context.device), dataset, progress)
             tree = {"model": job.model, "dataset": dataset.name, **found.to_dict()}
             write_json(folder / "evaluation.json", tree)
-            drawn = _draw(found, tree, run, name, config, dataset)
+            more = {"examples": list(found.examples), "class_names": dataset.class_names}
+            about, record = _about(tree, config, name), {**tree, **more}
+            drawn = figures.draw_figures("evaluation", record, folder / "figures", about=about)
             result = {
                 "clean": tree["clean"]["accuracy"],
                 "robust": tree["robust"]["accuracy"],
                 "verdict": tree["verdict"]["status"],
             }
-            run.finish(result, ["evaluation.json", *drawn])
-        return read_json(folder / "evaluation.json")
+            run.finish(result, ["evaluation.json", *(f"figures/{figure.stem}.png" for figure in drawn)])
+        tree = read_json(folder / "evaluation.json")
+        if config.figures:
+            about, record = _about(tree, config, name), {**tree, **more}
+            figures.draw_own("evaluation", record, folder / "figures", about=about, figures=config.figures)
+        return tree
 
 
 def _evaluate(
@@ -196,16 +203,10 @@ def _evaluate(
     )
 
 
-def _draw(
-    found: Evaluation, tree: dict[str, Any], run: Run, name: str, config: EvaluationConfig, dataset: Dataset
-) -> list[str]:
-    """Draw what there is to draw; return the files, as seen from the run's folder."""
-    threat = found.options.threat_model
-    about = f"{name} on {dataset.name}, {threat.norm} eps {threat.eps:.4g}, seed {found.seed}"
-    record = {**tree, "examples": list(found.examples), "class_names": dataset.class_names}
-    chosen: list[figures.Figure | str] = [*figures.FIGURES.built_in, *config.figures]
-    drawn = figures.draw_figures("evaluation", record, run.folder / "figures", about=about, figures=chosen)
-    return [f"figures/{figure.stem}.png" for figure in drawn]
+def _about(tree: dict[str, Any], config: EvaluationConfig, name: str) -> str:
+    """Return what the figures of an evaluation have in their captions."""
+    threat = config.evaluation.threat_model
+    return f"{name} on {tree['dataset']}, {threat.norm} eps {threat.eps:.4g}, seed {config.seed}"
 
 
 def refuse_misfit(model: ModelDescription, dataset: Dataset, folder: Path) -> None:

@@ -7,15 +7,25 @@ be continued with `mode="resume"`; an export is written again. Torch is imported
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Self
 
+from pydantic import model_validator
+
+from robust_nas.compression import Compression
+from robust_nas.config import Options, check
+from robust_nas.data import DataOptions
 from robust_nas.distributed import refuse_several
 from robust_nas.environment import environment
+from robust_nas.evaluation.options import EvaluationOptions, Step
 from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
-from robust_nas.workflows.compress import compress
-from robust_nas.workflows.config import RESULTS, CompressionConfig, RunConfig
+from robust_nas.search import Strategy, SupernetOptions, strategy_field
+from robust_nas.spaces import CellSpace
+from robust_nas.training import Training
+from robust_nas.training.losses import with_present_names
+from robust_nas.workflows.compress import DELIVERED, EVALUATED, compress
+from robust_nas.workflows.config import RESULTS, CompressionConfig, NetworkSize, RunConfig
 from robust_nas.workflows.context import (
     JobContext,
     context_unless_finished,
@@ -48,19 +58,59 @@ def run(
     context = context_unless_finished(config, folder, mode)
     if context is not None:
         _refuse_what_fails_later(config, context, folder, mode)
-    with Run(folder, config, mode) as outer:
+    with Run(folder, RunJob.of(config), mode, recipe=config) as outer:
         if outer.finished or context is None:
+            _draw_own(config, folder)
             return read_json(folder / "summary.json")
         for message in _doubts(config):
             warn(message)
         write_json(folder / "environment.json", environment(config))
         inner: Mode = "resume" if mode == "resume" else "new"
         made = _all_jobs(config, context, folder, inner, progress, warn)
-        summary = _summary(config, made)
+        summary = _summary(config, made, folder)
         summary["seconds_this_call"] = round(time.perf_counter() - began, 1)
         write_json(folder / "summary.json", summary)
-        outer.finish({}, ["summary.json", *summary["artifacts"].values(), *_INSIDE])
+        outer.finish({}, ["summary.json", *summary["artifacts"].values(), *_inside(folder)])
         return summary
+
+
+class RunJob(Options):
+    """What the result of a run depends on: the run config without its settings of the machine and its figures."""
+
+    name: str
+    seed: int
+    data: DataOptions
+    space: CellSpace  # as its file had it
+    supernet: SupernetOptions
+    search: Annotated[Strategy, strategy_field()]
+    network: NetworkSize
+    training: Training
+    evaluation: EvaluationOptions
+    steps: tuple[Step, ...]  # the attacks as the suite's file had them
+    compression: Compression | None
+    batch_norm: str
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Self:
+        """Return the record of the run that a config asks for."""
+        shared = {key: getattr(config, key) for key in cls.model_fields if key not in ("space", "steps")}
+        return cls(space=config.space.load(), steps=config.evaluation.steps, **shared)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_whole_config(cls, tree: Any) -> Any:
+        """Read the record of an earlier version, which was the whole config."""
+        if isinstance(tree, Mapping) and "schema_version" in tree:
+            return dict(cls.of(check(RunConfig, with_present_names(tree), "config.yaml")))
+        return tree
+
+
+def _draw_own(config: RunConfig, folder: Path) -> None:
+    """Draw the figures that the config asks for into the folders of a finished run.s jobs, but for the compression."""
+    if config.figures:
+        found = run_search(config, folder / "search", mode="resume")
+        model = train(config, found.architecture, folder / "model", mode="resume")
+        run_evaluation(config, model, folder / "evaluation", mode="resume")
 
 
 def _refuse_what_fails_later(config: RunConfig, context: JobContext, folder: Path, mode: Mode) -> None:
@@ -126,10 +176,17 @@ _COMPRESSED = {
     "compression_figure": "compressed/figures/compression.png",
     "compressed_export": "compressed/export/network.py",
 }
-_INSIDE = ("model/architecture.yaml", "model/model.json", "model/model.safetensors", "export/weights.pt")
+_MODELS, _EXPORTS = ("model", "compressed/model"), ("export", "compressed/export")
 
 
-def _summary(config: RunConfig, made: _Made) -> dict[str, Any]:
+def _inside(folder: Path) -> list[str]:
+    """Return the files without which the folders among the artifacts are of no use."""
+    names = [f"{model}/{name}" for model in _MODELS for name in (*DELIVERED, *EVALUATED)]
+    names += [f"{export}/weights.pt" for export in _EXPORTS]
+    return [name for name in names if (folder / name).exists()]
+
+
+def _summary(config: RunConfig, made: _Made, folder: Path) -> dict[str, Any]:
     """Return what a run came to, in numbers, and where its artifacts are."""
     verdict, threat_model = made.evaluation, config.evaluation.threat_model
     seconds = {
@@ -160,6 +217,8 @@ def _summary(config: RunConfig, made: _Made) -> dict[str, Any]:
     if made.compression is not None:
         summary["compressed"] = made.compression["chosen"]
         summary["artifacts"] |= _COMPRESSED
+    for name in [name for name, path in summary["artifacts"].items() if not (folder / path).exists()]:
+        del summary["artifacts"][name]  # a figure that failed
     return summary
 
 

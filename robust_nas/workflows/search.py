@@ -11,7 +11,7 @@ from robust_nas.config import Count, Options
 from robust_nas.data import DataOptions
 from robust_nas.distributed import Ranks, joined, refuse_several
 from robust_nas.errors import ArchitectureError, ConfigError
-from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
+from robust_nas.runs import ENVIRONMENT, Mode, Progress, Run, read_json, silent, write_json
 from robust_nas.search import (
     SearchContext,
     SearchOutcome,
@@ -75,13 +75,14 @@ def run_search(
         refuse_several(f"search with the strategy {config.search.label}")
     if seeds > 1:
         return _repeat_search(config, folder, mode, seeds, progress, context)
-    context = context or context_unless_finished(config, folder, mode)
+    context = context_unless_finished(config, folder, mode, context)
     if context is not None:
         _refuse_unfit(config, context)
     job = SearchJob.of(config)
     with joined() as ranks, open_run(ranks, folder, job, mode, recipe=config) as run:
         if not ranks.run_on_all(lambda: run.finished):
             _search_once(run, config, job.space, context or load_context(config), progress, ranks)
+        ranks.run_on_all(lambda: _draw_own(run, config))
         return ranks.run_on_all(lambda: _result(folder))
 
 
@@ -152,9 +153,10 @@ def _write(
     )
     folder = run.folder / "figures"
     record = {strategy.drawn_as: records}
-    figures.FIGURES.make(strategy.figure).draw(record, folder / "search", caption=caption)
+    curves = figures.FIGURES.make(strategy.figure)  # of a plugin, maybe
+    if figures.draw_figure(curves, record, folder / "search", about=caption) is not None:
+        artifacts.append("figures/search.png")
     draw_architecture(found, folder / "cells", caption=caption)
-    figures.draw_figures("search", record, folder, about=caption, figures=config.figures)
     run.finish(
         {
             "seed": config.seed,
@@ -165,8 +167,18 @@ def _write(
             "skips": skips(found),
             "warnings": collapsed(found),
         },
-        [*artifacts, "figures/cells.png", "figures/search.png"],
+        [*artifacts, "figures/cells.png"],
     )
+
+
+def _draw_own(run: Run, config: RunConfig) -> None:
+    """Draw the figures that the config asks for, from what a finished search recorded."""
+    if config.figures:
+        strategy = config.search
+        dataset = read_json(run.folder / ENVIRONMENT)["dataset"]
+        about = f"{config.name}: search on {dataset}, {strategy.describe()}, seed {config.seed}"
+        record = {strategy.drawn_as: run.records()}
+        figures.draw_own("search", record, run.folder / "figures", about=about, figures=config.figures)
 
 
 def _network_size(config: RunConfig, space: CellSpace) -> Size:
@@ -228,7 +240,7 @@ def _repeat_search(
     """Searches once per seed in subfolders `seed-<n>` and writes the best one and the spread."""
     from robust_nas.search.spread import spread
 
-    context = context or context_unless_finished(config, folder, mode)
+    context = context_unless_finished(config, folder, mode, context)
     if context is not None:
         _refuse_unfit(config, context)
     job = SeedsJob(search=SearchJob.of(config), seeds=seeds)

@@ -9,7 +9,7 @@ from robust_nas import figures
 from robust_nas.config import Options
 from robust_nas.data import DataOptions
 from robust_nas.distributed import Ranks, joined
-from robust_nas.runs import Mode, Progress, Run, silent
+from robust_nas.runs import RESULT, Mode, Progress, Run, read_json, silent
 from robust_nas.spaces import AnyArchitecture, Architecture, count, has_cells
 from robust_nas.training import Training
 from robust_nas.workflows.config import RESULTS, RunConfig
@@ -45,7 +45,7 @@ def train(
     """
     refuse_cell_options(config.training, architecture)
     folder = Path(out) if out else RESULTS / f"{config.name}-model"
-    context = context or context_unless_finished(config, folder, mode)
+    context = context_unless_finished(config, folder, mode, context)
     if context is not None:
         refuse_precision(config.training.precision, context.device)
         if has_cells(architecture):
@@ -55,6 +55,7 @@ def train(
     with joined() as ranks, open_run(ranks, folder, job, mode, recipe=config) as run:
         if not ranks.run_on_all(lambda: run.finished):
             _train_once(run, config, architecture, context or load_context(config), progress, ranks)
+        ranks.run_on_all(lambda: _draw_own(run, config, architecture))
     return folder
 
 
@@ -149,8 +150,6 @@ def _write(
     )
     records, folder = run.records(), run.folder / "figures"
     figures.plot_training(records, folder / "training", best_epoch=outcome.epoch, caption=caption)
-    record = {"records": records, "best_epoch": outcome.epoch}
-    figures.draw_figures("training", record, folder, about=caption, figures=config.figures)
     cost = count(architecture, description.input_shape, len(description.class_names))
     result = {
         **description.made_by,
@@ -159,3 +158,16 @@ def _write(
         "seconds": round(outcome.seconds, 1),
     }
     run.finish(result, [ARCHITECTURE, DESCRIPTION, WEIGHTS, "figures/training.png"])
+
+
+def _draw_own(run: Run, config: RunConfig, architecture: Architecture) -> None:
+    """Draw the figures that the config asks for, from what a finished training recorded."""
+    if config.figures:
+        made, options = read_json(run.folder / RESULT), config.training
+        attack = options.validation_attack
+        about = (
+            f"{architecture.name}: {options.loss.label} training on {made['dataset']}, seed {made['seed']}; "
+            f"validation: {attack.label}, {attack.norm} eps {attack.eps:.4g}"
+        )
+        record = {"records": run.records(), "best_epoch": made["epoch"]}
+        figures.draw_own("training", record, run.folder / "figures", about=about, figures=config.figures)

@@ -1,6 +1,7 @@
 """Sub-networks of a supernet: the supernet's own logits where one operation is all, scores, ranks, and refusals."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from small_study import TREE, HereEngine, small_study
 
 import robust_nas
 from robust_nas.attacks import PGD
-from robust_nas.config import to_dict
+from robust_nas.config import read_yaml, to_dict, to_yaml
 from robust_nas.errors import ArchitectureError, CheckpointError, ConfigError, DataError
 from robust_nas.nets import Supernet
 from robust_nas.runs import read_json
@@ -17,10 +18,13 @@ from robust_nas.spaces import Edge, load_space
 from robust_nas.studies.run.inherited import (
     estimate_statistics,
     inherited_scores,
+    refuse_unscorable,
     sub_network,
 )
 from robust_nas.studies.run.runner import run_study
+from robust_nas.workflows.search import SearchJob
 
+REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "evidence-fashion" / "search-seed0"
 ATTACK = PGD(eps=0.1, steps=2)
 
 
@@ -167,6 +171,34 @@ def test_foreign_folders_are_refused(searched, tmp_path):
     (images / "environment.json").write_text(text.replace('"dataset_checksum": "', '"dataset_checksum": "0'))
     with pytest.raises(DataError, match="other images"):
         inherited_scores(images, [architecture], attack=ATTACK, images=20, seed=0)
+
+
+def test_a_search_of_an_earlier_or_a_later_version_scores_the_same(searched, tmp_path, monkeypatch):
+    folder, architecture = searched
+    (score,) = inherited_scores(folder, [architecture], attack=ATTACK, images=20, seed=2)
+    earlier = shutil.copytree(folder, tmp_path / "earlier")  # one file, with the loss's former name
+    recipe = read_yaml(folder / "recipe.yaml")
+    attack = {"name": "pgd", "eps": 0.1, "steps": 2}
+    recipe["training"]["loss"] = {"name": "pgd", "attack": attack}
+    record = {"config": recipe, "space": read_yaml(folder / "config.yaml")["space"]}
+    (earlier / "config.yaml").write_text(to_yaml(record))
+    (earlier / "recipe.yaml").unlink()
+    assert inherited_scores(earlier, [architecture], attack=ATTACK, images=20, seed=2) == [score]
+
+    class Later(SearchJob):
+        added: int = 3
+
+    monkeypatch.setattr("robust_nas.studies.run.inherited.SearchJob", Later)
+    assert inherited_scores(folder, [architecture], attack=ATTACK, images=20, seed=2) == [score]
+
+
+def test_the_committed_search_of_an_earlier_version_is_read(tmp_path):
+    folder = shutil.copytree(REFERENCE, tmp_path / "search")
+    for name in read_json(folder / "result.json")["artifacts"]:  # not all of them are committed
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    found = refuse_unscorable(folder, [robust_nas.load_architecture(str(REFERENCE / "architecture.yaml"))])
+    assert (found.config.training.loss.label, found.space.name) == ("pgd-at", "dsara")
 
 
 def test_architectures_of_another_space_and_too_few_images_are_refused(searched):

@@ -302,6 +302,12 @@ def test_a_run_compresses_what_it_found_where_the_recipe_says_so(tmp_path, monke
     assert {key: again[key] for key in ("robust", "compressed")} == {
         key: summary[key] for key in ("robust", "compressed")
     }
+    lost = [folder / "compressed" / name for name in ("model/model.safetensors", "export/weights.pt")]
+    for path in lost:
+        held = path.read_bytes()
+        path.unlink()
+        robust_nas.run(config, folder, mode="resume")
+        assert path.read_bytes() == held
 
 
 def test_the_choice_is_the_fewest_macs_within_the_loss():

@@ -54,6 +54,10 @@ def test_the_config_records_the_attacks_as_the_suite_had_them(model, tmp_path):
     assert (tree["suite"], tree["robust"]["attacks"]) == (str(suite), ["pgd-3", "apgd-ce"])
     # The suite's file is part of what was asked: with another one, it is another evaluation.
     suite.write_text("attacks:\n- attack: {name: pgd, steps: 5}\n")
+    assert robust_nas.run_evaluation(chosen, model, tmp_path / "out", mode="resume") == tree  # read before
+    chosen = model_config(
+        model, ["evaluation.attacks=null", f"evaluation.suite={suite}", "evaluation.images=12"]
+    )
     with pytest.raises(RunExistsError, match="different: steps"):
         robust_nas.run_evaluation(chosen, model, tmp_path / "out", mode="resume")
 
@@ -106,7 +110,9 @@ def test_it_goes_on_where_an_error_stopped_it(model, tmp_path, monkeypatch, kill
     expected = robust_nas.run_evaluation(chosen, model, tmp_path / "whole")
     with monkeypatch.context() as patched:
         if killed == "figures":
-            patched.setattr(job, "_draw", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+            patched.setattr(
+                job.figures, "draw_figures", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt)
+            )
         else:
             saved = []
 

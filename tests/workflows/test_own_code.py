@@ -7,6 +7,7 @@ import pytest
 import yaml
 from cases import CONFIG
 from extending import example
+from run_configs import child
 
 import robust_nas
 from robust_nas.cli import main
@@ -125,3 +126,46 @@ def test_an_exception_of_one_s_own_code_is_reported_by_its_line_and_leaves_no_fo
     assert end.value.code == 1
     assert re.search(message, capsys.readouterr().err)
     assert not Path("out").exists()
+
+
+class StoppedError(Exception):
+    pass
+
+
+def stop(job, done, total, note=""):
+    if done == 2:
+        raise StoppedError
+
+
+def test_a_training_whose_code_was_changed_is_not_continued(written, tmp_path):
+    small = ("training.loss={name: mixup.py:Mixup, share: 0.2}", "training.epochs=2", "checkpoint_seconds=0")
+    path = written(*small, mixup=example("mixup.py"))
+    file, out = path.parent / "mixup.py", tmp_path / "model"
+    architecture = robust_nas.load_architecture("wrn-10-1")
+    with pytest.raises(StoppedError):
+        robust_nas.train(load_config(path), architecture, out, progress=stop)
+    again = TRAIN.format(path=str(path), out=str(out))
+    text = file.read_text()
+    file.write_text(text.replace("(1 - self.share) * mixed[0]", "mixed[0]"))
+    assert child(again).strip() == (
+        f"{out}: was started with another version of {file}; put the file back, start again with --overwrite, "
+        "or choose another folder with --out"
+    )
+    file.write_text(text)
+    assert child(again).strip() == "done"
+    result = (out / "result.json").read_bytes()
+    file.write_text(text.replace("(1 - self.share) * mixed[0]", "mixed[0]"))
+    assert child(again).strip() == "done"  # finished
+    assert (out / "result.json").read_bytes() == result
+
+
+TRAIN = """
+import robust_nas
+from robust_nas.errors import RunExistsError
+from robust_nas.workflows.config import load_config
+try:
+    robust_nas.train(load_config({path!r}), robust_nas.load_architecture("wrn-10-1"), {out!r}, mode="resume")
+    print("done")
+except RunExistsError as error:
+    print(error)
+"""

@@ -1,6 +1,8 @@
 """All jobs on a tiny config: what each step leaves, what the summary says, what is refused."""
 
 import json
+import shutil
+import warnings
 
 import pytest
 import torch
@@ -8,9 +10,10 @@ from cases import config
 
 import robust_nas
 from robust_nas.config import ConfigError
-from robust_nas.errors import DataError, RunExistsError
+from robust_nas.errors import DataError, FigureWarning, RunExistsError
 from robust_nas.figures import evaluation_bars
 from robust_nas.runs import Run
+from robust_nas.workflows.config import CompressionConfig
 from robust_nas.workflows.context import load_context
 
 
@@ -101,6 +104,50 @@ def test_a_run_is_not_repeated_in_its_folder_nor_resumed_with_another_config(fin
         robust_nas.run(config(), folder)
     with pytest.raises(RunExistsError, match=r"different: search\.epochs"):
         robust_nas.run(config("search.epochs=3"), folder, mode="resume")
+
+
+@pytest.mark.parametrize(
+    "change", ["threads=auto", "checkpoint_seconds=0", "device=auto", "figures=[training, eps-curve]"]
+)
+def test_a_run_is_known_by_what_its_result_depends_on(finished, tmp_path, change):
+    folder, summary, _, _ = finished
+    if torch.cuda.is_available() and change.startswith("device"):
+        pytest.skip("auto is another device")
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "result.json").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FigureWarning)  # this evaluation has no eps curve
+        again = robust_nas.run(config(change), copy, mode="resume")
+        finished_again = robust_nas.run(config(change), copy, mode="resume")
+    assert finished_again == again
+    assert {**again, "seconds_this_call": 0} == {**summary, "seconds_this_call": 0}
+
+
+def test_the_run_of_a_version_that_kept_the_whole_config_is_continued(finished, tmp_path):
+    folder, summary, _, _ = finished
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    shutil.move(copy / "recipe.yaml", copy / "config.yaml")
+    again = robust_nas.run(config(), copy, mode="resume")
+    assert {**again, "seconds_this_call": 0} == {**summary, "seconds_this_call": 0}
+    with pytest.raises(RunExistsError, match=r"different: search\.epochs\."):
+        robust_nas.run(config("search.epochs=3"), copy, mode="resume")
+
+
+@pytest.mark.parametrize("other", ["seed=6", "data.limit=90", "data.validation=0.3"])
+def test_a_context_of_other_images_is_refused_by_every_verb(finished, tmp_path, other):
+    folder, _, _, _ = finished
+    context, architecture = load_context(config(other)), robust_nas.load_architecture("wrn-10-1")
+    compression = CompressionConfig.of(config("compression.gdws.budgets=[0.9]"))
+    for call in (
+        lambda out: robust_nas.run_search(config(), out, context=context),
+        lambda out: robust_nas.run_search(config(), out, seeds=2, context=context),
+        lambda out: robust_nas.train(config(), architecture, out, context=context),
+        lambda out: robust_nas.run_evaluation(config(), folder / "model", out, context=context),
+        lambda out: robust_nas.compress(compression, folder / "model", out, context=context),
+    ):
+        with pytest.raises(ConfigError, match=f"context: was loaded for {other.partition('=')[0][:4]}"):
+            call(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_bars_of_the_figure_are_clean_every_attack_and_the_worst_case(finished):

@@ -1,10 +1,11 @@
 """Keep the folder of a study: a run folder whose config may grow, with a journal and a folder per trial.
 
-    config.yaml  environment.json  journal.jsonl  trials/<id>/{outcome.json, model/}
+    config.yaml  environment.json  journal.jsonl  trials/<id>/{trial.json, outcome.json, model/}
     analysis.json  table.csv  figures/  report.html  result.json
 
 One driver works in it at a time (lock). More seeds, points or rules, and another budget of time, may be asked of a
-study that exists; what decides its trials may not change.
+study that exists; what decides its trials may not change. Stored configs and trials are read by today's defaults before
+they are compared, so a key that a later version added makes no study another one and no trial run again.
 """
 
 from __future__ import annotations
@@ -12,16 +13,17 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from robust_nas.config import to_yaml, to_yaml_dict
-from robust_nas.errors import RunError, RunExistsError
-from robust_nas.runs import CONFIG, RESULT, Mode, Run, differences, read_json, write_atomic
+from robust_nas.config import check, read_yaml, to_dict, to_yaml, to_yaml_dict
+from robust_nas.errors import ConfigError, RunError, RunExistsError
+from robust_nas.runs import CONFIG, RESULT, Mode, Run, differences, read_json, write_atomic, write_json
 from robust_nas.studies.config import StudyConfig
 from robust_nas.studies.run.journal import JOURNAL, Journal, latest, read_journal
-from robust_nas.studies.run.trial import MODEL, OUTCOME
+from robust_nas.studies.run.trial import MODEL, OUTCOME, Trial
+from robust_nas.training.losses import with_present_names
 
 MAY_GROW = (
     "seeds",
@@ -31,10 +33,12 @@ MAY_GROW = (
     "threads",
     "device",
     "checkpoint_seconds",
+    "figures",
     "inherited",
     "keep_models",
 )
 TRIALS, PLAN, INHERITED = "trials", "plan.json", "inherited.json"
+CONTENT = "trial.json"
 
 
 class StudyFolder(Run):
@@ -59,7 +63,13 @@ class StudyFolder(Run):
             raise
 
     def _refuse_other_config(self, before: Mapping[str, Any]) -> None:
-        changed = sorted(differences(before, to_yaml_dict(self.config)))
+        try:
+            known = check(StudyConfig, with_present_names(before), str(self.folder / CONFIG))
+            stored: Mapping[str, Any] = to_yaml_dict(known)
+        except ConfigError:
+            stored = before  # of another version: the keys that differ are named
+        wanted = to_yaml_dict(self.config)
+        changed = [] if wanted == before else sorted(differences(stored, wanted))
         refused = [key for key in changed if key.partition(".")[0] not in MAY_GROW]
         if refused:
             name = before.get("name")
@@ -70,6 +80,14 @@ class StudyFolder(Run):
             )
         read_journal(self.folder)  # a journal of another version is refused before anything is written
         self._changed = changed
+
+    @property
+    def _goes_on(self) -> bool:
+        return not self.finished or not {"seeds", "space"}.isdisjoint(self._changed)
+
+    @property
+    def _deciding(self) -> Mapping[str, Any]:
+        return {key: value for key, value in to_dict(self.config).items() if key not in MAY_GROW}
 
     def __enter__(self) -> StudyFolder:
         return self
@@ -82,6 +100,12 @@ class StudyFolder(Run):
         except OSError as error:
             raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
         return path
+
+    def record(self, name: str, trial: Trial) -> None:
+        """Write what decides a trial into its folder, where that is not there yet."""
+        path = self.trial_folder(name) / CONTENT
+        if not path.is_file():
+            write_json(path, to_dict(trial.nameless))
 
     def reopen(self) -> None:
         """Remove the mark of a finished study: more trials are to run."""
@@ -122,6 +146,37 @@ def outcomes(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, dict[st
         else:
             others[trial] = event
     return done, others
+
+
+def names_of_trials(folder: Path, planned: Collection[str]) -> dict[str, str]:
+    """Return the folder's name of every planned trial (an id) that it holds under another id.
+
+    An id is the hash of a whole trial, in which a key that a later version added is one more. A trial in the folder is
+    read by today's defaults; one that today's code refuses is left out.
+    """
+    done = outcomes(folder)[0]
+    names: dict[str, str] = {}
+    others = (path for path in (folder / TRIALS).glob("*/") if path.name not in planned)
+    for path in sorted(others, key=lambda path: path.name in done):  # of two, the done one is taken
+        try:
+            tree = _content(path)
+            if path.name in done:  # one that is trained further is compared with its own config, as written
+                tree = with_present_names(tree)
+            names[check(Trial, tree, str(path)).id] = path.name
+        except (ConfigError, RunError, LookupError):
+            continue
+    return {
+        trial: name
+        for trial, name in names.items()
+        if trial in planned and trial not in done and (name in done or not (folder / TRIALS / trial).exists())
+    }
+
+
+def _content(folder: Path) -> Any:
+    """Return the tree of the trial in a folder; before `trial.json` there was, its model's config held it."""
+    if (folder / CONTENT).is_file():
+        return read_json(folder / CONTENT)
+    return read_yaml(folder / MODEL / CONFIG)["trial"]
 
 
 def _outcome(path: Path, digest: object) -> dict[str, Any] | None:

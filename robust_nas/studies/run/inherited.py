@@ -14,14 +14,15 @@ import copy
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from robust_nas.attacks import Attack
 from robust_nas.checkpoints import read_checkpoint
 from robust_nas.config import check, read_yaml
-from robust_nas.errors import ArchitectureError, CheckpointError, ConfigError
+from robust_nas.errors import ArchitectureError, CheckpointError, CodeRefusedError, ConfigError
 from robust_nas.runs import CHECKPOINT, CONFIG, RECIPE, Progress, is_finished, silent
 from robust_nas.spaces import CellArchitecture, CellSpace
+from robust_nas.training.losses import with_present_names
 from robust_nas.workflows.config import RunConfig
 from robust_nas.workflows.context import JobContext, load_context, refuse_other_images
 from robust_nas.workflows.search import SearchJob, build_supernet
@@ -118,23 +119,35 @@ def _finished(folder: Path) -> FinishedSearch:
     path = folder / CONFIG
     if not path.is_file() or not is_finished(folder):
         raise CheckpointError(f"{folder}: holds no finished search; name the folder of `robust-nas search`")
-    tree = read_yaml(path)
+    tree = with_present_names(read_yaml(path))
     if "seeds" in tree:
         raise CheckpointError(f"{folder}: holds several searches; name one of them, such as seed-0 in it")
-    if set(tree) == set(SearchJob.model_fields):
-        space = check(SearchJob, tree, str(path)).space
-        config = check(RunConfig, read_yaml(folder / RECIPE), str(folder / RECIPE))
-    elif set(tree) == set(FinishedSearch._fields):
+    if set(tree) == set(FinishedSearch._fields):
         space = check(CellSpace, tree["space"], f"{path}: space")
         config = check(RunConfig, tree["config"], f"{path}: config")
     else:
-        raise CheckpointError(f"{folder}: was not made by a search; name the folder of `robust-nas search`")
+        space = _searched_space(tree, path)
+        recipe = folder / RECIPE
+        config = check(RunConfig, with_present_names(read_yaml(recipe)), str(recipe))
     strategy = config.search
     if not strategy.shares_weights:
         raise CheckpointError(
             f"{folder}: was searched by {strategy.label}, which leaves no supernet of ours; name a search by dsara"
         )
     return FinishedSearch(config, space)
+
+
+def _searched_space(tree: Any, path: Path) -> CellSpace:
+    """Return the space of a search's record. Raises `CheckpointError` for any other config."""
+    try:
+        return check(SearchJob, tree, str(path)).space
+    except CodeRefusedError:
+        raise
+    except ConfigError as error:
+        first = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{path.parent}: was not made by a search of this version; name the folder of `robust-nas search` ({first})"
+        ) from None
 
 
 def refuse_other_space(architecture: CellArchitecture, space: CellSpace, where: str) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,13 @@ class Plan:
     train_images: int
     test_images: int
     warnings: tuple[str, ...]
+    names: Mapping[str, str] = field(
+        default_factory=dict
+    )  # of trials that a study's folder names otherwise, by id
+
+    def name(self, trial: Trial) -> str:
+        """Return what a trial is called in the study's folder: its id, or the one it got from an earlier version."""
+        return self.names.get(trial.id, trial.id)
 
     @property
     def reference(self) -> Planned:
@@ -310,7 +317,7 @@ def plan_tree(plan: Plan, rates: Rates | None, workers: int) -> dict[str, Any]:
                 "rules": [check._asdict() for check in point.checks],
                 "training_macs": plan.training_macs(point),
                 "seconds": plan.seconds(rates, point) if rates else None,
-                "trials": [trial.id for trial in point.trials],
+                "trials": [plan.name(trial) for trial in point.trials],
             }
             for point in plan.points
         ],

@@ -8,19 +8,28 @@ A trial that diverged is not run again; one that failed is, when the study is re
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from robust_nas import user_code
-from robust_nas.config import to_dict
+from robust_nas.config import check, to_dict
 from robust_nas.errors import ConfigError, StudyError
 from robust_nas.execution import Engine, LocalEngine, Task
 from robust_nas.runs import ENVIRONMENT, RESULT, Mode, Progress, read_json, silent, write_atomic, write_json
 from robust_nas.spaces import has_cells
-from robust_nas.studies.config import StudyConfig
+from robust_nas.studies.config import Inherited, StudyConfig
 from robust_nas.studies.cost import Rates
-from robust_nas.studies.run.folder import INHERITED, PLAN, StudyFolder, is_study, outcomes, read_plan
+from robust_nas.studies.run.folder import (
+    INHERITED,
+    PLAN,
+    StudyFolder,
+    is_study,
+    names_of_trials,
+    outcomes,
+    read_plan,
+)
 from robust_nas.studies.run.plan import Plan, plan_on, plan_tree
 from robust_nas.studies.run.trial import FUNCTION, payload_of
 from robust_nas.workflows.config import RESULTS
@@ -52,9 +61,11 @@ def run_study(
     folder = Path(out) if out else RESULTS / config.name
     device = engine.device(config.device, context.device.type)
     refuse_other_images(folder, context.dataset)
+    begun = mode == "resume" and is_study(folder)
+    if begun:
+        plan = replace(plan, names=names_of_trials(folder, {trial.id for _, trial in plan.trials}))
     if engine.like_here is not None:
-        known = outcomes(folder)[0] if mode == "resume" and is_study(folder) else {}
-        _refuse_too_long(plan, context, set(known), engine.like_here)
+        _refuse_too_long(plan, context, set(outcomes(folder)[0]) if begun else set(), engine.like_here)
     with StudyFolder(folder, config, mode) as study:
         _record(study, plan, context, engine)
         _run_trials(study, plan, engine, _Place(device, context.dataset.checksum), progress)
@@ -130,6 +141,7 @@ def _record(study: StudyFolder, plan: Plan, context: JobContext, engine: Engine)
         dataset_checksum=context.dataset.checksum,
         images={"train": plan.train_images, "test": plan.test_images},
     )
+    record["user_code"] |= study.started_with  # of its trials; a report may be by other code
     write_json(study.folder / ENVIRONMENT, record)
 
 
@@ -142,7 +154,7 @@ class _Place(NamedTuple):
 
 def _refuse_too_long(plan: Plan, context: JobContext, done: set[str], workers: int) -> None:
     """Raise `StudyError` where the missing trials would take longer than the guard allows."""
-    left = [point for point, trial in plan.trials if trial.id not in done]
+    left = [point for point, trial in plan.trials if plan.name(trial) not in done]
     if left:
         rates = timed(plan, context)
         plan.refuse_above_guard(sum(plan.seconds(rates, point) for point in left) / workers)
@@ -151,11 +163,13 @@ def _refuse_too_long(plan: Plan, context: JobContext, done: set[str], workers: i
 def _run_trials(study: StudyFolder, plan: Plan, engine: Engine, place: _Place, progress: Progress) -> None:
     config = study.config
     done, others = outcomes(study.folder)
-    named = {trial.id: (point, trial) for point, trial in plan.trials}
+    named = {plan.name(trial): (point, trial) for point, trial in plan.trials}
+    for name, (_, trial) in named.items():
+        study.record(name, trial)
     ended = len(named.keys() & done.keys())
     ended += sum(others[name]["event"] == "diverged" for name in named.keys() & others.keys())
     pending = [
-        Task(trial.id, FUNCTION, payload_of(trial, config, place.device), study.trial_folder(trial.id))
+        Task(name, FUNCTION, payload_of(trial, config, place.device), study.trial_folder(name))
         for name, (_, trial) in named.items()
         if name not in done and others.get(name, {}).get("event") != "diverged"
     ]
@@ -198,7 +212,7 @@ def _score_inherited(study: StudyFolder, plan: Plan, progress: Progress) -> None
     if options is None:
         return
     kept = read_json(path) if path.is_file() else {}
-    scores = kept["scores"] if kept.get("options") == to_dict(options) else {}
+    scores = kept["scores"] if kept and _same(kept["options"], options) else {}
     cells: dict[str, CellArchitecture] = {}
     for point in plan.points:
         if has_cells(point.architecture):
@@ -214,6 +228,14 @@ def _score_inherited(study: StudyFolder, plan: Plan, progress: Progress) -> None
     )
     fresh = {name: {"clean": one.clean, "robust": one.robust} for name, one in zip(new, found, strict=True)}
     write_json(path, {"options": to_dict(options), "scores": {**scores, **fresh}})
+
+
+def _same(kept: dict[str, Any], options: Inherited) -> bool:
+    """Return whether stored options, read by today's defaults, are these."""
+    try:
+        return check(Inherited, kept, INHERITED) == options
+    except ConfigError:
+        return False
 
 
 def _conclude(folder: Path, progress: Progress) -> None:

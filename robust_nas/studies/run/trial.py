@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from robust_nas.config import Options, check, config_hash, to_dict
 from robust_nas.data.options import DataOptions
@@ -45,10 +45,15 @@ class Trial(Options):
     seed: Seed  # of the weights, the order of the images and the training attacks
 
     @property
+    def nameless(self) -> Self:
+        """Return the trial without the architecture's own name, which decides nothing."""
+        nameless = self.architecture.model_copy(update={"name": "trial"})
+        return self.model_copy(update={"architecture": nameless})
+
+    @property
     def id(self) -> str:
         """Return 16 hex digits of the content; the architecture's name is not part of it."""
-        nameless = self.architecture.model_copy(update={"name": "trial"})
-        return config_hash(self.model_copy(update={"architecture": nameless}))
+        return config_hash(self.nameless)
 
 
 class TrialJob(Options):
@@ -61,12 +66,12 @@ class TrialJob(Options):
 def run_trial(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return the outcome of the trial in `payload`; its model stays in `<folder>/model`, where it is resumed.
 
-    payload: as `payload_of` makes it.
+    payload: as `payload_of` makes it. The trial is named after its folder: another version may hash it otherwise.
     """
     with allow_code(payload["code"]):
         trial = check(Trial, payload["trial"], f"trial {folder.name}")
         setting = JobConfig(
-            name=f"trial-{trial.id}",
+            name=f"trial-{folder.name}",
             seed=trial.split_seed,
             device=payload["device"],
             threads=payload["threads"],
@@ -91,18 +96,16 @@ def _run(trial: Trial, setting: JobConfig, folder: Path) -> dict[str, Any]:
     dataset = _dataset(trial.data.model_dump_json(), trial.split_seed)
     context = JobContext(setting, dataset, choose_device(setting.device))
     refuse_precision(trial.training.precision, context.device)
-    nameless = trial.model_copy(
-        update={"architecture": trial.architecture.model_copy(update={"name": "trial"})}
+    again = EvaluationConfig(
+        name=setting.name, seed=trial.split_seed, data=trial.data, evaluation=trial.evaluation
     )
-    name, seed = f"trial-{trial.id}", trial.split_seed
-    again = EvaluationConfig(name=name, seed=seed, data=trial.data, evaluation=trial.evaluation)
-    with Run(folder / MODEL, TrialJob(config=again, trial=nameless), "resume") as run:
+    with Run(folder / MODEL, TrialJob(config=again, trial=trial.nameless), "resume") as run:
         if run.finished:
             return read_json(run.folder / OUTCOME)
         with session(run, context):
-            outcome = _measured(run, trial, context)
+            outcome = _measured(run, trial, folder.name, context)
         write_json(run.folder / OUTCOME, outcome)
-        run.finish({"trial": trial.id}, [OUTCOME])
+        run.finish({"trial": folder.name}, [OUTCOME])
         (run.folder / CHECKPOINT).unlink(missing_ok=True)  # the largest file of a trial, and of no more use
     return outcome
 
@@ -115,7 +118,7 @@ def _dataset(options: str, seed: int) -> Dataset:
     return load_dataset(DataOptions.model_validate_json(options), seed=seed)
 
 
-def _measured(run: Run, trial: Trial, context: JobContext) -> dict[str, Any]:
+def _measured(run: Run, trial: Trial, name: str, context: JobContext) -> dict[str, Any]:
     """Return the outcome: train, attack by the protocol, measure; the model is saved into the run's folder."""
     from robust_nas.data import random_indices
     from robust_nas.evaluation import follow_protocol
@@ -157,12 +160,12 @@ def _measured(run: Run, trial: Trial, context: JobContext) -> dict[str, Any]:
         class_names=dataset.class_names,
         mean=mean,
         std=std,
-        made_by={"trial": trial.id, "seed": trial.seed, "epoch": trained.epoch, "dataset": dataset.name},
+        made_by={"trial": name, "seed": trial.seed, "epoch": trained.epoch, "dataset": dataset.name},
     )
     save_model(run.folder, trial.architecture, trained.state, description)
     initial = stage_gains(fresh().eval(), test, trial.metrics, trial.split_seed)
     return {
-        **_outcome(trial, dataset, found, measured, chosen.tolist()),
+        **_outcome(trial, name, dataset, found, measured, chosen.tolist()),
         "epoch": trained.epoch,
         "train_images": len(images),
         "measures": {"train_accuracy": records[-1]["train_accuracy"], **measured.figures},
@@ -177,7 +180,7 @@ def _measured(run: Run, trial: Trial, context: JobContext) -> dict[str, Any]:
 
 
 def _outcome(
-    trial: Trial, dataset: Dataset, found: Evaluation, measured: Measured, chosen: list[int]
+    trial: Trial, name: str, dataset: Dataset, found: Evaluation, measured: Measured, chosen: list[int]
 ) -> dict[str, Any]:
     """Return what is known per image: an answer is robust where no attack of the suite or the metrics changes it."""
     from robust_nas.spaces import count
@@ -190,7 +193,7 @@ def _outcome(
     robust = [right and index not in broken and also and same for index, right, also, same in answers]
     cost = count(trial.architecture, dataset.shape, dataset.classes)
     return {
-        "trial": trial.id,
+        "trial": name,
         "seed": trial.seed,
         "params": cost.params,
         "macs": cost.macs,
