@@ -6,6 +6,7 @@ from .attack import Guide as Guide
 from .attack import MinimalAttack as MinimalAttack
 from .attack import Passes as Passes
 from .attack import attack_field as attack_field
+from .attack import attacks_in as attacks_in
 from .attack import training_attack_field as training_attack_field
 from .attacked_model import AttackedModel as AttackedModel
 from .attacked_model import attack_mode as attack_mode

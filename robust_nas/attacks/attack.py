@@ -7,12 +7,12 @@ Shapes: images are float `[B, C, H, W]` in 0..1, labels int64 `[B]`; `eps` is on
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from robust_nas.attacks.norms import Norm
 from robust_nas.attacks.threat_model import inherited
-from robust_nas.config import Count, NonNegative
+from robust_nas.config import Count, NonNegative, Options
 from robust_nas.errors import AttackError
 from robust_nas.registry import Method, MethodField, Registry
 
@@ -233,6 +233,18 @@ ATTACKS = Registry(
     },
     group="robust_nas.attacks",
 )
+
+
+def attacks_in(value: object, place: str) -> Iterator[tuple[str, Attack]]:
+    """Yield every attack among options with its place, such as `training.loss.attack`; not those within an attack."""
+    if isinstance(value, Attack):
+        yield place, value
+    elif isinstance(value, Options):
+        for key, inner in value:
+            yield from attacks_in(inner, f"{place}.{key}")
+    elif isinstance(value, tuple | list):
+        for number, inner in enumerate(value):
+            yield from attacks_in(inner, f"{place}.{number}")
 
 
 def attack_field(

@@ -36,8 +36,12 @@ def command(
 
     In Python: robust_nas.run_search(robust_nas.load_config("quickstart"), seeds=3)
     """
+    from robust_nas.workflows.config import doubts
+
     config = common.resolve(recipe, overrides, print_config, strategy)
     mode = common.mode_of(resume, overwrite)
+    for doubt in doubts(config):
+        common.say(f"warning: {doubt}")
     from robust_nas.workflows.search import run_search
 
     with common.progress(quiet) as report:

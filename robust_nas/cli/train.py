@@ -37,8 +37,12 @@ def command(
 
     In Python: robust_nas.train(config, robust_nas.load_architecture("arnas"))
     """
+    from robust_nas.workflows.config import doubts
+
     config = common.resolve(recipe, overrides, print_config)
     mode = common.mode_of(resume, overwrite)
+    for doubt in doubts(config):
+        common.say(f"warning: {doubt}")
     if not architecture:
         raise typer.BadParameter("name the architecture to train, such as --architecture arnas")
     from robust_nas.spaces import load_architecture

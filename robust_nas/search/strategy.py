@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, get_args
 
-from robust_nas.attacks import Attack
 from robust_nas.config import Count
 from robust_nas.data.options import Augment
 from robust_nas.distributed import ALONE, Ranks
@@ -129,10 +128,6 @@ class Strategy(Method):
     def trains(self) -> bool:
         """Return whether the result depends on the run's training recipe."""
         return False
-
-    def attacks(self) -> dict[str, Attack]:
-        """Return the attacks of the search itself by their keys."""
-        return {key: value for key, value in self if isinstance(value, Attack)}
 
     def describe(self) -> str:
         """Return the method in a few words, for captions."""

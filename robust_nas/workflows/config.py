@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
 
-from robust_nas.attacks import Attack, ThreatModel, inherit
+from robust_nas.attacks import Attack, ThreatModel, attacks_in, inherit
 from robust_nas.compression import Compression
 from robust_nas.config import (
     Count,
@@ -40,6 +40,7 @@ from robust_nas.training.losses import with_present_names
 from robust_nas.user_code import absolute_names, allow_code, code_in, folders_of, own_config
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
+MOST_APART = 2.0  # factor between the eps of an attack and of the evaluation, beyond which a warning asks
 RESULTS = Path("results")  # where run folders go by default
 
 
@@ -207,6 +208,17 @@ def load_config(
             section = tree.get("search")
             tree["search"] = with_strategy(section if isinstance(section, dict) else {}, strategy)
         return check(RunConfig, apply_overrides(tree, one_list(overrides)), source, overrides=overrides)
+
+
+def doubts(config: RunConfig) -> list[str]:
+    """Return what is allowed but probably not meant: an attack of more than twice, or less than half, the eps."""
+    eps = config.evaluation.threat_model.eps
+    return [
+        f"{place} attacks with eps {attack.eps:.4g}, the evaluation with {eps:.4g}"
+        for section, value in config
+        for place, attack in attacks_in(value, section)
+        if attack.eps is not None and not eps / MOST_APART <= attack.eps <= eps * MOST_APART
+    ]
 
 
 def one_list(overrides: Sequence[str]) -> list[str]:

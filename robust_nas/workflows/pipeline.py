@@ -25,7 +25,7 @@ from robust_nas.spaces import CellSpace
 from robust_nas.training import Training
 from robust_nas.training.losses import with_present_names
 from robust_nas.workflows.compress import DELIVERED, EVALUATED, compress
-from robust_nas.workflows.config import RESULTS, CompressionConfig, NetworkSize, RunConfig
+from robust_nas.workflows.config import RESULTS, CompressionConfig, NetworkSize, RunConfig, doubts
 from robust_nas.workflows.context import (
     JobContext,
     context_unless_finished,
@@ -40,7 +40,6 @@ from robust_nas.workflows.search import run_search
 from robust_nas.workflows.train import train
 
 Warn = Callable[[str], None]
-MOST_APART = 2.0  # factor between two perturbation budgets of one config that calls for no warning
 
 
 def run(
@@ -62,7 +61,7 @@ def run(
         if outer.finished or context is None:
             _draw_own(config, folder)
             return read_json(folder / "summary.json")
-        for message in _doubts(config):
+        for message in doubts(config):
             warn(message)
         write_json(folder / "environment.json", environment(config))
         inner: Mode = "resume" if mode == "resume" else "new"
@@ -227,16 +226,3 @@ def _export(model: Path, folder: Path) -> None:
     if not (folder / "network.py").exists():
         (folder / "weights.pt").unlink(missing_ok=True)  # what a kill in an export left
     export_model(model, folder, overwrite=True)
-
-
-def _doubts(config: RunConfig) -> list[str]:
-    """Return what is allowed but probably not meant: an attack of more than twice, or less than half, the eps."""
-    eps = config.evaluation.threat_model.eps
-    return [
-        f"{name} attacks with eps {found:.4g}, the evaluation with {eps:.4g}"
-        for name, found in (
-            *((f"search.{key}", attack.eps) for key, attack in config.search.attacks().items()),
-            ("training.validation_attack", config.training.validation_attack.eps),
-        )
-        if found is not None and not eps / MOST_APART <= found <= eps * MOST_APART
-    ]

@@ -15,7 +15,15 @@ from robust_nas.config import check, config_hash, parse_yaml, read_yaml, to_dict
 from robust_nas.errors import ConfigError
 from robust_nas.integrations.nni_strategy import NNI
 from robust_nas.search import DSARA
-from robust_nas.workflows.config import FOLDER, RunConfig, load_config, model_config, printed, recipe_names
+from robust_nas.workflows.config import (
+    FOLDER,
+    RunConfig,
+    doubts,
+    load_config,
+    model_config,
+    printed,
+    recipe_names,
+)
 
 RECIPES = recipe_names()
 
@@ -148,6 +156,15 @@ def test_attacks_take_the_place_of_a_suite_and_a_suite_theirs() -> None:
         load_config("quickstart", ["evaluation.suite=null"]).evaluation.steps
         == load_config("quickstart").evaluation.steps
     )
+
+
+def test_an_attack_with_an_eps_far_from_the_evaluation_s_is_doubted() -> None:
+    assert doubts(load_config("quickstart")) == []
+    far = load_config("quickstart", ["search.attack.eps=0.3", "training.loss.attack.eps=0.04"])
+    assert doubts(far) == [
+        "search.attack attacks with eps 0.3, the evaluation with 0.1",
+        "training.loss.attack attacks with eps 0.04, the evaluation with 0.1",
+    ]
 
 
 def test_the_recipes_that_run_offline_are_evaluated_by_the_cascade() -> None:
