@@ -115,6 +115,7 @@ def test_a_recipe_that_no_candidate_can_have_is_refused_before_the_folder_is_mad
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "an old GPU")
     values = sampled(*overrides)
     context = dataclasses.replace(load_context(values), device=torch.device("cuda"))
+    monkeypatch.setattr("robust_nas.workflows.context.choose_device", lambda name: torch.device("cuda"))
     with pytest.raises(ConfigError, match=message):
         run_search(values, tmp_path / "run", context=context, seeds=seeds)
     assert not (tmp_path / "run").exists()
