@@ -21,8 +21,9 @@ export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-.venv/bin/pytest -n 2 --dist loadfile "${fast[@]}" "$@"
+.venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder "${fast[@]}" "$@"
 if [ "$#" -eq 0 ] && [ "${#fast[@]}" -eq 0 ]; then
-  ROBUST_NAS_HIDE_NNI=1 .venv/bin/pytest -n 2 --dist loadfile tests/integrations tests/cli/test_cli.py tests/cli/test_search_cli.py \
+  ROBUST_NAS_HIDE_NNI=1 .venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder \
+    tests/integrations tests/cli/test_cli.py tests/cli/test_search_cli.py \
     tests/recipes tests/test_config.py
 fi

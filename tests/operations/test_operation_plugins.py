@@ -160,15 +160,15 @@ def test_a_text_that_does_not_run_alone_is_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "architecture",
+    ("architecture", "way"),
     [
-        {"block": "basic", "depths": (1, 2), "widths": (4, 6)},
-        {"block": "bottleneck", "depths": (1, 2), "widths": (4, 6)},
-        {"block": "robust-res", "depths": (1, 1), "widths": (16, 32), "se_reduction": 8},
-        {"depth": 2, "width": 6},
+        ({"block": "basic", "depths": (1, 1), "widths": (4, 6)}, "file"),
+        ({"block": "bottleneck", "depths": (1, 1), "widths": (4, 6)}, "file"),
+        ({"block": "robust-res", "depths": (1,), "widths": (16,), "se_reduction": 8}, "file"),
+        ({"depth": 2, "width": 6}, "file"),
+        ({"depth": 2, "width": 6}, "entry point"),
     ],
 )
-@pytest.mark.parametrize("way", ["file", "entry point"])
 def test_an_activation_with_parameters_is_built_counted_folded_and_exported(
     architecture, way, tmp_path, entry_point
 ):
