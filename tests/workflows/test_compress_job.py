@@ -10,7 +10,6 @@ from cases import config as run_config
 import robust_nas
 from robust_nas.config import read_yaml, to_yaml
 from robust_nas.errors import CheckpointError, CompressionError, ConfigError, RunExistsError
-from robust_nas.export import latency
 from robust_nas.runs import read_json
 from robust_nas.workflows.compress import choose, declared_labels, default_folder
 from robust_nas.workflows.compress_measures import accuracies
@@ -132,7 +131,6 @@ def without_times(tree):
 def test_a_compression_that_died_ends_in_the_same_result(compressed, model, tmp_path, monkeypatch, moment):
     tree, folder = compressed
     own = model.parent / f"died-{moment}"
-    monkeypatch.setattr(latency, "PACKAGES", ("none_such",))  # exports take most of the time here
     place = robust_nas.workflows.compress
     real = getattr(place, moment)
     calls = []
@@ -175,12 +173,6 @@ def record(model, tmp_path):
     return compress
 
 
-@pytest.fixture
-def without_exports(monkeypatch):
-    monkeypatch.setattr(latency, "PACKAGES", ("none_such",))  # they take most of the time here
-
-
-@pytest.mark.usefixtures("without_exports")
 def test_the_attacks_of_a_suite_s_file_are_part_of_what_was_asked(record, tmp_path):
     suite = tmp_path / "mine.yaml"
     suite.write_text("attacks:\n- attack: {name: fgsm}\n")
@@ -193,7 +185,6 @@ def test_the_attacks_of_a_suite_s_file_are_part_of_what_was_asked(record, tmp_pa
         record(override, "resume")
 
 
-@pytest.mark.usefixtures("without_exports")
 def test_a_compression_of_earlier_code_is_finished_where_its_attacks_are_known(record, tmp_path):
     suite = tmp_path / "mine.yaml"
     suite.write_text("attacks:\n- attack: {name: fgsm}\n")
@@ -277,7 +268,6 @@ def test_weights_that_are_not_finite_are_refused(model, tmp_path):
 
 
 def test_a_run_compresses_what_it_found_where_the_recipe_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(latency, "PACKAGES", ("none_such",))
     config = run_config(
         "network.channels=8",
         "compression.cstar.ratios=[1.3]",
