@@ -5,7 +5,7 @@ import pytest
 from robust_nas.export import latency
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def _short_latencies():
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(latency, "SECONDS", 0.001)
