@@ -2,20 +2,20 @@
 
 Each process searches and trains where the one before it was killed. It arms a timer in a chosen step, and the timer
 kills it some milliseconds later, wherever it then is: in an attack, a step, a write. Every step writes a checkpoint.
-The killed processes are forks of one that has imported all they need, which spares minutes; the uninterrupted run and
-the one that finishes the killed run are processes of their own.
 """
 
 import json
+import os
 import random
 import signal
-import subprocess
-import sys
+import threading
 
+import forks
 import pytest
 import torch
 from cases import SMALL_LAYOUT
 
+from robust_nas import run_search, train
 from robust_nas.checkpoints import read_checkpoint
 from robust_nas.config import apply_overrides, to_yaml
 from robust_nas.runs import CHECKPOINT, METRICS
@@ -76,44 +76,25 @@ MOMENTS = [
     ("train", 6),
     ("train", 10),
 ]
+FOLDERS = {"search": "search", "train": "model"}
 
-JOB = """
-import json, os, signal, sys, threading
-from pathlib import Path
-from robust_nas import load_config, run_search, train
 
-def work(config, folder, job=None, step=None, delay=None):
+def work(recipe, folder, job=None, step=None, delay=None):
+    """Searches and trains; `delay` seconds after `step` of `job` it is killed."""
+
     def progress(name, done, total, note=""):
         if (name, done) == (job, step):
             threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
 
+    config = load_config(recipe)
     found = run_search(config, folder / "search", mode="resume", progress=progress)
     train(config, found.architecture, folder / "model", mode="resume", progress=progress)
 
-config, folder = load_config(sys.argv[1]), Path(sys.argv[2])
-moments = json.loads(sys.argv[3])
-if not moments:
-    work(config, folder)
-    sys.exit()
-import matplotlib.pyplot, networkx, sklearn.datasets, torch._dynamo
-for job, step, delay in moments:
-    child = os.fork()
-    if child == 0:
-        work(config, folder, job, step, delay)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    place = folder / ("search" if job == "search" else "model")
-    state = torch.load(place / "checkpoint.pt", weights_only=True)
-    print(json.dumps([job, state["epoch"], os.waitstatus_to_exitcode(status)]))
-"""
 
-
-def start(recipe, folder, moments=()):
-    """Runs the job, killed at each of the moments; returns [job, epoch of the checkpoint, exit code] of each."""
-    arguments = [sys.executable, "-c", JOB, str(recipe), str(folder), json.dumps(moments)]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+def killed(log, recipe, folder, job, step, delay):
+    """Starts the job, which is killed at that moment; returns its exit code and the epoch of the checkpoint."""
+    code = forks.exit_code(log, work, recipe, folder, job, step, delay)
+    return code, read_checkpoint(folder / FOLDERS[job] / CHECKPOINT)["epoch"]
 
 
 def equal(one, other, path="checkpoint"):
@@ -141,14 +122,18 @@ def test_killed_again_and_again_a_run_ends_in_the_same_bits(tmp_path, overrides)
     recipe.write_text(to_yaml(apply_overrides(CONFIG, overrides)))
     config = load_config(recipe)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    start(recipe, whole)
+    log = tmp_path / "log.txt"
+    forks.run(log, work, recipe, whole)
     delay = random.Random(0)  # noqa: S311 - moments, not secrets
-    killed = start(recipe, cut, [(job, step, delay.uniform(0, 0.06)) for job, step in MOMENTS])
-    assert [code for _, _, code in killed] == [-signal.SIGKILL] * len(MOMENTS)
-    stages = {1 if epoch < config.search.stage1_epochs else 2 for job, epoch, _ in killed if job == "search"}
+    stages = set()
+    for job, step in MOMENTS:
+        code, epoch = killed(log, recipe, cut, job, step, delay.uniform(0, 0.06))
+        assert code == -signal.SIGKILL, log.read_text()
+        if job == "search":
+            stages.add(1 if epoch < config.search.stage1_epochs else 2)
     assert stages == {1, 2}
     assert not (cut / "model" / "model.safetensors").exists()
-    start(recipe, cut)
+    forks.run(log, work, recipe, cut)
 
     for name in (
         "search/architecture.yaml",

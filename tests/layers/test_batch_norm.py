@@ -42,7 +42,7 @@ def one_norm(ranks, affine):
 
 @pytest.mark.parametrize("affine", [True, False])
 def test_it_is_batch_norm_of_the_whole_batch(tmp_path, affine):
-    found = results(in_ranks(__file__, "one_norm", tmp_path, [1, 2, 3], affine=affine))
+    found = results(in_ranks(one_norm, tmp_path, [1, 2, 3], affine=affine))
     (expected,) = found[1]
     for count in (2, 3):
         for name, value in expected.items():
@@ -79,7 +79,7 @@ def modes(ranks):
 
 
 def test_every_mode_is_that_of_one_process_and_eval_mode_sends_no_message(tmp_path):
-    found = results(in_ranks(__file__, "modes", tmp_path, [1, 2]))
+    found = results(in_ranks(modes, tmp_path, [1, 2]))
     (expected,), parts = found[1], found[2]
     for name in ("train", "batch"):
         torch.testing.assert_close(torch.cat([part[name] for part in parts]), expected[name])

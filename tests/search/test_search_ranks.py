@@ -11,7 +11,6 @@ from robust_nas.layers.batch_norm import synchronise
 from robust_nas.nets import Supernet
 from robust_nas.search import DSARA, Batch, OneShotSearch, WeightOptimiser
 
-IMPORTED_LATE = ("torch._dynamo",)
 CLASSES, IMAGES = 4, 7  # unequal rows for two ranks and for three
 SPACE = small_space()
 CASES = {
@@ -54,7 +53,7 @@ def steps(ranks, case, statistics="synchronised"):
 
 @pytest.mark.parametrize("case", CASES)
 def test_several_ranks_are_one_rank_with_the_global_batch(tmp_path, case):
-    found = results(in_ranks(__file__, "steps", tmp_path, [1, 3 if case == "first order" else 2], case=case))
+    found = results(in_ranks(steps, tmp_path, [1, 3 if case == "first order" else 2], case=case))
     (expected,), several = found.values()
     for one in several:
         assert one.keys() == expected.keys()
@@ -65,7 +64,7 @@ def test_several_ranks_are_one_rank_with_the_global_batch(tmp_path, case):
 
 def test_local_statistics_are_another_search_with_running_statistics_that_agree(tmp_path):
     case = "first order"
-    found = results(in_ranks(__file__, "steps", tmp_path, [1, 2], case=case, statistics="local"))
+    found = results(in_ranks(steps, tmp_path, [1, 2], case=case, statistics="local"))
     one, two = found[2]
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not torch.allclose(one["alphas.robust"], found[1][0]["alphas.robust"], rtol=1e-7)
@@ -78,7 +77,7 @@ def part_ways(ranks):
 
 
 def test_ranks_that_part_ways_are_refused_on_all_and_told_once(tmp_path):
-    ranks = in_ranks(__file__, "part_ways", tmp_path, [3])[3]
+    ranks = in_ranks(part_ways, tmp_path, [3])[3]
     assert [code for _, code, _ in ranks] == [1, 1, 1]
     text = "".join(text for _, _, text in ranks)
     assert text.count("error:") == 1

@@ -13,7 +13,6 @@ from robust_nas.layers.batch_norm import synchronise
 from robust_nas.training import AWP, PGDAT, TRADES, loop
 from robust_nas.workflows.context import open_run
 
-IMPORTED_LATE = ("torch._dynamo",)
 PGD_AT = PGDAT(attack=PGD(eps=0.1, steps=2, keep="last"))
 RECIPES = {
     "pgd-at": {"loss": PGD_AT},
@@ -40,7 +39,7 @@ def run_training(ranks, folder_of, recipe):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_two_ranks_are_one_rank_with_the_global_batch(tmp_path, recipe):
     arguments = {"folder_of": str(tmp_path), "recipe": recipe}
-    found = results(in_ranks(__file__, "run_training", tmp_path / "ranks", [1, 2], **arguments))
+    found = results(in_ranks(run_training, tmp_path / "ranks", [1, 2], **arguments))
     (expected,), (one, two) = found.values()
     for name, value in expected.items():
         assert torch.equal(one[name], two[name]), name
@@ -61,7 +60,7 @@ def validate(ranks, folder_of):
 
 
 def test_the_validation_split_is_judged_in_parts_to_the_same_accuracies(tmp_path):
-    found = results(in_ranks(__file__, "validate", tmp_path / "ranks", [1, 2], folder_of=str(tmp_path)))
+    found = results(in_ranks(validate, tmp_path / "ranks", [1, 2], folder_of=str(tmp_path)))
     (expected,), (one, two) = found.values()
     assert expected[0] > expected[1] > 0
     assert torch.equal(one, expected)

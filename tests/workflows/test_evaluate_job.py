@@ -1,16 +1,17 @@
 """The evaluation of a model folder: what it records, and that `kill -9` at any moment changes nothing."""
 
 import json
+import os
 import random
 import signal
-import subprocess
-import sys
+import threading
 
+import forks
 import pytest
 from cases import config
 
 import robust_nas
-from robust_nas.config import read_yaml, to_yaml
+from robust_nas.config import read_yaml
 from robust_nas.errors import CheckpointError, ConfigError, RunExistsError
 from robust_nas.workflows import evaluate as job
 from robust_nas.workflows.config import EvaluationConfig, model_config
@@ -155,55 +156,34 @@ def test_what_a_model_cannot_be_attacked_with_leaves_no_folder(model, tmp_path):
         robust_nas.run_evaluation(chosen, model, model)
 
 
-JOB = """
-import json, os, signal, sys, threading
-from pathlib import Path
-from robust_nas import run_evaluation
-from robust_nas.config import check, read_yaml
-from robust_nas.workflows.config import EvaluationConfig
+def work(config, model, out, name=None, done=None, delay=None):
+    """Evaluates; `delay` seconds after `done` per cent of the part `name` it is killed."""
 
-config = check(EvaluationConfig, read_yaml(Path(sys.argv[1])), "test")
-model, out = Path(sys.argv[2]), Path(sys.argv[3])
-moments = json.loads(sys.argv[4])
-if not moments:
-    run_evaluation(config, model, out, mode="resume")
-    sys.exit()
-import matplotlib.pyplot, sklearn.datasets, torch._dynamo
-for name, done, delay in moments:
-    child = os.fork()
-    if child == 0:
-        def progress(job, at, total, note=""):
-            if job == f"evaluate: {name}" and at >= done:
-                threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    def progress(job, at, total, note=""):
+        if job == f"evaluate: {name}" and at >= done:
+            threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
 
-        run_evaluation(config, model, out, mode="resume", progress=progress)
-        os._exit(0)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
+    robust_nas.run_evaluation(config, model, out, mode="resume", progress=progress)
+
+
 # (part, per cent of it after which a timer is armed): in batches, between the attacks, and in the findings.
 MOMENTS = [("pgd-6", 30), ("pgd-6", 100), ("apgd-ce", 60), ("findings", 0), ("findings", 50)]
 
 
-def start(recipe, model, out, moments=()):
-    arguments = [sys.executable, "-c", JOB, str(recipe), str(model), str(out), json.dumps(moments)]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return [int(line) for line in done.stdout.split()]
-
-
 @pytest.mark.slow
 def test_killed_again_and_again_an_evaluation_ends_in_the_same_figures(model, tmp_path):
-    recipe = tmp_path / "evaluation.yaml"
-    recipe.write_text(to_yaml(model_config(model, EVALUATION)))
-    start(recipe, model, tmp_path / "whole")
+    asked = (work, model_config(model, EVALUATION), model)
+    log = tmp_path / "log.txt"
+    forks.run(log, *asked, tmp_path / "whole")
     delay = random.Random(0)  # noqa: S311 - moments, not secrets
-    codes = start(
-        recipe, model, tmp_path / "cut", [(part, done, delay.uniform(0, 0.03)) for part, done in MOMENTS]
-    )
+    codes = [
+        forks.exit_code(log, *asked, tmp_path / "cut", part, done, delay.uniform(0, 0.03))
+        for part, done in MOMENTS
+    ]
     assert (
         codes.count(-signal.SIGKILL) >= len(MOMENTS) - 1
     )  # the last one may have been quicker than its timer
-    start(recipe, model, tmp_path / "cut")
+    forks.run(log, *asked, tmp_path / "cut")
     trees = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("cut", "whole")]
     assert timeless(trees[0]) == timeless(trees[1])
     for stem in ("loss_traces", "examples"):

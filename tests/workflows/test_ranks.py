@@ -18,7 +18,6 @@ from robust_nas.config import to_yaml
 from robust_nas.runs import CHECKPOINT, METRICS, read_checkpoint
 from robust_nas.spaces import ResidualArchitecture
 
-IMPORTED_LATE = ("sklearn.datasets", "torch._dynamo")  # by a job
 ATTACK = {"name": "pgd", "eps": 0.1, "steps": 1}
 CONFIG = {
     "schema_version": 1,
@@ -100,9 +99,7 @@ def state(folder):
 
 def start(tmp_path, recipe, folder, kind, counts, **more):
     """The job in so many ranks."""
-    return in_ranks(
-        __file__, "work", tmp_path / "ranks", counts, recipe=str(recipe), out=str(folder), kind=kind, **more
-    )
+    return in_ranks(work, tmp_path / "ranks", counts, recipe=recipe, out=folder, kind=kind, **more)
 
 
 @pytest.mark.slow
