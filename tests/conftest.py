@@ -3,6 +3,7 @@
 With ROBUST_NAS_HIDE_NNI=1 the tests run as if NNI and Lightning were not installed (`scripts/test.sh` does both).
 """
 
+import base64
 import os
 import sys
 from importlib.abc import MetaPathFinder
@@ -26,6 +27,12 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
 
 
+NOTHING = {
+    "png": base64.b64decode(  # a picture of one pixel
+        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsTj2FAAAAABJRU5ErkJggg=="
+    ),
+    "svg": b'<svg xmlns="http://www.w3.org/2000/svg"/>',
+}
 HIDDEN = {"nni", "pytorch_lightning", "lightning_fabric", "torchmetrics"}
 
 
@@ -39,6 +46,16 @@ class _Hide(MetaPathFinder):
 
 if os.environ.get("ROBUST_NAS_HIDE_NNI") == "1":
     sys.meta_path.insert(0, _Hide())
+
+
+@pytest.fixture(scope="module")
+def unrendered():
+    """Figures are made and written, but not rendered: that takes longer than the small jobs that they are of."""
+    from robust_nas.figures import style
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(style, "_rendered", lambda *_, format="png", **__: NOTHING[format])
+        yield
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""What the tests of workflows share: latencies are measured for an instant, without the exports, which take seconds."""
+"""What the tests of workflows share: their jobs leave out what takes seconds.
+
+Latencies are measured for an instant and without the exports, and figures are not rendered.
+"""
 
 import pytest
 
@@ -6,7 +9,7 @@ from robust_nas.export import latency
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _short_latencies():
+def _short_jobs(unrendered):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(latency, "SECONDS", 0.001)
         patched.setattr(latency, "PACKAGES", ("none_such",))

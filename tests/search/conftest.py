@@ -1,0 +1,8 @@
+"""What the tests of searches share: their jobs render no figures."""
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _unrendered(unrendered):
+    pass
