@@ -1,9 +1,14 @@
-"""A hash of everything that an evaluation must leave alone."""
+"""A hash of everything that an evaluation must leave alone.
+
+Tensors and modules that a module keeps in a plain list, tuple, set, dict or attribute are part of it: PyTorch does not
+know them, so no `eval()` reaches them, and batch norm among them learns from every batch.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from robust_nas.lazy import torch
 
@@ -24,7 +29,42 @@ def fingerprint(model: nn.Module) -> str:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         digest.update(name.encode())
         digest.update(_bytes(tensor))
+    for name, tensor in _hidden(model):
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(_bytes(tensor))
     return digest.hexdigest()
+
+
+def _hidden(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors that the modules keep out of PyTorch's sight, those of modules kept so among them."""
+    seen = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    seen |= {id(module) for module in model.modules()}
+    waiting: list[tuple[str, Any]] = []
+    for name, module in model.named_modules():
+        waiting += _attributes(name, module)
+    while waiting:
+        name, value = waiting.pop()
+        if id(value) in seen:
+            continue
+        if isinstance(value, torch.Tensor | torch.nn.Module | Mapping | list | tuple | set):
+            seen.add(id(value))
+        if isinstance(value, torch.Tensor):
+            yield name, value
+        elif isinstance(value, torch.nn.Module):
+            waiting += _attributes(name, value)
+            for inner in (value._parameters, value._buffers, value._modules):
+                waiting += [(f"{name}.{key}", each) for key, each in inner.items()]
+        elif isinstance(value, Mapping):
+            waiting += [(f"{name}.{key}", each) for key, each in value.items()]
+        elif isinstance(value, list | tuple | set):
+            waiting += [(f"{name}.{place}", each) for place, each in enumerate(value)]
+
+
+def _attributes(name: str, module: nn.Module) -> list[tuple[str, Any]]:
+    """Return the attributes of a module but for those that PyTorch gives to every module."""
+    common = vars(torch.nn.Module())
+    own = vars(module).items()
+    return [(f"{name}.{key}", value) for key, value in own if key not in common]
 
 
 def _bytes(tensor: Tensor) -> bytes:

@@ -1,15 +1,16 @@
 """Plant adversarial examples into a model's features (Zimmermann, Brendel, Tramer, Carlini, 2022).
 
-Around an image, the model's features tell points inside the ball from one point on its boundary:
+Around an image, a read-out of the model's logits tells points inside the ball from one point on its boundary:
 
-    phi_i   features of inner points, within 0.95 eps, and of the image;  phi_b  of a point at distance eps
+    phi_i   logits of inner points, within 0.95 eps, and of the image;  phi_b  of a point at distance eps
     w       least squares for -1 on phi_i and +1 on phi_b
     tau     w phi_b less a tenth of its lead over the largest w phi_i
 
 The image with the score w phi(x) - tau as its margin is a two-class problem that has an adversarial example in the
 ball by construction. An attack that does not find one there cannot be believed where it finds none elsewhere. The
-features are the input of the last linear layer, or the logits where there is none. The read-out (least squares in
-closed form, instead of a trained one) is our choice. n images, m inner points, d features.
+paper reads the input of the last linear layer; the logits leave nothing of the model untested, and any module has
+them. The read-out (least squares in closed form, instead of a trained one) is our choice. n images, m inner points,
+d logits.
 """
 
 from __future__ import annotations
@@ -31,33 +32,21 @@ KNOWN = 3  # times that a random model must know a planted example again
 class Planted(nn.Module):
     """The two-class problem of one image each: logits `[n, 2]`, class 1 where the planted example is found.
 
-    Features of a random model are the mean over `passes`.
+    Logits of a random model are the mean over `passes`.
     """
 
     def __init__(self, model: nn.Module, passes: int = 1) -> None:
         super().__init__()
         self.model = model
         self.passes = passes
-        self.layer = _last_linear(model)
         self.read_out = torch.empty(0)  # [n, d]
         self.threshold = torch.empty(0)  # [n]
         self.scale = torch.empty(0)  # [n], one unit of it is one nat
 
     def features(self, x: Tensor) -> Tensor:
-        """Return the input of the last linear layer, `[B, d]`."""
-        return torch.stack([self._features(x) for _ in range(self.passes)]).mean(0)
-
-    def _features(self, x: Tensor) -> Tensor:
-        if self.layer is None:
-            logits: Tensor = self.model(x.clone())
-            return logits.float()
-        caught: list[Tensor] = []
-        handle = self.layer.register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0]))
-        try:
-            logits = self.model(x.clone())
-        finally:
-            handle.remove()
-        return (caught[-1] if caught and caught[-1].dim() == 2 else logits).float()
+        """Return the logits, `[B, d]`; what is not finite in them counts as 0."""
+        passes = [self.model(x.clone()).float() for _ in range(self.passes)]
+        return torch.stack(passes).mean(0).nan_to_num(0.0, 0.0, 0.0)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits for images `[n, C, H, W]`, one for each problem, or the first few of them."""
@@ -65,11 +54,6 @@ class Planted(nn.Module):
         score = (self.features(x) * self.read_out[:n]).sum(1) - self.threshold[:n]
         score = score / self.scale[:n]
         return torch.stack([-score, score], 1) / 2
-
-
-def _last_linear(model: nn.Module) -> nn.Linear | None:
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    return layers[-1] if layers else None
 
 
 @torch.no_grad()

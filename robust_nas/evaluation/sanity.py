@@ -2,7 +2,8 @@
 
 Free checks read the rows and traces of the attacks. The others make passes of their own on the first images that they
 want; with `findings: budget` they share as many passes as the attacks took, in the order of the registry: what one does
-not take goes to the next, and one that would get fewer than `LEAST` images is NOT RUN, a gap for the verdict.
+not take goes to the next, and one that would get fewer than `LEAST` images is NOT RUN, a gap for the verdict. So is
+one that fails, with the reason; the journal does not keep it, and an evaluation that is continued runs it again.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from robust_nas.evaluation.journal import Journal
 from robust_nas.evaluation.seeds import seed_of
 from robust_nas.evaluation.state import EvaluationState
 from robust_nas.evaluation.verdict import Finding
+from robust_nas.user_code import line_of
 
 LEAST = 8  # images, below which a check says nothing
 
@@ -44,15 +46,17 @@ def run_checks(
     budget: float = math.inf,
 ) -> Collected:
     """Return the findings of all checks that apply, after the attacks; `budget` bounds their passes."""
-    every = state.select("all")
     applying = [check for check in checks if check.applies(state)]
     collected = Collected()
     for check in applying:
         if check.free:
-            collected.findings += check.run(state, every, Cost())
+            collected.findings += _free(check, state)
     paid = [check for check in applying if not check.free]
     for number, check in enumerate(paid):
-        record = _paid(check, state, journal, budget - collected.passes)
+        try:
+            record = _paid(check, state, journal, budget - collected.passes)
+        except Exception as error:  # whatever a foreign module or a check of the user's own raises
+            record = _record([_failed(check, error)])
         collected.findings += [Finding(**finding) for finding in record["findings"]]
         collected.eps_curve += record["curve"]
         collected.passes += record["passes"]
@@ -61,11 +65,25 @@ def run_checks(
     return collected
 
 
+def _free(check: SanityCheck, state: EvaluationState) -> list[Finding]:
+    try:
+        return check.run(state, state.select("all"), Cost())
+    except Exception as error:  # as above
+        return [_failed(check, error)]
+
+
+def _failed(check: SanityCheck, error: Exception) -> Finding:
+    place = line_of(error)
+    first = (str(error).splitlines() or [""])[0][:200]
+    text = f"the check failed: {type(error).__name__}: {first}" + (f" ({place})" if place else "")
+    return check.finding("NOT RUN", text)
+
+
 def _paid(check: SanityCheck, state: EvaluationState, journal: Journal, left: float) -> dict[str, Any]:
     """Return the record of a check that makes passes: its own, or why there is none."""
     images = state.select(check.selection)[: check.most]
     if not len(images):
-        return _record([check.finding("PASS", "no image was left for it to break")])
+        return _record([check.finding("PASS", "nothing to test: no image is left for it")])
     undefined = check.undefined(state)
     if undefined is not None:
         return _record([check.finding("NOT RUN", undefined)])

@@ -38,7 +38,7 @@ class ActiveTest(SanityCheck):
     name: Literal["active-test"] = "active-test"
 
     def _attack(self, state: EvaluationState) -> tuple[Attack, int]:
-        """Return one short run on the two-class problem, and the passes of the model's features in each pass."""
+        """Return one short run on the two-class problem, and the passes of the model in each pass."""
         attack = state.strongest or APGD(**state.limits, eot=state.eot)
         return attack.shortened(STEPS).model_copy(update={"fold": False, "eot": 1}), attack.eot
 
@@ -62,7 +62,7 @@ class ActiveTest(SanityCheck):
         valid, chance = plant(problem, x, threat.eps, threat.norm, generator)
         cost.passes += len(x) * (1 + INNER + 1 + KNOWN + RANDOM) * passes
         if not valid.any():
-            text = "no example could be planted: the features do not move within the ball, or they are random"
+            text = "no example could be planted: the logits do not move within the ball, or they are random"
             return [self.finding("WARN", text, images=len(x))]
         labels = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         result = attack.run(problem, x, labels, generator)

@@ -26,5 +26,8 @@ class UntouchedModel(SanityCheck):
         """Return FAIL where the model changed."""
         if state.untouched:
             return [self.finding("PASS", "parameters, buffers, gradients and modes are as they were", 0)]
-        text = "the model changed while it was attacked: it learns or keeps statistics in its forward pass"
+        text = (
+            "the model changed while it was attacked: it learns or keeps statistics in its forward pass "
+            "(layers in a plain list instead of a ModuleList stay in training mode)"
+        )
         return [self.finding("FAIL", text, 1)]
