@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
+from robust_nas.attacks.losses import SATURATING
 from robust_nas.attacks.norms import Norm
 from robust_nas.attacks.threat_model import inherited
 from robust_nas.config import Count, NonNegative, Options
@@ -72,6 +73,11 @@ class Attack(Method):
     def objective(self) -> str:
         """Return the name of the loss that the attack raises (`attacks/losses.py`)."""
         return "ce"
+
+    @property
+    def saturates(self) -> bool:
+        """Return whether its loss is 0 in float32, and blind, where the model is confident enough."""
+        return self.access == "gradient" and self.objective in SATURATING
 
     @property
     def targeted(self) -> bool:
@@ -212,6 +218,11 @@ class MinimalAttack(Attack):
 
     eps: NonNegative | None = None
     bn: Literal["eval"] = "eval"  # examples leave the batch when they are done, so it has no statistics
+
+    @property
+    def saturates(self) -> bool:
+        """Return False: the logits themselves lead it."""
+        return False
 
 
 ATTACKS = Registry(

@@ -71,6 +71,11 @@ class AutoAttack(BoundedAttack):
         return "+".join(self.attacks)
 
     @property
+    def saturates(self) -> bool:
+        """Return whether the cross-entropy alone leads the attacks that run."""
+        return set(self.names) <= {"apgd-ce"}
+
+    @property
     def parameter_free(self) -> bool:
         """Return whether every attack that runs is an APGD."""
         return all(name.startswith("apgd") for name in self.names)

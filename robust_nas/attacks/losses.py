@@ -25,6 +25,9 @@ SMALL = 1e-12  # in the denominators, as in the official code
 
 LEAST_CLASSES = {"dlr": 3, "dlr-targeted": 4}  # they rank this number of logits; every other loss needs two
 TARGETED = frozenset({"ce-targeted", "dlr-targeted"})  # they lead to a class instead of away from the label
+SATURATING = frozenset(
+    {"ce", "ce-targeted", "kl"}
+)  # of the softmax: exact 0 or 1 in float32 from about 17 nats on
 
 Loss = Callable[["Tensor"], "Tensor"]  # logits [B, K] to the loss of each example [B]
 

@@ -86,6 +86,12 @@ class EvaluationState:
         """Return whether an attack of the list is led by one of these (`Attack.guided_by`)."""
         return any(part.guided_by in guides for attack in self.attacks for part in attack.parts())
 
+    @property
+    def sees_margin(self) -> bool:
+        """Return whether a gradient attack of the list has a loss that still moves where the model is confident."""
+        parts = [part for attack in self.attacks for part in attack.parts()]
+        return any(part.guided_by == "gradient" and not part.saturates for part in parts)
+
     def select(self, selection: Selection) -> Tensor:
         """Return indices into the order: of all images, of those right as they are, or right after all attacks."""
         if selection == "all":

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 MOVED = 1e-4
 PASSES = 5
+VARY = "outputs vary from pass to pass; declare it (deployed.samples), so that it is attacked through its randomness"
+OF_GRADIENTS = (
+    "outputs are others where a gradient is asked for; the attacks see another model than the images meet"
+)
+SINCE = "outputs are others than at the start of the evaluation; the model keeps a state, or looks at the whole batch"
 
 
 class Deterministic(SanityCheck):
@@ -45,31 +50,22 @@ class Deterministic(SanityCheck):
         seeds = [seed_of(state.seed, "deterministic", number) for number in range(PASSES)]
         first, *others = (judge(single, x, y, seed=seed).logits for seed in seeds)
         cost.passes += PASSES * len(x)
-        moved = {"outputs vary from pass to pass": max(_moved(first, other) for other in others)}
+        moved, seen = max(_moved(first, other) for other in others), VARY
         declared = state.predictor.random
-        if not declared:
+        if not declared and moved <= MOVED:
             with_gradient, _, _ = input_gradient(state, x, y, (), cost)
-            plain = _as_attacked(state, first, y)
-            moved["outputs are others where a gradient is asked for"] = _moved(plain, with_gradient)
-            at_start = state.clean_logits[indices].to(first.device)
-            moved["outputs are others than at the start of the evaluation"] = _moved(at_start, first)
-        seen, value = max(moved.items(), key=lambda item: item[1])
-        if next(iter(moved.values())) > MOVED:
-            seen, value = next(iter(moved.items()))
-        varies = value > MOVED
+            moved, seen = _moved(_as_attacked(state, first, y), with_gradient), OF_GRADIENTS
+        if not declared and moved <= MOVED:
+            moved, seen = _moved(state.clean_logits[indices].to(first.device), first), SINCE
+        varies = moved > MOVED
         text = f"{PASSES} passes gave the same outputs"
         if varies:
-            text = seen
-            text += (
-                ", as declared"
-                if declared
-                else "; declare it (deployed.samples), so that it is attacked through its randomness"
-            )
+            text = seen.partition(";")[0] + ", as declared" if declared else seen
         elif declared:
             text = f"declared random, but {PASSES} passes gave the same outputs"
         status: Status = "PASS" if varies == declared else "WARN" if declared else "FAIL"
         allowed = "declared random" if declared else None
-        return [self.finding(status, text, value, len(x), allowed=allowed)]
+        return [self.finding(status, text, moved, len(x), allowed=allowed)]
 
 
 def _as_attacked(state: EvaluationState, logits: Tensor, y: Tensor) -> Tensor:

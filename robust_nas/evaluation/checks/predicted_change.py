@@ -69,7 +69,9 @@ class PredictedChange(SanityCheck):
 
     def run(self, state: EvaluationState, indices: Tensor, cost: Cost) -> list[Finding]:
         """Return the lowest mean correlation of the three points."""
-        found = agreements(state, indices, cost, generator_of(state.device, state.seed, "finding", self.title))
+        found = agreements(
+            state, indices, cost, generator_of(state.device, state.seed, "finding", self.title)
+        )
         return [self.judge(found, len(indices))]
 
     def judge(self, found: list[Agreement], images: int) -> Finding:
@@ -104,9 +106,7 @@ class PredictedChange(SanityCheck):
         return self.finding(status, text, close[0], images)
 
 
-def agreements(
-    state: EvaluationState, indices: Tensor, cost: Cost, generator: Generator
-) -> list[Agreement]:
+def agreements(state: EvaluationState, indices: Tensor, cost: Cost, generator: Generator) -> list[Agreement]:
     """Return the correlations from every kind of point, on the images at `indices`."""
     parts: dict[str, list[Agreement]] = {}
     for part in torch.split(indices, state.batch_size):
@@ -123,9 +123,7 @@ def _points(
     state: EvaluationState, x: Tensor, y: Tensor, cost: Cost, generator: Generator
 ) -> list[tuple[str, Tensor]]:
     threat = state.threat_model
-    inside = project(
-        x + noise_in_ball(x, threat.eps, threat.norm, generator), x, threat.eps, threat.norm
-    )
+    inside = project(x + noise_in_ball(x, threat.eps, threat.norm, generator), x, threat.eps, threat.norm)
     result = _attack(state).run(state.predictor, x, y, generator)
     cost.passes += result.forwards + result.backwards
     return [("the images", x), ("random points of the ball", inside), ("the end of an attack", result.images)]
