@@ -108,7 +108,7 @@ def save(figure: Figure, stem: Path, table: Table) -> tuple[Path, ...]:
         RunError: the folder cannot be written.
     """
     with drawing():
-        png = _rendered(figure.canvas.print_png, metadata={"Software": None})
+        png = _rendered(FigureCanvasAgg(figure).print_png, metadata={"Software": None})
         figure.set_layout_engine(None)  # the layout stays as it is: finding it takes longer than drawing
         svg = _rendered(figure.savefig, format="svg", metadata={"Date": None})
         contents = {".png": png, ".svg": svg, ".csv": _csv(table)}
