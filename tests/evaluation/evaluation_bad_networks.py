@@ -22,17 +22,6 @@ class Probabilities(Around):
         return self.network(x).softmax(1)
 
 
-class Hot(Around):
-    """Logits so large that the softmax in the loss saturates: defensive distillation."""
-
-    def __init__(self, network, factor):
-        super().__init__(network)
-        self.factor = factor
-
-    def forward(self, x):
-        return self.factor * self.network(x)
-
-
 class Quantised(Around):
     """Rounds every pixel to one of a few levels; the gradient of rounding is zero."""
 

@@ -51,9 +51,9 @@ def conv_net(channels=(16, 32), seed=0):
         )
 
 
-def trained(images, *, attack=None, epochs, seed=0):
+def trained(images, *, attack=None, epochs, seed=0, model=None):
     """A network in eval mode, trained on the images as they are or as the attack leaves them."""
-    model = conv_net(seed=seed)
+    model = model or conv_net(seed=seed)
     draws = generator(seed)
     x, y = images.pixels.float() / 255, images.labels
     rate, size = 0.05, 64
