@@ -8,9 +8,10 @@ one that fails, with the reason; the journal does not keep it, and an evaluation
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,8 +56,8 @@ def run_checks(
     for number, check in enumerate(paid):
         try:
             record = _paid(check, state, journal, budget - collected.passes)
-        except Exception as error:  # whatever a foreign module or a check of the user's own raises
-            record = _record([_failed(check, error)])
+        except _CheckFailedError as failed:
+            record = _record([failed.finding])
         collected.findings += [Finding(**finding) for finding in record["findings"]]
         collected.eps_curve += record["curve"]
         collected.passes += record["passes"]
@@ -65,18 +66,31 @@ def run_checks(
     return collected
 
 
+class _CheckFailedError(Exception):
+    """A check raised something: why it was not run, as its finding. What a journal raises is no such error."""
+
+    def __init__(self, check: SanityCheck, error: Exception) -> None:
+        place = line_of(error)
+        first = (str(error).splitlines() or [""])[0][:200]
+        text = f"the check failed: {type(error).__name__}: {first}" + (f" ({place})" if place else "")
+        super().__init__(text)
+        self.finding = check.finding("NOT RUN", text)
+
+
+@contextlib.contextmanager
+def _guarded(check: SanityCheck) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # whatever a foreign module or a check of the user's own raises
+        raise _CheckFailedError(check, error) from error
+
+
 def _free(check: SanityCheck, state: EvaluationState) -> list[Finding]:
     try:
-        return check.run(state, state.select("all"), Cost())
-    except Exception as error:  # as above
-        return [_failed(check, error)]
-
-
-def _failed(check: SanityCheck, error: Exception) -> Finding:
-    place = line_of(error)
-    first = (str(error).splitlines() or [""])[0][:200]
-    text = f"the check failed: {type(error).__name__}: {first}" + (f" ({place})" if place else "")
-    return check.finding("NOT RUN", text)
+        with _guarded(check):
+            return check.run(state, state.select("all"), Cost())
+    except _CheckFailedError as failed:
+        return [failed.finding]
 
 
 def _paid(check: SanityCheck, state: EvaluationState, journal: Journal, left: float) -> dict[str, Any]:
@@ -84,10 +98,11 @@ def _paid(check: SanityCheck, state: EvaluationState, journal: Journal, left: fl
     images = state.select(check.selection)[: check.most]
     if not len(images):
         return _record([check.finding("PASS", "nothing to test: no image is left for it")])
-    undefined = check.undefined(state)
+    with _guarded(check):
+        undefined = check.undefined(state)
+        cost = max(check.cost(state), 1)
     if undefined is not None:
         return _record([check.finding("NOT RUN", undefined)])
-    cost = max(check.cost(state), 1)
     count = int(min(len(images), left * check.share // cost))
     if count < min(LEAST, len(images)):
         needed = math.ceil(min(LEAST, len(images)) * cost / check.share)
@@ -105,6 +120,7 @@ def _run(check: SanityCheck, images: torch.Tensor, state: EvaluationState) -> di
     with (
         torch.inference_mode(mode=False),
         seeded_globally(seed_of(state.seed, "finding", check.title), state.device),
+        _guarded(check),
     ):
         found = check.run(state, images, cost)
     return _record(found, cost.passes, time.perf_counter() - began)
