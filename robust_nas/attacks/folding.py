@@ -21,15 +21,16 @@ from weakref import WeakKeyDictionary, WeakSet
 import torch
 from torch import Tensor, fx, nn
 
+from robust_nas.layers.agreement import agree
 from robust_nas.layers.batch_norm import NORMS, SynchronisedBatchNorm2d
 from robust_nas.layers.factorised import FactorisedLayer, dense_layer
 from robust_nas.layers.inspection import has_hooks
 from robust_nas.layers.norm_folding import fold_norm
 from robust_nas.layers.self_folding import SelfFolding
 
-COMPARED = 2  # images on which the copy is held against the model
+COMPARED = 16  # images on which the copy is held against the model
 CONSTANTS = (int, float, str, type(None))  # bool is an int
-RELATIVE = 1e-3  # of the largest logit; folding rounds at 1e-6, a wrong trace is off by whole units
+RELATIVE = 1e-3  # of what decides (`layers/agreement.py`); folding rounds at 1e-6, a wrong trace is off by whole units
 
 
 class Folded(NamedTuple):
@@ -131,8 +132,7 @@ def _compare(copied: nn.Module, model: nn.Module, images: Tensor) -> bool:
         with torch.autocast(images.device.type, enabled=False):
             # Clones: either may change its input in place.
             own, other = model(images[:COMPARED].clone()), copied(few.clone())
-        scale = own.abs().max()
-        return own.shape == other.shape and bool((own - other).abs().max() <= RELATIVE * scale)
+        return agree(own, other, RELATIVE)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,6 +1,6 @@
 """Compare two sets of logits for the same images by what decides: every class, every lead, and the answers.
 
-    d_bk   = |z'_bk - z_bk|                      0 where both are the same value, both NaN too; inf where one is not finite
+    d_bk   = |z'_bk - z_bk|                      0 for the same value, NaN too; infinite where one alone is not finite
     s_b    = max(|z_b1|, |z_b2|)                 the two largest finite logits of an image: they decide its answer
     s      = the 10 % quantile of s_b            so that an image whose logits cancel is not held to its own rounding
     class  = max_bk d_bk / max(|z_bk|, s_b, s)

@@ -1,6 +1,6 @@
 """The forward pass is deterministic, or declared random: two passes of the same images (Croce and Hein, 2020).
 
-moved = max |f_1(x) - f_2(x)| / max |f_1(x)|, PASS up to 1e-4
+moved = disagreement(f_1(x), f_2(x)), relative to what decides the answers (`layers/agreement.py`); PASS up to 1e-4
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from robust_nas.evaluation.accuracy import judge
 from robust_nas.evaluation.checks.check import SanityCheck
 from robust_nas.evaluation.cost import Cost
 from robust_nas.evaluation.seeds import seed_of
+from robust_nas.layers.agreement import disagreement
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,8 +40,7 @@ class Deterministic(SanityCheck):
         seeds = (seed_of(state.seed, "deterministic", number) for number in (0, 1))
         first, second = (judge(single, x, y, seed=seed).logits for seed in seeds)
         cost.passes += 2 * len(x)
-        difference = (first - second).abs().max() / first.abs().max().clamp_min(1e-12)
-        moved = float(difference.nan_to_num(0.0))
+        moved = disagreement(first, second)
         varies, declared = moved > MOVED, state.predictor.random
         text = "two passes gave the same outputs"
         if varies:
@@ -54,4 +54,5 @@ class Deterministic(SanityCheck):
             text = "declared random, but two passes gave the same outputs"
         status: Status = "PASS" if varies == declared else "WARN" if declared else "FAIL"
         allowed = "declared random" if declared else None
-        return [self.finding(status, text, moved, len(x), allowed=allowed)]
+        value = moved if moved < float("inf") else None
+        return [self.finding(status, text, value, len(x), allowed=allowed)]
