@@ -34,7 +34,8 @@ def unit(gradient: Tensor, order: int) -> Tensor:
     largest = gradient.abs().amax((1, 2, 3), keepdim=True)
     scaled = gradient / torch.where(length.isinf(), largest, 1.0)
     length = torch.linalg.vector_norm(scaled, ord=order, dim=(1, 2, 3), keepdim=True)
-    return (scaled / length.clamp_min(torch.finfo(gradient.dtype).tiny)).nan_to_num_(0.0)
+    found: Tensor = (scaled / length.clamp_min(torch.finfo(gradient.dtype).tiny)).nan_to_num_(0.0)
+    return found
 
 
 def direction(gradient: Tensor, norm: Norm) -> Tensor:

@@ -117,7 +117,7 @@ class _Logits(nn.Module):
         self.backwards += len(x) * differentiated
         given = x.clone()
         if differentiated:
-            given.register_hook(finite)
+            given.register_hook(finite)  # type: ignore[no-untyped-call]
         logits: Tensor = self.model(given)
         if differentiated and not logits.requires_grad:
             # The package raises at a model that detaches; with a gradient of zero its other attacks go on.
