@@ -104,16 +104,16 @@ def networks_table(width: int, batch: int, rounds: int, multiples: list[float]) 
     network = resnet18(width)
     calls: dict[str, Callable[[], object]] = {}
     x = torch.rand(batch, *SHAPE)
-    dense = fold_batch_norms(network)[0].eval()
+    dense = fold_batch_norms(network, x)[0].eval()
     macs = {"dense": measured_cost(dense, SHAPE).macs}
     calls["dense torch"] = eager(channels_last(copy.deepcopy(dense)), x, torch.channels_last)
     graph = OnnxModel(onnx_bytes(dense, SHAPE))
     calls["dense ort"] = lambda graph=graph: graph(x)  # type: ignore[misc]
     for multiple in multiples:
-        ours = fold_batch_norms(replaced(network, multiple, gdws_layer))[0].eval()
+        ours = fold_batch_norms(replaced(network, multiple, gdws_layer), x)[0].eval()
         theirs = replaced(network, multiple, published)
         macs[f"{multiple:g}"] = measured_cost(ours, SHAPE).macs
-        folded = fold_batch_norms(theirs)[0].eval()
+        folded = fold_batch_norms(theirs, x)[0].eval()
         calls[f"{multiple:g} published"] = eager(theirs, x, torch.contiguous_format)
         calls[f"{multiple:g} folded"] = eager(folded, x, torch.contiguous_format)
         graph = OnnxModel(onnx_bytes(ours, SHAPE))

@@ -14,9 +14,10 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from robust_nas.attacks.best_iterate import BestIterate
+from robust_nas.attacks.best_iterate import BestIterate, misclassified
 from robust_nas.attacks.checks import AttackOptions, check_logits
 from robust_nas.attacks.losses import Loss, margin
+from robust_nas.attacks.norms import finite
 from robust_nas.attacks.predictor import Predictor, averaged, merged
 
 
@@ -137,11 +138,23 @@ class AttackedModel:
         """
         if not self.low_precision and self.network is self.predictor.module:
             return logits
-        doubtful = logits.argmax(1) != labels
+        doubtful = misclassified(logits, labels)
         rows = (doubtful if among is None else doubtful & among).nonzero().squeeze(1)
         if len(rows) == 0:
             return logits
         return logits.index_put((rows,), self.logits(x[rows], labels[rows]).to(logits.dtype))
+
+    def without_overflow(
+        self, x: Tensor, logits: Tensor, values: Tensor, loss: Loss
+    ) -> tuple[Tensor, Tensor]:
+        """Return logits `[B, K]` and losses `[B]` of candidates, by the model itself where a low precision overflowed.
+
+        Logits that are not finite count as misclassified, which only those of float32 decide.
+        """
+        if not self.low_precision:
+            return logits, values
+        own = self.verified_logits(x, logits, self.labels, among=~logits.isfinite().all(1))
+        return (logits, values) if own is logits else (own, loss(own))
 
     def no_worse(self, x: Tensor, clean: Tensor) -> Tensor:
         """Return per example the better of `x` and the image, whose logits are `clean`, where precision was low."""
@@ -154,7 +167,7 @@ class AttackedModel:
         return best.images
 
     def gradient(self, x: Tensor, loss: Loss, labels: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits `[B, K]`, loss `[B]` and the gradient of its sum for `x`; zero where the model gives none."""
+        """Logits `[B, K]`, loss `[B]` and the gradient of its sum for `x`; zero where the model gives no finite one."""
         logits, values, (gradient,) = self.gradients(x, lambda logits: loss(logits).unsqueeze(1), labels)
         return logits, values[:, 0], gradient
 
@@ -176,5 +189,5 @@ class AttackedModel:
                     values[:, which].sum(), x, allow_unused=True, retain_graph=which < count - 1
                 )
                 self.backwards += len(x) * self.passes
-            gradients.append(torch.zeros_like(x) if gradient is None else gradient)
+            gradients.append(torch.zeros_like(x) if gradient is None else finite(gradient))
         return logits.detach(), values.detach(), gradients

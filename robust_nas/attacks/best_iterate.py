@@ -10,10 +10,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def misclassified(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return which answers `[B]` are wrong, with those of logits that are not finite, as the evaluation judges."""
+    return (logits.argmax(1) != labels) | ~logits.isfinite().all(1)
+
+
 class BestIterate:
     """Keeps, per example, the best of the images offered; `images` of the first offer until there are more.
 
-    A candidate of which a logit or the loss is NaN is never preferred, and does not count as misclassified.
+    Where the loss is NaN, a candidate with logits that are not finite is the best of the misclassified ones, so that
+    the evaluation sees it; one with finite logits is the last of its kind.
     """
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
@@ -29,9 +35,9 @@ class BestIterate:
         offer is.
         """
         labels = self.labels if rows is None else self.labels[rows]
-        valid = ~(loss.isnan() | logits.isnan().any(1))
-        wrong = (logits.argmax(1) != labels) & valid
-        loss = loss.masked_fill(~valid, -torch.inf)
+        wrong = misclassified(logits, labels)
+        unranked = torch.where(logits.isfinite().all(1), -torch.inf, torch.inf).to(loss.dtype)
+        loss = torch.where(loss.isnan(), unranked, loss)
         if self.loss is None or self.wrong is None:
             self.images, self.loss, self.wrong = x, loss, wrong
             return wrong

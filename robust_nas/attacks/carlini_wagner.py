@@ -36,6 +36,7 @@ INSIDE = 1 - 1e-6  # pixels are drawn in by that factor: atanh(1) is infinite
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Adam's
 CHECKS, PROGRESS = 10, 0.9999  # times that the objective is looked at, and what it must fall to
 LARGEST = 1e10  # weight c, as in the authors' code
+LARGEST_GRADIENT = 1e18  # its square is finite in float32; an infinite one would end all steps of its pixel
 
 
 class CarliniWagner(MinimalAttack):
@@ -103,7 +104,8 @@ def _descend(
         wrong = closest.update(x, _raised(logits, labels, options.confidence), -size, rows)
         found[rows] = found[rows] | wrong
         if options.eps is not None:
-            strongest.update(x, logits, margin(logits, labels), rows)
+            # Its projection may be finite again: of no margin, it is the last of the misclassified ones.
+            strongest.update(x, logits, margin(logits, labels).nan_to_num(nan=-math.inf), rows)
         adam.step(2 * (x - images) - gradient)
         if step % math.ceil(options.steps / CHECKS) == 0:
             objective = size.square() - fooled
@@ -141,6 +143,7 @@ class _Adam:
     def step(self, gradient: Tensor) -> None:
         """One step against the gradient by the images; where it is not a number, it is 0."""
         gradient = (gradient * (1 - self.w.tanh().square()) / 2).nan_to_num(0.0, 0.0, 0.0)
+        gradient = gradient.clamp(-LARGEST_GRADIENT, LARGEST_GRADIENT)
         self.steps += 1
         self.first = BETA1 * self.first + (1 - BETA1) * gradient
         self.second = BETA2 * self.second + (1 - BETA2) * gradient.square()

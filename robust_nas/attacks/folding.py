@@ -21,15 +21,16 @@ from weakref import WeakKeyDictionary, WeakSet
 import torch
 from torch import Tensor, fx, nn
 
+from robust_nas.layers.agreement import agree
 from robust_nas.layers.batch_norm import NORMS, SynchronisedBatchNorm2d
 from robust_nas.layers.factorised import FactorisedLayer, dense_layer
 from robust_nas.layers.inspection import has_hooks
 from robust_nas.layers.norm_folding import fold_norm
 from robust_nas.layers.self_folding import SelfFolding
 
-COMPARED = 2  # images on which the copy is held against the model
+COMPARED = 16  # images on which the copy is held against the model
 CONSTANTS = (int, float, str, type(None))  # bool is an int
-RELATIVE = 1e-3  # of the largest logit; folding rounds at 1e-6, a wrong trace is off by whole units
+RELATIVE = 1e-3  # of what decides (`layers/agreement.py`); folding rounds at 1e-6, a wrong trace is off by whole units
 
 
 class Folded(NamedTuple):
@@ -118,21 +119,20 @@ def _agree(copied: nn.Module, model: nn.Module, images: Tensor, once: bool) -> b
     """Return whether a copy gives the model's logits; with `once`, one that has given them before is not asked."""
     if once and copied in _AGREED:
         return True
-    same = _compare(copied, model, images)
+    same = same_logits(copied, model, images)
     if same:
         _AGREED.add(copied)
     return same
 
 
-def _compare(copied: nn.Module, model: nn.Module, images: Tensor) -> bool:
-    """Return whether two networks give the same logits for a few images: read back from the device."""
+def same_logits(copied: nn.Module, model: nn.Module, images: Tensor) -> bool:
+    """Return whether a copy gives its model's logits for the first images, both in eval mode; waits for the device."""
     with torch.no_grad():
         few = images[:COMPARED].contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, enabled=False):
             # Clones: either may change its input in place.
             own, other = model(images[:COMPARED].clone()), copied(few.clone())
-        scale = own.abs().max()
-        return own.shape == other.shape and bool((own - other).abs().max() <= RELATIVE * scale)
+        return agree(own, other, RELATIVE)
 
 
 def _first_line(error: Exception) -> str:
@@ -194,15 +194,20 @@ def _graph(model: nn.Module, write_back: bool = False) -> tuple[fx.Graph, dict[s
 
 
 def foldable(model: nn.Module) -> list[tuple[str, str]] | str:
-    """Return names of convolutions, each with the batch norm that alone follows it, both called once; or why not.
+    """Return names of convolutions, each with the batch norm that alone follows it, both read once; or why not.
 
+    What is read twice cannot be folded in place: a layer called twice, a tensor that another layer has too, and a
+    weight or statistic that the forward pass takes for itself, as in `F.conv2d(x, self.conv.weight)`.
     The model is left as it was.
     """
     seen = _graph(model)
     if isinstance(seen, str):
         return seen
-    graph, modules = seen[0], dict(model.named_modules())
-    calls = Counter(id(modules[str(node.target)]) for node in graph.nodes if node.op == "call_module")
+    graph, made = seen
+    modules = dict(model.named_modules())
+    reads: Counter[int] = Counter()
+    for node in graph.nodes:
+        reads.update(_read_by(node, model, modules, made))
     pairs = []
     for node in graph.nodes:
         if (
@@ -212,9 +217,23 @@ def foldable(model: nn.Module) -> list[tuple[str, str]] | str:
         ):
             source = node.args[0]
             alone = source.op == "call_module" and bool(_convolutions(node, modules))
-            if alone and all(calls[id(modules[str(n.target)])] == 1 for n in (source, node)):
+            own = [_read_by(each, model, modules, made) for each in (source, node)] if alone else []
+            if alone and all(reads[tensor] == 1 for tensors in own for tensor in tensors):
                 pairs.append((str(source.target), str(node.target)))
     return pairs
+
+
+def _read_by(
+    node: fx.Node, model: nn.Module, modules: dict[str, nn.Module], made: dict[str, Tensor]
+) -> set[int]:
+    """Return where the tensors begin that a node of the graph reads."""
+    tensors: list[Any] = []
+    if node.op == "call_module":
+        tensors = _tensors(modules[str(node.target)])
+    elif node.op == "get_attr":
+        target = str(node.target)
+        tensors = [made[target] if target in made else _attribute(model, target)]
+    return {tensor.data_ptr() or id(tensor) for tensor in tensors}
 
 
 class _Tracer(fx.Tracer):

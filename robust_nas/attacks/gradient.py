@@ -17,9 +17,9 @@ of x itself: a misclassified one before a correctly classified one, then the one
 (of a fixed size) or more restarts extend the sequence of candidates, so they never make the result worse by
 this order. Gradients in bf16 rank candidates in bf16; the one that is returned and x itself are compared in float32.
 
-Nothing here raises on a NaN loss or gradient: such an example takes no step and such an iterate is never
-preferred, so the images are always finite, and the caller meets the NaN in its own loss, where it knows what
-to do about it.
+Nothing here raises on a NaN loss or gradient. An entry of a gradient that is NaN or infinite counts as zero, in every
+norm, so the images are always finite. An iterate whose logits are not finite is misclassified, as the evaluation judges
+it, and kept before all others: the caller meets the NaN in its own logits or loss, where it knows what to do about it.
 
 Shapes: B batch, C channels, H height, W width, K classes.
 """
@@ -31,9 +31,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from robust_nas.attacks.attack import BoundedAttack, Passes
-from robust_nas.attacks.best_iterate import BestIterate
+from robust_nas.attacks.best_iterate import BestIterate, misclassified
 from robust_nas.attacks.losses import LEAST_CLASSES, TARGETED, bound, likeliest_wrong
-from robust_nas.attacks.norms import Norm, direction, noise_in_ball, on_sphere, project
+from robust_nas.attacks.norms import Norm, direction, noise_in_ball, on_sphere, project, unit
 from robust_nas.lazy import torch
 
 if TYPE_CHECKING:
@@ -65,9 +65,8 @@ class FixedStep:
     def __call__(self, x: Tensor, gradient: Tensor, loss: Tensor) -> Tensor:
         """The next iterate."""
         if self.momentum:
-            length = torch.linalg.vector_norm(gradient, ord=1, dim=(1, 2, 3), keepdim=True)
-            unit = (gradient / length.clamp_min(torch.finfo(gradient.dtype).tiny)).nan_to_num_(0.0)
-            self.velocity = unit if self.velocity is None else self.momentum * self.velocity + unit
+            step = unit(gradient, 1)
+            self.velocity = step if self.velocity is None else self.momentum * self.velocity + step
             gradient = self.velocity
         x = x + self.step_size * direction(gradient, self.norm)
         return project(x, self.images, self.radius, self.norm)
@@ -174,16 +173,17 @@ def climb(options: GradientAttack, target: AttackedModel) -> Tensor:
             for _ in range(plan.steps):
                 logits, values, gradient = target.gradient(x, loss)
                 if keep_best:
+                    logits, values = target.without_overflow(x, logits, values, loss)
                     best.update(x, logits, values)
                 if target.trace:
-                    target.trace.add(values, logits.argmax(1) != labels)
+                    target.trace.add(values, misclassified(logits, labels))
                 x = rule(x, gradient, values)
             if keep_best or plan.restarts * len(classes) > 1 or target.trace:
                 logits = target.candidate_logits(x)
-                values = loss(logits)
+                logits, values = target.without_overflow(x, logits, loss(logits), loss)
                 best.update(x, logits, values)
                 if target.trace:
-                    target.trace.add(values, logits.argmax(1) != labels)
+                    target.trace.add(values, misclassified(logits, labels))
     if not (keep_best or plan.restarts * len(classes) > 1):
         return x
     return target.no_worse(best.images, clean) if keep_best and clean is not None else best.images

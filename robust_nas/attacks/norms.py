@@ -22,12 +22,27 @@ def l2(tensor: Tensor) -> Tensor:
     return length
 
 
+def finite(gradient: Tensor) -> Tensor:
+    """Return gradients whose entries that are NaN or infinite are zero: a pixel without one hides no other."""
+    return gradient.nan_to_num(0.0, 0.0, 0.0)
+
+
+def unit(gradient: Tensor, order: int) -> Tensor:
+    """Return gradients of length 1 in the L1 or L2 norm, by `order`; zero where they are zero or NaN."""
+    length = torch.linalg.vector_norm(gradient, ord=order, dim=(1, 2, 3), keepdim=True)
+    # Finite gradients may have a norm that overflows; the others are divided by 1, which keeps their bits.
+    largest = gradient.abs().amax((1, 2, 3), keepdim=True)
+    scaled = gradient / torch.where(length.isinf(), largest, 1.0)
+    length = torch.linalg.vector_norm(scaled, ord=order, dim=(1, 2, 3), keepdim=True)
+    found: Tensor = (scaled / length.clamp_min(torch.finfo(gradient.dtype).tiny)).nan_to_num_(0.0)
+    return found
+
+
 def direction(gradient: Tensor, norm: Norm) -> Tensor:
     """The steepest ascent direction of unit length in the norm; zero where the gradient is zero or NaN."""
     if norm == "linf":
         return gradient.sign()  # torch's sign of NaN is 0
-    length = l2(gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
-    return (gradient / length).nan_to_num_(0.0)
+    return unit(gradient, 2)
 
 
 def project(x: Tensor, images: Tensor, radius: float | None, norm: Norm) -> Tensor:

@@ -20,8 +20,16 @@ from torch import Generator, Tensor, nn
 
 from robust_nas.attacks.attack import Attack
 from robust_nas.attacks.attacked_model import attack_mode
-from robust_nas.attacks.checks import check_inputs, check_logits, check_perturbation, own_generator
+from robust_nas.attacks.checks import (
+    TOLERANCE,
+    check_inputs,
+    check_logits,
+    check_perturbation,
+    own_generator,
+    perturbation,
+)
 from robust_nas.attacks.engine import AttackResult, seeded_globally
+from robust_nas.attacks.norms import finite
 from robust_nas.attacks.predictor import Predictor
 from robust_nas.errors import AttackError
 
@@ -63,12 +71,13 @@ def run_official(
                 logits = check_logits(predictor.module(x[:1].clone()), x[:1], last_label)
             classes = logits.shape[1]
             options.refuse_undefined(classes, tuple(x.shape[1:]), predictor.abstains)
-            counted = _Logits(predictor.module)
+            counted = _Logits(predictor.module, x, options)
             official = _official(options, version, counted, x.device, seed)
             official.attacks_to_run = list(names)
             official.apgd_targeted.n_target_classes = min(targets, classes - 1)
             official.fab.n_target_classes = min(targets, classes - 1)
             adversarial, _ = official.run_standard_evaluation(x, y, batch_size=len(x))
+            adversarial = torch.where(counted.met.view(-1, 1, 1, 1), counted.not_finite, adversarial)
         check_perturbation(adversarial, x, options.norm, options.radius, options.label)
     return AttackResult(
         images=torch.empty_like(images, requires_grad=False).copy_(adversarial).detach(),
@@ -90,23 +99,46 @@ def _seed_from(generator: Generator) -> int:
 class _Logits(nn.Module):
     """The model's logits, contiguous: the package flattens with `view` and writes into what it gets. Counts passes.
 
-    The model gets a clone, because it may change its input in place.
+    The model gets a clone, because it may change its input in place. The package drops iterates whose logits are not
+    finite, and a gradient with a NaN stops it: it gets logits of 0 for those, and 0 for an entry that is not finite.
+    The first such iterate in the ball of an image is kept: it is misclassified.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, images: Tensor, options: Attack) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.images, self.options = model, images, options
         self.forwards = self.backwards = 0
+        self.not_finite = images.clone()  # [N, C, H, W]
+        self.met = torch.zeros(len(images), dtype=torch.bool, device=images.device)  # [N]
 
     def forward(self, x: Tensor) -> Tensor:
         differentiated = x.requires_grad and torch.is_grad_enabled()
         self.forwards += len(x)
         self.backwards += len(x) * differentiated
-        logits: Tensor = self.model(x.clone())
+        given = x.clone()
+        if differentiated:
+            given.register_hook(finite)  # type: ignore[no-untyped-call]
+        logits: Tensor = self.model(given)
         if differentiated and not logits.requires_grad:
             # The package raises at a model that detaches; with a gradient of zero its other attacks go on.
             logits = logits + 0 * x.flatten(1).sum(1, keepdim=True)
+        sound = logits.isfinite().all(1)
+        if not sound.all():
+            self._keep(x.detach()[~sound])
+            logits = torch.where(sound.unsqueeze(1), logits, 0.0)
         return logits.contiguous()
+
+    def _keep(self, iterates: Tensor) -> None:
+        """Note iterates without finite logits for the images in whose ball they are; any such image is broken by it."""
+        limit = self.options.radius + TOLERANCE * max(1.0, self.options.radius)
+        for iterate in iterates:  # one after the other: all against all would not fit the memory
+            if self.met.all():
+                return
+            if not bool((iterate >= 0).all() & (iterate <= 1).all()):  # NaN fails it too
+                continue
+            size = perturbation(iterate.expand_as(self.images), self.images, self.options.norm)
+            new = (size <= limit) & ~self.met
+            self.not_finite[new], self.met[new] = iterate, True
 
 
 def _official(options: Attack, version: str, model: nn.Module, device: torch.device, seed: int) -> Any:

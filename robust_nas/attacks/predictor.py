@@ -61,7 +61,11 @@ def averaged(module: nn.Module, x: Tensor, passes: int) -> Tensor:
 
 
 def merged(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return logits `[B, K + 1]` with a last class "rejected" as `[B, K]`, where a rejection counts as the label."""
+    """Return logits `[B, K + 1]` with a last class "rejected" as `[B, K]`, where a rejection counts as the label.
+
+    A last logit of minus infinity, which no maximum shows, becomes NaN: answers that are not finite are wrong.
+    """
     classes, rejected = logits[:, :-1], logits[:, -1:]
+    rejected = rejected.masked_fill(rejected.isneginf(), torch.nan)
     own = labels.unsqueeze(1)
     return classes.scatter(1, own, torch.maximum(classes.gather(1, own), rejected))

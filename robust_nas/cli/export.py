@@ -83,6 +83,7 @@ def _show(folder: Path, files: Mapping[str, str], checked: Mapping[str, dict[str
                 name,
                 f"{found['bytes'] / 1000:.0f}",
                 f"{found['max_difference']:.2g}",
+                f"{found['disagreement']:.2g}",
                 f"{found['tolerance']:.2g}",
                 common.percent(found["accuracy"]),
                 common.percent(found["model_accuracy"]),
@@ -90,7 +91,16 @@ def _show(folder: Path, files: Mapping[str, str], checked: Mapping[str, dict[str
             ]
             for name, found in checked.items()
         ]
-        header = ("form", "kB", "largest difference", "allowed", "accuracy", "the model's", "logits")
+        header = (
+            "form",
+            "kB",
+            "largest difference",
+            "relative",
+            "allowed",
+            "accuracy",
+            "the model's",
+            "logits",
+        )
         images = next(iter(checked.values()))["images"]
         common.table(f"{images} test images, logits and clean accuracy", header, rows)
     for name, file in files.items():

@@ -147,6 +147,7 @@ class GDWS(Compressor):
         calibration: Tensor | None,
     ) -> None:
         """Write the model folder of one budget, with the report of its layers."""
+        from robust_nas.attacks.folding import COMPARED
         from robust_nas.compression.gdws_network import compress_gdws
 
         context.progress("compress: gdws", 0, 1, folder.name)
@@ -161,6 +162,7 @@ class GDWS(Compressor):
             min_kernels=self.min_kernels,
             min_gain=self.min_gain,
             calibration=calibration,
+            images=context.images.draw(COMPARED, context.seed).float(),
             **bound,
         )
         model.network.cpu()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from robust_nas.compression.allocation import Site, global_allocation, uniform
 from robust_nas.compression.autotune import gain
-from robust_nas.compression.folding import fold_batch_norms
+from robust_nas.compression.folding import fold_batch_norms, random_images
 from robust_nas.compression.gdws_layer import energies, gdws_layer, weighted_error
 from robust_nas.compression.layers import Layer, survey
 from robust_nas.compression.refit import refit
@@ -93,6 +93,7 @@ def compress_gdws(
     min_kernels: int = 1,
     min_gain: float | None = None,
     calibration: Tensor | None = None,
+    images: Tensor | None = None,
 ) -> GDWSResult:
     """Return a compressed copy of any module with standard convolutions, in eval mode; the network is left as it was.
 
@@ -111,6 +112,8 @@ def compress_gdws(
             and its budget goes to the others.
         calibration: images `[N, C, H, W]` in 0..1 on the network's device, on which the pointwise stages are fitted
             (see `refit.py`); None: as the decomposition has them, as published.
+        images: `[N, C, H, W]` in 0..1 on the network's device, on which the folded network is compared with the one
+            before; None: those of the calibration, or random ones.
 
     Raises:
         CompressionError: no layer that can be taken, a budget out of reach, or weights or alphas that are not finite.
@@ -141,7 +144,8 @@ def compress_gdws(
         forms += refit(copy.deepcopy(network).eval(), own, list(chosen), calibration)
     why = ""
     if fold:
-        own, folded, why = fold_batch_norms(own)
+        shown = calibration if images is None else images
+        own, folded, why = fold_batch_norms(own, random_images(own, input_shape) if shown is None else shown)
         forms += folded
     return GDWSResult(
         network=own.eval(),

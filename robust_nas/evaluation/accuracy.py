@@ -38,6 +38,7 @@ class Judged:
 
     right: Tensor  # [B] bool, in most of the draws; for an abstaining rule, right or rejected
     draws: Tensor  # [D, B] bool, in each draw
+    finite: Tensor  # [B] bool, whether the logits of every draw are
     logits: Tensor  # [B, K] float32 of the first draw (K + 1 where it abstains)
     forwards: int  # forward passes of one image
 
@@ -49,7 +50,7 @@ class Judged:
     @property
     def not_finite(self) -> int:
         """Return the number of images with logits that are NaN or infinite."""
-        return int((~self.logits.isfinite().all(1)).sum())
+        return int((~self.finite).sum())
 
     @staticmethod
     def joined(parts: list[Judged]) -> Judged:
@@ -57,6 +58,7 @@ class Judged:
         return Judged(
             right=torch.cat([part.right for part in parts]).cpu(),
             draws=torch.cat([part.draws for part in parts], dim=1).cpu(),
+            finite=torch.cat([part.finite for part in parts]).cpu(),
             logits=torch.cat([part.logits for part in parts]).cpu(),
             forwards=sum(part.forwards for part in parts),
         )
@@ -89,12 +91,14 @@ def judge(predictor: Predictor, images: Tensor, labels: Tensor, *, draws: int = 
             right = guess == labels
             if predictor.abstains:
                 right |= guess == logits.shape[1] - 1
-            found.append((right & logits.isfinite().all(1), logits))
-    each = torch.stack([right for right, _ in found])
+            finite = logits.isfinite().all(1)
+            found.append((right & finite, finite, logits))
+    each = torch.stack([right for right, _, _ in found])
     return Judged(
         right=each.float().mean(0) > 0.5,
         draws=each,
-        logits=found[0][1],
+        finite=torch.stack([finite for _, finite, _ in found]).all(0),
+        logits=found[0][2],
         forwards=len(images) * draws * (predictor.samples or 1),
     )
 

@@ -84,7 +84,8 @@ def start(
         right=clean["right"].clone(),
         draws=clean["draws"].clone(),
         common=min(share for _, share in attacks),
-        not_finite=int((~clean["logits"].isfinite().all(1)).sum()),
+        # Journals of earlier versions hold the logits of the first draw alone.
+        not_finite=int(clean.get("not_finite", (~clean["logits"].isfinite().all(1)).sum())),
         before=before,
         untouched=clean["untouched"],
     )
@@ -125,6 +126,7 @@ def _clean(
         "right": judged.right,
         "draws": judged.draws,
         "logits": judged.logits,
+        "not_finite": judged.not_finite,
         "rejected": judged.rejected,
         "untouched": fingerprint(predictor) == before,
     }

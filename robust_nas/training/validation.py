@@ -26,7 +26,8 @@ def validate(
 ) -> tuple[float, float]:
     """Return clean and robust accuracy, 0..1; the attack draws from a fresh generator every time.
 
-    The ranks share the images. Raises `DivergenceError` for logits that are not finite.
+    The ranks share the images. Raises `DivergenceError` for logits that are not finite, on images as they are
+    or attacked.
     """
     model.eval()
     device = images.pixels.device
@@ -45,7 +46,8 @@ def validate(
         before, after = (judge(predictor, each, labels) for each in (x, attacked))
         if split or ranks.first:
             both = before.right & after.right
-            counts += torch.stack([before.right.sum(), both.sum(), (~before.logits.isfinite()).sum()])
+            unsound = ~(before.logits.isfinite() & after.logits.isfinite())
+            counts += torch.stack([before.right.sum(), both.sum(), unsound.sum()])
     clean, robust, broken = ranks.all_reduce_sum([counts])[0].tolist()
     if broken:
         raise DivergenceError(

@@ -102,7 +102,7 @@ def _bytes(model: Model, form: Form) -> bytes:
     import torch
 
     from robust_nas.data import Images
-    from robust_nas.export.check import compare
+    from robust_nas.export.check import RELATIVE, compare
     from robust_nas.export.metadata import as_texts, metadata
     from robust_nas.export.onnx import onnx_bytes
     from robust_nas.export.program import program_bytes
@@ -116,8 +116,8 @@ def _bytes(model: Model, form: Form) -> bytes:
     found = compare(_loaded(form, data), _reference(model), images)
     if not found.passes:
         raise RunError(
-            f"the {form} form computes other logits than the model: they differ by {found.max_difference:.3g}, the "
-            f"largest is {found.largest_logit:.3g}; nothing was written"
+            f"the {form} form computes other logits than the model: they disagree by {found.disagreement:.3g} of what "
+            f"decides an answer (by {found.max_difference:.3g} at most), {RELATIVE:g} is allowed; nothing was written"
         )
     return data
 

@@ -55,6 +55,18 @@ class BySize(nn.Module):
         return self.inner(x) * len(x)
 
 
+class Masked(nn.Module):
+    """A class masked with -1e9, which must not be the scale that the others are held to."""
+
+    def __init__(self):
+        super().__init__()
+        self.noisy = HiddenNoise()
+        self.inner = self.noisy.inner
+
+    def forward(self, x):
+        return F.pad(self.noisy(x), (0, 1), value=-1e9)
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
@@ -62,6 +74,7 @@ class BySize(nn.Module):
         (BySize, "torch.fx cannot trace it"),
         (HiddenNoise, "its traced copy gives other logits"),
         (Dropping, "its traced copy gives other logits"),
+        (Masked, "its traced copy gives other logits"),
     ],
 )
 def test_models_that_cannot_be_folded_are_attacked_as_they_are(make, reason):
@@ -82,6 +95,12 @@ def test_a_model_that_is_no_number_is_attacked_as_it_is():
     with torch.no_grad():
         model[8].bias[0] = torch.nan
     assert folded(model, images()).model_form == "as it is: its traced copy gives other logits"
+
+
+@pytest.mark.parametrize("mask", [-1e9, -torch.inf])
+def test_a_copy_of_a_model_with_a_masked_class_is_used(mask):
+    model = nn.Sequential(conv_net(), nn.ConstantPad1d((0, 1), mask))
+    assert folded(settled(model), images()).model_form == "folded"
 
 
 # The cache

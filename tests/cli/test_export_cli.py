@@ -39,7 +39,8 @@ def test_the_check_prints_every_form_beside_the_model(call, model, tmp_path):
     )
     found = json.loads(again.out)["check"]["program"]
     assert found["passes"]
-    assert found["max_difference"] <= found["tolerance"] == pytest.approx(1e-4 * found["largest_logit"])
+    assert found["disagreement"] <= found["tolerance"] == 1e-4
+    assert found["max_difference"] <= 1e-4 * found["largest_logit"]
     assert found["accuracy"] == found["model_accuracy"]
     assert (found["images"], found["file"]) == (20, "network.pt2")
 

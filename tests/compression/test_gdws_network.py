@@ -157,7 +157,7 @@ def test_a_beta_beyond_everything_leaves_the_floor_or_is_refused():
 
 def test_folding_is_exact_and_takes_the_norms_behind_convolutions_alone():
     network = residual()
-    own, forms, why = fold_batch_norms(network)
+    own, forms, why = fold_batch_norms(network, images())
     assert why == ""
     norms = [m for m in own.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(norms) == 2  # those behind additions

@@ -222,5 +222,21 @@ def test_a_difference_is_measured_and_judged():
         compare(lambda x: model(x)[:, :1], model, some)
 
 
+@pytest.mark.parametrize("mask", [-1e9, -torch.inf])
+def test_a_masked_class_hides_no_difference(mask):
+    pixels = torch.randint(0, 256, (9, 1, 4, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    some = Images(pixels, torch.zeros(9, dtype=torch.int64))
+
+    def model(x: torch.Tensor, sign: int = 1) -> torch.Tensor:
+        own = sign * torch.stack([x.mean((1, 2, 3)), x.amax((1, 2, 3))], 1)
+        return torch.cat([own, torch.full((len(x), 1), mask)], 1)
+
+    same = compare(model, model, some)
+    assert same.passes
+    assert (same.disagreement, same.max_difference) == (0, 0)
+    assert not compare(lambda x: model(x, -1), model, some).passes
+    assert not compare(lambda x: 1.001 * model(x), model, some).passes
+
+
 def test_the_model_folder_may_be_a_path_as_text(folder, tmp_path):
     assert robust_nas.export_model(str(folder), tmp_path / "out") == Path(tmp_path / "out")

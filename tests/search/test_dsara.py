@@ -308,9 +308,11 @@ def test_the_attacked_copy_follows_a_change_of_the_supernet_that_is_marked():
 
 
 @pytest.mark.parametrize("stage", [1, 2])
-def test_a_step_reads_nothing_back_from_the_device(stage, monkeypatch):
+def test_a_step_reads_nothing_back_from_the_device_but_the_comparison_of_the_first_copy(stage, monkeypatch):
     search = make()
     v, w = draw(1), draw(2)
+    search.attack(v.natural, v.labels, torch.Generator().manual_seed(0))
+    search.mark_changed()
 
     def refuse(*_):
         raise AssertionError("a synchronisation")

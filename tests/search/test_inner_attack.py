@@ -3,6 +3,7 @@
 import pytest
 import torch
 from dsara_steps import alpha_step, changed, draw, make, snapshot
+from torch import nn
 
 from robust_nas.attacks import FGSM, FGSMRS, NFGSM, PGD
 
@@ -50,3 +51,19 @@ def test_a_fused_supernet_is_attacked_as_the_plain_one_is_and_as_it_stands(attac
         for search in (fused, plain):
             search.weight_step(w)
     assert all(p.requires_grad and p.grad is None for p in fused.supernet.parameters())
+
+
+@pytest.mark.parametrize("fold", [False, True])
+def test_a_copy_that_gives_other_logits_is_not_attacked(monkeypatch, fold):
+    right, wrong = (make(attack=FGSM(eps=0.1, fold=fold), execution="fused") for _ in range(2))
+    stale = right.supernet.folded()
+    assert isinstance(stale, nn.Module)
+    with torch.no_grad():
+        stale.parts.classifier[0].neg_()
+    monkeypatch.setattr(type(wrong.supernet), "folded", lambda _: stale)
+    v = draw(1)
+    expected = right.strategy.attack.model_copy(update={"fold": False}).craft(
+        right.supernet, v.natural, v.labels, torch.Generator().manual_seed(0)
+    )
+    found = wrong.attack(v.natural, v.labels, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found, expected)

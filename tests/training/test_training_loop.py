@@ -6,7 +6,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 from training_cases import (
+    CLASSES,
     FULL,
     HOOKS,
     Stopped,
@@ -19,12 +21,14 @@ from training_cases import (
     stop_at,
 )
 
+from robust_nas.attacks import PGD
 from robust_nas.data import Augment
 from robust_nas.errors import CheckpointError, DivergenceError
 from robust_nas.nets import inference_state
 from robust_nas.runs import CHECKPOINT, Run, read_checkpoint
-from robust_nas.training import Cosine, Natural, loop
+from robust_nas.training import PGDAT, Cosine, Natural, loop
 from robust_nas.training.average import exponential
+from robust_nas.training.validation import validate
 
 
 @pytest.mark.parametrize(
@@ -181,6 +185,33 @@ def test_an_absurd_learning_rate_stops_with_a_sound_checkpoint(tmp_path):
     assert all(t.isfinite().all() for t in state["network"].values() if t.is_floating_point())
     with pytest.raises(DivergenceError):
         run_training(tmp_path, values, mode="resume")
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_logits_that_the_inner_attack_breaks_are_a_divergence(tmp_path, keep):
+    """The best iterate was once the last one with a number: the training went on with a model that gives none."""
+    net = network()
+
+    def break_moved(module, given, logits):
+        levels = 255 * given[0].detach()
+        off = ((levels - levels.round()).abs() > 0.02).flatten(1).any(1)
+        return logits.masked_fill(off.unsqueeze(1), torch.nan)
+
+    net.register_forward_hook(break_moved)
+    loss = PGDAT(attack=PGD(eps=0.1, steps=2, keep=keep))
+    with pytest.raises(DivergenceError, match="diverged, the loss is nan"):
+        run_training(tmp_path, options(loss=loss), net=net)
+
+
+def test_logits_that_the_validation_attack_breaks_are_a_divergence():
+    class Moved(nn.Module):
+        def forward(self, x):
+            levels = 255 * x.detach()
+            off = ((levels - levels.round()).abs() > 0.02).flatten(1).any(1)
+            return x.flatten(1)[:, :CLASSES].masked_fill(off.unsqueeze(1), torch.nan)
+
+    with pytest.raises(DivergenceError, match="validation split are not finite"):
+        validate(Moved(), images(8), PGD(eps=0.1, steps=1), seed=0, where="here")
 
 
 @pytest.mark.parametrize("at", [2, 5, 6])

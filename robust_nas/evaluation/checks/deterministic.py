@@ -1,9 +1,10 @@
 """The forward pass is deterministic, or declared random: several passes of the same images (Croce and Hein, 2020).
 
-    moved = max |f_1(x) - f_i(x)| / max |f_1(x)|,  i = 2..5, PASS up to 1e-4
+    moved = disagreement(f_1(x), f_i(x)), i = 2..5, relative to what decides (`layers/agreement.py`); PASS up to 1e-4
 
 Five passes, as in AutoAttack's own check: two miss half of the coins. A model that is not declared random is also asked
-once while a gradient is wanted, and compared with its answers at the start of the evaluation.
+once while a gradient is wanted, and compared with its answers at the start of the evaluation (up to 1e-3: they were
+given in another batch).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from robust_nas.evaluation.checks.check import SanityCheck
 from robust_nas.evaluation.cost import Cost
 from robust_nas.evaluation.input_gradient import input_gradient
 from robust_nas.evaluation.seeds import seed_of
-from robust_nas.lazy import torch
+from robust_nas.layers.agreement import disagreement
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from robust_nas.evaluation.state import EvaluationState
     from robust_nas.evaluation.verdict import Finding, Status
 
-MOVED = 1e-4
+MOVED, IN_ANOTHER_BATCH = 1e-4, 1e-3
 PASSES = 5
 VARY = "outputs vary from pass to pass; declare it (deployed.samples), so that it is attacked through its randomness"
 OF_GRADIENTS = (
@@ -50,13 +51,14 @@ class Deterministic(SanityCheck):
         seeds = [seed_of(state.seed, "deterministic", number) for number in range(PASSES)]
         first, *others = (judge(single, x, y, seed=seed).logits for seed in seeds)
         cost.passes += PASSES * len(x)
-        moved, seen = max(_moved(first, other) for other in others), VARY
+        moved, seen = max(disagreement(first, other) for other in others), VARY
         declared = state.predictor.random
         if not declared and moved <= MOVED:
             with_gradient, _, _ = input_gradient(state, x, y, (), cost)
-            moved, seen = _moved(_as_attacked(state, first, y), with_gradient), OF_GRADIENTS
+            moved, seen = disagreement(_as_attacked(state, first, y), with_gradient), OF_GRADIENTS
         if not declared and moved <= MOVED:
-            moved, seen = _moved(state.clean_logits[indices].to(first.device), first), SINCE
+            moved, seen = disagreement(state.clean_logits[indices].to(first.device), first), SINCE
+            moved = moved if moved > IN_ANOTHER_BATCH else 0.0
         varies = moved > MOVED
         text = f"{PASSES} passes gave the same outputs"
         if varies:
@@ -65,15 +67,11 @@ class Deterministic(SanityCheck):
             text = f"declared random, but {PASSES} passes gave the same outputs"
         status: Status = "PASS" if varies == declared else "WARN" if declared else "FAIL"
         allowed = "declared random" if declared else None
-        return [self.finding(status, text, moved, len(x), allowed=allowed)]
+        value = moved if moved < float("inf") else None
+        return [self.finding(status, text, value, len(x), allowed=allowed)]
 
 
 def _as_attacked(state: EvaluationState, logits: Tensor, y: Tensor) -> Tensor:
     from robust_nas.attacks.predictor import merged
 
     return merged(logits, y) if state.predictor.abstains else logits
-
-
-def _moved(first: Tensor, second: Tensor) -> float:
-    difference = (first - second).abs().max() / first.abs().max().clamp_min(1e-12)
-    return float(torch.nan_to_num(difference, 0.0))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_nas.attacks import Attack, attack_mode
+from robust_nas.attacks.folding import same_logits
 from robust_nas.distributed import ALONE, Ranks
 from robust_nas.layers.batch_norm import local_statistics
 from robust_nas.search.one_shot.batch import Batch, flatten
@@ -64,6 +65,7 @@ class OneShotSearch:
         self.weight_optimiser = strategy.weights.build(self.weights)
         self.alpha_optimiser = strategy.alphas.build(list(self.alphas.values()))
         self._folded: nn.Module | None = None
+        self._folds: bool | None = None  # whether the first copy gave the supernet's logits
         self._changed = True  # since the folded copy was made
 
     @property
@@ -78,19 +80,28 @@ class OneShotSearch:
     def attack(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Return adversarial images against the present supernet, by the strategy's inner attack.
 
-        A supernet that folds is attacked through its folded copy in eval mode, whatever the attack's `fold` says.
+        A supernet that folds is attacked through its folded copy in eval mode, whatever the attack's `fold` says; one
+        whose first copy gives other logits is attacked as the attack's `fold` says.
         """
         attack = self.strategy.attack
         if attack.bn != "eval":
             self._folded = None
         elif self._changed:
-            self._folded = self.strategy.folded(self.supernet)
+            self._folded = self._copy(images)
         self._changed = False
         if self._folded is not None:
             attack = attack.model_copy(update={"fold": False})  # it is folded already
         with self.autocast(images):
             attacked = self.supernet if self._folded is None else self._folded
             return attack.craft(attacked, images, labels, generator)
+
+    def _copy(self, images: Tensor) -> nn.Module | None:
+        """Return the folded copy of now, or None; the first one is compared with the supernet on its batch."""
+        own = None if self._folds is False else self.strategy.folded(self.supernet)
+        if own is not None and self._folds is None:
+            with attack_mode(self.supernet):
+                self._folds = same_logits(own, self.supernet, images)
+        return own if self._folds else None
 
     def alpha_loss(self, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the loss of one of the batch's `images` and its flat gradient for the alphas.

@@ -26,6 +26,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from robust_nas.attacks import Attack
+from robust_nas.attacks.best_iterate import misclassified
 from robust_nas.data import Images
 from robust_nas.evaluation.seeds import generator_of
 from robust_nas.studies.config import Metrics
@@ -57,14 +58,15 @@ def measure(network: nn.Module, test: Images, train: Images, metrics: Metrics, *
     images = test.float()
     attacked = perturbed(network, test, attack, seed)
     clean_logits, logits = logits_of(network, images), logits_of(network, attacked)
-    right = logits.argmax(1) == test.labels
+    right = ~misclassified(logits, test.labels)
+    stable = ~misclassified(logits, clean_logits.argmax(1))
     few = slice(0, metrics.images)
     ratios = lipschitz_ratios(images[few], attacked[few], clean_logits[few], logits[few], attack.norm)
     seen = train.draw(metrics.images, seed)
     seen_logits = logits_of(network, perturbed(network, seen, attack, seed))
-    trained = (seen_logits.argmax(1) == seen.labels).double().mean()
+    trained = (~misclassified(seen_logits, seen.labels)).double().mean()
     figures = {
-        "stability": float((clean_logits.argmax(1) == logits.argmax(1)).double().mean()),
+        "stability": float(stable.double().mean()),
         "lip_adv": float(ratios.mean()),
         "lip_adv_median": float(ratios.median()),
         "lip_adv_p95": float(ratios.quantile(0.95)),
@@ -87,7 +89,7 @@ def measure(network: nn.Module, test: Images, train: Images, metrics: Metrics, *
             network, images[few], test.labels[few], attack, metrics.sensitivity_draws, draws
         )
     return Measured(
-        stable=(clean_logits.argmax(1) == logits.argmax(1)).cpu(),
+        stable=stable.cpu(),
         attacked_right=right.cpu(),
         figures=figures,
         stages=gains(network, images[few], attacked[few]),
