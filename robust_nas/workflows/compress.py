@@ -385,4 +385,7 @@ def _draw(
         about=about,
         figures=[*figures.FIGURES.built_in, *config.figures],
     )
-    return [*(f"figures/{figure.stem}.png" for figure in drawn), *step.draw(chosen, folder, about)]
+    paths = [f"figures/{figure.stem}.png" for figure in drawn]
+    with figures.optional(step.label):
+        paths += step.draw(chosen, folder, about)
+    return paths

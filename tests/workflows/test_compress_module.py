@@ -6,7 +6,10 @@ from cases import config as run_config
 
 import robust_nas
 from robust_nas import data
-from robust_nas.errors import CheckpointError, CompressionError, ConfigError
+from robust_nas.cli.compress import show
+from robust_nas.compression.gdws import GDWS
+from robust_nas.errors import CheckpointError, CompressionError, ConfigError, FigureWarning
+from robust_nas.export import latency
 from robust_nas.nets import Model, ModelDescription
 from robust_nas.workflows.compress_steps import refuse_out_of_reach
 from robust_nas.workflows.config import CompressionConfig, RunConfig
@@ -72,6 +75,21 @@ def test_any_torch_module_is_compressed_and_rebuilt_from_itself(module, tmp_path
     x = torch.rand(2, 1, 8, 8)
     with torch.no_grad():
         assert torch.equal(load_module(module, folder / "model")(x), network(x))
+
+
+def test_what_fails_after_the_work_is_a_gap_and_not_its_loss(module, tmp_path, monkeypatch, capsys):
+    def fails(*_):
+        raise ValueError("no clock")
+
+    monkeypatch.setattr(latency, "_timed", fails)
+    monkeypatch.setattr(GDWS, "draw", fails)
+    with pytest.warns(FigureWarning, match="figure 'gdws' is not drawn: ValueError: no clock"):
+        tree = robust_nas.compress(module_options(), module, tmp_path / "out")
+    show(tree, tmp_path / "out")
+    assert "not measured: torch: ValueError: no clock" in capsys.readouterr().out
+    assert tree["not_measured"][0] == "torch: ValueError: no clock"
+    assert all(row["latency_ms"] == {} and row["validation"] for row in tree["networks"])
+    assert (tmp_path / "out" / "figures" / "compression.png").is_file()  # without the panel of milliseconds
 
 
 def test_a_module_whose_layers_share_weights_is_refused_before_anything_is_written(module, tmp_path):
