@@ -3,6 +3,8 @@
 The tree, schema version 2; a score is `{correct, images, accuracy, interval}`, the interval Wilson's (95 %):
 
     schema_version, threat_model {norm, eps, box}, suite, deployed, seed, device, dtype, batch_size, classes, chance
+    model_dtypes         of the model's tensors, such as float32; `dtype` is that of the images and the logits
+    notes                sentences on what a reader has to know of the inputs
     seconds, passes      of the attacks, and `findings_seconds`, `findings_passes` of the findings; a pass is one
                          image once forward or once backward through the model
     clean         score on all evaluated images, with `wrong_indices` into the test set; for a random rule also
@@ -52,7 +54,9 @@ class Evaluation:
     chance: float  # what a constant answer gets right
     seed: int
     device: str
-    dtype: str = "float32"
+    dtype: str = "float32"  # of the images as the model gets them, and of the logits as they are judged
+    model_dtypes: tuple[str, ...] = ()  # floating-point types of its tensors
+    notes: tuple[str, ...] = ()  # what a reader has to know of the inputs
 
     @property
     def seconds(self) -> float:
@@ -80,6 +84,8 @@ class Evaluation:
             "seed": self.seed,
             "device": self.device,
             "dtype": self.dtype,
+            "model_dtypes": list(self.model_dtypes),
+            "notes": list(self.notes),
             "batch_size": self.options.batch_size,
             "classes": self.classes,
             "chance": self.chance,

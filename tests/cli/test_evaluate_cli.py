@@ -42,6 +42,14 @@ def fails():
     raise KeyError("backbone")
 
 
+def lazy():
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
+
+
+def meta():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10, device="meta"))
+
+
 def wrong_shape():
     return nn.Sequential(nn.Flatten(), nn.Linear(63, 10))
 
@@ -152,6 +160,8 @@ def test_strict_exits_with_1_where_the_verdict_is_unreliable(
         ("value", "has no function 'value'"),
         ("nothing", "built int; a torch.nn.Module is needed"),
         ("fails", "fails: KeyError: 'backbone'"),
+        ("lazy", "1.weight has no shape yet; give the model a batch"),
+        ("meta", "1.weight is on the meta device and has no values; build the model on a real device"),
         ("not a name", "an existing Python file and a function in it are needed"),
     ],
 )

@@ -37,6 +37,18 @@ def of_dict():
 def double():
     return build().double()
 
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell, self.state = nn.RNNCell(64, 10), None
+
+    def forward(self, x):
+        self.state = self.cell(x.flatten(1), self.state)
+        return self.state
+
+def recurrent():
+    return Recurrent()
+
 def lazy():
     return nn.Sequential(nn.Conv2d(1, 6, 3), nn.Flatten(), nn.LazyLinear(10).double())
 """
@@ -108,14 +120,15 @@ def test_a_module_whose_layers_share_weights_is_refused_before_anything_is_writt
     ("function", "said"),
     [
         ("of_dict", r"net\.py:of_dict: gives dict; float32 logits"),
-        ("double", r"double: does not take a float32 image of \(1, 8, 8\): RuntimeError"),
-        ("lazy", "lazy: does not take a float32 image"),
+        ("double", r"double: does not take float32 images of \(1, 8, 8\) in a batch of 2: RuntimeError"),
+        ("lazy", r"lazy: 2\.weight has no shape yet"),
+        ("recurrent", "in a batch of 1: RuntimeError: Input batch size 1 doesn't match"),
     ],
 )
 def test_a_module_that_does_not_make_logits_is_refused_before_anything_is_written(
     module, tmp_path, function, said
 ):
-    with pytest.raises(CompressionError, match=said):
+    with pytest.raises(ConfigError, match=said):  # a CompressionError is one
         robust_nas.compress(module_options(), module.replace(":build", f":{function}"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
