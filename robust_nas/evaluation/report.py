@@ -13,10 +13,14 @@ The tree, schema version 2; a score is `{correct, images, accuracy, interval}`, 
     attacks       a list, in the order they ran: {label, attack, parameters, how, images, attacked, broken, own,
                   share, common, seconds, forwards, backwards, broken_indices, trace}; `robust_nas.evaluation.protocol`
                   says what each counts; trace is a list of {step, mean, low, high, still_right}, or empty
-    robust        score on the common prefix under all attacks, with `attacks`, their labels, and `draws`
-    findings      a list of {name, status, value, allowed, images, text}; status PASS, WARN, FAIL or NOT RUN
+    robust        score on the common prefix under all attacks, with `attacks`, their labels, `draws`, and `precision`:
+                  {width, target, images}, the images that would make the interval as narrow as the target
+    findings      a list of {name, status, value, allowed, images, text, next_step}; status PASS, WARN, FAIL, NOT RUN
     eps_curve     a list of {eps, accuracy, low, high, images, attack}
-    verdict       {status, reasons}; RELIABLE, INCONCLUSIVE or UNRELIABLE
+    verdict       {status, reasons, next_step}; RELIABLE, INCONCLUSIVE or UNRELIABLE; the step answers the first reason
+
+The job of `robust-nas evaluate` adds what `robust_nas.workflows.evaluation_record` says: model, dataset, the images
+that were tested, warnings, and a sentence for a paper.
 """
 
 from __future__ import annotations
@@ -104,9 +108,14 @@ class Evaluation:
             "robust": {
                 **self.robust.to_dict(),
                 "draws": list(self.robust_draws),
+                "precision": self.robust.precision(),
                 "attacks": [row.label for row in self.rows],
             },
             "findings": [finding.to_dict() for finding in self.findings],
             "eps_curve": list(self.eps_curve),
-            "verdict": {"status": verdict.status, "reasons": list(verdict.reasons)},
+            "verdict": {
+                "status": verdict.status,
+                "reasons": list(verdict.reasons),
+                "next_step": verdict.next_step,
+            },
         }

@@ -47,6 +47,7 @@ from robust_nas.workflows.context import (
     session,
 )
 from robust_nas.workflows.evaluate import refuse_misfit, relative
+from robust_nas.workflows.evaluation_record import Origin, validation_warnings
 
 
 class CompressJob(Options):
@@ -265,7 +266,7 @@ def _compress(
     chosen, within = choose(rows, config.compression.max_loss)
     declared = declared_labels(rows, chosen, config.compression.test)
     evaluation = EvaluationConfig.of(config)
-    found = verdicts(context, evaluation, shared, [one for one in made if one.label in declared])
+    found, said = verdicts(context, evaluation, shared, [one for one in made if one.label in declared])
     for row in rows:
         row["latency_ms"] = milliseconds[row["label"]]
         row["test"] = found.get(row["label"])
@@ -281,9 +282,15 @@ def _compress(
         "within_loss": within,
         "max_loss": config.compression.max_loss,
         "not_measured": missing,
+        "tested": said["tested"],
+        "warnings": [*said["warnings"], *validation_warnings(_origin(context.original), shared.dataset)],
         "networks": rows,
     }
     return tree, candidate, step
+
+
+def _origin(original: OriginalModel) -> Origin:
+    return Origin() if original.folder else Origin.of_module(original.spec, original.weights)
 
 
 def choose(rows: list[dict[str, Any]], max_loss: float) -> tuple[str, bool]:

@@ -78,6 +78,17 @@ def test_any_torch_module_is_compressed_and_rebuilt_from_itself(module, tmp_path
     assert len(loaded) == 1  # and passed on to the evaluations
     assert tree["networks"][1]["macs"] <= 0.6 * tree["networks"][0]["macs"]
     assert tree["networks"][1]["test"]["robust"]["images"] == 20
+    assert tree["tested"]["text"].startswith("360 of the 360 test images of digits (split by robust_nas")
+    for warning, said in zip(
+        tree["warnings"],
+        (
+            "net.py:build was not trained by robust_nas, which made this split",
+            "no weights were given for net.py:build",
+            "net.py:build was probably trained on the validation images, which are training images of digits",
+        ),
+        strict=True,
+    ):
+        assert warning["text"].startswith(said)
     with pytest.raises(CheckpointError, match=r"made from the module net\.py:build"):
         robust_nas.load_model(folder / "model")
     own = load_module(module)
@@ -98,7 +109,9 @@ def test_what_fails_after_the_work_is_a_gap_and_not_its_loss(module, tmp_path, m
     with pytest.warns(FigureWarning, match="figure 'gdws' is not drawn: ValueError: no clock"):
         tree = robust_nas.compress(module_options(), module, tmp_path / "out")
     show(tree, tmp_path / "out")
-    assert "not measured: torch: ValueError: no clock" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "not measured: torch: ValueError: no clock" in shown
+    assert "warning: net.py:build was probably trained on the validation images" in shown
     assert tree["not_measured"][0] == "torch: ValueError: no clock"
     assert all(row["latency_ms"] == {} and row["validation"] for row in tree["networks"])
     assert (tmp_path / "out" / "figures" / "compression.png").is_file()  # without the panel of milliseconds
