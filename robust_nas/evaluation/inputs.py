@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from robust_nas.attacks.predictor import FunctionModule
 from robust_nas.errors import AttackError, ConfigError, RobustNASError
 from robust_nas.evaluation.accuracy import LabelledImages
+from robust_nas.nets.devices import usable_device
 from robust_nas.nets.values import without_values
 
 ACCEPTED = (
@@ -90,14 +91,7 @@ def chosen_device(model: nn.Module, device: torch.device | str | None) -> torch.
     own = list(dict.fromkeys(tensor.device for _, tensor in named_tensors(model)))
     if device is None:
         return own[0] if own else torch.device("cpu")
-    try:
-        found = torch.empty(0, device=device).device  # with its index, as tensors name it
-    except (RuntimeError, AssertionError, TypeError) as error:  # without CUDA, torch asserts
-        reason = (str(error).splitlines() or [""])[0]
-        raise ConfigError(
-            f"device: got {str(device)!r}, which this torch cannot use ({reason}); "
-            f"allowed here: {', '.join(_present())}"
-        ) from None
+    found = usable_device(device)
     if found.type == "meta" or (own and found not in own):
         places = ", ".join(map(str, own)) or "none"
         raise ConfigError(
@@ -105,10 +99,6 @@ def chosen_device(model: nn.Module, device: torch.device | str | None) -> torch.
             "move the model first (model.to(device)), or leave the device out"
         )
     return found
-
-
-def _present() -> list[str]:
-    return ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
 
 
 def dtypes(model: nn.Module) -> tuple[str, ...]:
