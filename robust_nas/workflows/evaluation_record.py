@@ -76,7 +76,7 @@ def warnings(origin: Origin, dataset: Dataset, outputs: int) -> list[dict[str, s
                 "text": f"{origin.spec} was not trained by robust_nas, which made this split: it may have been trained "
                 "on most of these test images, and its accuracies may be too high",
                 "advice": f"train it on robust_nas.load_dataset(robust_nas.DataOptions(name={dataset.name!r})).train, "
-                "or name images that it has not seen (--data FOLDER)",
+                "or name images that it has not seen (evaluate --data FOLDER; data.path of a recipe)",
             }
         )
     if origin.weights == AS_BUILT:
