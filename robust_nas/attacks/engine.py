@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 from robust_nas.attacks.attacked_model import AttackedModel, Trace, attack_mode
 from robust_nas.attacks.checks import AttackOptions, check_inputs, own_generator
 from robust_nas.attacks.folding import folded
-from robust_nas.attacks.predictor import Predictor
+from robust_nas.attacks.predictor import Predictor, as_module
 from robust_nas.errors import AttackError
 
 Perturb = Callable[[AttackedModel], Tensor]  # the adversarial images [B, C, H, W]
@@ -78,6 +78,7 @@ def opened(
     checked: bool = False,
 ) -> Iterator[AttackedModel]:
     """The target of an attack, the inputs checked and the model in the state in which it is attacked."""
+    model = as_module(model)
     with torch.inference_mode(mode=False), torch.enable_grad(), attack_mode(model, options.bn):
         # Clones, because a tensor made under inference_mode cannot be saved for the backward pass.
         images, labels = images.detach().clone(), labels.clone()

@@ -13,11 +13,41 @@ wrong and accepted input alone (the extra class is Carlini and Wagner's, 2017).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from robust_nas.errors import AttackError
+
+
+class FunctionModule(nn.Module):
+    """A plain function of images as a module: without parameters, and with a mode that decides nothing."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what the function gives for images `[B, C, H, W]`."""
+        return self.function(x)
+
+
+def as_module(model: Any) -> nn.Module:
+    """Return a module as it is, and any other function of images as a `FunctionModule`.
+
+    Raises `AttackError` for what cannot be called, and for a class, which would be built from the images.
+    """
+    if isinstance(model, nn.Module):
+        return model
+    if isinstance(model, type):
+        raise AttackError(f"model: got the class {model.__name__}; an instance of it is needed")
+    if not callable(model):
+        raise AttackError(
+            f"model: got {type(model).__name__}; a torch module, or a function from images to logits, is needed"
+        )
+    return FunctionModule(model)
 
 
 class Predictor(nn.Module):
@@ -26,11 +56,17 @@ class Predictor(nn.Module):
     `samples` is S of a random predictor; None declares a deterministic one.
     """
 
-    def __init__(self, module: nn.Module, *, samples: int | None = None, abstains: bool = False) -> None:
+    def __init__(
+        self,
+        module: nn.Module | Callable[[Tensor], Tensor],
+        *,
+        samples: int | None = None,
+        abstains: bool = False,
+    ) -> None:
         super().__init__()
         if samples is not None and samples < 1:
             raise AttackError(f"samples: got {samples}; a random predictor needs at least one forward pass")
-        self.module = module
+        self.module = as_module(module)
         self.samples = samples
         self.abstains = abstains
 

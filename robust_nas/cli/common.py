@@ -219,8 +219,45 @@ STYLES = {
 }
 
 
+def show_evidence(tree: Mapping[str, Any]) -> None:
+    """Print what was tested, how precise the figure is, findings and verdict, and a sentence for a paper.
+
+    The record may be of an earlier version, which lacks some of it.
+    """
+    show_warnings(tree)
+    if precision := tree["robust"].get("precision"):
+        print(_precision(tree, precision))
+    show_findings(tree)
+    if "sentence" in tree:
+        print(f"for a paper: {tree['sentence']}")
+
+
+def show_warnings(tree: Mapping[str, Any]) -> None:
+    """Print which images were tested, and what a reader must know before the figures are believed."""
+    if tested := tree.get("tested"):
+        print(f"tested: {tested['text']}")
+    for warning in tree.get("warnings", ()):
+        print(f"warning: {warning['text']}; {warning['advice']}")
+    for note in tree.get("notes", ()):
+        print(f"note: {note}")
+
+
+def _precision(tree: Mapping[str, Any], precision: Mapping[str, Any]) -> str:
+    """Return how wide the interval of the worst case is, and how many images would make it narrow."""
+    robust, width = tree["robust"], f"{100 * precision['width']:.1f}"
+    said = f"worst case: {percent(robust['accuracy'])}, its 95 % interval is {width} points wide"
+    if precision["width"] <= precision["target"]:
+        return said
+    available = tree.get("tested", {}).get("available")
+    enough = available is None or available >= precision["images"]
+    there = "" if enough else f", the test set has {available:,}"
+    return (
+        f"{said}; about {precision['images']:,} images would give {100 * precision['target']:g} points{there}"
+    )
+
+
 def show_findings(tree: Mapping[str, Any]) -> None:
-    """Print the findings of the checks, a line each, and the verdict with its reasons."""
+    """Print the findings of the checks, a line each, the verdict with its reasons, and what else is no PASS."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -229,7 +266,9 @@ def show_findings(tree: Mapping[str, Any]) -> None:
     if tree["findings"]:
         shown = Table(title=None, show_edge=False, pad_edge=False, box=None)
         for name in ("", "finding", "number", "images", "allowed"):
-            shown.add_column(name, justify="right" if name in ("number", "images") else "left", no_wrap=True)
+            shown.add_column(
+                name, justify="right" if name in ("number", "images") else "left", no_wrap=name != "allowed"
+            )
         for finding in tree["findings"]:
             value = finding["value"]
             shown.add_row(
@@ -244,3 +283,9 @@ def show_findings(tree: Mapping[str, Any]) -> None:
     console.print(Text.assemble("verdict: ", (verdict["status"], STYLES[verdict["status"]])))
     for reason in verdict["reasons"]:
         console.print(Text(f"  {reason}"), soft_wrap=True)
+    if verdict.get("next_step"):
+        console.print(Text(f"  next: {verdict['next_step']}"), soft_wrap=True)
+    for finding in tree["findings"]:
+        reason = f"{finding['name']}: {finding['text']}"
+        if finding["status"] != "PASS" and reason not in verdict["reasons"]:
+            console.print(Text(f"{finding['status']}: {reason}"), soft_wrap=True)

@@ -136,6 +136,7 @@ def show(tree: dict[str, Any], folder: Path) -> None:
         for row in rows
     ]
     common.table(f"{about}; ms per call at batch 1 and 16, one thread, median", header, sizes)
+    common.show_warnings(tree)
     for reason in tree["not_measured"]:
         print(f"not measured: {reason}")
     header = ["network", "clean (val.)", "robust (val.)", "clean", "worst case", "95 % interval", "verdict"]

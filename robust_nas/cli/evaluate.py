@@ -155,7 +155,7 @@ def _show(tree: dict[str, Any], what: str, folder: Path) -> None:
         f"suite {tree['suite']}, seed {tree['seed']}"
     )
     common.table(title, common.ACCURACY_HEADER, common.accuracy_rows(tree))
-    common.show_findings(tree)
+    common.show_evidence(tree)
     print(f"evaluation         {folder / 'evaluation.json'}")
     for stem in ("evaluation", "eps_curve", "loss_traces", "examples"):
         path = folder / "figures" / f"{stem}.png"

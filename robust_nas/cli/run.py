@@ -42,7 +42,7 @@ def command(
         f"{summary['params']:,} params, {summary['macs'] / 1e6:.2f} M MACs, {summary['seconds']:.0f} s"
     )
     common.table(title, common.ACCURACY_HEADER, common.accuracy_rows(tree))
-    common.show_findings(tree)
+    common.show_evidence(tree)
     if "compressed" in summary:
         compress.show(read_json(folder / summary["artifacts"]["compression"]), folder / "compressed")
     for name, path in summary["artifacts"].items():

@@ -18,7 +18,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from robust_nas.data.images import Images, check_labels
-from robust_nas.data.reader import DatasetReader, Parts
+from robust_nas.data.reader import DatasetReader, Parts, SplitBy
 from robust_nas.errors import DataError
 from robust_nas.lazy import torch
 
@@ -55,6 +55,7 @@ class CIFAR10(DatasetReader):
 
     files: ClassVar[str] = "the folder or archive of its files"
     where: ClassVar[str] = WHERE
+    split_by: ClassVar[SplitBy] = "publishers"
 
     name: Literal["cifar10"] = "cifar10"
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 
 from robust_nas.data.images import Images, check_labels
 from robust_nas.data.options import DataOptions
+from robust_nas.data.reader import SplitBy
 from robust_nas.data.splits import balanced
 from robust_nas.errors import DataError
 from robust_nas.lazy import torch
@@ -16,7 +18,8 @@ from robust_nas.lazy import torch
 class Dataset:
     """Images of one shape with labels 0..classes-1.
 
-    `checksum` is the SHA-256 of the full decoded training and test sets, whatever `limit` left out.
+    `checksum` is the SHA-256 of the full decoded training and test sets, whatever `limit` left out. `split_by` says who
+    divided the images into the two.
     """
 
     name: str
@@ -24,6 +27,7 @@ class Dataset:
     test: Images
     class_names: tuple[str, ...]
     checksum: str
+    split_by: SplitBy = "user"
 
     def __post_init__(self) -> None:
         for part, images in (("train", self.train), ("test", self.test)):
@@ -67,11 +71,11 @@ def load_dataset(options: DataOptions, *, seed: int = 0) -> Dataset:
             "the first two of them Images, the last a tuple"
         )
     train, test, class_names = parts
-    full = Dataset(reader.label, train, test, class_names, _checksum(train, test))
+    full = Dataset(reader.label, train, test, class_names, _checksum(train, test), reader.split_by)
     if options.limit is None or options.limit >= len(train):
         return full
     kept = train.subset(balanced(train.labels, options.limit, seed))
-    return Dataset(full.name, kept, test, class_names, full.checksum)
+    return dataclasses.replace(full, train=kept)
 
 
 def _checksum(*parts: Images) -> str:

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from robust_nas.data.images import Images
-from robust_nas.data.reader import DatasetReader, Parts
+from robust_nas.data.reader import DatasetReader, Parts, SplitBy
 from robust_nas.data.splits import split
 from robust_nas.lazy import torch
 
@@ -26,6 +26,7 @@ class Digits(DatasetReader):
 
     takes_path: ClassVar[bool] = False
     where: ClassVar[str] = "comes with scikit-learn"
+    split_by: ClassVar[SplitBy] = "robust_nas"
 
     name: Literal["digits"] = "digits"
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, ClassVar, Literal, cast
 import numpy as np
 
 from robust_nas.data.images import Images, check_labels
-from robust_nas.data.reader import DatasetReader, Parts
+from robust_nas.data.reader import DatasetReader, Parts, SplitBy
 from robust_nas.errors import DataError
 from robust_nas.lazy import torch
 
@@ -49,6 +49,7 @@ class FashionMNIST(DatasetReader):
 
     default_path: ClassVar[Path] = DEFAULT_FOLDER
     where: ClassVar[str] = WHERE
+    split_by: ClassVar[SplitBy] = "publishers"
 
     name: Literal["fashion-mnist"] = "fashion-mnist"
 

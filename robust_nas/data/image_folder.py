@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from robust_nas.data.images import Images
-from robust_nas.data.reader import DatasetReader, Parts
+from robust_nas.data.reader import DatasetReader, Parts, SplitBy
 from robust_nas.errors import DataError
 from robust_nas.lazy import torch
 
@@ -38,6 +38,7 @@ class ImageFolder(DatasetReader):
 
     files: ClassVar[str] = "the folder of the images"
     where: ClassVar[str] = LAYOUT
+    split_by: ClassVar[SplitBy] = "user"
 
     name: Literal["image-folder"] = "image-folder"
 

@@ -7,13 +7,18 @@ them from the key `data.options` of a config.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from robust_nas.errors import ConfigError, DataError
 from robust_nas.registry import Method, Registry
 
 if TYPE_CHECKING:
     from robust_nas.data.images import Images
+
+
+# Who divided a dataset into training and test images: its publishers; robust_nas, where they have not; or the user,
+# by the folders of the images or in a reader.
+SplitBy = Literal["publishers", "robust_nas", "user"]
 
 
 class Parts(NamedTuple):
@@ -31,6 +36,7 @@ class DatasetReader(Method):
     default_path: ClassVar[Path | None] = None  # the usual place of the files; None: a config has to name one
     files: ClassVar[str] = "the folder of its files"  # what the path leads to, for messages
     where: ClassVar[str] = ""  # where to get the files, for messages
+    split_by: ClassVar[SplitBy] = "user"  # who divided it into training and test images
 
     def location(self, path: str | None) -> Path | None:
         """Return the path of the files; None where the dataset has none. Nothing is read, torch is not imported.

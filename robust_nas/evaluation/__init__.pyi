@@ -10,6 +10,7 @@ from .journal import Journal as Journal
 from .options import EvaluationOptions as EvaluationOptions
 from .options import Step as Step
 from .options import suite_names as suite_names
+from .paper import paper_sentence as paper_sentence
 from .protocol import evaluate as evaluate
 from .protocol import follow_protocol as follow_protocol
 from .report import Evaluation as Evaluation

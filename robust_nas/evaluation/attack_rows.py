@@ -17,6 +17,7 @@ from robust_nas.errors import AttackError
 from robust_nas.evaluation.accuracy import judge
 from robust_nas.evaluation.examples import SHOWN, Examples
 from robust_nas.evaluation.fingerprint import fingerprint
+from robust_nas.evaluation.inputs import model_errors
 from robust_nas.evaluation.journal import Journal
 from robust_nas.evaluation.options import Step
 from robust_nas.evaluation.rows import Row, Score
@@ -78,12 +79,14 @@ def _attack_batch(state: EvaluationState, attack: Attack, indices: Tensor, name:
     if attack.external:
         generator.manual_seed(seed)  # another package draws by itself: what it takes is this seed
     # A module that is random and does not say so draws from the global generators, too.
-    with seeded_globally(seed, state.device):
+    doing = f"{attack.label} fails on images"
+    with model_errors(doing, x), seeded_globally(seed, state.device):
         result = attack.run(state.predictor, x, y, generator, trace=True)
     threat = state.threat_model
     largest = check_perturbation(result.images, x, threat.norm, threat.eps, attack.label)
     judge_seed = seed_of(state.seed, "judge", name)
-    judged = judge(state.predictor, result.images, y, draws=state.rule.draws, seed=judge_seed)
+    with model_errors(doing, x):
+        judged = judge(state.predictor, result.images, y, draws=state.rule.draws, seed=judge_seed)
     shown = (indices < SHOWN).nonzero().squeeze(1)
     return {
         "right": judged.right.cpu(),

@@ -19,18 +19,21 @@ inference rule in eval mode, with fresh draws where it is random, on images whos
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from robust_nas.attacks import Attack, ThreatModel
+from robust_nas.attacks.predictor import as_module
 from robust_nas.data import random_indices
 from robust_nas.evaluation.accuracy import LabelledImages
 from robust_nas.evaluation.attack_rows import run_attacks, score
 from robust_nas.evaluation.checks import with_standard
+from robust_nas.evaluation.inputs import chosen_device, dtypes, labelled, notes
 from robust_nas.evaluation.journal import Journal
 from robust_nas.evaluation.options import EvaluationOptions, Step
 from robust_nas.evaluation.report import Evaluation
@@ -39,8 +42,8 @@ from robust_nas.evaluation.start import Progress, start, with_rule
 
 
 def evaluate(
-    model: nn.Module,
-    data: LabelledImages,
+    model: nn.Module | Callable[[Tensor], Tensor],
+    data: LabelledImages | tuple[Tensor, Tensor] | Dataset[Any],
     threat_model: ThreatModel,
     suite: str | Path | Sequence[Step | Attack] = "cascade",
     *,
@@ -52,8 +55,10 @@ def evaluate(
     """Return the worst case per example of any torch module under a suite of attacks, findings and a verdict.
 
     Args:
-        model: from images `[B, C, H, W]` in 0..1 to logits `[B, K]`, or a `Predictor` with another inference rule.
-        data: an object with `pixels` (uint8, or float in 0..1, `[N, C, H, W]`) and `labels` (int64 `[N]`).
+        model: from images `[B, C, H, W]` in 0..1 to logits `[B, K]`, or a `Predictor` with another inference rule. A
+            plain function is taken too; `Evaluation.notes` says what is not checked of it.
+        data: an object with `pixels` (uint8, or float in 0..1, `[N, C, H, W]`) and `labels` (int64 `[N]`), a pair of
+            such tensors, or a torch `Dataset` of (image, label).
         threat_model: norm and eps, on the 0..1 scale.
         suite: `quick`, `cascade`, `autoattack`, `rand`, `transfer`, a YAML file, or a list of attacks or `Step`s.
         seed: of the order of the images, of the attacks and of a random rule's draws.
@@ -67,7 +72,9 @@ def evaluate(
     """
     named = {"suite": str(suite)} if isinstance(suite, str | Path) else {"attacks": tuple(map(_step, suite))}
     options = EvaluationOptions(threat_model=threat_model, **named, **more)
-    return follow_protocol(model, data, options, seed=seed, device=device, progress=progress)
+    return follow_protocol(
+        as_module(model), labelled(data), options, seed=seed, device=device, progress=progress
+    )
 
 
 def _step(attack: Any) -> Any:
@@ -91,10 +98,10 @@ def follow_protocol(
     it was. Raises `AttackError` for inputs that cannot be judged, before any attack starts where it can be
     known then.
     """
-    device = torch.device(device) if device is not None else _device_of(model)
+    device = chosen_device(model, device)
     report = progress or (lambda name, fraction: None)
     journal = journal or Journal()
-    order = random_indices(len(images.labels), options.images, seed)
+    order = random_indices(images.labels.numel(), options.images, seed)
     predictor, options = with_rule(model, options)
     state, clean, attacks = start(
         predictor, images, options, order, seed=seed, device=device, journal=journal, report=report
@@ -132,9 +139,6 @@ def follow_protocol(
         chance=state.chance,
         seed=seed,
         device=str(device),
+        model_dtypes=dtypes(predictor),
+        notes=notes(predictor, images.pixels),
     )
-
-
-def _device_of(model: nn.Module) -> torch.device:
-    parameter = next(model.parameters(), None)
-    return parameter.device if parameter is not None else torch.device("cpu")

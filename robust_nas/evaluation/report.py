@@ -3,6 +3,8 @@
 The tree, schema version 2; a score is `{correct, images, accuracy, interval}`, the interval Wilson's (95 %):
 
     schema_version, threat_model {norm, eps, box}, suite, deployed, seed, device, dtype, batch_size, classes, chance
+    model_dtypes         of the model's tensors, such as float32; `dtype` is that of the images and the logits
+    notes                sentences on what a reader has to know of the inputs
     seconds, passes      of the attacks, and `findings_seconds`, `findings_passes` of the findings; a pass is one
                          image once forward or once backward through the model
     clean         score on all evaluated images, with `wrong_indices` into the test set; for a random rule also
@@ -11,10 +13,14 @@ The tree, schema version 2; a score is `{correct, images, accuracy, interval}`, 
     attacks       a list, in the order they ran: {label, attack, parameters, how, images, attacked, broken, own,
                   share, common, seconds, forwards, backwards, broken_indices, trace}; `robust_nas.evaluation.protocol`
                   says what each counts; trace is a list of {step, mean, low, high, still_right}, or empty
-    robust        score on the common prefix under all attacks, with `attacks`, their labels, and `draws`
-    findings      a list of {name, status, value, allowed, images, text}; status PASS, WARN, FAIL or NOT RUN
+    robust        score on the common prefix under all attacks, with `attacks`, their labels, `draws`, and `precision`:
+                  {width, target, images}, the images that would make the interval as narrow as the target
+    findings      a list of {name, status, value, allowed, images, text, next_step}; status PASS, WARN, FAIL, NOT RUN
     eps_curve     a list of {eps, accuracy, low, high, images, attack}
-    verdict       {status, reasons}; RELIABLE, INCONCLUSIVE or UNRELIABLE
+    verdict       {status, reasons, next_step}; RELIABLE, INCONCLUSIVE or UNRELIABLE; the step answers the first reason
+
+The job of `robust-nas evaluate` adds what `robust_nas.workflows.evaluation_record` says: model, dataset, the images
+that were tested, warnings, and a sentence for a paper.
 """
 
 from __future__ import annotations
@@ -52,7 +58,9 @@ class Evaluation:
     chance: float  # what a constant answer gets right
     seed: int
     device: str
-    dtype: str = "float32"
+    dtype: str = "float32"  # of the images as the model gets them, and of the logits as they are judged
+    model_dtypes: tuple[str, ...] = ()  # floating-point types of its tensors
+    notes: tuple[str, ...] = ()  # what a reader has to know of the inputs
 
     @property
     def seconds(self) -> float:
@@ -80,6 +88,8 @@ class Evaluation:
             "seed": self.seed,
             "device": self.device,
             "dtype": self.dtype,
+            "model_dtypes": list(self.model_dtypes),
+            "notes": list(self.notes),
             "batch_size": self.options.batch_size,
             "classes": self.classes,
             "chance": self.chance,
@@ -98,9 +108,14 @@ class Evaluation:
             "robust": {
                 **self.robust.to_dict(),
                 "draws": list(self.robust_draws),
+                "precision": self.robust.precision(),
                 "attacks": [row.label for row in self.rows],
             },
             "findings": [finding.to_dict() for finding in self.findings],
             "eps_curve": list(self.eps_curve),
-            "verdict": {"status": verdict.status, "reasons": list(verdict.reasons)},
+            "verdict": {
+                "status": verdict.status,
+                "reasons": list(verdict.reasons),
+                "next_step": verdict.next_step,
+            },
         }

@@ -7,6 +7,8 @@ from typing import Any
 
 from robust_nas.attacks import Attack
 
+WIDTH = 0.06  # of an interval that a robust accuracy is usually compared by: 3 points either way
+
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
@@ -26,6 +28,13 @@ class Score:
         from robust_nas.statistics.proportions import wilson  # here, because the room imports scipy
 
         return wilson(self.correct, self.images)
+
+    def precision(self) -> dict[str, Any]:
+        """Return the width of the interval, and the images that would bring it to `WIDTH` at this accuracy."""
+        from robust_nas.statistics.proportions import images_needed
+
+        low, high = self.interval
+        return {"width": high - low, "target": WIDTH, "images": images_needed(self.accuracy, WIDTH)}
 
     def to_dict(self) -> dict[str, Any]:
         """Return counts, accuracy and interval as plain values."""

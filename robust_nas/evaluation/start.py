@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from robust_nas.attacks import Predictor
-from robust_nas.errors import AttackError, ConfigError, RobustNASError
+from robust_nas.errors import ConfigError
 from robust_nas.evaluation.accuracy import Judged, LabelledImages, as_float, judge
 from robust_nas.evaluation.attack_rows import Planned, batches, planned
 from robust_nas.evaluation.fingerprint import fingerprint
+from robust_nas.evaluation.inputs import dtypes, model_errors, refuse_without_values
 from robust_nas.evaluation.journal import Journal
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.evaluation.seeds import seed_of
@@ -55,9 +55,7 @@ def start(
     """
     pixels, labels = check_images(images)
     pixels, labels = pixels[order], labels[order]
-    for key, parameter in predictor.module.named_parameters():
-        if is_lazy(parameter):
-            raise AttackError(f"{key} has no shape yet; give the model a batch before it is evaluated")
+    refuse_without_values(predictor.module)
     surrogates = read_surrogates(options)
     refuse_misfits(surrogates, tuple(pixels.shape[1:]), int(labels.max()) + 1)
     before = fingerprint(predictor)
@@ -105,22 +103,20 @@ def _clean(
     report: Progress,
     before: str,
 ) -> dict[str, Any]:
-    """Return the answers on the images as they are, `[N]` each."""
+    """Return the answers on the images as they are, `[N]` each; a last pass of one image is not kept.
+
+    Attacks take what is left of a batch, down to one image: a model that fails there is refused before the first.
+    """
     parts: list[Judged] = []
-    for number, (indices, fraction) in enumerate(batches(torch.arange(len(labels)), options.batch_size)):
+    split = batches(torch.arange(len(labels)), options.batch_size)
+    more = [(split[0][0][:1], 1.0)] if len(split[0][0]) > 1 else []
+    for number, (indices, fraction) in enumerate([*split, *more]):
         x, y = as_float(pixels[indices]).to(device), labels[indices].to(device)
         part_seed = seed_of(seed, "judge clean", number)
-        try:
+        with model_errors("the model cannot take images", x, _hint(predictor, len(x), len(split[0][0]))):
             parts.append(judge(predictor, x, y, draws=options.deployed.draws, seed=part_seed))
-        except (RobustNASError, MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:  # whatever a foreign module raises at images that it does not expect
-            first = (str(error).splitlines() or [""])[0]
-            raise AttackError(
-                f"the model cannot take images of shape {tuple(pixels.shape[1:])}: "
-                f"{type(error).__name__}: {first}"
-            ) from None
         report("clean", fraction)
+    parts = parts[: len(split)]
     judged = Judged.joined(parts)
     return {
         "right": judged.right,
@@ -130,3 +126,13 @@ def _clean(
         "rejected": judged.rejected,
         "untouched": fingerprint(predictor) == before,
     }
+
+
+def _hint(predictor: Predictor, batch: int, first: int) -> str:
+    """Return what may be the cause of a model's failure at `batch` images; the first batch has `first` of them."""
+    if batch != first:
+        return f"; it took {first} images before, and a batch may have any number"
+    others = [dtype for dtype in dtypes(predictor) if dtype != "float32"]
+    if others:
+        return f"; its parameters are {' and '.join(others)}, images are float32: use model.float(), or convert inside"
+    return ""

@@ -17,6 +17,7 @@ from robust_nas.errors import AttackError
 from robust_nas.evaluation.accuracy import Judged, LabelledImages, as_float, judge
 from robust_nas.evaluation.cost import Cost, Selection
 from robust_nas.evaluation.inference_rule import InferenceRule
+from robust_nas.evaluation.inputs import model_errors
 from robust_nas.evaluation.rows import Row
 from robust_nas.evaluation.seeds import generator_of, seed_of
 from robust_nas.evaluation.traces import TraceRecord
@@ -52,8 +53,8 @@ class EvaluationState:
 
     @property
     def chance(self) -> float:
-        """Return what a constant answer gets right: the share of the largest class, or 1/K where that is more."""
-        return max(1 / self.classes, float(self.labels.bincount().max()) / len(self.labels))
+        """Return what a constant answer gets right: the share of the largest class (at least 1/K)."""
+        return float(self.labels.bincount().max()) / len(self.labels)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -108,14 +109,15 @@ class EvaluationState:
         for number, part in enumerate(torch.split(indices, self.batch_size)):
             x, y = self.batch(part)
             generator = generator_of(self.device, self.seed, "finding", name, number)
-            result = attack.run(self.predictor, x, y, generator)
-            judged = judge(
-                self.predictor,
-                result.images,
-                y,
-                draws=self.rule.draws,
-                seed=seed_of(self.seed, "judge finding", name, number),
-            )
+            with model_errors(f"{name}: {attack.label} fails on images", x):
+                result = attack.run(self.predictor, x, y, generator)
+                judged = judge(
+                    self.predictor,
+                    result.images,
+                    y,
+                    draws=self.rule.draws,
+                    seed=seed_of(self.seed, "judge finding", name, number),
+                )
             cost.passes += result.forwards + result.backwards + judged.forwards
             parts.append(judged)
         return Judged.joined(parts)
@@ -147,9 +149,9 @@ def check_images(images: LabelledImages) -> tuple[Tensor, Tensor]:
     if len(labels) == 0 or pixels.numel() == 0:
         raise AttackError("no images to evaluate on")
     if pixels.is_floating_point():
-        low, high = (float(limit) for limit in pixels.aminmax())
+        low, high = (float(limit) for limit in pixels.detach().aminmax())
         if not (low >= 0 and high <= 1):  # written so that NaN fails it too
             raise AttackError(f"images reach from {low:.6g} to {high:.6g}; pixels lie in 0..1, without NaN")
     if int(labels.min()) < 0:
         raise AttackError(f"label {int(labels.min())}; classes are counted from 0")
-    return pixels.cpu(), labels.cpu()
+    return pixels.detach().cpu(), labels.cpu()

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Status = Literal["PASS", "WARN", "FAIL", "NOT RUN"]
+
+ASK = "evaluate with findings: budget (the default) or full"
+# By status: what to do about a finding that does not say it itself.
+USUAL: dict[Status, str] = {
+    "PASS": "",
+    "FAIL": "do not report the robust accuracy; repair what {name!r} says, and evaluate again",
+    "WARN": "evaluate again with a stronger suite (autoattack) and more images; if {name!r} stays, report it with the "
+    "figure",
+    "NOT RUN": "evaluate again with findings: full, or with more images, so that {name!r} is run",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +28,7 @@ class Finding:
     value: float | None = None
     allowed: str = ""
     images: int = 0
+    next_step: str = ""  # what to do about it, where the usual answer to its status is not enough
     curve: tuple[dict[str, Any], ...] = ()  # points of the curve over eps, where the check drew it
 
     def to_dict(self) -> dict[str, Any]:
@@ -29,6 +40,7 @@ class Finding:
             "allowed": self.allowed,
             "images": self.images,
             "text": self.text,
+            "next_step": self.next_step,
         }
 
 
@@ -38,14 +50,19 @@ class Verdict:
 
     status: Literal["RELIABLE", "INCONCLUSIVE", "UNRELIABLE"]
     reasons: tuple[str, ...]
+    next_step: str = field(default="", compare=False)  # what to do about the first reason
 
     @staticmethod
     def of(findings: tuple[Finding, ...]) -> Verdict:
         """Return the verdict that findings lead to; what was not run for want of passes leaves a gap."""
         if not findings:
-            return Verdict(status="INCONCLUSIVE", reasons=("no finding was asked for",))
+            return Verdict(status="INCONCLUSIVE", reasons=("no finding was asked for",), next_step=ASK)
         for status, given in (("UNRELIABLE", "FAIL"), ("INCONCLUSIVE", "WARN"), ("INCONCLUSIVE", "NOT RUN")):
-            reasons = tuple(f"{f.name}: {f.text}" for f in findings if f.status == given)
-            if reasons:
-                return Verdict(status=status, reasons=reasons)  # type: ignore[arg-type] # a literal of the tuple
+            found = [finding for finding in findings if finding.status == given]
+            if found:
+                return Verdict(
+                    status=status,  # type: ignore[arg-type] # a literal of the tuple
+                    reasons=tuple(f"{finding.name}: {finding.text}" for finding in found),
+                    next_step=found[0].next_step or USUAL[found[0].status].format(name=found[0].name),
+                )
         return Verdict(status="RELIABLE", reasons=())

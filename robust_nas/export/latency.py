@@ -15,16 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from robust_nas.compression.folding import fold_batch_norms, random_images
-from robust_nas.errors import ConfigError, RunError
-from robust_nas.export.onnx import OnnxModel, onnx_bytes
+from robust_nas.errors import ConfigError, RobustNASError
+from robust_nas.export.onnx import OnnxModel, first_line, onnx_bytes
 from robust_nas.nets import channels_last
 from robust_nas.timing import interleaved
 
 ROUNDS = 7
 SECONDS = 0.02  # of a round, at least
-RUNTIMES = ("torch", "onnxruntime")
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
+Calls = dict[str, Callable[[Tensor], Any]]
 Latencies = dict[str, dict[str, dict[str, dict[str, float]]]]
 
 
@@ -37,40 +37,45 @@ def latencies(
 ) -> tuple[Latencies, list[str]]:
     """Return `[network][runtime][batch]` to `median_ms` and `min_ms` of a call, and the gaps with reasons.
 
-    Runtimes are `torch` and `onnxruntime`; one that is not there, or cannot take one of the networks, is left out for
-    all of them. Networks are on the CPU, images of `input_shape` = (C, H, W).
+    Runtimes are `torch` and `onnxruntime`; one that is not there, or fails on one of the networks, is left out for all
+    of them: whatever it raises is the reason of a gap, since a measurement must not cost the work before it. Networks
+    are on the CPU, images of `input_shape` = (C, H, W).
     """
     missing: list[str] = []
-    calls: dict[tuple[str, str], Callable[[Tensor], Any]] = {
-        (name, "torch"): _torch(network, input_shape) for name, network in networks.items()
-    }
-    absent = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
-    if absent:
-        missing.append(f"ONNX Runtime: {', '.join(absent)} not installed (pip install 'robust-nas[export]')")
-    else:
-        try:
-            calls |= {
-                (name, "onnxruntime"): OnnxModel(onnx_bytes(network, input_shape))
-                for name, network in networks.items()
-            }
-        except (
-            RunError,
-            ConfigError,
-        ) as error:  # the network, or a package that is there and does not import
-            missing.append(f"ONNX Runtime: {error}")
     found: Latencies = {name: {} for name in networks}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for batch in batches:
-            x = torch.rand(batch, *input_shape, generator=torch.Generator().manual_seed(0))
-            for runtime in RUNTIMES:
-                own = {name: call for (name, kind), call in calls.items() if kind == runtime}
-                for name, timing in _timed(own, x, rounds).items():
-                    found[name].setdefault(runtime, {})[str(batch)] = timing
+        for runtime, (title, prepare) in RUNTIMES.items():
+            try:
+                calls = prepare(networks, input_shape)
+                timed = {batch: _timed(calls, _images(batch, input_shape), rounds) for batch in batches}
+            except RobustNASError as error:
+                missing.append(f"{title}: {error}")
+            except Exception as error:  # whatever a foreign module, or a runtime that runs it, raises
+                missing.append(f"{title}: {type(error).__name__}: {first_line(error)}")
+            else:
+                for name in networks:
+                    found[name][runtime] = {str(batch): timed[batch][name] for batch in batches}
     finally:
         torch.set_num_threads(threads)
     return found, missing
+
+
+def _images(batch: int, input_shape: tuple[int, int, int]) -> Tensor:
+    return torch.rand(batch, *input_shape, generator=torch.Generator().manual_seed(0))
+
+
+def _in_torch(networks: Mapping[str, nn.Module], input_shape: tuple[int, int, int]) -> Calls:
+    return {name: _torch(network, input_shape) for name, network in networks.items()}
+
+
+def _in_onnxruntime(networks: Mapping[str, nn.Module], input_shape: tuple[int, int, int]) -> Calls:
+    """Return calls of ONNX Runtime. Raise `RobustNASError` where it is absent or cannot take one of the networks."""
+    absent = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
+    if absent:
+        raise ConfigError(f"{', '.join(absent)} not installed (pip install 'robust-nas[export]')")
+    return {name: OnnxModel(onnx_bytes(network, input_shape)) for name, network in networks.items()}
 
 
 def _torch(network: nn.Module, input_shape: tuple[int, int, int]) -> Callable[[Tensor], Any]:
@@ -106,3 +111,7 @@ def _timed(
         }
         for name, timing in timings.items()
     }
+
+
+# By the key in a record: the name in messages, and what prepares the calls.
+RUNTIMES = {"torch": ("torch", _in_torch), "onnxruntime": ("ONNX Runtime", _in_onnxruntime)}

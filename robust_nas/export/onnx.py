@@ -65,7 +65,8 @@ def onnx_bytes(
             )
             model = program.model_proto
         except Exception as error:  # whatever torch's exporter meets in a foreign module
-            raise RunError(f"torch cannot export this module to ONNX: {_first_line(error)}") from error
+            raise RunError(f"torch cannot export this module to ONNX: {first_line(error)}") from error
+    _refuse_fixed_batch(model.graph)
     _forget_makers(model.graph)
     model.ir_version = IR_VERSION
     for key, value in (metadata or {}).items():
@@ -73,10 +74,20 @@ def onnx_bytes(
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:
-        raise RunError(f"the exported graph is not valid ONNX: {_first_line(error)}") from error
+        raise RunError(f"the exported graph is not valid ONNX: {first_line(error)}") from error
     written = io.BytesIO()
     onnx.save_model(model, written)
     return written.getvalue()
+
+
+def _refuse_fixed_batch(graph: Any) -> None:
+    """Raise `RunError` for a graph that takes one number of images alone, as of an unrolled loop over them."""
+    batch = graph.input[0].type.tensor_type.shape.dim[0]
+    if not batch.dim_param:
+        raise RunError(
+            f"torch cannot export this module to ONNX for any batch: the graph takes {batch.dim_value} images alone, "
+            "as of a module that loops over the images; one that works on the whole batch is needed"
+        )
 
 
 def _forget_makers(graph: Any) -> None:
@@ -97,7 +108,8 @@ def _plain_copy(network: nn.Module) -> nn.Module:
     return own
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, cut at 300 characters, or its type where it has none."""
     return next(iter(str(error).splitlines()), type(error).__name__)[:300]
 
 
@@ -134,7 +146,7 @@ class OnnxModel:
             )
         except Exception as error:
             where = "" if isinstance(graph, bytes) else f"{graph}: "
-            raise RunError(f"{where}ONNX Runtime cannot load it: {_first_line(error)}") from error
+            raise RunError(f"{where}ONNX Runtime cannot load it: {first_line(error)}") from error
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -142,6 +154,11 @@ class OnnxModel:
         return dict(self.session.get_modelmeta().custom_metadata_map)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the logits of images on the CPU."""
-        (logits,) = self.session.run([OUTPUT], {INPUT: images.contiguous().numpy()})
+        """Return the logits of images on the CPU. Raises `RunError` for images that the graph does not take."""
+        try:
+            (logits,) = self.session.run([OUTPUT], {INPUT: images.contiguous().numpy()})
+        except Exception as error:  # the runtime's own family, which is none of Python's
+            raise RunError(
+                f"ONNX Runtime cannot run it on images {tuple(images.shape)}: {first_line(error)}"
+            ) from error
         return torch.from_numpy(logits)

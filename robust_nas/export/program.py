@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from robust_nas.errors import RunError
-from robust_nas.export.onnx import _first_line, _plain_copy
+from robust_nas.export.onnx import _plain_copy, first_line
 
 
 def program_bytes(
@@ -37,7 +37,7 @@ def program_bytes(
             _forget_traces(program)
             torch.export.save(program, written, extra_files=dict(metadata or {}))
     except Exception as error:  # whatever torch.export meets in a foreign module
-        raise RunError(f"torch.export cannot follow this module: {_first_line(error)}") from error
+        raise RunError(f"torch.export cannot follow this module: {first_line(error)}") from error
     return written.getvalue()
 
 
@@ -58,7 +58,7 @@ def load_program(archive: bytes | Path, keys: tuple[str, ...] = ()) -> tuple[nn.
             program = torch.export.load(source, extra_files=extra)
     except Exception as error:
         raise RunError(
-            f"{'the archive' if isinstance(archive, bytes) else archive}: {_first_line(error)}"
+            f"{'the archive' if isinstance(archive, bytes) else archive}: {first_line(error)}"
         ) from error
     texts = {key: value.decode() if isinstance(value, bytes) else str(value) for key, value in extra.items()}
     return program.module(), texts

@@ -67,9 +67,9 @@ class CompressionTradeoff(Figure):
 
 def _points(row: Record, chosen: str) -> list[dict[str, Any]]:
     """Return the points of a network, one a split that it was measured on."""
-    timing = row["latency_ms"].get("onnxruntime", row["latency_ms"]["torch"])["1"]
+    timed = row["latency_ms"].get("onnxruntime") or row["latency_ms"].get("torch")  # either may be a gap
     shared: dict[str, Any] = {key: row[key] for key in ("label", "method", "macs", "params")}
-    shared |= {"latency_ms": timing["median_ms"], "chosen": row["label"] == chosen}
+    shared |= {"latency_ms": timed["1"]["median_ms"] if timed else None, "chosen": row["label"] == chosen}
     shared |= {"baseline": row["baseline_of"] is not None}
     found = row["validation"]
     interval = binomtest(round(found["robust"] * found["images"]), found["images"]).proportion_ci(

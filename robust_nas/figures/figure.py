@@ -14,8 +14,9 @@ A record may lack keys: a figure is drawn where the record has what it `needs`. 
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -127,15 +128,27 @@ def draw_figures(
 
 def draw_figure(figure: Figure, record: Record, stem: Path, *, about: str = "") -> Drawn | None:
     """Draw one figure into files of this stem; return it, or None, with a `FigureWarning`, where it fails."""
-    try:
+    with optional(figure.name):
         caption = figure.caption(record, about)
         figure.draw(record, stem, caption=caption)
         return Drawn(stem.name, figure.title(record), caption)
+    return None
+
+
+@contextlib.contextmanager
+def optional(name: str) -> Iterator[None]:
+    """Turn what a drawing inside raises into a `FigureWarning` of this name: a figure must not cost a finished job.
+
+    Raises `RunError` where the folder cannot be written.
+    """
+    try:
+        yield
     except RobustNASError:
         raise
-    except Exception as error:  # whatever a figure of the user's own raises
-        _warn(figure, f"{type(error).__name__}: {error}")
-        return None
+    except (
+        Exception
+    ) as error:  # whatever a figure, or an architecture that it draws, of the user's own raises
+        _warn(name, f"{type(error).__name__}: {error}")
 
 
 def draw_own(of: Job, record: Record, folder: Path, *, about: str, figures: Iterable[Figure]) -> None:
@@ -148,8 +161,8 @@ def draw_own(of: Job, record: Record, folder: Path, *, about: str, figures: Iter
     for figure in own:
         if not figure.has_data(record) and not (folder / f"{figure.stem}.png").is_file():
             missing = [key for key in figure.needs if not record.get(key)]
-            _warn(figure, f"the record of the {of} has no data for it ({', '.join(missing)})")
+            _warn(figure.name, f"the record of the {of} has no data for it ({', '.join(missing)})")
 
 
-def _warn(figure: Figure, reason: str) -> None:
-    warnings.warn(f"figure {figure.name!r} is not drawn: {reason[:200]}", FigureWarning, stacklevel=3)
+def _warn(name: str, reason: str) -> None:
+    warnings.warn(f"figure {name!r} is not drawn: {reason[:200]}", FigureWarning, stacklevel=3)

@@ -31,6 +31,7 @@ from robust_nas.config import Count, CountOrZero, Number, Options, Positive, che
 from robust_nas.errors import CheckpointError, CodeRefusedError, ConfigError, NoModelError
 from robust_nas.layers.factorised import LayerForm, rebuild
 from robust_nas.nets.build import build_network
+from robust_nas.nets.devices import usable_device
 from robust_nas.nets.digest import model_digest
 from robust_nas.runs import CHECKPOINT, write_atomic
 from robust_nas.spaces import Architecture, load_architecture
@@ -150,9 +151,10 @@ def read_model(
     """The model of a folder, in eval mode.
 
     `module` is the user's own, as it was before it was compressed, where the folder holds no architecture; it is not
-    changed. Raises `CheckpointError` for a missing, damaged or foreign file, whichever of them it is.
+    changed. Raises `CheckpointError` for a missing, damaged or foreign file, whichever of them it is, and `ConfigError`
+    for a device that is not there.
     """
-    folder = Path(folder)
+    folder, device = Path(folder), usable_device(device)
     missing = [name for name in (WEIGHTS, DESCRIPTION) if not (folder / name).is_file()]
     description = None if missing else _read_description(folder / DESCRIPTION)
     foreign = description is not None and description.module is not None

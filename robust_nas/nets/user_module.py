@@ -16,6 +16,7 @@ from torch import nn
 from robust_nas.errors import CheckpointError, ConfigError
 from robust_nas.nets.digest import model_digest
 from robust_nas.nets.model import check_tensors, load_model
+from robust_nas.nets.values import without_values
 from robust_nas.user_code import run_file
 
 
@@ -69,4 +70,6 @@ def _built(spec: str) -> nn.Module:
         raise ConfigError(f"--module: {spec} fails: {type(error).__name__}: {error}") from error
     if not isinstance(module, nn.Module):
         raise ConfigError(f"--module: {spec} built {type(module).__name__}; a torch.nn.Module is needed")
+    if reason := without_values(module):
+        raise ConfigError(f"--module: {spec}: {reason}")
     return module

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -19,7 +19,7 @@ from robust_nas.compression.context import ORIGINAL
 from robust_nas.config import Options
 from robust_nas.data import DataOptions
 from robust_nas.distributed import refuse_several
-from robust_nas.errors import CheckpointError, CompressionError, ConfigError
+from robust_nas.errors import ConfigError
 from robust_nas.evaluation.options import EvaluationOptions, Step, suite_names
 from robust_nas.runs import (
     CONFIG,
@@ -35,6 +35,7 @@ from robust_nas.runs import (
 )
 from robust_nas.training import Training
 from robust_nas.workflows.compress_measures import describe, speed, verdicts
+from robust_nas.workflows.compress_modules import refuse_foreign
 from robust_nas.workflows.compress_steps import make_candidates, refuse_out_of_reach
 from robust_nas.workflows.config import RESULTS, CompressionConfig, EvaluationConfig
 from robust_nas.workflows.context import (
@@ -46,9 +47,7 @@ from robust_nas.workflows.context import (
     session,
 )
 from robust_nas.workflows.evaluate import refuse_misfit, relative
-
-if TYPE_CHECKING:
-    from torch import nn
+from robust_nas.workflows.evaluation_record import Origin, validation_warnings
 
 
 class CompressJob(Options):
@@ -171,9 +170,7 @@ def _compress_module(
     network = load_module(module, weights)
     context = context or load_context(config)
     dataset = context.dataset
-    _refuse_misfit(network, dataset.shape, module)
-    _refuse_broken(network, str(weights or module))
-    _refuse_shared(network, module)
+    refuse_foreign(network, dataset.shape, module, weights)
     spec, channels = f"{path.name}:{name}", dataset.shape[0]
     description = ModelDescription(
         input_shape=dataset.shape,
@@ -186,45 +183,6 @@ def _compress_module(
     original = OriginalModel(Model(network, None, description), None, module, weights)
     job = CompressJob.of(config, f"{relative(path, folder)}:{name}", module_digest(network, path))
     return _run(config, job, original, folder, mode, progress, context)
-
-
-def _refuse_broken(network: nn.Module, source: str) -> None:
-    """Raise `CheckpointError` for weights that are not finite."""
-    for name, tensor in network.state_dict().items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise CheckpointError(f"{source}: {name} holds NaN or infinite values")
-
-
-def _refuse_misfit(network: nn.Module, shape: tuple[int, int, int], source: str) -> None:
-    """Raise `CompressionError` for a module that does not make logits of an image."""
-    import torch
-
-    network.eval()
-    try:
-        with torch.no_grad():
-            logits = network(torch.zeros(1, *shape))
-    except Exception as error:  # whatever a foreign module raises
-        raise CompressionError(
-            f"{source}: does not take a float32 image of {shape}: {type(error).__name__}: {error}"
-        ) from error
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or logits.dtype != torch.float32:
-        what = (
-            f"{logits.dtype} {tuple(logits.shape)}"
-            if isinstance(logits, torch.Tensor)
-            else type(logits).__name__
-        )
-        raise CompressionError(f"{source}: gives {what}; float32 logits [1, classes] are needed")
-
-
-def _refuse_shared(network: nn.Module, source: str) -> None:
-    """Raise `CompressionError` for a tensor with two names, which a file of weights cannot hold."""
-    seen: dict[int, str] = {}
-    for name, tensor in network.state_dict().items():
-        if tensor.numel() and seen.setdefault(tensor.data_ptr(), name) != name:
-            raise CompressionError(
-                f"{source}: {name} and {seen[tensor.data_ptr()]} are one tensor; a module in which every layer has its "
-                "own is needed (compress_gdws in Python takes this one)"
-            )
 
 
 def _run(
@@ -308,7 +266,7 @@ def _compress(
     chosen, within = choose(rows, config.compression.max_loss)
     declared = declared_labels(rows, chosen, config.compression.test)
     evaluation = EvaluationConfig.of(config)
-    found = verdicts(context, evaluation, shared, [one for one in made if one.label in declared])
+    found, said = verdicts(context, evaluation, shared, [one for one in made if one.label in declared])
     for row in rows:
         row["latency_ms"] = milliseconds[row["label"]]
         row["test"] = found.get(row["label"])
@@ -324,9 +282,15 @@ def _compress(
         "within_loss": within,
         "max_loss": config.compression.max_loss,
         "not_measured": missing,
+        "tested": said["tested"],
+        "warnings": [*said["warnings"], *validation_warnings(_origin(context.original), shared.dataset)],
         "networks": rows,
     }
     return tree, candidate, step
+
+
+def _origin(original: OriginalModel) -> Origin:
+    return Origin() if original.folder else Origin.of_module(original.spec, original.weights)
 
 
 def choose(rows: list[dict[str, Any]], max_loss: float) -> tuple[str, bool]:
@@ -385,4 +349,7 @@ def _draw(
         about=about,
         figures=[*figures.FIGURES.built_in, *config.figures],
     )
-    return [*(f"figures/{figure.stem}.png" for figure in drawn), *step.draw(chosen, folder, about)]
+    paths = [f"figures/{figure.stem}.png" for figure in drawn]
+    with figures.optional(step.label):
+        paths += step.draw(chosen, folder, about)
+    return paths

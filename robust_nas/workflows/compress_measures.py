@@ -110,8 +110,11 @@ def speed(context: CompressionContext, networks: Mapping[str, nn.Module]) -> tup
 
 def verdicts(
     context: CompressionContext, config: EvaluationConfig, shared: JobContext, tested: Sequence[Candidate]
-) -> dict[str, Any]:
-    """Return the protocol's results on the test set, of the original and of the declared networks, by label."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the protocol's results on the test set, of the original and of the declared networks, by label.
+
+    The second mapping is what the original's evaluation says of images and weights, `tested` and `warnings`.
+    """
     trees = {ORIGINAL: _evaluate_original(context, config, shared)}
     for candidate in tested:
         folder = candidate.folder / "evaluation"
@@ -124,10 +127,12 @@ def verdicts(
             context=shared,
             module=context.original.module,
         )
-    return {
+    results = {
         label: {"clean": tree["clean"], "robust": tree["robust"], "verdict": tree["verdict"]}
         for label, tree in trees.items()
     }
+    said = trees[ORIGINAL]  # maybe of an earlier version, which said neither
+    return results, {"tested": said.get("tested"), "warnings": said.get("warnings", [])}
 
 
 def _evaluate_original(

@@ -24,6 +24,7 @@ from robust_nas.workflows.context import (
     refuse_attacks,
     session,
 )
+from robust_nas.workflows.evaluation_record import Origin, recorded
 
 if TYPE_CHECKING:
     import torch
@@ -94,7 +95,8 @@ def _evaluate_folder(
     def fits(dataset: Dataset) -> None:
         refuse_misfit(model.description, dataset, model_folder)
 
-    return _run(config, job, model.network, model.name, folder, fits, mode, progress, context)
+    origin = Origin(model.description.module)
+    return _run(config, job, model.network, model.name, origin, folder, fits, mode, progress, context)
 
 
 def _evaluate_module(
@@ -112,7 +114,10 @@ def _evaluate_module(
     path, name = source_of(module)
     network = load_module(module, weights)
     job = evaluate_job(config, f"{relative(path, folder)}:{name}", module_digest(network, path))
-    return _run(config, job, network, config.name, folder, lambda dataset: None, mode, progress, context)
+    origin = Origin.of_module(module, weights)
+    return _run(
+        config, job, network, config.name, origin, folder, lambda dataset: None, mode, progress, context
+    )
 
 
 def evaluate_job(config: EvaluationConfig, model: str, digest: str) -> EvaluateJob:
@@ -139,6 +144,7 @@ def _run(
     job: EvaluateJob,
     network: torch.nn.Module,
     name: str,
+    origin: Origin,
     folder: Path,
     refuse_misfit: Callable[[Dataset], None],
     mode: Mode,
@@ -158,6 +164,7 @@ def _run(
             with session(run, JobContext(config, dataset, context.device)):
                 found = _evaluate(run, config, network.to(context.device), dataset, progress)
             tree = {"model": job.model, "dataset": dataset.name, **found.to_dict()}
+            tree |= recorded(tree, name, origin, dataset)
             write_json(folder / "evaluation.json", tree)
             more = {"examples": list(found.examples), "class_names": dataset.class_names}
             about, record = _about(tree, config, name), {**tree, **more}

@@ -18,6 +18,7 @@ from robust_nas.config import Options, check
 from robust_nas.data import DataOptions
 from robust_nas.distributed import refuse_several
 from robust_nas.environment import environment
+from robust_nas.errors import RobustNASError
 from robust_nas.evaluation.options import EvaluationOptions, Step
 from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
 from robust_nas.search import Strategy, SupernetOptions, strategy_field
@@ -129,6 +130,7 @@ class _Made(NamedTuple):
     training: dict[str, Any]
     evaluation: dict[str, Any]
     compression: dict[str, Any] | None
+    not_exported: list[str]  # the reason for each model without an export
 
 
 def _all_jobs(
@@ -153,10 +155,11 @@ def _all_jobs(
             progress=progress,
             context=context,
         )
-    _export(model, folder / "export")
-    if compressed is not None:
-        _export(folder / "compressed" / "model", folder / "compressed" / "export")
-    return _Made(found.record, read_json(model / "result.json"), verdict, compressed)
+    models = [model] if compressed is None else [model, folder / "compressed" / "model"]
+    gaps = [gap for each in models if (gap := _export(each, each.with_name("export"))) is not None]
+    for gap in gaps:
+        warn(f"not exported: {gap}")
+    return _Made(found.record, read_json(model / "result.json"), verdict, compressed, gaps)
 
 
 _ARTIFACTS = {
@@ -213,6 +216,8 @@ def _summary(config: RunConfig, made: _Made, folder: Path) -> dict[str, Any]:
         "dataset": verdict["dataset"],
         "artifacts": dict(_ARTIFACTS),
     }
+    if made.not_exported:
+        summary["not_exported"] = made.not_exported
     if made.compression is not None:
         summary["compressed"] = made.compression["chosen"]
         summary["artifacts"] |= _COMPRESSED
@@ -221,8 +226,16 @@ def _summary(config: RunConfig, made: _Made, folder: Path) -> dict[str, Any]:
     return summary
 
 
-def _export(model: Path, folder: Path) -> None:
-    """Export the model as plain source, in the place of an earlier export."""
+def _export(model: Path, folder: Path) -> str | None:
+    """Export the model as plain source, in the place of an earlier export; return why there is none, or None.
+
+    An export that fails, as of an operation of the user's own, must not cost the jobs before it.
+    """
     if not (folder / "network.py").exists():
         (folder / "weights.pt").unlink(missing_ok=True)  # what a kill in an export left
-    export_model(model, folder, overwrite=True)
+    try:
+        export_model(model, folder, overwrite=True)
+    except Exception as error:  # whatever the code of a plugin raises in its export
+        kind = "" if isinstance(error, RobustNASError) else f"{type(error).__name__}: "
+        return f"{model.name}: {kind}{error}; robust-nas export tries this folder again"
+    return None

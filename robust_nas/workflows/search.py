@@ -156,7 +156,9 @@ def _write(
     curves = figures.FIGURES.make(strategy.figure)  # of a plugin, maybe
     if figures.draw_figure(curves, record, folder / "search", about=caption) is not None:
         artifacts.append("figures/search.png")
-    draw_architecture(found, folder / "cells", caption=caption)
+    with figures.optional("cells"):
+        draw_architecture(found, folder / "cells", caption=caption)
+        artifacts.append("figures/cells.png")
     run.finish(
         {
             "seed": config.seed,
@@ -167,7 +169,7 @@ def _write(
             "skips": skips(found),
             "warnings": collapsed(found),
         },
-        [*artifacts, "figures/cells.png"],
+        artifacts,
     )
 
 

@@ -149,7 +149,10 @@ def _write(
         f"{attack.norm} eps {attack.eps:.4g}, {counts[1]} images"
     )
     records, folder = run.records(), run.folder / "figures"
-    figures.plot_training(records, folder / "training", best_epoch=outcome.epoch, caption=caption)
+    artifacts = [ARCHITECTURE, DESCRIPTION, WEIGHTS]
+    with figures.optional("training"):
+        figures.plot_training(records, folder / "training", best_epoch=outcome.epoch, caption=caption)
+        artifacts.append("figures/training.png")
     cost = count(architecture, description.input_shape, len(description.class_names))
     result = {
         **description.made_by,
@@ -157,7 +160,7 @@ def _write(
         "macs": cost.macs,
         "seconds": round(outcome.seconds, 1),
     }
-    run.finish(result, [ARCHITECTURE, DESCRIPTION, WEIGHTS, "figures/training.png"])
+    run.finish(result, artifacts)
 
 
 def _draw_own(run: Run, config: RunConfig, architecture: Architecture) -> None:

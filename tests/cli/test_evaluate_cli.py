@@ -34,12 +34,24 @@ def softmax():
     return nn.Sequential(build(), nn.Softmax(1))
 
 
+def more():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 12))
+
+
 def nothing():
     return 3
 
 
 def fails():
     raise KeyError("backbone")
+
+
+def lazy():
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
+
+
+def meta():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10, device="meta"))
 
 
 def wrong_shape():
@@ -123,6 +135,51 @@ def test_a_module_is_evaluated_end_to_end(call: Call, net: Path, tmp_path: Path)
     assert "different: digest" in other.err
 
 
+TRAINED = (
+    "warning: net.py:build was not trained by robust_nas, which made this split: it may have been trained"
+)
+AS_BUILT = "warning: no weights were given for net.py:build: unless its function loads some, they are random"
+
+
+def test_what_a_reader_has_to_know_is_printed_and_recorded(call: Call, net: Path, tmp_path: Path) -> None:
+    done = call(*options(net, "build", *WEIGHTS, "--quiet", "--out", tmp_path / "out"))
+    tree = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert "tested: 16 of the 360 test images of digits (split by robust_nas, for want of" in done.out
+    assert TRAINED in done.out
+    assert AS_BUILT not in done.out
+    assert tree["weights"] == "weights.safetensors"
+    assert [warning["text"] for warning in tree["warnings"]] == [TRAINED_TEXT]
+    width = 100 * tree["robust"]["precision"]["width"]
+    needed = tree["robust"]["precision"]["images"]
+    assert (
+        f"its 95 % interval is {width:.1f} points wide; about {needed:,} images would give 6 points"
+        in done.out
+    )
+    assert ", the test set has 360" in done.out
+    assert f"  next: {tree['verdict']['next_step']}" in done.out
+    assert f"for a paper: {tree['sentence']}" in done.out
+    assert "The model net was evaluated on 16 of the 360 test images of digits" in tree["sentence"]
+    assert TRAINED_TEXT in tree["sentence"]
+    gaps = [finding for finding in tree["findings"] if finding["status"] == "NOT RUN"]
+    assert gaps
+    for finding in gaps:
+        assert f"{finding['name']}: {finding['text']}" in done.out
+
+
+TRAINED_TEXT = (
+    "net.py:build was not trained by robust_nas, which made this split: it may have been trained on most of these test "
+    "images, and its accuracies may be too high"
+)
+
+
+def test_random_weights_and_other_classes_are_warned_of(call: Call, net: Path, tmp_path: Path) -> None:
+    done = call(*options(net, "build", "--quiet", "--out", tmp_path / "out"))
+    assert AS_BUILT in done.out
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["weights"] == "as built"
+    done = call(*options(net, "more", "--quiet", "--out", tmp_path / "more"))
+    assert "warning: the model has 12 classes, digits has 10: a further one can be an answer" in done.out
+
+
 def test_json_prints_the_tree_and_nothing_else(call: Call, net: Path, tmp_path: Path) -> None:
     done = call(*options(net, "build", *WEIGHTS, "--json", "--out", tmp_path / "out"))
     assert done.code == 0
@@ -152,6 +209,8 @@ def test_strict_exits_with_1_where_the_verdict_is_unreliable(
         ("value", "has no function 'value'"),
         ("nothing", "built int; a torch.nn.Module is needed"),
         ("fails", "fails: KeyError: 'backbone'"),
+        ("lazy", "1.weight has no shape yet; give the model a batch"),
+        ("meta", "1.weight is on the meta device and has no values; build the model on a real device"),
         ("not a name", "an existing Python file and a function in it are needed"),
     ],
 )

@@ -38,6 +38,23 @@ def test_images_labels_and_names_fit_and_are_the_same_every_time(name, tmp_path)
         assert images.pixels.device.type == "cpu"
 
 
+SPLIT_BY = {
+    "digits": "robust_nas",
+    "fashion-mnist": "publishers",
+    "cifar10": "publishers",
+    "image-folder": "user",
+}
+
+
+@every_reader
+def test_its_dataset_says_whose_split_it_is(name, tmp_path):
+    path = WRITE[name](tmp_path)
+    options = DataOptions(name=name, path=path and str(path))
+    assert DATASETS.get(name).split_by == load_dataset(options).split_by == SPLIT_BY[name]
+    limited = load_dataset(options.model_copy(update={"limit": load_dataset(options).classes}))
+    assert limited.split_by == SPLIT_BY[name]
+
+
 @every_reader
 def test_a_path_that_leads_nowhere_or_is_not_taken_is_named(name, tmp_path):
     reader = DATASETS.make(name)

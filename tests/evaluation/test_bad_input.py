@@ -4,6 +4,7 @@ import pytest
 import torch
 from evaluation_networks import EPS, Images, conv_net
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import robust_nas
 from robust_nas import ThreatModel
@@ -69,6 +70,82 @@ def test_images_and_labels_that_no_figure_can_be_taken_from(change, message):
 
 def test_a_model_whose_parameters_have_no_shape_yet():
     refused(r"1\.weight has no shape yet", model=nn.Sequential(nn.Flatten(), nn.LazyLinear(10)))
+
+
+def test_a_model_without_values():
+    refused("0.weight is on the meta device and has no values", model=conv_net().to("meta"))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (PIXELS, "data: got Tensor; an object with tensors `pixels`"),
+        ((PIXELS, LABELS, LABELS), "data: got tuple of 3; .* a pair of such tensors"),
+        ((PIXELS.numpy(), LABELS), "pixels are ndarray, no tensor"),
+        ([PIXELS, [0, 1, 2, 3, 4, 5]], "labels are list, no tensor"),
+        ((PIXELS, LABELS[0]), r"labels are torch.int64 of shape \(\) for 6 images"),
+        (DataLoader(TensorDataset(PIXELS, LABELS)), "data: got DataLoader; .*torch.utils.data.Dataset"),
+        (TensorDataset(PIXELS), r"item 0 of TensorDataset is \(Tensor\); "),
+        (TensorDataset(PIXELS[:0], LABELS[:0]), "TensorDataset is empty"),
+        (robust_nas.load_dataset(robust_nas.DataOptions()), "training and test images; pass its `test`"),
+        (None, "data: got NoneType"),
+    ],
+)
+def test_data_of_no_accepted_form(data, message):
+    with pytest.raises(AttackError, match=message):
+        robust_nas.evaluate(conv_net().eval(), data, ThreatModel(eps=EPS))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (nn.Flatten, "got the class Flatten; an instance"),
+        ("net.pt", "got str; a torch module, or a function"),
+    ],
+)
+def test_a_model_that_is_none(model, message):
+    refused(message, model=model)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu"])
+def test_a_device_that_is_not_there(device):
+    refused(
+        f"device: got '{device}', which this torch cannot use .*; allowed here: cpu",
+        error=ConfigError,
+        device=device,
+    )
+
+
+def test_a_device_that_the_model_is_not_on():
+    refused("device: got 'meta', but the model's tensors are on cpu", error=ConfigError, device="meta")
+
+
+class Recurrent(nn.Module):
+    """Keeps its state, and with it the number of images, between calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell, self.state = nn.RNNCell(64, 10), None
+
+    def forward(self, x):
+        self.state = self.cell(x.flatten(1), self.state)
+        return self.state
+
+
+def test_a_model_that_takes_one_number_of_images_alone():
+    for batch, second in ((6, 1), (4, 2)):
+        message = f"in a batch of {second}: RuntimeError: .*; it took {batch} images before"
+        refused(message, model=Recurrent(), batch_size=batch)
+
+
+def test_a_model_that_fails_on_a_single_image():
+    squeezing = Returning(lambda x: x.flatten(1).squeeze())
+    refused(r"the model returned \(64,\) for 1 images", model=squeezing)
+
+
+def test_a_model_of_another_type_than_the_images():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double()
+    refused("its parameters are float64, images are float32: use model.float", model=model)
 
 
 class Raising(nn.Module):

@@ -270,6 +270,11 @@ def test_float_pixels_are_judged_as_the_bytes_that_they_are():
         timeless(follow_protocol(model, Images(pixels, images.labels), plan).to_dict())
         for pixels in (images.pixels, images.pixels.float() / 255, images.pixels.double() / 255)
     ]
+    assert [tree.pop("notes") for tree in trees] == [
+        [],
+        [],
+        ["the images are float64 and are evaluated as float32"],
+    ]
     assert trees[0] == trees[1] == trees[2]
 
 

@@ -177,6 +177,42 @@ def test_latencies_name_what_could_not_be_measured(monkeypatch):
     ]
 
 
+class Loop(torch.nn.Module):
+    """Works on one image after the other, and on at most `most` of them."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most, self.layer = most, torch.nn.Conv2d(1, 3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > self.most:
+            raise ValueError(f"at most {self.most} images")
+        return torch.cat([self.layer(x[i : i + 1]).mean((2, 3)) for i in range(len(x))])
+
+
+def test_a_measurement_that_fails_is_a_gap_for_all_networks_and_no_error():
+    good = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    found, missing = latencies({"good": good, "loop": Loop(99)}, SHAPE, batches=(1, 3), rounds=1)
+    assert [set(found[name]) for name in ("good", "loop")] == [{"torch"}, {"torch"}]
+    assert len(missing) == 1
+    assert "ONNX for any batch: the graph takes 2 images alone" in missing[0]
+    found, missing = latencies({"good": good, "few": Loop(2)}, SHAPE, batches=(1, 3), rounds=1)
+    assert found == {"good": {}, "few": {}}  # what was timed at batch 1 alone is no measurement
+    assert missing[0] == "torch: ValueError: at most 2 images"
+
+
+def test_a_graph_that_would_take_two_images_alone_is_refused(compressed_graph):
+    with pytest.raises(RunError, match="the graph takes 2 images alone, as of a module that loops"):
+        onnx_bytes(Loop(99), SHAPE)
+    with pytest.raises(RunError, match=r"cannot run it on images \(2, 1, 9, 7\)"):
+        compressed_graph(torch.zeros(2, 1, 9, 7))
+
+
+@pytest.fixture
+def compressed_graph():
+    return OnnxModel(onnx_bytes(make(*MODELS["compressed"]).network, SHAPE))
+
+
 def test_requests_that_cannot_be_met_are_told(folder, tmp_path):
     with pytest.raises(ConfigError, match="got 'tflite'; allowed: source, onnx, program, all"):
         robust_nas.export_model(folder, tmp_path, forms=["tflite"])

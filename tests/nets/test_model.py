@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
-from robust_nas.errors import CheckpointError
+from robust_nas.errors import CheckpointError, ConfigError
 from robust_nas.nets import (
     ModelDescription,
     build_network,
@@ -67,6 +67,12 @@ def test_a_model_folder_is_rebuilt_to_the_same_logits_bit_for_bit(folder: Path) 
         assert torch.equal(load_model(str(folder))(x), NETWORK(x))
     assert (model.architecture, model.description) == (ARCHITECTURE, DESCRIPTION)
     assert not model.network.training
+
+
+def test_a_device_that_is_not_there_is_refused(folder: Path) -> None:
+    for device in ("cuda:99", "gpu"):
+        with pytest.raises(ConfigError, match=f"device: got '{device}', which this torch cannot use .*: cpu"):
+            load_model(folder, device)
 
 
 def test_the_auxiliary_head_does_not_travel(tmp_path: Path) -> None:

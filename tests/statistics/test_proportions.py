@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from robust_nas.statistics.proportions import wilson
+from robust_nas.statistics.proportions import images_needed, wilson
 
 Z = norm.ppf(0.975)
 
@@ -48,3 +48,28 @@ def test_ends_are_exact():
         assert wilson(n, n)[1] == 1
     with pytest.raises(ValueError, match="3 successes of 2"):
         wilson(3, 2)
+
+
+def width(p, n):
+    """The width of the interval of any proportion, by the formula at the head of the file."""
+    return 2 * Z / (1 + Z**2 / n) * (p * (1 - p) / n + Z**2 / (4 * n**2)) ** 0.5
+
+
+@given(st.floats(0, 1), st.floats(0.005, 0.9))
+def test_images_needed_are_the_fewest_for_an_interval_of_that_width(p, target):
+    n = images_needed(p, target)
+    assert width(p, n) <= target * (1 + 1e-6)
+    assert n == 1 or width(p, n - 1) > target * (1 - 1e-6)
+
+
+def test_images_needed_agree_with_the_interval_itself():
+    n = images_needed(0.5, 0.06)
+    low, high = wilson(n // 2, n)
+    assert high - low == pytest.approx(0.06, abs=1e-4)
+    assert images_needed(0.0, 0.06) == 61
+
+
+@pytest.mark.parametrize(("p", "target"), [(-0.1, 0.1), (1.1, 0.1), (0.5, 0), (0.5, 1)])
+def test_values_out_of_range_are_refused(p, target):
+    with pytest.raises(ValueError, match="needed: 0 <= proportion <= 1"):
+        images_needed(p, target)

@@ -6,7 +6,10 @@ from cases import config as run_config
 
 import robust_nas
 from robust_nas import data
-from robust_nas.errors import CheckpointError, CompressionError, ConfigError
+from robust_nas.cli.compress import show
+from robust_nas.compression.gdws import GDWS
+from robust_nas.errors import CheckpointError, CompressionError, ConfigError, FigureWarning
+from robust_nas.export import latency
 from robust_nas.nets import Model, ModelDescription
 from robust_nas.workflows.compress_steps import refuse_out_of_reach
 from robust_nas.workflows.config import CompressionConfig, RunConfig
@@ -33,6 +36,18 @@ def of_dict():
 
 def double():
     return build().double()
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell, self.state = nn.RNNCell(64, 10), None
+
+    def forward(self, x):
+        self.state = self.cell(x.flatten(1), self.state)
+        return self.state
+
+def recurrent():
+    return Recurrent()
 
 def lazy():
     return nn.Sequential(nn.Conv2d(1, 6, 3), nn.Flatten(), nn.LazyLinear(10).double())
@@ -63,6 +78,17 @@ def test_any_torch_module_is_compressed_and_rebuilt_from_itself(module, tmp_path
     assert len(loaded) == 1  # and passed on to the evaluations
     assert tree["networks"][1]["macs"] <= 0.6 * tree["networks"][0]["macs"]
     assert tree["networks"][1]["test"]["robust"]["images"] == 20
+    assert tree["tested"]["text"].startswith("360 of the 360 test images of digits (split by robust_nas")
+    for warning, said in zip(
+        tree["warnings"],
+        (
+            "net.py:build was not trained by robust_nas, which made this split",
+            "no weights were given for net.py:build",
+            "net.py:build was probably trained on the validation images, which are training images of digits",
+        ),
+        strict=True,
+    ):
+        assert warning["text"].startswith(said)
     with pytest.raises(CheckpointError, match=r"made from the module net\.py:build"):
         robust_nas.load_model(folder / "model")
     own = load_module(module)
@@ -72,6 +98,23 @@ def test_any_torch_module_is_compressed_and_rebuilt_from_itself(module, tmp_path
     x = torch.rand(2, 1, 8, 8)
     with torch.no_grad():
         assert torch.equal(load_module(module, folder / "model")(x), network(x))
+
+
+def test_what_fails_after_the_work_is_a_gap_and_not_its_loss(module, tmp_path, monkeypatch, capsys):
+    def fails(*_):
+        raise ValueError("no clock")
+
+    monkeypatch.setattr(latency, "_timed", fails)
+    monkeypatch.setattr(GDWS, "draw", fails)
+    with pytest.warns(FigureWarning, match="figure 'gdws' is not drawn: ValueError: no clock"):
+        tree = robust_nas.compress(module_options(), module, tmp_path / "out")
+    show(tree, tmp_path / "out")
+    shown = capsys.readouterr().out
+    assert "not measured: torch: ValueError: no clock" in shown
+    assert "warning: net.py:build was probably trained on the validation images" in shown
+    assert tree["not_measured"][0] == "torch: ValueError: no clock"
+    assert all(row["latency_ms"] == {} and row["validation"] for row in tree["networks"])
+    assert (tmp_path / "out" / "figures" / "compression.png").is_file()  # without the panel of milliseconds
 
 
 def test_a_module_whose_layers_share_weights_is_refused_before_anything_is_written(module, tmp_path):
@@ -90,14 +133,15 @@ def test_a_module_whose_layers_share_weights_is_refused_before_anything_is_writt
     ("function", "said"),
     [
         ("of_dict", r"net\.py:of_dict: gives dict; float32 logits"),
-        ("double", r"double: does not take a float32 image of \(1, 8, 8\): RuntimeError"),
-        ("lazy", "lazy: does not take a float32 image"),
+        ("double", r"double: does not take float32 images of \(1, 8, 8\) in a batch of 2: RuntimeError"),
+        ("lazy", r"lazy: 2\.weight has no shape yet"),
+        ("recurrent", "in a batch of 1: RuntimeError: Input batch size 1 doesn't match"),
     ],
 )
 def test_a_module_that_does_not_make_logits_is_refused_before_anything_is_written(
     module, tmp_path, function, said
 ):
-    with pytest.raises(CompressionError, match=said):
+    with pytest.raises(ConfigError, match=said):  # a CompressionError is one
         robust_nas.compress(module_options(), module.replace(":build", f":{function}"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

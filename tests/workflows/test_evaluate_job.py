@@ -71,6 +71,21 @@ def test_what_it_leaves(model, tmp_path):
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == tree
     assert (tree["dataset"], tree["schema_version"]) == ("digits", 2)
     assert 0 < tree["robust"]["accuracy"] < tree["clean"]["accuracy"]
+    dataset = robust_nas.load_dataset(model_config(model, EVALUATION).data)
+    assert tree["tested"] == {
+        "dataset": "digits",
+        "part": "test",
+        "split_by": "robust_nas",
+        "available": 360,
+        "images": 24,
+        "seed": tree["seed"],
+        "checksum": dataset.checksum,
+        "text": "24 of the 360 test images of digits (split by robust_nas, for want of an official split; "
+        f"drawn with seed {tree['seed']})",
+    }
+    assert tree["warnings"] == []  # this toolkit trained it, on the other part of the split
+    assert "weights" not in tree
+    assert f"The model tiny was evaluated on {tree['tested']['text']} under linf" in tree["sentence"]
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["robust"] == tree["robust"]["accuracy"]
     assert result["verdict"] == tree["verdict"]["status"]
@@ -102,6 +117,9 @@ def test_it_is_what_the_library_call_says(model, tmp_path):
         **timeless(found.to_dict()),
         "model": tree["model"],
         "dataset": "digits",
+        "tested": tree["tested"],
+        "warnings": [],
+        "sentence": tree["sentence"],
     }
 
 

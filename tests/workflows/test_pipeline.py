@@ -9,10 +9,12 @@ import torch
 from cases import config
 
 import robust_nas
+from robust_nas import figures
 from robust_nas.config import ConfigError
 from robust_nas.errors import DataError, FigureWarning, RunExistsError
 from robust_nas.figures import evaluation_bars
 from robust_nas.runs import Run
+from robust_nas.workflows import pipeline, search
 from robust_nas.workflows.config import CompressionConfig
 from robust_nas.workflows.context import load_context
 
@@ -157,6 +159,26 @@ def test_the_bars_of_the_figure_are_clean_every_attack_and_the_worst_case(finish
     assert [bar["label"] for bar in bars] == ["clean", "+ fgsm", "+ pgd-2", "worst case"]
     assert all(bar["low"] <= bar["accuracy"] <= bar["high"] for bar in bars)
     assert (bars[0]["accuracy"], bars[-1]["accuracy"]) == (summary["clean"], summary["robust"])
+
+
+def test_an_export_or_a_figure_that_fails_does_not_cost_the_jobs_before_it(tmp_path, monkeypatch):
+    def fails(*_, **__):
+        raise ZeroDivisionError("no text")
+
+    monkeypatch.setattr(pipeline, "export_model", fails)
+    monkeypatch.setattr(search, "draw_architecture", fails)
+    monkeypatch.setattr(figures, "plot_training", fails)
+    warnings = []
+    with pytest.warns(FigureWarning) as warned:
+        summary = robust_nas.run(config(), tmp_path / "run", warn=warnings.append)
+    for name in ("cells", "training"):
+        assert any(f"'{name}' is not drawn: ZeroDivisionError: no text" in str(one.message) for one in warned)
+    assert not {"cells", "training_curves"} & set(summary["artifacts"])
+    reason = "model: ZeroDivisionError: no text; robust-nas export tries this folder again"
+    assert summary["not_exported"] == [reason]
+    assert f"not exported: {reason}" in warnings
+    assert "export" not in summary["artifacts"]
+    assert robust_nas.run(config(), tmp_path / "run", mode="resume") == summary  # it is finished
 
 
 def test_what_is_probably_not_meant_is_warned_of(finished, tmp_path):

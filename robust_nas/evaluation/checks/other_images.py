@@ -54,6 +54,6 @@ class OtherImages(SanityCheck):
         other = int((together.argmax(1) != alone.argmax(1)).sum())
         text = (
             f"the outputs of an image depend on the other images of its batch ({other} of {len(x)} answers differ from "
-            "those alone): the accuracy depends on the batch size; let no layer take statistics of the batch in eval mode"
+            "those alone), and so does the accuracy; let no layer take statistics of the batch in eval mode"
         )
         return [self.finding("FAIL", text, value, len(x))]

@@ -1,0 +1,114 @@
+"""The forms of images and models that `evaluate` takes, and what it says of them; and errors in the middle."""
+
+import pytest
+import torch
+from evaluation_networks import EPS, Images, timeless
+from torch import nn
+from torch.utils.data import Subset, TensorDataset
+
+import robust_nas
+from robust_nas import ThreatModel
+from robust_nas.attacks import FGSM
+from robust_nas.errors import AttackError
+from robust_nas.evaluation import EvaluationOptions, Journal, Step, follow_protocol
+
+
+def evaluated(model, data, **more):
+    return robust_nas.evaluate(
+        model, data, ThreatModel(eps=EPS), [Step(attack=FGSM(eps=EPS))], findings="none", **more
+    )
+
+
+@pytest.fixture(scope="module")
+def some(dataset):
+    x, y = dataset.test.pixels[:12].float() / 255, dataset.test.labels[:12]
+    return x, y
+
+
+def test_every_accepted_form_of_the_images_gives_the_same_result(undefended, some):
+    x, y = some
+    listed = Listed([(image, int(label)) for image, label in TensorDataset(x, y)])
+    forms = [
+        (x, y),
+        [x, y],
+        TensorDataset(x, y),
+        Subset(TensorDataset(x.repeat(2, 1, 1, 1), y.repeat(2)), range(12)),
+        listed,
+        Images(x.clone().requires_grad_(), y),
+        (nn.Parameter(x), y),
+    ]
+    expected = timeless(evaluated(undefended, Images(x, y)).to_dict())
+    for form in forms:
+        assert timeless(evaluated(undefended, form).to_dict()) == expected
+
+
+class Listed(torch.utils.data.Dataset):
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
+def test_pixels_that_require_a_gradient_pass_the_whole_protocol(undefended, some):
+    x, y = some
+    found = robust_nas.evaluate(undefended, (x.clone().requires_grad_(), y), ThreatModel(eps=EPS), "quick")
+    assert found.robust.images == 12
+
+
+def test_a_function_is_taken_and_what_is_not_seen_of_it_is_said(undefended, some):
+    module = evaluated(undefended, some)
+    for function in (lambda x: undefended(x), undefended.forward):
+        found = evaluated(function, some)
+        assert (found.clean, found.robust) == (module.clean, module.robust)
+        assert "its parameters and its mode are not seen" in found.to_dict()["notes"][0]
+    assert module.notes == ()
+    attacked = FGSM(eps=EPS)(lambda x: undefended(x), *some)  # by an attack alone, too
+    assert torch.equal(attacked, FGSM(eps=EPS)(undefended, *some))
+
+
+class Casting(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x.double())
+
+
+def test_the_types_of_model_and_images_are_said(some):
+    x, y = some
+    found = evaluated(Casting(nn.Flatten(), nn.Linear(64, 10)).double(), (x.double(), y))
+    assert found.model_dtypes == ("float64",)
+    assert found.notes[0].startswith("the model holds float64; images are given to it as float32")
+    assert found.notes[1] == "the images are float64 and are evaluated as float32"
+
+
+class Tiring(nn.Module):
+    """Fails at its pass of this number."""
+
+    def __init__(self, network, last):
+        super().__init__()
+        self.network, self.passes, self.last = network, 0, last
+
+    def forward(self, x):
+        self.passes += 1
+        if self.passes > self.last:
+            raise ValueError("tired")
+        return self.network(x)
+
+
+def test_what_a_model_raises_in_the_middle_names_the_batch_and_loses_nothing(undefended, some):
+    attack = FGSM(eps=EPS, fold=False)
+    plan = EvaluationOptions(
+        threat_model=ThreatModel(eps=EPS), attacks=(Step(attack=attack),), findings="none", batch_size=5
+    )
+    whole = follow_protocol(Tiring(undefended, 1000), Images(*some), plan)
+    journal = Journal()
+    with pytest.raises(
+        AttackError, match=r"fgsm fails on images of shape \(1, 8, 8\) in a batch of [1-5]: ValueError: tired"
+    ):
+        follow_protocol(Tiring(undefended, 8), Images(*some), plan, journal=journal)
+    assert "clean" in journal.records
+    assert any(name.startswith("attack 0 fgsm") for name in journal.records)
+    again = follow_protocol(Tiring(undefended, 1000), Images(*some), plan, journal=journal)
+    assert timeless(again.to_dict()) == timeless(whole.to_dict())
