@@ -138,10 +138,18 @@ def show(tree: dict[str, Any], folder: Path) -> None:
     common.table(f"{about}; ms per call at batch 1 and 16, one thread, median", header, sizes)
     for reason in tree["not_measured"]:
         print(f"not measured: {reason}")
-    header = ["network", "clean (val.)", "robust (val.)", "clean", "worst case", "95 % interval", "verdict"]
+    attack, suite = _short(validation["attack"]), Path(tree["suite"]).name
+    header = [
+        "network",
+        "clean (val.)",
+        f"robust (val., {attack})",
+        "clean (test)",
+        f"robust (test, suite {suite})",
+    ]
+    header += ["95 % interval", "verdict"]
     common.table(
-        f"validation: {validation['images']} images, {_short(validation['attack'])}; "
-        f"test: suite {tree['suite']}, through the compressed network itself",
+        f"validation: {validation['images']} images, {attack}; test: suite {suite}, through the compressed network "
+        "itself; two attacks, so the difference of the two is no loss",
         header,
         [[_label(row, tree["chosen"]), *_accuracies(row)] for row in rows],
     )

@@ -9,8 +9,10 @@ The tree, schema version 2; a score is `{correct, images, accuracy, interval}`, 
                   `draws`, the accuracy in each fresh draw, for an abstaining one `rejected`, a share
     clean_common  score on the common prefix, the images that every attack had in its share
     attacks       a list, in the order they ran: {label, attack, parameters, how, images, attacked, broken, own,
-                  share, common, seconds, forwards, backwards, broken_indices, trace}; `robust_nas.evaluation.protocol`
-                  says what each counts; trace is a list of {step, mean, low, high, still_right}, or empty
+                  share, common, seconds, forwards, backwards, broken_indices, trace, runs};
+                  `robust_nas.evaluation.protocol` says what each counts; trace is a list of {step, mean, low, high,
+                  still_right}, or empty: the loss of the first run, the share right in all `runs` (of an earlier
+                  version, without `runs`: in the first)
     robust        score on the common prefix under all attacks, with `attacks`, their labels, and `draws`
     findings      a list of {name, status, value, allowed, images, text}; status PASS, WARN, FAIL or NOT RUN
     eps_curve     a list of {eps, accuracy, low, high, images, attack}

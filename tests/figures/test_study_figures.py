@@ -229,6 +229,7 @@ def test_learning_curves_are_means_over_the_seeds(drawn):
     for point in tree["points"]:
         last = [curve["epochs"][-1]["loss"] for curve in point["curves"] if len(curve["epochs"]) == 12]
         assert math.isclose(lines[point["name"]].get_ydata()[-1], np.mean(last))
+        assert list(lines[point["name"]].get_xdata()) == list(range(1, 13))
 
 
 def test_effects_tell_their_status_by_shape_and_colour(drawn, tmp_path):
@@ -270,5 +271,5 @@ def test_a_network_at_chance_has_no_rank_and_is_named_in_every_caption(drawn):
         if figure.of == "study" and figure.has_data(tree):
             assert f"nothing is concluded from them: {best['name']}." in figure.caption(tree, "")
     tree["inherited"]["undecided"] = "one is not above chance"
-    title = drawn(figures.plot_study_inherited, tree["inherited"]).axes[0].get_title()
+    title = drawn(figures.plot_study_inherited, tree["inherited"]).axes[0].get_title(loc="left")
     assert title.endswith("undecided: not above chance")
