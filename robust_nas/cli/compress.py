@@ -139,17 +139,11 @@ def show(tree: dict[str, Any], folder: Path) -> None:
     for reason in tree["not_measured"]:
         print(f"not measured: {reason}")
     attack, suite = _short(validation["attack"]), Path(tree["suite"]).name
-    header = [
-        "network",
-        "clean (val.)",
-        f"robust (val., {attack})",
-        "clean (test)",
-        f"robust (test, suite {suite})",
-    ]
-    header += ["95 % interval", "verdict"]
+    header = ["network", "clean\nval.", f"robust\nval., {attack}"]
+    header += ["clean\ntest", f"worst case\ntest, {suite}", "95 % interval", "verdict"]
     common.table(
         f"validation: {validation['images']} images, {attack}; test: suite {suite}, through the compressed network "
-        "itself; two attacks, so the difference of the two is no loss",
+        "itself; as the attacks differ, validation less test is no loss",
         header,
         [[_label(row, tree["chosen"]), *_accuracies(row)] for row in rows],
     )

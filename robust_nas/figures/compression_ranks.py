@@ -80,6 +80,7 @@ def plot_ranks(
     axes[2].margins(x=0.15)
     for panel in axes[:2]:
         panel.set_xlabel("epoch")
+        panel.set_xlim(left=0.5)  # there is no epoch 0
     header = ["epoch", "primal_residual", "primal_residual_max", "rho", "clean", "robust", *names]
     table = [
         [

@@ -104,6 +104,7 @@ def plot_study_learning(
             )
         axes.set_title(title)
         axes.set(xlabel="epoch", ylabel=label)
+        axes.set_xlim(left=0.5)  # there is no epoch 0
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if not axes.lines:
             axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color="#707070")

@@ -96,6 +96,7 @@ def plot_training(
 
     for each in (accuracy, loss):
         each.set_xlabel("epoch")
+        each.set_xlim(left=0.5)  # there is no epoch 0
         each.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         if best_epoch is not None:
             series.mark(each, best_epoch + 1, f"kept: epoch {best_epoch + 1} of {len(records)}")
