@@ -139,10 +139,12 @@ def show(tree: dict[str, Any], folder: Path) -> None:
     common.show_warnings(tree)
     for reason in tree["not_measured"]:
         print(f"not measured: {reason}")
-    header = ["network", "clean (val.)", "robust (val.)", "clean", "worst case", "95 % interval", "verdict"]
+    attack, suite = _short(validation["attack"]), Path(tree["suite"]).name
+    header = ["network", "clean\nval.", f"robust\nval., {attack}"]
+    header += ["clean\ntest", f"worst case\ntest, {suite}", "95 % interval", "verdict"]
     common.table(
-        f"validation: {validation['images']} images, {_short(validation['attack'])}; "
-        f"test: suite {tree['suite']}, through the compressed network itself",
+        f"validation: {validation['images']} images, {attack}; test: suite {suite}, through the compressed network "
+        "itself; as the attacks differ, validation less test is no loss",
         header,
         [[_label(row, tree["chosen"]), *_accuracies(row)] for row in rows],
     )

@@ -367,6 +367,9 @@ def _show(tree: Mapping[str, Any], folder: Path) -> None:
     )
     for rule in tree["rules"]:
         print(f"{rule['status']:<18} {rule['rule']}: {rule['reason']}")
+    for point in tree["points"]:
+        if point["at_chance"]:
+            common.say(f"not above chance: {point['name']}: {point['at_chance']}")
     for row in tree["unfinished"]:
         common.say(f"{row['state']}: {row['name']}, seed {row['seed']}: {row['reason']}")
     print(f"report             {folder / 'report.html'}")

@@ -68,12 +68,21 @@ def command(
         chosen.name,
         f"{record['params']:,}",
         f"{record['macs'] / 1e6:.2f} M",
-        str(record["epoch"]),
+        f"{record['epoch'] + 1} of {config.training.epochs}",
         common.percent(record["validation_clean"]),
         common.percent(record["validation_robust"]),
         f"{record['seconds']:.0f}",
     ]
-    header = ("architecture", "params", "MACs", "epoch kept", "clean (val.)", "robust (val.)", "seconds")
+    attack = config.training.validation_attack.name
+    header = (
+        "architecture",
+        "params",
+        "MACs",
+        "epoch kept",
+        "clean (val.)",
+        f"robust (val., {attack})",
+        "seconds",
+    )
     common.table(f"{config.name}: training, validation split", header, [row])
     print(f"model              {folder}")
     print(f"curves             {folder / 'figures/training.png'}")

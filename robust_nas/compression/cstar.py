@@ -216,7 +216,12 @@ class CSTAR(Compressor):
                     f"CSTAR-style, ratio {ratio:g}, {len(images)} images, seed {context.seed}; "
                     f"validation of the projected network: {len(context.validation)} images"
                 )
-                figures.plot_ranks(records, folder / "figures" / "ranks", caption=caption)
+                figures.plot_ranks(
+                    records,
+                    folder / "figures" / "ranks",
+                    attack=recipe.validation_attack.label,
+                    caption=caption,
+                )
                 result = {
                     "ratio": ratio,
                     "epoch": outcome.epoch,

@@ -115,7 +115,11 @@ def finetune(
                 f"validation: {len(context.validation)} images"
             )
             figures.plot_training(
-                run.records(), folder / "figures" / "training", best_epoch=outcome.epoch, caption=caption
+                run.records(),
+                folder / "figures" / "training",
+                best_epoch=outcome.epoch,
+                attack=recipe.validation_attack.label,
+                caption=caption,
             )
             files = [DESCRIPTION, WEIGHTS, "figures/training.png"]
             if model.architecture is not None:

@@ -148,6 +148,11 @@ def correctness(
     return Correctness(clean=torch.cat(clean), robust=torch.cat(robust), finite=torch.cat(finite))
 
 
+def chance_of(labels: Tensor, classes: int) -> float:
+    """Return what a constant answer gets right: the share of the largest class in `labels` [N], or 1/K if more."""
+    return max(1 / classes, float(labels.bincount().max()) / len(labels))
+
+
 def batch_of(images: LabelledImages, indices: Tensor) -> tuple[Tensor, Tensor]:
     """Return the images at `indices` as float32 in 0..1 `[B, C, H, W]`, and their labels `[B]`."""
     indices = indices.to(images.labels.device)

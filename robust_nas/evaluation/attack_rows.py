@@ -140,6 +140,7 @@ def _add_row(
             backwards=sum(record["backwards"] for record in records),
             broken_indices=tuple(order[broken].tolist()),
             trace=tuple(curve(state.traces[-1])) if traces else (),
+            runs=state.traces[-1].runs if traces else None,
         )
     )
 

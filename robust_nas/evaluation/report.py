@@ -11,8 +11,10 @@ The tree, schema version 2; a score is `{correct, images, accuracy, interval}`, 
                   `draws`, the accuracy in each fresh draw, for an abstaining one `rejected`, a share
     clean_common  score on the common prefix, the images that every attack had in its share
     attacks       a list, in the order they ran: {label, attack, parameters, how, images, attacked, broken, own,
-                  share, common, seconds, forwards, backwards, broken_indices, trace}; `robust_nas.evaluation.protocol`
-                  says what each counts; trace is a list of {step, mean, low, high, still_right}, or empty
+                  share, common, seconds, forwards, backwards, broken_indices, trace, runs};
+                  `robust_nas.evaluation.protocol` says what each counts; trace is a list of {step, mean, low, high,
+                  still_right}, or empty: the loss of the first run, the share right in all `runs` (of an earlier
+                  version, without `runs`: in the first)
     robust        score on the common prefix under all attacks, with `attacks`, their labels, `draws`, and `precision`:
                   {width, target, images}, the images that would make the interval as narrow as the target
     findings      a list of {name, status, value, allowed, images, text, next_step}; status PASS, WARN, FAIL, NOT RUN

@@ -64,6 +64,7 @@ class Row:
     backwards: int
     broken_indices: tuple[int, ...]  # into the test set
     trace: tuple[dict[str, float], ...] = ()
+    runs: int | None = None  # over which `still_right` of the trace is counted
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as plain values; the attack as it prints itself, which is enough to run it again."""
@@ -88,4 +89,5 @@ class Row:
             "backwards": self.backwards,
             "broken_indices": list(self.broken_indices),
             "trace": list(self.trace),
+            "runs": self.runs,
         }

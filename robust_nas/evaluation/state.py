@@ -14,7 +14,7 @@ from torch import Tensor
 
 from robust_nas.attacks import Attack, Predictor, ThreatModel
 from robust_nas.errors import AttackError
-from robust_nas.evaluation.accuracy import Judged, LabelledImages, as_float, judge
+from robust_nas.evaluation.accuracy import Judged, LabelledImages, as_float, chance_of, judge
 from robust_nas.evaluation.cost import Cost, Selection
 from robust_nas.evaluation.inference_rule import InferenceRule
 from robust_nas.evaluation.inputs import model_errors
@@ -53,8 +53,8 @@ class EvaluationState:
 
     @property
     def chance(self) -> float:
-        """Return what a constant answer gets right: the share of the largest class (at least 1/K)."""
-        return float(self.labels.bincount().max()) / len(self.labels)
+        """Return what a constant answer gets right: the share of the largest class, or 1/K where that is more."""
+        return chance_of(self.labels, self.classes)
 
     @property
     def shape(self) -> tuple[int, ...]:

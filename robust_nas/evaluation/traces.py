@@ -1,7 +1,8 @@
 """The losses of an attack's iterates: whether it had converged, and which successes it passed by.
 
-Of an attack with several runs the first one's curve is kept (its first start, or its likeliest target), and over
-all runs whether any iterate was misclassified. T candidates in a run, B examples.
+Of an attack with several runs (restarts, or target classes) the loss of the first one is kept: its first start, or its
+likeliest target. Success counts in any run: a run that fails says nothing of the others, which broke what it left.
+T candidates in a run, B examples.
 """
 
 from __future__ import annotations
@@ -26,14 +27,18 @@ class TraceRecord:
     attack: Attack
     indices: Tensor  # [B] into the order of the evaluation
     loss: Tensor  # [T, B] of the first run
-    wrong: Tensor  # [T, B] bool, of the first run
-    ever_wrong: Tensor  # [B] bool, in any run
+    wrong: Tensor  # [T, B] bool, at this step of any run; of the first run where `runs` is None
+    ever_wrong: Tensor  # [B] bool, at any step of any run
+    runs: int | None  # None where a batch is of a journal that an earlier version wrote
 
     @staticmethod
-    def joined(attack: Attack, indices: Tensor, parts: list[dict[str, Tensor]]) -> TraceRecord:
+    def joined(attack: Attack, indices: Tensor, parts: list[dict[str, Any]]) -> TraceRecord:
         """Return one record of several batches."""
         loss, wrong = (torch.cat([part[key] for part in parts], dim=1) for key in ("loss", "wrong"))
-        return TraceRecord(attack, indices, loss, wrong, torch.cat([part["ever_wrong"] for part in parts]))
+        ever_wrong = torch.cat([part["ever_wrong"] for part in parts])
+        known = all("runs" in part for part in parts)
+        runs = int(parts[0]["runs"]) if known else None
+        return TraceRecord(attack, indices, loss, wrong, ever_wrong, runs)
 
 
 def traced(result: AttackResult) -> dict[str, Any] | None:
@@ -42,13 +47,14 @@ def traced(result: AttackResult) -> dict[str, Any] | None:
         return None
     return {
         "loss": result.loss[0].contiguous(),
-        "wrong": result.wrong[0].contiguous(),
+        "wrong": result.wrong.any(0),
         "ever_wrong": result.wrong.any(0).any(0),
+        "runs": len(result.wrong),
     }
 
 
 def curve(record: TraceRecord) -> list[dict[str, float]]:
-    """Return per step mean, 10th and 90th percentile of the loss, and the share that is right up to there."""
+    """Return per step mean, 10th and 90th percentile of the loss, and the share right in all runs up to there."""
     loss = record.loss.nan_to_num(nan=0.0, posinf=1e4, neginf=-1e4)
     low, _, high = torch.quantile(loss, torch.tensor(QUANTILES), dim=1)
     right = 1 - record.wrong.int().cummax(0).values.float().mean(1)

@@ -50,13 +50,26 @@ class EpsCurve(Figure):
         points = [{key: point[key] for key in point if key != "attack"} for point in record["eps_curve"]]
         threat = record["threat_model"]
         return plot_eps_curve(
-            points, stem, eps=threat["eps"], chance=record["chance"], norm=threat["norm"], caption=caption
+            points,
+            stem,
+            eps=threat["eps"],
+            chance=record["chance"],
+            norm=threat["norm"],
+            under="PGD",
+            caption=caption,
         )
 
 
 @style.drawing()
 def plot_eps_curve(
-    rows: Sequence[series.Record], stem: Path, *, eps: float, chance: float, norm: str, caption: str = ""
+    rows: Sequence[series.Record],
+    stem: Path,
+    *,
+    eps: float,
+    chance: float,
+    norm: str,
+    under: str = "",
+    caption: str = "",
 ) -> tuple[Path, ...]:
     """Draw accuracy against eps, a line an attack; return the paths.
 
@@ -67,8 +80,9 @@ def plot_eps_curve(
             left out.
         stem: where to write, without a suffix.
         eps: the threat model's budget, marked on the axis.
-        chance: the accuracy of a guess (0..1), 1 / classes.
+        chance: what a constant answer gets right (0..1).
         norm: `linf`, `l2` or another norm's name.
+        under: the one attack of all rows, for the axis: at the threat model's eps a suite may find less.
         caption: attack, images and seeds, in a line under the plot.
 
     Raises:
@@ -94,7 +108,8 @@ def plot_eps_curve(
     text = axes.text(1.01, 100 * chance, f"chance\n{100 * chance:.3g}%", va="center", transform=right_edge)
     text.set(fontsize=8, color=style.GREY)
     axes.set_ylim(-2.5, 102.5)
-    axes.set_ylabel(f"accuracy (%), 95% Wilson interval{_counts(drawn)}")
+    of = f"accuracy under {under}" if under else "accuracy"
+    axes.set_ylabel(f"{of} (%), 95% Wilson interval{_counts(drawn)}")
     if len(attacks) > 1:
         longest = max(map(len, map(str, attacks)))
         ncols = max(1, min(len(attacks), int(_WIDTH * 72 / (0.6 * style.LEGEND_SIZE * longest + 40))))

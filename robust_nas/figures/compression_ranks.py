@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from robust_nas.errors import RunError
-from robust_nas.figures import style
+from robust_nas.figures import series, style
 from robust_nas.figures.figure import Figure, Job
 from robust_nas.figures.series import Record
 
@@ -26,13 +26,16 @@ class CompressionRanks(Figure):
 
 
 @style.drawing()
-def plot_ranks(records: Sequence[Record], stem: Path, *, caption: str = "") -> tuple[Path, ...]:
+def plot_ranks(
+    records: Sequence[Record], stem: Path, *, attack: str | None = None, caption: str = ""
+) -> tuple[Path, ...]:
     """Draw the residuals, the validation accuracies and the final ranks; return the paths.
 
     Args:
-        records: an epoch each: `epoch`, `primal_residual`, `primal_residual_max`, `clean` and `robust` (0..1, or None)
-            and `ranks` (layer to its ranks).
+        records: an epoch each: `epoch` (from 0; shown from 1), `primal_residual`, `primal_residual_max`, `clean` and
+            `robust` (0..1, or None) and `ranks` (layer to its ranks).
         stem: where to write, without a suffix.
+        attack: under which the validation is robust, for its label.
         caption: ratio, images and seeds, in a line under the plot.
 
     Raises:
@@ -40,6 +43,7 @@ def plot_ranks(records: Sequence[Record], stem: Path, *, caption: str = "") -> t
     """
     if not records:
         raise RunError("there is nothing to draw of a low-rank training: no epoch was logged")
+    records = series.from_one(records)
     names = list(dict.fromkeys(name for record in records for name in record["ranks"]))
     figure, axes = style.new_figure(1, 3, height=3.4 + 0.05 * len(names), caption=caption)
     epochs = [record["epoch"] for record in records]
@@ -55,7 +59,8 @@ def plot_ranks(records: Sequence[Record], stem: Path, *, caption: str = "") -> t
     judged = [record for record in records if record["robust"] is not None]
     for key, colour, marker in (("clean", style.NATURAL, "o"), ("robust", style.ADVERSARIAL, "s")):
         x, y = [r["epoch"] for r in judged], [100 * r[key] for r in judged]
-        axes[1].plot(x, y, marker=marker, markersize=3.5, color=colour, label=key)
+        label = attack or key if key == "robust" else key
+        axes[1].plot(x, y, marker=marker, markersize=3.5, color=colour, label=label)
     axes[1].set_ylabel("accuracy of the projected network, %")
     axes[1].set_title("validation split")
     axes[1].legend()
@@ -75,6 +80,7 @@ def plot_ranks(records: Sequence[Record], stem: Path, *, caption: str = "") -> t
     axes[2].margins(x=0.15)
     for panel in axes[:2]:
         panel.set_xlabel("epoch")
+        panel.set_xlim(left=0.5)  # there is no epoch 0
     header = ["epoch", "primal_residual", "primal_residual_max", "rho", "clean", "robust", *names]
     table = [
         [

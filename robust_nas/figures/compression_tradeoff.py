@@ -62,7 +62,10 @@ class CompressionTradeoff(Figure):
         """Draw `networks`, on the validation split and, where they were evaluated, on the test set."""
         points = [point for row in record["networks"] for point in _points(row, record["chosen"])]
         runtime = "ONNX Runtime" if "onnxruntime" in record["networks"][0]["latency_ms"] else "torch"
-        return plot_compression(points, stem, latency=f"{runtime}, batch 1, one thread", caption=caption)
+        validated = record["networks"][0]["validation"]["attack"].partition("(")[0]
+        attacks = {"validation": validated, "test": f"suite {Path(record['suite']).name}"}
+        timing = f"{runtime}, batch 1, one thread"
+        return plot_compression(points, stem, latency=timing, attacks=attacks, caption=caption)
 
 
 def _points(row: Record, chosen: str) -> list[dict[str, Any]]:
@@ -86,7 +89,12 @@ def _points(row: Record, chosen: str) -> list[dict[str, Any]]:
 
 @style.drawing()
 def plot_compression(
-    points: Sequence[Record], stem: Path, *, latency: str = "", caption: str = ""
+    points: Sequence[Record],
+    stem: Path,
+    *,
+    latency: str = "",
+    attacks: Mapping[str, str] | None = None,
+    caption: str = "",
 ) -> tuple[Path, ...]:
     """Draw the networks, test set filled and validation split hollow; return the paths.
 
@@ -97,6 +105,7 @@ def plot_compression(
             `chosen`.
         stem: where to write, without a suffix.
         latency: how the milliseconds were taken, for the axis; the second panel is left out where there are none.
+        attacks: split -> the attack or suite of its robust accuracy, for the legend: another attack is no loss.
         caption: attacks, eps, images and seeds, in a line under the plot.
 
     Raises:
@@ -117,7 +126,15 @@ def plot_compression(
     ]
     splits = {str(point["split"]) for point in points}
     handles += [
-        Line2D([], [], linestyle="", marker="o", color=style.GREY, markerfacecolor=face, label=text)
+        Line2D(
+            [],
+            [],
+            linestyle="",
+            marker="o",
+            color=style.GREY,
+            markerfacecolor=face,
+            label=_with(attacks, split, text),
+        )
         for split, face, text in (
             ("validation", "white", "validation split (hollow)"),
             ("test", style.GREY, "test set, 95 % interval"),
@@ -142,6 +159,11 @@ def _looks(points: Sequence[Record]) -> dict[str, tuple[str, str]]:
     others = [method for method in methods if method != "original"]
     looks = {method: _STYLES[number % len(_STYLES)] for number, method in enumerate(others)}
     return {method: looks.get(method, _ORIGINAL) for method in methods}
+
+
+def _with(attacks: Mapping[str, str] | None, split: str, text: str) -> str:
+    attack = (attacks or {}).get(split)
+    return f"{text}, {attack}" if attack else text
 
 
 def _title(method: str, points: Sequence[Record]) -> str:

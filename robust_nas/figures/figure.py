@@ -4,11 +4,12 @@ A figure draws itself from the record of a finished job, a mapping of plain valu
 `.csv`. A new figure is a subclass with `draw`, in a file of its own, and a line in `FIGURES`. The records:
 
     search       records (metrics.jsonl, a mapping a step) or candidates (a mapping each), cells (kind to nodes), concat
-    training     records (metrics.jsonl, a mapping an epoch), best_epoch (whose weights are kept)
+    training     records (metrics.jsonl, a mapping an epoch), best_epoch (that is kept), validation_attack (its label)
     evaluation   the keys of evaluation.json, and examples, class_names (`plot_adversarial_grid`)
     compression  the keys of compression.json, and layers (of layers.json), records (of the low-rank training)
     study        the keys of analysis.json, and published (factor to lowest and highest best value, and its source)
 
+Epochs of records count from 0, as in the files of a run; figures show them from 1 (`series.from_one`).
 A record may lack keys: a figure is drawn where the record has what it `needs`. Nothing here imports matplotlib.
 """
 

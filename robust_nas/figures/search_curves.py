@@ -49,10 +49,10 @@ def plot_search(
     """Draw losses, gamma, gradients, entropy and skips of a search by step; return the paths.
 
     Args:
-        records: one mapping a step, with `step`, `epoch`, `stage`, `loss_weights` (training, adversarial),
-            `loss_natural` and `loss_adversarial` (validation), `gamma`, `norm_natural`, `norm_adversarial`,
-            `cosine`, `learning_rate`, and the mappings kind -> number `entropy` (nats) and `skips`. A value
-            that is None, NaN or absent is left out.
+        records: one mapping a step, with `step`, `epoch` (from 0; in the CSV from 1), `stage`, `loss_weights`
+            (training, adversarial), `loss_natural` and `loss_adversarial` (validation), `gamma`, `norm_natural`,
+            `norm_adversarial`, `cosine`, `learning_rate`, and the mappings kind -> number `entropy` (nats) and
+            `skips`. A value that is None, NaN or absent is left out.
         stem: where to write, without a suffix.
         stage2_from_step: the first step of stage 2.
         caption: attack, eps, images and seeds, in a line under the plot.
@@ -103,4 +103,4 @@ def plot_search(
         if stage2_from_step is not None:
             series.mark(each, stage2_from_step, "stage 2")
         series.legend(each)
-    return style.save(figure, stem, series.table(records, _STEP_KEYS, ("entropy", "skips")))
+    return style.save(figure, stem, series.table(series.from_one(records), _STEP_KEYS, ("entropy", "skips")))

@@ -37,6 +37,14 @@ def column(records: Sequence[Record], key: str, part: str | None = None) -> Arra
     return values
 
 
+def from_one(records: Sequence[Record]) -> list[Record]:
+    """Return the records with epochs counted from 1, as figures and tables show them; records count from 0."""
+    return [
+        {**record, "epoch": record["epoch"] + 1} if record.get("epoch") is not None else record
+        for record in records
+    ]
+
+
 def parts(records: Sequence[Record], key: str) -> list[str]:
     """Return the names within the mappings under `key`, in order of first appearance."""
     return list(dict.fromkeys(name for record in records for name in record.get(key) or {}))

@@ -112,9 +112,10 @@ def plot_study_curve(
     handles, labels = axes.get_legend_handles_labels()
     if len(handles) > 1:
         figure.legend(handles, labels, loc="outside upper left", ncols=2)
-    order = sorted(range(len(shown)), key=lambda i: -of.estimate(shown[i], response)[0])
+    ranks = of.ranked(shown, response)
+    order = sorted(range(len(shown)), key=lambda i: ranks.index(shown[i]))
     named = [
-        (places[i], of.estimate(shown[i], response)[0], of.name(shown[i]), f"#{k}")
+        (places[i], of.estimate(shown[i], response)[0], of.name(shown[i]), of.number(k, shown[i]))
         for k, i in enumerate(order, 1)
     ]
     of.place_names(figure, axes, [row for row in named if math.isfinite(row[0])], 6.5)

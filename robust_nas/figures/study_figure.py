@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from robust_nas.figures import study_points
 from robust_nas.figures.figure import Figure, Job, Record
 
+LISTED = 3  # configurations at chance that a caption names
 METRIC = {"stable": "stability"}  # a response's name in `metrics`, where it differs
 
 
@@ -33,8 +34,8 @@ class StudyFigure(Figure):
         raise NotImplementedError(f"{type(self).__name__} says nothing of itself")
 
     def caption(self, record: Record, about: str) -> str:
-        """Return what the figure shows, and `about`: by default attacks, eps, images and seeds."""
-        return f"{self.says(record)} {about or setting(record)}"
+        """Return what is shown, `about` (by default attacks, eps, images and seeds), and what is not above chance."""
+        return f"{self.says(record)} {about or setting(record)}{_at_chance(record)}"
 
 
 def response_of(tree: Record) -> str:
@@ -62,6 +63,15 @@ def setting(tree: Record) -> str:
         f"{', '.join(map(str, tree['attacks']))}; {threat['norm']} eps {threat['eps']:.4g}; {data['images']:,} "
         f"test images of {data['dataset']}; {'seeds' if len(tree['seeds']) > 1 else 'seed'} {seeds}."
     )
+
+
+def _at_chance(tree: Record) -> str:
+    """Return the sentence that names configurations at chance, or nothing."""
+    names = [study_points.name(point, 40) for point in tree["points"] if point.get("at_chance")]
+    if not names:
+        return ""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f" Not above chance, so nothing is concluded from them: {', '.join(names[:LISTED])}{more}."
 
 
 def level(tree: Record) -> str:

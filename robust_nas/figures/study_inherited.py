@@ -45,7 +45,7 @@ def plot_study_inherited(
 
     Args:
         inherited: `inherited` of an analysis: `pairs` (`name`, `inherited`, `standalone`; 0..1), `tau` and its
-            `interval`. A pair without both numbers is left out.
+            `interval`, and `undecided`: why the scores say nothing. A pair without both numbers is left out.
         stem: where to write, without a suffix.
         numbers: what is written instead of a name for which there is no room, by name.
         caption: attack, eps, images and seeds, in a line under the plot.
@@ -68,7 +68,9 @@ def plot_study_inherited(
         text = f"Kendall tau {inherited['tau']:.2f}"
         if inherited.get("interval"):
             text += " [{:.2f}, {:.2f}]".format(*inherited["interval"])
-        axes.set_title(f"{text}, {both.sum()} architectures", fontweight="normal")
+        text += f", {both.sum()} architectures"
+        text += "\nundecided: not above chance" if inherited.get("undecided") else ""
+        axes.set_title(text, fontweight="normal")
 
     def short(place: int) -> str:
         text = str(pairs[place]["name"])

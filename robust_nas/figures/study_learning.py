@@ -24,7 +24,7 @@ from robust_nas.figures.study_figure import StudyFigure, response_of
 _DASHES = ("-", "--", "-.", ":")
 _PANELS = (
     ("loss", "training loss", "loss (nats)", 1.0),
-    ("robust", "robust accuracy, validation", "accuracy (%)", 100.0),
+    ("robust", "robust accuracy, validation split", "accuracy (%)", 100.0),
 )
 
 
@@ -42,12 +42,20 @@ class StudyLearning(StudyFigure):
 
     def says(self, record: Record) -> str:
         """Return the meaning of lines and bands."""
-        return "Mean over seeds by epoch; with up to seven configurations the band spans the seeds. Validation split."
+        return (
+            "Mean over seeds by epoch; with up to seven configurations the band spans the seeds. Robust accuracy here "
+            f"is on the validation split under {_attack(record)}; on the test set it is under the attacks that follow."
+        )
 
     def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
         """Draw the `curves` of `points`."""
         metric = response_of(record)
         return plot_study_learning(record["points"], stem, response=metric, caption=of.words(caption))
+
+
+def _attack(tree: Record) -> str:
+    """Return the name of the attack that the recipe validates with."""
+    return str((tree["recipe"].get("validation_attack") or {}).get("name", "the recipe's validation attack"))
 
 
 @style.drawing()
@@ -58,7 +66,8 @@ def plot_study_learning(
 
     Args:
         points: `points` of an analysis: mappings with `name`, `metrics` and `curves` (one a seed, with `epochs`:
-            `epoch`, `loss`, `robust` (0..1) and others; None where not measured). Points without are left out.
+            `epoch` (from 0; shown from 1), `loss`, `robust` (0..1) and others; None where not measured). Points without
+            are left out.
         stem: where to write, without a suffix.
         response: what colours the lines where there are more than seven.
         caption: attack, eps, images and seeds, in a line under the plot.
@@ -95,6 +104,7 @@ def plot_study_learning(
             )
         axes.set_title(title)
         axes.set(xlabel="epoch", ylabel=label)
+        axes.set_xlim(left=0.5)  # there is no epoch 0
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if not axes.lines:
             axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color="#707070")
@@ -110,7 +120,7 @@ def plot_study_learning(
         [point["name"], curve["seed"], *(epoch.get(key) for key in keys)]
         for point in shown
         for curve in point["curves"]
-        for epoch in curve["epochs"]
+        for epoch in series.from_one(curve["epochs"])
     ]
     return style.save(figure, stem, (["name", "seed", *keys], table))
 
@@ -135,4 +145,6 @@ def _line(axes: Axes, point: Record, key: str, factor: float, *, band: bool, **l
 
 
 def _series(epochs: Sequence[Mapping[str, Any]], key: str, factor: float) -> tuple[Array, Array]:
-    return series.present(series.column(epochs, "epoch"), factor * series.column(epochs, key))
+    return series.present(
+        series.column(series.from_one(epochs), "epoch"), factor * series.column(epochs, key)
+    )

@@ -121,13 +121,23 @@ def measured(points: Sequence[Record], metric: str, what: str) -> list[Record]:
 
 
 def ranked(points: Sequence[Record], metric: str) -> list[Record]:
-    """Return the points, best first; those without the metric last."""
-    return sorted(points, key=lambda point: -np.nan_to_num(estimate(point, metric)[0], nan=-1e9))
+    """Return the points, best first; those not above chance after the others, those without the metric last."""
+
+    def place(point: Record) -> tuple[bool, bool, float]:
+        mean = estimate(point, metric)[0]
+        return math.isnan(mean), bool(point.get("at_chance")), -mean
+
+    return sorted(points, key=place)
 
 
 def numbers(points: Sequence[Record], metric: str) -> dict[str, str]:
-    """Return `#1` for the best configuration, and so on, for where a name has no room."""
-    return {str(point["name"]): f"#{place}" for place, point in enumerate(ranked(points, metric), 1)}
+    """Return `#1` for the best configuration, and so on, for where a name has no room; at chance there is no place."""
+    return {str(point["name"]): number(place, point) for place, point in enumerate(ranked(points, metric), 1)}
+
+
+def number(place: int, point: Record) -> str:
+    """Return `#1` for the first of the ranked points, and so on; `at chance` for one that is not above it."""
+    return "at chance" if point.get("at_chance") else f"#{place}"
 
 
 def unit(numbers: Iterable[float]) -> tuple[float, str]:
@@ -230,7 +240,7 @@ def rows(panels: Sequence[Axes], points: Sequence[Record]) -> None:
         axes.set_yticks(range(len(points)), [])
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=axes is not panels[0], axis="y")
-    names = [f"{name(point)}  #{place}" for place, point in enumerate(points, 1)]
+    names = [f"{name(point)}  {number(place, point)}" for place, point in enumerate(points, 1)]
     panels[0].set_yticks(range(len(points)), names, fontsize=row_size(len(points)))
 
 

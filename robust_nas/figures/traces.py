@@ -43,17 +43,25 @@ class LossTraces(Figure):
         return super().has_data(record) and bool(_traced(record))
 
     def caption(self, record: Record, about: str) -> str:
-        """Return `about`, the number of images of each attack, and the meaning of the band."""
-        counts = ", ".join(f"{row['label']} {row['attacked']}" for row in _traced(record))
-        return f"{about}; first run of each attack, images: {counts}; band: 10th to 90th percentile"
+        """Return `about`, the number of images and runs of each attack, and the meaning of the band."""
+        counts = ", ".join(f"{row['label']} {row['attacked']}{_runs(row)}" for row in _traced(record))
+        return f"{about}; loss: first run of each attack; images: {counts}; band: 10th to 90th percentile"
 
     def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
         """Draw the `trace` of every one of `attacks` that has one."""
         rows = _traced(record)
         units = {row["label"]: _unit(row["parameters"].get("loss", "ce")) for row in rows}
-        return plot_loss_traces(
-            {row["label"]: row["trace"] for row in rows}, stem, units=units, caption=caption
-        )
+        traces = {row["label"]: row["trace"] for row in rows}
+        broken = {row["label"]: (row["broken"], row["attacked"]) for row in rows}
+        return plot_loss_traces(traces, stem, units=units, broken=broken, caption=caption)
+
+
+def _runs(row: Record) -> str:
+    """Return over how many runs the share still right is counted; evaluations of an earlier version have the first."""
+    runs = row.get("runs")
+    return (
+        f" (right in all {runs} runs)" if runs and runs > 1 else "" if runs else " (right in its first run)"
+    )
 
 
 def _traced(record: Record) -> list[Record]:
@@ -70,6 +78,7 @@ def plot_loss_traces(
     stem: Path,
     *,
     units: Mapping[str, str] | None = None,
+    broken: Mapping[str, tuple[int, int]] | None = None,
     caption: str = "",
 ) -> tuple[Path, ...]:
     """Draw the loss of each attack, and under it the share still right; return the paths.
@@ -80,9 +89,10 @@ def plot_loss_traces(
     Args:
         traces: attack label -> one mapping a step, with `step`, `mean`, `low` and `high` (of the loss over
             images: mean, 10th and 90th percentile) and `still_right` (the share of images, 0..1, still right
-            at the best iterate so far). A value that is None, NaN or absent is left out.
+            at every iterate so far). A value that is None, NaN or absent is left out.
         stem: where to write, without a suffix.
         units: attack label -> what the loss is measured in, such as `nats` or `margin, no unit`.
+        broken: attack label -> the images that it broke, and those that it got; said where the curve ends elsewhere.
         caption: attacks, eps, images and seeds, in a line under the plot.
 
     Raises:
@@ -108,7 +118,7 @@ def plot_loss_traces(
         loss.set_title(textwrap.fill(label, int(_PANEL[columns] * 72 / 7.5)))
         loss.set_ylabel(f"loss ({units[label]})" if units and label in units else "loss")
         _draw_loss(loss, rows)
-        _draw_share(share, loss, rows)
+        _draw_share(share, loss, rows, (broken or {}).get(label))
         share.set_ylim(_span(rows))
         share.set_ylabel("still right (%)")
         share.set_xlabel("step")
@@ -153,7 +163,9 @@ def _draw_loss(axes: Axes, rows: Sequence[series.Record]) -> None:
         )
 
 
-def _draw_share(axes: Axes, above: Axes, rows: Sequence[series.Record]) -> None:
+def _draw_share(
+    axes: Axes, above: Axes, rows: Sequence[series.Record], broken: tuple[int, int] | None
+) -> None:
     note_look: dict[str, Any] = {"fontsize": 8, "fontweight": "normal", "color": style.GREY, "pad": 3}
     x, y = series.present(series.column(rows, "step"), 100 * series.column(rows, "still_right"))
     if not len(x):
@@ -168,6 +180,8 @@ def _draw_share(axes: Axes, above: Axes, rows: Sequence[series.Record]) -> None:
         note = f"fell last at step {x[falls[-1] + 1]:,.0f} of {x[-1]:,.0f}, to {y[-1]:.1f}%"
     else:
         note = f"no fall up to step {x[-1]:,.0f}, at {y[-1]:.1f}%"
+    if broken is not None and broken[1] and abs(y[-1] - 100 * (1 - broken[0] / broken[1])) > 0.05:
+        note += f"; the attack broke {broken[0]:,} of {broken[1]:,}"
     axes.set_title(note, **note_look)
     if len(falls):
         look: dict[str, Any] = {"color": "#404040", "linestyle": "--", "linewidth": 0.9, "zorder": 1.5}

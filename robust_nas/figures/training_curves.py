@@ -24,33 +24,46 @@ class TrainingCurves(Figure):
     name: Literal["training"] = "training"
 
     def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
-        """Draw `records`; a line marks `best_epoch`, where the record has it."""
-        return plot_training(record["records"], stem, best_epoch=record.get("best_epoch"), caption=caption)
+        """Draw `records`; a line marks `best_epoch`, and `validation_attack` is named, where the record has them."""
+        return plot_training(
+            record["records"],
+            stem,
+            best_epoch=record.get("best_epoch"),
+            attack=record.get("validation_attack"),
+            caption=caption,
+        )
 
 
 @style.drawing()
 def plot_training(
-    records: Sequence[series.Record], stem: Path, *, best_epoch: int | None = None, caption: str = ""
+    records: Sequence[series.Record],
+    stem: Path,
+    *,
+    best_epoch: int | None = None,
+    attack: str | None = None,
+    caption: str = "",
 ) -> tuple[Path, ...]:
     """Draw accuracies, loss and learning rate of a training by epoch; return the paths.
 
     Args:
-        records: one mapping an epoch, with `epoch`, `loss`, `train_accuracy` (adversarial), `clean`
-            and `robust` (validation accuracies, 0..1) and `learning_rate`. A value that is None, NaN or
+        records: one mapping an epoch, with `epoch` (from 0; shown from 1), `loss`, `train_accuracy` (adversarial),
+            `clean` and `robust` (validation accuracies, 0..1) and `learning_rate`. A value that is None, NaN or
             absent is left out.
         stem: where to write, without a suffix.
-        best_epoch: the epoch whose weights are kept.
+        best_epoch: the epoch whose weights are kept, from 0.
+        attack: under which the validation is robust, for its label.
         caption: attack, eps, images and seeds, in a line under the plot.
 
     Raises:
         RunError: there are no records, or the files cannot be written.
     """
     series.require(records, "a training")
+    records = series.from_one(records)
     figure, (accuracy, loss) = style.new_figure(1, 2, height=3.6, caption=caption)
     x = series.column(records, "epoch")
     for key, name, colour in (
         ("clean", "validation, clean", style.NATURAL),
-        ("robust", "validation, robust", style.ADVERSARIAL),
+        ("robust", f"validation, {attack or 'robust'}", style.ADVERSARIAL),
         ("train_accuracy", "training, adversarial", style.GREY),
     ):
         at, values = series.present(x, 100 * series.column(records, key))
@@ -83,8 +96,9 @@ def plot_training(
 
     for each in (accuracy, loss):
         each.set_xlabel("epoch")
+        each.set_xlim(left=0.5)  # there is no epoch 0
         each.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         if best_epoch is not None:
-            series.mark(each, best_epoch, f"kept: epoch {best_epoch}")
+            series.mark(each, best_epoch + 1, f"kept: epoch {best_epoch + 1} of {len(records)}")
     series.legend(accuracy)
     return style.save(figure, stem, series.table(records, _EPOCH_KEYS))

@@ -4,6 +4,7 @@
 docs/methods/study-statistics.md. What scipy has is taken from there; own code says why in its file.
 """
 
+from robust_nas.statistics.chance import AtChance, at_chance
 from robust_nas.statistics.components import Estimates, Variance, estimate
 from robust_nas.statistics.contrasts import (
     Contrast,
@@ -24,6 +25,7 @@ from robust_nas.statistics.power import smallest_effect
 from robust_nas.statistics.trends import Slope, Trend, kendall, log2_slope, trend
 
 __all__ = [
+    "AtChance",
     "Contrast",
     "Effect",
     "Estimates",
@@ -34,6 +36,7 @@ __all__ = [
     "Summary",
     "Trend",
     "Variance",
+    "at_chance",
     "contrast",
     "contrasts",
     "effect_of",

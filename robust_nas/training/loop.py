@@ -41,7 +41,7 @@ class TrainingOutcome:
     """The kept weights, their epoch, its validation accuracies (0..1), and the cost."""
 
     state: dict[str, Tensor]
-    epoch: int
+    epoch: int  # from 0
     clean: float
     robust: float
     seconds: float
@@ -106,7 +106,7 @@ class _Training:
 
     def _where(self, step: int | None = None) -> str:
         position = self.state.position if step is None else step
-        return f"{self.run.folder}: training, epoch {self.state.epoch}, step {position}"
+        return f"{self.run.folder}: training, epoch {self.state.epoch + 1}, step {position}"
 
     def _refuse_broken_weights(self) -> None:
         refuse_broken_weights(dict.fromkeys((self.state.network, self.state.model)), self._where(), REMEDY)

@@ -49,7 +49,7 @@ class Training(Options):
     validation_attack: ValidationAttack  # decides which epoch is kept
     validation_images: Count | None = None  # at most as many of the validation split
     validate_every: Count = 1  # epochs; the last one is always validated
-    validate_from: CountOrZero = 0  # first epoch that is validated
+    validate_from: CountOrZero = 0  # first epoch that is validated, counted from 0
     precision: Literal["float32", "bf16"] = "float32"
 
     @property

@@ -112,7 +112,7 @@ def _train_once(
         "recipe": config.name,
         "seed": config.seed,
         "loss": repr(options.loss),
-        "epoch": outcome.epoch,
+        "epoch": outcome.epoch,  # from 0, as in metrics.jsonl; people are shown it from 1
         "validation_clean": outcome.clean,
         "validation_robust": outcome.robust,
         "validation_attack": repr(options.validation_attack),
@@ -151,7 +151,9 @@ def _write(
     records, folder = run.records(), run.folder / "figures"
     artifacts = [ARCHITECTURE, DESCRIPTION, WEIGHTS]
     with figures.optional("training"):
-        figures.plot_training(records, folder / "training", best_epoch=outcome.epoch, caption=caption)
+        figures.plot_training(
+            records, folder / "training", best_epoch=outcome.epoch, attack=attack.label, caption=caption
+        )
         artifacts.append("figures/training.png")
     cost = count(architecture, description.input_shape, len(description.class_names))
     result = {
@@ -172,5 +174,9 @@ def _draw_own(run: Run, config: RunConfig, architecture: Architecture) -> None:
             f"{architecture.name}: {options.loss.label} training on {made['dataset']}, seed {made['seed']}; "
             f"validation: {attack.label}, {attack.norm} eps {attack.eps:.4g}"
         )
-        record = {"records": run.records(), "best_epoch": made["epoch"]}
+        record = {
+            "records": run.records(),
+            "best_epoch": made["epoch"],
+            "validation_attack": attack.label,
+        }
         figures.draw_own("training", record, run.folder / "figures", about=about, figures=config.figures)

@@ -23,6 +23,8 @@ def test_it_prints_the_original_beside_what_came_out(call, model, tmp_path):
     assert "original" in found.out
     assert "gdws-0.7 *" in found.out
     assert "ms per call at batch 1 and 16" in found.out
+    for text in ("val., PGD", "test, ", "as the attacks differ, validation less test is no loss"):
+        assert text in found.out
     assert "fewest MACs within a loss of 1 points" in found.out or "none stays within a loss" in found.out
     assert (tmp_path / "out" / "figures" / "compression.png").is_file()
     assert str(tmp_path / "out" / "figures" / "compression.png") in found.out.replace("\n", "")

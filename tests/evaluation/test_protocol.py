@@ -304,7 +304,7 @@ def test_the_tree_has_the_schema_that_its_file_tells_of():
     row = tree["attacks"][0]
     assert set(row) == {
         "label", "attack", "parameters", "how", "images", "attacked", "broken", "own", "share", "common",
-        "seconds", "forwards", "backwards", "broken_indices", "trace",
+        "seconds", "forwards", "backwards", "broken_indices", "trace", "runs",
     }  # fmt: skip
     assert PGD(eps=EPS).label == row["label"]
     assert eval(row["attack"], {"PGD": PGD}) == PGD(eps=EPS)  # noqa: S307 - what prints itself is enough to run it

@@ -37,6 +37,9 @@ def test_the_line_the_budget_and_chance_stand_where_they_should(drawn):
     assert axes.get_xlabel().startswith("eps (Linf, 0..1 scale; 8/255 = 0.031)")
     said = {text.get_text() for text in axes.texts}
     assert said == {"threat model, eps 8/255", "chance\n10%"}
+    assert axes.get_ylabel().startswith("accuracy (%)")
+    named = drawn(plot_eps_curve, curve(), under="PGD", **LINF).axes[0]
+    assert named.get_ylabel().startswith("accuracy under PGD (%)")
 
 
 def test_every_step_of_the_usual_grid_is_seen(drawn):

@@ -44,6 +44,14 @@ def test_the_trade_off_is_drawn_with_and_without_milliseconds(tmp_path):
         figures.plot_compression([], tmp_path / "c")
 
 
+def test_the_accuracies_of_both_splits_name_their_attacks(tmp_path):
+    attacks = {"validation": "PGD", "test": "suite cascade"}
+    figures.plot_compression(POINTS, tmp_path / "a", attacks=attacks)
+    text = (tmp_path / "a.svg").read_text()
+    assert "validation split (hollow), PGD" in text
+    assert "test set, 95 % interval, suite cascade" in text
+
+
 def test_ranks_and_residuals_are_drawn(tmp_path):
     records = [
         {

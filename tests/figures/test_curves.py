@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from robust_nas.errors import RunError
-from robust_nas.figures import plot_evaluation, plot_search, plot_training, series
+from robust_nas.figures import plot_evaluation, plot_ranks, plot_search, plot_training, series
 
 EVALUATION = [
     {"label": "clean", "accuracy": 0.846, "low": 0.839, "high": 0.853, "images": 10000},
@@ -42,7 +42,7 @@ def test_search_csv_is_the_record_and_the_picture_is_whole(tmp_path):
     rows = read(table)
     assert len(rows) == len(records)
     for row, record in zip(rows, records, strict=True):
-        flat = {k: v for k, v in record.items() if not isinstance(v, dict)}
+        flat = {k: v for k, v in record.items() if not isinstance(v, dict)} | {"epoch": record["epoch"] + 1}
         flat |= {f"{key}_{kind}": record[key][kind] for key in ("entropy", "skips") for kind in KINDS}
         assert row.keys() == flat.keys()
         assert all(same(row[key], value) for key, value in flat.items())
@@ -73,10 +73,26 @@ def test_a_search_with_nothing_but_steps(tmp_path):
 
 @pytest.mark.parametrize("best", [None, 0])
 def test_training(tmp_path, best):
-    _, svg, table = plot_training(TRAINING, tmp_path / "t", best_epoch=best)
-    rows = read(table)
-    assert all(same(row[key], record[key]) for row, record in zip(rows, TRAINING, strict=True) for key in row)
-    assert (f"kept: epoch {best}" in texts(svg)) == (best is not None)
+    _, svg, table = plot_training(TRAINING, tmp_path / "t", best_epoch=best, attack="pgd-10")
+    shown = [{**record, "epoch": record["epoch"] + 1} for record in TRAINING]
+    assert all(
+        same(row[key], record[key]) for row, record in zip(read(table), shown, strict=True) for key in row
+    )
+    assert (f"kept: epoch 1 of {len(TRAINING)}" in texts(svg)) == (best is not None)
+    assert "validation, pgd-10" in texts(svg)
+
+
+def test_epochs_are_counted_from_one_on_the_axes_too(drawn):
+    figure = drawn(plot_training, TRAINING, best_epoch=len(TRAINING) - 1)
+    accuracy, loss = figure.axes[:2]
+    assert list(loss.lines[0].get_xdata()) == list(range(1, len(TRAINING) + 1))
+    assert accuracy.lines[-1].get_xdata()[0] == len(TRAINING)  # the mark of the last epoch
+    ranks = [
+        {**record, "primal_residual": 1, "primal_residual_max": 1, "ranks": {"a": [1]}} for record in TRAINING
+    ]
+    distance, validated, _ = drawn(plot_ranks, ranks, attack="pgd-10").axes
+    assert list(distance.lines[0].get_xdata()) == list(range(1, len(TRAINING) + 1))
+    assert [line.get_label() for line in validated.lines] == ["clean", "pgd-10"]
 
 
 def test_evaluation(tmp_path):

@@ -11,8 +11,8 @@ from study_trees import study_tree
 
 from robust_nas import figures
 from robust_nas.errors import RunError
+from robust_nas.figures import FIGURES, style
 from robust_nas.figures import study_points as of
-from robust_nas.figures import style
 from robust_nas.figures.study_effects import STATUS
 from robust_nas.figures.study_heat_map import busiest_factors
 
@@ -229,6 +229,7 @@ def test_learning_curves_are_means_over_the_seeds(drawn):
     for point in tree["points"]:
         last = [curve["epochs"][-1]["loss"] for curve in point["curves"] if len(curve["epochs"]) == 12]
         assert math.isclose(lines[point["name"]].get_ydata()[-1], np.mean(last))
+        assert list(lines[point["name"]].get_xdata()) == list(range(1, 13))
 
 
 def test_effects_tell_their_status_by_shape_and_colour(drawn, tmp_path):
@@ -257,3 +258,18 @@ def test_a_lipschitz_constant_is_no_percentage():
     assert of.estimate(point, "lip_adv")[0] == point["metrics"]["lip_adv"]["mean"]
     assert of.estimate(point, "clean")[0] == 100 * point["metrics"]["clean"]["mean"]
     assert math.isnan(of.estimate(point, "never measured")[0])
+
+
+def test_a_network_at_chance_has_no_rank_and_is_named_in_every_caption(drawn):
+    tree = study_tree(4)
+    best = of.ranked(tree["points"], "robust")[0]
+    best["at_chance"] = "clean accuracy 9.4 %"
+    assert of.ranked(tree["points"], "robust")[-1] is best
+    assert sorted(of.numbers(tree["points"], "robust").values()) == ["#1", "#2", "#3", "at chance"]
+    for name in FIGURES.built_in:
+        figure = FIGURES.make(name)
+        if figure.of == "study" and figure.has_data(tree):
+            assert f"nothing is concluded from them: {best['name']}." in figure.caption(tree, "")
+    tree["inherited"]["undecided"] = "one is not above chance"
+    title = drawn(figures.plot_study_inherited, tree["inherited"]).axes[0].get_title(loc="left")
+    assert title.endswith("undecided: not above chance")

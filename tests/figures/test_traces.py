@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from robust_nas.errors import RunError
-from robust_nas.figures import plot_loss_traces
+from robust_nas.figures import FIGURES, plot_loss_traces
 
 NAMES = (
     "pgd-20",
@@ -55,6 +55,23 @@ def test_no_fall_has_no_mark(drawn):
     low, high = share.get_ylim()
     assert low < 46.1 < high
     assert high - low >= 5
+
+
+def test_a_success_that_the_curve_does_not_show_is_said(drawn):
+    rows = {"apgd-t": trace(100, start=1.0, drop=0)}
+    share = drawn(plot_loss_traces, rows, broken={"apgd-t": (3, 50)}).axes[1]
+    assert share.get_title(loc="left") == "no fall up to step 100, at 100.0%; the attack broke 3 of 50"
+    whole = drawn(plot_loss_traces, {"pgd": trace(20, start=1.0, drop=0.5)}, broken={"pgd": (25, 50)}).axes[1]
+    assert whole.get_title(loc="left").endswith("to 50.0%")
+
+
+def test_the_caption_says_over_which_runs_the_share_is_counted():
+    row = {"label": "apgd-t", "attacked": 50, "trace": trace(3)}
+    several, one, old = ({"attacks": [{**row, **runs}]} for runs in ({"runs": 9}, {"runs": 1}, {}))
+    figure = FIGURES.make("loss-traces")
+    assert "apgd-t 50 (right in all 9 runs)" in figure.caption(several, "")
+    assert "apgd-t 50;" in figure.caption(one, "")
+    assert "apgd-t 50 (right in its first run)" in figure.caption(old, "")
 
 
 @pytest.mark.parametrize("count", range(1, 7))

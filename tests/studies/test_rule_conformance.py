@@ -109,3 +109,15 @@ def test_a_config_names_it_by_its_name_alone(name: str) -> None:
     assert to_dict(config)["analysis"]["rules"] == [name]
     assert check(StudyConfig, to_dict(config), "again") == config
     assert small_study(analysis={"rules": [{"name": name}]}) == config
+
+
+@every_rule
+def test_a_network_that_is_not_above_chance_makes_it_undecided(name: str) -> None:
+    found = CASES[name]()
+    evidence = Evidence(points=found, reference="p0", draws=200, margin=0.01)
+    about = {one for verdict in verdicts([RULES.make(name)], evidence) for one in verdict.points}
+    for one in about or {point.name for point in found}:
+        lost = replace(evidence, at_chance={one: "clean accuracy 9.4 %"})
+        judged = verdicts([RULES.make(name)], lost)
+        reasons = [verdict.reason for verdict in judged if verdict.reason.endswith("clean accuracy 9.4 %")]
+        assert reasons[0].startswith(f"{one} is not shown to be above chance")

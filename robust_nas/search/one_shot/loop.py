@@ -164,7 +164,7 @@ class _Loop:
         for one, row in zip(self.measured, rows, strict=True):
             self.last = self._record(one, row)
             step = self.last["step"] % self.steps
-            where = f"{self.context.run.folder}: search, epoch {self.last['epoch']}, step {step}"
+            where = f"{self.context.run.folder}: search, epoch {self.last['epoch'] + 1}, step {step}"
             refuse_divergence(self.strategy.watched(self.last), where, REMEDY)
             self.context.run.log(self.last)
         self.measured.clear()
@@ -196,7 +196,7 @@ class _Loop:
         """Write the checkpoint. Raises `DivergenceError` where the supernet is not fit to be kept."""
         self.read()
         search = self.search
-        where = f"{self.context.run.folder}: search, before epoch {self.epoch}, step {self.step}"
+        where = f"{self.context.run.folder}: search, before epoch {self.epoch + 1}, step {self.step}"
         refuse_broken_weights([search.supernet], where, REMEDY)
         self.ranks.refuse_difference(
             {**search.supernet.state_dict(), "draws": self.generator.get_state()}, where

@@ -1,10 +1,12 @@
 """Analyse the folder of a study: the tree that `analysis.json` holds and the report shows.
 
     schema_version, name, size, response, confidence, engine, device, version, recipe, attacks, threat_model, seeds
+    chance       of the evaluated images (0..1), or None where trials of an earlier version do not give it
     data         {dataset, images, train_images}
     reference    the configuration that contrasts are held against
     points       every configuration: its costs, rules, metrics over seeds with intervals, gains by stage, curves, place
-                 in the Pareto set (`pareto`: bootstrap probability); failed and diverged trials are counted
+                 in the Pareto set (`pareto`: bootstrap probability); failed and diverged trials are counted;
+                 `at_chance`: the accuracy that is not above chance, or None; such a configuration is on no front
     contrasts    every configuration against the reference, exploratory, Holm over all of them
     trends       the response against params and MACs
     optimum      of the response at a fixed budget, as the rule that asks for it judged it
@@ -12,6 +14,8 @@
     inherited    scores by a supernet's weights against training alone, where they were asked for
     cost, unfinished, limits
 
+Contrasts, trends, the optimum and the rank correlation of inherited scores hold `undecided`: why nothing follows from
+them, as one of their configurations is not above chance, or None. What was measured stays; p values are left out.
 Accuracies are shares. Only done trials are analysed; nothing is filled in for the others.
 """
 
@@ -32,9 +36,12 @@ from robust_nas.errors import RunError, StudyError
 from robust_nas.runs import CONFIG, ENVIRONMENT, read_json
 from robust_nas.statistics import Measurements
 from robust_nas.studies.config import Analysis, StudyConfig
+from robust_nas.studies.report.chance import Chance, find_chance
+from robust_nas.studies.report.inherited import inherited_ranks
+from robust_nas.studies.report.limits import changes, limits_of
 from robust_nas.studies.rules import Evidence, Rule, RuleVerdict, verdicts
-from robust_nas.studies.run.folder import INHERITED, outcomes, read_plan
-from robust_nas.studies.run.journal import CHANGED, read_journal
+from robust_nas.studies.run.folder import outcomes, read_plan
+from robust_nas.studies.run.journal import read_journal
 from robust_nas.studies.run.trial import unpack
 from robust_nas.training.losses import with_present_names
 
@@ -63,13 +70,14 @@ def analyse(folder: Path) -> Tree:
     if not measured:
         first = unfinished[0] if unfinished else {"state": "planned", "reason": "it was never begun"}
         raise StudyError(f"{folder}: no trial is done; the first one is {first['state']}: {first['reason']}")
-    first = next(outcome for row in rows for outcome in row["outcomes"])
+    found = [outcome for row in rows for outcome in row["outcomes"]]
+    first, chance = found[0], find_chance(config, found, measured)
     environment = read_json(folder / ENVIRONMENT)
     reference = str(plan["reference"])
     response, options = config.analysis.response, config.analysis
-    devices = {outcome["device"] for row in rows for outcome in row["outcomes"]}
-    rules = _rules(measured, options, reference)
-    fronts = _fronts(measured, config)
+    devices = {outcome["device"] for outcome in found}
+    rules = _rules(measured, options, reference, chance)
+    fronts = _fronts(measured, config, chance)
     return {
         "schema_version": SCHEMA_VERSION,
         "name": config.name,
@@ -92,15 +100,16 @@ def analyse(folder: Path) -> Tree:
         "seeds": plan["seeds"],
         "recipe": to_yaml_dict(config.training),
         "reference": reference,
-        "points": [_point_tree(row, fronts, config) for row in rows],
-        "contrasts": [contrast.to_dict() for contrast in _contrasts(measured, config, reference, rules)],
-        "trends": _trends(measured, options),
-        "optimum": next((v.optimum.to_dict() for v in rules if v.optimum is not None), None),
+        "chance": chance.value,
+        "points": [_point_tree(row, fronts, config, chance) for row in rows],
+        "contrasts": _contrasts(measured, config, reference, rules, chance),
+        "trends": _trends(measured, options, chance),
+        "optimum": next((_optimum(v.optimum, chance) for v in rules if v.optimum is not None), None),
         "rules": [verdict.to_dict() for verdict in rules],
-        "inherited": _inherited(folder, measured, config),
+        "inherited": inherited_ranks(folder, measured, config, chance),
         "cost": _cost(plan, done, others),
         "unfinished": unfinished,
-        "limits": _limits(config, rows, first, unfinished) + _changes(read_journal(folder)),
+        "limits": limits_of(config, rows, first, unfinished, chance) + changes(read_journal(folder)),
     }
 
 
@@ -143,7 +152,7 @@ def _unpacked(outcome: Tree, key: str) -> list[bool]:
         raise RunError(f"trial {outcome.get('trial')}: its outcome is damaged: {error}") from None
 
 
-def _point_tree(row: Tree, fronts: dict[str, Tree], config: StudyConfig) -> Tree:
+def _point_tree(row: Tree, fronts: dict[str, Tree], config: StudyConfig, chance: Chance) -> Tree:
     planned, point = row["planned"], row["point"]
     metrics: Tree = {}
     if point is not None:
@@ -165,6 +174,7 @@ def _point_tree(row: Tree, fronts: dict[str, Tree], config: StudyConfig) -> Tree
         "failed": row["failed"],
         "diverged": row["diverged"],
         "metrics": metrics,
+        "at_chance": chance.below.get(planned["name"]),
         "lip_stages": {
             when: _gains([outcome["lip_stages"][when] for outcome in row["outcomes"]])
             for when in ("initial", "trained")
@@ -196,46 +206,73 @@ def _gains(per_seed: Sequence[Sequence[Tree]]) -> list[Tree]:
     ]
 
 
-def _fronts(measured: Sequence[Measurements], config: StudyConfig) -> dict[str, Tree]:
-    """Return whether each measured configuration is in the Pareto set of each budget, and with which probability."""
+def _fronts(measured: Sequence[Measurements], config: StudyConfig, chance: Chance) -> dict[str, Tree]:
+    """Return whether a configuration above chance is in the Pareto set of each budget, and with which probability."""
     key = config.analysis.response
+    measured = chance.above(measured)
+    if not measured:
+        return {}
     values = np.array([each.values(key).mean() for each in measured])
     trees: dict[str, Tree] = {point.name: {"pareto": {}, "on_front": {}} for point in measured}
     for cost in ("params", "macs"):
         front = statistics.pareto([each.number(cost) for each in measured], values)
-        chances = statistics.pareto_membership(measured, cost, key, draws=config.analysis.draws)
-        for point, inside, chance in zip(measured, front, chances, strict=True):
+        shares = statistics.pareto_membership(measured, cost, key, draws=config.analysis.draws)
+        for point, inside, share in zip(measured, front, shares, strict=True):
             trees[point.name]["on_front"][cost] = bool(inside)
-            trees[point.name]["pareto"][cost] = float(chance)
+            trees[point.name]["pareto"][cost] = float(share)
     return trees
 
 
 def _contrasts(
-    measured: Sequence[Measurements], config: StudyConfig, reference: str, rules: Sequence[RuleVerdict]
-) -> list[statistics.Contrast]:
+    measured: Sequence[Measurements],
+    config: StudyConfig,
+    reference: str,
+    rules: Sequence[RuleVerdict],
+    chance: Chance,
+) -> list[Tree]:
     """Return every configuration against the reference, corrected together, then the comparisons of the rules."""
     options = config.analysis
     base = [point for point in measured if point.name == reference]
     pairs = [(point, base[0]) for point in measured if base and point is not base[0]]
-    found = statistics.contrasts(pairs, options.response, measured, options.confidence, "exploratory")
+    sound = [pair for pair in pairs if chance.reason([point.name for point in pair]) is None]
+    unsound = [pair for pair in pairs if pair not in sound]
+    found = [
+        contrast
+        for group, pool in ((sound, chance.above(measured)), (unsound, measured))
+        if group
+        for contrast in statistics.contrasts(group, options.response, pool, options.confidence, "exploratory")
+    ]
     found = statistics.with_equivalence(statistics.holm(found), options.equivalence_margin)
     known = {(contrast.a, contrast.b) for contrast in found}
     compared = [contrast for verdict in rules for contrast in verdict.comparisons]
-    return found + [contrast for contrast in compared if (contrast.a, contrast.b) not in known]
+    found += [contrast for contrast in compared if (contrast.a, contrast.b) not in known]
+    return [
+        {**chance.withhold(each).to_dict(), "undecided": chance.reason((each.a, each.b))} for each in found
+    ]
 
 
-def _trends(measured: Sequence[Measurements], options: Analysis) -> list[Tree]:
+def _optimum(found: statistics.Optimum, chance: Chance) -> Tree:
+    """Return the optimum; not an interior one where a configuration on its curve is not above chance."""
+    reason = chance.reason(found.points)
+    return {**found.to_dict(), "interior": found.interior and reason is None, "undecided": reason}
+
+
+def _trends(measured: Sequence[Measurements], options: Analysis, chance: Chance) -> list[Tree]:
     """Return the trend of the response with each budget, where it has one."""
+    reason = chance.reason([point.name for point in measured])
 
     def along(factor: str) -> Tree:
         found = statistics.trend(measured, factor, options.response, options.confidence, draws=options.draws)
-        return found.to_dict()
+        withheld = {} if reason is None else {"p": None}
+        return {**found.to_dict(), **withheld, "undecided": reason}
 
     trees = (_or_none(partial(along, factor)) for factor in ("params", "macs"))
     return [tree for tree in trees if tree is not None]
 
 
-def _rules(measured: Sequence[Measurements], options: Analysis, reference: str) -> list[RuleVerdict]:
+def _rules(
+    measured: Sequence[Measurements], options: Analysis, reference: str, chance: Chance
+) -> list[RuleVerdict]:
     """Return the verdicts of the declared rules, against the reference where it has an outcome."""
     evidence = Evidence(
         points=measured,
@@ -244,6 +281,7 @@ def _rules(measured: Sequence[Measurements], options: Analysis, reference: str) 
         confidence=options.confidence,
         margin=options.equivalence_margin,
         draws=options.draws,
+        at_chance=chance.below,
     )
     return [verdict for rule in options.rules for verdict in _judged(rule, evidence)]
 
@@ -269,34 +307,6 @@ def _or_none(call: Callable[[], Tree]) -> Tree | None:
         return call()
     except StudyError:
         return None
-
-
-def _inherited(folder: Path, measured: Sequence[Measurements], config: StudyConfig) -> Tree | None:
-    if config.inherited is None or not (folder / INHERITED).is_file():
-        return None
-    options = config.analysis
-    scores = read_json(folder / INHERITED)["scores"]
-    sizes: dict[str, list[Measurements]] = {}
-    for point in measured:
-        sizes.setdefault(str(point.factors["genotype"]), []).append(point)
-    pairs = [
-        {
-            "name": points[0].name + (f" and {len(points) - 1} more sizes" if len(points) > 1 else ""),
-            "inherited": scores[genotype]["robust"],
-            "standalone": fmean(float(point.values("robust").mean()) for point in points),
-        }
-        for genotype, points in sizes.items()
-        if genotype in scores
-    ]
-
-    def correlated() -> Tree:
-        scores, trained = ([pair[key] for pair in pairs] for key in ("inherited", "standalone"))
-        tau, interval, _ = statistics.kendall(scores, trained, options.confidence, draws=options.draws)
-        return {"tau": tau, "interval": interval and list(interval)}
-
-    # None where there are too few, or scores that do not tell them apart
-    found = _or_none(correlated) or {"tau": None, "interval": None}
-    return {**found, "n": len(pairs), "pairs": pairs}
 
 
 def _unfinished(plan: Tree, done: Tree, others: Tree) -> list[Tree]:
@@ -333,66 +343,3 @@ def _cost(plan: Tree, done: Tree, others: Tree) -> Tree:
         "seconds": sum(done[trial]["seconds"] for trial in finished),
         "training_macs": trained,
     }
-
-
-def _ran_autoattack(config: StudyConfig) -> bool:
-    """Return whether the suite of published tables ran, the authors' own package with its attack without gradients."""
-    parts = (part for step in config.evaluation.steps for part in step.attack.parts())
-    return any(part.external and part.guided_by == "queries" for part in parts)
-
-
-def _changes(events: Sequence[Tree]) -> list[str]:
-    """Return the changes that were not declared before the trials that they are judged by."""
-    return [
-        f"{', '.join(event['keys'])} changed when {event['done']} trials were done: not declared before them."
-        for event in events
-        if event["event"] == CHANGED
-    ]
-
-
-def _limits(config: StudyConfig, rows: Sequence[Tree], first: Tree, unfinished: Sequence[Tree]) -> list[str]:
-    """Return the limits of the results, in sentences."""
-    threat, data = config.evaluation.threat_model, first["dataset"]
-    verdicts = {outcome["verdict"] for row in rows for outcome in row["outcomes"]}
-    varied = any(key.startswith("training.") for row in rows for key in row["planned"]["factors"])
-    attacks = ", ".join(dict.fromkeys(first["attacks"]))
-    limits = [
-        f"Robust accuracy is the worst case per image over {attacks} at {threat.norm} eps "
-        f"{threat.eps:.4g}, on {first['images']} test images of {data}"
-        + (
-            "."
-            if _ran_autoattack(config)
-            else "; AutoAttack was not run, and a stronger attack may find less."
-        ),
-        (
-            "Where a configuration's recipe differs, its name says how; none"
-            if varied
-            else "One recipe trained all; none"
-        )
-        + " was tuned for its size. A weight decay or TRADES beta that suits one width need not suit another.",
-        f"Networks were trained on {first['train_images']} images; the epoch that counts was chosen on the validation "
-        "split, never on the test set.",
-        f"Seeds: {', '.join(map(str, config.seeds))}. A contrast over {len(config.seeds)} seeds is only as good as "
-        "the variance behind it, which is pooled over the configurations."
-        if len(config.seeds) > 1
-        else "One seed: no interval holds the spread of trainings, and no rule can be decided.",
-    ]
-    if "UNRELIABLE" in verdicts:
-        limits.insert(0, "The evaluation of at least one trial is UNRELIABLE: see its findings.")
-    elif config.evaluation.findings == "none":
-        limits.append(
-            "The findings that check an evaluation's soundness were not run (evaluation.findings is none)."
-        )
-    if config.size in ("ci", "small"):
-        limits.append(f"Size {config.size}: a small study, not comparable to published values.")
-    reference = rows[0]
-    if reference["point"] is None:
-        limits.insert(
-            0, f"The reference {reference['planned']['name']} has no outcome: nothing is held against it."
-        )
-    devices = sorted({outcome["device"] for row in rows for outcome in row["outcomes"]})
-    if len(devices) > 1:
-        limits.append(f"Trials ran on {' and '.join(devices)}, which round differently.")
-    if unfinished:
-        limits.append(f"{len(unfinished)} trials have no outcome and are not in any figure; they are listed.")
-    return limits

@@ -69,6 +69,7 @@ def page(tree: Tree, figures: Path, pictures: Iterable[Drawn] = ()) -> str:
             figures=shown,
             comparable=tree.get("size") not in ("ci", "small"),
             response=of.title(metric),
+            at_chance=[point for point in tree["points"] if point.get("at_chance")],
             checks=list(
                 dict.fromkeys(check["rule"] for point in tree["points"] for check in point.get("rules") or ())
             ),
@@ -92,7 +93,8 @@ def inline(path: Path, prefix: str) -> Markup:
 def table_csv(tree: Tree) -> str:
     """Return a CSV with a row for each trial: configuration, seed, state, sizes, factors, metrics (accuracies: shares).
 
-    Trials without a result have a state other than `done` and no metrics.
+    Trials without a result have a state other than `done` and no metrics. `at_chance` says which accuracy of the
+    configuration is not above chance, where one is not.
     """
     points = tree["points"]
     factors = list(
@@ -101,17 +103,19 @@ def table_csv(tree: Tree) -> str:
     metrics = list(dict.fromkeys(key for p in points for key in p["metrics"]))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["name", "arm", "seed", "state", "params", "macs", *factors, *metrics])
+    writer.writerow(["name", "arm", "seed", "state", "params", "macs", *factors, *metrics, "at_chance"])
     for point in points:
         known = [(point.get("factors") or {}).get(key) for key in factors]
         size = [point["params"], point["macs"]]
         for place, seed in enumerate(point["seeds"]):
             values = [(point["metrics"].get(key) or {}).get("values") or () for key in metrics]
             row = [value[place] if place < len(value) else None for value in values]
-            writer.writerow([point["name"], point["arm"], seed, "done", *size, *known, *row])
+            writer.writerow(
+                [point["name"], point["arm"], seed, "done", *size, *known, *row, point.get("at_chance")]
+            )
         for trial in tree["unfinished"]:
             if trial["name"] == point["name"]:
-                empty = [None] * len(metrics)
+                empty = [None] * (len(metrics) + 1)
                 writer.writerow(
                     [point["name"], point["arm"], trial["seed"], trial["state"], *size, *known, *empty]
                 )

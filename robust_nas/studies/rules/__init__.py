@@ -6,6 +6,7 @@ from robust_nas.studies.rules.evidence import (
     Status,
     count_cases,
     format_evidence,
+    not_above_chance,
     ratios,
     verdict_of,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "Status",
     "count_cases",
     "format_evidence",
+    "not_above_chance",
     "ratios",
     "verdict_of",
     "verdicts",

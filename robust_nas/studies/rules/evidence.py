@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ class Evidence:
 
     `key` is the response, `reference` the name of a configuration, `margin` the difference (a share) below which
     configurations count as equal; without one, "no difference" cannot be earned. `seed` starts every bootstrap.
+    `at_chance` maps the name of every configuration that is not above chance to the accuracy that shows it.
     """
 
     points: Sequence[Measurements]
@@ -33,6 +34,7 @@ class Evidence:
     margin: float | None = None
     draws: int = 1000
     seed: int = 0
+    at_chance: Mapping[str, str] = field(default_factory=dict)
 
     def rng(self) -> Generator:
         """Return a fresh generator: a verdict does not depend on which rules were judged before it."""
@@ -53,6 +55,18 @@ class Evidence:
                 f"no point {self.reference!r} in this study; points: {', '.join(found) or 'none'}"
             )
         return found[self.reference]
+
+    def not_above_chance(self, names: Collection[str] = ()) -> str | None:
+        """Return why nothing follows from these configurations (all, without a name); None if they are above chance."""
+        return not_above_chance(self.at_chance, names or [point.name for point in self.points])
+
+    def pool(self, points: Sequence[Measurements]) -> list[Measurements]:
+        """Return the configurations that share their seeds' variance in a comparison of `points`: those above chance.
+
+        Trainings that learned nothing answer alike whatever their seed, so they say nothing about the others' spread.
+        """
+        own = {point.name for point in points}
+        return [point for point in self.points if point.name in own or point.name not in self.at_chance]
 
     def refuse_unmeasured(self, rule: str, key: str) -> None:
         """Raise `StudyError` where a metric was not measured for every configuration."""
@@ -81,6 +95,15 @@ class Evidence:
         else:
             target = float(np.median(factor_values(known, budget)))
         return [point for point in known if abs(point.number(budget) / target - 1) <= TOLERANCE]
+
+
+def not_above_chance(at_chance: Mapping[str, str], names: Collection[str]) -> str | None:
+    """Return the reason why nothing follows from configurations, or None where all of them are above chance."""
+    found = [name for name in at_chance if name in names]
+    if not found:
+        return None
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return f"{found[0]}{more} is not shown to be above chance, so nothing can be concluded: {at_chance[found[0]]}"
 
 
 def verdict_of(evidence: Evidence, effect: Effect, claim: str, unit: str = "share") -> tuple[Status, str]:

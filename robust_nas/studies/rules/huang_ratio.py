@@ -51,7 +51,9 @@ class HuangRatio(Rule):
             (one, min(theirs, key=lambda two: abs(np.log(two.number(budget) / one.number(budget)))))
             for one in ours
         ]
-        estimates = estimate(evidence.points, evidence.key)
+        compared = list({point.name: point for pair in pairs for point in pair}.values())
+        pool = evidence.pool(compared)
+        estimates = estimate(pool, evidence.key)
         weights = np.zeros(len(estimates.names))
         for one, two in pairs:
             weights[estimates.index(one.name)] += 1 / len(pairs)
@@ -65,7 +67,7 @@ class HuangRatio(Rule):
                 status = "undecided"
                 reason = f"{one.name} has {ratio:.2f}x the {held} of {two.name}; within 10 % is needed"
                 break
-        each = contrasts(pairs, evidence.key, evidence.points, evidence.confidence, "exploratory")
+        each = contrasts(pairs, evidence.key, pool, evidence.confidence, "exploratory")
         shift = [one.number(unheld) / two.number(unheld) for one, two in pairs if two.has_number(unheld)]
         free = (
             f"; {WORDS[unheld]} are {min(shift):.2f} to {max(shift):.2f}x the uniform networks'"
@@ -77,7 +79,8 @@ class HuangRatio(Rule):
             status=status,
             effect=effect.effect,
             interval=effect.interval,
-            n=count_cases(list({point.name: point for pair in pairs for point in pair}.values())),
+            n=count_cases(compared),
+            about=compared,
             held=f"{held} within 10 %{free}",
             reason=reason,
             comparisons=tuple(with_equivalence(holm(each), evidence.margin)),

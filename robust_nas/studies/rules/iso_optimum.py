@@ -48,7 +48,13 @@ class IsoOptimum(Rule):
             )
         if not any(len(point.seeds) > 1 for point in points):
             return [
-                self.verdict(status="undecided", n=count_cases(points), held=ratios(points), reason=ONE_SEED)
+                self.verdict(
+                    status="undecided",
+                    n=count_cases(points),
+                    about=points,
+                    held=ratios(points),
+                    reason=ONE_SEED,
+                )
             ]
         found = interior_optimum(
             share, points, evidence.key, budget, evidence.confidence, draws=evidence.draws, rng=evidence.rng()
@@ -61,6 +67,7 @@ class IsoOptimum(Rule):
                 effect=least.effect,
                 interval=least.interval,
                 n=count_cases(points),
+                about=points,
                 held=budget_held(points, budget),
                 reason=reason,
                 optimum=found,

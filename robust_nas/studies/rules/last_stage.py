@@ -34,7 +34,8 @@ class LastStage(Rule):
                 f"rule {self.label!r}: no point differs from {reference.name} by a smaller last depth or width alone; "
                 "needed: points with the same `depths.*` and `widths.*` but for a smaller last one"
             )
-        estimates = estimate(evidence.points, evidence.key)
+        pool = evidence.pool([reference, *reduced])
+        estimates = estimate(pool, evidence.key)
         weights = np.zeros(len(estimates.names))
         weights[[estimates.index(point.name) for point in reduced]] = 1 / len(reduced)
         weights[estimates.index(reference.name)] = -1
@@ -42,7 +43,7 @@ class LastStage(Rule):
         claim = f"mean of {len(reduced)} reduced variants minus {reference.name}"
         status, reason = verdict_of(evidence, effect, claim)
         pairs = [(point, reference) for point in reduced]
-        each = contrasts(pairs, evidence.key, evidence.points, evidence.confidence, "exploratory")
+        each = contrasts(pairs, evidence.key, pool, evidence.confidence, "exploratory")
         shown = ratios(reduced, reference)
         return [
             self.verdict(
@@ -50,6 +51,7 @@ class LastStage(Rule):
                 effect=effect.effect,
                 interval=effect.interval,
                 n=count_cases([reference, *reduced]),
+                about=[reference, *reduced],
                 held=f"nothing: params and MACs fall with the last stage ({shown} of the reference)",
                 reason=reason,
                 comparisons=tuple(with_equivalence(holm(each), evidence.margin)),

@@ -63,6 +63,7 @@ class RobustScaling(Rule):
                 interval=found and found.interval,
                 unit="r_D",
                 n=count_cases(points),
+                about=points,
                 held=budget_held(points, "macs"),
                 reason=reason,
                 optimum=found,

@@ -6,11 +6,11 @@ A new rule is a subclass with `statement`, `source` and `judge`, in a file of it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from robust_nas.registry import Method
-from robust_nas.statistics import Contrast, Interval, Optimum
+from robust_nas.statistics import Contrast, Interval, Measurements, Optimum
 from robust_nas.studies.rules.evidence import Evidence, Status
 
 
@@ -20,7 +20,8 @@ class RuleVerdict:
 
     `effect` and `interval` are in `unit`: a share 0..1 of images where it is `share`.
     `held` says which budgets are equal and which are not. `comparisons` are exploratory contrasts, corrected by Holm
-    among themselves; `optimum` is the one that the rule looked for.
+    among themselves; `optimum` is the one that the rule looked for. `points` names the configurations that the verdict
+    is about; empty: all of the study. A verdict about one that is not above chance is undecided.
     """
 
     rule: str
@@ -35,6 +36,7 @@ class RuleVerdict:
     source: str
     comparisons: tuple[Contrast, ...] = ()
     optimum: Optimum | None = None
+    points: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as `analysis.json` holds them; `comparisons` go to its contrasts."""
@@ -73,14 +75,27 @@ class Rule(Method):
         """Return the verdicts, such as one per budget: the algorithm. Raises `StudyError` where it cannot apply."""
         raise NotImplementedError(f"{type(self).__name__} judges nothing")
 
-    def verdict(self, *, status: Status, n: str, held: str, reason: str, **more: Any) -> RuleVerdict:
-        """Return a verdict on this rule: its label, statement and source, unless `more` has others."""
+    def verdict(
+        self,
+        *,
+        status: Status,
+        n: str,
+        held: str,
+        reason: str,
+        about: Sequence[Measurements] = (),
+        **more: Any,
+    ) -> RuleVerdict:
+        """Return a verdict on this rule `about` some configurations, or about all of the study without any.
+
+        Label, statement and source are the rule's, unless `more` has others.
+        """
         words = {"rule": self.label, "statement": self.statement, "source": self.source, **more}
-        return RuleVerdict(status=status, n=n, held=held, reason=reason, **words)
+        points = tuple(point.name for point in about)
+        return RuleVerdict(status=status, n=n, held=held, reason=reason, points=points, **words)
 
 
 def verdicts(rules: Sequence[Rule], evidence: Evidence) -> list[RuleVerdict]:
-    """Return the verdicts of the rules, in order.
+    """Return the verdicts of the rules, in order; undecided where they are about configurations not above chance.
 
     Raises `StudyError` where a rule cannot apply to these configurations, naming the metric or factor that it lacks.
     """
@@ -90,5 +105,10 @@ def verdicts(rules: Sequence[Rule], evidence: Evidence) -> list[RuleVerdict]:
             evidence.refuse_unmeasured(rule.label, key)
         for factor in rule.factors:
             evidence.refuse_unknown(rule.label, factor)
-        found += rule.judge(evidence)
+        found += [_if_above_chance(verdict, evidence) for verdict in rule.judge(evidence)]
     return found
+
+
+def _if_above_chance(verdict: RuleVerdict, evidence: Evidence) -> RuleVerdict:
+    reason = evidence.not_above_chance(verdict.points)
+    return verdict if reason is None else replace(verdict, status="undecided", reason=reason)

@@ -63,6 +63,7 @@ class WDRatio(Rule):
                 effect=effect,
                 interval=interval,
                 n=count_cases(points),
+                about=points,
                 held=budget_held(points, budget),
                 reason=reason,
             )

@@ -68,6 +68,7 @@ class ZhuInit(Rule):
                 interval=effect.interval,
                 unit=UNIT,
                 n=count_cases(points),
+                about=points,
                 held="width and recipe as designed; params and MACs grow with depth",
                 reason=f"{reason} (slopes: {'; '.join(slopes)})",
             )

@@ -53,6 +53,7 @@ class InheritedScore(NamedTuple):
     clean: float
     robust: float
     images: int
+    chance: float  # of these images
 
 
 def inherited_scores(
@@ -76,6 +77,7 @@ def inherited_scores(
 
     from robust_nas.data.splits import balanced
     from robust_nas.evaluation import correctness
+    from robust_nas.evaluation.accuracy import chance_of
 
     search = refuse_unscorable(search_folder, architectures)
     context = load_context(search.config)
@@ -93,7 +95,8 @@ def inherited_scores(
         generator = torch.Generator(context.device).manual_seed(seed)
         found = correctness(network, judged, attack, generator, batch_size=BATCH_SIZE)
         clean, robust = found.accuracies
-        scores.append(InheritedScore(architecture.name, clean, robust, len(judged)))
+        chance = chance_of(judged.labels, context.dataset.classes)
+        scores.append(InheritedScore(architecture.name, clean, robust, len(judged), chance))
         size = f"{len(supernet.cells)} cells, {cast('SupernetCell', supernet.cells[0]).channels} channels"
         progress("inherited", done, len(architectures), f"{architecture.name} at the supernet's {size}")
     return scores

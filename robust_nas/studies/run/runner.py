@@ -226,7 +226,10 @@ def _score_inherited(study: StudyFolder, plan: Plan, progress: Progress) -> None
         seed=study.config.seed,
         progress=progress,
     )
-    fresh = {name: {"clean": one.clean, "robust": one.robust} for name, one in zip(new, found, strict=True)}
+    fresh = {
+        name: {key: value for key, value in one._asdict().items() if key != "name"}
+        for name, one in zip(new, found, strict=True)
+    }
     write_json(path, {"options": to_dict(options), "scores": {**scores, **fresh}})
 
 

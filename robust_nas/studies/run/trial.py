@@ -183,6 +183,7 @@ def _outcome(
     trial: Trial, name: str, dataset: Dataset, found: Evaluation, measured: Measured, chosen: list[int]
 ) -> dict[str, Any]:
     """Return what is known per image: an answer is robust where no attack of the suite or the metrics changes it."""
+    from robust_nas.evaluation.accuracy import chance_of
     from robust_nas.spaces import count
 
     broken = {index for row in found.rows for index in row.broken_indices}
@@ -200,6 +201,7 @@ def _outcome(
         "attacks": [*(row.label for row in found.rows), trial.metrics.attack.label],
         "verdict": found.verdict.status,
         "images": len(chosen),
+        "chance": chance_of(dataset.test.labels[chosen], dataset.classes),
         "dataset": dataset.name,
         "dataset_checksum": dataset.checksum,
         "outcomes": {"clean": pack(clean), "robust": pack(robust), "stable": pack(stable)},

@@ -1,0 +1,29 @@
+"""`robust-nas train`: its table counts epochs from 1 and names the attack of the validation."""
+
+from pathlib import Path
+
+from cli_outcome import Call
+
+from robust_nas.config import to_yaml
+from robust_nas.runs import read_json
+
+SETTINGS = (
+    "data.limit=100",
+    "training.epochs=2",
+    "training.batch_size=32",
+    "training.auxiliary_weight=0",
+    "training.drop_path=0",
+    "device=cpu",
+)
+
+
+def test_the_kept_epoch_is_counted_from_one_in_table_and_figure(call: Call, tmp_path: Path) -> None:
+    network = tmp_path / "mlp.yaml"
+    network.write_text(to_yaml({"type": "mlp", "name": "mlp", "depth": 1, "width": 8}))
+    done = call("train", "quickstart", "-a", network, *SETTINGS, "--out", tmp_path / "m", "--quiet")
+    assert done.code == 0, done.err
+    kept = read_json(tmp_path / "m" / "result.json")["epoch"]
+    assert kept in (0, 1)
+    assert f"{kept + 1} of 2" in done.out
+    assert "robust (val., pgd)" in done.out
+    assert f"kept: epoch {kept + 1} of 2" in (tmp_path / "m" / "figures" / "training.svg").read_text()
