@@ -262,6 +262,8 @@ def show_findings(tree: Mapping[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from robust_nas.evaluation.verdict import status_of
+
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     if tree["findings"]:
         shown = Table(title=None, show_edge=False, pad_edge=False, box=None)
@@ -280,7 +282,7 @@ def show_findings(tree: Mapping[str, Any]) -> None:
             )
         console.print(shown)
     verdict = tree["verdict"]
-    console.print(Text.assemble("verdict: ", (verdict["status"], STYLES[verdict["status"]])))
+    console.print(Text.assemble("verdict: ", (status_of(verdict), STYLES[verdict["status"]])))
     for reason in verdict["reasons"]:
         console.print(Text(f"  {reason}"), soft_wrap=True)
     if verdict.get("next_step"):

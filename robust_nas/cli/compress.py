@@ -175,6 +175,8 @@ def _short(attack: str) -> str:
 
 
 def _accuracies(row: dict[str, Any]) -> list[str]:
+    from robust_nas.evaluation.verdict import status_of
+
     validation, test = row["validation"], row["test"]
     cells = [common.percent(validation["clean"]), common.percent(validation["robust"])]
     if test is None:
@@ -185,5 +187,5 @@ def _accuracies(row: dict[str, Any]) -> list[str]:
         common.percent(test["clean"]["accuracy"]),
         common.percent(test["robust"]["accuracy"]),
         f"{100 * low:.1f} .. {100 * high:.1f}",
-        test["verdict"]["status"],
+        status_of(test["verdict"]),
     ]

@@ -19,7 +19,8 @@ The tree, schema version 2; a score is `{correct, images, accuracy, interval}`, 
                   {width, target, images}, the images that would make the interval as narrow as the target
     findings      a list of {name, status, value, allowed, images, text, next_step}; status PASS, WARN, FAIL, NOT RUN
     eps_curve     a list of {eps, accuracy, low, high, images, attack}
-    verdict       {status, reasons, next_step}; RELIABLE, INCONCLUSIVE or UNRELIABLE; the step answers the first reason
+    verdict       {status, reasons, next_step, findings_version}; RELIABLE, INCONCLUSIVE or UNRELIABLE; the step
+                  answers the first reason; without a version, the findings are of version 1
 
 The job of `robust-nas evaluate` adds what `robust_nas.workflows.evaluation_record` says: model, dataset, the images
 that were tested, warnings, and a sentence for a paper.
@@ -33,7 +34,7 @@ from typing import Any
 from robust_nas.config import to_dict
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.evaluation.rows import Row, Score
-from robust_nas.evaluation.verdict import Finding, Verdict
+from robust_nas.evaluation.verdict import FINDINGS_VERSION, Finding, Verdict
 
 SCHEMA_VERSION = 2
 
@@ -119,5 +120,6 @@ class Evaluation:
                 "status": verdict.status,
                 "reasons": list(verdict.reasons),
                 "next_step": verdict.next_step,
+                "findings_version": FINDINGS_VERSION,
             },
         }

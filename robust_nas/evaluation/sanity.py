@@ -22,7 +22,7 @@ from robust_nas.evaluation.checks import Cost, SanityCheck
 from robust_nas.evaluation.journal import Journal
 from robust_nas.evaluation.seeds import seed_of
 from robust_nas.evaluation.state import EvaluationState
-from robust_nas.evaluation.verdict import Finding
+from robust_nas.evaluation.verdict import FINDINGS_VERSION, Finding
 from robust_nas.user_code import line_of
 
 LEAST = 8  # images, below which a check says nothing
@@ -111,7 +111,8 @@ def _paid(check: SanityCheck, state: EvaluationState, journal: Journal, left: fl
             "evaluate more images, use a stronger suite, or set findings: full"
         )
         return _record([check.finding("NOT RUN", text)])
-    return journal.once(f"finding {check.title}", lambda: _run(check, images[:count], state))
+    name = f"finding {FINDINGS_VERSION} {check.title}"  # one of earlier findings is made again
+    return journal.once(name, lambda: _run(check, images[:count], state))
 
 
 def _run(check: SanityCheck, images: torch.Tensor, state: EvaluationState) -> dict[str, Any]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Status = Literal["PASS", "WARN", "FAIL", "NOT RUN"]
+
+# Of the checks and their thresholds, as a verdict records it; 1 where it does not. 2: gradients must predict the margin,
+# a chosen class must be reached, images are judged alone; the active test reads the logits.
+FINDINGS_VERSION = 2
 
 ASK = "evaluate with findings: budget (the default) or full"
 # By status: what to do about a finding that does not say it itself.
@@ -66,3 +71,15 @@ class Verdict:
                     next_step=found[0].next_step or USUAL[found[0].status].format(name=found[0].name),
                 )
         return Verdict(status="RELIABLE", reasons=())
+
+
+def version_of(verdict: Mapping[str, Any]) -> int:
+    """Return the version of the findings that a recorded verdict is of."""
+    return int(verdict.get("findings_version", 1))
+
+
+def status_of(verdict: Mapping[str, Any]) -> str:
+    """Return the word of a recorded verdict, with the version of its findings where that is not today's."""
+    version = version_of(verdict)
+    other = "" if version == FINDINGS_VERSION else f" (findings v{version}, today v{FINDINGS_VERSION})"
+    return f"{verdict['status']}{other}"

@@ -17,6 +17,7 @@ import torch
 
 from robust_nas._version import __version__
 from robust_nas.evaluation.finished import finished_evaluations
+from robust_nas.evaluation.verdict import version_of
 from robust_nas.export.onnx import INPUT, OUTPUT
 from robust_nas.nets import Model
 from robust_nas.nets.model import ModelDescription
@@ -67,6 +68,7 @@ def _evaluated(model: Model) -> tuple[dict[str, Any] | None, dict[str, Any] | No
         with contextlib.suppress(KeyError, TypeError):  # of another version
             verdict = {
                 "status": tree["verdict"]["status"],
+                "findings_version": version_of(tree["verdict"]),
                 "clean": tree["clean"]["accuracy"],
                 "robust": tree["robust"]["accuracy"],
                 "interval": tree["robust"]["interval"],

@@ -69,7 +69,7 @@ def test_killed_after_any_part_it_ends_in_the_same_result(robust, dataset, tmp_p
     uninterrupted, parts = whole(robust, dataset, PLAN)
     assert parts[0] == "clean"
     assert "attack 0 pgd-4 batch 2" in parts
-    assert "finding active test" in parts
+    assert "finding 2 active test" in parts
     assert len(parts) > 12
     for k in range(1, len(parts) + 1):
         resumed, made = cut_after(k, robust, dataset, PLAN, tmp_path)

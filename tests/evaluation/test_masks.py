@@ -1,12 +1,19 @@
 """No mask comes out RELIABLE where its true accuracy is far lower; no honest network comes out UNRELIABLE."""
 
+from typing import ClassVar, Literal
+
 import pytest
 import torch
 from evaluation_masks import EPS, HONEST, MASKS, Core, honest, patterned
 from small_cascade import SMALL, by_name, evaluated, statuses
 from torch import nn
 
+from robust_nas import ThreatModel
+from robust_nas.attacks import FGSM
+from robust_nas.evaluation import EvaluationOptions, SanityCheck, Step, follow_protocol
 from robust_nas.evaluation.checks.predicted_change import Agreement, PredictedChange, correlation
+from robust_nas.evaluation.journal import Journal
+from robust_nas.evaluation.verdict import FINDINGS_VERSION, status_of, version_of
 
 SEEDS = (0, 1)
 PREDICTED = "gradients predict the margin"
@@ -176,3 +183,57 @@ class OnPatches(nn.Module):
 def test_a_linear_layer_on_patches_is_tested_too(dataset):
     found = evaluated(OnPatches().eval(), dataset, SMALL[0], eps=0.02, images=24)
     assert statuses(found)["active test"] == "PASS"
+
+
+def test_a_verdict_says_which_version_of_the_findings_it_is_of(undefended, dataset):
+    verdict = evaluated(undefended, dataset, SMALL[0], images=16).to_dict()["verdict"]
+    assert version_of(verdict) == FINDINGS_VERSION
+    assert status_of(verdict) == verdict["status"]
+    assert version_of({"status": "RELIABLE", "reasons": []}) == 1  # an earlier one has no version
+    assert status_of({"status": "RELIABLE"}) == f"RELIABLE (findings v1, today v{FINDINGS_VERSION})"
+
+
+class Breaking(SanityCheck):
+    """Raises when it is run."""
+
+    title: ClassVar[str] = "breaking"
+    name: Literal["breaking"] = "breaking"
+    free: ClassVar[bool] = False
+
+    def cost(self, state):
+        return 1
+
+    def run(self, state, indices, cost):
+        raise ValueError("cannot reshape\nsecond line")
+
+
+class BreakingFreely(Breaking):
+    title: ClassVar[str] = "breaking freely"
+    name: Literal["breaking-freely"] = "breaking-freely"
+    free: ClassVar[bool] = True
+
+
+class BreakingBefore(Breaking):
+    title: ClassVar[str] = "breaking before"
+    name: Literal["breaking-before"] = "breaking-before"
+
+    def cost(self, state):
+        raise KeyError("cost")
+
+
+def test_a_check_that_fails_is_not_run_with_its_reason_and_costs_nothing_else(undefended, dataset):
+    checks = (Breaking(), BreakingFreely(), BreakingBefore())
+    journal = Journal()
+    options = EvaluationOptions(
+        threat_model=ThreatModel(eps=EPS), attacks=(Step(attack=FGSM(eps=EPS)),), images=16, checks=checks
+    )
+    found = follow_protocol(undefended, dataset.test, options, journal=journal)
+    broken = {finding.name: finding for finding in found.findings if finding.name.startswith("breaking")}
+    assert [finding.status for finding in broken.values()] == ["NOT RUN"] * 3
+    assert broken["breaking"].text == "the check failed: ValueError: cannot reshape"
+    assert "KeyError" in broken["breaking before"].text
+    assert len(found.findings) > 10
+    assert found.verdict.status != "RELIABLE"
+    assert not any(
+        "breaking" in name for name in journal.records
+    )  # it is run again by a continued evaluation

@@ -50,6 +50,7 @@ def test_the_verdict_of_an_old_evaluation_goes_with_the_weights_that_it_is_of(tm
     assert (verdict is not None) is same
     if same:
         assert (verdict["status"], verdict["images"]) == ("INCONCLUSIVE", 16)
+        assert verdict["findings_version"] == 1
 
 
 def test_the_recipe_of_an_old_model_is_read_by_its_names_of_today(folder):
