@@ -1,6 +1,6 @@
 """Measure what the findings see on honest networks of several kinds, and on masks: where their thresholds come from.
 
-    PYTHONPATH=tests:tests/evaluation .venv/bin/python scripts/simulate_findings.py [SEEDS]
+    PYTHONPATH=tests:tests/evaluation .venv/bin/python scripts/simulate_findings.py [SEEDS] [FIGURE.png]
 
 The networks and masks are those of the tests. Every line is a kind: the lowest value over the seeds for an honest one,
 the highest for a mask, for which high is bad. Prints a table in Markdown, which docs/verdict.md holds.
@@ -9,20 +9,28 @@ the highest for a mask, for which high is bad. Prints a table in Markdown, which
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from evaluation_masks import EPS, HONEST, MASKS, Core, honest, patterned  # type: ignore[import-not-found]
 from evaluation_networks import digits  # type: ignore[import-not-found]
 
 from robust_nas import ThreatModel
+from robust_nas.attacks.losses import margin
 from robust_nas.evaluation import Evaluation, evaluate
-from robust_nas.evaluation.checks.predicted_change import Agreement, PredictedChange
+from robust_nas.evaluation.checks.predicted_change import Agreement, PredictedChange, changes
+from robust_nas.evaluation.cost import Cost
+from robust_nas.evaluation.input_gradient import input_gradient
+from robust_nas.evaluation.seeds import generator_of
+from robust_nas.evaluation.state import EvaluationState
 from robust_nas.evaluation.verdict import Finding
+from robust_nas.figures import style
 
 IMAGES = 128
 COLUMNS = ("close", "at eps", "images followed", "active test", "chosen class")
 
 SEEN: list[list[Agreement]] = []
+CHANGES: list[tuple[torch.Tensor, torch.Tensor]] = []
 
 
 class _Recorded(PredictedChange):
@@ -72,8 +80,45 @@ def evaluations(seeds: int) -> Iterator[tuple[str, bool, Evaluation]]:
             yield mask.__name__, mask is Core, found
 
 
+class _Kept(PredictedChange):
+    """The check, which keeps the changes of the margin close to the images."""
+
+    def run(self, state: EvaluationState, indices: torch.Tensor, cost: Cost) -> list[Finding]:
+        """Keep them and run."""
+        x, y = state.batch(indices)
+        _, (value,), (gradient,) = input_gradient(state, x, y, (margin,), cost)
+        radius = state.threat_model.eps / 8
+        generator = generator_of(state.device, 0, "figure")
+        CHANGES.append(changes(state, x, y, radius, 16, -gradient, -value, cost, generator))
+        return super().run(state, indices, cost)
+
+
+def draw(path: Path) -> None:
+    """Draw predicted against real changes of the margin, of an honest network and of a mask."""
+    model, eps = honest("convolutional, adversarial", 0)
+    cases = [
+        ("adversarially trained network", model, digits().test, eps),
+        ("another model's gradient nearby", MASKS[0](0).eval(), patterned(0)[0], EPS),
+    ]
+    figure, axes = style.new_figure(1, 2, height=4, width=8)
+    for axis, (title, module, images, limit) in zip(axes, cases, strict=True):
+        found = evaluate(module, images, ThreatModel(eps=limit), images=64, checks=(_Kept(),))
+        real, predicted = CHANGES[-1]
+        axis.scatter(predicted.flatten(), real.flatten(), s=5, alpha=0.5, color=style.BLUE, linewidths=0)
+        low, high = axis.get_xlim()
+        axis.plot([low, high], [low, high], color=style.GREY, linewidth=1)
+        robust = 100 * found.robust.accuracy
+        axis.set_title(f"{title}\nunder the cascade {robust:.0f} % right: {found.verdict.status}")
+        axis.set_xlabel("change of the margin that the gradient predicts")
+    axes[0].set_ylabel("real change, for steps of eps / 8")
+    figure.savefig(path)
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the table, or draw the figure."""
+    if len(sys.argv) > 2:
+        draw(Path(sys.argv[2]))
+        return
     seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     rows: dict[str, list[tuple[bool, Evaluation, dict[str, float]]]] = {}
     for kind, is_honest, found in evaluations(seeds):

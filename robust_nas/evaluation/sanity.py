@@ -2,8 +2,8 @@
 
 Free checks read the rows and traces of the attacks. The others make passes of their own on the first images that they
 want; with `findings: budget` they share as many passes as the attacks took, in the order of the registry: what one does
-not take goes to the next, and one that would get fewer than `LEAST` images is NOT RUN, a gap for the verdict. So is
-one that fails, with the reason; the journal does not keep it, and an evaluation that is continued runs it again.
+not take goes to the next, and one that would get fewer than `LEAST_IMAGES` images is NOT RUN, a gap for the verdict.
+So is one that fails, with the reason; the journal does not keep it, and an evaluation that is continued runs it again.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ from robust_nas.evaluation.checks import Cost, SanityCheck
 from robust_nas.evaluation.journal import Journal
 from robust_nas.evaluation.seeds import seed_of
 from robust_nas.evaluation.state import EvaluationState
+from robust_nas.evaluation.thresholds import LEAST_IMAGES
 from robust_nas.evaluation.verdict import FINDINGS_VERSION, Finding
 from robust_nas.user_code import line_of
-
-LEAST = 8  # images, below which a check says nothing
 
 
 @dataclass
@@ -104,8 +103,8 @@ def _paid(check: SanityCheck, state: EvaluationState, journal: Journal, left: fl
     if undefined is not None:
         return _record([check.finding("NOT RUN", undefined)])
     count = int(min(len(images), left * check.share // cost))
-    if count < min(LEAST, len(images)):
-        needed = math.ceil(min(LEAST, len(images)) * cost / check.share)
+    if count < min(LEAST_IMAGES, len(images)):
+        needed = math.ceil(min(LEAST_IMAGES, len(images)) * cost / check.share)
         text = (
             f"it would take {needed:,} of the {max(int(left), 0):,} passes left of the attacks' own number; "
             "evaluate more images, use a stronger suite, or set findings: full"

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 Status = Literal["PASS", "WARN", "FAIL", "NOT RUN"]
 
-# Of the checks and their thresholds, as a verdict records it; 1 where it does not. 2: gradients must predict the margin,
-# a chosen class must be reached, images are judged alone; the active test reads the logits.
+# Of the checks and their thresholds, as a verdict records it; 1 where it does not. 2: gradients must predict the
+# margin, a chosen class must be reached, images are judged alone; the active test reads the logits.
 FINDINGS_VERSION = 2
 
 ASK = "evaluate with findings: budget (the default) or full"

@@ -143,7 +143,7 @@ class HalfOfThem(Mask):
 
     def forward(self, x):
         z = self.core(x)
-        bright = (x.detach().mean((1, 2, 3)) > 0.4295).unsqueeze(1)
+        bright = (x.detach().mean((1, 2, 3)) > self.natural.mean(1).median()).unsqueeze(1)
         return torch.where(bright, with_gradient_of(z, self.other(x)), z)
 
 

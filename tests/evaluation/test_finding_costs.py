@@ -13,7 +13,7 @@ from small_cascade import AS_IT_IS, SMALL, by_name, evaluated, statuses
 from torch import nn
 
 from robust_nas.evaluation import EvaluationOptions, Finding, Verdict, follow_protocol
-from robust_nas.evaluation.sanity import LEAST
+from robust_nas.evaluation.thresholds import LEAST_IMAGES
 
 
 @pytest.mark.parametrize("make", [nn.Sequential, Quantised, Negated, Noisy, SometimesNaN])
@@ -79,8 +79,8 @@ def test_where_nothing_survives_there_is_nothing_to_break(undefended, dataset):
 
 
 def test_a_few_images_are_all_looked_at(robust, dataset):
-    found = evaluated(robust, dataset, images=LEAST - 3)
-    assert by_name(found)["deterministic forward"].images == LEAST - 3
+    found = evaluated(robust, dataset, images=LEAST_IMAGES - 3)
+    assert by_name(found)["deterministic forward"].images == LEAST_IMAGES - 3
     assert "NOT RUN" not in statuses(found).values()
 
 

@@ -225,7 +225,11 @@ def test_a_check_that_fails_is_not_run_with_its_reason_and_costs_nothing_else(un
     checks = (Breaking(), BreakingFreely(), BreakingBefore())
     journal = Journal()
     options = EvaluationOptions(
-        threat_model=ThreatModel(eps=EPS), attacks=(Step(attack=FGSM(eps=EPS)),), images=16, checks=checks
+        threat_model=ThreatModel(eps=EPS),
+        attacks=(Step(attack=FGSM(eps=EPS)),),
+        images=16,
+        checks=checks,
+        findings="full",
     )
     found = follow_protocol(undefended, dataset.test, options, journal=journal)
     broken = {finding.name: finding for finding in found.findings if finding.name.startswith("breaking")}

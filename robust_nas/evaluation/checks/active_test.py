@@ -13,6 +13,7 @@ from robust_nas.evaluation.accuracy import judge
 from robust_nas.evaluation.checks.check import SanityCheck
 from robust_nas.evaluation.cost import Cost, Selection
 from robust_nas.evaluation.seeds import generator_of
+from robust_nas.evaluation.thresholds import PLANTED_FEW, PLANTED_FOUND, PLANTED_MISSED
 from robust_nas.lazy import torch
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from robust_nas.evaluation.verdict import Finding, Status
 
 STEPS = 50
-FOUND, BAD = 0.9, 0.7
-FEW = 8  # planted examples, below which none found is no proof
 
 
 class ActiveTest(SanityCheck):
@@ -69,7 +68,9 @@ class ActiveTest(SanityCheck):
         found = ~judge(Predictor(problem), result.images, labels).right
         cost.passes += (result.forwards + result.backwards + len(x)) * passes
         rate, count = float(found[valid].float().mean()), int(valid.sum())
-        status: Status = "PASS" if rate >= FOUND else "WARN" if rate >= BAD or count < FEW else "FAIL"
+        status: Status = "PASS" if rate >= PLANTED_FOUND else "FAIL"
+        if status == "FAIL" and (rate >= PLANTED_MISSED or count < PLANTED_FEW):
+            status = "WARN"
         text = (
             f"{attack.label} found {int(found[valid].sum())} of {count} planted adversarial examples "
             f"(a random point of the boundary is one in {100 * chance:.1f} % of tries)"

@@ -16,6 +16,7 @@ from robust_nas.attacks import PGD
 from robust_nas.evaluation.checks.check import SanityCheck
 from robust_nas.evaluation.cost import Cost, Selection
 from robust_nas.evaluation.seeds import generator_of
+from robust_nas.evaluation.thresholds import BLIND, REACHED
 from robust_nas.lazy import torch
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from robust_nas.evaluation.verdict import Finding, Status
 
 STEPS = 20
-REACHED, BLIND = 0.5, 0.25  # of the way from chance to 1
 
 
 class ChosenClass(SanityCheck):

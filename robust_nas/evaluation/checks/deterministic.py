@@ -16,6 +16,7 @@ from robust_nas.evaluation.checks.check import SanityCheck
 from robust_nas.evaluation.cost import Cost
 from robust_nas.evaluation.input_gradient import input_gradient
 from robust_nas.evaluation.seeds import seed_of
+from robust_nas.evaluation.thresholds import MOVED, MOVED_IN_ANOTHER_BATCH
 from robust_nas.layers.agreement import disagreement
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from robust_nas.evaluation.state import EvaluationState
     from robust_nas.evaluation.verdict import Finding, Status
 
-MOVED, IN_ANOTHER_BATCH = 1e-4, 1e-3
 PASSES = 5
 VARY = "outputs vary from pass to pass; declare it (deployed.samples), so that it is attacked through its randomness"
 OF_GRADIENTS = (
@@ -58,7 +58,7 @@ class Deterministic(SanityCheck):
             moved, seen = disagreement(_as_attacked(state, first, y), with_gradient), OF_GRADIENTS
         if not declared and moved <= MOVED:
             moved, seen = disagreement(state.clean_logits[indices].to(first.device), first), SINCE
-            moved = moved if moved > IN_ANOTHER_BATCH else 0.0
+            moved = moved if moved > MOVED_IN_ANOTHER_BATCH else 0.0
         varies = moved > MOVED
         text = f"{PASSES} passes gave the same outputs"
         if varies:

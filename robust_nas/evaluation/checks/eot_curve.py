@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from robust_nas.attacks import PGD
 from robust_nas.evaluation.checks.check import SanityCheck
 from robust_nas.evaluation.cost import Cost, Selection
+from robust_nas.evaluation.thresholds import EOT_FALL
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from robust_nas.evaluation.state import EvaluationState
     from robust_nas.evaluation.verdict import Finding, Status
-
-FAR = 0.1
 
 
 class EOTCurve(SanityCheck):
@@ -50,7 +49,7 @@ class EOTCurve(SanityCheck):
             accuracies[count] = float(judged.right.float().mean())
         fall = accuracies[state.rule.eot] - accuracies[max(accuracies)]
         listed = ", ".join(f"{count}: {100 * value:.1f} %" for count, value in accuracies.items())
-        status: Status = "PASS" if fall <= 1 / len(indices) else "FAIL" if fall > FAR else "WARN"
+        status: Status = "PASS" if fall <= 1 / len(indices) else "FAIL" if fall > EOT_FALL else "WARN"
         text = f"accuracy under PGD-10 by passes per gradient: {listed}"
         text += "" if status == "PASS" else "; raise deployed.eot"
         return [self.finding(status, text, fall, len(indices))]

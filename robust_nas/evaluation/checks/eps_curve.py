@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from robust_nas.attacks import PGD
 from robust_nas.evaluation.checks.check import SanityCheck
 from robust_nas.evaluation.cost import Cost
+from robust_nas.evaluation.thresholds import RISE, UNBOUNDED_LEFT
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 GREY = 0.5
 ALIKE = "at most chance where all images can be alike"
 UNBOUNDED = "0 % without a bound"
-RISE, LEFT = 0.05, 0.05  # FAIL above
 
 
 class EpsCurve(SanityCheck):
@@ -81,7 +81,9 @@ class EpsCurve(SanityCheck):
         grey_text = f"{100 * at_grey:.1f} % right at eps {grey_eps:.4g}"
         if at_grey > chance:
             grey_text += ", where every image can become the same grey: the gradients mislead"
-        free: Status = "PASS" if unbounded == 0 else "FAIL" if unbounded > max(1 / n, LEFT) else "WARN"
+        free: Status = (
+            "PASS" if unbounded == 0 else "FAIL" if unbounded > max(1 / n, UNBOUNDED_LEFT) else "WARN"
+        )
         free_text = f"{100 * unbounded:.1f} % right without a bound"
         if unbounded != 0:
             free_text += ": an attack that may do anything must succeed; the gradients mislead"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robust_nas.attacks import FGSM
 from robust_nas.evaluation.checks.survivors import SurvivorCheck
+from robust_nas.evaluation.thresholds import BROKEN_BY_THE_WEAK
 
 if TYPE_CHECKING:
     from robust_nas.attacks import Attack
@@ -16,7 +17,7 @@ class SingleStep(SurvivorCheck):
     """FGSM breaks no survivor."""
 
     title: ClassVar[str] = "iterative at least as strong as FGSM"
-    worst: ClassVar[float] = 0.02
+    worst: ClassVar[float] = BROKEN_BY_THE_WEAK
     name: Literal["fgsm"] = "fgsm"
 
     def attack(self, state: EvaluationState) -> Attack:

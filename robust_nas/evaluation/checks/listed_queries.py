@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from robust_nas.evaluation.checks.check import SanityCheck
 from robust_nas.evaluation.checks.square import TITLE
 from robust_nas.evaluation.cost import Cost
+from robust_nas.evaluation.thresholds import BROKEN, SQUARE_GAIN
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from robust_nas.evaluation.state import EvaluationState
     from robust_nas.evaluation.verdict import Finding, Status
-
-ALLOWED, FAR = 0.002, 0.05  # of the images
 
 
 class ListedQueries(SanityCheck):
@@ -45,8 +44,8 @@ class ListedQueries(SanityCheck):
                 found.append(self.finding("NOT RUN", text, allowed="a gradient attack before it"))
             else:
                 drop = row.broken / row.images
-                status: Status = "PASS" if drop <= ALLOWED else "FAIL" if drop > FAR else "WARN"
+                status: Status = "PASS" if drop <= SQUARE_GAIN else "FAIL" if drop > BROKEN else "WARN"
                 text = f"{row.label} broke {row.broken} images that the attacks before it had not"
-                text += ": the gradients mislead" if drop > ALLOWED else ""
+                text += ": the gradients mislead" if drop > SQUARE_GAIN else ""
                 found.append(self.finding(status, text, row.broken, row.attacked))
         return found

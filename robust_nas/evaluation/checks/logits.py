@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robust_nas.evaluation.checks.check import SanityCheck
 from robust_nas.evaluation.cost import Cost
+from robust_nas.evaluation.thresholds import SUM_OF_PROBABILITIES
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from robust_nas.evaluation.state import EvaluationState
     from robust_nas.evaluation.verdict import Finding
-
-TOLERANCE = 1e-3
 
 
 class Logits(SanityCheck):
@@ -31,7 +30,7 @@ class Logits(SanityCheck):
         """Return FAIL where the clean outputs are probabilities."""
         z = state.clean_logits
         sums = (z.sum(1) - 1).abs()
-        probabilities = bool(((z >= 0) & (z <= 1)).all()) and bool((sums < TOLERANCE).all())
+        probabilities = bool(((z >= 0) & (z <= 1)).all()) and bool((sums < SUM_OF_PROBABILITIES).all())
         off = float(sums.max()) if z.isfinite().all() else None
         if probabilities:
             text = (

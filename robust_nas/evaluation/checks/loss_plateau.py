@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robust_nas.evaluation.checks.check import SanityCheck
 from robust_nas.evaluation.cost import Cost
+from robust_nas.evaluation.thresholds import FAR_FROM_SETTLED, LATE_GAIN, NEVER_ROSE, RESOLVED_EPS
 from robust_nas.evaluation.traces import TraceRecord, late_gain
 from robust_nas.lazy import torch
 
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 
     from robust_nas.evaluation.state import EvaluationState
     from robust_nas.evaluation.verdict import Finding, Status
-
-RESOLVED = 1e-4  # eps below which float32 losses cannot tell a step from rounding
-RISING, FAR = 0.1, 0.5
-FLAT = 0.1  # share of the survivors
 
 
 class LossPlateau(SanityCheck):
@@ -37,7 +34,7 @@ class LossPlateau(SanityCheck):
 
     def applies(self, state: EvaluationState) -> bool:
         """Return whether any attack has a trace, at an eps that float32 resolves."""
-        return bool(state.traces) and state.threat_model.eps >= RESOLVED
+        return bool(state.traces) and state.threat_model.eps >= RESOLVED_EPS
 
     def run(self, state: EvaluationState, indices: Tensor, cost: Cost) -> list[Finding]:
         """Return the share of the gain that came in the last tenth of the steps."""
@@ -52,17 +49,17 @@ class LossPlateau(SanityCheck):
         survivors = int(state.right.sum())
         status: Status = "PASS"
         text = f"{record.attack.label}: the loss had settled by its {steps} steps"
-        if flat > FLAT * survivors:
+        if flat > NEVER_ROSE * survivors:
             status = "FAIL"
             text = f"on {flat} survivors the loss of no attack ever rose: no usable gradient"
-        elif flat + saturated > FLAT * survivors:
+        elif flat + saturated > NEVER_ROSE * survivors:
             status = "WARN"
             text = (
                 f"on {saturated} survivors the cross-entropy is exactly 0 in float32, and cannot rise; add an attack "
                 "on the margin, such as those of the suite cascade"
             )
-        elif value is not None and value > RISING:
-            status = "FAIL" if value > FAR else "WARN"
+        elif value is not None and value > LATE_GAIN:
+            status = "FAIL" if value > FAR_FROM_SETTLED else "WARN"
             text = f"{record.attack.label}: the loss was still rising at the last of {steps} steps; take more"
         return [self.finding(status, text, value, int(kept.sum()))]
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from robust_nas.evaluation.accuracy import judge
 from robust_nas.evaluation.checks.check import SanityCheck
 from robust_nas.evaluation.cost import Cost
+from robust_nas.evaluation.thresholds import MOVED_IN_ANOTHER_BATCH
 from robust_nas.layers.agreement import disagreement
 from robust_nas.lazy import torch
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
     from robust_nas.evaluation.state import EvaluationState
     from robust_nas.evaluation.verdict import Finding
-
-MOVED = 1e-3
 
 
 class OtherImages(SanityCheck):
@@ -48,7 +47,7 @@ class OtherImages(SanityCheck):
         cost.passes += 2 * len(x)
         moved = disagreement(together, alone)
         value = moved if moved < float("inf") else None
-        if moved <= MOVED:
+        if moved <= MOVED_IN_ANOTHER_BATCH:
             text = "every image gets the same answer alone and among others"
             return [self.finding("PASS", text, value, len(x))]
         other = int((together.argmax(1) != alone.argmax(1)).sum())

@@ -24,6 +24,7 @@ from robust_nas.evaluation.checks.check import SanityCheck
 from robust_nas.evaluation.cost import Cost, Selection
 from robust_nas.evaluation.input_gradient import deciding_logits, input_gradient
 from robust_nas.evaluation.seeds import generator_of
+from robust_nas.evaluation.thresholds import MISLED, MISLED_FEW, PREDICTED, RESOLVED_CHANGE
 from robust_nas.lazy import torch
 
 if TYPE_CHECKING:
@@ -35,10 +36,6 @@ if TYPE_CHECKING:
 CLOSE, CLOSE_DRAWS = 1 / 8, 16
 FAR, FAR_DRAWS = 1.0, 8
 STEPS = 10  # of the short attack
-RESOLVED = 1e-5  # of the logits: smaller changes are rounding in float32
-GOOD = {"close": 0.8, "far": 0.4, "images": 0.9}
-BAD = {"close": 0.5, "far": 0.2, "images": 0.75}
-FEW = 2  # images, up to which misled ones are no proof
 
 
 class Agreement(NamedTuple):
@@ -84,21 +81,22 @@ class PredictedChange(SanityCheck):
         if not seen.any():
             text = "float32 does not resolve the margin's change within the ball"
             return self.finding("WARN", text, images=images)
-        misled = int((each[:, seen].nanmean(0) < BAD["close"]).sum())
+        misled = int((each[:, seen].nanmean(0) < MISLED["close"]).sum())
         followed = 1 - misled / int(seen.sum())
         values = {"close": close[0], "far": far[0], "images": followed}
         status: Status = "PASS"
-        if any(values[key] < GOOD[key] for key in values):
+        if any(values[key] < PREDICTED[key] for key in values):
             status = "WARN"
-        if values["close"] < BAD["close"] or values["far"] < BAD["far"]:
+        if values["close"] < MISLED["close"] or values["far"] < MISLED["far"]:
             status = "FAIL"
-        if values["images"] < BAD["images"] and misled > FEW:
+        if values["images"] < MISLED["images"] and misled > MISLED_FEW:
             status = "FAIL"
-        if values["images"] < GOOD["images"] and misled <= FEW and status == "WARN":
-            others = (values[key] >= GOOD[key] for key in ("close", "far"))
+        if values["images"] < PREDICTED["images"] and misled <= MISLED_FEW and status == "WARN":
+            others = (values[key] >= PREDICTED[key] for key in ("close", "far"))
             status = "PASS" if all(others) else "WARN"
+        does = "changes" if status == "PASS" else "does not change"
         text = (
-            f"the margin changes as its gradient predicts: correlation {close[0]:.2f} close to {close[1]}, "
+            f"the margin {does} as its gradient predicts: correlation {close[0]:.2f} close to {close[1]}, "
             f"{far[0]:.2f} at eps from {far[1]}; not on {misled} of {images} images"
         )
         if status != "PASS":
@@ -166,7 +164,7 @@ def _agreement(
     logits, (value,), (gradient,) = input_gradient(state, at, y, (margin,), cost)
     gradient = -gradient.nan_to_num(0.0, 0.0, 0.0)
     finite = logits.masked_fill(~logits.isfinite(), 0.0)
-    rounding = RESOLVED * finite.gather(1, y.unsqueeze(1)).squeeze(1).abs().double()
+    rounding = RESOLVED_CHANGE * finite.gather(1, y.unsqueeze(1)).squeeze(1).abs().double()
     eps = state.threat_model.eps
     found = []
     for radius, draws in ((CLOSE * eps, CLOSE_DRAWS), (FAR * eps, FAR_DRAWS)):

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robust_nas.evaluation.checks.check import SanityCheck
 from robust_nas.evaluation.cost import Cost
+from robust_nas.evaluation.thresholds import PASSED_BY
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from robust_nas.evaluation.state import EvaluationState
     from robust_nas.evaluation.verdict import Finding, Status
-
-MOST = 0.05
 
 
 class SilentSuccess(SanityCheck):
@@ -41,7 +40,7 @@ class SilentSuccess(SanityCheck):
             passed_by |= set(record.indices[lost].tolist())
         tested = int(state.clean_right.sum())
         count = len(passed_by)
-        status: Status = "PASS" if not count else "FAIL" if count > MOST * tested else "WARN"
+        status: Status = "PASS" if not count else "FAIL" if count > PASSED_BY * tested else "WARN"
         text = (
             f"{count} images were fooled on the way and given back as right; use keep: best"
             if count

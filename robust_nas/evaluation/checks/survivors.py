@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from robust_nas.errors import AttackError
 from robust_nas.evaluation.checks.check import SanityCheck
 from robust_nas.evaluation.cost import Cost, Selection
+from robust_nas.evaluation.thresholds import BROKEN
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +25,7 @@ class SurvivorCheck(SanityCheck):
 
     allowed: ClassVar[str] = "0 broken"
     selection: ClassVar[Selection] = "survivors"
-    worst: ClassVar[float] = 0.05  # share of the survivors
+    worst: ClassVar[float] = BROKEN  # share of the survivors
 
     def attack(self, state: EvaluationState) -> Attack:
         """Return the attack."""

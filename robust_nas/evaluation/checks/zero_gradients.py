@@ -16,15 +16,13 @@ from robust_nas.attacks.losses import ce, margin
 from robust_nas.evaluation.checks.check import SanityCheck
 from robust_nas.evaluation.cost import Cost, Selection
 from robust_nas.evaluation.input_gradient import input_gradient
+from robust_nas.evaluation.thresholds import BLIND_IMAGES, BROKEN_PIXELS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from robust_nas.evaluation.state import EvaluationState
     from robust_nas.evaluation.verdict import Finding, Status
-
-MOST = 0.1
-MOST_PIXELS = 0.01
 
 
 class ZeroGradients(SanityCheck):
@@ -48,11 +46,11 @@ class ZeroGradients(SanityCheck):
         broken = float((~gradients[1].isfinite()).float().mean())
         share = float(blind.float().mean())
         if broken:
-            status: Status = "FAIL" if broken > MOST_PIXELS else "WARN"
+            status: Status = "FAIL" if broken > BROKEN_PIXELS else "WARN"
             text = f"{100 * broken:.2g} % of the pixels have a gradient that is NaN or infinite: no attack moves them"
             return [self.finding(status, text, broken, len(x), allowed="0 of the pixels")]
         if share:
-            status = "FAIL" if share > MOST else "WARN"
+            status = "FAIL" if share > BLIND_IMAGES else "WARN"
             text = (
                 f"{int(blind.sum())} of {len(x)} images have no input gradient: quantised or detached; gradient "
                 "attacks are blind there"
