@@ -93,12 +93,13 @@ class _Kept(PredictedChange):
         return super().run(state, indices, cost)
 
 
+@style.drawing()
 def draw(path: Path) -> None:
     """Draw predicted against real changes of the margin, of an honest network and of a mask."""
     model, eps = honest("convolutional, adversarial", 0)
     cases = [
-        ("adversarially trained network", model, digits().test, eps),
-        ("another model's gradient nearby", MASKS[0](0).eval(), patterned(0)[0], EPS),
+        ("adversarially trained", model, digits().test, eps),
+        ("masked: another model's gradient", MASKS[0](0).eval(), patterned(0)[0], EPS),
     ]
     figure, axes = style.new_figure(1, 2, height=4, width=8)
     for axis, (title, module, images, limit) in zip(axes, cases, strict=True):
@@ -108,7 +109,7 @@ def draw(path: Path) -> None:
         low, high = axis.get_xlim()
         axis.plot([low, high], [low, high], color=style.GREY, linewidth=1)
         robust = 100 * found.robust.accuracy
-        axis.set_title(f"{title}\nunder the cascade {robust:.0f} % right: {found.verdict.status}")
+        axis.set_title(f"{title}\n{robust:.0f} % right under the cascade: {found.verdict.status}")
         axis.set_xlabel("change of the margin that the gradient predicts")
     axes[0].set_ylabel("real change, for steps of eps / 8")
     figure.savefig(path)

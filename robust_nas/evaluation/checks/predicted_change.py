@@ -9,8 +9,8 @@ From a point p, with d_j random of length r, and m the margin of the label over 
     r   eps / 8 (close), where a differentiable model is close to its tangent; eps (far), where the attack works
 
 PASS where the mean over the images is at least 0.8 close and 0.4 far, from every point, and c is at least 0.5 close on
-90 % of the images; FAIL below 0.5, 0.2 and 75 %. Our choice, by simulation (`scripts/simulate_findings.py`): honest
-networks have at least 0.9 and 0.6, masked gradients at most 0.3 and 0.1. Pintor et al. 2022 look at the gradient alone.
+90 % of the images; FAIL below 0.5, 0.2 and 75 %. Our choice, by simulation (`scripts/simulate_findings.py`). Pintor et
+al. 2022 look at the gradient alone. B images.
 """
 
 from __future__ import annotations
@@ -82,18 +82,14 @@ class PredictedChange(SanityCheck):
             text = "float32 does not resolve the margin's change within the ball"
             return self.finding("WARN", text, images=images)
         misled = int((each[:, seen].nanmean(0) < MISLED["close"]).sum())
-        followed = 1 - misled / int(seen.sum())
-        values = {"close": close[0], "far": far[0], "images": followed}
+        values = {"close": close[0], "far": far[0]}
+        if misled > MISLED_FEW:
+            values["images"] = 1 - misled / int(seen.sum())
         status: Status = "PASS"
-        if any(values[key] < PREDICTED[key] for key in values):
+        if any(value < MISLED[key] for key, value in values.items()):
+            status = "FAIL"
+        elif any(value < PREDICTED[key] for key, value in values.items()):
             status = "WARN"
-        if values["close"] < MISLED["close"] or values["far"] < MISLED["far"]:
-            status = "FAIL"
-        if values["images"] < MISLED["images"] and misled > MISLED_FEW:
-            status = "FAIL"
-        if values["images"] < PREDICTED["images"] and misled <= MISLED_FEW and status == "WARN":
-            others = (values[key] >= PREDICTED[key] for key in ("close", "far"))
-            status = "PASS" if all(others) else "WARN"
         does = "changes" if status == "PASS" else "does not change"
         text = (
             f"the margin {does} as its gradient predicts: correlation {close[0]:.2f} close to {close[1]}, "
