@@ -31,22 +31,24 @@ PASSED_BY = 0.05
 BLIND_IMAGES = 0.1
 BROKEN_PIXELS = 0.01
 
-# Gradients predict the margin. Simulated: honest networks have at least 0.94 close, 0.59 at eps, and follow on 97 % of
-# the images; masked ones at most 0.08, 0.15 and 3 %, but for NaN gradients (0.70), which "zero gradients" counts.
+# Gradients predict the margin. Simulated: honest networks have at least 0.95 close, 0.66 at eps, and follow on all
+# images; masked ones at most 0.03, 0.06 and on none, but for NaN gradients (0.72), which "zero gradients" counts.
 PREDICTED = {"close": 0.8, "far": 0.4, "images": 0.9}  # PASS
 MISLED = {"close": 0.5, "far": 0.2, "images": 0.75}  # FAIL below
 MISLED_FEW = 2  # images, up to which misled ones are no proof
 RESOLVED_CHANGE = 1e-5  # of the label's logit: smaller changes of the margin are rounding in float32
 
-# A chosen class, of the way from chance to 1. Simulated: honest networks reach at least 94 %.
+# A chosen class, of the way from chance to 1. Simulated: honest networks reach at least 97 %.
 REACHED, BLIND = 0.5, 0.25
 
 # Active test: share of the planted examples found. Simulated: honest networks at least 0.96.
 PLANTED_FOUND, PLANTED_MISSED = 0.9, 0.7
 PLANTED_FEW = 8  # below which none found is no proof
 
-# Attacks on survivors (FGSM, noise, Square, transfer, more effort): share of the survivors broken, and above one image.
-# Our choice; weak attacks that succeed at all are the stronger evidence.
+# Attacks on survivors (FGSM, noise, Square, transfer, more effort): by how much the robust accuracy would fall if they
+# broke all survivors at their rate, and above one image. Our choice; weak attacks that succeed at all are the stronger
+# evidence. Simulated: at an L2 eps far beyond the training, Square broke 5 of 24 survivors of an honest network, at
+# 23 % robust accuracy: in shares of the survivors that was a FAIL.
 BROKEN, BROKEN_BY_THE_WEAK = 0.05, 0.02
 SQUARE_GAIN = 0.002  # of all images, where Square is in the list: AutoAttack's own rule
 

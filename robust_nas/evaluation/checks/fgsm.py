@@ -1,4 +1,4 @@
-"""Iterative attacks are at least as strong as a single step (Carlini et al., 2019). FAIL above 2 % of the survivors."""
+"""Iterative attacks are at least as strong as a single step (Carlini et al., 2019). FAIL above 2 points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Twice the steps and twice the starts change nothing (Carlini et al., 2019). FAIL above 5 % of the survivors."""
+"""Twice the steps and twice the starts change nothing (Carlini et al., 2019). FAIL above 5 points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""White-box attacks are at least as strong as random noise (Carlini et al., 2019). FAIL above 2 % of the survivors."""
+"""White-box attacks are at least as strong as random noise (Carlini et al., 2019). FAIL above 2 points."""
 
 from __future__ import annotations
 

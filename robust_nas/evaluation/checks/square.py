@@ -1,6 +1,6 @@
 """White-box attacks are at least as strong as Square, which needs no gradient (Carlini et al., 2019).
 
-FAIL above 5 % of the survivors. A fifth of the images are a control: images that the white box broke. Where Square
+FAIL above 5 points. A fifth of the images are a control: images that the white box broke. Where Square
 breaks few of those, that it breaks no survivor says little, and the finding says so.
 """
 

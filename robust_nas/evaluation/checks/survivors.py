@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 
 
 class SurvivorCheck(SanityCheck):
-    """An attack on survivors. PASS where it breaks none, FAIL above `worst` of them (and above one), WARN between.
+    """An attack on survivors. PASS where it breaks none, FAIL where it would lower the robust accuracy by `worst`.
+
+    It breaks more than one then, and would do so to all survivors at its rate; WARN between.
 
     For a random model a FAIL is a WARN, and what fresh draws flip without any attack is taken off.
     """
 
     allowed: ClassVar[str] = "0 broken"
     selection: ClassVar[Selection] = "survivors"
-    worst: ClassVar[float] = BROKEN  # share of the survivors
+    worst: ClassVar[float] = BROKEN  # of the images
 
     def attack(self, state: EvaluationState) -> Attack:
         """Return the attack."""
@@ -57,9 +59,8 @@ class SurvivorCheck(SanityCheck):
         attack = self.attack(state)
         judged = state.attempt(attack, indices, cost, self.title)
         count = max(0, int((~judged.right).sum()) - state.flips(indices, cost, self.title))
-        status: Status = (
-            "PASS" if not count else "FAIL" if count > max(1, self.worst * len(indices)) else "WARN"
-        )
+        fall = count / len(indices) * float(state.right.float().mean())
+        status: Status = "PASS" if not count else "FAIL" if count > 1 and fall > self.worst else "WARN"
         if state.predictor.random and status == "FAIL":
             status = "WARN"  # fresh draws of hard images may flip by themselves
         text = self.fine(state)

@@ -1,6 +1,6 @@
 """White-box attacks are at least as strong as attacks made on other models (Carlini et al., 2019).
 
-FAIL above 5 % of the survivors.
+FAIL above 5 points.
 """
 
 from __future__ import annotations
