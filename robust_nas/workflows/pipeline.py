@@ -20,6 +20,7 @@ from robust_nas.distributed import refuse_several
 from robust_nas.environment import environment
 from robust_nas.errors import RobustNASError
 from robust_nas.evaluation.options import EvaluationOptions, Step
+from robust_nas.evaluation.verdict import version_of
 from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
 from robust_nas.search import Strategy, SupernetOptions, strategy_field
 from robust_nas.spaces import CellSpace
@@ -202,6 +203,7 @@ def _summary(config: RunConfig, made: _Made, folder: Path) -> dict[str, Any]:
         "clean": verdict["clean"]["accuracy"],
         "robust": verdict["robust"]["accuracy"],
         "verdict": verdict["verdict"]["status"],
+        "findings_version": version_of(verdict["verdict"]),
         "attack": " + ".join(verdict["robust"]["attacks"]),
         "norm": threat_model.norm,
         "eps": threat_model.eps,

@@ -15,6 +15,7 @@ from small_study import TRIALS, HereEngine, command, environment, small_study, t
 
 from robust_nas.config import to_yaml
 from robust_nas.errors import ConfigError, RobustNASError, RunExistsError, StudyError
+from robust_nas.evaluation.verdict import FINDINGS_VERSION
 from robust_nas.execution import Ended, LocalEngine, Task
 from robust_nas.runs import read_json
 from robust_nas.studies.run.journal import JOURNAL, read_journal
@@ -278,6 +279,21 @@ def test_rules_that_are_changed_after_trials_are_not_called_declared(finished: P
     )
     run_study(changed, folder, mode="resume", engine=HereEngine())
     assert len([event for event in read_journal(folder) if event["event"] == "changed"]) == 1
+
+
+def test_verdicts_of_other_findings_are_said_not_to_be_alike(finished: Path, tmp_path: Path) -> None:
+    class Earlier(HereEngine):
+        def run(self, tasks: Sequence[Task], started: Callable[[str, int], None]) -> Iterator[Ended]:
+            for end in super().run(tasks, started):
+                assert end.result is not None
+                assert end.result["findings_version"] == FINDINGS_VERSION
+                old = {key: value for key, value in end.result.items() if key != "findings_version"}
+                yield end._replace(result=old) if end.id == tasks[0].id else end
+
+    folder = run_study(small_study(), tmp_path / "study", engine=Earlier())
+    mixed, alike = (read_json(place / "analysis.json")["limits"] for place in (folder, finished))
+    assert any(f"findings of versions 1 and {FINDINGS_VERSION}" in limit for limit in mixed)
+    assert not any("findings of versions" in limit for limit in alike)
 
 
 def test_a_trial_on_other_images_has_failed(tmp_path: Path) -> None:

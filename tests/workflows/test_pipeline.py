@@ -12,6 +12,7 @@ import robust_nas
 from robust_nas import figures
 from robust_nas.config import ConfigError
 from robust_nas.errors import DataError, FigureWarning, RunExistsError
+from robust_nas.evaluation.verdict import FINDINGS_VERSION
 from robust_nas.figures import evaluation_bars
 from robust_nas.runs import Run
 from robust_nas.workflows import pipeline, search
@@ -37,6 +38,7 @@ def test_the_summary_says_what_was_reached_and_how(finished):
     assert 0 <= summary["clean"] <= 1
     assert summary["attack"] == "fgsm + pgd-2"
     assert summary["verdict"] in ("INCONCLUSIVE", "UNRELIABLE")  # attacks with fixed steps carry no claim
+    assert summary["findings_version"] == FINDINGS_VERSION
     assert (summary["norm"], summary["eps"], summary["seed"]) == ("linf", 0.1, 5)
     assert (summary["images"], summary["images_clean"]) == (20, 360)
     assert summary["seconds"] > 0

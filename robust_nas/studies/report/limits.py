@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from robust_nas.evaluation.verdict import version_of
 from robust_nas.studies.config import StudyConfig
 from robust_nas.studies.report.chance import Chance
 from robust_nas.studies.run.journal import CHANGED
@@ -61,7 +62,13 @@ def limits_of(
     limits = _of_chance(chance, rows) + limits
     if "UNRELIABLE" in verdicts:
         limits.insert(0, "The evaluation of at least one trial is UNRELIABLE: see its findings.")
-    elif config.evaluation.findings == "none":
+    versions = {version_of(outcome) for row in rows for outcome in row["outcomes"]}
+    if len(versions) > 1:
+        said = " and ".join(map(str, sorted(versions)))
+        limits.append(
+            f"The verdicts on the trials are of findings of versions {said}: they were not judged alike."
+        )
+    if config.evaluation.findings == "none":
         limits.append(
             "The findings that check an evaluation's soundness were not run (evaluation.findings is none)."
         )

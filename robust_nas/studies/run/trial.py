@@ -184,6 +184,7 @@ def _outcome(
 ) -> dict[str, Any]:
     """Return what is known per image: an answer is robust where no attack of the suite or the metrics changes it."""
     from robust_nas.evaluation.accuracy import chance_of
+    from robust_nas.evaluation.verdict import FINDINGS_VERSION
     from robust_nas.spaces import count
 
     broken = {index for row in found.rows for index in row.broken_indices}
@@ -200,6 +201,7 @@ def _outcome(
         "macs": cost.macs,
         "attacks": [*(row.label for row in found.rows), trial.metrics.attack.label],
         "verdict": found.verdict.status,
+        "findings_version": FINDINGS_VERSION,
         "images": len(chosen),
         "chance": chance_of(dataset.test.labels[chosen], dataset.classes),
         "dataset": dataset.name,
