@@ -33,8 +33,11 @@ BROKEN_PIXELS = 0.01
 
 # Gradients predict the margin. Simulated: honest networks have at least 0.95 close, 0.66 at eps, and follow on all
 # images; masked ones at most 0.03, 0.06 and on none, but for NaN gradients (0.72), which "zero gradients" counts.
-PREDICTED = {"close": 0.8, "far": 0.4, "images": 0.9}  # PASS
-MISLED = {"close": 0.5, "far": 0.2, "images": 0.75}  # FAIL below
+PREDICTED = {"close": 0.8, "far": 0.4, "step": 0.9, "images": 0.9}  # PASS
+MISLED = {"close": 0.5, "far": 0.2, "step": 0.8, "images": 0.75}  # FAIL below
+SHORT_STEP = (
+    0.75  # of its way, on an image; simulated: at least 0.76 on honest networks, 0.7 and less under the mask
+)
 MISLED_FEW = 2  # images, up to which misled ones are no proof
 RESOLVED_CHANGE = 1e-5  # of the label's logit: smaller changes of the margin are rounding in float32
 

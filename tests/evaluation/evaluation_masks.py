@@ -165,6 +165,26 @@ class Underflow(Mask):
         return with_gradient_of(z, 1e-30 * self.core(1e-20 * x + (1 - 1e-20) * x.detach()))
 
 
+class Inverted(Mask):
+    """A small gradient of the wrong sign on a quarter of the pixels: right in L2, useless for steps in Linf."""
+
+    def forward(self, x):
+        draws = torch.Generator().manual_seed(7)
+        inverted = torch.rand(1, 1, SIDE, SIDE, generator=draws) < 0.25
+        return with_gradient_of(self.core(x), self.core(x * torch.where(inverted, -1e-3, 1.0)))
+
+
+class InvertedOnSome(Inverted):
+    """The same on a third of the images; the others are truly robust: nearest to their natural image."""
+
+    def forward(self, x):
+        nearest = torch.cdist(x.detach().flatten(1), self.natural).argmin(1)
+        robust = ((nearest % 3) > 0).unsqueeze(1)
+        label = self.core(self.natural[nearest].view_as(x)).argmax(1)
+        value = torch.where(robust, self.core(x), super().forward(x))
+        return value + 8 * F.one_hot(label, 10) * robust
+
+
 class Coin(Mask):
     """One of two views by a coin, and nothing said about it."""
 
@@ -186,6 +206,8 @@ MASKS = (
     HalfOfThem,
     AtTheBoundary,
     Underflow,
+    Inverted,
+    InvertedOnSome,
     Coin,
 )
 

@@ -97,8 +97,14 @@ def test_the_correlation_is_that_of_numpy_and_0_where_nothing_varies():
     ],
 )
 def test_what_correlations_lead_to(close, far, status):
-    each = Agreement("the images", torch.tensor(close), torch.tensor(far))
+    each = Agreement("the images", torch.tensor(close), torch.tensor(far), torch.ones(len(close)))
     assert PredictedChange().judge([each] * 3, len(close)).status == status
+
+
+@pytest.mark.parametrize(("way", "status"), [(0.95, "PASS"), (0.85, "WARN"), (0.6, "FAIL")])
+def test_an_attack_whose_own_step_falls_short_is_seen_where_random_steps_agree(way, status):
+    each = Agreement("the images", torch.full((20,), 0.9), torch.full((20,), 0.8), torch.full((20,), way))
+    assert PredictedChange().judge([each] * 3, 20).status == status
 
 
 class BatchStatistics(nn.Module):
