@@ -88,6 +88,18 @@ class EvaluationState:
         return any(part.guided_by in guides for attack in self.attacks for part in attack.parts())
 
     @property
+    def nothing_to_attack(self) -> str | None:
+        """Return why attacks on the clean answers say nothing, where those are not above chance; or None."""
+        from robust_nas.statistics.proportions import wilson
+
+        low, _ = wilson(int(self.clean_right.sum()), len(self.clean_right))
+        return (
+            None
+            if low > self.chance
+            else "the clean accuracy is not above chance: there is nothing to attack"
+        )
+
+    @property
     def sees_margin(self) -> bool:
         """Return whether a gradient attack of the list has a loss that still moves where the model is confident."""
         parts = [part for attack in self.attacks for part in attack.parts()]

@@ -247,3 +247,19 @@ def test_a_check_that_fails_is_not_run_with_its_reason_and_costs_nothing_else(un
     assert not any(
         "breaking" in name for name in journal.records
     )  # it is run again by a continued evaluation
+
+
+class Constant(nn.Module):
+    """Learned nothing: the same answer for all images, with a sound gradient."""
+
+    def forward(self, x):
+        return torch.eye(10)[0] * 5 + x.flatten(1)[:, :10] * 1e-3
+
+
+def test_a_network_that_learned_nothing_has_nothing_to_attack(dataset):
+    found = evaluated(Constant().eval(), dataset, eps=0.02, images=48)
+    seen = by_name(found)
+    for name in ("accuracy falls with eps", "a chosen class without a bound"):
+        assert seen[name].status == "NOT RUN"
+        assert "nothing to attack" in seen[name].text
+    assert found.verdict.status == "INCONCLUSIVE"

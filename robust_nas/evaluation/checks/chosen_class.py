@@ -47,6 +47,10 @@ class ChosenClass(SanityCheck):
         whole = 1.0 if norm == "linf" else math.prod(state.shape) ** 0.5
         return PGD(norm=norm, eps=whole, steps=STEPS, loss="margin", fold=False)
 
+    def undefined(self, state: EvaluationState) -> str | None:
+        """Return that there is nothing to attack, where the model has learned nothing."""
+        return state.nothing_to_attack
+
     def cost(self, state: EvaluationState) -> int:
         """Return the passes of the attack, and of the verdict."""
         return (self._attack(state).passes.total + 1) * state.eot

@@ -49,6 +49,10 @@ class EpsCurve(SanityCheck):
             for eps, steps in budgets
         ]
 
+    def undefined(self, state: EvaluationState) -> str | None:
+        """Return that there is nothing to attack, where the model has learned nothing."""
+        return state.nothing_to_attack
+
     def cost(self, state: EvaluationState) -> int:
         """Return the passes of all points of the curve."""
         attacks = self._attacks(state)
