@@ -92,12 +92,16 @@ class EvaluationState:
         """Return why attacks on the clean answers say nothing, where those are not above chance; or None."""
         from robust_nas.statistics.proportions import wilson
 
-        low, _ = wilson(int(self.clean_right.sum()), len(self.clean_right))
-        return (
-            None
-            if low > self.chance
-            else "the clean accuracy is not above chance: there is nothing to attack"
-        )
+        right, total = int(self.clean_right.sum()), len(self.clean_right)
+        low, _ = wilson(right, total)
+        if low > self.chance:
+            return None
+        if right / total > self.chance:
+            return (
+                f"{right} of {total} images right do not show a clean accuracy above chance "
+                f"({self.chance:.3g}): evaluate more images"
+            )
+        return "the clean accuracy is not above chance: there is nothing to attack"
 
     @property
     def sees_margin(self) -> bool:
