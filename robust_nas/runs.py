@@ -20,11 +20,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol, get_args
 
-from pydantic import ValidationError
-
 from robust_nas.checkpoints import read_checkpoint
-from robust_nas.config import Options, read_yaml, to_dict, to_yaml, to_yaml_dict, tree_hash
+from robust_nas.config import Options, read_yaml, to_dict, to_yaml, tree_hash
 from robust_nas.errors import CheckpointError, ConfigError, RunError, RunExistsError
+from robust_nas.extension import continued, is_extension
 from robust_nas.user_code import code_digests, code_in
 
 Mode = Literal["new", "resume", "overwrite"]
@@ -152,8 +151,7 @@ class Run:
                 shutil.rmtree(child) if child.is_dir() else child.unlink()
         if not (mode == "resume" and (self.folder / CONFIG).is_file()):
             self.write(CONFIG, to_yaml(self.config))
-        stored = read_yaml(self.folder / CONFIG)
-        self._refuse_other_config(stored)
+        stored = self._continue(read_yaml(self.folder / CONFIG))
         if self._goes_on:
             self._refuse_other_code()
         # Of the file as it is: a key that a later version added with its default is not in it.
@@ -163,18 +161,22 @@ class Run:
         if text is not None and not (path.is_file() and path.read_text(encoding="utf-8") == text):
             self.write(RECIPE, text)
 
-    def _refuse_other_config(self, before: Mapping[str, Any]) -> None:
-        """Raises `RunExistsError` unless the stored config, as written or by today's defaults, is this one."""
-        wanted, stored = to_yaml_dict(self.config), before
-        with contextlib.suppress(ValidationError, ConfigError):
-            stored = to_yaml_dict(type(self.config).model_validate(before))
-        if wanted not in (before, stored):
-            changed = sorted(differences(stored, wanted))
-            raise RunExistsError(
-                f"{self.folder}: was started with another config and cannot be resumed with this one; "
-                f"different: {', '.join(changed[:6])}. Use that config (and that version), start again "
-                "with --overwrite, or choose another folder with --out"
-            )
+    def _continue(self, before: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the stored config, `before` or as it was extended now; the folder is no longer finished then.
+
+        Raises `RunExistsError` unless it is this one, as written or by today's defaults, or this one extends it.
+        """
+        job = continued(self.folder, self.config, before)
+        if job is None:
+            return before
+        self.config = job
+        if not is_extension(job, before):
+            return before
+        (self.folder / RESULT).unlink(
+            missing_ok=True
+        )  # first: until the config is there, the old job resumes
+        self.write(CONFIG, to_yaml(job))
+        return read_yaml(self.folder / CONFIG)
 
     @property
     def _goes_on(self) -> bool:
@@ -265,6 +267,7 @@ class Run:
             if self._metrics is None:
                 self._metrics = (self.folder / METRICS).open("ab")
             self._metrics.write((json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n").encode())
+            self._metrics.flush()  # for those who watch it; what a checkpoint counts on is also synchronised
 
     def records(self) -> list[dict[str, Any]]:
         """Every line of `metrics.jsonl` so far."""
@@ -323,7 +326,8 @@ class Run:
             (self.folder / METRICS).unlink(missing_ok=True)
             return None
         state = read_checkpoint(path)
-        if state.get("config_hash") != self._hash:
+        earlier = getattr(self.config, "extended", ())
+        if state.get("config_hash") not in (self._hash, *(each.config_hash for each in earlier)):
             raise CheckpointError(f"{path}: belongs to another config")
         length = self._flush_metrics()
         if length < state["metrics_bytes"]:
@@ -385,12 +389,3 @@ def _lock_or_refuse(file: IO[Any], folder: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         raise RunError(f"{folder}: another process is working in it") from None
-
-
-def differences(old: object, new: object, prefix: str = "") -> set[str]:
-    """The dotted keys at which two trees differ."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        keys = set(old) | set(new)
-        nested = (differences(old.get(key), new.get(key), f"{prefix}{key}.") for key in keys)
-        return set().union(*nested)
-    return set() if old == new else {prefix.rstrip(".")}

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from run_configs import Config, Inner, child, files
 
 from robust_nas.errors import RunError, RunExistsError
+from robust_nas.extension import differences
 from robust_nas.runs import (
     CHECKPOINT,
     CONFIG,
     METRICS,
     RESULT,
     Run,
-    differences,
     read_json,
     write_atomic,
     write_json,

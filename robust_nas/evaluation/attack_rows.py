@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from robust_nas.attacks import Attack
@@ -56,8 +55,8 @@ def run_attacks(
         attacked = state.right[:share].nonzero().squeeze(1)
         report(attack.label, 0.0)
         records = []
-        for number, (indices, fraction) in enumerate(batches(attacked, state.batch_size)):
-            name = f"attack {position} {attack.label} batch {number}"
+        for batch, indices, fraction in journal.batches(attacked, state.batch_size):
+            name = f"attack {position} {attack.label} {batch}"
             record = journal.once(name, lambda: _attack_batch(state, attack, indices, name))  # noqa: B023
             state.right[indices] = record["right"]
             state.draws[:, indices] &= record["draws"]
@@ -143,18 +142,6 @@ def _add_row(
             runs=state.traces[-1].runs if traces else None,
         )
     )
-
-
-def batches(indices: Tensor, size: int) -> list[tuple[Tensor, float]]:
-    """Return the batches of indices, each with the fraction that is done after it."""
-    if len(indices) == 0:
-        return []
-    done = 0
-    found = []
-    for part in torch.split(indices, size):
-        done += len(part)
-        found.append((part, done / len(indices)))
-    return found
 
 
 def score(right: Tensor) -> Score:

@@ -110,7 +110,8 @@ def _paid(check: SanityCheck, state: EvaluationState, journal: Journal, left: fl
             "evaluate more images, use a stronger suite, or set findings: full"
         )
         return _record([check.finding("NOT RUN", text)])
-    name = f"finding {FINDINGS_VERSION} {check.title}"  # one of earlier findings is made again
+    # One of earlier findings, or before an extension, is made again.
+    name = f"finding {FINDINGS_VERSION} {check.title}{journal.extension}"
     return journal.once(name, lambda: _run(check, images[:count], state))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from robust_nas.attacks import Predictor
 from robust_nas.errors import ConfigError
 from robust_nas.evaluation.accuracy import Judged, LabelledImages, as_float, judge
-from robust_nas.evaluation.attack_rows import Planned, batches, planned
+from robust_nas.evaluation.attack_rows import Planned, planned
 from robust_nas.evaluation.fingerprint import fingerprint
 from robust_nas.evaluation.inputs import dtypes, model_errors, refuse_without_values
 from robust_nas.evaluation.journal import Journal
@@ -59,9 +59,7 @@ def start(
     surrogates = read_surrogates(options)
     refuse_misfits(surrogates, tuple(pixels.shape[1:]), int(labels.max()) + 1)
     before = fingerprint(predictor)
-    clean = journal.once(
-        "clean", lambda: _clean(predictor, pixels, labels, options, seed, device, report, before)
-    )
+    clean = _clean(predictor, pixels, labels, options, seed, device, journal, report, before)
     classes = clean["logits"].shape[1] - predictor.abstains
     steps = [step for step in options.steps if step.suits(classes)]
     attacks = planned(steps, len(order), classes)
@@ -82,8 +80,7 @@ def start(
         right=clean["right"].clone(),
         draws=clean["draws"].clone(),
         common=min(share for _, share in attacks),
-        # Journals of earlier versions hold the logits of the first draw alone.
-        not_finite=int(clean.get("not_finite", (~clean["logits"].isfinite().all(1)).sum())),
+        not_finite=clean["not_finite"],
         before=before,
         untouched=clean["untouched"],
     )
@@ -100,24 +97,59 @@ def _clean(
     options: EvaluationOptions,
     seed: int,
     device: torch.device,
+    journal: Journal,
     report: Progress,
     before: str,
 ) -> dict[str, Any]:
-    """Return the answers on the images as they are, `[N]` each; a last pass of one image is not kept.
+    """Return the answers on the images as they are, `[N]` each."""
+
+    def answers(stage: str, indices: Tensor) -> dict[str, Any]:
+        x, y = pixels[indices], labels[indices]
+        return _answers(predictor, x, y, options, seed, stage, device, report, before)
+
+    records = [
+        journal.once(f"clean{stage}", lambda: answers(stage, indices))  # noqa: B023
+        for stage, indices in journal.stages(torch.arange(len(labels)))
+    ]
+    for record in records:
+        # Journals of earlier versions hold the logits of the first draw alone.
+        record.setdefault("not_finite", int((~record["logits"].isfinite().all(1)).sum()))
+    joined = {
+        key: torch.cat([record[key] for record in records], dim=int(key == "draws"))
+        for key in ("right", "draws", "logits", "rejected")
+    }
+    return {
+        **joined,
+        "not_finite": sum(record["not_finite"] for record in records),
+        "untouched": all(record["untouched"] for record in records),
+    }
+
+
+def _answers(
+    predictor: Predictor,
+    pixels: Tensor,
+    labels: Tensor,
+    options: EvaluationOptions,
+    seed: int,
+    stage: str,
+    device: torch.device,
+    report: Progress,
+    before: str,
+) -> dict[str, Any]:
+    """Return the answers of one stage; a last pass of one image is not kept.
 
     Attacks take what is left of a batch, down to one image: a model that fails there is refused before the first.
     """
     parts: list[Judged] = []
-    split = batches(torch.arange(len(labels)), options.batch_size)
-    more = [(split[0][0][:1], 1.0)] if len(split[0][0]) > 1 else []
-    for number, (indices, fraction) in enumerate([*split, *more]):
+    split = torch.split(torch.arange(len(labels)), options.batch_size)
+    more = [split[0][:1]] if len(split[0]) > 1 else []
+    for number, indices in enumerate([*split, *more]):
         x, y = as_float(pixels[indices]).to(device), labels[indices].to(device)
-        part_seed = seed_of(seed, "judge clean", number)
-        with model_errors("the model cannot take images", x, _hint(predictor, len(x), len(split[0][0]))):
+        part_seed = seed_of(seed, f"judge clean{stage}", number)
+        with model_errors("the model cannot take images", x, _hint(predictor, len(x), len(split[0]))):
             parts.append(judge(predictor, x, y, draws=options.deployed.draws, seed=part_seed))
-        report("clean", fraction)
-    parts = parts[: len(split)]
-    judged = Judged.joined(parts)
+        report("clean", min(1.0, (number + 1) / len(split)))
+    judged = Judged.joined(parts[: len(split)])
     return {
         "right": judged.right,
         "draws": judged.draws,

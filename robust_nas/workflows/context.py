@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from robust_nas.distributed import ALONE, Ranks, launched, local_rank
 from robust_nas.environment import environment
 from robust_nas.errors import ConfigError, DataError
-from robust_nas.runs import ENVIRONMENT, Mode, Onlooker, Run, is_finished, read_json, write_json
+from robust_nas.extension import extends
+from robust_nas.runs import CONFIG, ENVIRONMENT, Mode, Onlooker, Run, is_finished, read_json, write_json
 from robust_nas.workflows.config import EvaluationConfig, JobConfig, RunConfig
 
 if TYPE_CHECKING:
@@ -87,16 +88,19 @@ def load_context(config: JobConfig) -> JobContext:
 
 
 def context_unless_finished(
-    config: JobConfig, folder: Path, mode: Mode, given: JobContext | None = None
+    config: JobConfig, folder: Path, mode: Mode, given: JobContext | None = None, job: Options | None = None
 ) -> JobContext | None:
     """Return the context of a job, checked before its folder is touched; None where the folder is finished already.
 
-    Raises `ConfigError` for a `given` one that was loaded for other images, another split or another device.
+    A finished one is not, where `job` extends it. Raises `ConfigError` for a `given` one that was loaded for other
+    images, another split or another device, and `RunExistsError` where the finished folder is of another job.
     """
     if given is not None:
         _refuse_other_context(given, config)
         return given
-    return None if mode == "resume" and is_finished(folder) else load_context(config)
+    if mode == "resume" and is_finished(folder) and not (job and extends(folder / CONFIG, job)):
+        return None
+    return load_context(config)
 
 
 def _refuse_other_context(context: JobContext, config: JobConfig) -> None:

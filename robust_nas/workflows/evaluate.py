@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from pydantic import Field
 
 from robust_nas import figures, user_code
-from robust_nas.config import Options
 from robust_nas.data import DataOptions
 from robust_nas.distributed import refuse_several
 from robust_nas.errors import ConfigError
 from robust_nas.evaluation.options import EvaluationOptions, Step
+from robust_nas.extension import ExtensibleJob
 from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
 from robust_nas.workflows.config import RESULTS, EvaluationConfig, RunConfig
 from robust_nas.workflows.context import (
@@ -25,6 +25,7 @@ from robust_nas.workflows.context import (
     session,
 )
 from robust_nas.workflows.evaluation_record import Origin, recorded
+from robust_nas.workflows.more_evaluation import earlier_images, extended, history
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from robust_nas.nets.model import ModelDescription
 
 
-class EvaluateJob(Options):
+class EvaluateJob(ExtensibleJob):
     """What the result of an evaluation depends on: data, protocol, and everything that decides the model's answers."""
 
     seed: int
@@ -45,6 +46,29 @@ class EvaluateJob(Options):
     digest: str  # `nets/digest.py`
     # Of the models that attacks are transferred from, in their order; without any the record has no such key.
     surrogate_digests: tuple[str, ...] = Field(default=(), exclude_if=lambda digests: not digests)
+
+    @property
+    def protocol(self) -> EvaluationOptions:
+        """Return the options with these steps, whatever the suite's file holds now."""
+        if self.evaluation.steps == self.steps:
+            return self.evaluation
+        return self.evaluation.model_copy(update={"suite": None, "attacks": self.steps})
+
+    def extension_of(self, before: Self, folder: Path) -> tuple[Self, dict[str, Any]] | None:
+        """Return the job with the images, attacks and findings of both (`workflows/more_evaluation.py`)."""
+        same = {"evaluation", "steps", "extended"}
+        if any(
+            getattr(self, key) != getattr(before, key) for key in type(self).model_fields if key not in same
+        ):
+            return None
+        known = (before.evaluation, before.steps)
+        found = extended((self.evaluation, self.steps), known, before.extended, folder)
+        if found is None:
+            return None
+        (evaluation, steps), old = found
+        if not old:
+            return before, {}
+        return self.model_copy(update={"evaluation": evaluation, "steps": steps}), old
 
 
 def run_evaluation(
@@ -152,19 +176,21 @@ def _run(
     context: JobContext | None,
 ) -> dict[str, Any]:
     refuse_several("evaluate")
-    context = context_unless_finished(config, folder, mode, context)
+    context = context_unless_finished(config, folder, mode, context, job)
     if context is not None:
         refuse_misfit(context.dataset)
         refuse_attacks(config, context.dataset)
     more: dict[str, Any] = {}  # of the record, what is not stored
     with Run(folder, job, mode, recipe=config) as run:
+        job = cast(EvaluateJob, run.config)
+        config = config.model_copy(update={"evaluation": job.protocol})
         if not run.finished:
             context = context or load_context(config)
             dataset = context.dataset
             with session(run, JobContext(config, dataset, context.device)):
                 found = _evaluate(run, config, network.to(context.device), dataset, progress)
             tree = {"model": job.model, "dataset": dataset.name, **found.to_dict()}
-            tree |= recorded(tree, name, origin, dataset)
+            tree |= {**recorded(tree, name, origin, dataset), **history(job.extended)}
             write_json(folder / "evaluation.json", tree)
             more = {"examples": list(found.examples), "class_names": dataset.class_names}
             about, record = _about(tree, config, name), {**tree, **more}
@@ -205,7 +231,9 @@ def _evaluate(
         dataset.test,
         config.evaluation,
         seed=config.seed,
-        journal=Journal(state["records"], save),
+        journal=Journal(
+            state["records"], save, earlier_images(cast(EvaluateJob, run.config).extended, len(dataset.test))
+        ),
         progress=report,
     )
 

@@ -53,14 +53,14 @@ def test_the_config_records_the_attacks_as_the_suite_had_them(model, tmp_path):
     assert record["steps"][1]["attack"]["eps"] == 0.04
     assert record["model"].endswith("model")
     assert (tree["suite"], tree["robust"]["attacks"]) == (str(suite), ["pgd-3", "apgd-ce"])
-    # The suite's file is part of what was asked: with another one, it is another evaluation.
+    # The suite's file is part of what was asked: what another one adds follows what was done.
     suite.write_text("attacks:\n- attack: {name: pgd, steps: 5}\n")
     assert robust_nas.run_evaluation(chosen, model, tmp_path / "out", mode="resume") == tree  # read before
     chosen = model_config(
         model, ["evaluation.attacks=null", f"evaluation.suite={suite}", "evaluation.images=12"]
     )
-    with pytest.raises(RunExistsError, match="different: steps"):
-        robust_nas.run_evaluation(chosen, model, tmp_path / "out", mode="resume")
+    tree = robust_nas.run_evaluation(chosen, model, tmp_path / "out", mode="resume")
+    assert tree["robust"]["attacks"] == ["pgd-3", "apgd-ce", "pgd-5"]
 
 
 def test_what_it_leaves(model, tmp_path):
@@ -209,3 +209,77 @@ def test_killed_again_and_again_an_evaluation_ends_in_the_same_figures(model, tm
         assert images[0] == images[1]
     names = [sorted(p.name for p in (tmp_path / name).iterdir()) for name in ("cut", "whole")]
     assert names[0] == names[1]
+
+
+# More than was asked for
+
+
+def test_an_evaluation_takes_more_images_and_attacks_and_keeps_what_was_done(model, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    first = robust_nas.run_evaluation(model_config(model, EVALUATION), model, out)
+    more = [*EVALUATION, "evaluation.images=40"]
+    found = robust_nas.run_evaluation(model_config(model, more), model, out, mode="resume")
+    assert found["clean"]["images"] == found["robust"]["images"] == 40
+    assert found["extended"] == [{"images": 24, "attacks": 2, "findings": "budget"}]
+    assert set(first["clean"]["wrong_indices"]) <= set(found["clean"]["wrong_indices"])
+    for old, new in zip(first["attacks"], found["attacks"], strict=True):
+        assert set(old["broken_indices"]) <= set(new["broken_indices"])
+        assert old["forwards"] < new["forwards"]
+    assert {finding["images"] for finding in found["findings"]} >= {40}
+    # The first request, and the second, are answered by it; nothing runs again.
+    monkeypatch.setattr(job, "_evaluate", lambda *_: pytest.fail("it was finished"))
+    for asked in (EVALUATION, more):
+        assert robust_nas.run_evaluation(model_config(model, asked), model, out, mode="resume") == found
+    fewer = model_config(model, [*EVALUATION, "evaluation.images=30"])
+    with pytest.raises(RunExistsError, match=r"evaluation.images: got 30; it took 40 images.*not cut"):
+        robust_nas.run_evaluation(fewer, model, out, mode="resume")
+    monkeypatch.undo()
+    third = "evaluation.attacks=[{attack: {name: fgsm}}, {attack: {name: pgd, steps: 6}}]"
+    asked = model_config(model, [*more, third, "evaluation.findings=full"])
+    last = robust_nas.run_evaluation(asked, model, out, mode="resume")
+    assert last["robust"]["attacks"] == ["pgd-6", "apgd-ce", "fgsm"]
+    assert last["attacks"][:2] == found["attacks"]
+    assert last["attacks"][2]["attacked"] == found["robust"]["correct"]
+    assert [each["images"] for each in last["extended"]] == [24, 40]
+    assert read_yaml(out / "config.yaml")["evaluation"]["findings"] == "full"
+
+
+def test_killed_in_an_extension_it_ends_in_the_same_figures(model, tmp_path):
+    trees = []
+    for kill in (None, 1, 5):
+        out = tmp_path / f"out{kill}"
+        robust_nas.run_evaluation(model_config(model, EVALUATION), model, out)
+        chosen = model_config(model, [*EVALUATION, "evaluation.images=40"])
+        if kill is not None:
+            with pytest.raises(KeyboardInterrupt):
+                robust_nas.run_evaluation(chosen, model, out, mode="resume", progress=stop_at(kill))
+        trees.append(timeless(robust_nas.run_evaluation(chosen, model, out, mode="resume")))
+    assert trees[1] == trees[0]
+    assert trees[2] == trees[0]
+
+
+def stop_at(count):
+    calls = []
+
+    def progress(*args):
+        calls.append(args)
+        if len(calls) > count:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def test_an_attack_keeps_its_share(model, tmp_path):
+    asked = [*EVALUATION, "evaluation.attacks=[{attack: {name: pgd, steps: 6}, images: 8}]"]
+    robust_nas.run_evaluation(model_config(model, asked), model, tmp_path / "out")
+    with pytest.raises(RunExistsError, match=r"attack 'pgd-6': got a share of None images, it had 8"):
+        robust_nas.run_evaluation(model_config(model, EVALUATION), model, tmp_path / "out", mode="resume")
+
+
+def test_another_threat_model_is_another_evaluation(model, tmp_path):
+    robust_nas.run_evaluation(model_config(model, EVALUATION), model, tmp_path / "out")
+    before = (tmp_path / "out" / "result.json").read_bytes()
+    other = model_config(model, [*EVALUATION, "evaluation.threat_model.eps=0.03"])
+    with pytest.raises(RunExistsError, match=r"different: .*eps"):
+        robust_nas.run_evaluation(other, model, tmp_path / "out", mode="resume")
+    assert (tmp_path / "out" / "result.json").read_bytes() == before

@@ -19,7 +19,8 @@ from typing import Any
 
 from robust_nas.config import check, read_yaml, to_dict, to_yaml, to_yaml_dict
 from robust_nas.errors import ConfigError, RunError, RunExistsError
-from robust_nas.runs import CONFIG, RESULT, Mode, Run, differences, read_json, write_atomic, write_json
+from robust_nas.extension import differences
+from robust_nas.runs import CONFIG, RESULT, Mode, Run, read_json, write_atomic, write_json
 from robust_nas.studies.config import StudyConfig
 from robust_nas.studies.run.journal import JOURNAL, Journal, latest, read_journal
 from robust_nas.studies.run.trial import MODEL, OUTCOME, Trial

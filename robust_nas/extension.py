@@ -1,0 +1,97 @@
+"""Jobs that can be extended: `--resume` may ask for more than before; what was done is kept.
+
+A run folder is known by what its result depends on (`runs.py`). An `ExtensibleJob` says which changes of that only add
+to what was done, and why others do not. Every extension is recorded in `config.yaml`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, ValidationError
+
+from robust_nas.config import Options, read_yaml, to_dict, to_yaml_dict, tree_hash
+from robust_nas.errors import ConfigError, RunExistsError
+
+
+class Extension(Options):
+    """What a job was asked for before it was extended: the values that changed, and the hash of its config."""
+
+    config_hash: str
+    before: dict[str, Any]
+
+
+class ExtensibleJob(Options):
+    """Base of the jobs that can be extended."""
+
+    extended: tuple[Extension, ...] = Field(default=(), exclude_if=lambda extensions: not extensions)
+
+    def extension_of(self, before: Self, folder: Path) -> tuple[Self, dict[str, Any]] | None:
+        """Return the job that does what `before` did in `folder` and what this one adds, and the old values.
+
+        Without old values nothing is added. None: this is another job. Raise `RunExistsError` with the reason where a
+        job of this kind cannot be extended so.
+        """
+        return None
+
+    def continued(self, before: Self, folder: Path, config_hash: str) -> Self | None:
+        """Return this job as it continues `before`, which the folder holds under that hash; None for another job."""
+        first = before.model_copy(update={"extended": ()})
+        if to_dict(first) == to_dict(self):
+            return before
+        found = self.extension_of(before, folder)
+        if found is None:
+            return None
+        job, old = found
+        more = (Extension(config_hash=config_hash, before=old),) if old else ()
+        return job.model_copy(update={"extended": (*before.extended, *more)})
+
+
+def continued(folder: Path, job: Options, before: Mapping[str, Any]) -> ExtensibleJob | None:
+    """Return the job as it continues the config `before` of the folder; None where it is the same, by today's defaults.
+
+    Raises `RunExistsError` where it is another job.
+    """
+    wanted, stored, parsed = to_yaml_dict(job), before, None
+    with contextlib.suppress(ValidationError, ConfigError):
+        parsed = type(job).model_validate(before)
+        stored = to_yaml_dict(parsed)
+    found = None
+    if wanted not in (before, stored) and isinstance(job, ExtensibleJob) and isinstance(parsed, type(job)):
+        found = job.continued(parsed, folder, tree_hash(before))
+    if found is None and wanted not in (before, stored):
+        changed = sorted(differences(stored, wanted))
+        raise RunExistsError(
+            f"{folder}: was started with another config and cannot be resumed with this one; "
+            f"different: {', '.join(changed[:6])}. Use that config (and that version), start again "
+            "with --overwrite, or choose another folder with --out"
+        )
+    return found
+
+
+def is_extension(job: Options | None, before: Mapping[str, Any]) -> bool:
+    """Return whether the job that continues `before` asks for more than that."""
+    return isinstance(job, ExtensibleJob) and len(job.extended) > len(before.get("extended") or ())
+
+
+def extends(path: Path, job: Options) -> bool:
+    """Return whether `job` asks for more than the one whose config is at `path`, and can continue it.
+
+    Raises `RunExistsError` where it is another job.
+    """
+    if not path.is_file():
+        return False
+    before = read_yaml(path)
+    return is_extension(continued(path.parent, job, before), before)
+
+
+def differences(old: object, new: object, prefix: str = "") -> set[str]:
+    """The dotted keys at which two trees differ."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = set(old) | set(new)
+        nested = (differences(old.get(key), new.get(key), f"{prefix}{key}.") for key in keys)
+        return set().union(*nested)
+    return set() if old == new else {prefix.rstrip(".")}
