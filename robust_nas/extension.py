@@ -18,7 +18,7 @@ from robust_nas.errors import ConfigError, RunExistsError
 
 
 class Extension(Options):
-    """What a job was asked for before it was extended: the values that changed, and the hash of its config."""
+    """What a job was before it was extended: the hash of its config, and the keys that changed with their values."""
 
     config_hash: str
     before: dict[str, Any]
@@ -29,25 +29,47 @@ class ExtensibleJob(Options):
 
     extended: tuple[Extension, ...] = Field(default=(), exclude_if=lambda extensions: not extensions)
 
-    def extension_of(self, before: Self, folder: Path) -> tuple[Self, dict[str, Any]] | None:
-        """Return the job that does what `before` did in `folder` and what this one adds, and the old values.
+    def extension_of(self, before: Self, folder: Path) -> Self | None:
+        """Return the job that does what `before` did in `folder`, and what this one asks for; None: another job.
 
-        Without old values nothing is added. None: this is another job. Raise `RunExistsError` with the reason where a
-        job of this kind cannot be extended so.
+        Raise `RunExistsError` with the reason where a job of this kind cannot be extended so.
         """
         return None
 
     def continued(self, before: Self, folder: Path, config_hash: str) -> Self | None:
-        """Return this job as it continues `before`, which the folder holds under that hash; None for another job."""
-        first = before.model_copy(update={"extended": ()})
-        if to_dict(first) == to_dict(self):
+        """Return this job as it continues `before`, which the folder holds under that hash; None for another job.
+
+        It is `before` itself where this was asked for already, now or before an extension.
+        """
+        known = before.asked()
+        if self.asked() in (known, *before.earlier()):
             return before
-        found = self.extension_of(before, folder)
-        if found is None:
+        job = self.extension_of(before, folder)
+        if job is None:
             return None
-        job, old = found
-        more = (Extension(config_hash=config_hash, before=old),) if old else ()
-        return job.model_copy(update={"extended": (*before.extended, *more)})
+        new = job.asked()
+        changed = {key: value for key, value in known.items() if value != new[key]}
+        if not changed:
+            return before
+        extended = (*before.extended, Extension(config_hash=config_hash, before=changed))
+        return job.model_copy(update={"extended": extended})
+
+    def asked(self) -> dict[str, Any]:
+        """Return the job as plain values, without its history."""
+        return {key: value for key, value in to_dict(self).items() if key != "extended"}
+
+    def earlier(self) -> list[dict[str, Any]]:
+        """Return the same of the job before each extension, the oldest first."""
+        found, state = [], self.asked()
+        for extension in reversed(self.extended):
+            state = {**state, **extension.before}
+            found.append(state)
+        return found[::-1]
+
+    def same_but(self, before: Self, *keys: str) -> bool:
+        """Return whether this job differs from `before` in these keys alone."""
+        names = type(self).model_fields.keys() - {"extended", *keys}
+        return all(getattr(self, key) == getattr(before, key) for key in names)
 
 
 def continued(folder: Path, job: Options, before: Mapping[str, Any]) -> ExtensibleJob | None:

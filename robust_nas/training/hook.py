@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from robust_nas.registry import Method
 from robust_nas.training.context import Batch, TrainingContext
@@ -51,7 +51,9 @@ class TrainingHook:
 
 
 class HookOptions(Method):
-    """Base of all hooks as a config names them."""
+    """Base of all hooks as a config names them. `needs_end`: whether it uses the number of epochs."""
+
+    needs_end: ClassVar[bool] = True
 
     def start(self, training: TrainingContext) -> TrainingHook:
         """Return the hook at the begin of a training."""

@@ -57,6 +57,18 @@ class Training(Options):
         """Return the forward-pass equivalents of one training image: those of the step and of the hooks."""
         return self.step.passes(self.loss) + sum(hook.passes(self.loss) for hook in self.hooks)
 
+    @property
+    def bound_to_epochs(self) -> list[str]:
+        """Return the keys that depend on the number of epochs: with any, a training cannot be given more."""
+        hooks = {f"hooks.{number}": hook for number, hook in enumerate(self.hooks)}
+        parts: dict[str, Schedule | StepOptions | HookOptions] = {
+            "schedule": self.schedule,
+            "step": self.step,
+            **hooks,
+        }
+        found = [f"training.{key} ({part.label})" for key, part in parts.items() if part.needs_end]
+        return [*found, *(["training.drop_path"] if self.drop_path else [])]
+
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> Self:
         if self.nesterov and self.momentum == 0:

@@ -7,12 +7,15 @@ A new schedule is a subclass with its options and `factor_at`, in a file of its 
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 from robust_nas.registry import Method
 
 
 class Schedule(Method):
-    """Base of all schedules."""
+    """Base of all schedules. `needs_end`: whether the factor depends on the number of epochs."""
+
+    needs_end: ClassVar[bool] = True
 
     def factor_at(self, epoch: float, epochs: int) -> float:
         """Return the factor of the learning rate at `epoch` (fractional) of `epochs`."""

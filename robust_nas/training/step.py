@@ -9,7 +9,7 @@ their own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from robust_nas.registry import Method
 from robust_nas.training.context import Batch, TrainingContext
@@ -66,7 +66,9 @@ class TrainingStep:
 
 
 class StepOptions(Method):
-    """Base of all steps as a config names them."""
+    """Base of all steps as a config names them. `needs_end`: whether it uses the number of epochs."""
+
+    needs_end: ClassVar[bool] = True
 
     def start(self, training: TrainingContext, hooks: Sequence[TrainingHook]) -> TrainingStep:
         """Return the step at the begin of a training; `hooks` have penalties that it adds."""

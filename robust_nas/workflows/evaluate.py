@@ -54,21 +54,12 @@ class EvaluateJob(ExtensibleJob):
             return self.evaluation
         return self.evaluation.model_copy(update={"suite": None, "attacks": self.steps})
 
-    def extension_of(self, before: Self, folder: Path) -> tuple[Self, dict[str, Any]] | None:
+    def extension_of(self, before: Self, folder: Path) -> Self | None:
         """Return the job with the images, attacks and findings of both (`workflows/more_evaluation.py`)."""
-        same = {"evaluation", "steps", "extended"}
-        if any(
-            getattr(self, key) != getattr(before, key) for key in type(self).model_fields if key not in same
-        ):
+        if not self.same_but(before, "evaluation", "steps"):
             return None
-        known = (before.evaluation, before.steps)
-        found = extended((self.evaluation, self.steps), known, before.extended, folder)
-        if found is None:
-            return None
-        (evaluation, steps), old = found
-        if not old:
-            return before, {}
-        return self.model_copy(update={"evaluation": evaluation, "steps": steps}), old
+        found = extended((self.evaluation, self.steps), (before.evaluation, before.steps), folder)
+        return None if found is None else self.model_copy(update={"evaluation": found[0], "steps": found[1]})
 
 
 def run_evaluation(
@@ -190,7 +181,7 @@ def _run(
             with session(run, JobContext(config, dataset, context.device)):
                 found = _evaluate(run, config, network.to(context.device), dataset, progress)
             tree = {"model": job.model, "dataset": dataset.name, **found.to_dict()}
-            tree |= {**recorded(tree, name, origin, dataset), **history(job.extended)}
+            tree |= {**recorded(tree, name, origin, dataset), **history(job.earlier())}
             write_json(folder / "evaluation.json", tree)
             more = {"examples": list(found.examples), "class_names": dataset.class_names}
             about, record = _about(tree, config, name), {**tree, **more}
@@ -232,7 +223,7 @@ def _evaluate(
         config.evaluation,
         seed=config.seed,
         journal=Journal(
-            state["records"], save, earlier_images(cast(EvaluateJob, run.config).extended, len(dataset.test))
+            state["records"], save, earlier_images(cast(EvaluateJob, run.config).earlier(), len(dataset.test))
         ),
         progress=report,
     )

@@ -7,55 +7,38 @@ verdict are made again over all images and attacks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from robust_nas.config import to_dict
 from robust_nas.errors import RunExistsError
 from robust_nas.evaluation.options import EvaluationOptions, Step
-from robust_nas.extension import Extension
 
 Protocol = tuple[EvaluationOptions, tuple[Step, ...]]  # and the attacks as the suite's file had them
 MAY_CHANGE = ("images", "suite", "attacks", "findings", "checks")
 
 
-def extended(
-    wanted: Protocol, before: Protocol, extensions: Sequence[Extension], folder: Path
-) -> tuple[Protocol, dict[str, Any]] | None:
-    """Return the protocol of `before` and `wanted` together, and what `before` asked for.
+def extended(wanted: Protocol, before: Protocol, folder: Path) -> Protocol | None:
+    """Return the protocol of `before` and `wanted` together; None: another evaluation.
 
-    The last is empty where everything that is wanted was asked for before, also before one of the `extensions`. None:
-    another evaluation. Raise `RunExistsError` where fewer images, or another share for an attack, are wanted.
+    Raise `RunExistsError` where fewer images, or another share for an attack, are wanted.
     """
     (more, steps), (options, done) = wanted, before
     fixed = [key for key in EvaluationOptions.model_fields if key not in MAY_CHANGE]
     if any(getattr(more, key) != getattr(options, key) for key in fixed):
         return None
-    asked = request(options, done)
-    merged = merge_steps(done, steps, folder)
-    earlier = [extension.before for extension in extensions]
-    if request(more, merged) == asked or request(more, steps) in earlier:
-        return before, {}
     if more.images is not None and (options.images is None or more.images < options.images):
         took = "all images" if options.images is None else f"{options.images} images"
         raise RunExistsError(
             f"{folder}: evaluation.images: got {more.images}; it took {took}, and an evaluation can be extended, "
             "not cut: ask for as many or more, or choose another folder with --out"
         )
+    merged = merge_steps(done, steps, folder)
+    if merged == done:  # named as it was
+        return more.model_copy(update={"suite": options.suite, "attacks": options.attacks}), done
     if merged != steps:
         more = more.model_copy(update={"suite": None, "attacks": merged})
-    return (more, merged), asked
-
-
-def request(options: EvaluationOptions, steps: Sequence[Step]) -> dict[str, Any]:
-    """Return what was asked for, of what an extension may change, as plain values."""
-    return {
-        "images": options.images,
-        "attacks": [to_dict(step) for step in steps],
-        "findings": options.findings,
-        "checks": [to_dict(check) for check in options.checks],
-    }
+    return more, merged
 
 
 def merge_steps(before: Sequence[Step], more: Sequence[Step], folder: Path) -> tuple[Step, ...]:
@@ -75,22 +58,19 @@ def _attack(step: Step) -> str:
     return repr(step.model_copy(update={"images": None}))
 
 
-def earlier_images(extensions: Sequence[Extension], available: int) -> list[int]:
-    """Return how many images were taken before each extension."""
-    return [extension.before["images"] or available for extension in extensions]
+def earlier_images(earlier: Sequence[Mapping[str, Any]], available: int) -> list[int]:
+    """Return how many images were taken before each extension; `earlier` are the jobs as they were."""
+    return [job["evaluation"]["images"] or available for job in earlier]
 
 
-def history(extensions: Sequence[Extension]) -> dict[str, Any]:
+def history(earlier: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the record of the extensions, oldest first: what was asked for before; nothing where there are none."""
-    if not extensions:
-        return {}
-    return {
-        "extended": [
-            {
-                "images": extension.before["images"],
-                "attacks": len(extension.before["attacks"]),
-                "findings": extension.before["findings"],
-            }
-            for extension in extensions
-        ]
-    }
+    asked = [
+        {
+            "images": job["evaluation"]["images"],
+            "attacks": len(job["steps"]),
+            "findings": job["evaluation"]["findings"],
+        }
+        for job in earlier
+    ]
+    return {"extended": asked} if asked else {}

@@ -14,14 +14,15 @@ from typing import Annotated, Any, NamedTuple, Self
 from pydantic import model_validator
 
 from robust_nas.compression import Compression
-from robust_nas.config import Options, check
+from robust_nas.config import check
 from robust_nas.data import DataOptions
 from robust_nas.distributed import refuse_several
 from robust_nas.environment import environment
-from robust_nas.errors import RobustNASError
+from robust_nas.errors import RobustNASError, RunExistsError
 from robust_nas.evaluation.options import EvaluationOptions, Step
 from robust_nas.evaluation.verdict import version_of
-from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
+from robust_nas.extension import ExtensibleJob
+from robust_nas.runs import CONFIG, Mode, Progress, Run, read_json, silent, write_json
 from robust_nas.search import Strategy, SupernetOptions, strategy_field
 from robust_nas.spaces import CellSpace
 from robust_nas.training import Training
@@ -38,8 +39,9 @@ from robust_nas.workflows.context import (
 )
 from robust_nas.workflows.evaluate import run_evaluation
 from robust_nas.workflows.export import export_model
-from robust_nas.workflows.search import run_search
-from robust_nas.workflows.train import train
+from robust_nas.workflows.more_evaluation import extended
+from robust_nas.workflows.search import SearchJob, run_search
+from robust_nas.workflows.train import more_epochs, train
 
 Warn = Callable[[str], None]
 
@@ -56,10 +58,11 @@ def run(
     refuse_several("run")
     folder = Path(out) if out else RESULTS / config.name
     began = time.perf_counter()
-    context = context_unless_finished(config, folder, mode)
+    job = RunJob.of(config)
+    context = context_unless_finished(config, folder, mode, job=job)
     if context is not None:
         _refuse_what_fails_later(config, context, folder, mode)
-    with Run(folder, RunJob.of(config), mode, recipe=config) as outer:
+    with Run(folder, job, mode, recipe=config) as outer:
         if outer.finished or context is None:
             _draw_own(config, folder)
             return read_json(folder / "summary.json")
@@ -75,7 +78,7 @@ def run(
         return summary
 
 
-class RunJob(Options):
+class RunJob(ExtensibleJob):
     """What the result of a run depends on: the run config without its settings of the machine and its figures."""
 
     name: str
@@ -94,8 +97,41 @@ class RunJob(Options):
     @classmethod
     def of(cls, config: RunConfig) -> Self:
         """Return the record of the run that a config asks for."""
-        shared = {key: getattr(config, key) for key in cls.model_fields if key not in ("space", "steps")}
+        keys = cls.model_fields.keys() - {"space", "steps", "extended"}
+        shared = {key: getattr(config, key) for key in keys}
         return cls(space=config.space.load(), steps=config.evaluation.steps, **shared)
+
+    def extension_of(self, before: Self, folder: Path) -> Self | None:
+        """Return the job with changes to the steps that have not begun; the last one that has may be extended."""
+        changed = {key for key in self.asked() if not self.same_but(before, *(self.asked().keys() - {key}))}
+        begun = [part for part in self.parts() if (folder / part / CONFIG).is_file()]
+        for part in begun:
+            blocked = sorted(changed & self.parts()[part])
+            inside, last = folder / part, part == begun[-1]
+            if last and part == "model" and blocked == ["training"]:
+                blocked = [] if more_epochs(self.training, before.training, inside) else blocked
+            if last and part == "evaluation" and {*blocked} <= {"evaluation", "steps"}:
+                known = (before.evaluation, before.steps)
+                found = extended((self.evaluation, self.steps), known, inside)
+                blocked = blocked if found is None else []
+            if blocked:
+                raise RunExistsError(
+                    f"{inside}: was made with another {' and '.join(blocked)}, which can no longer change; use the "
+                    "config that the run was started with, start again with --overwrite, or choose another --out"
+                )
+        return self
+
+    def parts(self) -> dict[str, set[str]]:
+        """Return the keys that the result of each step depends on, the steps in their order."""
+        search = set(SearchJob.model_fields) - {"training"} | ({"training"} if self.search.trains else set())
+        model = search | {"training"}
+        evaluation = model | {"evaluation", "steps"}
+        return {
+            "search": search,
+            "model": model,
+            "evaluation": evaluation,
+            "compressed": evaluation | {"compression"},
+        }
 
     @model_validator(mode="before")
     @classmethod

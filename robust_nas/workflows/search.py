@@ -10,7 +10,8 @@ from robust_nas import figures
 from robust_nas.config import Count, Options
 from robust_nas.data import DataOptions
 from robust_nas.distributed import Ranks, joined, refuse_several
-from robust_nas.errors import ArchitectureError, ConfigError
+from robust_nas.errors import ArchitectureError, ConfigError, RunExistsError
+from robust_nas.extension import ExtensibleJob
 from robust_nas.runs import ENVIRONMENT, Mode, Progress, Run, read_json, silent, write_json
 from robust_nas.search import (
     SearchContext,
@@ -242,11 +243,12 @@ def _repeat_search(
     """Searches once per seed in subfolders `seed-<n>` and writes the best one and the spread."""
     from robust_nas.search.spread import spread
 
-    context = context_unless_finished(config, folder, mode, context)
+    job = SeedsJob(search=SearchJob.of(config), seeds=seeds)
+    context = context_unless_finished(config, folder, mode, context, job)
     if context is not None:
         _refuse_unfit(config, context)
-    job = SeedsJob(search=SearchJob.of(config), seeds=seeds)
     with joined() as ranks, open_run(ranks, folder, job, mode, recipe=config) as run:
+        seeds = ranks.run_on_all(lambda: cast(SeedsJob, run.config).seeds)
         results = []
         for seed in range(config.seed, config.seed + seeds):
             changed = config.model_copy(update={"seed": seed})
@@ -272,11 +274,20 @@ def _repeat_search(
         return ranks.run_on_all(write)
 
 
-class SeedsJob(Options):
+class SeedsJob(ExtensibleJob):
     """What the result of a repeated search depends on."""
 
     search: SearchJob
     seeds: Count
+
+    def extension_of(self, before: Self, folder: Path) -> Self | None:
+        """Return the job with more seeds."""
+        if self.seeds < before.seeds:
+            raise RunExistsError(
+                f"{folder}: seeds: got {self.seeds}, it has {before.seeds}; a repeated search can be given more, "
+                "not fewer: choose another folder with --out"
+            )
+        return self if self.same_but(before, "seeds") else None
 
 
 def draw_architecture(architecture: Architecture, stem: Path, *, caption: str = "") -> tuple[Path, ...]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self, cast
 
 from robust_nas import figures
-from robust_nas.config import Options
 from robust_nas.data import DataOptions
 from robust_nas.distributed import Ranks, joined
+from robust_nas.errors import RunExistsError
+from robust_nas.extension import ExtensibleJob
 from robust_nas.runs import RESULT, Mode, Progress, Run, read_json, silent
 from robust_nas.spaces import AnyArchitecture, Architecture, count, has_cells
 from robust_nas.training import Training
@@ -45,21 +46,22 @@ def train(
     """
     refuse_cell_options(config.training, architecture)
     folder = Path(out) if out else RESULTS / f"{config.name}-model"
-    context = context_unless_finished(config, folder, mode, context)
+    job = TrainJob.of(config, architecture)
+    context = context_unless_finished(config, folder, mode, context, job)
     if context is not None:
         refuse_precision(config.training.precision, context.device)
         if has_cells(architecture):
             refuse_auxiliary_head(config.training, architecture.layout, context.dataset)
-    shared = {key: getattr(config, key) for key in TrainJob.model_fields if key != "architecture"}
-    job = TrainJob(architecture=architecture, **shared)
     with joined() as ranks, open_run(ranks, folder, job, mode, recipe=config) as run:
+        job = ranks.run_on_all(lambda: cast(TrainJob, run.config))
+        config = config.model_copy(update={"training": job.training})
         if not ranks.run_on_all(lambda: run.finished):
             _train_once(run, config, architecture, context or load_context(config), progress, ranks)
         ranks.run_on_all(lambda: _draw_own(run, config, architecture))
     return folder
 
 
-class TrainJob(Options):
+class TrainJob(ExtensibleJob):
     """What a trained model depends on: sections of the run config, and the architecture."""
 
     name: str
@@ -68,6 +70,35 @@ class TrainJob(Options):
     architecture: AnyArchitecture
     training: Training
     batch_norm: str
+
+    @classmethod
+    def of(cls, config: RunConfig, architecture: Architecture) -> Self:
+        """Return the record of the training that a run config asks for."""
+        keys = cls.model_fields.keys() - {"architecture", "extended"}
+        return cls(architecture=architecture, **{key: getattr(config, key) for key in keys})
+
+    def extension_of(self, before: Self, folder: Path) -> Self | None:
+        """Return the job with more epochs, where nothing of the recipe depends on their number."""
+        if self.same_but(before, "training") and more_epochs(self.training, before.training, folder):
+            return self
+        return None
+
+
+def more_epochs(more: Training, had: Training, folder: Path) -> bool:
+    """Return whether a recipe differs from that of the folder in its epochs alone.
+
+    Raise `RunExistsError` where these are fewer, or where something of the recipe depends on their number.
+    """
+    if more.model_copy(update={"epochs": had.epochs}) != had:
+        return False
+    why = ["it had more"] if more.epochs < had.epochs else had.bound_to_epochs
+    if why:
+        depends = "" if more.epochs < had.epochs else " depends on it"
+        raise RunExistsError(
+            f"{folder}: training.epochs: got {more.epochs}, it was started with {had.epochs}; {' and '.join(why)}"
+            f"{depends}: start again with --overwrite, or choose another folder with --out"
+        )
+    return True
 
 
 def _train_once(

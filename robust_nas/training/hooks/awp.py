@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from robust_nas.config import CountOrZero, NonNegative
 from robust_nas.lazy import torch
@@ -33,6 +33,8 @@ class AWP(HookOptions):
 
     The published gamma is 0.01 for adversarial training (warm-up 0) and 0.005 for TRADES (warm-up 10).
     """
+
+    needs_end: ClassVar[bool] = False
 
     name: Literal["awp"] = "awp"
     gamma: NonNegative = 0.01

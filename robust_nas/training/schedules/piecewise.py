@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from robust_nas.config import Count, Positive
 from robust_nas.training.schedule import Schedule
@@ -10,6 +10,8 @@ from robust_nas.training.schedule import Schedule
 
 class Piecewise(Schedule):
     """The learning rate times `factor` from each of the milestone epochs on."""
+
+    needs_end: ClassVar[bool] = False
 
     name: Literal["piecewise"] = "piecewise"
     milestones: tuple[Count, ...] = (100, 150)

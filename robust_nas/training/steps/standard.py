@@ -6,7 +6,7 @@ g = d/dw [L(f_w, x, y) + sum_h P_h(w)],   P_h the penalties of the hooks
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from robust_nas.training.context import Batch, TrainingContext
 from robust_nas.training.hook import TrainingHook
@@ -15,6 +15,8 @@ from robust_nas.training.step import Measured, StepOptions, TrainingStep
 
 class Standard(StepOptions):
     """One backward pass through the recipe's loss and the hooks' penalties."""
+
+    needs_end: ClassVar[bool] = False
 
     name: Literal["standard"] = "standard"
 
