@@ -6,6 +6,8 @@ alike, and a batch can be split in any way. It costs the draws, which are cheap 
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 from torch import Generator, Tensor
 
@@ -15,6 +17,14 @@ class BatchGenerator(torch.Generator):
 
     whole = 0  # 0: as many as there are
     rows = slice(None)
+
+    def restore(self, state: Tensor) -> None:
+        """Put a state back; one of another kind of device, which has no meaning here, seeds the draws instead."""
+        if len(state) == len(self.get_state()):
+            self.set_state(state)
+        else:
+            digest = hashlib.sha256(bytes(state.tolist())).digest()
+            self.manual_seed(int.from_bytes(digest[:7], "little"))
 
 
 def whole_batch(images: Tensor, generator: Generator) -> tuple[Tensor, slice]:

@@ -37,7 +37,10 @@ def _allow(context: typer.Context, files: list[Path] | None) -> list[Path] | Non
 
 
 Recipe = Annotated[
-    str, typer.Argument(help="A shipped recipe (quickstart, fashion, dsara-cifar10) or a YAML file.")
+    str,
+    typer.Argument(
+        help="A shipped recipe (quickstart, fashion, dsara-cifar10), a YAML file, or the folder of a run."
+    ),
 ]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Config values, such as search.epochs=3.")
@@ -86,6 +89,11 @@ def resolve(
         typer.echo(printed(config), nl=False)
         raise typer.Exit
     return config
+
+
+def resumed(recipe: str, out: Path | None, resume: bool) -> Path | None:
+    """Return `--out`, or the folder that is named in the place of a recipe and is to be resumed; None: the usual."""
+    return Path(recipe) if resume and out is None and Path(recipe).is_dir() else out
 
 
 def say(message: str) -> None:

@@ -20,6 +20,8 @@ def command(
 
     Example: [bold]robust-nas run quickstart search.epochs=3[/bold]
 
+    Continue it: [bold]robust-nas run --resume results/quickstart[/bold]
+
     In Python: robust_nas.run(robust_nas.load_config("quickstart"))
     """
     config = common.resolve(recipe, overrides, print_config)
@@ -28,7 +30,7 @@ def command(
     from robust_nas.workflows import pipeline
     from robust_nas.workflows.config import RESULTS
 
-    folder = out or RESULTS / config.name
+    folder = common.resumed(recipe, out, resume) or RESULTS / config.name
     with common.progress(quiet) as report:
         summary = pipeline.run(
             config, folder, mode=mode, progress=report, warn=lambda message: common.say(f"warning: {message}")

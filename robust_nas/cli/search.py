@@ -14,7 +14,10 @@ def command(
     recipe: common.Recipe,
     overrides: common.Overrides = None,
     out: common.Out = None,
-    seeds: Annotated[int, typer.Option(help="Repeat with this many seeds and report the spread.", min=1)] = 1,
+    seeds: Annotated[
+        int | None,
+        typer.Option(help="Repeat with this many seeds and report the spread (default: 1).", min=1),
+    ] = None,
     strategy: Annotated[
         str | None,
         typer.Option(
@@ -34,6 +37,8 @@ def command(
 
     Example: [bold]robust-nas search quickstart --seeds 3 --out results/three-seeds[/bold]
 
+    Continue it: [bold]robust-nas search --resume results/three-seeds --seeds 5[/bold]
+
     In Python: robust_nas.run_search(robust_nas.load_config("quickstart"), seeds=3)
     """
     from robust_nas.workflows.config import doubts
@@ -42,8 +47,10 @@ def command(
     mode = common.mode_of(resume, overwrite)
     for doubt in doubts(config):
         common.say(f"warning: {doubt}")
-    from robust_nas.workflows.search import run_search
+    from robust_nas.workflows.search import run_search, seeds_of
 
+    out = common.resumed(recipe, out, resume)
+    seeds = seeds or (seeds_of(out) if resume and out else 1)
     with common.progress(quiet) as report:
         found = run_search(config, out, mode=mode, seeds=seeds, progress=report)
     if not is_first():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -35,6 +35,8 @@ def command(
 
     Example: [bold]robust-nas train quickstart --architecture arnas --out results/arnas-digits[/bold]
 
+    Continue it, with more epochs: [bold]robust-nas train --resume results/arnas-digits training.epochs=80[/bold]
+
     In Python: robust_nas.train(config, robust_nas.load_architecture("arnas"))
     """
     from robust_nas.workflows.config import doubts
@@ -43,11 +45,13 @@ def command(
     mode = common.mode_of(resume, overwrite)
     for doubt in doubts(config):
         common.say(f"warning: {doubt}")
-    if not architecture:
+    out = common.resumed(recipe, out, resume)
+    if not architecture and not (resume and out):
         raise typer.BadParameter("name the architecture to train, such as --architecture arnas")
     from robust_nas.spaces import load_architecture
+    from robust_nas.workflows.train import architecture_of
 
-    chosen = load_architecture(architecture)
+    chosen = load_architecture(architecture) if architecture else architecture_of(cast(Path, out))
     source = Path(architecture).resolve()
     if overwrite and out and source.exists() and out.resolve() in (source, *source.parents):
         raise ConfigError(

@@ -111,7 +111,7 @@ class TrainingState:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         restore_optimiser(self.optimiser, state["optimiser"])
-        self.generator.set_state(state["generator"])
+        self.generator.restore(state["generator"])
         self.step.restore(state.get("step_state", {}))  # older versions had neither steps nor hooks
         for hook, own in zip(self.hooks, state.get("hooks", []), strict=True):
             hook.restore(own)

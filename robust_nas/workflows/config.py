@@ -191,19 +191,26 @@ def recipe_names() -> list[str]:
 def load_config(
     recipe: str | Path, overrides: Sequence[str] = (), *, strategy: str | None = None
 ) -> RunConfig:
-    """The run config of a shipped recipe or a YAML file, with `a.b=c` overrides applied.
+    """The run config of a shipped recipe, a YAML file, or the folder of a run, with `a.b=c` overrides applied.
 
     A `strategy` (such as `random` or `nni:darts`) takes the place of the recipe's before the overrides do.
 
     Raises `ConfigError` that names the key, the value, where it was written, and what is allowed.
     """
     text = str(recipe)
-    path = FOLDER / f"{text}.yaml" if text in recipe_names() else existing_file(text)
+    shipped = FOLDER / f"{text}.yaml" if text in recipe_names() else None
+    path = shipped or existing_file(text) or existing_file(Path(text) / RECIPE)
     if path is None:
-        raise ConfigError(f"{text!r} is neither a recipe nor a file; recipes: {', '.join(recipe_names())}")
-    source = text if path.parent == FOLDER else str(path)
+        raise ConfigError(
+            f"{text!r} is neither a recipe, nor a file, nor a folder with a {RECIPE}; "
+            f"recipes: {', '.join(recipe_names())}"
+        )
+    source = text if shipped else str(path)
     tree = read_yaml(path)
-    with own_config(*folders_of(None if path.parent == FOLDER else path)):
+    if path.name == RECIPE:
+        tree = {key: with_present_names(value) for key, value in tree.items()}
+        _leave_out_threat_model(tree.get("evaluation"))
+    with own_config(*folders_of(None if shipped else path)):
         if strategy is not None:
             section = tree.get("search")
             tree["search"] = with_strategy(section if isinstance(section, dict) else {}, strategy)

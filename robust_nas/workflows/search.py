@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 
 from robust_nas import figures
-from robust_nas.config import Count, Options
+from robust_nas.config import Count, Options, check, read_yaml
 from robust_nas.data import DataOptions
 from robust_nas.distributed import Ranks, joined, refuse_several
 from robust_nas.errors import ArchitectureError, ConfigError, RunExistsError
 from robust_nas.extension import ExtensibleJob
-from robust_nas.runs import ENVIRONMENT, Mode, Progress, Run, read_json, silent, write_json
+from robust_nas.runs import CONFIG, ENVIRONMENT, Mode, Progress, Run, read_json, silent, write_json
 from robust_nas.search import (
     SearchContext,
     SearchOutcome,
@@ -288,6 +288,17 @@ class SeedsJob(ExtensibleJob):
                 "not fewer: choose another folder with --out"
             )
         return self if self.same_but(before, "seeds") else None
+
+
+def seeds_of(folder: Path) -> int:
+    """Return how many seeds the search in a folder is repeated with; 1 where the folder does not say."""
+    path = folder / CONFIG
+    seeds = read_yaml(path).get("seeds", 1) if path.is_file() else 1
+    return check(_Seeds, {"seeds": seeds}, str(path)).seeds
+
+
+class _Seeds(Options):
+    seeds: Count
 
 
 def draw_architecture(architecture: Architecture, stem: Path, *, caption: str = "") -> tuple[Path, ...]:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self, cast
 
 from robust_nas import figures
+from robust_nas.config import check, read_yaml
 from robust_nas.data import DataOptions
 from robust_nas.distributed import Ranks, joined
 from robust_nas.errors import RunExistsError
 from robust_nas.extension import ExtensibleJob
-from robust_nas.runs import RESULT, Mode, Progress, Run, read_json, silent
+from robust_nas.runs import CONFIG, RESULT, Mode, Progress, Run, read_json, silent
 from robust_nas.spaces import AnyArchitecture, Architecture, count, has_cells
 from robust_nas.training import Training
 from robust_nas.workflows.config import RESULTS, RunConfig
@@ -82,6 +83,12 @@ class TrainJob(ExtensibleJob):
         if self.same_but(before, "training") and more_epochs(self.training, before.training, folder):
             return self
         return None
+
+
+def architecture_of(folder: Path) -> Architecture:
+    """Return the architecture that the training in a folder was started with. Raises `ConfigError`."""
+    path = folder / CONFIG
+    return check(TrainJob, read_yaml(path), str(path)).architecture
 
 
 def more_epochs(more: Training, had: Training, folder: Path) -> bool:

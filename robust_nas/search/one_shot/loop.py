@@ -230,7 +230,7 @@ class _Loop:
             search.supernet.load_state_dict(state["supernet"])
             restore_optimiser(search.weight_optimiser, state["weight_optimiser"])
             restore_optimiser(search.alpha_optimiser, state["alpha_optimiser"])
-            self.generator.set_state(state["generator"])
+            self.generator.restore(state["generator"])
             self.strategy.restore(search, state.get("strategy", {}))
             self.epoch, self.step = state["epoch"], state["step"]
             self.seconds, self.last = state["seconds"], state["last"]
