@@ -11,6 +11,8 @@ import hashlib
 import torch
 from torch import Generator, Tensor
 
+CUDA_STATE = 16  # bytes: seed and offset
+
 
 class BatchGenerator(torch.Generator):
     """A generator that knows the batch its draws are for: `rows` of `whole` images are at hand."""
@@ -19,12 +21,16 @@ class BatchGenerator(torch.Generator):
     rows = slice(None)
 
     def restore(self, state: Tensor) -> None:
-        """Put a state back; one of another kind of device, which has no meaning here, seeds the draws instead."""
-        if len(state) == len(self.get_state()):
-            self.set_state(state)
-        else:
+        """Put a state back; that of another kind of device, which has no meaning here, seeds the draws instead.
+
+        Raise `RuntimeError` for what is no state.
+        """
+        kinds = {CUDA_STATE, len(torch.Generator().get_state())}
+        if len(state) in kinds - {len(self.get_state())}:
             digest = hashlib.sha256(bytes(state.tolist())).digest()
             self.manual_seed(int.from_bytes(digest[:7], "little"))
+        else:
+            self.set_state(state)
 
 
 def whole_batch(images: Tensor, generator: Generator) -> tuple[Tensor, slice]:

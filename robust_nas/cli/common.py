@@ -244,6 +244,11 @@ def show_warnings(tree: Mapping[str, Any]) -> None:
     """Print which images were tested, and what a reader must know before the figures are believed."""
     if tested := tree.get("tested"):
         print(f"tested: {tested['text']}")
+    for before in tree.get("extended", ()):
+        images = "all images" if before["images"] is None else f"{before['images']} images"
+        print(
+            f"extended: it was asked for {images} and {before['attacks']} attacks before (findings: {before['findings']})"
+        )
     for warning in tree.get("warnings", ()):
         print(f"warning: {warning['text']}; {warning['advice']}")
     for note in tree.get("notes", ()):

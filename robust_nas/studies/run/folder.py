@@ -63,7 +63,7 @@ class StudyFolder(Run):
             self.close()
             raise
 
-    def _refuse_other_config(self, before: Mapping[str, Any]) -> None:
+    def _continue(self, before: Mapping[str, Any]) -> Mapping[str, Any]:
         try:
             known = check(StudyConfig, with_present_names(before), str(self.folder / CONFIG))
             stored: Mapping[str, Any] = to_yaml_dict(known)
@@ -81,6 +81,7 @@ class StudyFolder(Run):
             )
         read_journal(self.folder)  # a journal of another version is refused before anything is written
         self._changed = changed
+        return before
 
     @property
     def _goes_on(self) -> bool:
