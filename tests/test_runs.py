@@ -280,3 +280,9 @@ def test_a_killed_process_releases_its_folder(tmp_path):
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "run")], check=False)
     assert killed.returncode == -9
     Run(tmp_path / "run", Config(), "resume").close()
+
+
+def test_metrics_can_be_read_as_they_are_logged(tmp_path):
+    with Run(tmp_path / "run", Config()) as run:
+        run.log({"epoch": 0})
+        assert (tmp_path / "run" / METRICS).read_text() == '{"epoch":0}\n'

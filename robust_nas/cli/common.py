@@ -246,9 +246,7 @@ def show_warnings(tree: Mapping[str, Any]) -> None:
         print(f"tested: {tested['text']}")
     for before in tree.get("extended", ()):
         images = "all images" if before["images"] is None else f"{before['images']} images"
-        print(
-            f"extended: it was asked for {images} and {before['attacks']} attacks before (findings: {before['findings']})"
-        )
+        print(f"extended: before, {images} and {before['attacks']} attacks (findings: {before['findings']})")
     for warning in tree.get("warnings", ()):
         print(f"warning: {warning['text']}; {warning['advice']}")
     for note in tree.get("notes", ()):

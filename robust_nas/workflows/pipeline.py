@@ -21,7 +21,7 @@ from robust_nas.environment import environment
 from robust_nas.errors import RobustNASError, RunExistsError
 from robust_nas.evaluation.options import EvaluationOptions, Step
 from robust_nas.evaluation.verdict import version_of
-from robust_nas.extension import ExtensibleJob
+from robust_nas.extension import ExtensibleJob, differences
 from robust_nas.runs import CONFIG, Mode, Progress, Run, read_json, silent, write_json
 from robust_nas.search import Strategy, SupernetOptions, strategy_field
 from robust_nas.spaces import CellSpace
@@ -115,9 +115,12 @@ class RunJob(ExtensibleJob):
                 found = extended((self.evaluation, self.steps), known, inside)
                 blocked = blocked if found is None else []
             if blocked:
+                old, new = ({key: job.asked()[key] for key in blocked} for job in (before, self))
+                keys = differences(old, new)
                 raise RunExistsError(
-                    f"{inside}: was made with another {' and '.join(blocked)}, which can no longer change; use the "
-                    "config that the run was started with, start again with --overwrite, or choose another --out"
+                    f"{inside}: was made with another config, and what it depends on can no longer change; "
+                    f"different: {', '.join(sorted(keys)[:6])}. Use the config that the run was started with, start "
+                    "again with --overwrite, or choose another folder with --out"
                 )
         return self
 
