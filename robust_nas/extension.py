@@ -85,7 +85,7 @@ def continued(folder: Path, job: Options, before: Mapping[str, Any]) -> Extensib
     if wanted not in (before, stored) and isinstance(job, ExtensibleJob) and isinstance(parsed, type(job)):
         found = job.continued(parsed, folder, tree_hash(before))
     if found is None and wanted not in (before, stored):
-        changed = sorted(differences(stored, wanted))
+        changed = sorted(differences(stored, wanted) - {"extended"})
         raise RunExistsError(
             f"{folder}: was started with another config and cannot be resumed with this one; "
             f"different: {', '.join(changed[:6])}. Use that config (and that version), start again "
