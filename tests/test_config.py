@@ -198,8 +198,6 @@ def test_overrides(overrides: list[str], expected: object) -> None:
         "c.-1=1",
         "c.²=1",
         "c.0.x=1",
-        "a=[1",
-        "a=*b",
         "c." + "9" * 5000 + "=1",
     ],
 )
@@ -232,7 +230,6 @@ def test_any_override_is_applied_or_refused_with_our_error(override: str) -> Non
         ("[" * 5000, "not valid YAML"),
         ("a: " + "9" * 5000, "not valid YAML"),
         ("a: \0", "not valid YAML"),
-        ("a: 2001-99-99", "not valid YAML"),
         ("a: !!binary 'é'", "not valid YAML"),
         ("a: 1\n---\nb: 2", "not valid YAML"),
     ],

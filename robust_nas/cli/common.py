@@ -21,11 +21,18 @@ if TYPE_CHECKING:
     from robust_nas.workflows.config import RunConfig
 
 
+def expanded(path: Path | None) -> Path | None:
+    """Return a path option with `~` and variables as a config's paths have them; `--out=~/x` reaches us as it is."""
+    from robust_nas.config import expand_path
+
+    return None if path is None else expand_path(path)
+
+
 def _not_empty(path: Path | None) -> Path | None:
     """Refuses `--out ""`, which an unset shell variable makes and which would mean the current folder."""
     if path is not None and str(path) in ("", "."):
         raise typer.BadParameter("name a folder of its own")
-    return path
+    return expanded(path)
 
 
 def _allow(context: typer.Context, files: list[Path] | None) -> list[Path] | None:

@@ -33,7 +33,10 @@ def command(
         ),
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Weights of the module, a safetensors file (default: as built).")
+        Path | None,
+        typer.Option(
+            callback=common.expanded, help="Weights of the module, a safetensors file (default: as built)."
+        ),
     ] = None,
     recipe: Annotated[
         str | None,
@@ -55,6 +58,7 @@ def command(
 
     In Python: robust_nas.compress(robust_nas.compression_config(folder, "gdws"), folder)
     """
+    from robust_nas.config import expand_path
     from robust_nas.workflows.compression_config import compression_config
     from robust_nas.workflows.config import RESULTS
 
@@ -65,7 +69,7 @@ def command(
     names, changes = _budgets({"ratio": ratio, "macs": macs})
     changes += overrides or []
     method = method or "+".join(names) or None
-    source = recipe if recipe is not None else Path(str(model))
+    source = recipe if recipe is not None else expand_path(str(model))
 
     config = compression_config(source, method, changes)
     if print_config:
@@ -78,9 +82,9 @@ def command(
 
     with common.progress(quiet) as report:
         own = RESULTS / f"{config.name}-compressed"
-        folder = out or (own if module is not None else default_folder(Path(str(model))))
+        folder = out or (own if module is not None else default_folder(expand_path(str(model))))
         tree = compress(
-            config, module or Path(str(model)), folder, weights=weights, mode=mode, progress=report
+            config, module or expand_path(str(model)), folder, weights=weights, mode=mode, progress=report
         )
     if json:
         common.print_json(tree)

@@ -12,7 +12,10 @@ from robust_nas.cli import common
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="A model folder, such as results/quickstart/model.")],
+    model: Annotated[
+        Path,
+        typer.Argument(callback=common.expanded, help="A model folder, such as results/quickstart/model."),
+    ],
     overrides: common.Overrides = None,
     form: Annotated[
         list[str] | None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -45,10 +44,11 @@ def command(
         common.say(f"warning: {doubt}")
     if not architecture:
         raise typer.BadParameter("name the architecture to train, such as --architecture arnas")
+    from robust_nas.config import expand_path
     from robust_nas.spaces import load_architecture
 
     chosen = load_architecture(architecture)
-    source = Path(architecture).resolve()
+    source = expand_path(architecture).resolve()
     if overwrite and out and source.exists() and out.resolve() in (source, *source.parents):
         raise ConfigError(
             f"--out: {out} holds the architecture {architecture}, which --overwrite would remove"

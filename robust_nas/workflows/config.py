@@ -23,7 +23,6 @@ from robust_nas.config import (
     apply_overrides,
     check,
     existing_file,
-    parse_yaml,
     read_yaml,
     to_yaml,
     to_yaml_dict,
@@ -32,6 +31,7 @@ from robust_nas.data.options import DataOptions
 from robust_nas.errors import ArchitectureError, CodeRefusedError, ConfigError
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.figures import FIGURES, Figure
+from robust_nas.overrides import override_value
 from robust_nas.runs import RECIPE
 from robust_nas.search import Strategy, SupernetOptions, strategy_field, with_strategy
 from robust_nas.spaces import CellSpace, Size, load_space
@@ -223,12 +223,10 @@ def doubts(config: RunConfig) -> list[str]:
 
 def one_list(overrides: Sequence[str]) -> list[str]:
     """Return the overrides; one that sets the suite or the list of attacks takes the other of the two away."""
-    given = {key.strip(): value.strip() for key, _, value in (text.partition("=") for text in overrides)}
+    given = {text.partition("=")[0].strip(): override_value(text) for text in overrides}
     suite, attacks = "evaluation.suite", "evaluation.attacks"
     pairs = ((suite, attacks), (attacks, suite))
-    away = [
-        other for key, other in pairs if given.get(key, "null") not in ("", "null") and other not in given
-    ]
+    away = [other for key, other in pairs if given.get(key) is not None and other not in given]
     return [*(f"{key}=null" for key in away), *overrides]
 
 
@@ -286,8 +284,7 @@ def _leave_out_threat_model(evaluation: Any) -> None:
 @contextmanager
 def trusting(overrides: Sequence[str], *names: str) -> Iterator[None]:
     """Let code run inside that the user's own overrides, and these names, name; what a folder names stays refused."""
-    given = [parse_yaml(text.partition("=")[2], f"override {text!r}") for text in overrides]
-    files = [spec.rpartition(":")[0] for spec in code_in([*given, *names])]
+    files = [spec.rpartition(":")[0] for spec in code_in([*map(override_value, overrides), *names])]
     with allow_code([file for file in files if existing_file(file)]):
         yield
 

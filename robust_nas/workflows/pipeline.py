@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple, Self
 from pydantic import model_validator
 
 from robust_nas.compression import Compression
-from robust_nas.config import Options, check
+from robust_nas.config import Options, check, expand_path
 from robust_nas.data import DataOptions
 from robust_nas.distributed import refuse_several
 from robust_nas.environment import environment
@@ -54,7 +54,7 @@ def run(
 ) -> dict[str, Any]:
     """Search, train, evaluate, compress and export; return the content of `summary.json` (in `results/<name>`)."""
     refuse_several("run")
-    folder = Path(out) if out else RESULTS / config.name
+    folder = expand_path(out) if out else RESULTS / config.name
     began = time.perf_counter()
     context = context_unless_finished(config, folder, mode)
     if context is not None:

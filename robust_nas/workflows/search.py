@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 
 from robust_nas import figures
-from robust_nas.config import Count, Options
+from robust_nas.config import Count, Options, expand_path
 from robust_nas.data import DataOptions
 from robust_nas.distributed import Ranks, joined, refuse_several
 from robust_nas.errors import ArchitectureError, ConfigError
@@ -68,7 +68,7 @@ def run_search(
     With `seeds` > 1 the search is repeated with seeds `seed`, `seed + 1`, ... in subfolders; the result is the
     architecture that is best by the strategy's criterion, and `result.json` reports the spread.
     """
-    folder = Path(out) if out else RESULTS / f"{config.name}-search"
+    folder = expand_path(out) if out else RESULTS / f"{config.name}-search"
     if seeds < 1:
         raise ConfigError(f"seeds: got {seeds}; at least 1 is needed")
     if not config.search.distributed:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robust_nas import figures
-from robust_nas.config import Options
+from robust_nas.config import Options, expand_path
 from robust_nas.data import DataOptions
 from robust_nas.distributed import Ranks, joined
 from robust_nas.runs import RESULT, Mode, Progress, Run, read_json, silent
@@ -44,7 +44,7 @@ def train(
     The architecture keeps its own size: `config.network` is the size of what a search finds.
     """
     refuse_cell_options(config.training, architecture)
-    folder = Path(out) if out else RESULTS / f"{config.name}-model"
+    folder = expand_path(out) if out else RESULTS / f"{config.name}-model"
     context = context_unless_finished(config, folder, mode, context)
     if context is not None:
         refuse_precision(config.training.precision, context.device)
