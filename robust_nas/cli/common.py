@@ -61,6 +61,17 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the resolved config and stop.")]
 
+Module = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE.py:FUNCTION",
+        help="Instead of a model folder: a Python file, which is run, and its function that builds the module.",
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(callback=expanded, help="Weights of the module, a safetensors file (default: as built)."),
+]
 AllowCode = Annotated[
     list[Path] | None,
     typer.Option(

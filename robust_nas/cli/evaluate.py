@@ -17,16 +17,6 @@ if TYPE_CHECKING:
 
 
 Model = Annotated[str | None, typer.Argument(help="A model folder, such as results/quickstart/model.")]
-Module = Annotated[
-    str | None,
-    typer.Option(help="Instead of a model folder: a Python file and its function that builds the module."),
-]
-Weights = Annotated[
-    Path | None,
-    typer.Option(
-        callback=common.expanded, help="Weights of the module, a safetensors file (default: as built)."
-    ),
-]
 Suite = Annotated[
     str | None, typer.Option(help="quick, cascade, autoattack, rand, transfer, or a YAML file.")
 ]
@@ -43,8 +33,8 @@ Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 where the ve
 def command(
     model: Model = None,
     overrides: common.Overrides = None,
-    module: Module = None,
-    weights: Weights = None,
+    module: common.Module = None,
+    weights: common.Weights = None,
     suite: Suite = None,
     eps: Eps = None,
     norm: Norm = None,

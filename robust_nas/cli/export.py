@@ -30,7 +30,11 @@ def command(
     images: Annotated[int, typer.Option(help="The largest number of test images in the check.", min=1)] = 256,
     module: Annotated[
         str | None,
-        typer.Option(help="The file and function that build the module that the model was compressed from."),
+        typer.Option(
+            metavar="FILE.py:FUNCTION",
+            help="The Python file, which is run, and its function that builds the module that the model was "
+            "compressed from.",
+        ),
     ] = None,
     recipe: Annotated[
         str | None,

@@ -129,6 +129,10 @@ def run(
     config = _resolve(study, overrides, size, print_config)
     chosen = _engine(engine, workers, ray_address, cpus, gpus, retries)
     mode = common.mode_of(resume, overwrite)
+    from robust_nas.workflows.config import doubts
+
+    for doubt in doubts(config):
+        common.say(f"warning: {doubt}")
     from robust_nas.runs import read_json
     from robust_nas.studies.run.runner import ANALYSIS, run_study
 

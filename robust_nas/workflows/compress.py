@@ -37,7 +37,7 @@ from robust_nas.training import Training
 from robust_nas.workflows.compress_measures import describe, speed, verdicts
 from robust_nas.workflows.compress_modules import refuse_foreign
 from robust_nas.workflows.compress_steps import make_candidates, refuse_out_of_reach
-from robust_nas.workflows.config import RESULTS, CompressionConfig, EvaluationConfig
+from robust_nas.workflows.config import RESULTS, CompressionConfig, EvaluationConfig, doubts
 from robust_nas.workflows.context import (
     JobContext,
     context_unless_finished,
@@ -283,7 +283,14 @@ def _compress(
         "max_loss": config.compression.max_loss,
         "not_measured": missing,
         "tested": said["tested"],
-        "warnings": [*said["warnings"], *validation_warnings(_origin(context.original), shared.dataset)],
+        "warnings": [
+            *said["warnings"],
+            *validation_warnings(_origin(context.original), shared.dataset),
+            *(
+                {"text": doubt, "advice": "one threat_model for both compares like with like"}
+                for doubt in doubts(config)
+            ),
+        ],
         "networks": rows,
     }
     return tree, candidate, step

@@ -210,15 +210,24 @@ def load_config(
         return check(RunConfig, apply_overrides(tree, one_list(overrides)), source, overrides=overrides)
 
 
-def doubts(config: RunConfig) -> list[str]:
-    """Return what is allowed but probably not meant: an attack of more than twice, or less than half, the eps."""
-    eps = config.evaluation.threat_model.eps
-    return [
-        f"{place} attacks with eps {attack.eps:.4g}, the evaluation with {eps:.4g}"
-        for section, value in config
-        for place, attack in attacks_in(value, section)
-        if attack.eps is not None and not eps / MOST_APART <= attack.eps <= eps * MOST_APART
-    ]
+def doubts(config: JobConfig) -> list[str]:
+    """Return what is allowed but probably not meant: an attack whose eps or norm is far from the evaluation's.
+
+    That is an eps of more than twice, or less than half, the threat model's, or another norm.
+    """
+    threat: ThreatModel = dict(config)["evaluation"].threat_model
+    found = []
+    for section, value in config:
+        for place, attack in attacks_in(value, section):
+            if attack.norm != threat.norm:
+                own, other = f"in {attack.norm} ", f" in {threat.norm}"
+            elif attack.eps is None or threat.eps / MOST_APART <= attack.eps <= threat.eps * MOST_APART:
+                continue
+            else:
+                own = other = ""
+            eps = "any eps" if attack.eps is None else f"eps {attack.eps:.4g}"
+            found.append(f"{place} attacks {own}with {eps}, the evaluation{other} with {threat.eps:.4g}")
+    return found
 
 
 def one_list(overrides: Sequence[str]) -> list[str]:

@@ -141,7 +141,8 @@ def _all_jobs(
     found = run_search(config, folder / "search", mode=mode, progress=progress, context=context)
     write_json(folder / "environment.json", read_json(found.folder / "environment.json"))
     for message in found.record["warnings"]:
-        warn(message)
+        if message not in doubts(config):  # which were said before
+            warn(message)
     model = train(config, found.architecture, folder / "model", mode=mode, progress=progress, context=context)
     verdict = run_evaluation(
         config, model, folder / "evaluation", mode=mode, progress=progress, context=context

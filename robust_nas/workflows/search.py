@@ -30,7 +30,7 @@ from robust_nas.spaces import (
     load_architecture,
 )
 from robust_nas.workflows.candidates import CandidateRecipe, CandidateTraining
-from robust_nas.workflows.config import RESULTS, NetworkSize, RunConfig
+from robust_nas.workflows.config import RESULTS, NetworkSize, RunConfig, doubts
 from robust_nas.workflows.context import (
     JobContext,
     context_unless_finished,
@@ -167,7 +167,7 @@ def _write(
             "seconds": round(outcome.seconds, 1),
             **strategy.result(records),
             "skips": skips(found),
-            "warnings": collapsed(found),
+            "warnings": [*doubts(config), *collapsed(found)],
         },
         artifacts,
     )

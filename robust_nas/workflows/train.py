@@ -12,7 +12,7 @@ from robust_nas.distributed import Ranks, joined
 from robust_nas.runs import RESULT, Mode, Progress, Run, read_json, silent
 from robust_nas.spaces import AnyArchitecture, Architecture, count, has_cells
 from robust_nas.training import Training
-from robust_nas.workflows.config import RESULTS, RunConfig
+from robust_nas.workflows.config import RESULTS, RunConfig, doubts
 from robust_nas.workflows.context import (
     JobContext,
     context_unless_finished,
@@ -161,6 +161,7 @@ def _write(
         "params": cost.params,
         "macs": cost.macs,
         "seconds": round(outcome.seconds, 1),
+        "warnings": doubts(config),
     }
     run.finish(result, artifacts)
 

@@ -120,7 +120,7 @@ def plan_on(config: StudyConfig, context: JobContext) -> Plan:
 
     Raises `StudyError` and `ArchitectureError` for what cannot be planned.
     """
-    from robust_nas.workflows.config import EvaluationConfig
+    from robust_nas.workflows.config import EvaluationConfig, doubts
     from robust_nas.workflows.context import refuse_attacks
 
     dataset = context.dataset
@@ -145,7 +145,7 @@ def plan_on(config: StudyConfig, context: JobContext) -> Plan:
         points=points,
         train_images=len(context.images),
         test_images=tested,
-        warnings=tuple(_warnings(points)),
+        warnings=(*doubts(config), *_warnings(points)),
     )
 
 
