@@ -30,7 +30,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from robust_nas.errors import ConfigError
+from robust_nas.errors import CodeRefusedError, ConfigError
 from robust_nas.overrides import Verbatim as Verbatim
 from robust_nas.overrides import apply_overrides as apply_overrides
 from robust_nas.overrides import is_branch, shown, with_texts
@@ -229,6 +229,8 @@ def check(
         texts = with_texts(tree, found.errors(include_url=False), overrides) if overrides else None
         if texts is None:
             raise error(explain(found, model, source, overrides)) from None
+    except CodeRefusedError as refused:
+        raise CodeRefusedError(f"{source}: {refused}") from None
     except RecursionError:
         raise error(f"{source}: nested too deep") from None
     return check(model, texts, source, error, overrides, context)

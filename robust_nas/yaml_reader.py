@@ -2,7 +2,7 @@
 
 YAML 1.1 reads `010` as 8, `1:30` as 90, `yes` as true and `2024-01-01` as a date. Here each of them, and `0x1F`, `0b1`,
 `1_000` and `~`, is its own text; a field that needs a number or a boolean then reads that text, or refuses it.
-Aliases, tags, keys written twice and deep nesting are refused: they are how a small file fills the memory or the stack.
+Anchors, aliases, tags, keys written twice and deep nesting are refused: by them a small file fills memory or stack.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def has_comment(text: str) -> bool:
 
 def _value(event: Any, events: Iterator[Any], depth: int, as_text: bool) -> Any:
     """Return the value that begins with an event."""
-    if isinstance(event, yaml.AliasEvent):
-        raise _refused("aliases (*name) are not taken here", event)
+    if event.anchor is not None:
+        raise _refused("anchors and aliases (&name, *name) are not taken here", event)
     if event.tag is not None and not (isinstance(event, yaml.ScalarEvent) and event.tag in _TEXT_TAGS):
         raise _refused(f"tags ({event.tag[:80]}) are not taken here", event)
     if isinstance(event, yaml.ScalarEvent):
@@ -83,7 +83,7 @@ def _value(event: Any, events: Iterator[Any], depth: int, as_text: bool) -> Any:
     mapping: dict[str, Any] = {}
     while not isinstance(key := next(events), yaml.MappingEndEvent):
         if isinstance(key, yaml.AliasEvent):
-            raise _refused("aliases (*name) are not taken here", key)
+            raise _refused("anchors and aliases (&name, *name) are not taken here", key)
         if not isinstance(key, yaml.ScalarEvent):
             raise _refused("a key must be a plain word", key)
         if key.value in mapping:

@@ -59,7 +59,8 @@ class SpaceChoice(Options):
         if made._space is not None:
             return made
         try:
-            made = made.model_copy(update={"changes": absolute_names(made.changes)})
+            if (changes := absolute_names(made.changes)) != made.changes:
+                made = made.model_copy(update={"changes": changes})
             made._space = load_space(made.name, made.changes)
         except CodeRefusedError:
             raise
