@@ -17,6 +17,7 @@ import yaml
 from robust_nas.errors import ConfigError
 
 MAX_YAML_BYTES = 4_000_000
+MAX_VALUES = 200_000  # keys, scalars, and ends of mappings and lists
 MAX_DEPTH = 100  # mappings and lists within each other, and keys of an override
 _MAX_DIGITS = 300
 _Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -41,7 +42,7 @@ def parse_yaml(text: str, source: str, *, as_text: bool = False) -> Any:
     if len(text) > MAX_YAML_BYTES:
         raise ConfigError(f"{source}: {len(text)} characters; a YAML file here has at most {MAX_YAML_BYTES}")
     try:
-        events = yaml.parse(text, Loader=_Parser)
+        events = _bounded(yaml.parse(text, Loader=_Parser))
         next(events)  # the start of the stream
         if isinstance(next(events), yaml.StreamEndEvent):
             return None
@@ -64,15 +65,21 @@ def has_comment(text: str) -> bool:
     )
 
 
+def _bounded(events: Iterator[Any]) -> Iterator[Any]:
+    for number, event in enumerate(events):
+        if number > MAX_VALUES:
+            raise _refused(f"more than {MAX_VALUES} keys and values", event)
+        yield event
+
+
 def _value(event: Any, events: Iterator[Any], depth: int, as_text: bool) -> Any:
     """Return the value that begins with an event."""
     if event.anchor is not None:
         raise _refused("anchors and aliases (&name, *name) are not taken here", event)
-    if event.tag is not None and not (isinstance(event, yaml.ScalarEvent) and event.tag in _TEXT_TAGS):
+    if event.tag is not None:
         raise _refused(f"tags ({event.tag[:80]}) are not taken here", event)
     if isinstance(event, yaml.ScalarEvent):
-        plain = event.tag is None and event.implicit[0] and not as_text
-        return _scalar(event) if plain else event.value
+        return _scalar(event) if event.implicit[0] and not as_text else event.value
     if depth == MAX_DEPTH:
         raise _refused(f"nested deeper than {MAX_DEPTH} levels", event)
     if isinstance(event, yaml.SequenceStartEvent):
@@ -90,9 +97,6 @@ def _value(event: Any, events: Iterator[Any], depth: int, as_text: bool) -> Any:
             raise _refused(f"key {key.value[:80]!r} is written twice", key)
         mapping[key.value] = _value(next(events), events, depth + 1, as_text)
     return mapping
-
-
-_TEXT_TAGS = ("!", "tag:yaml.org,2002:str")
 
 
 def _scalar(event: Any) -> Any:

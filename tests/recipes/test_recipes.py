@@ -167,6 +167,32 @@ def test_an_attack_with_an_eps_far_from_the_evaluation_s_is_doubted() -> None:
     ]
 
 
+def test_an_attack_in_another_norm_than_the_evaluation_s_is_doubted() -> None:
+    config = load_config("quickstart", ["training.validation_attack.norm=l2"])
+    assert doubts(config) == [
+        "training.validation_attack attacks in l2 with eps 0.1, the evaluation in linf with 0.1"
+    ]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "search.attack",
+        "training.loss.attack",
+        "training.validation_attack",
+        "evaluation.threat_model",
+        "threat_model",
+    ],
+)
+def test_an_eps_in_grey_levels_is_refused_in_every_section(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{key}: eps is 8 in linf.*did you mean 8/255\?"):
+        load_config("quickstart", [f"{key}.eps=8"])
+    load_config(
+        "quickstart", ["training.validation_attack={name: pgd, norm: l2, eps: 8}"]
+    )  # images may be so far apart
+    load_config("quickstart", ["search.attack.eps=1"])
+
+
 def test_the_recipes_that_run_offline_are_evaluated_by_the_cascade() -> None:
     for name in ("quickstart", "fashion"):
         config = load_config(name)
