@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robust_nas.attacks import PGD
+from robust_nas.attacks import ATTACKS, PGD
 from robust_nas.config import check, config_hash, parse_yaml, read_yaml, to_dict, to_yaml
 from robust_nas.errors import ConfigError
 from robust_nas.integrations.nni_strategy import NNI
@@ -191,6 +191,13 @@ def test_an_eps_in_grey_levels_is_refused_in_every_section(key: str) -> None:
         "quickstart", ["training.validation_attack={name: pgd, norm: l2, eps: 8}"]
     )  # images may be so far apart
     load_config("quickstart", ["search.attack.eps=1"])
+
+
+@pytest.mark.parametrize("name", ATTACKS.built_in)
+def test_an_attack_made_in_python_refuses_an_eps_in_grey_levels(name: str) -> None:
+    more = {"surrogates": ("a",)} if name == "transfer" else {}
+    with pytest.raises(ConfigError, match=r"eps is 8 in linf|norm: "):  # some are for l2 alone
+        ATTACKS.make(name, eps=8, norm="linf", **more)
 
 
 def test_the_recipes_that_run_offline_are_evaluated_by_the_cascade() -> None:
