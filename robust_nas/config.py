@@ -9,8 +9,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
+import re
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
@@ -28,7 +30,13 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from robust_nas.errors import ConfigError
+from robust_nas.errors import CodeRefusedError, ConfigError
+from robust_nas.overrides import Verbatim as Verbatim
+from robust_nas.overrides import apply_overrides as apply_overrides
+from robust_nas.overrides import is_branch, shown, with_texts
+from robust_nas.overrides import json_copy as json_copy
+from robust_nas.yaml_reader import MAX_YAML_BYTES as MAX_YAML_BYTES
+from robust_nas.yaml_reader import parse_yaml as parse_yaml
 
 if TYPE_CHECKING:
     from pydantic._internal._model_construction import ModelMetaclass as _PydanticMeta
@@ -36,9 +44,10 @@ else:
     _PydanticMeta = type(BaseModel)  # pydantic does not export its metaclass by name
 
 Model = TypeVar("Model", bound=BaseModel)
-MAX_YAML_BYTES = 4_000_000
 MAX_PROBLEMS = 20  # that one message lists
-MAX_SHOWN = 80  # characters of an offending value
+MAX_PATH = 200  # of the place of a problem
+MAX_LINE = 4000  # of a problem
+_UNEXPANDED = re.compile(r"^~[^/]*|\$(\w+|\{\w+\})")
 UNKNOWN_KEY = "unknown_key"
 
 
@@ -107,54 +116,31 @@ Number = Annotated[
 Positive = Annotated[Number, Field(gt=0)]
 NonNegative = Annotated[Number, Field(ge=0)]
 Fraction01 = Annotated[Number, Field(ge=0, lt=1)]
-Integer = Annotated[int, BeforeValidator(_no_bool)]
+Integer = Annotated[int, Field(le=2**63 - 1), BeforeValidator(_no_bool)]  # of torch: 64 bits
 Count = Annotated[Integer, Field(ge=1)]
 CountOrZero = Annotated[Integer, Field(ge=0)]
 
 
-class _Loader(yaml.SafeLoader):
-    """`SafeLoader` that refuses a key written twice, which YAML would silently take the last of, and aliases.
+def expand_path(path: str | Path) -> Path:
+    """Return a path that a user wrote, with `~`, `~user`, `$NAME` and `${NAME}` as a shell reads them.
 
-    A few aliases of aliases stand for billions of values; the first copy of such a tree would fill the memory.
+    Raises `ConfigError` for a user or a variable that is not there.
     """
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call] # not in the stubs
-            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not taken here", mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key must be a plain word", key_node.start_mark
-                )
-            if key_node.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key_node.value!r} is written twice", key_node.start_mark
-                )
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
-
-
-def parse_yaml(text: str, source: str) -> Any:
-    """The value of a YAML text. `source` names it in errors. Raises `ConfigError`."""
-    if len(text) > MAX_YAML_BYTES:
-        raise ConfigError(f"{source}: {len(text)} characters; a YAML file here has at most {MAX_YAML_BYTES}")
-    try:
-        return yaml.load(text, _Loader)  # noqa: S506 - _Loader is a SafeLoader
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(f"{source}: not valid YAML: {error}") from None
+    text = os.path.expandvars(os.path.expanduser(path))
+    unknown = _UNEXPANDED.search(text)
+    if unknown is not None and not os.path.lexists(text):
+        raise ConfigError(
+            f"got path {shown(str(path))}: there is no {unknown[0]!r} here, a user or a variable"
+        )
+    return Path(text)
 
 
 def existing_file(name_or_path: str | Path) -> Path | None:
-    """The file of that path, `~` expanded; None where there is none, or where no file can be."""
+    """Return the file of that path (`expand_path`); None where there is none, or where no file can be."""
     try:
-        path = Path(name_or_path).expanduser()
+        path = expand_path(name_or_path)
         return path if path.is_file() else None
-    except (OSError, RuntimeError, ValueError):  # too long, not readable, no such user, a zero byte
+    except (ConfigError, OSError, ValueError):  # too long, not readable, a zero byte
         return None
 
 
@@ -225,45 +211,6 @@ def merge(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """A new tree with each `a.b=c` applied; values are read as YAML, list items are named by index.
-
-    Raises `ConfigError` for an override without `=` and for an index that is not in the list.
-    """
-    result: dict[str, Any] = json_copy(tree)
-    for override in overrides:
-        path, equals, text = override.partition("=")
-        keys = path.strip().split(".")
-        if not equals or not all(keys):
-            raise ConfigError(f"override {override!r}: write it as key.subkey=value, such as search.epochs=3")
-        value = parse_yaml(text, f"override {override!r}") if text.strip() else None
-        node: Any = result
-        for position, key in enumerate(keys):
-            last = position == len(keys) - 1
-            if isinstance(node, list):
-                if key not in map(str, range(len(node))):
-                    raise ConfigError(f"override {override!r}: {key!r} is no index of a list of {len(node)}")
-                index: Any = int(key)
-            else:
-                index = key
-                if not last and not isinstance(node.get(key), dict | list):
-                    node[key] = {}
-            if last:
-                node[index] = value
-            else:
-                node = node[index]
-                if not isinstance(node, dict | list):
-                    raise ConfigError(f"override {override!r}: {'.'.join(keys[: position + 1])} has no keys")
-    return result
-
-
-def json_copy(tree: Any) -> Any:
-    """A deep copy of plain dicts and lists (tuples become lists)."""
-    if isinstance(tree, Mapping):
-        return {key: json_copy(value) for key, value in tree.items()}
-    return [json_copy(value) for value in tree] if isinstance(tree, list | tuple) else tree
-
-
 def check(
     model: type[Model],
     tree: object,
@@ -278,8 +225,15 @@ def check(
     """
     try:
         return model.model_validate(tree, context=context)
-    except ValidationError as problems:
-        raise error(explain(problems, model, source, overrides)) from None
+    except ValidationError as found:
+        texts = with_texts(tree, found.errors(include_url=False), overrides) if overrides else None
+        if texts is None:
+            raise error(explain(found, model, source, overrides)) from None
+    except CodeRefusedError as refused:
+        raise CodeRefusedError(f"{source}: {refused}") from None
+    except RecursionError:
+        raise error(f"{source}: nested too deep") from None
+    return check(model, texts, source, error, overrides, context)
 
 
 def explain(
@@ -290,31 +244,35 @@ def explain(
     problems = error.errors(include_url=False)
     inner = {problem["loc"][:depth] for problem in problems for depth in range(len(problem["loc"]))}
     lines: list[str] = []
-    for problem in problems:
+    for number, problem in enumerate(problems):
         if problem["type"] == "too_short" and problem["loc"] in inner:
             continue  # items that were refused one by one
-        path = ".".join(str(part) for part in problem["loc"] if not _is_branch(part))
+        path = ".".join(str(part) for part in problem["loc"] if not is_branch(part))
         origins = (
-            f"override {text!r}" for key, text in paths.items() if _inside(path, key) or _inside(key, path)
+            f"override {shown(text)}"
+            for key, text in paths.items()
+            if _inside(path, key) or _inside(key, path)
         )
-        where = f"{next(origins, source)}: {path}" if path else source
+        origin = next(origins, source)
+        where = f"{origin}: {path if len(path) <= MAX_PATH else path[:MAX_PATH] + '...'}" if path else origin
         kind, message = problem["type"], problem["msg"].removeprefix("Value error, ")
-        if kind in (UNKNOWN_KEY, "method"):
-            lines.append(f"{where}: {message}")
-        elif kind == "missing":
-            lines.append(f"{where}: missing, and it has no default")
-        else:
+        got = ""
+        if kind == "missing":
+            message = "missing, and it has no default"
+        elif kind not in (UNKNOWN_KEY, "method"):
             message = _CONTAINERS.get(kind, message.removeprefix("Assertion failed, "))
             message = message[:1].lower() + message[1:] if kind != "value_error" else message
-            value = repr(problem["input"])
-            shown = value if len(value) <= MAX_SHOWN else value[: MAX_SHOWN - 3] + "..."
-            got = "" if isinstance(problem["input"], Mapping) and kind == "value_error" else f"got {shown}; "
+            message += "; null is none" if problem["input"] == "~" else ""
+            of_keys = isinstance(problem["input"], Mapping) and kind == "value_error"
+            got = "" if of_keys else f"got {shown(problem['input'])}; "
             if lines and lines[-1].startswith(f"{where}: {got}"):
-                lines[-1] += f", or {message}"  # another branch of a union refused the same value
-            else:
-                lines.append(f"{where}: {got}{message}")
-    more = len(lines) - MAX_PROBLEMS
-    return "\n".join([*lines[:MAX_PROBLEMS], *([f"... and {more} more problems"] if more > 0 else [])])
+                lines[-1] = f"{lines[-1]}, or {message}"[:MAX_LINE]  # another branch of a union
+                continue
+        if len(lines) == MAX_PROBLEMS:
+            more = len({problem["loc"] for problem in problems[number:]})
+            return "\n".join([*lines, f"... and {more} more problems"])
+        lines.append(f"{where}: {got}{message}"[:MAX_LINE])
+    return "\n".join(lines)
 
 
 _LIST, _MAPPING = "a list is needed", "a mapping of keys to values is needed"
@@ -329,12 +287,6 @@ _CONTAINERS = {
 
 def _inside(path: str, other: str) -> bool:
     return f"{path}.".startswith(f"{other}.")
-
-
-def _is_branch(part: int | str) -> bool:
-    """Return whether a part of an error's place is pydantic's own name for a branch of a union."""
-    names = ("function-before", "function-after", "function-plain", "nullable", "str", "int", "float")
-    return isinstance(part, str) and (part in names or "[" in part)
 
 
 def _name_allowed_keys(error: ValidationError, model: type[Options]) -> ValidationError:

@@ -6,12 +6,18 @@ prints it without a traceback and exits with `exit_code`: 2 for a mistake in wha
 
 from __future__ import annotations
 
+MAX_MESSAGE = 20_000  # characters
+
 
 class RobustNASError(Exception):
     """Base of all errors that this package raises on purpose."""
 
     exit_code = 1
     spoken: bool | None = None  # in a job of several ranks: whether another one prints it; None: not known
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 3] + "..."
 
 
 class ConfigError(RobustNASError):

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from robust_nas.config import expand_path
 from robust_nas.errors import CodeRefusedError, ConfigError
 
 _SPEC = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_][A-Za-z0-9_]*)", re.DOTALL)
@@ -177,7 +178,7 @@ def _allowed(file: Path, spec: str) -> Path:
     bases, files = _TRUST.get().bases, _TRUST.get().files
     if file in files or file in _LOADED:  # absolute, and listed or run already
         return file
-    places = [base / file.expanduser() for base in bases]
+    places = [base / expand_path(file) for base in bases]
     for place in places:
         if _is_file(place):
             return _existing(place, spec)
@@ -193,20 +194,20 @@ def _allowed(file: Path, spec: str) -> Path:
             f"{spec[:200]!r} is code, which runs only where a config or command line of your own names it; "
             f"read the file, then allow it with --allow-code {file.name} (Python: allow_code=[...])"
         )
-    seen = "" if file.expanduser().is_absolute() else f" in {' or '.join(map(str, dict.fromkeys(bases)))}"
+    seen = "" if expand_path(file).is_absolute() else f" in {' or '.join(map(str, dict.fromkeys(bases)))}"
     raise ConfigError(f"got {spec[:200]!r}; there is no such file{seen}")
 
 
 def _existing(path: Path, given: str) -> Path:
     if not _is_file(path):
         raise ConfigError(f"got {given[:200]!r}; there is no such file")
-    return Path(os.path.abspath(path.expanduser()))  # a link keeps its name, by which a folder calls it
+    return Path(os.path.abspath(expand_path(path)))  # a link keeps its name, by which a folder calls it
 
 
 def _is_file(path: Path) -> bool:
     try:
-        return path.expanduser().is_file()
-    except (OSError, RuntimeError, ValueError):  # too long, a zero byte, no such user
+        return expand_path(path).is_file()
+    except (ConfigError, OSError, ValueError):  # no such user, too long, a zero byte
         return False
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
+
+from pydantic import model_validator
 
 from robust_nas.attacks.losses import SATURATING
 from robust_nas.attacks.norms import Norm
-from robust_nas.attacks.threat_model import inherited
+from robust_nas.attacks.threat_model import inherited, refuse_beyond_images
 from robust_nas.config import Count, NonNegative, Options
 from robust_nas.errors import AttackError
 from robust_nas.registry import Method, MethodField, Registry
@@ -63,6 +65,11 @@ class Attack(Method):
     fold: bool = True
     precision: Literal["float32", "bf16"] = "float32"
     eot: Count = 1
+
+    @model_validator(mode="after")
+    def _within_the_box(self) -> Self:
+        refuse_beyond_images(self.norm, self.eps)
+        return self
 
     @property
     def radius(self) -> float:

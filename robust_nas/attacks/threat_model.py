@@ -31,11 +31,15 @@ class ThreatModel(Options):
 
     @model_validator(mode="after")
     def _within_the_box(self) -> Self:
-        if self.norm == "linf" and self.eps > 1:
-            raise ValueError(
-                f"eps is {self.eps:.6g} in linf, but images lie in 0..1; did you mean {self.eps:g}/255?"
-            )
+        refuse_beyond_images(self.norm, self.eps)
         return self
+
+
+def refuse_beyond_images(norm: Norm, eps: float | None) -> None:
+    """Raise `ValueError` for an eps that is no distance of two images: on the scale 0..255, not 0..1."""
+    if norm == "linf" and eps is not None and eps > 1:
+        hint = f"; did you mean {eps:g}/255?" if eps <= 255 else ""
+        raise ValueError(f"eps is {eps:.6g} in linf, but images lie in 0..1{hint}")
 
 
 @contextmanager

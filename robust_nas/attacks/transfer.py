@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -19,6 +18,7 @@ from robust_nas.attacks.attack import ATTACKS, Attack, BoundedAttack, Guide, Pas
 from robust_nas.attacks.best_iterate import BestIterate
 from robust_nas.attacks.checks import check_logits
 from robust_nas.attacks.losses import margin
+from robust_nas.config import expand_path
 from robust_nas.errors import AttackError
 from robust_nas.lazy import torch
 
@@ -113,7 +113,7 @@ def _loaded(folder: str, images: Tensor) -> nn.Module:
     """The network of a model folder, on the images' device and in their type."""
     from robust_nas.nets import read_model  # here, because the attacks themselves need no networks
 
-    model = read_model(Path(folder), images.device)
+    model = read_model(expand_path(folder), images.device)
     shape = model.description.input_shape
     if shape != tuple(images.shape[1:]):
         raise AttackError(f"surrogate {folder} takes {_by(shape)} images, these are {_by(images.shape[1:])}")

@@ -21,11 +21,18 @@ if TYPE_CHECKING:
     from robust_nas.workflows.config import RunConfig
 
 
+def expanded(path: Path | None) -> Path | None:
+    """Return a path option with `~` and variables as a config's paths have them; `--out=~/x` reaches us as it is."""
+    from robust_nas.config import expand_path
+
+    return None if path is None else expand_path(path)
+
+
 def _not_empty(path: Path | None) -> Path | None:
     """Refuses `--out ""`, which an unset shell variable makes and which would mean the current folder."""
     if path is not None and str(path) in ("", "."):
         raise typer.BadParameter("name a folder of its own")
-    return path
+    return expanded(path)
 
 
 def _allow(context: typer.Context, files: list[Path] | None) -> list[Path] | None:
@@ -57,6 +64,17 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the resolved config and stop.")]
 
+Module = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE.py:FUNCTION",
+        help="Instead of a model folder: a Python file, which is run, and its function that builds the module.",
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(callback=expanded, help="Weights of the module, a safetensors file (default: as built)."),
+]
 AllowCode = Annotated[
     list[Path] | None,
     typer.Option(

@@ -26,15 +26,8 @@ def command(
         str | None, typer.Option(help="GDWS: shares of the MACs that stay, such as 0.5 or 0.75,0.5,0.35.")
     ] = None,
     ratio: Annotated[str | None, typer.Option(help="CSTAR: times fewer weights, such as 4 or 2,4,8.")] = None,
-    module: Annotated[
-        str | None,
-        typer.Option(
-            help="Instead of a model folder: a Python file and its function that builds the module."
-        ),
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Weights of the module, a safetensors file (default: as built).")
-    ] = None,
+    module: common.Module = None,
+    weights: common.Weights = None,
     recipe: Annotated[
         str | None,
         typer.Option(help="Take data, training and evaluation from this recipe, not from the model's own."),
@@ -55,8 +48,9 @@ def command(
 
     In Python: robust_nas.compress(robust_nas.compression_config(folder, "gdws"), folder)
     """
+    from robust_nas.config import expand_path
     from robust_nas.workflows.compression_config import compression_config
-    from robust_nas.workflows.config import RESULTS
+    from robust_nas.workflows.config import RESULTS, doubts
 
     if module is not None and model is not None:
         # With --module there is no model folder: what is given in its place is the first override.
@@ -65,7 +59,7 @@ def command(
     names, changes = _budgets({"ratio": ratio, "macs": macs})
     changes += overrides or []
     method = method or "+".join(names) or None
-    source = recipe if recipe is not None else Path(str(model))
+    source = recipe if recipe is not None else expand_path(str(model))
 
     config = compression_config(source, method, changes)
     if print_config:
@@ -76,11 +70,13 @@ def command(
     mode = common.mode_of(resume, overwrite)
     from robust_nas.workflows.compress import compress, default_folder
 
+    for doubt in doubts(config):
+        common.say(f"warning: {doubt}")
     with common.progress(quiet) as report:
         own = RESULTS / f"{config.name}-compressed"
-        folder = out or (own if module is not None else default_folder(Path(str(model))))
+        folder = out or (own if module is not None else default_folder(expand_path(str(model))))
         tree = compress(
-            config, module or Path(str(model)), folder, weights=weights, mode=mode, progress=report
+            config, module or expand_path(str(model)), folder, weights=weights, mode=mode, progress=report
         )
     if json:
         common.print_json(tree)

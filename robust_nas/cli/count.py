@@ -46,12 +46,13 @@ def command(
 
     In Python: robust_nas.count(robust_nas.load_architecture("arnas")), and robust_nas.spaces.parts for the stages
     """
+    from robust_nas.config import expand_path
     from robust_nas.spaces import load_architecture
 
     rows = []
     for name in architectures:
         architecture = _resized(load_architecture(name), cells, channels)
-        own_shape, own_classes = _model_size(Path(name))
+        own_shape, own_classes = _model_size(expand_path(name))
         shape = input_shape(input) if input else own_shape
         rows.append((architecture, shape, classes or own_classes))
     if json:

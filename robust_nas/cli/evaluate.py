@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from robust_nas.cli import common
+from robust_nas.config import Verbatim, expand_path
 from robust_nas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,13 +17,6 @@ if TYPE_CHECKING:
 
 
 Model = Annotated[str | None, typer.Argument(help="A model folder, such as results/quickstart/model.")]
-Module = Annotated[
-    str | None,
-    typer.Option(help="Instead of a model folder: a Python file and its function that builds the module."),
-]
-Weights = Annotated[
-    Path | None, typer.Option(help="Weights of the module, a safetensors file (default: as built).")
-]
 Suite = Annotated[
     str | None, typer.Option(help="quick, cascade, autoattack, rand, transfer, or a YAML file.")
 ]
@@ -39,8 +33,8 @@ Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 where the ve
 def command(
     model: Model = None,
     overrides: common.Overrides = None,
-    module: Module = None,
-    weights: Weights = None,
+    module: common.Module = None,
+    weights: common.Weights = None,
     suite: Suite = None,
     eps: Eps = None,
     norm: Norm = None,
@@ -83,7 +77,9 @@ def command(
     from robust_nas.workflows.config import RESULTS
     from robust_nas.workflows.evaluate import run_evaluation
 
-    usual = Path(str(model)) / "evaluation" if module is None else RESULTS / f"{config.name}-evaluation"
+    usual = (
+        expand_path(str(model)) / "evaluation" if module is None else RESULTS / f"{config.name}-evaluation"
+    )
     folder = out or usual
     if module is not None:
         from robust_nas.nets.user_module import source_of
@@ -91,7 +87,7 @@ def command(
         source_of(module)
     with common.progress(quiet) as report:
         tree = run_evaluation(
-            config, module or Path(str(model)), folder, weights=weights, mode=mode, progress=report
+            config, module or expand_path(str(model)), folder, weights=weights, mode=mode, progress=report
         )
     if json:
         common.print_json(tree)
@@ -111,7 +107,7 @@ def _config(
     if recipe:
         return EvaluationConfig.of(load_config(recipe, changes))
     if module is None:
-        return model_config(Path(str(model)), changes)
+        return model_config(expand_path(str(model)), changes)
     config = module_config(_name_of(module), changes)
     if not any(change.startswith(("data.name=", "data.path=", "data=")) for change in changes):
         raise typer.BadParameter(
@@ -129,22 +125,24 @@ def _shorthands(
     suite: str | None, eps: str | None, norm: str | None, images: int | None, data: str | None
 ) -> list[str]:
     """The overrides that the options stand for."""
-    changes = []
+    changes: list[str] = []
     if suite is not None:
-        changes.append(f"evaluation.suite={suite}")
+        changes.append(Verbatim(f"evaluation.suite={suite}"))
     if eps is not None:
-        changes.append(f"evaluation.threat_model.eps={eps}")
+        changes.append(Verbatim(f"evaluation.threat_model.eps={eps}"))
     if norm is not None:
-        changes.append(f"evaluation.threat_model.norm={norm}")
+        changes.append(Verbatim(f"evaluation.threat_model.norm={norm}"))
     if images is not None:
-        changes.append(f"evaluation.images={images}")
+        changes.append(Verbatim(f"evaluation.images={images}"))
     if data is not None:
-        folder = Path(data).is_dir()
+        path = expand_path(data)
+        folder = path.is_dir()
         if not folder and ("/" in data or "\\" in data):
             raise ConfigError(
                 f"--data: {data!r} is no folder; an image folder or the name of a dataset is needed"
             )
-        changes += ["data.name=image-folder", f"data.path={data}"] if folder else [f"data.name={data}"]
+        name = "image-folder" if folder else data
+        changes += [Verbatim(f"data.name={name}"), *([Verbatim(f"data.path={path}")] if folder else [])]
     return changes
 
 

@@ -12,7 +12,10 @@ from robust_nas.cli import common
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="A model folder, such as results/quickstart/model.")],
+    model: Annotated[
+        Path,
+        typer.Argument(callback=common.expanded, help="A model folder, such as results/quickstart/model."),
+    ],
     overrides: common.Overrides = None,
     form: Annotated[
         list[str] | None,
@@ -27,7 +30,11 @@ def command(
     images: Annotated[int, typer.Option(help="The largest number of test images in the check.", min=1)] = 256,
     module: Annotated[
         str | None,
-        typer.Option(help="The file and function that build the module that the model was compressed from."),
+        typer.Option(
+            metavar="FILE.py:FUNCTION",
+            help="The Python file, which is run, and its function that builds the module that the model was "
+            "compressed from.",
+        ),
     ] = None,
     recipe: Annotated[
         str | None,

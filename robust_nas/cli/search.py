@@ -56,7 +56,8 @@ def command(
     if not is_first():
         return
     for message in found.record["warnings"]:
-        common.say(f"warning: {message}")
+        if message not in doubts(config):  # which were printed before
+            common.say(f"warning: {message}")
     if json:
         common.print_json({"folder": str(found.folder), **found.record})
         return

@@ -81,13 +81,13 @@ def show(
 
 
 def _is_architecture(path: str) -> bool:
-    from robust_nas.config import read_yaml
+    from robust_nas.config import existing_file, expand_path, read_yaml
     from robust_nas.spaces import named_architecture
 
-    if Path(path).is_dir():
+    if expand_path(path).is_dir():
         return True
-    if Path(path).is_file():  # keys that spaces alone have
-        return {"nodes", "edges_per_node", "operations", "search"}.isdisjoint(read_yaml(Path(path)))
+    if (file := existing_file(path)) is not None:  # keys that spaces alone have
+        return {"nodes", "edges_per_node", "operations", "search"}.isdisjoint(read_yaml(file))
     return named_architecture(path) is not None
 
 
@@ -97,7 +97,10 @@ def draw(
         str, typer.Argument(help="A shipped name, a YAML file, or a folder that holds one.")
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Stem of the files (default: <name>-cells).")
+        Path | None,
+        typer.Option(
+            "--out", "-o", callback=common.expanded, help="Stem of the files (default: <name>-cells)."
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
     allow_code: common.AllowCode = None,
@@ -151,7 +154,10 @@ def sample(
     cells: Cells = None,
     channels: Channels = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write the YAML here instead of printing it.")
+        Path | None,
+        typer.Option(
+            "--out", "-o", callback=common.expanded, help="Write the YAML here instead of printing it."
+        ),
     ] = None,
     allow_code: common.AllowCode = None,
     json: common.Json = False,

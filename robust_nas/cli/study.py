@@ -27,7 +27,7 @@ Study = Annotated[
         help="A shipped study (huang-width-last, wrn-r-vs-uniform, robustscaling-rd, zhu-mlp-init) or a YAML file."
     ),
 ]
-Folder = Annotated[Path, typer.Argument(help="The folder of a study.")]
+Folder = Annotated[Path, typer.Argument(callback=common.expanded, help="The folder of a study.")]
 Size = Annotated[
     str | None, typer.Option(help="Which of the file's sizes: ci, small, full in shipped studies.")
 ]
@@ -129,6 +129,10 @@ def run(
     config = _resolve(study, overrides, size, print_config)
     chosen = _engine(engine, workers, ray_address, cpus, gpus, retries)
     mode = common.mode_of(resume, overwrite)
+    from robust_nas.workflows.config import doubts
+
+    for doubt in doubts(config):
+        common.say(f"warning: {doubt}")
     from robust_nas.runs import read_json
     from robust_nas.studies.run.runner import ANALYSIS, run_study
 
@@ -199,7 +203,10 @@ def report(
 def export(
     folder: Folder,
     csv: Annotated[
-        Path | None, typer.Option("--csv", help="Write the table there instead of standard output.")
+        Path | None,
+        typer.Option(
+            "--csv", callback=common.expanded, help="Write the table there instead of standard output."
+        ),
     ] = None,
     allow_code: common.AllowCode = None,
     overwrite: common.Overwrite = False,

@@ -48,11 +48,12 @@ def command(
     out = common.resumed(recipe, out, resume)
     if not architecture and not (resume and out):
         raise typer.BadParameter("name the architecture to train, such as --architecture arnas")
+    from robust_nas.config import expand_path
     from robust_nas.spaces import load_architecture
     from robust_nas.workflows.train import architecture_of
 
     chosen = load_architecture(architecture) if architecture else architecture_of(cast(Path, out))
-    source = Path(architecture).resolve()
+    source = expand_path(architecture).resolve()
     if overwrite and out and source.exists() and out.resolve() in (source, *source.parents):
         raise ConfigError(
             f"--out: {out} holds the architecture {architecture}, which --overwrite would remove"

@@ -12,13 +12,16 @@ from robust_nas.config import Count, CountOrZero, Fraction01, Options
 from robust_nas.data.reader import DATASETS, DatasetReader
 from robust_nas.errors import CodeRefusedError, ConfigError
 
+MAX_PIXELS = 512  # of a padding or a cut-out: images of more would not fit into memory
+
 
 class Augment(Options):
     """Batched augmentation on the device; zero or false leaves a step out."""
 
-    crop: CountOrZero = 0  # pixels of zero padding on every side before a random crop back to size
+    # Pixels of zero padding on every side before a random crop back to size.
+    crop: Annotated[CountOrZero, Field(le=MAX_PIXELS)] = 0
     flip: bool = False  # horizontal, with probability 1/2
-    cutout: CountOrZero = 0  # side in pixels of a square set to zero
+    cutout: Annotated[CountOrZero, Field(le=MAX_PIXELS)] = 0  # side in pixels of a square set to zero
 
 
 class DataOptions(Options):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
+from robust_nas.config import expand_path
 from robust_nas.errors import ConfigError, DataError
 from robust_nas.registry import Method, Registry
 
@@ -52,9 +53,9 @@ class DatasetReader(Method):
         if path is None and self.default_path is None:
             raise ConfigError(f"data.path: got None; {self.label} needs {self.files}{hint}")
         try:
-            found = self.default_path if path is None else Path(path).expanduser()
+            found = self.default_path if path is None else expand_path(path)
             missing = found is None or not found.exists()
-        except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, a zero byte
+        except (ConfigError, OSError, ValueError) as error:  # no such user, too long, a zero byte
             raise ConfigError(f"data.path: got {path!r}; {error}") from None
         if missing:
             raise DataError(f"{found}: no such folder or file{hint}")

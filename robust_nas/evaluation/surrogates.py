@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from robust_nas.config import expand_path
 from robust_nas.errors import AttackError
 from robust_nas.evaluation.options import EvaluationOptions
 
@@ -25,7 +25,9 @@ def read_surrogates(options: EvaluationOptions) -> dict[str, Model]:
     from robust_nas.nets import read_model
 
     own = (step.attack.model_folders() for step in options.steps)
-    return {folder: read_model(Path(folder)) for folder in dict.fromkeys(chain(options.surrogates, *own))}
+    return {
+        folder: read_model(expand_path(folder)) for folder in dict.fromkeys(chain(options.surrogates, *own))
+    }
 
 
 def digests(surrogates: Mapping[str, Model]) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from robust_nas.config import Count, CountOrZero, Number, Options, Positive, check, to_dict
+from robust_nas.config import Count, CountOrZero, Number, Options, Positive, check, expand_path, to_dict
 from robust_nas.errors import CheckpointError, CodeRefusedError, ConfigError, NoModelError
 from robust_nas.layers.factorised import LayerForm, rebuild
 from robust_nas.nets.build import build_network
@@ -154,7 +154,7 @@ def read_model(
     changed. Raises `CheckpointError` for a missing, damaged or foreign file, whichever of them it is, and `ConfigError`
     for a device that is not there.
     """
-    folder, device = Path(folder), usable_device(device)
+    folder, device = expand_path(folder), usable_device(device)
     missing = [name for name in (WEIGHTS, DESCRIPTION) if not (folder / name).is_file()]
     description = None if missing else _read_description(folder / DESCRIPTION)
     foreign = description is not None and description.module is not None

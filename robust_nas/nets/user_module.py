@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from robust_nas.config import existing_file, expand_path
 from robust_nas.errors import CheckpointError, ConfigError
 from robust_nas.nets.digest import model_digest
 from robust_nas.nets.model import check_tensors, load_model
@@ -49,11 +50,11 @@ def module_digest(network: nn.Module, source: Path) -> str:
 def source_of(spec: str) -> tuple[Path, str]:
     """File and function that `path.py:function` names. Raises `ConfigError`."""
     path, colon, name = spec.rpartition(":")
-    if not colon or not name.isidentifier() or not Path(path).is_file():
+    if not colon or not name.isidentifier() or existing_file(path) is None:
         raise ConfigError(
             f"--module: got {spec!r}; an existing Python file and a function in it are needed, such as net.py:build"
         )
-    return Path(path), name
+    return expand_path(path), name
 
 
 def _built(spec: str) -> nn.Module:

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from robust_nas import figures, user_code
 from robust_nas.compression import Candidate, Compression, CompressionContext, Compressor, OriginalModel
 from robust_nas.compression.context import ORIGINAL
-from robust_nas.config import Options
+from robust_nas.config import Options, expand_path
 from robust_nas.data import DataOptions
 from robust_nas.distributed import refuse_several
 from robust_nas.errors import ConfigError
@@ -37,7 +37,7 @@ from robust_nas.training import Training
 from robust_nas.workflows.compress_measures import describe, speed, verdicts
 from robust_nas.workflows.compress_modules import refuse_foreign
 from robust_nas.workflows.compress_steps import make_candidates, refuse_out_of_reach
-from robust_nas.workflows.config import RESULTS, CompressionConfig, EvaluationConfig
+from robust_nas.workflows.config import RESULTS, CompressionConfig, EvaluationConfig, doubts
 from robust_nas.workflows.context import (
     JobContext,
     context_unless_finished,
@@ -122,7 +122,7 @@ def compress(
     with user_code.allow_code(allow_code):
         if user_code.is_code(str(model)):
             return _compress_module(config, str(model), weights, out, mode, progress, context)
-        return _compress_folder(config, Path(model), out, mode, progress, context)
+        return _compress_folder(config, expand_path(model), out, mode, progress, context)
 
 
 def _compress_folder(
@@ -135,7 +135,7 @@ def _compress_folder(
 ) -> dict[str, Any]:
     from robust_nas.nets import read_model
 
-    folder = Path(out) if out else default_folder(model_folder)
+    folder = expand_path(out) if out else default_folder(model_folder)
     if folder.resolve() in (model_folder.resolve(), *model_folder.resolve().parents):
         raise ConfigError(f"{folder}: holds the model; what is compressed needs a folder of its own")
     model = read_model(model_folder)
@@ -161,7 +161,7 @@ def _compress_module(
     from robust_nas.nets import Model, ModelDescription
     from robust_nas.nets.user_module import load_module, module_digest, source_of
 
-    folder = Path(out) if out else RESULTS / f"{config.name}-compressed"
+    folder = expand_path(out) if out else RESULTS / f"{config.name}-compressed"
     path, name = source_of(module)
     if weights is not None and Path(weights).is_dir():
         raise ConfigError(
@@ -283,7 +283,14 @@ def _compress(
         "max_loss": config.compression.max_loss,
         "not_measured": missing,
         "tested": said["tested"],
-        "warnings": [*said["warnings"], *validation_warnings(_origin(context.original), shared.dataset)],
+        "warnings": [
+            *said["warnings"],
+            *validation_warnings(_origin(context.original), shared.dataset),
+            *(
+                {"text": doubt, "advice": "one threat_model for both compares like with like"}
+                for doubt in doubts(config)
+            ),
+        ],
         "networks": rows,
     }
     return tree, candidate, step

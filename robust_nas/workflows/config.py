@@ -23,7 +23,6 @@ from robust_nas.config import (
     apply_overrides,
     check,
     existing_file,
-    parse_yaml,
     read_yaml,
     to_yaml,
     to_yaml_dict,
@@ -32,6 +31,7 @@ from robust_nas.data.options import DataOptions
 from robust_nas.errors import ArchitectureError, CodeRefusedError, ConfigError
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.figures import FIGURES, Figure
+from robust_nas.overrides import override_value
 from robust_nas.runs import RECIPE
 from robust_nas.search import Strategy, SupernetOptions, strategy_field, with_strategy
 from robust_nas.spaces import CellSpace, Size, load_space
@@ -59,7 +59,8 @@ class SpaceChoice(Options):
         if made._space is not None:
             return made
         try:
-            made = made.model_copy(update={"changes": absolute_names(made.changes)})
+            if (changes := absolute_names(made.changes)) != made.changes:
+                made = made.model_copy(update={"changes": changes})
             made._space = load_space(made.name, made.changes)
         except CodeRefusedError:
             raise
@@ -217,25 +218,32 @@ def load_config(
         return check(RunConfig, apply_overrides(tree, one_list(overrides)), source, overrides=overrides)
 
 
-def doubts(config: RunConfig) -> list[str]:
-    """Return what is allowed but probably not meant: an attack of more than twice, or less than half, the eps."""
-    eps = config.evaluation.threat_model.eps
-    return [
-        f"{place} attacks with eps {attack.eps:.4g}, the evaluation with {eps:.4g}"
-        for section, value in config
-        for place, attack in attacks_in(value, section)
-        if attack.eps is not None and not eps / MOST_APART <= attack.eps <= eps * MOST_APART
-    ]
+def doubts(config: JobConfig) -> list[str]:
+    """Return what is allowed but probably not meant: an attack whose eps or norm is far from the evaluation's.
+
+    That is an eps of more than twice, or less than half, the threat model's, or another norm.
+    """
+    threat: ThreatModel = dict(config)["evaluation"].threat_model
+    found = []
+    for section, value in config:
+        for place, attack in attacks_in(value, section):
+            if attack.norm != threat.norm:
+                own, other = f"in {attack.norm} ", f" in {threat.norm}"
+            elif attack.eps is None or threat.eps / MOST_APART <= attack.eps <= threat.eps * MOST_APART:
+                continue
+            else:
+                own = other = ""
+            eps = "any eps" if attack.eps is None else f"eps {attack.eps:.4g}"
+            found.append(f"{place} attacks {own}with {eps}, the evaluation{other} with {threat.eps:.4g}")
+    return found
 
 
 def one_list(overrides: Sequence[str]) -> list[str]:
     """Return the overrides; one that sets the suite or the list of attacks takes the other of the two away."""
-    given = {key.strip(): value.strip() for key, _, value in (text.partition("=") for text in overrides)}
+    given = {text.partition("=")[0].strip(): override_value(text) for text in overrides}
     suite, attacks = "evaluation.suite", "evaluation.attacks"
     pairs = ((suite, attacks), (attacks, suite))
-    away = [
-        other for key, other in pairs if given.get(key, "null") not in ("", "null") and other not in given
-    ]
+    away = [other for key, other in pairs if given.get(key) is not None and other not in given]
     return [*(f"{key}=null" for key in away), *overrides]
 
 
@@ -293,8 +301,7 @@ def _leave_out_threat_model(evaluation: Any) -> None:
 @contextmanager
 def trusting(overrides: Sequence[str], *names: str) -> Iterator[None]:
     """Let code run inside that the user's own overrides, and these names, name; what a folder names stays refused."""
-    given = [parse_yaml(text.partition("=")[2], f"override {text!r}") for text in overrides]
-    files = [spec.rpartition(":")[0] for spec in code_in([*given, *names])]
+    files = [spec.rpartition(":")[0] for spec in code_in([*map(override_value, overrides), *names])]
     with allow_code([file for file in files if existing_file(file)]):
         yield
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from pydantic import Field
 
 from robust_nas import figures, user_code
+from robust_nas.config import expand_path
 from robust_nas.data import DataOptions
 from robust_nas.distributed import refuse_several
 from robust_nas.errors import ConfigError
@@ -85,7 +86,7 @@ def run_evaluation(
     with user_code.allow_code(allow_code):
         if user_code.is_code(str(model)):
             return _evaluate_module(config, str(model), weights, out, mode, progress, context)
-        return _evaluate_folder(config, Path(model), out, mode, progress, context, module)
+        return _evaluate_folder(config, expand_path(model), out, mode, progress, context, module)
 
 
 def _evaluate_folder(
@@ -99,7 +100,7 @@ def _evaluate_folder(
 ) -> dict[str, Any]:
     from robust_nas.nets import read_model
 
-    folder = Path(out) if out else model_folder / "evaluation"
+    folder = expand_path(out) if out else model_folder / "evaluation"
     if folder.resolve() in (model_folder.resolve(), *model_folder.resolve().parents):
         raise ConfigError(
             f"{folder}: holds the model; an evaluation needs a folder of its own, such as {model_folder}/evaluation"
@@ -125,7 +126,7 @@ def _evaluate_module(
 ) -> dict[str, Any]:
     from robust_nas.nets.user_module import load_module, module_digest, source_of
 
-    folder = Path(out) if out else RESULTS / f"{config.name}-evaluation"
+    folder = expand_path(out) if out else RESULTS / f"{config.name}-evaluation"
     path, name = source_of(module)
     network = load_module(module, weights)
     job = evaluate_job(config, f"{relative(path, folder)}:{name}", module_digest(network, path))

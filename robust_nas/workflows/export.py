@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from robust_nas.config import expand_path
 from robust_nas.errors import ConfigError, RunError, RunExistsError
 from robust_nas.runs import Progress, silent, write_atomic
 from robust_nas.workflows.config import EvaluationConfig
@@ -46,8 +47,8 @@ def export_model(
     from robust_nas.nets import read_model
 
     wanted = checked_forms(forms)
-    model_folder = Path(model_folder)
-    folder = Path(out) if out else model_folder / "export"
+    model_folder = expand_path(model_folder)
+    folder = expand_path(out) if out else model_folder / "export"
     for form in wanted:
         if form != "source":
             _refuse_occupied(folder / FILES[form], overwrite)

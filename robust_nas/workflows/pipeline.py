@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple, Self
 from pydantic import model_validator
 
 from robust_nas.compression import Compression
-from robust_nas.config import check
+from robust_nas.config import check, expand_path
 from robust_nas.data import DataOptions
 from robust_nas.distributed import refuse_several
 from robust_nas.environment import environment
@@ -56,7 +56,7 @@ def run(
 ) -> dict[str, Any]:
     """Search, train, evaluate, compress and export; return the content of `summary.json` (in `results/<name>`)."""
     refuse_several("run")
-    folder = Path(out) if out else RESULTS / config.name
+    folder = expand_path(out) if out else RESULTS / config.name
     began = time.perf_counter()
     job = RunJob.of(config)
     context = context_unless_finished(config, folder, mode, job=job)
@@ -180,7 +180,8 @@ def _all_jobs(
     found = run_search(config, folder / "search", mode=mode, progress=progress, context=context)
     write_json(folder / "environment.json", read_json(found.folder / "environment.json"))
     for message in found.record["warnings"]:
-        warn(message)
+        if message not in doubts(config):  # which were said before
+            warn(message)
     model = train(config, found.architecture, folder / "model", mode=mode, progress=progress, context=context)
     verdict = run_evaluation(
         config, model, folder / "evaluation", mode=mode, progress=progress, context=context

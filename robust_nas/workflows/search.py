@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 
 from robust_nas import figures
-from robust_nas.config import Count, Options, check, read_yaml
+from robust_nas.config import Count, Options, check, expand_path, read_yaml
 from robust_nas.data import DataOptions
 from robust_nas.distributed import Ranks, joined, refuse_several
 from robust_nas.errors import ArchitectureError, ConfigError, RunExistsError
@@ -31,7 +31,7 @@ from robust_nas.spaces import (
     load_architecture,
 )
 from robust_nas.workflows.candidates import CandidateRecipe, CandidateTraining
-from robust_nas.workflows.config import RESULTS, NetworkSize, RunConfig
+from robust_nas.workflows.config import RESULTS, NetworkSize, RunConfig, doubts
 from robust_nas.workflows.context import (
     JobContext,
     context_unless_finished,
@@ -69,7 +69,7 @@ def run_search(
     With `seeds` > 1 the search is repeated with seeds `seed`, `seed + 1`, ... in subfolders; the result is the
     architecture that is best by the strategy's criterion, and `result.json` reports the spread.
     """
-    folder = Path(out) if out else RESULTS / f"{config.name}-search"
+    folder = expand_path(out) if out else RESULTS / f"{config.name}-search"
     if seeds < 1:
         raise ConfigError(f"seeds: got {seeds}; at least 1 is needed")
     if not config.search.distributed:
@@ -168,7 +168,7 @@ def _write(
             "seconds": round(outcome.seconds, 1),
             **strategy.result(records),
             "skips": skips(found),
-            "warnings": collapsed(found),
+            "warnings": [*doubts(config), *collapsed(found)],
         },
         artifacts,
     )

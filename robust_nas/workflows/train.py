@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self, cast
 
 from robust_nas import figures
-from robust_nas.config import check, read_yaml
+from robust_nas.config import check, expand_path, read_yaml
 from robust_nas.data import DataOptions
 from robust_nas.distributed import Ranks, joined
 from robust_nas.errors import RunExistsError
@@ -14,7 +14,7 @@ from robust_nas.extension import ExtensibleJob
 from robust_nas.runs import CONFIG, RESULT, Mode, Progress, Run, read_json, silent
 from robust_nas.spaces import AnyArchitecture, Architecture, count, has_cells
 from robust_nas.training import Training
-from robust_nas.workflows.config import RESULTS, RunConfig
+from robust_nas.workflows.config import RESULTS, RunConfig, doubts
 from robust_nas.workflows.context import (
     JobContext,
     context_unless_finished,
@@ -46,7 +46,7 @@ def train(
     The architecture keeps its own size: `config.network` is the size of what a search finds.
     """
     refuse_cell_options(config.training, architecture)
-    folder = Path(out) if out else RESULTS / f"{config.name}-model"
+    folder = expand_path(out) if out else RESULTS / f"{config.name}-model"
     job = TrainJob.of(config, architecture)
     context = context_unless_finished(config, folder, mode, context, job)
     if context is not None:
@@ -199,6 +199,7 @@ def _write(
         "params": cost.params,
         "macs": cost.macs,
         "seconds": round(outcome.seconds, 1),
+        "warnings": doubts(config),
     }
     run.finish(result, artifacts)
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import typer
@@ -16,7 +16,7 @@ from robust_nas import __version__, count, load_architecture, load_config
 from robust_nas.cli import app
 from robust_nas.cli.count import input_shape
 from robust_nas.cli.spaces import limits
-from robust_nas.config import to_dict, to_yaml
+from robust_nas.config import parse_yaml, to_dict, to_yaml
 from robust_nas.errors import ConfigError
 from robust_nas.spaces import architecture_from_text, load_space
 from robust_nas.workflows.config import printed
@@ -306,3 +306,58 @@ def test_a_wrong_file_of_a_user_names_the_file(call: Call, tmp_path: Path) -> No
     done = call("run", "mine.yaml")
     assert done.code == 2
     assert "mine.yaml: search.epochs: got 'many'" in done.err
+
+
+def test_options_of_evaluate_are_taken_as_they_are(call: Call, tmp_path: Path) -> None:
+    """`--data "set #2"` once read the folder `set`."""
+    for name in ("set", "set #2", "2024", "yes", "null", "'a'"):
+        (tmp_path / name).mkdir()
+        (tmp_path / f"{name}.yaml").write_text("attacks: [{attack: {name: fgsm}}]")
+        asked = ("--module", "net.py:build", "--data", name, "--suite", f"{name}.yaml", "--eps", "8/255")
+        done = call("evaluate", *asked, "--print-config")
+        assert done.code == 0, done.err
+        tree = parse_yaml(done.out, "printed")
+        assert (tree["data"]["name"], Path(tree["data"]["path"]).name) == ("image-folder", name)
+        assert Path(tree["evaluation"]["suite"]).name == f"{name}.yaml"
+
+
+def path_options(verbs: typer.Typer) -> Iterator[Any]:
+    """The declaration of every path among the arguments and options of all verbs."""
+    for command in verbs.registered_commands:
+        for hint in get_type_hints(command.callback, include_extras=True).values():
+            kind, *declared = get_args(hint) if hasattr(hint, "__metadata__") else (None,)
+            if Path in (kind, *get_args(kind)):
+                yield declared[0]
+    for group in verbs.registered_groups:
+        if group.typer_instance is not None:
+            yield from path_options(group.typer_instance)
+
+
+def test_every_path_option_of_every_verb_reads_a_tilde_and_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--out=~/x`, which a shell leaves alone, once made a folder called `~`."""
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("PLACE", "/place")
+    found = list(path_options(app))
+    for option in found:
+        assert option.callback(Path("~/x")) == Path("/home/me/x")
+        assert option.callback(Path("$PLACE/x")) == Path("/place/x")
+    assert len(found) > 12
+
+
+def test_a_tilde_in_a_path_makes_no_folder_of_that_name(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    assert call("spaces", "sample", "dsara", "--out=~/a.yaml").code == 0
+    assert (tmp_path / "home" / "a.yaml").is_file()
+    assert call("count", "~/a.yaml").code == call("spaces", "show", "~/a.yaml").code == 0
+    refused = call("spaces", "sample", "dsara", "--out=$NOT_SET/a.yaml")
+    assert (refused.code, "'$NOT_SET'" in refused.err) == (2, True)
+    assert not any(path.name in ("~", "$NOT_SET") for path in tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "compress", "export"])
+def test_help_says_that_module_runs_the_file(verb: str) -> None:
+    result = CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "300"})
+    assert "which is run" in result.output

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robust_nas.attacks import PGD
+from robust_nas.attacks import ATTACKS, PGD
 from robust_nas.config import check, config_hash, parse_yaml, read_yaml, to_dict, to_yaml
 from robust_nas.errors import ConfigError
 from robust_nas.integrations.nni_strategy import NNI
@@ -165,6 +165,39 @@ def test_an_attack_with_an_eps_far_from_the_evaluation_s_is_doubted() -> None:
         "search.attack attacks with eps 0.3, the evaluation with 0.1",
         "training.loss.attack attacks with eps 0.04, the evaluation with 0.1",
     ]
+
+
+def test_an_attack_in_another_norm_than_the_evaluation_s_is_doubted() -> None:
+    config = load_config("quickstart", ["training.validation_attack.norm=l2"])
+    assert doubts(config) == [
+        "training.validation_attack attacks in l2 with eps 0.1, the evaluation in linf with 0.1"
+    ]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "search.attack",
+        "training.loss.attack",
+        "training.validation_attack",
+        "evaluation.threat_model",
+        "threat_model",
+    ],
+)
+def test_an_eps_in_grey_levels_is_refused_in_every_section(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{key}: eps is 8 in linf.*did you mean 8/255\?"):
+        load_config("quickstart", [f"{key}.eps=8"])
+    load_config(
+        "quickstart", ["training.validation_attack={name: pgd, norm: l2, eps: 8}"]
+    )  # images may be so far apart
+    load_config("quickstart", ["search.attack.eps=1"])
+
+
+@pytest.mark.parametrize("name", ATTACKS.built_in)
+def test_an_attack_made_in_python_refuses_an_eps_in_grey_levels(name: str) -> None:
+    more = {"surrogates": ("a",)} if name == "transfer" else {}
+    with pytest.raises(ConfigError, match=r"eps is 8 in linf|norm: "):  # some are for l2 alone
+        ATTACKS.make(name, eps=8, norm="linf", **more)
 
 
 def test_the_recipes_that_run_offline_are_evaluated_by_the_cascade() -> None:

@@ -66,3 +66,15 @@ def test_a_model_is_evaluated_without_the_file_of_its_search_space(run, tmp_path
 def test_a_run_in_the_place_of_a_model_is_answered_with_where_the_model_is(run):
     with pytest.raises(CheckpointError, match=r"did you mean .*model\?"):
         robust_nas.export_model(run)
+
+
+def test_a_warning_of_an_attack_far_from_the_threat_model_is_kept_with_the_result(tmp_path):
+    far = config("training.validation_attack.eps=0.3", "search.attack.norm=l2")
+    doubts = [
+        "search.attack attacks in l2 with eps 0.1, the evaluation in linf with 0.1",
+        "training.validation_attack attacks with eps 0.3, the evaluation with 0.1",
+    ]
+    found = robust_nas.run_search(far, tmp_path / "search")
+    assert found.record["warnings"][:2] == doubts
+    folder = robust_nas.train(far, found.architecture, tmp_path / "model")
+    assert json.loads((folder / "result.json").read_text())["warnings"] == doubts

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from robust_nas.config import apply_overrides, check, to_dict
+from robust_nas.config import apply_overrides, check, expand_path, to_dict
 from robust_nas.errors import StudyError
 from robust_nas.spaces import Architecture, Part, count, has_cells, parts
 from robust_nas.spaces.naming import canonical_name
@@ -121,7 +120,7 @@ def plan_on(config: StudyConfig, context: JobContext) -> Plan:
 
     Raises `StudyError` and `ArchitectureError` for what cannot be planned.
     """
-    from robust_nas.workflows.config import EvaluationConfig
+    from robust_nas.workflows.config import EvaluationConfig, doubts
     from robust_nas.workflows.context import refuse_attacks
 
     dataset = context.dataset
@@ -138,13 +137,15 @@ def plan_on(config: StudyConfig, context: JobContext) -> Plan:
         from robust_nas.studies.run.inherited import refuse_unscorable
 
         scored = [point.architecture for point in points if has_cells(point.architecture)]
-        refuse_unscorable(Path(config.inherited.search), scored, config.inherited.images, dataset.classes)
+        refuse_unscorable(
+            expand_path(config.inherited.search), scored, config.inherited.images, dataset.classes
+        )
     return Plan(
         config=config,
         points=points,
         train_images=len(context.images),
         test_images=tested,
-        warnings=tuple(_warnings(points)),
+        warnings=(*doubts(config), *_warnings(points)),
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from robust_nas import user_code
-from robust_nas.config import check, to_dict
+from robust_nas.config import check, expand_path, to_dict
 from robust_nas.errors import ConfigError, StudyError
 from robust_nas.execution import Engine, LocalEngine, Task
 from robust_nas.runs import ENVIRONMENT, RESULT, Mode, Progress, read_json, silent, write_atomic, write_json
@@ -58,7 +58,7 @@ def run_study(
     engine = engine or LocalEngine()
     plan, context = plan_study(config)
     plan.refuse_above_guard()
-    folder = Path(out) if out else RESULTS / config.name
+    folder = expand_path(out) if out else RESULTS / config.name
     device = engine.device(config.device, context.device.type)
     refuse_other_images(folder, context.dataset)
     begun = mode == "resume" and is_study(folder)
@@ -219,7 +219,7 @@ def _score_inherited(study: StudyFolder, plan: Plan, progress: Progress) -> None
             cells.setdefault(str(point.factors["genotype"]), point.architecture)
     new = {genotype: cell for genotype, cell in cells.items() if genotype not in scores}
     found = inherited_scores(
-        Path(options.search),
+        expand_path(options.search),
         list(new.values()),
         attack=options.attack,
         images=options.images,

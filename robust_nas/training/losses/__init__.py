@@ -33,7 +33,8 @@ def with_present_names(tree: Any) -> Any:
         return tree
     renamed = {key: with_present_names(value) for key, value in tree.items()}
     loss = renamed.get("loss")
-    if isinstance(loss, dict):  # an attack's `loss` is a word
-        name = loss.get(LOSSES.key)
-        renamed["loss"] = {**loss, LOSSES.key: LOSSES.renamed.get(name, name)} if name else loss
+    if isinstance(loss, dict) and isinstance(
+        name := loss.get(LOSSES.key), str
+    ):  # an attack's `loss` is a word
+        renamed["loss"] = {**loss, LOSSES.key: LOSSES.renamed.get(name, name)}
     return renamed
