@@ -16,7 +16,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol, get_args
 
@@ -37,6 +37,7 @@ CONFIG, RECIPE, ENVIRONMENT, METRICS, CHECKPOINT, RESULT = (
     "result.json",
 )
 LOCK = ".lock"
+NOT_DRAWN = "not_drawn"  # key of the result: stems of figures that failed
 _LEFTOVER = re.compile(r"\..+\.[0-9]+\.tmp")  # of a process that was killed while it wrote a file
 
 
@@ -346,10 +347,24 @@ class Run:
         """Whether the job of this folder came to its end."""
         return is_finished(self.folder)
 
-    def finish(self, result: Mapping[str, Any], artifacts: Sequence[str]) -> None:
-        """Writes `result.json`, the mark of a finished job, with the artifacts that belong to it."""
+    @property
+    def complete(self) -> bool:
+        """Whether the job is finished, and no figure of it failed that its checkpoint allows to draw again."""
+        return is_complete(self.folder)
+
+    def finish(
+        self, result: Mapping[str, Any], artifacts: Sequence[str], figures: Iterable[str] = ()
+    ) -> None:
+        """Writes `result.json`, the mark of a finished job, with the artifacts that belong to it.
+
+        `figures` are the stems of those that were to be drawn; the artifacts are joined by those that are there.
+        """
         self._flush_metrics()
-        write_json(self.folder / RESULT, {**result, "artifacts": list(artifacts)})
+        paths = {stem: f"figures/{stem}.png" for stem in figures}
+        drawn = [path for path in paths.values() if (self.folder / path).is_file()]
+        missing = [stem for stem, path in paths.items() if path not in drawn]
+        record = {**result, "artifacts": [*artifacts, *drawn]}
+        write_json(self.folder / RESULT, {**record, NOT_DRAWN: missing} if missing else record)
 
 
 class Onlooker(Run):
@@ -378,6 +393,16 @@ def is_finished(folder: Path) -> bool:
         return all((folder / name).exists() for name in artifacts)
     except (RunError, KeyError, TypeError):
         return False
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether nothing is left to do in a folder: the job ended, and no figure failed that can be drawn again.
+
+    Without the checkpoint, the whole job would have to be done again for a figure.
+    """
+    if not is_finished(folder):
+        return False
+    return not (read_json(folder / RESULT).get(NOT_DRAWN) and (folder / CHECKPOINT).is_file())
 
 
 def _lock_or_refuse(file: IO[Any], folder: Path) -> None:

@@ -188,7 +188,7 @@ class CSTAR(Compressor):
         )
         job = StepJob.of(context.config, f"{self.label}, ratio {ratio:g}: low rank")
         with Run(folder, job, context.inner_mode, recipe=context.config) as run:
-            if not run.finished:
+            if not run.complete:
                 network = _copy(context)
                 steps = len(batches(len(images), recipe.batch_size, seed=0, epoch=0))
                 epochs = range(recipe.epochs)
@@ -216,12 +216,13 @@ class CSTAR(Compressor):
                     f"CSTAR-style, ratio {ratio:g}, {len(images)} images, seed {context.seed}; "
                     f"validation of the projected network: {len(context.validation)} images"
                 )
-                figures.plot_ranks(
-                    records,
-                    folder / "figures" / "ranks",
-                    attack=recipe.validation_attack.label,
-                    caption=caption,
-                )
+                with figures.optional("ranks"):
+                    figures.plot_ranks(
+                        records,
+                        folder / "figures" / "ranks",
+                        attack=recipe.validation_attack.label,
+                        caption=caption,
+                    )
                 result = {
                     "ratio": ratio,
                     "epoch": outcome.epoch,
@@ -231,7 +232,7 @@ class CSTAR(Compressor):
                     "ranks": {name: list(own) for name, own in admm.ranks.items()},
                     "seconds": round(outcome.seconds, 1),
                 }
-                run.finish(result, [LOW_RANK, "figures/ranks.png"])
+                run.finish(result, [LOW_RANK], figures=("ranks",))
         ranks = read_json(folder / "result.json")["ranks"]
         return load_file(folder / LOW_RANK), {name: tuple(own) for name, own in ranks.items()}
 

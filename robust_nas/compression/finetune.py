@@ -91,7 +91,7 @@ def finetune(
     (step,) = made
     job = StepJob.of(context.config, f"{step}: fine-tuning")
     with Run(folder, job, context.inner_mode, recipe=context.config) as run:
-        if not run.finished:
+        if not run.complete:
             outcome = train(
                 run,
                 network,
@@ -114,17 +114,19 @@ def finetune(
                 f"{step}: fine-tuning, {len(context.images)} images, seed {context.seed}; "
                 f"validation: {len(context.validation)} images"
             )
-            figures.plot_training(
-                run.records(),
-                folder / "figures" / "training",
-                best_epoch=outcome.epoch,
-                attack=recipe.validation_attack.label,
-                caption=caption,
-            )
-            files = [DESCRIPTION, WEIGHTS, "figures/training.png"]
+            with figures.optional("training"):
+                figures.plot_training(
+                    run.records(),
+                    folder / "figures" / "training",
+                    best_epoch=outcome.epoch,
+                    attack=recipe.validation_attack.label,
+                    caption=caption,
+                )
+            files = [DESCRIPTION, WEIGHTS]
             if model.architecture is not None:
                 files.append(ARCHITECTURE)
-            run.finish({**description.made_by, "seconds": round(outcome.seconds, 1)}, files)
+            result = {**description.made_by, "seconds": round(outcome.seconds, 1)}
+            run.finish(result, files, figures=("training",))
     return folder
 
 

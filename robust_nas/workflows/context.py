@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from robust_nas.distributed import ALONE, Ranks, launched, local_rank
 from robust_nas.environment import environment
 from robust_nas.errors import ConfigError, DataError
-from robust_nas.runs import ENVIRONMENT, Mode, Onlooker, Run, is_finished, read_json, write_json
+from robust_nas.runs import ENVIRONMENT, Mode, Onlooker, Run, is_complete, read_json, write_json
 from robust_nas.workflows.config import EvaluationConfig, JobConfig, RunConfig
 
 if TYPE_CHECKING:
@@ -91,12 +91,13 @@ def context_unless_finished(
 ) -> JobContext | None:
     """Return the context of a job, checked before its folder is touched; None where the folder is finished already.
 
-    Raises `ConfigError` for a `given` one that was loaded for other images, another split or another device.
+    One with a figure that failed is not: it is drawn again. Raises `ConfigError` for a `given` context that was loaded
+    for other images, another split or another device.
     """
     if given is not None:
         _refuse_other_context(given, config)
         return given
-    return None if mode == "resume" and is_finished(folder) else load_context(config)
+    return None if mode == "resume" and is_complete(folder) else load_context(config)
 
 
 def _refuse_other_context(context: JobContext, config: JobConfig) -> None:
@@ -227,7 +228,7 @@ def session(run: Run, context: JobContext, ranks: Ranks = ALONE) -> Iterator[Non
             splits={"seed": config.seed, "validation": config.data.validation, "search_halves": 0.5},
             ranks=ranks.count,
         )
-        if ranks.first:
+        if ranks.first and not run.finished:  # of a finished one, a figure is drawn again at most
             write_json(run.folder / ENVIRONMENT, record)
         yield
     finally:

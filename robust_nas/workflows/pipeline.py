@@ -21,7 +21,7 @@ from robust_nas.environment import environment
 from robust_nas.errors import RobustNASError
 from robust_nas.evaluation.options import EvaluationOptions, Step
 from robust_nas.evaluation.verdict import version_of
-from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
+from robust_nas.runs import Mode, Progress, Run, is_complete, read_json, silent, write_json
 from robust_nas.search import Strategy, SupernetOptions, strategy_field
 from robust_nas.spaces import CellSpace
 from robust_nas.training import Training
@@ -61,7 +61,7 @@ def run(
         _refuse_what_fails_later(config, context, folder, mode)
     with Run(folder, RunJob.of(config), mode, recipe=config) as outer:
         if outer.finished or context is None:
-            _draw_own(config, folder)
+            _draw_missing(config, folder)
             return read_json(folder / "summary.json")
         for message in doubts(config):
             warn(message)
@@ -106,9 +106,9 @@ class RunJob(Options):
         return tree
 
 
-def _draw_own(config: RunConfig, folder: Path) -> None:
-    """Draw the figures that the config asks for into the folders of a finished run.s jobs, but for the compression."""
-    if config.figures:
+def _draw_missing(config: RunConfig, folder: Path) -> None:
+    """Draw what failed, and the figures that the config asks for, in a finished run's jobs, but for the compression."""
+    if config.figures or not all(is_complete(folder / part) for part in ("search", "model", "evaluation")):
         found = run_search(config, folder / "search", mode="resume")
         model = train(config, found.architecture, folder / "model", mode="resume")
         run_evaluation(config, model, folder / "evaluation", mode="resume")

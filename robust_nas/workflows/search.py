@@ -80,7 +80,7 @@ def run_search(
         _refuse_unfit(config, context)
     job = SearchJob.of(config)
     with joined() as ranks, open_run(ranks, folder, job, mode, recipe=config) as run:
-        if not ranks.run_on_all(lambda: run.finished):
+        if not ranks.run_on_all(lambda: run.complete):
             _search_once(run, config, job.space, context or load_context(config), progress, ranks)
         ranks.run_on_all(lambda: _draw_own(run, config))
         return ranks.run_on_all(lambda: _result(folder))
@@ -154,11 +154,9 @@ def _write(
     folder = run.folder / "figures"
     record = {strategy.drawn_as: records}
     curves = figures.FIGURES.make(strategy.figure)  # of a plugin, maybe
-    if figures.draw_figure(curves, record, folder / "search", about=caption) is not None:
-        artifacts.append("figures/search.png")
+    figures.draw_figure(curves, record, folder / "search", about=caption)
     with figures.optional("cells"):
         draw_architecture(found, folder / "cells", caption=caption)
-        artifacts.append("figures/cells.png")
     run.finish(
         {
             "seed": config.seed,
@@ -170,6 +168,7 @@ def _write(
             "warnings": collapsed(found),
         },
         artifacts,
+        figures=("search", "cells"),
     )
 
 

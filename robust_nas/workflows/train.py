@@ -53,7 +53,7 @@ def train(
     shared = {key: getattr(config, key) for key in TrainJob.model_fields if key != "architecture"}
     job = TrainJob(architecture=architecture, **shared)
     with joined() as ranks, open_run(ranks, folder, job, mode, recipe=config) as run:
-        if not ranks.run_on_all(lambda: run.finished):
+        if not ranks.run_on_all(lambda: run.complete):
             _train_once(run, config, architecture, context or load_context(config), progress, ranks)
         ranks.run_on_all(lambda: _draw_own(run, config, architecture))
     return folder
@@ -154,7 +154,6 @@ def _write(
         figures.plot_training(
             records, folder / "training", best_epoch=outcome.epoch, attack=attack.label, caption=caption
         )
-        artifacts.append("figures/training.png")
     cost = count(architecture, description.input_shape, len(description.class_names))
     result = {
         **description.made_by,
@@ -162,7 +161,7 @@ def _write(
         "macs": cost.macs,
         "seconds": round(outcome.seconds, 1),
     }
-    run.finish(result, artifacts)
+    run.finish(result, artifacts, figures=("training",))
 
 
 def _draw_own(run: Run, config: RunConfig, architecture: Architecture) -> None:

@@ -115,6 +115,10 @@ def test_what_fails_after_the_work_is_a_gap_and_not_its_loss(module, tmp_path, m
     assert tree["not_measured"][0] == "torch: ValueError: no clock"
     assert all(row["latency_ms"] == {} and row["validation"] for row in tree["networks"])
     assert (tmp_path / "out" / "figures" / "compression.png").is_file()  # without the panel of milliseconds
+    monkeypatch.undo()
+    again = robust_nas.compress(module_options(), module, tmp_path / "out", mode="resume")
+    assert again == tree
+    assert (tmp_path / "out" / "figures" / "layers.png").is_file()
 
 
 def test_a_module_whose_layers_share_weights_is_refused_before_anything_is_written(module, tmp_path):

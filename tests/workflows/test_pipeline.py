@@ -14,7 +14,7 @@ from robust_nas.config import ConfigError
 from robust_nas.errors import DataError, FigureWarning, RunExistsError
 from robust_nas.evaluation.verdict import FINDINGS_VERSION
 from robust_nas.figures import evaluation_bars
-from robust_nas.runs import Run
+from robust_nas.runs import Run, is_complete, is_finished
 from robust_nas.workflows import pipeline, search
 from robust_nas.workflows.config import CompressionConfig
 from robust_nas.workflows.context import load_context
@@ -180,7 +180,13 @@ def test_an_export_or_a_figure_that_fails_does_not_cost_the_jobs_before_it(tmp_p
     assert summary["not_exported"] == [reason]
     assert f"not exported: {reason}" in warnings
     assert "export" not in summary["artifacts"]
+    for one in ("search", "model"):
+        assert is_finished(tmp_path / "run" / one)
+    monkeypatch.undo()
+    results = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.safetensors")}
     assert robust_nas.run(config(), tmp_path / "run", mode="resume") == summary  # it is finished
+    assert all(is_complete(tmp_path / "run" / one) for one in ("search", "model"))  # what failed is drawn
+    assert {path: path.read_bytes() for path in results} == results
 
 
 def test_what_is_probably_not_meant_is_warned_of(finished, tmp_path):
