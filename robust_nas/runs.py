@@ -237,14 +237,17 @@ class Run:
             self._discard_if_nothing_was_done()
         self.close()
 
+    @property
+    def _untouched(self) -> bool:
+        """Return whether the folder holds nothing but what is written before the work starts."""
+        before = {CONFIG, RECIPE, ENVIRONMENT, LOCK}
+        return all(child.name in before or _is_empty(child) for child in self.folder.iterdir())
+
     def _discard_if_nothing_was_done(self) -> None:
         """Removes a folder that a mistake of the user left without any work in it, so that it is not in the way."""
         with contextlib.suppress(OSError):  # then the folder stays, and the mistake is what is reported
-            names = {child.name for child in self.folder.iterdir()}
-            if self._made and names <= {CONFIG, RECIPE, ENVIRONMENT, LOCK}:
-                for name in names:
-                    (self.folder / name).unlink()
-                self.folder.rmdir()
+            if self._made and self._untouched:
+                shutil.rmtree(self.folder)
 
     def close(self) -> None:
         """Closes the metrics and releases the lock."""
@@ -403,6 +406,11 @@ def is_complete(folder: Path) -> bool:
     if not is_finished(folder):
         return False
     return not (read_json(folder / RESULT).get(NOT_DRAWN) and (folder / CHECKPOINT).is_file())
+
+
+def _is_empty(path: Path) -> bool:
+    """Return whether a path is a folder without any file in it."""
+    return path.is_dir() and not path.is_symlink() and all(_is_empty(child) for child in path.iterdir())
 
 
 def _lock_or_refuse(file: IO[Any], folder: Path) -> None:

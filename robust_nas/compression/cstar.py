@@ -30,6 +30,7 @@ from robust_nas.compression.finetune import StepJob, Tuning, changed_recipe, fin
 from robust_nas.compression.layers import survey
 from robust_nas.compression.ranks import (
     Limits,
+    full_ranks,
     global_ranks,
     refuse_ratio,
     uniform_ranks,
@@ -116,6 +117,16 @@ class CSTAR(Compressor):
         for ratio in self.ratios:
             ranks = global_ranks(layers, ratio, self.limits)
             yield f"{self.label}-{ratio:g}", factorise(network, ranks, sweeps=0)[0]
+
+    def other_form(self, network: nn.Module, input_shape: tuple[int, int, int]) -> nn.Module:
+        """Return a copy in which every layer that may have ranks is of rank 1."""
+        from robust_nas.layers.factorised import LayerForm, rebuild
+
+        own = copy.deepcopy(network)
+        for name, full in full_ranks(survey(network, input_shape), 1.0, self.limits).items():
+            form = "tucker-2" if len(full) == 2 else "low-rank"
+            rebuild(own, [LayerForm(name, form, (1,) * len(full))])
+        return own
 
     def candidates(self, context: CompressionContext) -> Iterator[Candidate]:
         """Make a network for every ratio, each followed by its baselines."""

@@ -263,13 +263,14 @@ def refuse_beta(
     input_shape: tuple[int, int, int],
     beta: float,
     *,
+    alpha: Mapping[str, Tensor] | None = None,
     allocation: Literal["global", "uniform"] = "global",
     skip_first: bool = True,
     min_kernels: int = 1,
 ) -> None:
-    """Raise `CompressionError` for a beta that leaves every layer dense, or one without a kernel, without alphas."""
+    """Raise `CompressionError` for a beta that leaves every layer dense, or one without a kernel, with these alphas."""
     layers, reasons = eligible(network, input_shape, skip_first=skip_first)
-    weights = {layer.name: _alpha(layer, None, allocation) for layer in layers}
+    weights = {layer.name: _alpha(layer, alpha, allocation) for layer in layers}
     if not _allocate(layers, weights, beta, None, allocation, min_kernels, 0, reasons):
         raise _all_dense(beta, None)
 

@@ -171,7 +171,8 @@ def _compress_module(
     network = load_module(module, weights)
     context = context or load_context(config)
     dataset = context.dataset
-    refuse_foreign(network, dataset.shape, module, weights)
+    trains = any(step.trains for step in config.compression.steps)
+    refuse_foreign(network, context.images, dataset.classes, module, weights, trains=trains)
     spec, channels = f"{path.name}:{name}", dataset.shape[0]
     description = ModelDescription(
         input_shape=dataset.shape,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from robust_nas.compression import Candidate, CompressionContext, Compressor
 from robust_nas.compression.context import ORIGINAL
 from robust_nas.errors import CompressionError
+from robust_nas.lazy import torch
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,6 +25,24 @@ def refuse_out_of_reach(model: Model, steps: tuple[Compressor, ...]) -> None:
     network, shape = model.network, model.description.input_shape
     steps[0].refuse(network, shape)
     _refuse_previews(network, shape, steps)
+    for step in steps:
+        _refuse_touched_layers(network, shape, step)
+
+
+def _refuse_touched_layers(network: nn.Module, shape: tuple[int, int, int], step: Compressor) -> None:
+    """Raise `CompressionError` for a module that fails once its layers have another form."""
+    changed = step.other_form(network, shape)
+    if changed is not None:
+        try:
+            with torch.random.fork_rng(devices=[]), torch.no_grad():
+                for training in (False, True)[: 1 + step.trains]:
+                    changed.train(training)(torch.zeros(2, *shape))
+        except Exception as error:  # whatever a foreign module raises
+            raise CompressionError(
+                f"{step.label}: {type(network).__name__} fails with its layers in another form: "
+                f"{type(error).__name__}: {error}; its forward may call layers, but not read what is inside them, "
+                "such as self.conv.weight"
+            ) from error
 
 
 def _refuse_previews(network: nn.Module, shape: tuple[int, int, int], steps: tuple[Compressor, ...]) -> None:

@@ -49,6 +49,35 @@ class Recurrent(nn.Module):
 def recurrent():
     return Recurrent()
 
+class Around(nn.Module):
+    def __init__(self, change):
+        super().__init__()
+        self.net, self.change = build(), change
+
+    def forward(self, x):
+        return self.change(self, x)
+
+def few():
+    return Around(lambda own, x: own.net(x)[:, :3])
+
+def detached():
+    return Around(lambda own, x: own.net(x).detach())
+
+def masked():
+    return Around(lambda own, x: own.net(x) + 0 * x[:, :, 0, 0].sqrt())
+
+def infinite():
+    return Around(lambda own, x: own.net(x) / 0)
+
+def reading():
+    return Around(lambda own, x: own.net(x.to(own.net[2].weight.dtype)))
+
+def reading_in_training():
+    return Around(lambda own, x: own.net(x) + (own.net[2].weight.mean() if own.training else 0))
+
+def frozen():
+    return build().requires_grad_(False)
+
 def lazy():
     return nn.Sequential(nn.Conv2d(1, 6, 3), nn.Flatten(), nn.LazyLinear(10).double())
 """
@@ -139,6 +168,17 @@ def test_a_module_whose_layers_share_weights_is_refused_before_anything_is_writt
         ("of_dict", r"net\.py:of_dict: gives dict; float32 logits"),
         ("double", r"double: does not take float32 images of \(1, 8, 8\) in a batch of 2: RuntimeError"),
         ("lazy", r"lazy: 2\.weight has no shape yet"),
+        ("few", "few: gives 3 logits; the dataset has 10 classes"),
+        (
+            "detached",
+            "its loss has no gradient for the images in eval mode: RuntimeError: element 0 of tensors",
+        ),
+        ("masked", "masked: the gradient of its loss for the images is not finite in eval mode"),
+        ("infinite", "infinite: gives logits that are NaN or infinite for images of the dataset"),
+        (
+            "reading",
+            "gdws: Around fails with its layers in another form: AttributeError: 'GDWSConv2d' object has no",
+        ),
         ("recurrent", "in a batch of 1: RuntimeError: Input batch size 1 doesn't match"),
     ],
 )
@@ -147,6 +187,34 @@ def test_a_module_that_does_not_make_logits_is_refused_before_anything_is_writte
 ):
     with pytest.raises(ConfigError, match=said):  # a CompressionError is one
         robust_nas.compress(module_options(), module.replace(":build", f":{function}"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (
+            "reading_in_training",
+            "cstar: Around fails with its layers in another form: AttributeError: 'Tucker2",
+        ),
+        ("frozen", "the gradient of its loss for the weights is missing in training mode"),
+    ],
+)
+def test_a_module_that_cannot_be_trained_is_refused_before_anything_is_written(
+    module, tmp_path, function, said
+):
+    tree = {**module_options().model_dump(), "compression": {"cstar": {"ratios": [1.2]}}}
+    with pytest.raises(CompressionError, match=said):
+        robust_nas.compress(
+            CompressionConfig(**tree), module.replace(":build", f":{function}"), tmp_path / "out"
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_beta_that_the_measured_alphas_put_out_of_reach_leaves_nothing_behind(module, tmp_path):
+    tree = {**module_options().model_dump(), "compression": {"gdws": {"betas": [1e-30]}}}
+    with pytest.raises(CompressionError, match="beta 1e-30 leaves every layer dense"):
+        robust_nas.compress(CompressionConfig(**tree), module, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -64,6 +64,8 @@ def run_study(
     begun = mode == "resume" and is_study(folder)
     if begun:
         plan = replace(plan, names=names_of_trials(folder, {trial.id for _, trial in plan.trials}))
+    if not begun:
+        engine.refuse_unreachable()
     if engine.like_here is not None:
         _refuse_too_long(plan, context, set(outcomes(folder)[0]) if begun else set(), engine.like_here)
     with StudyFolder(folder, config, mode) as study:
