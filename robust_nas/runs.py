@@ -23,7 +23,7 @@ from typing import IO, Any, Literal, Protocol, get_args
 from pydantic import ValidationError
 
 from robust_nas.checkpoints import read_checkpoint
-from robust_nas.config import Options, read_yaml, to_dict, to_yaml, to_yaml_dict, tree_hash
+from robust_nas.config import Options, differences, read_yaml, to_dict, to_yaml, to_yaml_dict, tree_hash
 from robust_nas.errors import CheckpointError, ConfigError, RunError, RunExistsError
 from robust_nas.user_code import code_digests, code_in
 
@@ -370,25 +370,6 @@ class Run:
         write_json(self.folder / RESULT, {**record, NOT_DRAWN: missing} if missing else record)
 
 
-class Onlooker(Run):
-    """The run of another process, in a job of several: it touches no file, and drops what it is given.
-
-    What is read from the folder is asked of the process that holds it.
-    """
-
-    def __init__(self, folder: Path, config: Options) -> None:
-        self.folder, self.config = Path(folder), config
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing was opened."""
-
-    def log(self, record: Mapping[str, Any]) -> None:
-        """Drops the record."""
-
-    def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Drops the state."""
-
-
 def is_finished(folder: Path) -> bool:
     """Whether the job of a folder came to its end, and what it made is still there: else it can be made again."""
     try:
@@ -399,10 +380,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether nothing is left to do in a folder: the job ended, and no figure failed that can be drawn again.
-
-    Without the checkpoint, the whole job would have to be done again for a figure.
-    """
+    """Whether a job is finished, and no figure failed that can be drawn again: without its checkpoint none can."""
     if not is_finished(folder):
         return False
     return not (read_json(folder / RESULT).get(NOT_DRAWN) and (folder / CHECKPOINT).is_file())
@@ -418,12 +396,3 @@ def _lock_or_refuse(file: IO[Any], folder: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         raise RunError(f"{folder}: another process is working in it") from None
-
-
-def differences(old: object, new: object, prefix: str = "") -> set[str]:
-    """The dotted keys at which two trees differ."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        keys = set(old) | set(new)
-        nested = (differences(old.get(key), new.get(key), f"{prefix}{key}.") for key in keys)
-        return set().union(*nested)
-    return set() if old == new else {prefix.rstrip(".")}

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_configs import Config, Inner, child, files
 
+from robust_nas.config import differences
 from robust_nas.errors import RunError, RunExistsError
 from robust_nas.runs import (
     CHECKPOINT,
@@ -18,7 +19,6 @@ from robust_nas.runs import (
     METRICS,
     RESULT,
     Run,
-    differences,
     read_json,
     write_atomic,
     write_json,

@@ -35,6 +35,7 @@ from robust_nas.compression.ranks import (
     refuse_ratio,
     uniform_ranks,
 )
+from robust_nas.compression.section import key_of
 from robust_nas.compression.tucker import Ranks, factorised_layer, project
 from robust_nas.config import Count, Fraction01, Positive
 from robust_nas.errors import CompressionError
@@ -174,7 +175,8 @@ class CSTAR(Compressor):
         """Return the model folder of the network in factors of these ranks, fine-tuned."""
         factors, forms = factorise(network, ranks, self.sweeps)
         rate = self.finetune_learning_rate or context.recipe.learning_rate / 2
-        tuning = Tuning(epochs, rate, self.loss)
+        key = key_of(self, context.config, "finetune_learning_rate")
+        tuning = Tuning(epochs, rate, self.loss, key)
         return finetune(context, context.model, factors, forms, tuning, folder / "model", made)
 
     def _train_low_rank(
@@ -184,6 +186,7 @@ class CSTAR(Compressor):
         from safetensors.torch import load_file, save
 
         from robust_nas.data.order import batches
+        from robust_nas.training.divergence import remedy_of
         from robust_nas.training.loop import train
 
         images = context.images
@@ -220,6 +223,7 @@ class CSTAR(Compressor):
                     checkpoint_seconds=context.checkpoint_seconds,
                     progress=renamed(context.progress, "compress: low rank"),
                     hooks=(admm,),
+                    remedy=remedy_of(key_of(self, context.config, "learning_rate")),
                 )
                 write_atomic(folder / LOW_RANK, save(outcome.state))
                 records = run.records()
@@ -227,13 +231,9 @@ class CSTAR(Compressor):
                     f"CSTAR-style, ratio {ratio:g}, {len(images)} images, seed {context.seed}; "
                     f"validation of the projected network: {len(context.validation)} images"
                 )
+                stem, attack = folder / "figures" / "ranks", recipe.validation_attack.label
                 with figures.optional("ranks"):
-                    figures.plot_ranks(
-                        records,
-                        folder / "figures" / "ranks",
-                        attack=recipe.validation_attack.label,
-                        caption=caption,
-                    )
+                    figures.plot_ranks(records, stem, attack=attack, caption=caption)
                 result = {
                     "ratio": ratio,
                     "epoch": outcome.epoch,

@@ -42,6 +42,7 @@ class Tuning(NamedTuple):
     epochs: int
     learning_rate: float
     loss: Loss | None = None
+    key: str = "training.learning_rate"  # of the config, which decides the learning rate
 
 
 def changed_recipe(recipe: Training, epochs: int, learning_rate: float, **more: Any) -> Training:
@@ -84,6 +85,7 @@ def finetune(
     """
     from robust_nas.nets import save_model
     from robust_nas.nets.model import ARCHITECTURE, DESCRIPTION, WEIGHTS
+    from robust_nas.training.divergence import remedy_of
     from robust_nas.training.loop import train
 
     own = {} if tuning.loss is None else {"loss": tuning.loss}
@@ -102,6 +104,7 @@ def finetune(
                 seed=context.seed,
                 checkpoint_seconds=context.checkpoint_seconds,
                 progress=renamed(context.progress, f"compress: tune {step}"),
+                remedy=remedy_of(tuning.key),
             )
             validated = {
                 "epoch": outcome.epoch,

@@ -24,6 +24,7 @@ from robust_nas import figures
 from robust_nas.compression.alpha import Alpha, attacked_batches, estimate_alpha
 from robust_nas.compression.compressor import Compressor, Different
 from robust_nas.compression.finetune import Tuning, finetune
+from robust_nas.compression.section import key_of
 from robust_nas.config import CountOrZero, NonNegative, Positive
 from robust_nas.errors import CheckpointError, CompressionError
 from robust_nas.lazy import torch
@@ -225,7 +226,12 @@ class GDWS(Compressor):
             model,
             model.network.to(context.device),
             (),
-            Tuning(self.finetune_epochs, self.finetune_learning_rate, self.loss),
+            Tuning(
+                self.finetune_epochs,
+                self.finetune_learning_rate,
+                self.loss,
+                key_of(self, context.config, "finetune_learning_rate"),
+            ),
             folder,
             {"tuned": {"epochs": self.finetune_epochs}},
         )

@@ -44,6 +44,7 @@ from robust_nas.workflows.context import (
     context_unless_finished,
     load_context,
     refuse_attacks,
+    refuse_few_images,
     refuse_precision,
     session,
 )
@@ -205,6 +206,7 @@ def _run(
         refuse_attacks(EvaluationConfig.of(config), shared.dataset)
         if any(step.trains for step in config.compression.steps):
             refuse_precision(config.training.precision, shared.device)
+            refuse_few_images(config.training, shared)
         refuse_out_of_reach(original.model, config.compression.steps)
     with Run(folder, job, mode, recipe=config) as run:
         if not run.finished:

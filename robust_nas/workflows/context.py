@@ -6,16 +6,16 @@ A context is loaded by the first job of a run and passed down to the others.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from robust_nas.distributed import ALONE, Ranks, launched, local_rank
 from robust_nas.environment import environment
 from robust_nas.errors import ConfigError, DataError
-from robust_nas.runs import ENVIRONMENT, Mode, Onlooker, Run, is_complete, read_json, write_json
+from robust_nas.runs import ENVIRONMENT, Mode, Run, is_complete, read_json, write_json
 from robust_nas.workflows.config import EvaluationConfig, JobConfig, RunConfig
 
 if TYPE_CHECKING:
@@ -125,6 +125,11 @@ def refuse_precision(precision: str, device: torch.device) -> None:
         raise ConfigError(f"precision: bf16 is not supported by {torch.cuda.get_device_name(device)}")
 
 
+def refuse_few_images(training: Training, context: JobContext) -> None:
+    """Raise `ConfigError` where the training images make no batch of two."""
+    ALONE.refuse_small(min(training.batch_size, len(context.images)), "training.batch_size")
+
+
 def refuse_auxiliary_head(training: Training, layout: Layout, dataset: Dataset) -> None:
     """Raise `ConfigError` when the recipe asks for an auxiliary head on feature maps that are too small for it.
 
@@ -157,6 +162,7 @@ def refuse_cell_options(training: Training, architecture: Architecture | type[Ar
 def refuse_recipe(training: Training, space: CellSpace, context: JobContext) -> None:
     """Raise `ConfigError` for a recipe by which no network of the space can be trained here."""
     refuse_precision(training.precision, context.device)
+    refuse_few_images(training, context)
     refuse_cell_options(training, space.family)
     refuse_auxiliary_head(training, space.layout, context.dataset)
 
@@ -182,6 +188,25 @@ def refuse_other_images(folder: Path, dataset: Dataset) -> None:
         raise DataError(
             f"{folder}: was started on other images of {dataset.name}; their checksum was {before}"
         )
+
+
+class Onlooker(Run):
+    """The run of another process, in a job of several: it touches no file, and drops what it is given.
+
+    What is read from the folder is asked of the process that holds it.
+    """
+
+    def __init__(self, folder: Path, config: Options) -> None:
+        self.folder, self.config = Path(folder), config
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing was opened."""
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Drops the record."""
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Drops the state."""
 
 
 def open_run(ranks: Ranks, folder: Path, job: Options, mode: Mode, recipe: Options | None = None) -> Run:

@@ -33,12 +33,11 @@ from robust_nas.workflows.context import (
     context_unless_finished,
     refuse_attacks,
     refuse_other_images,
-    refuse_precision,
     refuse_recipe,
 )
 from robust_nas.workflows.evaluate import run_evaluation
 from robust_nas.workflows.export import export_model
-from robust_nas.workflows.search import run_search
+from robust_nas.workflows.search import refuse_unfit, run_search
 from robust_nas.workflows.train import train
 
 Warn = Callable[[str], None]
@@ -116,7 +115,7 @@ def _draw_missing(config: RunConfig, folder: Path) -> None:
 
 def _refuse_what_fails_later(config: RunConfig, context: JobContext, folder: Path, mode: Mode) -> None:
     """Raise the errors of later jobs before the first one starts."""
-    refuse_precision(config.search.own_precision, context.device)
+    refuse_unfit(config, context)
     refuse_recipe(config.training, config.space.load(), context)
     refuse_attacks(config, context.dataset)
     if mode == "resume":

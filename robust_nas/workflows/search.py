@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 from robust_nas import figures
 from robust_nas.config import Count, Options
 from robust_nas.data import DataOptions
-from robust_nas.distributed import Ranks, joined, refuse_several
+from robust_nas.distributed import ALONE, Ranks, joined, refuse_several
 from robust_nas.errors import ArchitectureError, ConfigError
 from robust_nas.runs import ENVIRONMENT, Mode, Progress, Run, read_json, silent, write_json
 from robust_nas.search import (
@@ -77,7 +77,7 @@ def run_search(
         return _repeat_search(config, folder, mode, seeds, progress, context)
     context = context_unless_finished(config, folder, mode, context)
     if context is not None:
-        _refuse_unfit(config, context)
+        refuse_unfit(config, context)
     job = SearchJob.of(config)
     with joined() as ranks, open_run(ranks, folder, job, mode, recipe=config) as run:
         if not ranks.run_on_all(lambda: run.complete):
@@ -86,9 +86,11 @@ def run_search(
         return ranks.run_on_all(lambda: _result(folder))
 
 
-def _refuse_unfit(config: RunConfig, context: JobContext) -> None:
-    """Raise `ConfigError` for a precision that the device lacks, and for a recipe that no candidate can have."""
+def refuse_unfit(config: RunConfig, context: JobContext) -> None:
+    """Raise `ConfigError` for what the device lacks, too few images, and a recipe that no candidate can have."""
     refuse_precision(config.search.own_precision, context.device)
+    if config.search.kind == "one-shot":  # half of the images for the weights, half for the alphas
+        ALONE.refuse_small(len(context.images) // 2, "search.batch_size")
     if config.search.trains:
         refuse_recipe(config.training, config.space.load(), context)
 
@@ -243,7 +245,7 @@ def _repeat_search(
 
     context = context_unless_finished(config, folder, mode, context)
     if context is not None:
-        _refuse_unfit(config, context)
+        refuse_unfit(config, context)
     job = SeedsJob(search=SearchJob.of(config), seeds=seeds)
     with joined() as ranks, open_run(ranks, folder, job, mode, recipe=config) as run:
         results = []

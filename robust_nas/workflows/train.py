@@ -21,6 +21,7 @@ from robust_nas.workflows.context import (
     open_run,
     refuse_auxiliary_head,
     refuse_cell_options,
+    refuse_few_images,
     refuse_precision,
     session,
 )
@@ -48,6 +49,7 @@ def train(
     context = context_unless_finished(config, folder, mode, context)
     if context is not None:
         refuse_precision(config.training.precision, context.device)
+        refuse_few_images(config.training, context)
         if has_cells(architecture):
             refuse_auxiliary_head(config.training, architecture.layout, context.dataset)
     shared = {key: getattr(config, key) for key in TrainJob.model_fields if key != "architecture"}

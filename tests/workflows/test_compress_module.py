@@ -8,7 +8,7 @@ import robust_nas
 from robust_nas import data
 from robust_nas.cli.compress import show
 from robust_nas.compression.gdws import GDWS
-from robust_nas.errors import CheckpointError, CompressionError, ConfigError, FigureWarning
+from robust_nas.errors import CheckpointError, CompressionError, ConfigError, DivergenceError, FigureWarning
 from robust_nas.export import latency
 from robust_nas.nets import Model, ModelDescription
 from robust_nas.workflows.compress_steps import refuse_out_of_reach
@@ -209,6 +209,38 @@ def test_a_module_that_cannot_be_trained_is_refused_before_anything_is_written(
             CompressionConfig(**tree), module.replace(":build", f":{function}"), tmp_path / "out"
         )
     assert not (tmp_path / "out").exists()
+
+
+CSTAR = {"ratios": [1.2], "epochs": 1, "finetune_epochs": 1, "baselines": []}
+
+
+@pytest.mark.parametrize(
+    ("compression", "key"),
+    [
+        ({"cstar": {**CSTAR, "learning_rate": 1e20}}, r"compression\.cstar\.learning_rate"),
+        ({"cstar": {**CSTAR, "finetune_learning_rate": 1e20}}, r"compression\.cstar\.finetune_learning_rate"),
+        (
+            {
+                "steps": [
+                    {
+                        "name": "gdws",
+                        "budgets": [0.6],
+                        "alpha": None,
+                        "finetune_epochs": 1,
+                        "finetune_learning_rate": 1e20,
+                    },
+                    {"name": "gdws", "budgets": [0.9]},
+                ]
+            },
+            r"compression\.steps\.0\.finetune_learning_rate",
+        ),
+    ],
+)
+def test_a_divergence_names_the_learning_rate_of_its_step(module, tmp_path, compression, key):
+    tree = {**module_options().model_dump(), "compression": compression}
+    tree["training"]["batch_size"] = 8
+    with pytest.raises(DivergenceError, match=rf"diverged.*A smaller {key} or a training\.clip_norm"):
+        robust_nas.compress(CompressionConfig(**tree), module, tmp_path / "out")
 
 
 def test_a_beta_that_the_measured_alphas_put_out_of_reach_leaves_nothing_behind(module, tmp_path):

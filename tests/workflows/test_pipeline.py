@@ -189,6 +189,30 @@ def test_an_export_or_a_figure_that_fails_does_not_cost_the_jobs_before_it(tmp_p
     assert {path: path.read_bytes() for path in results} == results
 
 
+@pytest.mark.parametrize(("validation", "key"), [(0.7, "search.batch_size"), (0.9, "training.batch_size")])
+def test_a_batch_of_one_image_is_refused_before_a_folder_is_touched(tmp_path, validation, key):
+    old = tmp_path / "old"
+    few = config(
+        "data.limit=10", f"data.validation={validation}"
+    )  # leaves 3 images, of which one half has 1; or 1
+    calls = {
+        "search.batch_size": lambda out, mode: robust_nas.run_search(few, out, mode=mode),
+        "training.batch_size": lambda out, mode: robust_nas.train(
+            few, robust_nas.MLPArchitecture(name="m", depth=1, width=4), out, mode=mode
+        ),
+    }
+    Run(old, few).close()
+    for call in (calls[key], lambda out, mode: robust_nas.run(few, out, mode=mode)):
+        with pytest.raises(
+            ConfigError, match=r"batch_size: the batch has [01] images?; at least 2 are needed"
+        ):
+            call(tmp_path / "new", "new")
+        assert not (tmp_path / "new").exists()
+        with pytest.raises(ConfigError, match="at least 2 are needed"):
+            call(old, "overwrite")
+        assert (old / "config.yaml").is_file()
+
+
 def test_what_is_probably_not_meant_is_warned_of(finished, tmp_path):
     assert not any("eps" in warning for warning in finished[3])
     warnings = []

@@ -17,7 +17,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from robust_nas.config import check, read_yaml, to_dict, to_yaml, to_yaml_dict
+from robust_nas.config import check, differences, read_yaml, to_dict, to_yaml, to_yaml_dict
 from robust_nas.errors import ConfigError, RunError, RunExistsError
 from robust_nas.runs import (
     CONFIG,
@@ -26,7 +26,6 @@ from robust_nas.runs import (
     RESULT,
     Mode,
     Run,
-    differences,
     read_json,
     write_atomic,
     write_json,

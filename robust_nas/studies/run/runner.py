@@ -33,7 +33,13 @@ from robust_nas.studies.run.folder import (
 from robust_nas.studies.run.plan import Plan, plan_on, plan_tree
 from robust_nas.studies.run.trial import FUNCTION, payload_of
 from robust_nas.workflows.config import RESULTS
-from robust_nas.workflows.context import JobContext, load_context, refuse_other_images, refuse_precision
+from robust_nas.workflows.context import (
+    JobContext,
+    load_context,
+    refuse_few_images,
+    refuse_other_images,
+    refuse_precision,
+)
 
 if TYPE_CHECKING:
     from robust_nas.execution import Ended
@@ -87,6 +93,7 @@ def plan_study(config: StudyConfig) -> tuple[Plan, JobContext]:
     refuse_without_extra()
     context = load_context(config)
     refuse_precision(config.training.precision, context.device)
+    refuse_few_images(config.training, context)
     return plan_on(config, context), context
 
 
