@@ -43,6 +43,10 @@ class Compressor(Method):
         """
         raise NotImplementedError(f"{type(self).__name__} does not say what it refuses")
 
+    def options_for(self, network: nn.Module, input_shape: tuple[int, int, int]) -> str | None:
+        """Return the options of the command line that ask for what the network allows; None: the step has no advice."""
+        return None
+
     def previews(
         self, network: nn.Module, input_shape: tuple[int, int, int]
     ) -> Iterator[tuple[str, nn.Module]]:

@@ -34,6 +34,7 @@ from robust_nas.compression.ranks import (
     global_ranks,
     refuse_ratio,
     uniform_ranks,
+    usual_ratio,
 )
 from robust_nas.compression.section import key_of
 from robust_nas.compression.tucker import Ranks, factorised_layer, project
@@ -110,6 +111,11 @@ class CSTAR(Compressor):
         for ratio in self.ratios:
             refuse_ratio(layers, ratio, self.limits)
 
+    def options_for(self, network: nn.Module, input_shape: tuple[int, int, int]) -> str | None:
+        """Return the largest usual ratio that the network allows."""
+        ratio = usual_ratio(survey(network, input_shape), self.limits)
+        return None if ratio is None else f"--ratio {ratio:g}"
+
     def previews(
         self, network: nn.Module, input_shape: tuple[int, int, int]
     ) -> Iterator[tuple[str, nn.Module]]:
@@ -123,10 +129,9 @@ class CSTAR(Compressor):
         """Return a copy in which every layer that may have ranks is of rank 1."""
         from robust_nas.layers.factorised import LayerForm, rebuild
 
-        own = copy.deepcopy(network)
-        for name, full in full_ranks(survey(network, input_shape), 1.0, self.limits).items():
-            form = "tucker-2" if len(full) == 2 else "low-rank"
-            rebuild(own, [LayerForm(name, form, (1,) * len(full))])
+        own, forms = copy.deepcopy(network), ("low-rank", "tucker-2")
+        ranks = full_ranks(survey(network, input_shape), 1.0, self.limits)
+        rebuild(own, [LayerForm(name, forms[len(r) - 1], (1,) * len(r)) for name, r in ranks.items()])
         return own
 
     def candidates(self, context: CompressionContext) -> Iterator[Candidate]:
@@ -138,8 +143,8 @@ class CSTAR(Compressor):
             network = _copy(context)
             network.load_state_dict(state)
             made = {"ratio": ratio, "epochs": self.epochs, "finetune_epochs": self.finetune_epochs}
-            path = self._tuned(context, network, ranks, self.finetune_epochs, folder, {self.label: made})
-            own = context.candidate(label, path)
+            epochs, entry = self.finetune_epochs, {self.label: made}
+            own = context.candidate(label, self._tuned(context, network, ranks, epochs, folder, entry))
             yield own
             for kind in self.baselines:
                 yield self._baseline(context, kind, ratio, ranks, own)
@@ -175,8 +180,7 @@ class CSTAR(Compressor):
         """Return the model folder of the network in factors of these ranks, fine-tuned."""
         factors, forms = factorise(network, ranks, self.sweeps)
         rate = self.finetune_learning_rate or context.recipe.learning_rate / 2
-        key = key_of(self, context.config, "finetune_learning_rate")
-        tuning = Tuning(epochs, rate, self.loss, key)
+        tuning = Tuning(epochs, rate, self.loss, key_of(self, context.config, "finetune_learning_rate"))
         return finetune(context, context.model, factors, forms, tuning, folder / "model", made)
 
     def _train_low_rank(
@@ -205,10 +209,9 @@ class CSTAR(Compressor):
             if not run.complete:
                 network = _copy(context)
                 steps = len(batches(len(images), recipe.batch_size, seed=0, epoch=0))
-                epochs = range(recipe.epochs)
                 rates = [
                     recipe.learning_rate * recipe.schedule.factor_at(epoch + 0.5, recipe.epochs)
-                    for epoch in epochs
+                    for epoch in range(recipe.epochs)
                 ]
                 rhos = rho_schedule(self, rates, steps, recipe.momentum)
                 admm = ADMM(network, context.model.description.input_shape, ratio, self, rhos)

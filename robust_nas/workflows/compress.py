@@ -7,6 +7,7 @@ its baselines, through the protocol of `evaluate` and the compressed networks th
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -207,7 +208,8 @@ def _run(
         if any(step.trains for step in config.compression.steps):
             refuse_precision(config.training.precision, shared.device)
             refuse_few_images(config.training, shared)
-        refuse_out_of_reach(original.model, config.compression.steps)
+        command = f"robust-nas compress {shlex.quote(str(original.folder))} " if original.folder else ""
+        refuse_out_of_reach(original.model, config.compression.steps, command)
     with Run(folder, job, mode, recipe=config) as run:
         if not run.finished:
             shared = shared or load_context(config)

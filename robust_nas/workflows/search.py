@@ -164,6 +164,8 @@ def _write(
             "seed": config.seed,
             "params": cost.params,
             "macs": cost.macs,
+            "input_shape": list(dataset.shape),
+            "classes": dataset.classes,
             "seconds": round(outcome.seconds, 1),
             **strategy.result(records),
             "skips": skips(found),

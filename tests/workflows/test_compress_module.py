@@ -7,6 +7,7 @@ from cases import config as run_config
 import robust_nas
 from robust_nas import data
 from robust_nas.cli.compress import show
+from robust_nas.compression.cstar import CSTAR
 from robust_nas.compression.gdws import GDWS
 from robust_nas.errors import CheckpointError, CompressionError, ConfigError, DivergenceError, FigureWarning
 from robust_nas.export import latency
@@ -211,14 +212,17 @@ def test_a_module_that_cannot_be_trained_is_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-CSTAR = {"ratios": [1.2], "epochs": 1, "finetune_epochs": 1, "baselines": []}
+LOW_RANK = {"ratios": [1.2], "epochs": 1, "finetune_epochs": 1, "baselines": []}
 
 
 @pytest.mark.parametrize(
     ("compression", "key"),
     [
-        ({"cstar": {**CSTAR, "learning_rate": 1e20}}, r"compression\.cstar\.learning_rate"),
-        ({"cstar": {**CSTAR, "finetune_learning_rate": 1e20}}, r"compression\.cstar\.finetune_learning_rate"),
+        ({"cstar": {**LOW_RANK, "learning_rate": 1e20}}, r"compression\.cstar\.learning_rate"),
+        (
+            {"cstar": {**LOW_RANK, "finetune_learning_rate": 1e20}},
+            r"compression\.cstar\.finetune_learning_rate",
+        ),
         (
             {
                 "steps": [
@@ -267,6 +271,12 @@ def test_cells_without_anything_for_gdws_are_refused_before_cstar_trains():
     model = Model(network, None, description)
     with pytest.raises(CompressionError, match="nothing can be factorised"):
         refuse_out_of_reach(model, work.compression.steps)
+    # By itself GDWS, the default, has nothing to take either: what works is said.
+    said = r"^gdws: nothing can be factorised: .*; what works: robust-nas compress m --method cstar --ratio ([0-9.]+)$"
+    with pytest.raises(CompressionError, match=said) as caught:
+        refuse_out_of_reach(model, work.compression.steps[1:], "robust-nas compress m ")
+    ratio = float(str(caught.value).split()[-1])
+    refuse_out_of_reach(model, (CSTAR(ratios=(ratio,)),))
 
 
 def test_a_module_without_convolutions_is_refused(module, tmp_path):

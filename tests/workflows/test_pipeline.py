@@ -154,6 +154,13 @@ def test_a_context_of_other_images_is_refused_by_every_verb(finished, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_is_counted_at_its_own_input_size(finished, call):
+    folder, summary, _, _ = finished
+    places = (folder, folder / "model", folder / "search", folder / "search" / "architecture.yaml")
+    for row in json.loads(call("count", *places, "--json").out):
+        assert (row["params"], row["macs"]) == (summary["params"], summary["macs"])
+
+
 def test_the_bars_of_the_figure_are_clean_every_attack_and_the_worst_case(finished):
     folder, summary, _, _ = finished
     tree = json.loads((folder / "evaluation" / "evaluation.json").read_text())
