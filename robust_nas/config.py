@@ -306,3 +306,12 @@ def _name_allowed_keys(error: ValidationError, model: type[Options]) -> Validati
         custom = PydanticCustomError(kind, "{message}", {"message": message})
         details.append(InitErrorDetails(type=custom, loc=problem["loc"], input=problem["input"]))
     return ValidationError.from_exception_data(model.__name__, details)
+
+
+def differences(old: object, new: object, prefix: str = "") -> set[str]:
+    """The dotted keys at which two trees differ."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = set(old) | set(new)
+        nested = (differences(old.get(key), new.get(key), f"{prefix}{key}.") for key in keys)
+        return set().union(*nested)
+    return set() if old == new else {prefix.rstrip(".")}

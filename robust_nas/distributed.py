@@ -101,9 +101,11 @@ class Ranks:
 
     def refuse_small(self, whole: int, key: str) -> None:
         """Raises `ConfigError` when a batch of `whole` images leaves a rank fewer than two, which batch norm needs."""
-        if self.count > 1 and whole < 2 * self.count:
+        if whole < 2 * self.count:
+            ranks = f" for {self.count} ranks" if self.count > 1 else ""
             raise ConfigError(
-                f"{key}: the batch has {whole} images for {self.count} ranks; at least {2 * self.count} are needed"
+                f"{key}: the batch has {whole} image{'s' * (whole != 1)}{ranks}; at least {2 * self.count} are needed "
+                "by batch norm: a larger batch, or more training images (data.limit, data.validation)"
             )
 
     def all_reduce_sum(self, tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -54,6 +54,10 @@ class CompressionError(ConfigError):
     """A compression asks for what the network cannot give: a budget out of reach, nothing to compress."""
 
 
+class NothingToCompressError(CompressionError):
+    """No layer of a network is one that the step can take."""
+
+
 class RunError(RobustNASError):
     """A run folder cannot be used or written."""
 

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError
 
-from robust_nas.config import Options, read_yaml, to_dict, to_yaml_dict, tree_hash
+from robust_nas.config import Options, differences, read_yaml, to_dict, to_yaml_dict, tree_hash
 from robust_nas.errors import ConfigError, RunExistsError
 
 
@@ -108,12 +108,3 @@ def extends(path: Path, job: Options) -> bool:
         return False
     before = read_yaml(path)
     return is_extension(continued(path.parent, job, before), before)
-
-
-def differences(old: object, new: object, prefix: str = "") -> set[str]:
-    """The dotted keys at which two trees differ."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        keys = set(old) | set(new)
-        nested = (differences(old.get(key), new.get(key), f"{prefix}{key}.") for key in keys)
-        return set().union(*nested)
-    return set() if old == new else {prefix.rstrip(".")}

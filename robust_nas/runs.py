@@ -16,7 +16,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol, get_args
 
@@ -36,6 +36,7 @@ CONFIG, RECIPE, ENVIRONMENT, METRICS, CHECKPOINT, RESULT = (
     "result.json",
 )
 LOCK = ".lock"
+NOT_DRAWN = "not_drawn"  # key of the result: stems of figures that failed
 _LEFTOVER = re.compile(r"\..+\.[0-9]+\.tmp")  # of a process that was killed while it wrote a file
 
 
@@ -238,14 +239,17 @@ class Run:
             self._discard_if_nothing_was_done()
         self.close()
 
+    @property
+    def _untouched(self) -> bool:
+        """Return whether the folder holds nothing but what is written before the work starts."""
+        before = {CONFIG, RECIPE, ENVIRONMENT, LOCK}
+        return all(child.name in before or _is_empty(child) for child in self.folder.iterdir())
+
     def _discard_if_nothing_was_done(self) -> None:
         """Removes a folder that a mistake of the user left without any work in it, so that it is not in the way."""
         with contextlib.suppress(OSError):  # then the folder stays, and the mistake is what is reported
-            names = {child.name for child in self.folder.iterdir()}
-            if self._made and names <= {CONFIG, RECIPE, ENVIRONMENT, LOCK}:
-                for name in names:
-                    (self.folder / name).unlink()
-                self.folder.rmdir()
+            if self._made and self._untouched:
+                shutil.rmtree(self.folder)
 
     def close(self) -> None:
         """Closes the metrics and releases the lock."""
@@ -350,29 +354,24 @@ class Run:
         """Whether the job of this folder came to its end."""
         return is_finished(self.folder)
 
-    def finish(self, result: Mapping[str, Any], artifacts: Sequence[str]) -> None:
-        """Writes `result.json`, the mark of a finished job, with the artifacts that belong to it."""
+    @property
+    def complete(self) -> bool:
+        """Whether the job is finished, and no figure of it failed that its checkpoint allows to draw again."""
+        return is_complete(self.folder)
+
+    def finish(
+        self, result: Mapping[str, Any], artifacts: Sequence[str], figures: Iterable[str] = ()
+    ) -> None:
+        """Writes `result.json`, the mark of a finished job, with the artifacts that belong to it.
+
+        `figures` are the stems of those that were to be drawn; the artifacts are joined by those that are there.
+        """
         self._flush_metrics()
-        write_json(self.folder / RESULT, {**result, "artifacts": list(artifacts)})
-
-
-class Onlooker(Run):
-    """The run of another process, in a job of several: it touches no file, and drops what it is given.
-
-    What is read from the folder is asked of the process that holds it.
-    """
-
-    def __init__(self, folder: Path, config: Options) -> None:
-        self.folder, self.config = Path(folder), config
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing was opened."""
-
-    def log(self, record: Mapping[str, Any]) -> None:
-        """Drops the record."""
-
-    def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Drops the state."""
+        paths = {stem: f"figures/{stem}.png" for stem in figures}
+        drawn = [path for path in paths.values() if (self.folder / path).is_file()]
+        missing = [stem for stem, path in paths.items() if path not in drawn]
+        record = {**result, "artifacts": [*artifacts, *drawn]}
+        write_json(self.folder / RESULT, {**record, NOT_DRAWN: missing} if missing else record)
 
 
 def is_finished(folder: Path) -> bool:
@@ -382,6 +381,18 @@ def is_finished(folder: Path) -> bool:
         return all((folder / name).exists() for name in artifacts)
     except (RunError, KeyError, TypeError):
         return False
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a job is finished, and no figure failed that can be drawn again: without its checkpoint none can."""
+    if not is_finished(folder):
+        return False
+    return not (read_json(folder / RESULT).get(NOT_DRAWN) and (folder / CHECKPOINT).is_file())
+
+
+def _is_empty(path: Path) -> bool:
+    """Return whether a path is a folder without any file in it."""
+    return path.is_dir() and not path.is_symlink() and all(_is_empty(child) for child in path.iterdir())
 
 
 def _lock_or_refuse(file: IO[Any], folder: Path) -> None:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_configs import Config, Inner, child, files
 
+from robust_nas.config import differences
 from robust_nas.errors import RunError, RunExistsError
-from robust_nas.extension import differences
 from robust_nas.runs import (
     CHECKPOINT,
     CONFIG,

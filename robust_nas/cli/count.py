@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from robust_nas.spaces import Architecture
 
 Shape = tuple[int, int, int]
+ARCHITECTURE = "architecture.yaml"
 
 Input = Annotated[str, typer.Option("--input", help="Channels x height x width of an image.")]
 Classes = Annotated[int, typer.Option(help="Number of classes.", min=1)]
@@ -27,10 +28,10 @@ Channels = Annotated[int | None, typer.Option(help="Channels instead of the arch
 def command(
     architectures: Annotated[
         list[str],
-        typer.Argument(help="Shipped names, names of a family (wrn-D-k), YAML files, or model folders."),
+        typer.Argument(help="Shipped names, names of a family (wrn-D-k), YAML files, or folders of runs."),
     ],
     input: Annotated[
-        str | None, typer.Option(help="Channels x height x width; default 3x32x32, or a model folder's own.")
+        str | None, typer.Option(help="Channels x height x width; default 3x32x32, or a run folder's own.")
     ] = None,
     classes: Annotated[
         int | None, typer.Option(help="Number of classes; default 10, or its own.", min=1)
@@ -51,8 +52,9 @@ def command(
 
     rows = []
     for name in architectures:
-        architecture = _resized(load_architecture(name), cells, channels)
-        own_shape, own_classes = _model_size(expand_path(name))
+        place = _inside(expand_path(name))
+        architecture = _resized(load_architecture(name if place is None else place), cells, channels)
+        own_shape, own_classes = _own_size(expand_path(name) if place is None else place)
         shape = input_shape(input) if input else own_shape
         rows.append((architecture, shape, classes or own_classes))
     if json:
@@ -141,18 +143,32 @@ def _resized(architecture: Architecture, cells: int | None, channels: int | None
     return architecture.resized(cells, channels)
 
 
-def _model_size(folder: Path) -> tuple[tuple[int, int, int], int]:
-    """Return input shape and number of classes of a model folder; CIFAR-10's for anything else."""
-    if not (folder / "model.json").is_file():
-        return (3, 32, 32), 10
+def _inside(folder: Path) -> Path | None:
+    """Return the folder of the model, or of the search, of a run of all jobs; None for anything else."""
+    if (folder / ARCHITECTURE).is_file():
+        return None
+    parts = (folder / "model", folder / "search")
+    return next((part for part in parts if (part / ARCHITECTURE).is_file()), None)
+
+
+def _own_size(place: Path) -> tuple[tuple[int, int, int], int]:
+    """Return input shape and number of classes of the folder of a model or search; CIFAR-10's for anything else."""
     from robust_nas.runs import read_json
 
-    tree = read_json(folder / "model.json")
-    try:
-        channels, height, width = tree["input_shape"]
-        return (int(channels), int(height), int(width)), len(tree["class_names"])
-    except (KeyError, TypeError, ValueError):
-        raise CheckpointError(f"{folder / 'model.json'}: holds no input_shape and class_names") from None
+    folder = place.parent if place.name == ARCHITECTURE and place.is_file() else place
+    for name, key in (("model.json", "class_names"), ("result.json", "classes")):
+        path = folder / name
+        tree = read_json(path) if path.is_file() else {}
+        if name == "result.json" and "input_shape" not in tree:
+            continue  # of an earlier version, or of another job
+        if tree:
+            try:
+                channels, height, width = map(int, tree["input_shape"])
+                classes = tree[key]
+                return (channels, height, width), classes if isinstance(classes, int) else len(classes)
+            except (KeyError, TypeError, ValueError):
+                raise CheckpointError(f"{path}: holds no input_shape and {key}") from None
+    return (3, 32, 32), 10
 
 
 def input_shape(text: str) -> tuple[int, int, int]:

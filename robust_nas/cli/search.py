@@ -83,4 +83,5 @@ def command(
         print(f"edges shared between two seeds: {100 * sum(shared) / len(shared):.0f} % on average")
     print(f"architecture       {found.folder / 'architecture.yaml'}")
     chosen = found.folder / f"seed-{record['chosen_seed']}" if "per_seed" in record else found.folder
-    print(f"cells              {chosen / 'figures/cells.png'}")
+    if (cells := chosen / "figures" / "cells.png").is_file():
+        print(f"cells              {cells}")

@@ -90,4 +90,5 @@ def command(
     )
     common.table(f"{config.name}: training, validation split", header, [row])
     print(f"model              {folder}")
-    print(f"curves             {folder / 'figures/training.png'}")
+    if (curves := folder / "figures" / "training.png").is_file():
+        print(f"curves             {curves}")

@@ -43,6 +43,10 @@ class Compressor(Method):
         """
         raise NotImplementedError(f"{type(self).__name__} does not say what it refuses")
 
+    def options_for(self, network: nn.Module, input_shape: tuple[int, int, int]) -> str | None:
+        """Return the options of the command line that ask for what the network allows; None: the step has no advice."""
+        return None
+
     def previews(
         self, network: nn.Module, input_shape: tuple[int, int, int]
     ) -> Iterator[tuple[str, nn.Module]]:
@@ -54,6 +58,13 @@ class Compressor(Method):
 
     def refuse_preview(self, label: str, network: nn.Module, input_shape: tuple[int, int, int]) -> None:
         """Raise `CompressionError` where a budget is far out of reach of an estimated network, before it is trained."""
+
+    def other_form(self, network: nn.Module, input_shape: tuple[int, int, int]) -> nn.Module | None:
+        """Return a copy with every layer that the step may take in its other form, whatever the values; None: unknown.
+
+        A module that reads the weights of its layers itself is refused by it before anything is written.
+        """
+        return None
 
     def candidates(self, context: CompressionContext) -> Iterator[Candidate]:
         """Make the networks, each a model folder, in their order: one a budget, and the baselines of each.

@@ -30,10 +30,13 @@ from robust_nas.compression.finetune import StepJob, Tuning, changed_recipe, fin
 from robust_nas.compression.layers import survey
 from robust_nas.compression.ranks import (
     Limits,
+    full_ranks,
     global_ranks,
     refuse_ratio,
     uniform_ranks,
+    usual_ratio,
 )
+from robust_nas.compression.section import key_of
 from robust_nas.compression.tucker import Ranks, factorised_layer, project
 from robust_nas.config import Count, Fraction01, Positive
 from robust_nas.errors import CompressionError
@@ -108,6 +111,11 @@ class CSTAR(Compressor):
         for ratio in self.ratios:
             refuse_ratio(layers, ratio, self.limits)
 
+    def options_for(self, network: nn.Module, input_shape: tuple[int, int, int]) -> str | None:
+        """Return the largest usual ratio that the network allows."""
+        ratio = usual_ratio(survey(network, input_shape), self.limits)
+        return None if ratio is None else f"--ratio {ratio:g}"
+
     def previews(
         self, network: nn.Module, input_shape: tuple[int, int, int]
     ) -> Iterator[tuple[str, nn.Module]]:
@@ -116,6 +124,15 @@ class CSTAR(Compressor):
         for ratio in self.ratios:
             ranks = global_ranks(layers, ratio, self.limits)
             yield f"{self.label}-{ratio:g}", factorise(network, ranks, sweeps=0)[0]
+
+    def other_form(self, network: nn.Module, input_shape: tuple[int, int, int]) -> nn.Module:
+        """Return a copy in which every layer that may have ranks is of rank 1."""
+        from robust_nas.layers.factorised import LayerForm, rebuild
+
+        own, forms = copy.deepcopy(network), ("low-rank", "tucker-2")
+        ranks = full_ranks(survey(network, input_shape), 1.0, self.limits)
+        rebuild(own, [LayerForm(name, forms[len(r) - 1], (1,) * len(r)) for name, r in ranks.items()])
+        return own
 
     def candidates(self, context: CompressionContext) -> Iterator[Candidate]:
         """Make a network for every ratio, each followed by its baselines."""
@@ -126,8 +143,8 @@ class CSTAR(Compressor):
             network = _copy(context)
             network.load_state_dict(state)
             made = {"ratio": ratio, "epochs": self.epochs, "finetune_epochs": self.finetune_epochs}
-            path = self._tuned(context, network, ranks, self.finetune_epochs, folder, {self.label: made})
-            own = context.candidate(label, path)
+            epochs, entry = self.finetune_epochs, {self.label: made}
+            own = context.candidate(label, self._tuned(context, network, ranks, epochs, folder, entry))
             yield own
             for kind in self.baselines:
                 yield self._baseline(context, kind, ratio, ranks, own)
@@ -163,7 +180,7 @@ class CSTAR(Compressor):
         """Return the model folder of the network in factors of these ranks, fine-tuned."""
         factors, forms = factorise(network, ranks, self.sweeps)
         rate = self.finetune_learning_rate or context.recipe.learning_rate / 2
-        tuning = Tuning(epochs, rate, self.loss)
+        tuning = Tuning(epochs, rate, self.loss, key_of(self, context.config, "finetune_learning_rate"))
         return finetune(context, context.model, factors, forms, tuning, folder / "model", made)
 
     def _train_low_rank(
@@ -173,6 +190,7 @@ class CSTAR(Compressor):
         from safetensors.torch import load_file, save
 
         from robust_nas.data.order import batches
+        from robust_nas.training.divergence import remedy_of
         from robust_nas.training.loop import train
 
         images = context.images
@@ -188,13 +206,12 @@ class CSTAR(Compressor):
         )
         job = StepJob.of(context.config, f"{self.label}, ratio {ratio:g}: low rank")
         with Run(folder, job, context.inner_mode, recipe=context.config) as run:
-            if not run.finished:
+            if not run.complete:
                 network = _copy(context)
                 steps = len(batches(len(images), recipe.batch_size, seed=0, epoch=0))
-                epochs = range(recipe.epochs)
                 rates = [
                     recipe.learning_rate * recipe.schedule.factor_at(epoch + 0.5, recipe.epochs)
-                    for epoch in epochs
+                    for epoch in range(recipe.epochs)
                 ]
                 rhos = rho_schedule(self, rates, steps, recipe.momentum)
                 admm = ADMM(network, context.model.description.input_shape, ratio, self, rhos)
@@ -209,6 +226,7 @@ class CSTAR(Compressor):
                     checkpoint_seconds=context.checkpoint_seconds,
                     progress=renamed(context.progress, "compress: low rank"),
                     hooks=(admm,),
+                    remedy=remedy_of(key_of(self, context.config, "learning_rate")),
                 )
                 write_atomic(folder / LOW_RANK, save(outcome.state))
                 records = run.records()
@@ -216,12 +234,9 @@ class CSTAR(Compressor):
                     f"CSTAR-style, ratio {ratio:g}, {len(images)} images, seed {context.seed}; "
                     f"validation of the projected network: {len(context.validation)} images"
                 )
-                figures.plot_ranks(
-                    records,
-                    folder / "figures" / "ranks",
-                    attack=recipe.validation_attack.label,
-                    caption=caption,
-                )
+                stem, attack = folder / "figures" / "ranks", recipe.validation_attack.label
+                with figures.optional("ranks"):
+                    figures.plot_ranks(records, stem, attack=attack, caption=caption)
                 result = {
                     "ratio": ratio,
                     "epoch": outcome.epoch,
@@ -231,7 +246,7 @@ class CSTAR(Compressor):
                     "ranks": {name: list(own) for name, own in admm.ranks.items()},
                     "seconds": round(outcome.seconds, 1),
                 }
-                run.finish(result, [LOW_RANK, "figures/ranks.png"])
+                run.finish(result, [LOW_RANK], figures=("ranks",))
         ranks = read_json(folder / "result.json")["ranks"]
         return load_file(folder / LOW_RANK), {name: tuple(own) for name, own in ranks.items()}
 

@@ -42,6 +42,7 @@ class Tuning(NamedTuple):
     epochs: int
     learning_rate: float
     loss: Loss | None = None
+    key: str = "training.learning_rate"  # of the config, which decides the learning rate
 
 
 def changed_recipe(recipe: Training, epochs: int, learning_rate: float, **more: Any) -> Training:
@@ -84,6 +85,7 @@ def finetune(
     """
     from robust_nas.nets import save_model
     from robust_nas.nets.model import ARCHITECTURE, DESCRIPTION, WEIGHTS
+    from robust_nas.training.divergence import remedy_of
     from robust_nas.training.loop import train
 
     own = {} if tuning.loss is None else {"loss": tuning.loss}
@@ -91,7 +93,7 @@ def finetune(
     (step,) = made
     job = StepJob.of(context.config, f"{step}: fine-tuning")
     with Run(folder, job, context.inner_mode, recipe=context.config) as run:
-        if not run.finished:
+        if not run.complete:
             outcome = train(
                 run,
                 network,
@@ -102,6 +104,7 @@ def finetune(
                 seed=context.seed,
                 checkpoint_seconds=context.checkpoint_seconds,
                 progress=renamed(context.progress, f"compress: tune {step}"),
+                remedy=remedy_of(tuning.key),
             )
             validated = {
                 "epoch": outcome.epoch,
@@ -114,17 +117,19 @@ def finetune(
                 f"{step}: fine-tuning, {len(context.images)} images, seed {context.seed}; "
                 f"validation: {len(context.validation)} images"
             )
-            figures.plot_training(
-                run.records(),
-                folder / "figures" / "training",
-                best_epoch=outcome.epoch,
-                attack=recipe.validation_attack.label,
-                caption=caption,
-            )
-            files = [DESCRIPTION, WEIGHTS, "figures/training.png"]
+            with figures.optional("training"):
+                figures.plot_training(
+                    run.records(),
+                    folder / "figures" / "training",
+                    best_epoch=outcome.epoch,
+                    attack=recipe.validation_attack.label,
+                    caption=caption,
+                )
+            files = [DESCRIPTION, WEIGHTS]
             if model.architecture is not None:
                 files.append(ARCHITECTURE)
-            run.finish({**description.made_by, "seconds": round(outcome.seconds, 1)}, files)
+            result = {**description.made_by, "seconds": round(outcome.seconds, 1)}
+            run.finish(result, files, figures=("training",))
     return folder
 
 

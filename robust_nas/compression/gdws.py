@@ -13,6 +13,7 @@ which is our choice: `refit.py`.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -23,6 +24,7 @@ from robust_nas import figures
 from robust_nas.compression.alpha import Alpha, attacked_batches, estimate_alpha
 from robust_nas.compression.compressor import Compressor, Different
 from robust_nas.compression.finetune import Tuning, finetune
+from robust_nas.compression.section import key_of
 from robust_nas.config import CountOrZero, NonNegative, Positive
 from robust_nas.errors import CheckpointError, CompressionError
 from robust_nas.lazy import torch
@@ -89,21 +91,40 @@ class GDWS(Compressor):
 
     def refuse(self, network: nn.Module, input_shape: tuple[int, int, int]) -> None:
         """Raise `CompressionError` where no layer can be taken, or a share or beta is out of reach."""
-        from robust_nas.compression.gdws_network import refuse_beta, refuse_shares
+        from robust_nas.compression.gdws_network import refuse_shares
 
         refuse_shares(
             network, input_shape, self.budgets or (), skip_first=self.skip_first, min_kernels=self.min_kernels
         )
         if self.alpha is None:  # else the weights of the errors are measured later
-            for beta in self.betas or ():
-                refuse_beta(
-                    network,
-                    input_shape,
-                    beta,
-                    allocation=self.allocation,
-                    skip_first=self.skip_first,
-                    min_kernels=self.min_kernels,
-                )
+            self._refuse_betas(network, input_shape, None)
+
+    def _refuse_betas(
+        self, network: nn.Module, input_shape: tuple[int, int, int], alpha: Mapping[str, Tensor] | None
+    ) -> None:
+        """Raise `CompressionError` for a beta that leaves every layer dense, with these weights of the errors."""
+        from robust_nas.compression.gdws_network import refuse_beta
+
+        for beta in self.betas or ():
+            refuse_beta(
+                network,
+                input_shape,
+                beta,
+                alpha=alpha,
+                allocation=self.allocation,
+                skip_first=self.skip_first,
+                min_kernels=self.min_kernels,
+            )
+
+    def other_form(self, network: nn.Module, input_shape: tuple[int, int, int]) -> nn.Module:
+        """Return a copy in which every layer that can be taken has a kernel a channel."""
+        from robust_nas.compression.gdws_network import eligible
+        from robust_nas.layers.factorised import LayerForm, rebuild
+
+        layers, _ = eligible(network, input_shape, skip_first=self.skip_first)
+        own = copy.deepcopy(network)
+        rebuild(own, [LayerForm(one.name, "gdws", (1,) * one.module.weight.shape[1]) for one in layers])
+        return own
 
     def refuse_preview(self, label: str, network: nn.Module, input_shape: tuple[int, int, int]) -> None:
         """Raise `CompressionError` where no layer can be taken, or a share is far out of reach."""
@@ -129,7 +150,7 @@ class GDWS(Compressor):
             label = f"{self.label}-{prefix}{value:g}"
             if not (folder / label / LAYERS).is_file():  # written last
                 if alpha is None and self.alpha is not None:
-                    alpha = _measure_alpha(context, self.alpha, self.skip_first, folder / ALPHA)
+                    alpha = self._alphas(context, self.alpha, folder / ALPHA)
                 if calibration is None and self.refit:
                     calibration = _calibration(context, self.refit)
                 self._compress(context, folder / label, {bound: value}, alpha, calibration)
@@ -137,6 +158,22 @@ class GDWS(Compressor):
             yield candidate
             if self.finetune_epochs:
                 yield self._tuned(context, candidate)
+
+    def _alphas(self, context: CompressionContext, options: Alpha, path: Path) -> dict[str, Tensor]:
+        """Return the alphas, measured once and kept in `path` unless a beta is out of reach with them."""
+        from safetensors.torch import load_file, save
+
+        if path.is_file():
+            try:
+                return load_file(path)
+            except Exception as error:
+                raise CheckpointError(
+                    f"{path}: cannot be read: {error}; remove it, and they are measured again"
+                ) from None
+        found = _measured_alphas(context, options, self.skip_first)
+        self._refuse_betas(context.model.network, context.model.description.input_shape, found)
+        write_atomic(path, save(found))
+        return found
 
     def _compress(
         self,
@@ -189,7 +226,12 @@ class GDWS(Compressor):
             model,
             model.network.to(context.device),
             (),
-            Tuning(self.finetune_epochs, self.finetune_learning_rate, self.loss),
+            Tuning(
+                self.finetune_epochs,
+                self.finetune_learning_rate,
+                self.loss,
+                key_of(self, context.config, "finetune_learning_rate"),
+            ),
             folder,
             {"tuned": {"epochs": self.finetune_epochs}},
         )
@@ -215,21 +257,10 @@ def _calibration(context: CompressionContext, count: int) -> Tensor:
     return torch.cat([clean, *attacked_batches(network, clean, attack, generator, CALIBRATION_BATCH)])
 
 
-def _measure_alpha(
-    context: CompressionContext, options: Alpha, skip_first: bool, path: Path
-) -> dict[str, Tensor]:
-    """Return the alphas of all layers that GDWS can take, measured once and kept in `path`."""
-    from safetensors.torch import load_file, save
-
+def _measured_alphas(context: CompressionContext, options: Alpha, skip_first: bool) -> dict[str, Tensor]:
+    """Return the alphas of all layers that GDWS can take."""
     from robust_nas.compression.gdws_network import eligible
 
-    if path.is_file():
-        try:
-            return load_file(path)
-        except Exception as error:
-            raise CheckpointError(
-                f"{path}: cannot be read: {error}; remove it, and they are measured again"
-            ) from None
     model, device = context.model, context.device
     layers, _ = eligible(model.network, model.description.input_shape, skip_first=skip_first)
 
@@ -249,5 +280,4 @@ def _measure_alpha(
         progress=report,
     )
     model.network.cpu()
-    write_atomic(path, save(found))
     return found

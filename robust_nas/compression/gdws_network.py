@@ -21,7 +21,7 @@ from robust_nas.compression.folding import fold_batch_norms, random_images
 from robust_nas.compression.gdws_layer import energies, gdws_layer, weighted_error
 from robust_nas.compression.layers import Layer, survey
 from robust_nas.compression.refit import refit
-from robust_nas.errors import CompressionError
+from robust_nas.errors import CompressionError, NothingToCompressError
 from robust_nas.layers.factorised import LayerForm, replace_module
 from robust_nas.layers.inspection import has_hooks
 from robust_nas.nets.cost import measured_cost
@@ -123,7 +123,7 @@ def compress_gdws(
     own = copy.deepcopy(network).eval()
     layers, reasons = eligible(own, input_shape, skip_first=skip_first)
     if not layers:
-        raise CompressionError(f"nothing can be factorised: {_format_reasons(reasons)}")
+        raise NothingToCompressError(f"nothing can be factorised: {_format_reasons(reasons)}")
     weights = {layer.name: _alpha(layer, alpha, allocation) for layer in layers}
     before = measured_cost(own, input_shape).macs
     chosen = _allocate(layers, weights, beta, macs, allocation, min_kernels, before, reasons)
@@ -236,7 +236,7 @@ def least_share(
     """
     layers, reasons = eligible(network, input_shape, skip_first=skip_first)
     if not layers:
-        raise CompressionError(f"nothing can be factorised: {_format_reasons(reasons)}")
+        raise NothingToCompressError(f"nothing can be factorised: {_format_reasons(reasons)}")
     before = measured_cost(network, input_shape).macs
     return _least_macs(layers, min_kernels, before) / before
 
@@ -252,7 +252,7 @@ def refuse_shares(
     """Raise `CompressionError` where no layer can be taken, or one of the shares of multiply-adds is out of reach."""
     layers, reasons = eligible(network, input_shape, skip_first=skip_first)
     if not layers:
-        raise CompressionError(f"nothing can be factorised: {_format_reasons(reasons)}")
+        raise NothingToCompressError(f"nothing can be factorised: {_format_reasons(reasons)}")
     before = measured_cost(network, input_shape).macs
     for share in shares:
         _refuse_share(layers, share, min_kernels, before, reasons)
@@ -263,13 +263,14 @@ def refuse_beta(
     input_shape: tuple[int, int, int],
     beta: float,
     *,
+    alpha: Mapping[str, Tensor] | None = None,
     allocation: Literal["global", "uniform"] = "global",
     skip_first: bool = True,
     min_kernels: int = 1,
 ) -> None:
-    """Raise `CompressionError` for a beta that leaves every layer dense, or one without a kernel, without alphas."""
+    """Raise `CompressionError` for a beta that leaves every layer dense, or one without a kernel, with these alphas."""
     layers, reasons = eligible(network, input_shape, skip_first=skip_first)
-    weights = {layer.name: _alpha(layer, None, allocation) for layer in layers}
+    weights = {layer.name: _alpha(layer, alpha, allocation) for layer in layers}
     if not _allocate(layers, weights, beta, None, allocation, min_kernels, 0, reasons):
         raise _all_dense(beta, None)
 

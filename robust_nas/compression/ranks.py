@@ -13,6 +13,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 HALVINGS = 50
+USUAL = (4.0, 3.0, 2.0, 1.5, 1.2)  # ratios that are advised
 TINY = 1e-300
 
 
@@ -155,6 +157,15 @@ def uniform_ranks(layers: Sequence[Layer], ratio: float, limits: Limits = Limits
 def refuse_ratio(layers: Sequence[Layer], ratio: float, limits: Limits = Limits()) -> None:
     """Raise `CompressionError` for a ratio out of reach."""
     full_ranks(layers, ratio, limits)
+
+
+def usual_ratio(layers: Sequence[Layer], limits: Limits = Limits()) -> float | None:
+    """Return the largest ratio of `USUAL` that the layers allow; None: none of them."""
+    for ratio in USUAL:
+        with suppress(CompressionError):
+            refuse_ratio(layers, ratio, limits)
+            return ratio
+    return None
 
 
 def full_ranks(layers: Sequence[Layer], ratio: float, limits: Limits) -> dict[str, Ranks]:

@@ -80,6 +80,14 @@ class Compression(Options):
         return {**{name: steps.get(name) for name in SHORT}, **tree}
 
 
+def key_of(step: Compressor, config: Any, option: str) -> str:
+    """Return the key at which a config with such a section holds this option of a step."""
+    steps = config.compression.steps
+    if has_short_form([one.name for one in steps]):
+        return f"compression.{step.name}.{option}"
+    return f"compression.{STEPS}.{steps.index(step)}.{option}"
+
+
 def in_order(names: Iterable[str]) -> list[str]:
     """Return names of built-in compressors in the order in which they can follow each other."""
     return sorted(names, key=lambda name: (not COMPRESSORS.get(name).first, SHORT.index(name)))

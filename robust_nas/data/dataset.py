@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 from dataclasses import dataclass
 
-from robust_nas.data.images import Images, check_labels
+from robust_nas.data.images import Images, check_class_name, check_labels
 from robust_nas.data.options import DataOptions
 from robust_nas.data.reader import SplitBy
 from robust_nas.data.splits import balanced
@@ -30,6 +30,8 @@ class Dataset:
     split_by: SplitBy = "user"
 
     def __post_init__(self) -> None:
+        for name in self.class_names:
+            check_class_name(name, self.name)
         for part, images in (("train", self.train), ("test", self.test)):
             if not images.pixels.numel():
                 raise DataError(f"{self.name}: {part} is empty, shape {tuple(images.pixels.shape)}")

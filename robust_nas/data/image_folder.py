@@ -21,7 +21,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from PIL import Image
 
-from robust_nas.data.images import Images
+from robust_nas.data.images import Images, check_class_name
 from robust_nas.data.reader import DatasetReader, Parts, SplitBy
 from robust_nas.errors import DataError
 from robust_nas.lazy import torch
@@ -75,6 +75,8 @@ def _list_part(root: Path, part: str) -> dict[str, list[Path]]:
     """Return the image files of each class, classes and files in natural order."""
     try:
         folders = [entry for entry in _entries(root / part, root) if entry.is_dir()]
+        for folder in folders:
+            check_class_name(folder.name, root / part)
         classes = {folder.name: _list_class(folder, root) for folder in folders}
     except OSError as error:
         raise DataError(f"{root / part}: cannot be listed: {error}; {LAYOUT}") from None

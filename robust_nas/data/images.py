@@ -5,6 +5,7 @@ Legend: N images, C channels, H height, W width.
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 from robust_nas.data.splits import random_indices
+
+UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})  # control characters, bytes that are no UTF-8, line breaks
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +58,15 @@ class Images:
         """Return all images, or those at `indices`, as float32 [N, C, H, W] in 0..1."""
         pixels = self.pixels if indices is None else self.pixels[indices.to(self.pixels.device)]
         return pixels.to(torch.float32) / 255
+
+
+def check_class_name(name: object, source: object) -> None:
+    """Raise `DataError`, naming `source`, for a name that tables, JSON, YAML and figures cannot all hold."""
+    if not isinstance(name, str) or any(unicodedata.category(letter) in UNPRINTABLE for letter in name):
+        raise DataError(
+            f"{ascii(str(source))[1:-1]}: class name {ascii(name)[:200]}; UTF-8 text without control characters is "
+            "needed"
+        )
 
 
 def check_labels(labels: Tensor, classes: int, source: object) -> None:

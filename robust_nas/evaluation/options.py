@@ -75,7 +75,8 @@ class EvaluationOptions(Options):
         """Refuse an attack of another norm or eps: its figures would answer another question."""
         if self.suite is not None and self.attacks is not None:
             raise ValueError(
-                f"suite is {self.suite!r} and attacks is a list; set one of them to null, both say what runs"
+                f"suite is {self.suite!r} and attacks is a list; set one of them to null, both say what runs: "
+                "evaluation.attacks=null keeps the suite, evaluation.suite=null keeps the list"
             )
         if (
             self.attacks is None and not self._suite

@@ -53,6 +53,9 @@ class Engine(Protocol):
         Raises `ConfigError` for a device that the engine's tasks do not have.
         """
 
+    def refuse_unreachable(self) -> None:
+        """Raise `ConfigError` where it is known beforehand that no task can run."""
+
     def run(self, tasks: Sequence[Task], started: Callable[[str, int], None]) -> Iterator[Ended]:
         """Yield every task's end, in the order of the ends. `started(id, attempt)` is called when one begins.
 

@@ -55,6 +55,9 @@ class LocalEngine(Options):
         """Return the one GPU that was asked for, else the kind of device that this process takes."""
         return asked if ":" in asked else here
 
+    def refuse_unreachable(self) -> None:
+        """Refuse nothing: the workers are this machine's."""
+
     def run(self, tasks: Sequence[Task], started: Callable[[str, int], None]) -> Iterator[Ended]:
         """Yield every task's end; see `Engine`. Workers start when there is a task for them."""
         waiting: deque[_Attempt] = deque()

@@ -59,6 +59,12 @@ class RayEngine(Options):
             )
         return "cuda" if self.gpus and asked != "cpu" else "cpu"
 
+    def refuse_unreachable(self) -> None:
+        """Raise `ConfigError` without Ray, or where nobody listens at the address."""
+        _imported()
+        if self.address is not None:
+            _refuse_unreachable(self.address)
+
     def run(self, tasks: Sequence[Task], started: Callable[[str, int], None]) -> Iterator[Ended]:
         """Yield every task's end; see `Engine`.
 

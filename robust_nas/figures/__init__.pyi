@@ -13,6 +13,7 @@ from .figure import Job as Job
 from .figure import draw_figure as draw_figure
 from .figure import draw_figures as draw_figures
 from .figure import draw_own as draw_own
+from .figure import due_figures as due_figures
 from .figure import optional as optional
 from .sampled_search import plot_sampled_search as plot_sampled_search
 from .search_curves import plot_search as plot_search

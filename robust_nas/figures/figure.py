@@ -115,16 +115,17 @@ def draw_figures(
 
     Raises:
         UnknownMethodError: nobody has a figure of that name.
-        RunError: the folder cannot be written.
     """
+    due = due_figures(of, record, figures)
+    drawn = [draw_figure(figure, record, folder / figure.stem, about=about) for figure in due]
+    return [one for one in drawn if one is not None]
+
+
+def due_figures(of: Job, record: Record, figures: Iterable[Figure | str] | None = None) -> list[Figure]:
+    """Return the figures of a job that the record has the data for; None: of every built-in one."""
     chosen = FIGURES.built_in if figures is None else figures
-    drawn = []
-    for figure in (FIGURES.make(each) if isinstance(each, str) else each for each in chosen):
-        if figure.of == of and figure.has_data(record):
-            one = draw_figure(figure, record, folder / figure.stem, about=about)
-            if one is not None:
-                drawn.append(one)
-    return drawn
+    made = [FIGURES.make(each) if isinstance(each, str) else each for each in chosen]
+    return [figure for figure in made if figure.of == of and figure.has_data(record)]
 
 
 def draw_figure(figure: Figure, record: Record, stem: Path, *, about: str = "") -> Drawn | None:
@@ -138,17 +139,12 @@ def draw_figure(figure: Figure, record: Record, stem: Path, *, about: str = "") 
 
 @contextlib.contextmanager
 def optional(name: str) -> Iterator[None]:
-    """Turn what a drawing inside raises into a `FigureWarning` of this name: a figure must not cost a finished job.
-
-    Raises `RunError` where the folder cannot be written.
-    """
+    """Turn what a drawing inside raises into a `FigureWarning` of this name: a figure must not cost a finished job."""
     try:
         yield
-    except RobustNASError:
-        raise
-    except (
-        Exception
-    ) as error:  # whatever a figure, or an architecture that it draws, of the user's own raises
+    except RobustNASError as error:
+        _warn(name, str(error))
+    except Exception as error:  # whatever a figure, or what it draws, of the user's own raises
         _warn(name, f"{type(error).__name__}: {error}")
 
 

@@ -90,7 +90,8 @@ def new_figure(
         FigureCanvasAgg(figure)
         grid = figure.subplots(rows, columns, squeeze=False, height_ratios=shares)
         if caption:
-            figure.supxlabel(wrap(caption, width), x=0.01, ha="left", fontsize=8, color=GREY)
+            look: Any = {"ha": "left", "fontsize": 8, "color": GREY, "parse_math": False}
+            figure.supxlabel(wrap(caption, width), x=0.01, **look)
         return figure, list(grid.flat)
 
 

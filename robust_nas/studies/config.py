@@ -41,7 +41,7 @@ from robust_nas.studies.design import DESIGNS, Design
 from robust_nas.studies.rules import RULES, Rule
 from robust_nas.training import Training
 from robust_nas.user_code import folders_of, own_config
-from robust_nas.workflows.config import JobConfig
+from robust_nas.workflows.config import JobConfig, one_list
 
 PRESETS = Path(__file__).resolve().parent / "presets"
 
@@ -228,7 +228,7 @@ def load_study(study: str | Path, overrides: Sequence[str] = (), *, size: str | 
     source = text if shipped else str(path)
     tree = _sized(read_yaml(path), size, source)
     with own_config(*folders_of(None if shipped else path)):
-        return check(StudyConfig, apply_overrides(tree, overrides), source, overrides=overrides)
+        return check(StudyConfig, apply_overrides(tree, one_list(overrides)), source, overrides=overrides)
 
 
 def _sized(tree: dict[str, Any], size: str | None, source: str) -> dict[str, Any]:

@@ -10,7 +10,14 @@ from torch import nn
 from robust_nas.errors import DivergenceError
 
 MAX_LOSS = 1e4  # cross-entropy far beyond anything that training recovers from
-REMEDY = "A smaller training.learning_rate or a clip_norm may help"  # of a training by its recipe
+
+
+def remedy_of(key: str) -> str:
+    """Return what may help a training whose learning rate is at this key."""
+    return f"A smaller {key} or a training.clip_norm may help"
+
+
+REMEDY = remedy_of("training.learning_rate")  # of a training by its recipe
 
 
 def refuse_divergence(values: Mapping[str, float | None], where: str, remedy: str) -> None:

@@ -60,13 +60,15 @@ def train(
     progress: Progress = silent,
     ranks: Ranks = ALONE,
     hooks: Sequence[TrainingHook] = (),
+    remedy: str = REMEDY,
 ) -> TrainingOutcome:
     """Train `network` on `images` (both on one device) and return the best weights by `validation`.
 
-    `hooks` are called after those of the recipe. Continues from the run's checkpoint where there is one. Raises
-    `DivergenceError` when the loss stops being finite; the checkpoint before it stays.
+    `hooks` are called after those of the recipe; `remedy` names the key of the learning rate where it is not the
+    recipe's own. Continues from the run's checkpoint where there is one. Raises `DivergenceError` when the loss stops
+    being finite; the checkpoint before it stays.
     """
-    job = _Training(run, network, images, validation, options, augmentation, seed, ranks, hooks)
+    job = _Training(run, network, images, validation, options, augmentation, seed, ranks, hooks, remedy)
     job.restore()
     return job.loop(checkpoint_seconds, progress)
 
@@ -85,7 +87,9 @@ class _Training:
         seed: int,
         ranks: Ranks = ALONE,
         hooks: Sequence[TrainingHook] = (),
+        remedy: str = REMEDY,
     ) -> None:
+        self.remedy = remedy
         self.run, self.options, self.augmentation = run, options, augmentation
         self.images, self.seed, self.ranks = images, seed, ranks
         self.validation = validation_images(validation, options.validation_images, seed)
@@ -109,7 +113,9 @@ class _Training:
         return f"{self.run.folder}: training, epoch {self.state.epoch + 1}, step {position}"
 
     def _refuse_broken_weights(self) -> None:
-        refuse_broken_weights(dict.fromkeys((self.state.network, self.state.model)), self._where(), REMEDY)
+        refuse_broken_weights(
+            dict.fromkeys((self.state.network, self.state.model)), self._where(), self.remedy
+        )
 
     def loop(self, checkpoint_seconds: float, progress: Progress) -> TrainingOutcome:
         """Run to the last epoch and return the best weights."""
@@ -198,7 +204,7 @@ class _Training:
         self.measured.clear()
         sums = self.state.sums
         for step, (loss, correct) in enumerate(values, start=first):
-            refuse_divergence({"the loss": loss}, self._where(step), REMEDY)
+            refuse_divergence({"the loss": loss}, self._where(step), self.remedy)
             sums["loss"] += loss * self.whole
             sums["correct"] += correct
             sums["seen"] += self.whole
@@ -241,6 +247,7 @@ class _Training:
             self.options.validation_attack,
             seed=self.seed + 1,
             where=self._where(),
+            remedy=self.remedy,
             ranks=self.ranks,
         )
 

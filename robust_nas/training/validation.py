@@ -22,7 +22,14 @@ def validation_images(images: Images, limit: int | None, seed: int) -> Images:
 
 
 def validate(
-    model: nn.Module, images: Images, attack: Attack, *, seed: int, where: str, ranks: Ranks = ALONE
+    model: nn.Module,
+    images: Images,
+    attack: Attack,
+    *,
+    seed: int,
+    where: str,
+    remedy: str = REMEDY,
+    ranks: Ranks = ALONE,
 ) -> tuple[float, float]:
     """Return clean and robust accuracy, 0..1; the attack draws from a fresh generator every time.
 
@@ -52,6 +59,6 @@ def validate(
     if broken:
         raise DivergenceError(
             f"{where}: diverged, the network's logits on the validation split are not finite; "
-            f"the last good checkpoint stays. {REMEDY}"
+            f"the last good checkpoint stays. {remedy}"
         )
     return clean / len(images), robust / len(images)

@@ -7,6 +7,7 @@ its baselines, through the protocol of `evaluate` and the compressed networks th
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +15,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from robust_nas import figures, user_code
-from robust_nas.compression import Candidate, Compression, CompressionContext, Compressor, OriginalModel
+from robust_nas.compression import Candidate, Compression, CompressionContext, OriginalModel
 from robust_nas.compression.context import ORIGINAL
 from robust_nas.config import Options, expand_path
 from robust_nas.data import DataOptions
@@ -24,6 +25,7 @@ from robust_nas.evaluation.options import EvaluationOptions, Step, suite_names
 from robust_nas.runs import (
     CONFIG,
     ENVIRONMENT,
+    NOT_DRAWN,
     RESULT,
     Mode,
     Progress,
@@ -43,6 +45,7 @@ from robust_nas.workflows.context import (
     context_unless_finished,
     load_context,
     refuse_attacks,
+    refuse_few_images,
     refuse_precision,
     session,
 )
@@ -170,7 +173,8 @@ def _compress_module(
     network = load_module(module, weights)
     context = context or load_context(config)
     dataset = context.dataset
-    refuse_foreign(network, dataset.shape, module, weights)
+    trains = any(step.trains for step in config.compression.steps)
+    refuse_foreign(network, context.images, dataset.classes, module, weights, trains=trains)
     spec, channels = f"{path.name}:{name}", dataset.shape[0]
     description = ModelDescription(
         input_shape=dataset.shape,
@@ -203,20 +207,23 @@ def _run(
         refuse_attacks(EvaluationConfig.of(config), shared.dataset)
         if any(step.trains for step in config.compression.steps):
             refuse_precision(config.training.precision, shared.device)
-        refuse_out_of_reach(original.model, config.compression.steps)
+            refuse_few_images(config.training, shared)
+        command = f"robust-nas compress {shlex.quote(str(original.folder))} " if original.folder else ""
+        refuse_out_of_reach(original.model, config.compression.steps, command)
     with Run(folder, job, mode, recipe=config) as run:
         if not run.finished:
             shared = shared or load_context(config)
             with session(run, JobContext(config, shared.dataset, shared.device)):
                 context = compression_context(config, original, shared, folder, mode, progress)
-                tree, chosen, step = _compress(context, config, shared)
-            tree = {"name": config.name, "model": job.model, **tree}
-            write_json(folder / "compression.json", tree)
-            drawn = _draw(tree, chosen, step, folder, config)
+                tree = _compress(context, config, shared)
+            write_json(folder / "compression.json", {"name": config.name, "model": job.model, **tree})
+        tree = read_json(folder / "compression.json")
+        if not run.finished or NOT_DRAWN in read_json(folder / RESULT):
+            drawn, stems = _draw(tree, folder, config)
             result = {"chosen": tree["chosen"], "within_loss": tree["within_loss"]}
             models = [f"model/{name}" for name in DELIVERED if (folder / "model" / name).exists()]
-            run.finish(result, ["compression.json", *drawn, *models])
-        return read_json(folder / "compression.json")
+            run.finish(result, ["compression.json", *drawn, *models], stems)
+        return tree
 
 
 def compression_context(
@@ -247,15 +254,9 @@ def compression_context(
     )
 
 
-def _compress(
-    context: CompressionContext, config: CompressionConfig, shared: JobContext
-) -> tuple[dict[str, Any], Candidate, Compressor]:
-    """Return the content of `compression.json`, the chosen network, and the step that made it."""
-    made_by = {
-        candidate.label: (step, candidate)
-        for step, candidate in make_candidates(context, config.compression.steps)
-    }
-    made = [candidate for _, candidate in made_by.values()]
+def _compress(context: CompressionContext, config: CompressionConfig, shared: JobContext) -> dict[str, Any]:
+    """Return the content of `compression.json`."""
+    made = [candidate for _, candidate in make_candidates(context, config.compression.steps)]
     networks = {ORIGINAL: context.original.model.network}
     networks |= {candidate.label: context.read(candidate).network for candidate in made}
     rows = [describe(context, None, networks[ORIGINAL])]
@@ -270,9 +271,8 @@ def _compress(
     for row in rows:
         row["latency_ms"] = milliseconds[row["label"]]
         row["test"] = found.get(row["label"])
-    step, candidate = made_by[chosen]
-    _deliver(candidate.folder, context.root)
-    tree = {
+    _deliver(next(one.folder for one in made if one.label == chosen), context.root)
+    return {
         "schema_version": 1,
         "dataset": shared.dataset.name,
         "threat_model": config.evaluation.threat_model.model_dump(mode="json"),
@@ -293,7 +293,6 @@ def _compress(
         ],
         "networks": rows,
     }
-    return tree, candidate, step
 
 
 def _origin(original: OriginalModel) -> Origin:
@@ -341,22 +340,22 @@ def _deliver(source: Path, folder: Path) -> None:
             write_atomic(target / name, (source / name).read_bytes())
 
 
-def _draw(
-    tree: dict[str, Any], chosen: Candidate, step: Compressor, folder: Path, config: CompressionConfig
-) -> list[str]:
-    """Draw the comparison and the figures of the step that made the chosen network; return their paths."""
+def _draw(tree: dict[str, Any], folder: Path, config: CompressionConfig) -> tuple[list[str], list[str]]:
+    """Draw the comparison and the figures of the step that made the chosen network.
+
+    Return the paths of the step's figures, and the stems of the others, with the step's label where its own failed.
+    """
     threat = tree["threat_model"]
     about = (
         f"{tree['name']} on {tree['dataset']}, {threat['norm']} eps {threat['eps']:.4g}, seed {tree['seed']}"
     )
-    drawn = figures.draw_figures(
-        "compression",
-        tree,
-        folder / "figures",
-        about=about,
-        figures=[*figures.FIGURES.built_in, *config.figures],
-    )
-    paths = [f"figures/{figure.stem}.png" for figure in drawn]
+    asked: list[figures.Figure | str] = [*figures.FIGURES.built_in, *config.figures]
+    figures.draw_figures("compression", tree, folder / "figures", about=about, figures=asked)
+    stems = [figure.stem for figure in figures.due_figures("compression", tree, asked)]
+    row = next(row for row in tree["networks"] if row["label"] == tree["chosen"])
+    own = Candidate(row["label"], row["method"], folder / row["folder"], row["made_from"])
+    last = row["method"].rpartition("+")[2]
+    step = next(step for step in config.compression.steps if step.label == last)
     with figures.optional(step.label):
-        paths += step.draw(chosen, folder, about)
-    return paths
+        return step.draw(own, folder, about), stems
+    return [], [*stems, step.label]

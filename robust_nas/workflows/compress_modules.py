@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,18 +12,25 @@ from robust_nas.lazy import torch
 if TYPE_CHECKING:
     from torch import nn
 
+    from robust_nas.data import Images
+
 
 def refuse_foreign(
-    network: nn.Module, shape: tuple[int, int, int], source: str, weights: Path | None
+    network: nn.Module, images: Images, classes: int, source: str, weights: Path | None, *, trains: bool
 ) -> None:
     """Raise `CompressionError` for a module of `source` that cannot be compressed, `CheckpointError` for its weights.
 
-    The module has to make float32 logits of images of `shape` (C, H, W), in any number, of weights that are finite and
-    have one name each. It is put into eval mode.
+    The module has to make finite float32 logits, `classes` or more, of the first `images`, in any number, with a
+    gradient for the images and, where a step `trains`, for weights in training mode. Its own weights are finite and
+    have one name each. It is put into eval mode; the state of torch's own generator is put back.
     """
-    _refuse_misfit(network, shape, source)
-    _refuse_broken(network, str(weights or source))
-    _refuse_shared(network, source)
+    with torch.random.fork_rng(devices=[]):
+        _refuse_broken(network, str(weights or source))
+        _refuse_misfit(network, images, classes, source)
+        _refuse_shared(network, source)
+        _refuse_no_gradient(network, images, source)
+        if trains:
+            _refuse_no_gradient(copy.deepcopy(network).train(), images, source)
 
 
 def _refuse_broken(network: nn.Module, source: str) -> None:
@@ -32,19 +40,49 @@ def _refuse_broken(network: nn.Module, source: str) -> None:
             raise CheckpointError(f"{source}: {name} holds NaN or infinite values")
 
 
-def _refuse_misfit(network: nn.Module, shape: tuple[int, int, int], source: str) -> None:
+def _refuse_misfit(network: nn.Module, images: Images, classes: int, source: str) -> None:
     """Raise `CompressionError` for a module that does not make logits of an image."""
     network.eval()
     for count in (2, 1):  # attacks and clocks take any number; a state may keep the first one
+        x = images.float(torch.arange(count))
         try:
             with torch.no_grad():
-                logits = network(torch.zeros(count, *shape))
+                logits = network(x)
         except Exception as error:  # whatever a foreign module raises
             raise CompressionError(
-                f"{source}: does not take float32 images of {shape} in a batch of {count}: "
+                f"{source}: does not take float32 images of {tuple(x.shape[1:])} in a batch of {count}: "
                 f"{type(error).__name__}: {error}"
             ) from error
         _refuse_other_outputs(logits, count, source)
+        if logits.shape[1] < classes:
+            raise CompressionError(
+                f"{source}: gives {logits.shape[1]} logits; the dataset has {classes} classes"
+            )
+        if not logits.isfinite().all():
+            raise CompressionError(
+                f"{source}: gives logits that are NaN or infinite for images of the dataset"
+            )
+
+
+def _refuse_no_gradient(network: nn.Module, images: Images, source: str) -> None:
+    """Raise `CompressionError` where no gradient reaches images (in eval mode) or weights (in training mode)."""
+    few = images.subset(torch.arange(min(4, len(images))))
+    x = few.float().requires_grad_(not network.training)
+    of, mode = ("weights", "training") if network.training else ("images", "eval")
+    wanted = [weight for weight in network.parameters() if weight.requires_grad] if network.training else [x]
+    try:
+        with torch.enable_grad():
+            loss = torch.nn.functional.cross_entropy(network(x), few.labels)
+            found = torch.autograd.grad(loss, wanted, allow_unused=True) if wanted else ()
+    except Exception as error:  # whatever a foreign module raises
+        raise CompressionError(
+            f"{source}: its loss has no gradient for the {of} in {mode} mode: {type(error).__name__}: {error}; "
+            "attacks and training need one: no no_grad, inference_mode or detach around its layers"
+        ) from error
+    gradients = [gradient for gradient in found if gradient is not None]
+    if not gradients or not all(gradient.isfinite().all() for gradient in gradients):
+        what = "not finite" if gradients else "missing"
+        raise CompressionError(f"{source}: the gradient of its loss for the {of} is {what} in {mode} mode")
 
 
 def _refuse_other_outputs(logits: object, count: int, source: str) -> None:

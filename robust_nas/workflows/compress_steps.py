@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from robust_nas.compression import Candidate, CompressionContext, Compressor
+from robust_nas.compression import COMPRESSORS, Candidate, CompressionContext, Compressor
 from robust_nas.compression.context import ORIGINAL
-from robust_nas.errors import CompressionError
+from robust_nas.errors import CompressionError, NothingToCompressError
+from robust_nas.lazy import torch
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,14 +17,45 @@ if TYPE_CHECKING:
     from robust_nas.nets import Model
 
 
-def refuse_out_of_reach(model: Model, steps: tuple[Compressor, ...]) -> None:
+def refuse_out_of_reach(model: Model, steps: tuple[Compressor, ...], command: str = "") -> None:
     """Raise `CompressionError` for a budget that this model cannot meet, before anything is written or trained.
 
-    A later step refuses what is far out of reach of the networks that the step before it previews.
+    A later step refuses what is far out of reach of the networks that the step before it previews. `command` is the
+    beginning of a command that compresses the model, for advice.
     """
     network, shape = model.network, model.description.input_shape
-    steps[0].refuse(network, shape)
+    try:
+        steps[0].refuse(network, shape)
+    except NothingToCompressError as error:
+        advice = [
+            f"{command}--method {name} {options}"
+            for name in COMPRESSORS.built_in
+            if (options := COMPRESSORS.make(name).options_for(network, shape)) is not None
+        ]
+        if not advice:
+            raise
+        raise NothingToCompressError(
+            f"{steps[0].label}: {error}; what works: {' or '.join(advice)}"
+        ) from None
     _refuse_previews(network, shape, steps)
+    for step in steps:
+        _refuse_touched_layers(network, shape, step)
+
+
+def _refuse_touched_layers(network: nn.Module, shape: tuple[int, int, int], step: Compressor) -> None:
+    """Raise `CompressionError` for a module that fails once its layers have another form."""
+    changed = step.other_form(network, shape)
+    if changed is not None:
+        try:
+            with torch.random.fork_rng(devices=[]), torch.no_grad():
+                for training in (False, True)[: 1 + step.trains]:
+                    changed.train(training)(torch.zeros(2, *shape))
+        except Exception as error:  # whatever a foreign module raises
+            raise CompressionError(
+                f"{step.label}: {type(network).__name__} fails with its layers in another form: "
+                f"{type(error).__name__}: {error}; its forward may call layers, but not read what is inside them, "
+                "such as self.conv.weight"
+            ) from error
 
 
 def _refuse_previews(network: nn.Module, shape: tuple[int, int, int], steps: tuple[Compressor, ...]) -> None:

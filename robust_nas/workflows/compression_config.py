@@ -42,6 +42,11 @@ def compression_config(
     elif not own:
         own = {SHORT[0]: {}}
     tree = apply_overrides({**tree, "compression": own}, one_list(overrides))
+    if "training" not in tree:
+        raise ConfigError(
+            f"{where}: holds no section training, as in the folder of a study's model; compressed networks are trained "
+            "and validated by it: name a recipe that has one, such as --recipe quickstart"
+        )
     # Where an override made something else of it, `check` says so.
     given = tree["compression"] if isinstance(tree["compression"], dict) else {}
     if names is not None:

@@ -6,17 +6,17 @@ A context is loaded by the first job of a run and passed down to the others.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from robust_nas.distributed import ALONE, Ranks, launched, local_rank
 from robust_nas.environment import environment
 from robust_nas.errors import ConfigError, DataError
 from robust_nas.extension import extends
-from robust_nas.runs import CONFIG, ENVIRONMENT, Mode, Onlooker, Run, is_finished, read_json, write_json
+from robust_nas.runs import CONFIG, ENVIRONMENT, Mode, Run, is_complete, read_json, write_json
 from robust_nas.workflows.config import EvaluationConfig, JobConfig, RunConfig
 
 if TYPE_CHECKING:
@@ -92,13 +92,14 @@ def context_unless_finished(
 ) -> JobContext | None:
     """Return the context of a job, checked before its folder is touched; None where the folder is finished already.
 
-    A finished one is not, where `job` extends it. Raises `ConfigError` for a `given` one that was loaded for other
-    images, another split or another device, and `RunExistsError` where the finished folder is of another job.
+    One with a figure that failed is not: it is drawn again; nor is one that `job` extends. Raises `ConfigError` for a
+    `given` context that was loaded for other images, another split or another device, and `RunExistsError` where the
+    finished folder is of another job.
     """
     if given is not None:
         _refuse_other_context(given, config)
         return given
-    if mode == "resume" and is_finished(folder) and not (job and extends(folder / CONFIG, job)):
+    if mode == "resume" and is_complete(folder) and not (job and extends(folder / CONFIG, job)):
         return None
     return load_context(config)
 
@@ -126,6 +127,11 @@ def refuse_precision(precision: str, device: torch.device) -> None:
 
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise ConfigError(f"precision: bf16 is not supported by {torch.cuda.get_device_name(device)}")
+
+
+def refuse_few_images(training: Training, context: JobContext) -> None:
+    """Raise `ConfigError` where the training images make no batch of two."""
+    ALONE.refuse_small(min(training.batch_size, len(context.images)), "training.batch_size")
 
 
 def refuse_auxiliary_head(training: Training, layout: Layout, dataset: Dataset) -> None:
@@ -160,6 +166,7 @@ def refuse_cell_options(training: Training, architecture: Architecture | type[Ar
 def refuse_recipe(training: Training, space: CellSpace, context: JobContext) -> None:
     """Raise `ConfigError` for a recipe by which no network of the space can be trained here."""
     refuse_precision(training.precision, context.device)
+    refuse_few_images(training, context)
     refuse_cell_options(training, space.family)
     refuse_auxiliary_head(training, space.layout, context.dataset)
 
@@ -185,6 +192,25 @@ def refuse_other_images(folder: Path, dataset: Dataset) -> None:
         raise DataError(
             f"{folder}: was started on other images of {dataset.name}; their checksum was {before}"
         )
+
+
+class Onlooker(Run):
+    """The run of another process, in a job of several: it touches no file, and drops what it is given.
+
+    What is read from the folder is asked of the process that holds it.
+    """
+
+    def __init__(self, folder: Path, config: Options) -> None:
+        self.folder, self.config = Path(folder), config
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing was opened."""
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Drops the record."""
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Drops the state."""
 
 
 def open_run(ranks: Ranks, folder: Path, job: Options, mode: Mode, recipe: Options | None = None) -> Run:
@@ -231,7 +257,7 @@ def session(run: Run, context: JobContext, ranks: Ranks = ALONE) -> Iterator[Non
             splits={"seed": config.seed, "validation": config.data.validation, "search_halves": 0.5},
             ranks=ranks.count,
         )
-        if ranks.first:
+        if ranks.first and not run.finished:  # of a finished one, a figure is drawn again at most
             write_json(run.folder / ENVIRONMENT, record)
         yield
     finally:

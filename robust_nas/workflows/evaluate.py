@@ -176,23 +176,26 @@ def _run(
     with Run(folder, job, mode, recipe=config) as run:
         job = cast(EvaluateJob, run.config)
         config = config.model_copy(update={"evaluation": job.protocol})
-        if not run.finished:
+        if not run.complete:
             context = context or load_context(config)
             dataset = context.dataset
             with session(run, JobContext(config, dataset, context.device)):
                 found = _evaluate(run, config, network.to(context.device), dataset, progress)
-            tree = {"model": job.model, "dataset": dataset.name, **found.to_dict()}
-            tree |= {**recorded(tree, name, origin, dataset), **history(job.earlier())}
-            write_json(folder / "evaluation.json", tree)
-            more = {"examples": list(found.examples), "class_names": dataset.class_names}
+            if not run.finished:
+                tree = {"model": job.model, "dataset": dataset.name, **found.to_dict()}
+                tree |= {**recorded(tree, name, origin, dataset), **history(job.earlier())}
+                write_json(folder / "evaluation.json", tree)
+            tree = read_json(folder / "evaluation.json")
+            more = {"examples": list(found.examples), "class_names": _output_names(dataset, found.classes)}
             about, record = _about(tree, config, name), {**tree, **more}
-            drawn = figures.draw_figures("evaluation", record, folder / "figures", about=about)
+            figures.draw_figures("evaluation", record, folder / "figures", about=about)
+            stems = [figure.stem for figure in figures.due_figures("evaluation", record)]
             result = {
                 "clean": tree["clean"]["accuracy"],
                 "robust": tree["robust"]["accuracy"],
                 "verdict": tree["verdict"]["status"],
             }
-            run.finish(result, ["evaluation.json", *(f"figures/{figure.stem}.png" for figure in drawn)])
+            run.finish(result, ["evaluation.json"], figures=stems)
         tree = read_json(folder / "evaluation.json")
         if config.figures:
             about, record = _about(tree, config, name), {**tree, **more}
@@ -228,6 +231,11 @@ def _evaluate(
         ),
         progress=report,
     )
+
+
+def _output_names(dataset: Dataset, outputs: int) -> tuple[str, ...]:
+    """Return a name for every output of a model, which may have more than the dataset has classes."""
+    return (*dataset.class_names, *(f"output {index}" for index in range(dataset.classes, outputs)))
 
 
 def _about(tree: dict[str, Any], config: EvaluationConfig, name: str) -> str:

@@ -14,15 +14,15 @@ from typing import Annotated, Any, NamedTuple, Self
 from pydantic import model_validator
 
 from robust_nas.compression import Compression
-from robust_nas.config import check, expand_path
+from robust_nas.config import check, differences, expand_path
 from robust_nas.data import DataOptions
 from robust_nas.distributed import refuse_several
 from robust_nas.environment import environment
 from robust_nas.errors import RobustNASError, RunExistsError
 from robust_nas.evaluation.options import EvaluationOptions, Step
 from robust_nas.evaluation.verdict import version_of
-from robust_nas.extension import ExtensibleJob, differences
-from robust_nas.runs import CONFIG, Mode, Progress, Run, read_json, silent, write_json
+from robust_nas.extension import ExtensibleJob
+from robust_nas.runs import CONFIG, Mode, Progress, Run, is_complete, read_json, silent, write_json
 from robust_nas.search import Strategy, SupernetOptions, strategy_field
 from robust_nas.spaces import CellSpace
 from robust_nas.training import Training
@@ -34,13 +34,12 @@ from robust_nas.workflows.context import (
     context_unless_finished,
     refuse_attacks,
     refuse_other_images,
-    refuse_precision,
     refuse_recipe,
 )
 from robust_nas.workflows.evaluate import run_evaluation
 from robust_nas.workflows.export import export_model
 from robust_nas.workflows.more_evaluation import extended
-from robust_nas.workflows.search import SearchJob, run_search
+from robust_nas.workflows.search import SearchJob, refuse_unfit, run_search
 from robust_nas.workflows.train import more_epochs, train
 
 Warn = Callable[[str], None]
@@ -64,7 +63,7 @@ def run(
         _refuse_what_fails_later(config, context, folder, mode)
     with Run(folder, job, mode, recipe=config) as outer:
         if outer.finished or context is None:
-            _draw_own(config, folder)
+            _draw_missing(config, folder)
             return read_json(folder / "summary.json")
         for message in doubts(config):
             warn(message)
@@ -145,9 +144,9 @@ class RunJob(ExtensibleJob):
         return tree
 
 
-def _draw_own(config: RunConfig, folder: Path) -> None:
-    """Draw the figures that the config asks for into the folders of a finished run.s jobs, but for the compression."""
-    if config.figures:
+def _draw_missing(config: RunConfig, folder: Path) -> None:
+    """Draw what failed, and the figures that the config asks for, in a finished run's jobs, but for the compression."""
+    if config.figures or not all(is_complete(folder / part) for part in ("search", "model", "evaluation")):
         found = run_search(config, folder / "search", mode="resume")
         model = train(config, found.architecture, folder / "model", mode="resume")
         run_evaluation(config, model, folder / "evaluation", mode="resume")
@@ -155,7 +154,7 @@ def _draw_own(config: RunConfig, folder: Path) -> None:
 
 def _refuse_what_fails_later(config: RunConfig, context: JobContext, folder: Path, mode: Mode) -> None:
     """Raise the errors of later jobs before the first one starts."""
-    refuse_precision(config.search.own_precision, context.device)
+    refuse_unfit(config, context)
     refuse_recipe(config.training, config.space.load(), context)
     refuse_attacks(config, context.dataset)
     if mode == "resume":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 from robust_nas import figures
 from robust_nas.config import Count, Options, check, expand_path, read_yaml
 from robust_nas.data import DataOptions
-from robust_nas.distributed import Ranks, joined, refuse_several
+from robust_nas.distributed import ALONE, Ranks, joined, refuse_several
 from robust_nas.errors import ArchitectureError, ConfigError, RunExistsError
 from robust_nas.extension import ExtensibleJob
 from robust_nas.runs import CONFIG, ENVIRONMENT, Mode, Progress, Run, read_json, silent, write_json
@@ -78,18 +78,20 @@ def run_search(
         return _repeat_search(config, folder, mode, seeds, progress, context)
     context = context_unless_finished(config, folder, mode, context)
     if context is not None:
-        _refuse_unfit(config, context)
+        refuse_unfit(config, context)
     job = SearchJob.of(config)
     with joined() as ranks, open_run(ranks, folder, job, mode, recipe=config) as run:
-        if not ranks.run_on_all(lambda: run.finished):
+        if not ranks.run_on_all(lambda: run.complete):
             _search_once(run, config, job.space, context or load_context(config), progress, ranks)
         ranks.run_on_all(lambda: _draw_own(run, config))
         return ranks.run_on_all(lambda: _result(folder))
 
 
-def _refuse_unfit(config: RunConfig, context: JobContext) -> None:
-    """Raise `ConfigError` for a precision that the device lacks, and for a recipe that no candidate can have."""
+def refuse_unfit(config: RunConfig, context: JobContext) -> None:
+    """Raise `ConfigError` for what the device lacks, too few images, and a recipe that no candidate can have."""
     refuse_precision(config.search.own_precision, context.device)
+    if config.search.kind == "one-shot":  # half of the images for the weights, half for the alphas
+        ALONE.refuse_small(len(context.images) // 2, "search.batch_size")
     if config.search.trains:
         refuse_recipe(config.training, config.space.load(), context)
 
@@ -155,22 +157,23 @@ def _write(
     folder = run.folder / "figures"
     record = {strategy.drawn_as: records}
     curves = figures.FIGURES.make(strategy.figure)  # of a plugin, maybe
-    if figures.draw_figure(curves, record, folder / "search", about=caption) is not None:
-        artifacts.append("figures/search.png")
+    figures.draw_figure(curves, record, folder / "search", about=caption)
     with figures.optional("cells"):
         draw_architecture(found, folder / "cells", caption=caption)
-        artifacts.append("figures/cells.png")
     run.finish(
         {
             "seed": config.seed,
             "params": cost.params,
             "macs": cost.macs,
+            "input_shape": list(dataset.shape),
+            "classes": dataset.classes,
             "seconds": round(outcome.seconds, 1),
             **strategy.result(records),
             "skips": skips(found),
             "warnings": [*doubts(config), *collapsed(found)],
         },
         artifacts,
+        figures=("search", "cells"),
     )
 
 
@@ -246,7 +249,7 @@ def _repeat_search(
     job = SeedsJob(search=SearchJob.of(config), seeds=seeds)
     context = context_unless_finished(config, folder, mode, context, job)
     if context is not None:
-        _refuse_unfit(config, context)
+        refuse_unfit(config, context)
     with joined() as ranks, open_run(ranks, folder, job, mode, recipe=config) as run:
         seeds = ranks.run_on_all(lambda: cast(SeedsJob, run.config).seeds)
         results = []

@@ -23,6 +23,7 @@ from robust_nas.workflows.context import (
     open_run,
     refuse_auxiliary_head,
     refuse_cell_options,
+    refuse_few_images,
     refuse_precision,
     session,
 )
@@ -51,12 +52,13 @@ def train(
     context = context_unless_finished(config, folder, mode, context, job)
     if context is not None:
         refuse_precision(config.training.precision, context.device)
+        refuse_few_images(config.training, context)
         if has_cells(architecture):
             refuse_auxiliary_head(config.training, architecture.layout, context.dataset)
     with joined() as ranks, open_run(ranks, folder, job, mode, recipe=config) as run:
         job = ranks.run_on_all(lambda: cast(TrainJob, run.config))
         config = config.model_copy(update={"training": job.training})
-        if not ranks.run_on_all(lambda: run.finished):
+        if not ranks.run_on_all(lambda: run.complete):
             _train_once(run, config, architecture, context or load_context(config), progress, ranks)
         ranks.run_on_all(lambda: _draw_own(run, config, architecture))
     return folder
@@ -192,7 +194,6 @@ def _write(
         figures.plot_training(
             records, folder / "training", best_epoch=outcome.epoch, attack=attack.label, caption=caption
         )
-        artifacts.append("figures/training.png")
     cost = count(architecture, description.input_shape, len(description.class_names))
     result = {
         **description.made_by,
@@ -201,7 +202,7 @@ def _write(
         "seconds": round(outcome.seconds, 1),
         "warnings": doubts(config),
     }
-    run.finish(result, artifacts)
+    run.finish(result, artifacts, figures=("training",))
 
 
 def _draw_own(run: Run, config: RunConfig, architecture: Architecture) -> None:

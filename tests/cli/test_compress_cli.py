@@ -6,6 +6,8 @@ import pytest
 from cases import config as run_config
 
 import robust_nas
+from robust_nas.config import to_dict, to_yaml
+from robust_nas.workflows.config import EvaluationConfig
 
 NETWORK = robust_nas.ResidualArchitecture(name="small", stem=4, depths=(1, 1), widths=(8, 8))
 
@@ -73,3 +75,17 @@ def test_the_resolved_config_can_be_printed(call, model):
     assert found.code == 0
     assert "cstar:" in found.out
     assert "gdws: null" in found.out
+
+
+def test_a_study_s_model_needs_a_recipe_and_the_message_says_it(call, model, tmp_path):
+    folder = tmp_path / "trial"
+    folder.mkdir()
+    for name in ("architecture.yaml", "model.json", "model.safetensors"):
+        (folder / name).write_bytes((model / name).read_bytes())
+    tree = to_dict(EvaluationConfig.of(run_config()))
+    (folder / "config.yaml").write_text(to_yaml({"config": tree, "trial": {}}))
+    found = call("compress", folder)
+    assert found.code == 2
+    assert "config.yaml: holds no section training, as in the folder of a study's model" in found.err
+    assert "--recipe quickstart" in found.err
+    assert call("compress", folder, "--recipe", "quickstart", "--print-config").code == 0

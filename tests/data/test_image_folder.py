@@ -1,6 +1,7 @@
 """The image-folder reader: round trips, order, one size, one mode, damage, links."""
 
 import io
+import os
 import struct
 import tempfile
 import zlib
@@ -191,3 +192,20 @@ def test_load_dataset_reads_it(tmp_path: Path) -> None:
     found = load_dataset(DataOptions(name="image-folder", path=str(write(tmp_path, whole()))))
     assert found.shape == (3, 5, 4)
     assert found.class_names == ("a", "b")
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"two\nlines", b"red\x1b[31m", "line\u2028break".encode()])
+def test_a_class_name_that_no_figure_or_table_can_hold_is_refused_before_an_image_is_read(
+    tmp_path: Path, name: bytes
+) -> None:
+    folder = os.path.join(os.fsencode(tmp_path), b"train", name)
+    os.makedirs(folder)
+    with pytest.raises(DataError, match=r"train: class name '.*\\.*'; UTF-8 text without control") as caught:
+        read_image_folder(tmp_path)
+    str(caught.value).encode()  # can be printed
+
+
+def test_any_other_text_is_a_class_name(tmp_path: Path) -> None:
+    names = ("$x$ {b} \\", "\u732b", "a\u00a0b \u3000")
+    files = {f"{part}/{name}/1.png": png(COLOUR[0]) for part in ("train", "test") for name in names}
+    assert set(read_image_folder(write(tmp_path, files)).class_names) == set(names)

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 from figure_records import RECORDS
 
-from robust_nas.figures import FIGURES, Job, draw_figures
+from robust_nas.figures import FIGURES, Job, draw_figures, new_figure, save
 
 every_figure = pytest.mark.parametrize("name", FIGURES.built_in)
 
@@ -65,3 +65,9 @@ def test_no_figure_needs_torch_and_none_matplotlib_until_it_is_named():
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_caption_is_shown_as_it_is(tmp_path):
+    figure, _ = new_figure(height=2, caption="costs $5_{, $x^ {a}")
+    save(figure, tmp_path / "one", (["n"], [[1]]))
+    assert "costs $5_{, $x^ {a}" in (tmp_path / "one.svg").read_text()

@@ -148,13 +148,21 @@ def test_an_absurd_learning_rate_stops_with_a_sound_checkpoint(tmp_path, order):
     weights = WeightOptimiser(learning_rate=1e15, clip_norm=1e9)
     values = options(epochs=20, weights=weights, order=order)
     with pytest.raises(
-        DivergenceError, match=r"search, (before )?epoch \d+, step \d+: diverged.*checkpoint stays"
+        DivergenceError,
+        match=r"search, (before )?epoch \d+, step \d+: diverged.*checkpoint stays.*search\.weights\.l",
     ):
         run_search(tmp_path, values)
     state = read_checkpoint(tmp_path / CHECKPOINT)
     assert all(t.isfinite().all() for t in state["supernet"].values() if t.is_floating_point())
     with pytest.raises(DivergenceError):
         run_search(tmp_path, values, mode="resume")
+
+
+@pytest.mark.parametrize("stage1_epochs", [1, 9])
+def test_alphas_that_their_own_step_breaks_name_their_own_learning_rate(tmp_path, stage1_epochs):
+    values = options(epochs=9, stage1_epochs=stage1_epochs, alphas=AlphaOptimiser(learning_rate=1e38))
+    with pytest.raises(DivergenceError, match=r"alphas is nan.*A smaller search\.alphas\.learning_rate may"):
+        run_search(tmp_path, values)
 
 
 @pytest.mark.parametrize("name", ["classifier.bias", "alphas.robust"])

@@ -90,6 +90,9 @@ class HereEngine:
     def device(self, asked: str, here: str) -> str:
         return here
 
+    def refuse_unreachable(self) -> None:
+        return None
+
     def run(self, tasks: Sequence[Task], started: Callable[[str, int], None]) -> Iterator[Ended]:
         for number, task in enumerate(tasks):
             started(task.id, 1)

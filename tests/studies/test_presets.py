@@ -111,3 +111,14 @@ def test_preset_files_say_what_they_ask_in_their_first_line() -> None:
     for name in preset_names():
         assert (PRESETS / f"{name}.yaml").read_text().startswith("# ")
         assert list(read_yaml(PRESETS / f"{name}.yaml")["sizes"]) == list(SIZES)
+
+
+def test_a_suite_that_is_asked_for_takes_the_place_of_the_listed_attacks():
+    config = load_study("huang-width-last", ["evaluation.suite=quick"], size="ci")
+    assert (config.evaluation.suite, config.evaluation.attacks) == ("quick", None)
+    with pytest.raises(
+        ConfigError, match=r"evaluation\.attacks=null keeps the suite, evaluation\.suite=null"
+    ):
+        load_study(
+            "huang-width-last", ["evaluation.suite=quick", "evaluation.attacks=[{attack: fgsm}]"], size="ci"
+        )

@@ -14,7 +14,7 @@ import pytest
 from small_study import TRIALS, HereEngine, command, environment, small_study, table
 
 from robust_nas.config import to_yaml
-from robust_nas.errors import ConfigError, RobustNASError, RunExistsError, StudyError
+from robust_nas.errors import ConfigError, FigureWarning, RobustNASError, RunExistsError, StudyError
 from robust_nas.evaluation.verdict import FINDINGS_VERSION
 from robust_nas.execution import Ended, LocalEngine, Task
 from robust_nas.runs import read_json
@@ -307,6 +307,51 @@ def test_a_trial_on_other_images_has_failed(tmp_path: Path) -> None:
     tree = read_json(run_study(small_study(), tmp_path / "study", engine=Elsewhere()) / "analysis.json")
     assert (tree["cost"]["done"], tree["cost"]["failed"]) == (4, 4)
     assert "digits holds other images where the trial ran than here" in tree["unfinished"][0]["reason"]
+
+
+class _NoRoom(HereEngine):
+    """An engine that finds out late that no task can run."""
+
+    def run(self, tasks: Sequence[Task], started: Callable[[str, int], None]) -> Iterator[Ended]:
+        raise ConfigError("no node has room")
+        yield
+
+
+class _NoCluster(HereEngine):
+    """An engine that nobody answers."""
+
+    def refuse_unreachable(self) -> None:
+        raise ConfigError("no cluster there")
+
+
+@pytest.mark.parametrize("engine", [_NoRoom(), _NoCluster()])
+def test_an_engine_that_runs_no_trial_leaves_no_folder(
+    engine: HereEngine, finished: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"no node has room|no cluster there"):
+        run_study(small_study(seeds=1), tmp_path / "study", engine=engine)
+    assert not (tmp_path / "study").exists()
+    folder = copied(finished, tmp_path)
+    if isinstance(engine, _NoRoom):
+        with pytest.raises(ConfigError, match="no node has room"):
+            run_study(small_study(seeds=2), folder, mode="resume", engine=engine)
+    assert table(folder) == table(finished)  # the work of an earlier call stays
+
+
+def test_a_report_that_fails_is_a_warning_and_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from robust_nas.studies.report import page
+
+    def fails(*_: Any) -> Path:
+        raise ZeroDivisionError("no page")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(page, "write_report", fails)
+        with pytest.warns(FigureWarning, match="'report' is not drawn: ZeroDivisionError: no page"):
+            run_study(small_study(seeds=1), tmp_path / "study", engine=HereEngine())
+    assert len(table(tmp_path / "study")) == TRIALS // 2
+    report_study(tmp_path / "study")
 
 
 def test_a_folder_without_a_study_has_no_report(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from cases import config as run_config
 import robust_nas
 from robust_nas import data
 from robust_nas.cli.compress import show
+from robust_nas.compression.cstar import CSTAR
 from robust_nas.compression.gdws import GDWS
-from robust_nas.errors import CheckpointError, CompressionError, ConfigError, FigureWarning
+from robust_nas.errors import CheckpointError, CompressionError, ConfigError, DivergenceError, FigureWarning
 from robust_nas.export import latency
 from robust_nas.nets import Model, ModelDescription
 from robust_nas.workflows.compress_steps import refuse_out_of_reach
@@ -48,6 +49,35 @@ class Recurrent(nn.Module):
 
 def recurrent():
     return Recurrent()
+
+class Around(nn.Module):
+    def __init__(self, change):
+        super().__init__()
+        self.net, self.change = build(), change
+
+    def forward(self, x):
+        return self.change(self, x)
+
+def few():
+    return Around(lambda own, x: own.net(x)[:, :3])
+
+def detached():
+    return Around(lambda own, x: own.net(x).detach())
+
+def masked():
+    return Around(lambda own, x: own.net(x) + 0 * x[:, :, 0, 0].sqrt())
+
+def infinite():
+    return Around(lambda own, x: own.net(x) / 0)
+
+def reading():
+    return Around(lambda own, x: own.net(x.to(own.net[2].weight.dtype)))
+
+def reading_in_training():
+    return Around(lambda own, x: own.net(x) + (own.net[2].weight.mean() if own.training else 0))
+
+def frozen():
+    return build().requires_grad_(False)
 
 def lazy():
     return nn.Sequential(nn.Conv2d(1, 6, 3), nn.Flatten(), nn.LazyLinear(10).double())
@@ -115,6 +145,10 @@ def test_what_fails_after_the_work_is_a_gap_and_not_its_loss(module, tmp_path, m
     assert tree["not_measured"][0] == "torch: ValueError: no clock"
     assert all(row["latency_ms"] == {} and row["validation"] for row in tree["networks"])
     assert (tmp_path / "out" / "figures" / "compression.png").is_file()  # without the panel of milliseconds
+    monkeypatch.undo()
+    again = robust_nas.compress(module_options(), module, tmp_path / "out", mode="resume")
+    assert again == tree
+    assert (tmp_path / "out" / "figures" / "layers.png").is_file()
 
 
 def test_a_module_whose_layers_share_weights_is_refused_before_anything_is_written(module, tmp_path):
@@ -135,6 +169,17 @@ def test_a_module_whose_layers_share_weights_is_refused_before_anything_is_writt
         ("of_dict", r"net\.py:of_dict: gives dict; float32 logits"),
         ("double", r"double: does not take float32 images of \(1, 8, 8\) in a batch of 2: RuntimeError"),
         ("lazy", r"lazy: 2\.weight has no shape yet"),
+        ("few", "few: gives 3 logits; the dataset has 10 classes"),
+        (
+            "detached",
+            "its loss has no gradient for the images in eval mode: RuntimeError: element 0 of tensors",
+        ),
+        ("masked", "masked: the gradient of its loss for the images is not finite in eval mode"),
+        ("infinite", "infinite: gives logits that are NaN or infinite for images of the dataset"),
+        (
+            "reading",
+            "gdws: Around fails with its layers in another form: AttributeError: 'GDWSConv2d' object has no",
+        ),
         ("recurrent", "in a batch of 1: RuntimeError: Input batch size 1 doesn't match"),
     ],
 )
@@ -143,6 +188,69 @@ def test_a_module_that_does_not_make_logits_is_refused_before_anything_is_writte
 ):
     with pytest.raises(ConfigError, match=said):  # a CompressionError is one
         robust_nas.compress(module_options(), module.replace(":build", f":{function}"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (
+            "reading_in_training",
+            "cstar: Around fails with its layers in another form: AttributeError: 'Tucker2",
+        ),
+        ("frozen", "the gradient of its loss for the weights is missing in training mode"),
+    ],
+)
+def test_a_module_that_cannot_be_trained_is_refused_before_anything_is_written(
+    module, tmp_path, function, said
+):
+    tree = {**module_options().model_dump(), "compression": {"cstar": {"ratios": [1.2]}}}
+    with pytest.raises(CompressionError, match=said):
+        robust_nas.compress(
+            CompressionConfig(**tree), module.replace(":build", f":{function}"), tmp_path / "out"
+        )
+    assert not (tmp_path / "out").exists()
+
+
+LOW_RANK = {"ratios": [1.2], "epochs": 1, "finetune_epochs": 1, "baselines": []}
+
+
+@pytest.mark.parametrize(
+    ("compression", "key"),
+    [
+        ({"cstar": {**LOW_RANK, "learning_rate": 1e20}}, r"compression\.cstar\.learning_rate"),
+        (
+            {"cstar": {**LOW_RANK, "finetune_learning_rate": 1e20}},
+            r"compression\.cstar\.finetune_learning_rate",
+        ),
+        (
+            {
+                "steps": [
+                    {
+                        "name": "gdws",
+                        "budgets": [0.6],
+                        "alpha": None,
+                        "finetune_epochs": 1,
+                        "finetune_learning_rate": 1e20,
+                    },
+                    {"name": "gdws", "budgets": [0.9]},
+                ]
+            },
+            r"compression\.steps\.0\.finetune_learning_rate",
+        ),
+    ],
+)
+def test_a_divergence_names_the_learning_rate_of_its_step(module, tmp_path, compression, key):
+    tree = {**module_options().model_dump(), "compression": compression}
+    tree["training"]["batch_size"] = 8
+    with pytest.raises(DivergenceError, match=rf"diverged.*A smaller {key} or a training\.clip_norm"):
+        robust_nas.compress(CompressionConfig(**tree), module, tmp_path / "out")
+
+
+def test_a_beta_that_the_measured_alphas_put_out_of_reach_leaves_nothing_behind(module, tmp_path):
+    tree = {**module_options().model_dump(), "compression": {"gdws": {"betas": [1e-30]}}}
+    with pytest.raises(CompressionError, match="beta 1e-30 leaves every layer dense"):
+        robust_nas.compress(CompressionConfig(**tree), module, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -163,6 +271,12 @@ def test_cells_without_anything_for_gdws_are_refused_before_cstar_trains():
     model = Model(network, None, description)
     with pytest.raises(CompressionError, match="nothing can be factorised"):
         refuse_out_of_reach(model, work.compression.steps)
+    # By itself GDWS, the default, has nothing to take either: what works is said.
+    said = r"^gdws: nothing can be factorised: .*; what works: robust-nas compress m --method cstar --ratio ([0-9.]+)$"
+    with pytest.raises(CompressionError, match=said) as caught:
+        refuse_out_of_reach(model, work.compression.steps[1:], "robust-nas compress m ")
+    ratio = float(str(caught.value).split()[-1])
+    refuse_out_of_reach(model, (CSTAR(ratios=(ratio,)),))
 
 
 def test_a_module_without_convolutions_is_refused(module, tmp_path):

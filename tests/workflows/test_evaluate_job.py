@@ -12,7 +12,9 @@ from cases import config
 
 import robust_nas
 from robust_nas.config import read_yaml
-from robust_nas.errors import CheckpointError, ConfigError, RunExistsError
+from robust_nas.errors import CheckpointError, ConfigError, FigureWarning, RunError, RunExistsError
+from robust_nas.figures.examples import AdversarialGrid
+from robust_nas.runs import read_json
 from robust_nas.workflows import evaluate as job
 from robust_nas.workflows.config import EvaluationConfig, model_config
 
@@ -283,3 +285,47 @@ def test_another_threat_model_is_another_evaluation(model, tmp_path):
     with pytest.raises(RunExistsError, match=r"different: .*eps"):
         robust_nas.run_evaluation(other, model, tmp_path / "out", mode="resume")
     assert (tmp_path / "out" / "result.json").read_bytes() == before
+
+
+MANY = """
+import torch
+
+class Many(torch.nn.Module):
+    def forward(self, x):
+        wrong = 1 + 50 * (x.mean((1, 2, 3)) - 0.4)
+        zeros = torch.zeros(len(x), 10)
+        return torch.cat([torch.ones(len(x), 1), zeros, wrong[:, None]], 1)
+"""
+
+
+def test_an_answer_beyond_the_classes_is_drawn_by_its_number(tmp_path):
+    (tmp_path / "net.py").write_text(MANY)
+    chosen = EvaluationConfig.of(config("evaluation.threat_model.eps=0.2"))
+    tree = robust_nas.run_evaluation(chosen, f"{tmp_path / 'net.py'}:Many", tmp_path / "out")
+    assert "the model has 12 classes, digits has 10" in str(tree["warnings"])
+    rows = (tmp_path / "out" / "figures" / "examples.csv").read_text().splitlines()[1:]
+    assert rows
+    assert all(row.split(",")[-1] == "output 11" for row in rows)
+
+
+def test_a_figure_that_failed_is_drawn_on_resume_and_the_record_stays(model, tmp_path, monkeypatch):
+    chosen = model_config(model, EVALUATION)
+
+    def fails(*_, **__):
+        raise RunError("example 0: no such colour")
+
+    monkeypatch.setattr(AdversarialGrid, "draw", fails)
+    with pytest.warns(FigureWarning, match="figure 'examples' is not drawn: example 0: no such colour"):
+        tree = robust_nas.run_evaluation(chosen, model, tmp_path / "out")
+    before = {
+        name: (tmp_path / "out" / name).read_bytes() for name in ("evaluation.json", "environment.json")
+    }
+    assert read_json(tmp_path / "out" / "result.json")["not_drawn"] == ["examples"]
+    monkeypatch.undo()
+    attacked = []
+    monkeypatch.setattr(robust_nas.attacks.PGD, "__call__", lambda *_: attacked.append(1))
+    assert robust_nas.run_evaluation(chosen, model, tmp_path / "out", mode="resume") == tree
+    assert (tmp_path / "out" / "figures" / "examples.png").is_file()
+    assert "not_drawn" not in read_json(tmp_path / "out" / "result.json")
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in before} == before
+    assert not attacked

@@ -14,7 +14,7 @@ from robust_nas.config import ConfigError
 from robust_nas.errors import DataError, FigureWarning, RunExistsError
 from robust_nas.evaluation.verdict import FINDINGS_VERSION
 from robust_nas.figures import evaluation_bars
-from robust_nas.runs import Run
+from robust_nas.runs import Run, is_complete, is_finished
 from robust_nas.workflows import pipeline, search
 from robust_nas.workflows.config import CompressionConfig
 from robust_nas.workflows.context import load_context
@@ -154,6 +154,13 @@ def test_a_context_of_other_images_is_refused_by_every_verb(finished, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_is_counted_at_its_own_input_size(finished, call):
+    folder, summary, _, _ = finished
+    places = (folder, folder / "model", folder / "search", folder / "search" / "architecture.yaml")
+    for row in json.loads(call("count", *places, "--json").out):
+        assert (row["params"], row["macs"]) == (summary["params"], summary["macs"])
+
+
 def test_the_bars_of_the_figure_are_clean_every_attack_and_the_worst_case(finished):
     folder, summary, _, _ = finished
     tree = json.loads((folder / "evaluation" / "evaluation.json").read_text())
@@ -180,7 +187,37 @@ def test_an_export_or_a_figure_that_fails_does_not_cost_the_jobs_before_it(tmp_p
     assert summary["not_exported"] == [reason]
     assert f"not exported: {reason}" in warnings
     assert "export" not in summary["artifacts"]
+    for one in ("search", "model"):
+        assert is_finished(tmp_path / "run" / one)
+    monkeypatch.undo()
+    results = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.safetensors")}
     assert robust_nas.run(config(), tmp_path / "run", mode="resume") == summary  # it is finished
+    assert all(is_complete(tmp_path / "run" / one) for one in ("search", "model"))  # what failed is drawn
+    assert {path: path.read_bytes() for path in results} == results
+
+
+@pytest.mark.parametrize(("validation", "key"), [(0.7, "search.batch_size"), (0.9, "training.batch_size")])
+def test_a_batch_of_one_image_is_refused_before_a_folder_is_touched(tmp_path, validation, key):
+    old = tmp_path / "old"
+    few = config(
+        "data.limit=10", f"data.validation={validation}"
+    )  # leaves 3 images, of which one half has 1; or 1
+    calls = {
+        "search.batch_size": lambda out, mode: robust_nas.run_search(few, out, mode=mode),
+        "training.batch_size": lambda out, mode: robust_nas.train(
+            few, robust_nas.MLPArchitecture(name="m", depth=1, width=4), out, mode=mode
+        ),
+    }
+    Run(old, few).close()
+    for call in (calls[key], lambda out, mode: robust_nas.run(few, out, mode=mode)):
+        with pytest.raises(
+            ConfigError, match=r"batch_size: the batch has [01] images?; at least 2 are needed"
+        ):
+            call(tmp_path / "new", "new")
+        assert not (tmp_path / "new").exists()
+        with pytest.raises(ConfigError, match="at least 2 are needed"):
+            call(old, "overwrite")
+        assert (old / "config.yaml").is_file()
 
 
 def test_what_is_probably_not_meant_is_warned_of(finished, tmp_path):

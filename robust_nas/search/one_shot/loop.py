@@ -22,14 +22,15 @@ from robust_nas.layers.batch_norm import synchronise
 from robust_nas.nets import channels_last
 from robust_nas.search.one_shot.batch import Batch, Half
 from robust_nas.search.one_shot.steps import OneShotSearch
-from robust_nas.search.one_shot.strategy import OneShotStrategy
+from robust_nas.search.one_shot.strategy import ENTROPY, OneShotStrategy
 from robust_nas.search.spread import skips
 from robust_nas.search.strategy import SearchContext, SearchOutcome
 from robust_nas.training.divergence import refuse_broken_weights, refuse_divergence
 from robust_nas.training.schedules import cosine
 
 READ_EVERY = 20  # steps
-REMEDY = "A smaller search.weights.learning_rate or clip_norm may help"
+REMEDY = "A smaller search.weights.learning_rate or search.weights.clip_norm may help"
+OF_ALPHAS = "A smaller search.alphas.learning_rate may help"
 HALVES: tuple[Half, ...] = ("weights", "alphas")
 
 
@@ -165,9 +166,21 @@ class _Loop:
             self.last = self._record(one, row)
             step = self.last["step"] % self.steps
             where = f"{self.context.run.folder}: search, epoch {self.last['epoch'] + 1}, step {step}"
-            refuse_divergence(self.strategy.watched(self.last), where, REMEDY)
+            self._refuse_divergence(where)
             self.context.run.log(self.last)
         self.measured.clear()
+
+    def _refuse_divergence(self, where: str) -> None:
+        """Raise `DivergenceError` for the last record, with the key of the step that broke first.
+
+        A step takes the losses of the alphas' half, moves the alphas, takes the weights' loss, and moves the weights:
+        alphas that are broken next to sound losses of their half were broken by their own step.
+        """
+        watched = dict(self.strategy.watched(self.last))
+        own = {"loss_weights": watched.pop("loss_weights", None)}
+        alphas = {key: watched.pop(key) for key in list(watched) if key.startswith(ENTROPY)}
+        for values, remedy in ((watched, REMEDY), (alphas, OF_ALPHAS), (own, REMEDY)):
+            refuse_divergence(values, where, remedy)
 
     def _record(self, measured: _Measured, values: Tensor) -> dict[str, Any]:
         """Return one line of `metrics.jsonl` from values on the host: also entropy (nats) and skips per kind."""

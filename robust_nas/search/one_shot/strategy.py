@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from robust_nas.search.one_shot.steps import OneShotSearch
 
+ENTROPY = "entropy"  # the first word of what is watched of the alphas
 Draw = Callable[[Half], Batch]  # the step's batch of a half, attacked now
 
 
@@ -186,7 +187,7 @@ class OneShotStrategy(Strategy):
         infinite = {
             key: value for key, value in scalars.items() if value is not None and not math.isfinite(value)
         }
-        entropies = {f"entropy of the {kind} alphas": value for kind, value in record["entropy"].items()}
+        entropies = {f"{ENTROPY} of the {kind} alphas": value for kind, value in record["entropy"].items()}
         return {**losses, **infinite, **entropies}
 
     def note(self, record: Record) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from robust_nas.errors import ConfigError
 from robust_nas.lazy import torch
 from robust_nas.search.proxies.proxy import Proxy
 
@@ -31,6 +32,11 @@ class JacobCov(Proxy):
     def score(self, network: nn.Module, images: Tensor, labels: Tensor | None, generator: Generator) -> float:
         """Return the score of the input gradients' correlation."""
         from robust_nas.attacks import attack_mode
+
+        if len(images) < 2:
+            raise ConfigError(
+                f"search.evaluator.images: got {len(images)}; jacob-cov compares 2 images or more"
+            )
 
         with attack_mode(network, "batch"), torch.enable_grad():
             x = images.detach().clone().requires_grad_()

@@ -17,10 +17,19 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from robust_nas.config import check, read_yaml, to_dict, to_yaml, to_yaml_dict
+from robust_nas.config import check, differences, read_yaml, to_dict, to_yaml, to_yaml_dict
 from robust_nas.errors import ConfigError, RunError, RunExistsError
-from robust_nas.extension import differences
-from robust_nas.runs import CONFIG, RESULT, Mode, Run, read_json, write_atomic, write_json
+from robust_nas.runs import (
+    CONFIG,
+    ENVIRONMENT,
+    LOCK,
+    RESULT,
+    Mode,
+    Run,
+    read_json,
+    write_atomic,
+    write_json,
+)
 from robust_nas.studies.config import StudyConfig
 from robust_nas.studies.run.journal import JOURNAL, Journal, latest, read_journal
 from robust_nas.studies.run.trial import MODEL, OUTCOME, Trial
@@ -90,6 +99,12 @@ class StudyFolder(Run):
     @property
     def _deciding(self) -> Mapping[str, Any]:
         return {key: value for key, value in to_dict(self.config).items() if key not in MAY_GROW}
+
+    @property
+    def _untouched(self) -> bool:
+        """Return whether no trial was begun."""
+        before = {CONFIG, ENVIRONMENT, LOCK, PLAN, JOURNAL, TRIALS}
+        return not read_journal(self.folder) and before >= {child.name for child in self.folder.iterdir()}
 
     def __enter__(self) -> StudyFolder:
         return self

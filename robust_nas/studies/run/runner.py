@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from robust_nas import user_code
+from robust_nas import figures, user_code
 from robust_nas.config import check, expand_path, to_dict
 from robust_nas.errors import ConfigError, StudyError
 from robust_nas.execution import Engine, LocalEngine, Task
@@ -33,7 +33,13 @@ from robust_nas.studies.run.folder import (
 from robust_nas.studies.run.plan import Plan, plan_on, plan_tree
 from robust_nas.studies.run.trial import FUNCTION, payload_of
 from robust_nas.workflows.config import RESULTS
-from robust_nas.workflows.context import JobContext, load_context, refuse_other_images, refuse_precision
+from robust_nas.workflows.context import (
+    JobContext,
+    load_context,
+    refuse_few_images,
+    refuse_other_images,
+    refuse_precision,
+)
 
 if TYPE_CHECKING:
     from robust_nas.execution import Ended
@@ -64,13 +70,16 @@ def run_study(
     begun = mode == "resume" and is_study(folder)
     if begun:
         plan = replace(plan, names=names_of_trials(folder, {trial.id for _, trial in plan.trials}))
+    if not begun:
+        engine.refuse_unreachable()
     if engine.like_here is not None:
         _refuse_too_long(plan, context, set(outcomes(folder)[0]) if begun else set(), engine.like_here)
     with StudyFolder(folder, config, mode) as study:
         _record(study, plan, context, engine)
         _run_trials(study, plan, engine, _Place(device, context.dataset.checksum), progress)
-        _conclude(study.folder, progress)
-        tree = read_json(study.folder / ANALYSIS)
+        tree = _analysed(study.folder)
+        with figures.optional("report"):  # `study report` writes it again
+            _write_report(study.folder, tree, progress)
         if not tree["unfinished"]:
             study.finish(
                 {"cost": tree["cost"], "rules": {rule["rule"]: rule["status"] for rule in tree["rules"]}},
@@ -84,6 +93,7 @@ def plan_study(config: StudyConfig) -> tuple[Plan, JobContext]:
     refuse_without_extra()
     context = load_context(config)
     refuse_precision(config.training.precision, context.device)
+    refuse_few_images(config.training, context)
     return plan_on(config, context), context
 
 
@@ -98,8 +108,8 @@ def report_study(
     refuse_without_extra()
     refuse_no_study(folder)
     with user_code.allow_code(allow_code):
-        _conclude(folder, progress)
-    tree = read_json(folder / ANALYSIS)
+        tree = _analysed(folder)
+        _write_report(folder, tree, progress)
     if tree["unfinished"]:
         (folder / RESULT).unlink(missing_ok=True)  # the mark of a finished study
     return tree
@@ -241,13 +251,21 @@ def _same(kept: dict[str, Any], options: Inherited) -> bool:
         return False
 
 
-def _conclude(folder: Path, progress: Progress) -> None:
-    from robust_nas.studies.report.analysis import analyse, stored_study
-    from robust_nas.studies.report.page import table_csv, write_report
+def _analysed(folder: Path) -> dict[str, Any]:
+    """Return the analysis tree of the done trials, and write it and its table."""
+    from robust_nas.studies.report.analysis import analyse
+    from robust_nas.studies.report.page import table_csv
 
     tree = analyse(folder)
     write_json(folder / ANALYSIS, tree)
     write_atomic(folder / TABLE, table_csv(tree).encode())
+    return read_json(folder / ANALYSIS)
+
+
+def _write_report(folder: Path, tree: dict[str, Any], progress: Progress) -> None:
+    from robust_nas.studies.report.analysis import stored_study
+    from robust_nas.studies.report.page import write_report
+
     progress("report", 0, 1)
     write_report(tree, folder, stored_study(folder).figures)
     progress("report", 1, 1)
