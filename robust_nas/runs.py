@@ -25,17 +25,14 @@ from pydantic import ValidationError
 from robust_nas.checkpoints import read_checkpoint
 from robust_nas.config import Options, read_yaml, to_dict, to_yaml, to_yaml_dict, tree_hash
 from robust_nas.errors import CheckpointError, ConfigError, RunError, RunExistsError
+from robust_nas.records import ANY_OBJECT, Shape, file_digests, misfit, parse_json, read_environment
+from robust_nas.records import ENVIRONMENT as ENVIRONMENT
+from robust_nas.records import RESULT as RESULT
+from robust_nas.records import read_json as read_json
 from robust_nas.user_code import code_digests, code_in
 
 Mode = Literal["new", "resume", "overwrite"]
-CONFIG, RECIPE, ENVIRONMENT, METRICS, CHECKPOINT, RESULT = (
-    "config.yaml",
-    "recipe.yaml",
-    "environment.json",
-    "metrics.jsonl",
-    "checkpoint.pt",
-    "result.json",
-)
+CONFIG, RECIPE, METRICS, CHECKPOINT = "config.yaml", "recipe.yaml", "metrics.jsonl", "checkpoint.pt"
 LOCK = ".lock"
 _LEFTOVER = re.compile(r"\..+\.[0-9]+\.tmp")  # of a process that was killed while it wrote a file
 
@@ -73,17 +70,6 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
 def write_json(path: Path, tree: Mapping[str, Any]) -> None:
     """A JSON file, atomically. NaN is refused, since JSON has none."""
     write_atomic(path, (json.dumps(tree, indent=2, allow_nan=False) + "\n").encode())
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object a JSON file holds. Raises `RunError` when it is missing or damaged."""
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(tree, dict):
-        raise RunError(f"{path}: a JSON object is needed")
-    return tree
 
 
 class Run:
@@ -160,7 +146,7 @@ class Run:
         self._hash = tree_hash(stored)
         path = self.folder / RECIPE
         text = None if self.recipe is None else to_yaml(self.recipe)
-        if text is not None and not (path.is_file() and path.read_text(encoding="utf-8") == text):
+        if text is not None and not (path.is_file() and path.read_bytes() == text.encode()):
             self.write(RECIPE, text)
 
     def _refuse_other_config(self, before: Mapping[str, Any]) -> None:
@@ -189,8 +175,7 @@ class Run:
     @property
     def started_with(self) -> dict[str, str]:
         """Return the SHA-256 of every file of user code that decides the result, as the run was started with it."""
-        path = self.folder / ENVIRONMENT
-        before = read_json(path).get("user_code", {}) if path.is_file() else {}
+        before = read_environment(self.folder).get("user_code", {})
         files = {spec.rpartition(":")[0] for spec in code_in(self._deciding)}
         return {file: before[file] for file in sorted(files & before.keys())}
 
@@ -266,15 +251,18 @@ class Run:
                 self._metrics = (self.folder / METRICS).open("ab")
             self._metrics.write((json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n").encode())
 
-    def records(self) -> list[dict[str, Any]]:
-        """Every line of `metrics.jsonl` so far."""
+    def records(self, shape: Shape = ANY_OBJECT) -> list[dict[str, Any]]:
+        """Every line of `metrics.jsonl` so far, each of this shape."""
         self._flush_metrics()
         path = self.folder / METRICS
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         try:
-            return [json.loads(line) for line in lines]
-        except ValueError as error:
+            found = [parse_json(line) for line in lines]
+        except (ValueError, RecursionError) as error:
             raise RunError(f"{path}: damaged: {error}") from None
+        if problem := misfit(found, [shape]):
+            raise RunError(f"{path}: damaged: line {problem}")
+        return found
 
     def _flush_metrics(self) -> int:
         """Brings the metrics to the disk and returns their length in bytes."""
@@ -347,9 +335,11 @@ class Run:
         return is_finished(self.folder)
 
     def finish(self, result: Mapping[str, Any], artifacts: Sequence[str]) -> None:
-        """Writes `result.json`, the mark of a finished job, with the artifacts that belong to it."""
+        """Writes `result.json`, the mark of a finished job, with its artifacts and the digests of its JSON files."""
         self._flush_metrics()
-        write_json(self.folder / RESULT, {**result, "artifacts": list(artifacts)})
+        names = list(artifacts)
+        digests = file_digests(self.folder, names)
+        write_json(self.folder / RESULT, {**result, "artifacts": names, "digests": digests})
 
 
 class Onlooker(Run):
@@ -374,9 +364,9 @@ class Onlooker(Run):
 def is_finished(folder: Path) -> bool:
     """Whether the job of a folder came to its end, and what it made is still there: else it can be made again."""
     try:
-        artifacts = read_json(folder / RESULT)["artifacts"]
+        artifacts = read_json(folder / RESULT, {"artifacts": [str]})["artifacts"]
         return all((folder / name).exists() for name in artifacts)
-    except (RunError, KeyError, TypeError):
+    except (RunError, OSError):  # damaged; a name that no file can have
         return False
 
 

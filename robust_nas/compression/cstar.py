@@ -38,7 +38,8 @@ from robust_nas.compression.tucker import Ranks, factorised_layer, project
 from robust_nas.config import Count, Fraction01, Positive
 from robust_nas.errors import CompressionError
 from robust_nas.lazy import torch
-from robust_nas.runs import Run, read_json, write_atomic
+from robust_nas.records import RESULT, read_json
+from robust_nas.runs import Run, write_atomic
 from robust_nas.training import LOSSES, Cosine, Loss, TrainingHook
 
 if TYPE_CHECKING:
@@ -232,7 +233,7 @@ class CSTAR(Compressor):
                     "seconds": round(outcome.seconds, 1),
                 }
                 run.finish(result, [LOW_RANK, "figures/ranks.png"])
-        ranks = read_json(folder / "result.json")["ranks"]
+        ranks = read_json(folder / RESULT, {"ranks": {str: [int]}})["ranks"]
         return load_file(folder / LOW_RANK), {name: tuple(own) for name, own in ranks.items()}
 
 

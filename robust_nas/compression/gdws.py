@@ -26,7 +26,8 @@ from robust_nas.compression.finetune import Tuning, finetune
 from robust_nas.config import CountOrZero, NonNegative, Positive
 from robust_nas.errors import CheckpointError, CompressionError
 from robust_nas.lazy import torch
-from robust_nas.runs import read_json, write_atomic, write_json
+from robust_nas.records import read_json
+from robust_nas.runs import write_atomic, write_json
 from robust_nas.training import LOSSES, Loss
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from robust_nas.compression.context import Candidate, CompressionContext
 
 LAYERS, ALPHA = "layers.json", "alpha.safetensors"
+REPORTED = {"macs_before": int, "macs_after": int, "layers": [object]}
 CALIBRATION_BATCH = 64  # images
 PREVIEW_MARGIN = 1.25  # our choice: training moves the ranks of an estimated network, and so the least share
 Share = Annotated[Positive, Field(lt=1)]
@@ -199,7 +201,7 @@ class GDWS(Compressor):
         """Draw the kernels of every layer; a fine-tuned network has the figure of the one that it was made from."""
         if not (candidate.folder / LAYERS).is_file():
             return []
-        report = read_json(candidate.folder / LAYERS)
+        report = read_json(candidate.folder / LAYERS, REPORTED)
         share = report["macs_after"] / report["macs_before"]
         caption = f"{about}; {candidate.label}: {share:.2f} of the multiply-adds of {candidate.made_from}"
         figures.plot_layers(report["layers"], folder / "figures" / "layers", caption=caption)

@@ -21,6 +21,8 @@ from robust_nas.data import DataOptions
 from robust_nas.distributed import refuse_several
 from robust_nas.errors import ConfigError
 from robust_nas.evaluation.options import EvaluationOptions, Step, suite_names
+from robust_nas.evaluation.report import SAID, SCORE, THREAT, VERDICT
+from robust_nas.records import Shape, read_record
 from robust_nas.runs import (
     CONFIG,
     ENVIRONMENT,
@@ -28,7 +30,6 @@ from robust_nas.runs import (
     Mode,
     Progress,
     Run,
-    read_json,
     silent,
     write_atomic,
     write_json,
@@ -48,6 +49,32 @@ from robust_nas.workflows.context import (
 )
 from robust_nas.workflows.evaluate import refuse_misfit, relative
 from robust_nas.workflows.evaluation_record import Origin, validation_warnings
+
+_MEDIAN: Shape = {"median_ms": float}
+NETWORK: Shape = {
+    "label": str,
+    "method": str,
+    "baseline_of": (str, None),
+    "params": int,
+    "macs": int,
+    "bytes": int,
+    "latency_ms": {str: {"1": _MEDIAN, "16": _MEDIAN}},
+    "validation": {"clean": float, "robust": float, "images": int, "attack": str},
+    "test": ({"clean": SCORE, "robust": SCORE, "verdict": VERDICT}, None),
+}
+COMPRESSED: Shape = {  # what is read of `compression.json`
+    "name": str,
+    "dataset": str,
+    "threat_model": THREAT,
+    "suite": str,
+    "seed": int,
+    "chosen": str,
+    "within_loss": bool,
+    "max_loss": float,
+    "not_measured": [str],
+    "networks": [NETWORK, ...],
+    **SAID,
+}
 
 
 class CompressJob(Options):
@@ -216,7 +243,7 @@ def _run(
             result = {"chosen": tree["chosen"], "within_loss": tree["within_loss"]}
             models = [f"model/{name}" for name in DELIVERED if (folder / "model" / name).exists()]
             run.finish(result, ["compression.json", *drawn, *models])
-        return read_json(folder / "compression.json")
+        return read_record(folder, "compression.json", COMPRESSED)
 
 
 def compression_context(

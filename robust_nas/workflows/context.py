@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from robust_nas.distributed import ALONE, Ranks, launched, local_rank
 from robust_nas.environment import environment
 from robust_nas.errors import ConfigError, DataError
-from robust_nas.runs import ENVIRONMENT, Mode, Onlooker, Run, is_finished, read_json, write_json
+from robust_nas.records import ENVIRONMENT, read_environment
+from robust_nas.runs import Mode, Onlooker, Run, is_finished, write_json
 from robust_nas.workflows.config import EvaluationConfig, JobConfig, RunConfig
 
 if TYPE_CHECKING:
@@ -175,8 +176,7 @@ def refuse_attacks(config: RunConfig | EvaluationConfig, dataset: Dataset) -> No
 
 def refuse_other_images(folder: Path, dataset: Dataset) -> None:
     """Raise `DataError` when the run in `folder` was started on other images."""
-    path = folder / ENVIRONMENT
-    before = read_json(path).get("dataset_checksum") if path.is_file() else None
+    before = read_environment(folder).get("dataset_checksum")
     if before not in (None, dataset.checksum):
         raise DataError(
             f"{folder}: was started on other images of {dataset.name}; their checksum was {before}"

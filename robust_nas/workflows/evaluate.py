@@ -15,7 +15,9 @@ from robust_nas.data import DataOptions
 from robust_nas.distributed import refuse_several
 from robust_nas.errors import ConfigError
 from robust_nas.evaluation.options import EvaluationOptions, Step
-from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
+from robust_nas.evaluation.report import RECORDED
+from robust_nas.records import read_record
+from robust_nas.runs import Mode, Progress, Run, silent, write_json
 from robust_nas.workflows.config import RESULTS, EvaluationConfig, RunConfig
 from robust_nas.workflows.context import (
     JobContext,
@@ -175,7 +177,7 @@ def _run(
                 "verdict": tree["verdict"]["status"],
             }
             run.finish(result, ["evaluation.json", *(f"figures/{figure.stem}.png" for figure in drawn)])
-        tree = read_json(folder / "evaluation.json")
+        tree = read_record(folder, "evaluation.json", RECORDED)
         if config.figures:
             about, record = _about(tree, config, name), {**tree, **more}
             figures.draw_own("evaluation", record, folder / "figures", about=about, figures=config.figures)

@@ -21,7 +21,8 @@ from robust_nas.environment import environment
 from robust_nas.errors import RobustNASError
 from robust_nas.evaluation.options import EvaluationOptions, Step
 from robust_nas.evaluation.verdict import version_of
-from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
+from robust_nas.records import Shape, read_environment, read_record
+from robust_nas.runs import Mode, Progress, Run, silent, write_json
 from robust_nas.search import Strategy, SupernetOptions, strategy_field
 from robust_nas.spaces import CellSpace
 from robust_nas.training import Training
@@ -39,9 +40,20 @@ from robust_nas.workflows.context import (
 from robust_nas.workflows.evaluate import run_evaluation
 from robust_nas.workflows.export import export_model
 from robust_nas.workflows.search import run_search
-from robust_nas.workflows.train import train
+from robust_nas.workflows.train import train, trained_record
 
 Warn = Callable[[str], None]
+SUMMARY: Shape = {  # what is read of `summary.json`
+    "name": str,
+    "dataset": str,
+    "norm": str,
+    "eps": float,
+    "seed": int,
+    "params": int,
+    "macs": int,
+    "seconds": float,
+    "artifacts": {str: str},
+}
 
 
 def run(
@@ -62,7 +74,7 @@ def run(
     with Run(folder, RunJob.of(config), mode, recipe=config) as outer:
         if outer.finished or context is None:
             _draw_own(config, folder)
-            return read_json(folder / "summary.json")
+            return read_record(folder, "summary.json", SUMMARY)
         for message in doubts(config):
             warn(message)
         write_json(folder / "environment.json", environment(config))
@@ -139,7 +151,7 @@ def _all_jobs(
 ) -> _Made:
     """Run one job after the other, each in its own folder."""
     found = run_search(config, folder / "search", mode=mode, progress=progress, context=context)
-    write_json(folder / "environment.json", read_json(found.folder / "environment.json"))
+    write_json(folder / "environment.json", read_environment(found.folder))
     for message in found.record["warnings"]:
         warn(message)
     model = train(config, found.architecture, folder / "model", mode=mode, progress=progress, context=context)
@@ -160,7 +172,7 @@ def _all_jobs(
     gaps = [gap for each in models if (gap := _export(each, each.with_name("export"))) is not None]
     for gap in gaps:
         warn(f"not exported: {gap}")
-    return _Made(found.record, read_json(model / "result.json"), verdict, compressed, gaps)
+    return _Made(found.record, trained_record(model), verdict, compressed, gaps)
 
 
 _ARTIFACTS = {
