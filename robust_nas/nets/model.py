@@ -30,6 +30,7 @@ from torch import nn
 from robust_nas.config import Count, CountOrZero, Number, Options, Positive, check, to_dict
 from robust_nas.errors import CheckpointError, CodeRefusedError, ConfigError, NoModelError
 from robust_nas.layers.factorised import LayerForm, rebuild
+from robust_nas.layers.normalise import Normalise
 from robust_nas.nets.build import build_network
 from robust_nas.nets.devices import usable_device
 from robust_nas.nets.digest import model_digest
@@ -179,6 +180,7 @@ def read_model(
         raise CheckpointError(f"{folder / DESCRIPTION}: layers: {error}") from None
     check_tensors(folder / WEIGHTS, expected)
     network = build(torch.device("cpu"))
+    stated = _normalisation(network)
     try:
         state = load_file(folder / WEIGHTS)
         network.load_state_dict(state)
@@ -189,7 +191,31 @@ def read_model(
     ]
     if bad:
         raise CheckpointError(f"{folder / WEIGHTS}: {bad[0]} holds NaN or infinite values")
+    _refuse_other_normalisation(stated, state, folder)
     return Model(network.to(device).eval(), architecture, description, folder)
+
+
+def _normalisation(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return copies of mean and std of the layers that normalise, by their names in the state."""
+    return {
+        f"{name}.{key}": tensor.clone()
+        for name, module in network.named_modules()
+        if isinstance(module, Normalise)
+        for key, tensor in (("mean", module.mean), ("std", module.std))
+    }
+
+
+def _refuse_other_normalisation(
+    stated: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], folder: Path
+) -> None:
+    """Raise `CheckpointError` where the description has another mean or std than the weights, which decide."""
+    for name, tensor in stated.items():
+        if not torch.equal(tensor, state[name]):
+            said, held = (one.flatten().tolist() for one in (tensor, state[name]))
+            raise CheckpointError(
+                f"{folder / DESCRIPTION}: {name.rpartition('.')[2]} is {said}, but {WEIGHTS} was trained with {held}; "
+                "put the file back"
+            )
 
 
 def _builder(

@@ -186,7 +186,7 @@ def _compress_module(
     context: JobContext | None,
 ) -> dict[str, Any]:
     from robust_nas.nets import Model, ModelDescription
-    from robust_nas.nets.user_module import load_module, module_digest, source_of
+    from robust_nas.nets.user_module import known_digest, load_module, module_digest, source_of
 
     folder = Path(out) if out else RESULTS / f"{config.name}-compressed"
     path, name = source_of(module)
@@ -195,6 +195,7 @@ def _compress_module(
             f"{weights}: is a folder; the weights of the uncompressed module, a file, are needed"
         )
     network = load_module(module, weights)
+    digest = known_digest(folder, module_digest(network, path))
     context = context or load_context(config)
     dataset = context.dataset
     refuse_foreign(network, dataset.shape, module, weights)
@@ -208,7 +209,7 @@ def _compress_module(
         module=spec,
     )
     original = OriginalModel(Model(network, None, description), None, module, weights)
-    job = CompressJob.of(config, f"{relative(path, folder)}:{name}", module_digest(network, path))
+    job = CompressJob.of(config, f"{relative(path, folder)}:{name}", digest)
     return _run(config, job, original, folder, mode, progress, context)
 
 

@@ -110,12 +110,13 @@ def _evaluate_module(
     progress: Progress,
     context: JobContext | None,
 ) -> dict[str, Any]:
-    from robust_nas.nets.user_module import load_module, module_digest, source_of
+    from robust_nas.nets.user_module import known_digest, load_module, module_digest, source_of
 
     folder = Path(out) if out else RESULTS / f"{config.name}-evaluation"
     path, name = source_of(module)
     network = load_module(module, weights)
-    job = evaluate_job(config, f"{relative(path, folder)}:{name}", module_digest(network, path))
+    digest = known_digest(folder, module_digest(network, path))
+    job = evaluate_job(config, f"{relative(path, folder)}:{name}", digest)
     origin = Origin.of_module(module, weights)
     return _run(
         config, job, network, config.name, origin, folder, lambda dataset: None, mode, progress, context

@@ -77,7 +77,9 @@ def test_a_device_that_is_not_there_is_refused(folder: Path) -> None:
 
 def test_the_auxiliary_head_does_not_travel(tmp_path: Path) -> None:
     network = build_network(ARCHITECTURE, input_shape=(2, 16, 16), classes=3, auxiliary=True)
-    description = DESCRIPTION.model_copy(update={"input_shape": (2, 16, 16)})
+    description = DESCRIPTION.model_copy(
+        update={"input_shape": (2, 16, 16), "mean": (0.0, 0.0), "std": (1.0, 1.0)}
+    )
     save_model(tmp_path, ARCHITECTURE, inference_state(network), description)
     x = torch.rand(2, 2, 16, 16)
     network.eval()
