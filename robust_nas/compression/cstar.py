@@ -36,7 +36,7 @@ from robust_nas.compression.ranks import (
 )
 from robust_nas.compression.tucker import Ranks, factorised_layer, project
 from robust_nas.config import Count, Fraction01, Positive
-from robust_nas.errors import CompressionError
+from robust_nas.errors import CompressionError, RunError
 from robust_nas.lazy import torch
 from robust_nas.records import RESULT, read_json
 from robust_nas.runs import Run, write_atomic
@@ -171,9 +171,10 @@ class CSTAR(Compressor):
         self, context: CompressionContext, ratio: float, folder: Path
     ) -> tuple[dict[str, Any], dict[str, Ranks]]:
         """Return the weights that ADMM leaves, of low rank, and their ranks; a run of its own in `folder`."""
-        from safetensors.torch import load_file, save
+        from safetensors.torch import save
 
         from robust_nas.data.order import batches
+        from robust_nas.nets.weights import load_tensors
         from robust_nas.training.loop import train
 
         images = context.images
@@ -233,8 +234,13 @@ class CSTAR(Compressor):
                     "seconds": round(outcome.seconds, 1),
                 }
                 run.finish(result, [LOW_RANK, "figures/ranks.png"])
-        ranks = read_json(folder / RESULT, {"ranks": {str: [int]}})["ranks"]
-        return load_file(folder / LOW_RANK), {name: tuple(own) for name, own in ranks.items()}
+        ranks = read_json(folder / RESULT, {"ranks": {str: [int, ...]}})["ranks"]
+        state = load_tensors(folder / LOW_RANK, context.model.network.state_dict())
+        if problem := next(
+            (name for name, own in ranks.items() if f"{name}.weight" not in state or min(own) < 1), None
+        ):
+            raise RunError(f"{folder / RESULT}: is damaged: ranks: {problem!r} is no layer with these ranks")
+        return state, {name: tuple(own) for name, own in ranks.items()}
 
 
 def _copy(context: CompressionContext) -> nn.Module:

@@ -221,19 +221,25 @@ def _measure_alpha(
     context: CompressionContext, options: Alpha, skip_first: bool, path: Path
 ) -> dict[str, Tensor]:
     """Return the alphas of all layers that GDWS can take, measured once and kept in `path`."""
-    from safetensors.torch import load_file, save
+    from safetensors.torch import save
 
     from robust_nas.compression.gdws_network import eligible
+    from robust_nas.nets.weights import load_tensors
 
-    if path.is_file():
-        try:
-            return load_file(path)
-        except Exception as error:
-            raise CheckpointError(
-                f"{path}: cannot be read: {error}; remove it, and they are measured again"
-            ) from None
     model, device = context.model, context.device
     layers, _ = eligible(model.network, model.description.input_shape, skip_first=skip_first)
+    if path.is_file():
+        weights = model.network.state_dict()
+        expected = {
+            layer.name: torch.empty(
+                weights[f"{layer.name}.weight"].shape[1], dtype=torch.float64, device="meta"
+            )
+            for layer in layers
+        }
+        try:
+            return load_tensors(path, expected)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; remove it, and it is measured again") from None
 
     def report(done: int, total: int) -> None:
         context.progress("compress: alphas", done, total)

@@ -9,15 +9,14 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from robust_nas.config import read_yaml
 from robust_nas.errors import CheckpointError, ConfigError
 from robust_nas.nets.digest import built_digest, model_digest
-from robust_nas.nets.model import check_tensors, load_model
+from robust_nas.nets.model import load_model
 from robust_nas.nets.values import without_values
+from robust_nas.nets.weights import load_tensors
 from robust_nas.runs import CONFIG
 from robust_nas.user_code import run_file
 
@@ -33,12 +32,10 @@ def load_module(spec: str, weights: Path | None = None) -> nn.Module:
     if weights is not None and weights.is_dir():
         return load_model(weights, module=module)
     if weights is not None:
-        if not weights.is_file():
-            raise CheckpointError(f"{weights}: no such file")
-        check_tensors(weights, module.state_dict())
+        state = load_tensors(weights, module.state_dict())
         try:
-            module.load_state_dict(load_file(weights))
-        except (SafetensorError, OSError, RuntimeError) as error:
+            module.load_state_dict(state)
+        except RuntimeError as error:
             raise CheckpointError(f"{weights}: cannot be loaded: {error}") from None
     return module.eval()
 

@@ -23,8 +23,8 @@ from robust_nas.nets import (
     load_model,
     read_model,
     save_model,
+    weights,
 )
-from robust_nas.nets import model as model_file
 from robust_nas.spaces import Size, load_space, sample
 
 SHAPE = (2, 8, 8)
@@ -157,7 +157,7 @@ def claim(folder: Path, header: object, body: bytes = b"") -> str:
 def test_a_header_that_claims_a_terabyte_is_refused_before_anything_is_allocated(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_file, "load_file", lambda path: pytest.fail("tensors were read"))
+    monkeypatch.setattr(weights, "load_file", lambda path: pytest.fail("tensors were read"))
     entry = {"dtype": "F32", "shape": [10**6, 10**6], "data_offsets": [0, 4 * 10**12]}
     assert "does not fit" in claim(folder, {"classifier.weight": entry})
     # the architecture claims as much as the header does, and the file is short
@@ -166,7 +166,7 @@ def test_a_header_that_claims_a_terabyte_is_refused_before_anything_is_allocated
     with torch.device("meta"):
         huge = build_network(wide, input_shape=SHAPE, classes=3).state_dict()
     header = {
-        name: {"dtype": model_file.DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [0, 0]}
+        name: {"dtype": weights.DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [0, 0]}
         for name, tensor in huge.items()
     }
     assert "is damaged or truncated" in claim(folder, header)

@@ -1,0 +1,84 @@
+"""Every record of a finished run, damaged: the verbs that read it name it in an error of ours, or make it again."""
+
+import json
+
+import pytest
+from cases import config as run_config
+from damage import damages, kept, restored
+
+import robust_nas
+from robust_nas.config import to_yaml
+
+COUNT = int(__import__("os").environ.get("DAMAGES", "4"))
+RECIPE = run_config(
+    "network.channels=8",
+    "evaluation.findings=none",
+    "compression.cstar.ratios=[1.3]",
+    "compression.cstar.epochs=1",
+    "compression.cstar.finetune_epochs=1",
+    "compression.cstar.baselines=[]",
+    "compression.max_loss=0.9",
+)
+FINISHED = {  # the verbs, and the folders whose records they read
+    "run": (["run", "recipe.yaml", "--out", "run", "--resume"], ["."]),
+    "search": (["search", "recipe.yaml", "--out", "run/search", "--resume"], ["search"]),
+    "train": (
+        ["train", "recipe.yaml", "-a", "run/search", "--out", "run/model", "--resume"],
+        ["model", "search"],
+    ),
+    "evaluate": (
+        ["evaluate", "run/model", "--out", "run/evaluation", "--resume"],
+        ["evaluation", "model"],
+    ),
+    "compress": (
+        ["compress", "run/model", "--recipe", "recipe.yaml", "--out", "run/compressed", "--resume"],
+        ["compressed", "model"],
+    ),
+    "export": (["export", "run/model", "--out", "exported", "--overwrite"], ["model", "evaluation"]),
+    "count": (["count", "run/model"], ["model"]),
+}
+UNFINISHED = {  # what a job that goes on reads of its parts
+    "run": ["search", "model", "evaluation", "compressed"],
+    "compress": ["compressed", "compressed/validation", "compressed/cstar-1.3"],
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Return a folder with a finished run, as of an earlier version: without the digests of its records."""
+    root = tmp_path_factory.mktemp("damaged")
+    (root / "recipe.yaml").write_text(to_yaml(RECIPE))
+    robust_nas.run(RECIPE, root / "run")
+    for path in root.rglob("result.json"):
+        tree = json.loads(path.read_text())
+        path.write_text(json.dumps({key: value for key, value in tree.items() if key != "digests"}))
+    return root, kept(root)
+
+
+def records(root, folders):
+    ends = (".json", ".jsonl", ".yaml")
+    return [
+        path
+        for folder in folders
+        for path in sorted((root / "run" / folder).iterdir())
+        if path.suffix in ends and path.is_file()
+    ]
+
+
+def refused_or_redone(call, root, path, verb, arguments):
+    found = call(*arguments, "--quiet") if verb not in ("export", "count") else call(*arguments)
+    if found.code:
+        assert found.err.startswith(("error: ", "warning: ")), (verb, path)
+        assert path.name in found.err or str(path.parent.relative_to(root)) in found.err, (verb, found.err)
+
+
+@pytest.mark.parametrize("verb", FINISHED)
+def test_a_damaged_record_is_named_or_made_again(finished, call, monkeypatch, verb):
+    root, before = finished
+    monkeypatch.chdir(root)
+    arguments, folders = FINISHED[verb]
+    for path in records(root, folders):
+        for data in damages(path, before[path], COUNT):
+            with restored(root, before):
+                path.write_bytes(data)
+                refused_or_redone(call, root, path, verb, arguments)
