@@ -37,10 +37,7 @@ FINISHED = {  # the verbs, and the folders whose records they read
     "export": (["export", "run/model", "--out", "exported", "--overwrite"], ["model", "evaluation"]),
     "count": (["count", "run/model"], ["model"]),
 }
-UNFINISHED = {  # what a job that goes on reads of its parts
-    "run": ["search", "model", "evaluation", "compressed"],
-    "compress": ["compressed", "compressed/validation", "compressed/cstar-1.3"],
-}
+UNFINISHED = ["compressed", "compressed/validation", "compressed/cstar-1.3", "compressed/cstar-1.3/admm"]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +64,7 @@ def records(root, folders):
 
 def refused_or_redone(call, root, path, verb, arguments):
     found = call(*arguments, "--quiet") if verb not in ("export", "count") else call(*arguments)
-    if found.code:
+    if found.code and path.name != "recipe.yaml":  # with other values that is another config
         assert found.err.startswith(("error: ", "warning: ")), (verb, path)
         assert path.name in found.err or str(path.parent.relative_to(root)) in found.err, (verb, found.err)
 
@@ -82,3 +79,16 @@ def test_a_damaged_record_is_named_or_made_again(finished, call, monkeypatch, ve
             with restored(root, before):
                 path.write_bytes(data)
                 refused_or_redone(call, root, path, verb, arguments)
+
+
+def test_a_compression_that_goes_on_names_or_makes_again_what_it_finds(finished, call, monkeypatch):
+    root, before = finished
+    monkeypatch.chdir(root)
+    arguments, _ = FINISHED["compress"]
+    unfinished = {path: data for path, data in before.items() if path != root / "run/compressed/result.json"}
+    ends = (".json", ".jsonl", ".yaml", ".safetensors", ".pt")
+    for path in (path for folder in UNFINISHED for path in (root / "run" / folder).iterdir()):
+        for data in damages(path, before[path], COUNT) if path in unfinished and path.suffix in ends else ():
+            with restored(root, unfinished):
+                path.write_bytes(data)
+                refused_or_redone(call, root, path, "compress", arguments)
