@@ -30,17 +30,16 @@ def restored(folder, before):
 
 
 def damages(path, data, count):
-    """Return `count` damaged contents of a file, of all kinds in turn."""
+    """Return `count` damaged contents of a file, of all kinds, by a seed."""
     draw = random.Random(f"{path.name} {len(data)}")  # noqa: S311 - which damage
     parse = _PARSERS.get(path.suffix)
-    whole = [b"", b"{}", b"[]", b"null", b"7", data[: len(data) // 2], b"\xff\xfe\x00" + data[3:]]
-    whole = draw.sample(whole, len(whole))
+    whole: list = [b"", b"{}", b"[]", b"null", b"7", data[: len(data) // 2], b"\xff\xfe\x00" + data[3:]]
+    kinds = [*draw.sample(whole, len(whole)), *[None] * (0 if parse is None else 2 * len(whole))]
+    kinds = draw.sample(kinds, len(kinds))  # two of three damaged within, where the file can be read
     found = []
     for number in range(count):
-        if parse is None or number % 3 == 0:
-            found.append(whole[number // 3 % len(whole)])
-        else:
-            found.append(parse(data.decode(), draw))
+        data_or_none = kinds[number % len(kinds)]
+        found.append(parse(data.decode(), draw) if data_or_none is None else data_or_none)
     return found
 
 

@@ -18,7 +18,7 @@ from robust_nas.config import Options, check
 from robust_nas.data import DataOptions
 from robust_nas.distributed import refuse_several
 from robust_nas.environment import environment
-from robust_nas.errors import RobustNASError
+from robust_nas.errors import RobustNASError, RunError
 from robust_nas.evaluation.options import EvaluationOptions, Step
 from robust_nas.evaluation.verdict import version_of
 from robust_nas.records import Shape, read_environment, read_record
@@ -73,6 +73,7 @@ def run(
         _refuse_what_fails_later(config, context, folder, mode)
     with Run(folder, RunJob.of(config), mode, recipe=config) as outer:
         if outer.finished or context is None:
+            _refuse_changed_model(folder)
             _draw_own(config, folder)
             return read_record(folder, "summary.json", SUMMARY)
         for message in doubts(config):
@@ -116,6 +117,19 @@ class RunJob(Options):
         if isinstance(tree, Mapping) and "schema_version" in tree:
             return dict(cls.of(check(RunConfig, with_present_names(tree), "config.yaml")))
         return tree
+
+
+def _refuse_changed_model(folder: Path) -> None:
+    """Raise `RunError` where the model of a finished run is no longer the one that was evaluated."""
+    from robust_nas.evaluation.finished import finished_evaluations
+    from robust_nas.nets import read_model
+
+    model = folder / "model"
+    if next(finished_evaluations(model, read_model(model).digest), None) is None:
+        raise RunError(
+            f"{model}: is not the model that {folder / 'evaluation'} is of, or this is damaged; put the files back, or "
+            "run again with --overwrite"
+        )
 
 
 def _draw_own(config: RunConfig, folder: Path) -> None:

@@ -11,7 +11,7 @@ from small_study import TREE, HereEngine, small_study
 import robust_nas
 from robust_nas.config import to_yaml
 
-COUNT = int(os.environ.get("DAMAGES", "4"))
+COUNT = int(os.environ.get("DAMAGES", "1"))
 VERBS = {
     "status": ["study", "status", "study"],
     "report": ["study", "report", "study", "--quiet"],
