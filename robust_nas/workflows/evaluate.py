@@ -17,7 +17,7 @@ from robust_nas.errors import ConfigError
 from robust_nas.evaluation.options import EvaluationOptions, Step
 from robust_nas.evaluation.report import RECORDED
 from robust_nas.records import read_record
-from robust_nas.runs import Mode, Progress, Run, silent, write_json
+from robust_nas.runs import CHECKPOINT, Mode, Progress, Run, silent, write_json
 from robust_nas.workflows.config import RESULTS, EvaluationConfig, RunConfig
 from robust_nas.workflows.context import (
     JobContext,
@@ -199,6 +199,9 @@ def _evaluate(
         raise CheckpointError(
             f"{run.folder}: its checkpoint is of job {state.get('job')!r}, not of an evaluation"
         )
+    records = state.get("records")
+    if not isinstance(records, dict) or not all(isinstance(record, dict) for record in records.values()):
+        raise CheckpointError(f"{run.folder / CHECKPOINT}: does not fit this run: it holds no records")
 
     def save(records: dict[str, Any]) -> None:
         run.save_checkpoint({"job": "evaluate", "records": records})
@@ -208,7 +211,7 @@ def _evaluate(
         dataset.test,
         config.evaluation,
         seed=config.seed,
-        journal=Journal(state["records"], save),
+        journal=Journal(records, save),
         progress=report,
     )
 

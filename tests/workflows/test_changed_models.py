@@ -154,3 +154,14 @@ def test_a_module_that_loads_a_checkpoint_of_its_own_or_imports_is_known_as_it_w
     assert resumed(mean=0.1) == before  # of an earlier version, which knew no plain values
     with pytest.raises(RunExistsError, match="different: digest"):
         resumed(weight=0.1)
+
+
+@pytest.mark.parametrize("records", [None, 7, {"clean": 7}])
+def test_a_checkpoint_without_records_is_named(model, records):
+    folder = model / "evaluation"
+    path = folder / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    torch.save({**state, "records": records}, path)
+    (folder / "result.json").unlink()
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: does not fit this run"):
+        robust_nas.run_evaluation(CONFIG, model, mode="resume")
