@@ -72,6 +72,10 @@ class FigureWarning(UserWarning):
     """A figure was not drawn; the result of which it is does not depend on it."""
 
 
+class RecordWarning(UserWarning):
+    """An earlier result is damaged, or is not as it was written, and is not taken over."""
+
+
 class CheckpointError(RobustNASError):
     """A checkpoint or a model file is damaged, foreign, or does not fit."""
 

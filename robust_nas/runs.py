@@ -24,17 +24,14 @@ from robust_nas.checkpoints import read_checkpoint
 from robust_nas.config import Options, read_yaml, to_dict, to_yaml, tree_hash
 from robust_nas.errors import CheckpointError, ConfigError, RunError, RunExistsError
 from robust_nas.extension import continued, is_extension
+from robust_nas.records import ANY_OBJECT, Shape, file_digests, misfit, parse_json, read_environment
+from robust_nas.records import ENVIRONMENT as ENVIRONMENT
+from robust_nas.records import RESULT as RESULT
+from robust_nas.records import read_json as read_json
 from robust_nas.user_code import code_digests, code_in
 
 Mode = Literal["new", "resume", "overwrite"]
-CONFIG, RECIPE, ENVIRONMENT, METRICS, CHECKPOINT, RESULT = (
-    "config.yaml",
-    "recipe.yaml",
-    "environment.json",
-    "metrics.jsonl",
-    "checkpoint.pt",
-    "result.json",
-)
+CONFIG, RECIPE, METRICS, CHECKPOINT = "config.yaml", "recipe.yaml", "metrics.jsonl", "checkpoint.pt"
 LOCK = ".lock"
 NOT_DRAWN = "not_drawn"  # key of the result: stems of figures that failed
 _LEFTOVER = re.compile(r"\..+\.[0-9]+\.tmp")  # of a process that was killed while it wrote a file
@@ -73,17 +70,6 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
 def write_json(path: Path, tree: Mapping[str, Any]) -> None:
     """A JSON file, atomically. NaN is refused, since JSON has none."""
     write_atomic(path, (json.dumps(tree, indent=2, allow_nan=False) + "\n").encode())
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object a JSON file holds. Raises `RunError` when it is missing or damaged."""
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(tree, dict):
-        raise RunError(f"{path}: a JSON object is needed")
-    return tree
 
 
 class Run:
@@ -159,7 +145,7 @@ class Run:
         self._hash = tree_hash(stored)
         path = self.folder / RECIPE
         text = None if self.recipe is None else to_yaml(self.recipe)
-        if text is not None and not (path.is_file() and path.read_text(encoding="utf-8") == text):
+        if text is not None and not (path.is_file() and path.read_bytes() == text.encode()):
             self.write(RECIPE, text)
 
     def _continue(self, before: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -192,8 +178,7 @@ class Run:
     @property
     def started_with(self) -> dict[str, str]:
         """Return the SHA-256 of every file of user code that decides the result, as the run was started with it."""
-        path = self.folder / ENVIRONMENT
-        before = read_json(path).get("user_code", {}) if path.is_file() else {}
+        before = read_environment(self.folder).get("user_code", {})
         files = {spec.rpartition(":")[0] for spec in code_in(self._deciding)}
         return {file: before[file] for file in sorted(files & before.keys())}
 
@@ -273,15 +258,18 @@ class Run:
             self._metrics.write((json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n").encode())
             self._metrics.flush()  # for those who watch it; what a checkpoint counts on is also synchronised
 
-    def records(self) -> list[dict[str, Any]]:
-        """Every line of `metrics.jsonl` so far."""
+    def records(self, shape: Shape = ANY_OBJECT) -> list[dict[str, Any]]:
+        """Every line of `metrics.jsonl` so far, each of this shape."""
         self._flush_metrics()
         path = self.folder / METRICS
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         try:
-            return [json.loads(line) for line in lines]
-        except ValueError as error:
+            found = [parse_json(line) for line in lines]
+        except (ValueError, RecursionError) as error:
             raise RunError(f"{path}: damaged: {error}") from None
+        if problem := misfit(found, [shape]):
+            raise RunError(f"{path}: damaged: line {problem}")
+        return found
 
     def _flush_metrics(self) -> int:
         """Brings the metrics to the disk and returns their length in bytes."""
@@ -362,7 +350,7 @@ class Run:
     def finish(
         self, result: Mapping[str, Any], artifacts: Sequence[str], figures: Iterable[str] = ()
     ) -> None:
-        """Writes `result.json`, the mark of a finished job, with the artifacts that belong to it.
+        """Writes `result.json`, the mark of a finished job, with its artifacts and the digests of its JSON files.
 
         `figures` are the stems of those that were to be drawn; the artifacts are joined by those that are there.
         """
@@ -370,16 +358,17 @@ class Run:
         paths = {stem: f"figures/{stem}.png" for stem in figures}
         drawn = [path for path in paths.values() if (self.folder / path).is_file()]
         missing = [stem for stem, path in paths.items() if path not in drawn]
-        record = {**result, "artifacts": [*artifacts, *drawn]}
+        names = [*artifacts, *drawn]
+        record = {**result, "artifacts": names, "digests": file_digests(self.folder, names)}
         write_json(self.folder / RESULT, {**record, NOT_DRAWN: missing} if missing else record)
 
 
 def is_finished(folder: Path) -> bool:
     """Whether the job of a folder came to its end, and what it made is still there: else it can be made again."""
     try:
-        artifacts = read_json(folder / RESULT)["artifacts"]
+        artifacts = read_json(folder / RESULT, {"artifacts": [str]})["artifacts"]
         return all((folder / name).exists() for name in artifacts)
-    except (RunError, KeyError, TypeError):
+    except (RunError, OSError):  # damaged; a name that no file can have
         return False
 
 

@@ -8,7 +8,7 @@ from package_files import ROOT, modules, python_files
 
 BASE = (
     "_version", "checkpoints", "config", "distributed", "environment", "errors", "extension", "lazy", "overrides",
-    "registry", "runs", "timing", "user_code", "yaml_reader",
+    "records", "registry", "runs", "timing", "user_code", "yaml_reader",
 )  # fmt: skip
 ROOMS = (
     "execution", "statistics", "figures", "data", "layers", "operations", "spaces", "nets", "attacks", "defences",

@@ -13,10 +13,11 @@ import typer
 
 from robust_nas.cli import common, compress, count, evaluate, export, run, search, spaces, study, train
 from robust_nas.distributed import is_first, may_print
-from robust_nas.errors import FigureWarning, RobustNASError
+from robust_nas.errors import FigureWarning, RecordWarning, RobustNASError
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
 
+OURS = (FigureWarning, RecordWarning)  # warnings that are lines for people
 app = typer.Typer(
     help="Search for neural architectures that stay accurate under adversarial attack.",
     no_args_is_help=True,
@@ -50,7 +51,8 @@ def main() -> None:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show
-            warnings.simplefilter("always", FigureWarning)
+            for kind in OURS:
+                warnings.simplefilter("always", kind)
             app()
     except RobustNASError as error:
         if may_print(error):
@@ -97,7 +99,7 @@ def _show(
     line: str | None = None,
 ) -> None:
     """Print a warning of this package like the other lines for people, and any other one as Python does."""
-    if issubclass(category, FigureWarning):
+    if issubclass(category, OURS):
         common.say(f"warning: {message}")
     else:
         typer.echo(warnings.formatwarning(message, category, filename, lineno, line), err=True, nl=False)

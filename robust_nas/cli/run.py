@@ -26,8 +26,10 @@ def command(
     """
     config = common.resolve(recipe, overrides, print_config)
     mode = common.mode_of(resume, overwrite)
-    from robust_nas.runs import read_json
+    from robust_nas.evaluation.report import RECORDED
+    from robust_nas.records import read_record
     from robust_nas.workflows import pipeline
+    from robust_nas.workflows.compress import COMPRESSED
     from robust_nas.workflows.config import RESULTS
 
     folder = common.resumed(recipe, out, resume) or RESULTS / config.name
@@ -38,7 +40,7 @@ def command(
     if json:
         common.print_json(summary)
         return
-    tree = read_json(folder / summary["artifacts"]["evaluation"])
+    tree = read_record(folder / "evaluation", "evaluation.json", RECORDED)
     title = (
         f"{summary['name']}: {summary['dataset']}, {summary['norm']} eps {summary['eps']:.4g}, seed {summary['seed']}, "
         f"{summary['params']:,} params, {summary['macs'] / 1e6:.2f} M MACs, {summary['seconds']:.0f} s"
@@ -46,7 +48,8 @@ def command(
     common.table(title, common.ACCURACY_HEADER, common.accuracy_rows(tree))
     common.show_evidence(tree)
     if "compressed" in summary:
-        compress.show(read_json(folder / summary["artifacts"]["compression"]), folder / "compressed")
+        tree = read_record(folder / "compressed", "compression.json", COMPRESSED)
+        compress.show(tree, folder / "compressed")
     for name, path in summary["artifacts"].items():
         print(f"{name.replace('_', ' '):<18} {folder / path}")
     print(f"{'summary':<18} {folder / 'summary.json'}")

@@ -1,9 +1,9 @@
-"""`robust-nas spaces`: list, show, draw and sample search spaces and their architectures."""
+"""`robust-nas spaces`: list, show, draw, sample and import search spaces and their architectures."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,8 +11,13 @@ from robust_nas.cli import common
 from robust_nas.cli.count import Cells, Channels, Classes, Input, input_shape
 from robust_nas.errors import ConfigError, RunExistsError
 
+if TYPE_CHECKING:
+    from robust_nas.spaces import Architecture
+
 app = typer.Typer(
-    help="List, show, draw and sample search spaces.", no_args_is_help=True, rich_markup_mode="rich"
+    help="List, show, draw, sample and import search spaces and architectures.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
 )
 
 
@@ -89,6 +94,38 @@ def _is_architecture(path: str) -> bool:
     if (file := existing_file(path)) is not None:  # keys that spaces alone have
         return {"nodes", "edges_per_node", "operations", "search"}.isdisjoint(read_yaml(file))
     return named_architecture(path) is not None
+
+
+@app.command("import")
+def import_one(
+    file: Annotated[
+        Path, typer.Argument(help="Genotype(...) text (a genotypes.py, a log), or a NAS-Bench-201 string.")
+    ],
+    name: Annotated[str | None, typer.Option(help="Which genotype, where the file holds several.")] = None,
+    space: Annotated[
+        str | None, typer.Option(help="Its search space, a name or a file (default: by its kinds of cells).")
+    ] = None,
+    cells: Cells = None,
+    channels: Channels = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write the YAML here instead of printing it.")
+    ] = None,
+    allow_code: common.AllowCode = None,
+    json: common.Json = False,
+) -> None:
+    """Turn published cells into an architecture file; the text is parsed and checked, never executed.
+
+    Example: [bold]robust-nas spaces import genotypes.py --name PC_DARTS_cifar --out pc_darts.yaml[/bold]
+
+    In Python: robust_nas.spaces.import_architecture(pathlib.Path("genotypes.py"), name="PC_DARTS_cifar")
+    """
+    from robust_nas.spaces import import_architecture
+
+    _refuse_taken(out)
+    found = import_architecture(file, name=name, space=space, cells=cells, channels=channels)
+    if found.mismatch:
+        common.say(f"note: it is not of the space {found.space.name}: {found.mismatch}")
+    _write_or_print(found.architecture, out, json)
 
 
 @app.command()
@@ -168,8 +205,6 @@ def sample(
 
     In Python: robust_nas.sample(robust_nas.load_space("dsara"), 1, macs=(1.2e9, 1.3e9))
     """
-    from robust_nas.config import to_dict
-    from robust_nas.runs import write_atomic
     from robust_nas.spaces import Size, load_space
     from robust_nas.spaces import sample as draw_one
 
@@ -184,8 +219,21 @@ def sample(
         input_shape=input_shape(input),
         classes=classes,
     )
+    _write_or_print(architecture, out, json)
+
+
+def _refuse_taken(out: Path | None) -> None:
+    """Raise `RunExistsError` for a file that is there."""
     if out is not None and out.exists():
         raise RunExistsError(f"{out}: exists already; choose another file")
+
+
+def _write_or_print(architecture: Architecture, out: Path | None, json: bool) -> None:
+    """Write the YAML of an architecture to a new file and print its name, or print the YAML, or the JSON."""
+    from robust_nas.config import to_dict
+    from robust_nas.runs import write_atomic
+
+    _refuse_taken(out)
     if out is not None:
         write_atomic(out, architecture.to_yaml().encode())
     if json:

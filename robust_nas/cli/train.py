@@ -58,14 +58,13 @@ def command(
         raise ConfigError(
             f"--out: {out} holds the architecture {architecture}, which --overwrite would remove"
         )
-    from robust_nas.runs import read_json
-    from robust_nas.workflows.train import train
+    from robust_nas.workflows.train import train, trained_record
 
     with common.progress(quiet) as report:
         folder = train(config, chosen, out, mode=mode, progress=report)
     if not is_first():
         return
-    record = read_json(folder / "result.json")
+    record = trained_record(folder)
     if json:
         common.print_json({"folder": str(folder), **record})
         return

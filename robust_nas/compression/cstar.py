@@ -33,6 +33,7 @@ from robust_nas.compression.ranks import (
     full_ranks,
     global_ranks,
     refuse_ratio,
+    stored_ranks,
     uniform_ranks,
     usual_ratio,
 )
@@ -41,7 +42,8 @@ from robust_nas.compression.tucker import Ranks, factorised_layer, project
 from robust_nas.config import Count, Fraction01, Positive
 from robust_nas.errors import CompressionError
 from robust_nas.lazy import torch
-from robust_nas.runs import Run, read_json, write_atomic
+from robust_nas.records import RESULT
+from robust_nas.runs import Run, write_atomic
 from robust_nas.training import LOSSES, Cosine, Loss, TrainingHook
 
 if TYPE_CHECKING:
@@ -187,9 +189,10 @@ class CSTAR(Compressor):
         self, context: CompressionContext, ratio: float, folder: Path
     ) -> tuple[dict[str, Any], dict[str, Ranks]]:
         """Return the weights that ADMM leaves, of low rank, and their ranks; a run of its own in `folder`."""
-        from safetensors.torch import load_file, save
+        from safetensors.torch import save
 
         from robust_nas.data.order import batches
+        from robust_nas.nets.weights import load_tensors
         from robust_nas.training.divergence import remedy_of
         from robust_nas.training.loop import train
 
@@ -247,8 +250,8 @@ class CSTAR(Compressor):
                     "seconds": round(outcome.seconds, 1),
                 }
                 run.finish(result, [LOW_RANK], figures=("ranks",))
-        ranks = read_json(folder / "result.json")["ranks"]
-        return load_file(folder / LOW_RANK), {name: tuple(own) for name, own in ranks.items()}
+        state = load_tensors(folder / LOW_RANK, context.model.network.state_dict())
+        return state, stored_ranks(folder / RESULT, state)
 
 
 def _copy(context: CompressionContext) -> nn.Module:

@@ -28,7 +28,8 @@ from robust_nas.compression.section import key_of
 from robust_nas.config import CountOrZero, NonNegative, Positive
 from robust_nas.errors import CheckpointError, CompressionError
 from robust_nas.lazy import torch
-from robust_nas.runs import read_json, write_atomic, write_json
+from robust_nas.records import read_json
+from robust_nas.runs import write_atomic, write_json
 from robust_nas.training import LOSSES, Loss
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from robust_nas.compression.context import Candidate, CompressionContext
 
 LAYERS, ALPHA = "layers.json", "alpha.safetensors"
+REPORTED = {"macs_before": int, "macs_after": int, "layers": [object]}
 CALIBRATION_BATCH = 64  # images
 PREVIEW_MARGIN = 1.25  # our choice: training moves the ranks of an estimated network, and so the least share
 Share = Annotated[Positive, Field(lt=1)]
@@ -161,19 +163,33 @@ class GDWS(Compressor):
 
     def _alphas(self, context: CompressionContext, options: Alpha, path: Path) -> dict[str, Tensor]:
         """Return the alphas, measured once and kept in `path` unless a beta is out of reach with them."""
-        from safetensors.torch import load_file, save
+        from safetensors.torch import save
 
         if path.is_file():
-            try:
-                return load_file(path)
-            except Exception as error:
-                raise CheckpointError(
-                    f"{path}: cannot be read: {error}; remove it, and they are measured again"
-                ) from None
+            return self._stored_alphas(context, path)
         found = _measured_alphas(context, options, self.skip_first)
         self._refuse_betas(context.model.network, context.model.description.input_shape, found)
         write_atomic(path, save(found))
         return found
+
+    def _stored_alphas(self, context: CompressionContext, path: Path) -> dict[str, Tensor]:
+        """Return the alphas that an earlier call measured. Raises `CheckpointError`."""
+        from robust_nas.compression.gdws_network import eligible
+        from robust_nas.nets.weights import load_tensors
+
+        model = context.model
+        layers, _ = eligible(model.network, model.description.input_shape, skip_first=self.skip_first)
+        weights = model.network.state_dict()
+        expected = {
+            layer.name: torch.empty(
+                weights[f"{layer.name}.weight"].shape[1], dtype=torch.float64, device="meta"
+            )
+            for layer in layers
+        }
+        try:
+            return load_tensors(path, expected)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; remove it, and they are measured again") from None
 
     def _compress(
         self,
@@ -241,7 +257,7 @@ class GDWS(Compressor):
         """Draw the kernels of every layer; a fine-tuned network has the figure of the one that it was made from."""
         if not (candidate.folder / LAYERS).is_file():
             return []
-        report = read_json(candidate.folder / LAYERS)
+        report = read_json(candidate.folder / LAYERS, REPORTED)
         share = report["macs_after"] / report["macs_before"]
         caption = f"{about}; {candidate.label}: {share:.2f} of the multiply-adds of {candidate.made_from}"
         figures.plot_layers(report["layers"], folder / "figures" / "layers", caption=caption)

@@ -15,12 +15,14 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robust_nas.compression.layers import Layer
 from robust_nas.compression.tucker import Ranks, spectra
-from robust_nas.errors import CompressionError
+from robust_nas.errors import CompressionError, RunError
 from robust_nas.lazy import torch
+from robust_nas.records import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -197,3 +199,15 @@ def _worthwhile(layers: Mapping[str, Layer], ranks: Mapping[str, Ranks]) -> dict
     return {
         name: own for name, own in ranks.items() if factor_params(layers[name], own) < layers[name].params
     }
+
+
+def stored_ranks(path: Path, state: Mapping[str, Tensor]) -> dict[str, Ranks]:
+    """Return the ranks in the `result.json` of a low-rank network with these weights.
+
+    Raise `RunError` where it is damaged.
+    """
+    ranks = read_json(path, {"ranks": {str: [int, ...]}})["ranks"]
+    for name, own in ranks.items():
+        if f"{name}.weight" not in state or min(own) < 1:
+            raise RunError(f"{path}: is damaged: ranks: {name!r} is no layer with these ranks")
+    return {name: tuple(own) for name, own in ranks.items()}

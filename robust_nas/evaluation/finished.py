@@ -8,13 +8,16 @@ in its place.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from robust_nas.config import read_yaml
-from robust_nas.errors import ConfigError, RunError
-from robust_nas.runs import CONFIG, ENVIRONMENT, RESULT, read_json
+from robust_nas.errors import ConfigError, RecordWarning, RunError
+from robust_nas.evaluation.report import RECORDED
+from robust_nas.records import RESULT, read_environment, read_record
+from robust_nas.runs import CONFIG
 
 
 class FinishedEvaluation(NamedTuple):
@@ -26,17 +29,22 @@ class FinishedEvaluation(NamedTuple):
 
 
 def finished_evaluations(model_folder: Path, digest: str) -> Iterator[FinishedEvaluation]:
-    """Yield the finished evaluations of the model of this digest that its folder, or the folder around it, holds."""
+    """Yield the finished evaluations of the model of this digest that its folder, or the folder around it, holds.
+
+    Warn (`RecordWarning`) of one that is damaged, or was changed after it ended.
+    """
     for place in (model_folder / "evaluation", model_folder.parent / "evaluation"):
         try:
             config = read_yaml(place / CONFIG)
-            if not _is_of(config, model_folder, digest):
-                continue
-            read_json(place / RESULT)  # the mark of a finished run
-            found = FinishedEvaluation(
-                config, read_json(place / "evaluation.json"), read_json(place / ENVIRONMENT)
-            )
-        except (ConfigError, RunError):  # none there, or of another version
+        except ConfigError:  # none there, or of another version
+            continue
+        if not _is_of(config, model_folder, digest) or not (place / RESULT).is_file():
+            continue
+        try:
+            outcome = read_record(place, "evaluation.json", RECORDED)
+            found = FinishedEvaluation(config, outcome, read_environment(place))
+        except RunError as error:
+            warnings.warn(f"its verdict is not taken over: {error}", RecordWarning, stacklevel=2)
             continue
         yield found
 

@@ -35,8 +35,52 @@ from robust_nas.config import to_dict
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.evaluation.rows import Row, Score
 from robust_nas.evaluation.verdict import FINDINGS_VERSION, Finding, Verdict
+from robust_nas.records import Shape
 
 SCHEMA_VERSION = 2
+# What is read of `evaluation.json` (`robust_nas.records`); a key with ? is not in those of earlier versions.
+THREAT: Shape = {"norm": str, "eps": float}
+SCORE: Shape = {"accuracy": float, "interval": [float, float], "images": int}
+ROW: Shape = {
+    "label": str,
+    "share": SCORE,
+    "seconds": float,
+    "attacked?": (int, None),
+    "broken?": (int, None),
+}
+FINDING: Shape = {
+    "name": str,
+    "status": frozenset({"PASS", "WARN", "FAIL", "NOT RUN"}),
+    "value": (float, None),
+    "allowed": str,
+    "images": int,
+    "text": str,
+}
+VERDICT: Shape = {
+    "status": frozenset({"RELIABLE", "INCONCLUSIVE", "UNRELIABLE"}),
+    "reasons": [str],
+    "next_step?": str,
+    "findings_version?": int,
+}
+SAID: Shape = {  # of images and weights, here and in `compression.json`
+    "tested?": ({"text": str, "available?": int}, None),
+    "warnings?": [{"text": str, "advice": str}],
+}
+RECORDED: Shape = {
+    "dataset": str,
+    "seed": int,
+    "suite": str,
+    "seconds": float,
+    "threat_model": THREAT,
+    "clean": SCORE,
+    "attacks": [ROW],
+    "robust": {**SCORE, "attacks": [str], "precision?": {"width": float, "target": float, "images": int}},
+    "findings": [FINDING],
+    "verdict": VERDICT,
+    "notes?": [str],
+    "sentence?": str,
+    **SAID,
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,6 @@ robust accuracy, attacks, images, seed, status) of the evaluation of these weigh
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections import Counter
 from typing import Any
@@ -65,17 +64,16 @@ def _evaluated(model: Model) -> tuple[dict[str, Any] | None, dict[str, Any] | No
         return None, None
     for found in finished_evaluations(model.folder, model.digest):
         tree = found.outcome
-        with contextlib.suppress(KeyError, TypeError):  # of another version
-            verdict = {
-                "status": tree["verdict"]["status"],
-                "findings_version": version_of(tree["verdict"]),
-                "clean": tree["clean"]["accuracy"],
-                "robust": tree["robust"]["accuracy"],
-                "interval": tree["robust"]["interval"],
-                "attacks": tree["robust"]["attacks"],
-                "images": tree["robust"]["images"],
-                "dataset": tree["dataset"],
-                "seed": tree["seed"],
-            }
-            return tree["threat_model"], verdict
+        verdict = {
+            "status": tree["verdict"]["status"],
+            "findings_version": version_of(tree["verdict"]),
+            "clean": tree["clean"]["accuracy"],
+            "robust": tree["robust"]["accuracy"],
+            "interval": tree["robust"]["interval"],
+            "attacks": tree["robust"]["attacks"],
+            "images": tree["robust"]["images"],
+            "dataset": tree["dataset"],
+            "seed": tree["seed"],
+        }
+        return tree["threat_model"], verdict
     return None, None

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,34 +21,22 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 
 from robust_nas.config import Count, CountOrZero, Number, Options, Positive, check, expand_path, to_dict
 from robust_nas.errors import CheckpointError, CodeRefusedError, ConfigError, NoModelError
 from robust_nas.layers.factorised import LayerForm, rebuild
+from robust_nas.layers.normalise import Normalise
 from robust_nas.nets.build import build_network
 from robust_nas.nets.devices import usable_device
 from robust_nas.nets.digest import model_digest
+from robust_nas.nets.weights import load_tensors
 from robust_nas.runs import CHECKPOINT, write_atomic
 from robust_nas.spaces import Architecture, load_architecture
 from robust_nas.user_code import names_by_content
 
 ARCHITECTURE, WEIGHTS, DESCRIPTION = "architecture.yaml", "model.safetensors", "model.json"
-MAX_HEADER_BYTES = 100_000_000
-DTYPES = {  # of tensors, and their names in the file
-    torch.float32: "F32",
-    torch.float64: "F64",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
 
 
 class StoredForm(Options):
@@ -177,19 +163,43 @@ def read_model(
         raise CheckpointError(f"{folder / ARCHITECTURE}: no network can be built: {error}") from None
     except ValueError as error:  # forms that do not fit the network
         raise CheckpointError(f"{folder / DESCRIPTION}: layers: {error}") from None
-    check_tensors(folder / WEIGHTS, expected)
+    state = load_tensors(folder / WEIGHTS, expected)
     network = build(torch.device("cpu"))
+    stated = {} if foreign else _normalisation(network)
     try:
-        state = load_file(folder / WEIGHTS)
         network.load_state_dict(state)
-    except (SafetensorError, OSError, RuntimeError) as error:
+    except RuntimeError as error:
         raise CheckpointError(f"{folder / WEIGHTS}: cannot be loaded: {error}") from None
     bad = [
         name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()
     ]
     if bad:
         raise CheckpointError(f"{folder / WEIGHTS}: {bad[0]} holds NaN or infinite values")
+    _refuse_other_normalisation(stated, state, folder)
     return Model(network.to(device).eval(), architecture, description, folder)
+
+
+def _normalisation(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return copies of mean and std of the layers that normalise, by their names in the state."""
+    return {
+        f"{name}.{key}": tensor.clone()
+        for name, module in network.named_modules()
+        if isinstance(module, Normalise)
+        for key, tensor in (("mean", module.mean), ("std", module.std))
+    }
+
+
+def _refuse_other_normalisation(
+    stated: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], folder: Path
+) -> None:
+    """Raise `CheckpointError` where the description has another mean or std than the weights, which decide."""
+    for name, tensor in stated.items():
+        if not torch.equal(tensor, state[name]):
+            said, held = (one.flatten().tolist() for one in (tensor, state[name]))
+            raise CheckpointError(
+                f"{folder / DESCRIPTION}: {name.rpartition('.')[2]} is {said}, but {WEIGHTS} was trained with {held}; "
+                "put the file back"
+            )
 
 
 def _builder(
@@ -242,38 +252,3 @@ def _read_description(path: Path) -> ModelDescription:
         return check(ModelDescription, tree, str(path))
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
-
-
-def check_tensors(path: Path, expected: Mapping[str, torch.Tensor]) -> None:
-    """Compares a safetensors header with the names, shapes and types of tensors (meta ones do), and the file's length.
-
-    Nothing but the header is read. Raises `CheckpointError` with the first differences.
-    """
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > MAX_HEADER_BYTES:
-                raise ValueError(f"its header claims {length} bytes")
-            header = json.loads(file.read(length))
-            size = file.seek(0, os.SEEK_END)
-        header.pop("__metadata__", None)
-        found = {name: (tuple(entry["shape"]), entry["dtype"]) for name, entry in header.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError) as error:
-        raise CheckpointError(f"{path}: no safetensors file: {error}") from None
-    wanted = {
-        name: (tuple(tensor.shape), DTYPES.get(tensor.dtype, str(tensor.dtype)))
-        for name, tensor in expected.items()
-    }
-    problems = [f"{name} is missing" for name in wanted if name not in found]
-    problems += [f"{name} is foreign" for name in found if name not in wanted]
-    problems += [
-        f"{name} is {found[name][1]} {list(found[name][0])}, the architecture needs {dtype} {list(shape)}"
-        for name, (shape, dtype) in wanted.items()
-        if name in found and found[name] != (shape, dtype)
-    ]
-    if problems:
-        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise CheckpointError(f"{path}: does not fit the architecture: {'; '.join(problems[:3])}{more}")
-    needed = 8 + length + sum(tensor.numel() * tensor.element_size() for tensor in expected.values())
-    if size != needed:
-        raise CheckpointError(f"{path}: is damaged or truncated: {size} bytes, its tensors need {needed}")

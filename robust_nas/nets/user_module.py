@@ -9,15 +9,15 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
-from robust_nas.config import existing_file, expand_path
+from robust_nas.config import existing_file, expand_path, read_yaml
 from robust_nas.errors import CheckpointError, ConfigError
-from robust_nas.nets.digest import model_digest
-from robust_nas.nets.model import check_tensors, load_model
+from robust_nas.nets.digest import built_digest, model_digest
+from robust_nas.nets.model import load_model
 from robust_nas.nets.values import without_values
+from robust_nas.nets.weights import load_tensors
+from robust_nas.runs import CONFIG
 from robust_nas.user_code import run_file
 
 
@@ -32,19 +32,32 @@ def load_module(spec: str, weights: Path | None = None) -> nn.Module:
     if weights is not None and weights.is_dir():
         return load_model(weights, module=module)
     if weights is not None:
-        if not weights.is_file():
-            raise CheckpointError(f"{weights}: no such file")
-        check_tensors(weights, module.state_dict())
+        state = load_tensors(weights, module.state_dict())
         try:
-            module.load_state_dict(load_file(weights))
-        except (SafetensorError, OSError, RuntimeError) as error:
+            module.load_state_dict(state)
+        except RuntimeError as error:
             raise CheckpointError(f"{weights}: cannot be loaded: {error}") from None
     return module.eval()
 
 
 def module_digest(network: nn.Module, source: Path) -> str:
-    """Return the digest of a user's module: its tensors and modules as they were built, and the text of its file."""
-    return model_digest(network, source=hashlib.sha256(source.read_bytes()).hexdigest())
+    """Return the digest of a user's module as it was built: its tensors, its modules, and the text of its file.
+
+    Behind a point follows what `built_digest` adds, where there is any; records of earlier versions end before it.
+    """
+    digest = model_digest(network, source=hashlib.sha256(source.read_bytes()).hexdigest())
+    built = built_digest(network)
+    return f"{digest}.{built}" if built else digest
+
+
+def known_digest(folder: Path, digest: str) -> str:
+    """Return the digest as the run in `folder` would have it: of an earlier version, without what follows the point."""
+    try:
+        before = read_yaml(folder / CONFIG).get("digest")
+    except ConfigError:  # none there, or a damaged one, which the run answers
+        return digest
+    own = digest.partition(".")[0]
+    return own if before == own else digest
 
 
 def source_of(spec: str) -> tuple[Path, str]:

@@ -32,7 +32,7 @@ OPERATIONS = (
 SOURCES = ((0,), (0, 1), (0, 1, 2))  # of every node
 LAYOUT = Layout(stages=("cell",) * 3, reductions=("1/3", "2/3"), filters=(1, 2, 4), stem=1)
 _NODE = r"(?:\|[a-z][a-z0-9_]*~[0-9]{1,2})+\|"
-_STRING = re.compile(rf"{_NODE}(?:\+{_NODE})*")
+STRING = re.compile(rf"{_NODE}(?:\+{_NODE})*")
 
 
 class NASBench201Architecture(CellArchitecture):
@@ -67,12 +67,12 @@ class NASBench201Architecture(CellArchitecture):
     @classmethod
     def named(cls, text: str) -> Self | None:
         """Return the network of a string of the benchmark at its size, None for a text of another form."""
-        return cls.from_string(text) if _STRING.fullmatch(text) else None
+        return cls.from_string(text) if STRING.fullmatch(text) else None
 
     @classmethod
     def from_string(cls, text: str, cells: int = 15, channels: int = 16) -> Self:
         """Return the network of a string of the benchmark. Raises `ArchitectureError`."""
-        if _STRING.fullmatch(text) is None:
+        if STRING.fullmatch(text) is None:
             raise ArchitectureError(f"got {text[:200]!r}; {cls.named_as} is needed")
         nodes = []
         for node in text.split("+"):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from robust_nas.config import Options
-from robust_nas.runs import CHECKPOINT, Run, read_json
+from robust_nas.records import RESULT, read_json
+from robust_nas.runs import CHECKPOINT, Run
 from robust_nas.search import Trained
 from robust_nas.spaces import AnyArchitecture, CellArchitecture
 from robust_nas.training import Training
@@ -87,5 +88,5 @@ class CandidateTraining:
                 )
                 run.finish({"clean": found.clean, "robust": found.robust}, [])
                 (folder / CHECKPOINT).unlink()
-            result = read_json(folder / "result.json")
+            result = read_json(folder / RESULT, {"clean": float, "robust": float})
         return Trained(result["clean"], result["robust"])

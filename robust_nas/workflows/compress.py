@@ -22,6 +22,8 @@ from robust_nas.data import DataOptions
 from robust_nas.distributed import refuse_several
 from robust_nas.errors import ConfigError
 from robust_nas.evaluation.options import EvaluationOptions, Step, suite_names
+from robust_nas.evaluation.report import SAID, SCORE, THREAT, VERDICT
+from robust_nas.records import Shape, read_json, read_record
 from robust_nas.runs import (
     CONFIG,
     ENVIRONMENT,
@@ -30,7 +32,6 @@ from robust_nas.runs import (
     Mode,
     Progress,
     Run,
-    read_json,
     silent,
     write_atomic,
     write_json,
@@ -51,6 +52,32 @@ from robust_nas.workflows.context import (
 )
 from robust_nas.workflows.evaluate import refuse_misfit, relative
 from robust_nas.workflows.evaluation_record import Origin, validation_warnings
+
+_MEDIAN: Shape = {"median_ms": float}
+NETWORK: Shape = {
+    "label": str,
+    "method": str,
+    "baseline_of": (str, None),
+    "params": int,
+    "macs": int,
+    "bytes": int,
+    "latency_ms": {str: {"1": _MEDIAN, "16": _MEDIAN}},
+    "validation": {"clean": float, "robust": float, "images": int, "attack": str},
+    "test": ({"clean": SCORE, "robust": SCORE, "verdict": VERDICT}, None),
+}
+COMPRESSED: Shape = {  # what is read of `compression.json`
+    "name": str,
+    "dataset": str,
+    "threat_model": THREAT,
+    "suite": str,
+    "seed": int,
+    "chosen": str,
+    "within_loss": bool,
+    "max_loss": float,
+    "not_measured": [str],
+    "networks": [NETWORK, ...],
+    **SAID,
+}
 
 
 class CompressJob(Options):
@@ -162,7 +189,7 @@ def _compress_module(
     context: JobContext | None,
 ) -> dict[str, Any]:
     from robust_nas.nets import Model, ModelDescription
-    from robust_nas.nets.user_module import load_module, module_digest, source_of
+    from robust_nas.nets.user_module import known_digest, load_module, module_digest, source_of
 
     folder = expand_path(out) if out else RESULTS / f"{config.name}-compressed"
     path, name = source_of(module)
@@ -171,6 +198,7 @@ def _compress_module(
             f"{weights}: is a folder; the weights of the uncompressed module, a file, are needed"
         )
     network = load_module(module, weights)
+    digest = known_digest(folder, module_digest(network, path))
     context = context or load_context(config)
     dataset = context.dataset
     trains = any(step.trains for step in config.compression.steps)
@@ -185,7 +213,7 @@ def _compress_module(
         module=spec,
     )
     original = OriginalModel(Model(network, None, description), None, module, weights)
-    job = CompressJob.of(config, f"{relative(path, folder)}:{name}", module_digest(network, path))
+    job = CompressJob.of(config, f"{relative(path, folder)}:{name}", digest)
     return _run(config, job, original, folder, mode, progress, context)
 
 
@@ -217,13 +245,13 @@ def _run(
                 context = compression_context(config, original, shared, folder, mode, progress)
                 tree = _compress(context, config, shared)
             write_json(folder / "compression.json", {"name": config.name, "model": job.model, **tree})
-        tree = read_json(folder / "compression.json")
         if not run.finished or NOT_DRAWN in read_json(folder / RESULT):
+            tree = read_json(folder / "compression.json", COMPRESSED)
             drawn, stems = _draw(tree, folder, config)
             result = {"chosen": tree["chosen"], "within_loss": tree["within_loss"]}
             models = [f"model/{name}" for name in DELIVERED if (folder / "model" / name).exists()]
             run.finish(result, ["compression.json", *drawn, *models], stems)
-        return tree
+        return read_record(folder, "compression.json", COMPRESSED)
 
 
 def compression_context(

@@ -9,7 +9,8 @@ from robust_nas.compression import Candidate, CompressionContext
 from robust_nas.compression.context import ORIGINAL
 from robust_nas.config import to_yaml_dict
 from robust_nas.evaluation.finished import finished_evaluations
-from robust_nas.runs import read_json, write_json
+from robust_nas.records import read_json
+from robust_nas.runs import write_json
 from robust_nas.workflows.config import EvaluationConfig
 from robust_nas.workflows.context import JobContext
 from robust_nas.workflows.evaluate import evaluate_job, relative, run_evaluation
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
     from robust_nas.attacks import Attack
     from robust_nas.data import Images
+
+
+MEASURED = {"clean": float, "robust": float, "model_form?": str}
 
 
 def describe(context: CompressionContext, candidate: Candidate | None, network: nn.Module) -> dict[str, Any]:
@@ -52,7 +56,11 @@ def describe(context: CompressionContext, candidate: Candidate | None, network: 
         "params": cost.params,
         "macs": cost.macs,
         "bytes": _size(network),
-        "validation": {**read_json(path), "images": len(context.validation), "attack": repr(attack)},
+        "validation": {
+            **read_json(path, MEASURED),
+            "images": len(context.validation),
+            "attack": repr(attack),
+        },
         "test": None,
     }
 
@@ -98,7 +106,8 @@ def speed(context: CompressionContext, networks: Mapping[str, nn.Module]) -> tup
     from robust_nas.export.latency import latencies
 
     path = context.root / "latency.json"
-    found = read_json(path) if path.is_file() else {}
+    shape = {"networks": {str: {str: object}}, "not_measured": [str]}
+    found = read_json(path, shape) if path.is_file() else {}
     if set(found.get("networks", {})) != set(networks):
         context.progress("compress: latency", 0, 1)
         measured, missing = latencies(networks, context.original.model.description.input_shape)

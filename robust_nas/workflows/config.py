@@ -312,6 +312,11 @@ def stored_config(folder: Path, kind: type[JobConfig]) -> tuple[Path | None, dic
     It is `recipe.yaml`, or `config.yaml` in older folders.
     """
     path = existing_file(folder / RECIPE) or existing_file(folder / "config.yaml")
+    if folder.is_file():
+        raise ConfigError(
+            f"{folder}: is a file; a model folder is needed, or a module of your own with its weights "
+            "(--module net.py:build --weights FILE.safetensors)"
+        )
     inner = f"; did you mean {folder / 'model'}?" if existing_file(folder / "model" / "config.yaml") else ""
     if path is None and not existing_file(folder / "model.safetensors"):
         raise ConfigError(f"{folder}: is no model folder{inner}")

@@ -16,7 +16,8 @@ from robust_nas.distributed import ALONE, Ranks, launched, local_rank
 from robust_nas.environment import environment
 from robust_nas.errors import ConfigError, DataError
 from robust_nas.extension import extends
-from robust_nas.runs import CONFIG, ENVIRONMENT, Mode, Run, is_complete, read_json, write_json
+from robust_nas.records import ENVIRONMENT, read_environment
+from robust_nas.runs import CONFIG, Mode, Run, is_complete, write_json
 from robust_nas.workflows.config import EvaluationConfig, JobConfig, RunConfig
 
 if TYPE_CHECKING:
@@ -186,8 +187,7 @@ def refuse_attacks(config: RunConfig | EvaluationConfig, dataset: Dataset) -> No
 
 def refuse_other_images(folder: Path, dataset: Dataset) -> None:
     """Raise `DataError` when the run in `folder` was started on other images."""
-    path = folder / ENVIRONMENT
-    before = read_json(path).get("dataset_checksum") if path.is_file() else None
+    before = read_environment(folder).get("dataset_checksum")
     if before not in (None, dataset.checksum):
         raise DataError(
             f"{folder}: was started on other images of {dataset.name}; their checksum was {before}"

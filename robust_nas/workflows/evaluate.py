@@ -15,8 +15,10 @@ from robust_nas.data import DataOptions
 from robust_nas.distributed import refuse_several
 from robust_nas.errors import ConfigError
 from robust_nas.evaluation.options import EvaluationOptions, Step
+from robust_nas.evaluation.report import RECORDED
 from robust_nas.extension import ExtensibleJob
-from robust_nas.runs import Mode, Progress, Run, read_json, silent, write_json
+from robust_nas.records import read_json, read_record
+from robust_nas.runs import CHECKPOINT, Mode, Progress, Run, silent, write_json
 from robust_nas.workflows.config import RESULTS, EvaluationConfig, RunConfig
 from robust_nas.workflows.context import (
     JobContext,
@@ -124,12 +126,13 @@ def _evaluate_module(
     progress: Progress,
     context: JobContext | None,
 ) -> dict[str, Any]:
-    from robust_nas.nets.user_module import load_module, module_digest, source_of
+    from robust_nas.nets.user_module import known_digest, load_module, module_digest, source_of
 
     folder = expand_path(out) if out else RESULTS / f"{config.name}-evaluation"
     path, name = source_of(module)
     network = load_module(module, weights)
-    job = evaluate_job(config, f"{relative(path, folder)}:{name}", module_digest(network, path))
+    digest = known_digest(folder, module_digest(network, path))
+    job = evaluate_job(config, f"{relative(path, folder)}:{name}", digest)
     origin = Origin.of_module(module, weights)
     return _run(
         config, job, network, config.name, origin, folder, lambda dataset: None, mode, progress, context
@@ -185,7 +188,7 @@ def _run(
                 tree = {"model": job.model, "dataset": dataset.name, **found.to_dict()}
                 tree |= {**recorded(tree, name, origin, dataset), **history(job.earlier())}
                 write_json(folder / "evaluation.json", tree)
-            tree = read_json(folder / "evaluation.json")
+            tree = read_json(folder / "evaluation.json", RECORDED)
             more = {"examples": list(found.examples), "class_names": _output_names(dataset, found.classes)}
             about, record = _about(tree, config, name), {**tree, **more}
             figures.draw_figures("evaluation", record, folder / "figures", about=about)
@@ -196,7 +199,7 @@ def _run(
                 "verdict": tree["verdict"]["status"],
             }
             run.finish(result, ["evaluation.json"], figures=stems)
-        tree = read_json(folder / "evaluation.json")
+        tree = read_record(folder, "evaluation.json", RECORDED)
         if config.figures:
             about, record = _about(tree, config, name), {**tree, **more}
             figures.draw_own("evaluation", record, folder / "figures", about=about, figures=config.figures)
@@ -217,6 +220,9 @@ def _evaluate(
         raise CheckpointError(
             f"{run.folder}: its checkpoint is of job {state.get('job')!r}, not of an evaluation"
         )
+    records = state.get("records")
+    if not isinstance(records, dict) or not all(isinstance(record, dict) for record in records.values()):
+        raise CheckpointError(f"{run.folder / CHECKPOINT}: does not fit this run: it holds no records")
 
     def save(records: dict[str, Any]) -> None:
         run.save_checkpoint({"job": "evaluate", "records": records})
@@ -227,7 +233,7 @@ def _evaluate(
         config.evaluation,
         seed=config.seed,
         journal=Journal(
-            state["records"], save, earlier_images(cast(EvaluateJob, run.config).earlier(), len(dataset.test))
+            records, save, earlier_images(cast(EvaluateJob, run.config).earlier(), len(dataset.test))
         ),
         progress=report,
     )

@@ -18,11 +18,12 @@ from robust_nas.config import check, differences, expand_path
 from robust_nas.data import DataOptions
 from robust_nas.distributed import refuse_several
 from robust_nas.environment import environment
-from robust_nas.errors import RobustNASError, RunExistsError
+from robust_nas.errors import RobustNASError, RunError, RunExistsError
 from robust_nas.evaluation.options import EvaluationOptions, Step
 from robust_nas.evaluation.verdict import version_of
 from robust_nas.extension import ExtensibleJob
-from robust_nas.runs import CONFIG, Mode, Progress, Run, is_complete, read_json, silent, write_json
+from robust_nas.records import Shape, read_environment, read_record
+from robust_nas.runs import CONFIG, Mode, Progress, Run, is_complete, silent, write_json
 from robust_nas.search import Strategy, SupernetOptions, strategy_field
 from robust_nas.spaces import CellSpace
 from robust_nas.training import Training
@@ -40,9 +41,20 @@ from robust_nas.workflows.evaluate import run_evaluation
 from robust_nas.workflows.export import export_model
 from robust_nas.workflows.more_evaluation import extended
 from robust_nas.workflows.search import SearchJob, refuse_unfit, run_search
-from robust_nas.workflows.train import more_epochs, train
+from robust_nas.workflows.train import more_epochs, train, trained_record
 
 Warn = Callable[[str], None]
+SUMMARY: Shape = {  # what is read of `summary.json`
+    "name": str,
+    "dataset": str,
+    "norm": str,
+    "eps": float,
+    "seed": int,
+    "params": int,
+    "macs": int,
+    "seconds": float,
+    "artifacts": {str: str},
+}
 
 
 def run(
@@ -63,8 +75,9 @@ def run(
         _refuse_what_fails_later(config, context, folder, mode)
     with Run(folder, job, mode, recipe=config) as outer:
         if outer.finished or context is None:
+            _refuse_changed_model(folder)
             _draw_missing(config, folder)
-            return read_json(folder / "summary.json")
+            return read_record(folder, "summary.json", SUMMARY)
         for message in doubts(config):
             warn(message)
         write_json(folder / "environment.json", environment(config))
@@ -144,6 +157,19 @@ class RunJob(ExtensibleJob):
         return tree
 
 
+def _refuse_changed_model(folder: Path) -> None:
+    """Raise `RunError` where the model of a finished run is no longer the one that was evaluated."""
+    from robust_nas.evaluation.finished import finished_evaluations
+    from robust_nas.nets import read_model
+
+    model = folder / "model"
+    if next(finished_evaluations(model, read_model(model).digest), None) is None:
+        raise RunError(
+            f"{model}: is not the model that {folder / 'evaluation'} is of, or this is damaged; put the files back, or "
+            "run again with --overwrite"
+        )
+
+
 def _draw_missing(config: RunConfig, folder: Path) -> None:
     """Draw what failed, and the figures that the config asks for, in a finished run's jobs, but for the compression."""
     if config.figures or not all(is_complete(folder / part) for part in ("search", "model", "evaluation")):
@@ -177,7 +203,7 @@ def _all_jobs(
 ) -> _Made:
     """Run one job after the other, each in its own folder."""
     found = run_search(config, folder / "search", mode=mode, progress=progress, context=context)
-    write_json(folder / "environment.json", read_json(found.folder / "environment.json"))
+    write_json(folder / "environment.json", read_environment(found.folder))
     for message in found.record["warnings"]:
         if message not in doubts(config):  # which were said before
             warn(message)
@@ -199,7 +225,7 @@ def _all_jobs(
     gaps = [gap for each in models if (gap := _export(each, each.with_name("export"))) is not None]
     for gap in gaps:
         warn(f"not exported: {gap}")
-    return _Made(found.record, read_json(model / "result.json"), verdict, compressed, gaps)
+    return _Made(found.record, trained_record(model), verdict, compressed, gaps)
 
 
 _ARTIFACTS = {

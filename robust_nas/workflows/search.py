@@ -12,8 +12,10 @@ from robust_nas.data import DataOptions
 from robust_nas.distributed import ALONE, Ranks, joined, refuse_several
 from robust_nas.errors import ArchitectureError, ConfigError, RunExistsError
 from robust_nas.extension import ExtensibleJob
-from robust_nas.runs import CONFIG, ENVIRONMENT, Mode, Progress, Run, read_json, silent, write_json
+from robust_nas.records import RESULT, Shape, read_environment, read_json
+from robust_nas.runs import CONFIG, Mode, Progress, Run, silent, write_json
 from robust_nas.search import (
+    Criterion,
     SearchContext,
     SearchOutcome,
     Strategy,
@@ -84,7 +86,7 @@ def run_search(
         if not ranks.run_on_all(lambda: run.complete):
             _search_once(run, config, job.space, context or load_context(config), progress, ranks)
         ranks.run_on_all(lambda: _draw_own(run, config))
-        return ranks.run_on_all(lambda: _result(folder))
+        return ranks.run_on_all(lambda: _result(folder, config.search.criterion))
 
 
 def refuse_unfit(config: RunConfig, context: JobContext) -> None:
@@ -96,10 +98,20 @@ def refuse_unfit(config: RunConfig, context: JobContext) -> None:
         refuse_recipe(config.training, config.space.load(), context)
 
 
-def _result(folder: Path) -> SearchResult:
+def _result(folder: Path, criterion: Criterion) -> SearchResult:
+    one = {
+        "seed": int,
+        criterion.key: float,
+        "params": int,
+        "macs": int,
+        "skips": {str: int},
+        "seconds": float,
+    }
+    several = {"per_seed": [one, ...], "edges_shared_between_pairs": [float, ...], "chosen_seed": int}
+    shape: Shape = {**one, "warnings": [str], **{f"{key}?": each for key, each in several.items()}}
     path = folder / "architecture.yaml"
     return SearchResult(
-        folder, cast(CellArchitecture, load_architecture(path)), read_json(folder / "result.json")
+        folder, cast(CellArchitecture, load_architecture(path)), read_json(folder / RESULT, shape)
     )
 
 
@@ -181,7 +193,7 @@ def _draw_own(run: Run, config: RunConfig) -> None:
     """Draw the figures that the config asks for, from what a finished search recorded."""
     if config.figures:
         strategy = config.search
-        dataset = read_json(run.folder / ENVIRONMENT)["dataset"]
+        dataset = read_environment(run.folder).get("dataset", "unknown data")
         about = f"{config.name}: search on {dataset}, {strategy.describe()}, seed {config.seed}"
         record = {strategy.drawn_as: run.records()}
         figures.draw_own("search", record, run.folder / "figures", about=about, figures=config.figures)
@@ -272,7 +284,7 @@ def _repeat_search(
         def write() -> SearchResult:
             run.write("architecture.yaml", best.architecture.to_yaml())
             run.finish(record, ["architecture.yaml"])
-            return SearchResult(folder, best.architecture, read_json(folder / "result.json"))
+            return _result(folder, criterion)
 
         return ranks.run_on_all(write)
 

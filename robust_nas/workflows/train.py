@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from robust_nas import figures
 from robust_nas.config import check, expand_path, read_yaml
@@ -11,7 +11,8 @@ from robust_nas.data import DataOptions
 from robust_nas.distributed import Ranks, joined
 from robust_nas.errors import RunExistsError
 from robust_nas.extension import ExtensibleJob
-from robust_nas.runs import CONFIG, RESULT, Mode, Progress, Run, read_json, silent
+from robust_nas.records import RESULT, Shape, read_json
+from robust_nas.runs import CONFIG, Mode, Progress, Run, silent
 from robust_nas.spaces import AnyArchitecture, Architecture, count, has_cells
 from robust_nas.training import Training
 from robust_nas.workflows.config import RESULTS, RunConfig, doubts
@@ -62,6 +63,23 @@ def train(
             _train_once(run, config, architecture, context or load_context(config), progress, ranks)
         ranks.run_on_all(lambda: _draw_own(run, config, architecture))
     return folder
+
+
+TRAINED: Shape = {  # of `result.json`
+    "params": int,
+    "macs": int,
+    "epoch": int,
+    "validation_clean": float,
+    "validation_robust": float,
+    "dataset": str,
+    "seed": int,
+    "seconds": float,
+}
+
+
+def trained_record(folder: Path) -> dict[str, Any]:
+    """Return what `result.json` of a finished training says. Raises `RunError` where it is damaged."""
+    return read_json(folder / RESULT, TRAINED)
 
 
 class TrainJob(ExtensibleJob):
@@ -208,7 +226,7 @@ def _write(
 def _draw_own(run: Run, config: RunConfig, architecture: Architecture) -> None:
     """Draw the figures that the config asks for, from what a finished training recorded."""
     if config.figures:
-        made, options = read_json(run.folder / RESULT), config.training
+        made, options = trained_record(run.folder), config.training
         attack = options.validation_attack
         about = (
             f"{architecture.name}: {options.loss.label} training on {made['dataset']}, seed {made['seed']}; "

@@ -123,7 +123,7 @@ def test_a_verdict_of_other_weights_is_not_told(folder, tmp_path):
     state = {
         name: tensor + 0.01
         for name, tensor in inference_state(found.network).items()
-        if tensor.is_floating_point()
+        if tensor.is_floating_point() and not name.startswith("normalise.")
     }
     save_model(own, found.architecture, {**inference_state(found.network), **state}, found.description)
     assert metadata(robust_nas.nets.read_model(own))["verdict"] is None

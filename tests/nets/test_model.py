@@ -23,8 +23,8 @@ from robust_nas.nets import (
     load_model,
     read_model,
     save_model,
+    weights,
 )
-from robust_nas.nets import model as model_file
 from robust_nas.spaces import Size, load_space, sample
 
 SHAPE = (2, 8, 8)
@@ -77,7 +77,9 @@ def test_a_device_that_is_not_there_is_refused(folder: Path) -> None:
 
 def test_the_auxiliary_head_does_not_travel(tmp_path: Path) -> None:
     network = build_network(ARCHITECTURE, input_shape=(2, 16, 16), classes=3, auxiliary=True)
-    description = DESCRIPTION.model_copy(update={"input_shape": (2, 16, 16)})
+    description = DESCRIPTION.model_copy(
+        update={"input_shape": (2, 16, 16), "mean": (0.0, 0.0), "std": (1.0, 1.0)}
+    )
     save_model(tmp_path, ARCHITECTURE, inference_state(network), description)
     x = torch.rand(2, 2, 16, 16)
     network.eval()
@@ -155,7 +157,7 @@ def claim(folder: Path, header: object, body: bytes = b"") -> str:
 def test_a_header_that_claims_a_terabyte_is_refused_before_anything_is_allocated(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_file, "load_file", lambda path: pytest.fail("tensors were read"))
+    monkeypatch.setattr(weights, "load_file", lambda path: pytest.fail("tensors were read"))
     entry = {"dtype": "F32", "shape": [10**6, 10**6], "data_offsets": [0, 4 * 10**12]}
     assert "does not fit" in claim(folder, {"classifier.weight": entry})
     # the architecture claims as much as the header does, and the file is short
@@ -164,7 +166,7 @@ def test_a_header_that_claims_a_terabyte_is_refused_before_anything_is_allocated
     with torch.device("meta"):
         huge = build_network(wide, input_shape=SHAPE, classes=3).state_dict()
     header = {
-        name: {"dtype": model_file.DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [0, 0]}
+        name: {"dtype": weights.DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [0, 0]}
         for name, tensor in huge.items()
     }
     assert "is damaged or truncated" in claim(folder, header)

@@ -39,8 +39,9 @@ def listed(place):
 
 
 def swap(place):
-    """Put the weights of the other surrogate into the folder of the first one."""
-    shutil.copy(place / "other" / "model.safetensors", place / "surrogate")
+    """Put the weights of the other surrogate, and the mean that they were trained with, into the first one's folder."""
+    for name in ("model.safetensors", "model.json"):
+        shutil.copy(place / "other" / name, place / "surrogate")
 
 
 @pytest.mark.parametrize("how", [naming, listed])

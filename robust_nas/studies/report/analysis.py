@@ -33,7 +33,8 @@ from robust_nas import statistics
 from robust_nas._version import __version__
 from robust_nas.config import check, read_yaml, to_yaml_dict
 from robust_nas.errors import RunError, StudyError
-from robust_nas.runs import CONFIG, ENVIRONMENT, read_json
+from robust_nas.records import read_environment
+from robust_nas.runs import CONFIG
 from robust_nas.statistics import Measurements
 from robust_nas.studies.config import Analysis, StudyConfig
 from robust_nas.studies.report.chance import Chance, find_chance
@@ -72,7 +73,7 @@ def analyse(folder: Path) -> Tree:
         raise StudyError(f"{folder}: no trial is done; the first one is {first['state']}: {first['reason']}")
     found = [outcome for row in rows for outcome in row["outcomes"]]
     first, chance = found[0], find_chance(config, found, measured)
-    environment = read_json(folder / ENVIRONMENT)
+    environment = read_environment(folder)
     reference = str(plan["reference"])
     response, options = config.analysis.response, config.analysis
     devices = {outcome["device"] for outcome in found}
@@ -318,9 +319,8 @@ def _unfinished(plan: Tree, done: Tree, others: Tree) -> list[Tree]:
                 continue
             event = others.get(trial, {"event": "planned"})
             state = "interrupted" if event["event"] == "started" else event["event"]
-            reason = (
-                event.get("reason") or {"planned": "not begun", "interrupted": "begun, but not ended"}[state]
-            )
+            usual = {"planned": "not begun", "interrupted": "begun, but not ended"}
+            reason = event.get("reason") or usual.get(state, "no reason was recorded")
             found.append(
                 {"trial": trial, "name": planned["name"], "seed": seed, "state": state, "reason": reason}
             )

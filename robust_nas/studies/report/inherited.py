@@ -14,12 +14,12 @@ from typing import Any
 
 from robust_nas import statistics
 from robust_nas.errors import StudyError
-from robust_nas.runs import read_json
+from robust_nas.records import read_json
 from robust_nas.statistics import Measurements
 from robust_nas.statistics.proportions import wilson
 from robust_nas.studies.config import StudyConfig
 from robust_nas.studies.report.chance import Chance
-from robust_nas.studies.run.folder import INHERITED
+from robust_nas.studies.run.folder import INHERITED, SCORES
 
 
 def inherited_ranks(
@@ -29,7 +29,7 @@ def inherited_ranks(
     if config.inherited is None or not (folder / INHERITED).is_file():
         return None
     options = config.analysis
-    stored = read_json(folder / INHERITED)
+    stored = read_json(folder / INHERITED, SCORES)
     scores = stored["scores"]
     sizes: dict[str, list[Measurements]] = {}
     for point in measured:

@@ -19,20 +19,11 @@ from typing import Any
 
 from robust_nas.config import check, differences, read_yaml, to_dict, to_yaml, to_yaml_dict
 from robust_nas.errors import ConfigError, RunError, RunExistsError
-from robust_nas.runs import (
-    CONFIG,
-    ENVIRONMENT,
-    LOCK,
-    RESULT,
-    Mode,
-    Run,
-    read_json,
-    write_atomic,
-    write_json,
-)
+from robust_nas.records import ENVIRONMENT, RESULT, Shape, read_json
+from robust_nas.runs import CONFIG, LOCK, Mode, Run, write_atomic, write_json
 from robust_nas.studies.config import StudyConfig
 from robust_nas.studies.run.journal import JOURNAL, Journal, latest, read_journal
-from robust_nas.studies.run.trial import MODEL, OUTCOME, Trial
+from robust_nas.studies.run.trial import MEASURED, MODEL, OUTCOME, Trial
 from robust_nas.training.losses import with_present_names
 
 MAY_GROW = (
@@ -49,6 +40,27 @@ MAY_GROW = (
 )
 TRIALS, PLAN, INHERITED = "trials", "plan.json", "inherited.json"
 CONTENT = "trial.json"
+SCORES: Shape = {  # what is read of `inherited.json`
+    "options": {"images": int},
+    "scores": {str: {"clean": float, "robust": float, "images?": int, "chance?": float}},
+}
+PLANNED: Shape = {  # what is read of `plan.json`
+    "reference": str,
+    "seeds": [int],
+    "points": [
+        {
+            "name": str,
+            "arm": (str, None),
+            "params": int,
+            "macs": int,
+            "factors": {str: (float, str)},
+            "stages": [{"name": str, "params": int, "macs": int}],
+            "rules": [{"rule": str, "holds": bool}],
+            "training_macs": float,
+            "trials": [str],
+        }
+    ],
+}
 
 
 class StudyFolder(Run):
@@ -201,23 +213,16 @@ def _outcome(path: Path, digest: object) -> dict[str, Any] | None:
         data = path.read_bytes()
     except OSError:
         return None
-    tree = json.loads(data) if hashlib.sha256(data).hexdigest() == digest else None
-    return tree if isinstance(tree, dict) else None
+    return read_json(path, MEASURED) if hashlib.sha256(data).hexdigest() == digest else None
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
     """Return the tree of `plan.json`. Raises `RunError` where it is missing or damaged."""
-    plan = read_json(folder / PLAN)
     try:
-        sound = {"reference", "seeds", "points"} <= plan.keys() and all(
-            len(point["trials"]) == len(plan["seeds"])
-            and isinstance(point["factors"], dict)
-            and point["name"]
-            for point in plan["points"]
-        )
-    except (TypeError, KeyError):
-        sound = False
-    if not sound:
+        plan = read_json(folder / PLAN, PLANNED)
+    except RunError as error:
+        raise RunError(f"{error}; robust-nas study run --resume writes it again") from None
+    if any(len(point["trials"]) != len(plan["seeds"]) for point in plan["points"]):
         raise RunError(f"{folder / PLAN}: is damaged; robust-nas study run --resume writes it again")
     return plan
 

@@ -22,11 +22,18 @@ from typing import Any, Literal
 
 from robust_nas._version import __version__
 from robust_nas.errors import RunError, StudyError
+from robust_nas.records import Shape, misfit, parse_json
 
 VERSION: Literal[1] = 1
 JOURNAL = "journal.jsonl"
-EVENTS = ("started", "done", "failed", "diverged")  # of a trial
 CHANGED = "changed"
+KEYS: Shape = {  # that are read, by event
+    "started": {"trial": str},
+    "done": {"trial": str, "seconds": float, "digest": str},
+    "failed": {"trial": str, "reason?": str},
+    "diverged": {"trial": str, "reason?": str},
+    CHANGED: {"keys": [str], "done": int},
+}
 
 
 class Journal:
@@ -80,9 +87,9 @@ def read_journal(folder: Path) -> list[dict[str, Any]]:
     events = []
     for number, line in enumerate(lines, start=1):
         try:
-            event = json.loads(line)
+            event = parse_json(line)
             known = number == 1 or _known(event)
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, RecursionError):
             known = False
         if not known:
             raise RunError(f"{path}: line {number} is damaged: {line[:80].decode(errors='replace')!r}")
@@ -95,12 +102,9 @@ def read_journal(folder: Path) -> list[dict[str, Any]]:
 
 def _known(event: Any) -> bool:
     """Return whether an event has the keys that are read."""
-    if event["event"] == CHANGED:
-        return isinstance(event["keys"], list) and isinstance(event["done"], int)
-    named = event["event"] in EVENTS and re.fullmatch(r"[0-9a-f]{16}", event["trial"]) is not None
-    if event["event"] != "done":
-        return named
-    return named and isinstance(event["seconds"], int | float) and isinstance(event["digest"], str)
+    if misfit(event, {"event": frozenset(KEYS)}) or misfit(event, KEYS[event["event"]]):
+        return False
+    return event["event"] == CHANGED or re.fullmatch(r"[0-9a-f]{16}", event["trial"]) is not None
 
 
 def _refuse_other_version(event: Any, path: Path) -> None:

@@ -17,13 +17,15 @@ from robust_nas import figures, user_code
 from robust_nas.config import check, expand_path, to_dict
 from robust_nas.errors import ConfigError, StudyError
 from robust_nas.execution import Engine, LocalEngine, Task
-from robust_nas.runs import ENVIRONMENT, RESULT, Mode, Progress, read_json, silent, write_atomic, write_json
+from robust_nas.records import ENVIRONMENT, RESULT, read_json
+from robust_nas.runs import Mode, Progress, silent, write_atomic, write_json
 from robust_nas.spaces import has_cells
 from robust_nas.studies.config import Inherited, StudyConfig
 from robust_nas.studies.cost import Rates
 from robust_nas.studies.run.folder import (
     INHERITED,
     PLAN,
+    SCORES,
     StudyFolder,
     is_study,
     names_of_trials,
@@ -221,7 +223,7 @@ def _score_inherited(study: StudyFolder, plan: Plan, progress: Progress) -> None
     options, path = study.config.inherited, study.folder / INHERITED
     if options is None:
         return
-    kept = read_json(path) if path.is_file() else {}
+    kept = read_json(path, SCORES) if path.is_file() else {}
     scores = kept["scores"] if kept and _same(kept["options"], options) else {}
     cells: dict[str, CellArchitecture] = {}
     for point in plan.points:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from robust_nas.config import Options, check, config_hash, to_dict
 from robust_nas.data.options import DataOptions
 from robust_nas.evaluation.options import EvaluationOptions, Step
-from robust_nas.runs import CHECKPOINT, Run, read_json, write_json
+from robust_nas.records import Shape, read_record
+from robust_nas.runs import CHECKPOINT, Run, write_json
 from robust_nas.spaces import AnyArchitecture
 from robust_nas.studies.config import Metrics, Seed
 from robust_nas.studies.run.journal import VERSION
@@ -29,6 +30,23 @@ if TYPE_CHECKING:
 
 FUNCTION = f"{__name__}:run_trial"
 MODEL, OUTCOME = "model", "outcome.json"
+_GAINS: Shape = [{"stage": str, "log_gain": float, "log_gain_rms": float}]
+_EPOCH: Shape = {"epoch": int, "loss": float, "train_accuracy": float}
+MEASURED: Shape = {  # what is read of `outcome.json`
+    "images": int,
+    "attacks": [str],
+    "verdict": str,
+    "findings_version?": int,
+    "chance?": float,
+    "dataset": str,
+    "dataset_checksum": str,
+    "outcomes": {"clean": str, "robust": str, "stable": str},
+    "train_images": int,
+    "measures": {str: float},
+    "lip_stages": {"initial": _GAINS, "trained": _GAINS},
+    "curve": [_EPOCH],
+    "device": str,
+}
 
 
 class Trial(Options):
@@ -101,7 +119,7 @@ def _run(trial: Trial, setting: JobConfig, folder: Path) -> dict[str, Any]:
     )
     with Run(folder / MODEL, TrialJob(config=again, trial=trial.nameless), "resume") as run:
         if run.finished:
-            return read_json(run.folder / OUTCOME)
+            return read_record(run.folder, OUTCOME, MEASURED)
         with session(run, context):
             outcome = _measured(run, trial, folder.name, context)
         write_json(run.folder / OUTCOME, outcome)
@@ -145,7 +163,7 @@ def _measured(run: Run, trial: Trial, name: str, context: JobContext) -> dict[st
         seed=trial.seed,
         checkpoint_seconds=context.config.checkpoint_seconds,
     )
-    records = run.records()
+    records = run.records(_EPOCH)
     options = trial.evaluation.model_copy(update={"suite": None, "attacks": trial.steps})
     network = build_network(trial.architecture, **shape).to(device)
     network.load_state_dict(trained.state)
