@@ -18,7 +18,7 @@ PUBLISHED = {
 def illustrate(tree: Mapping[str, Any], folder: Path, own: Iterable[Figure] = ()) -> list[Drawn]:
     """Draw the built-in figures of studies and those of the user's `own`; return what was drawn, in this order.
 
-    Files of an earlier report with more data are removed. Raises `RunError` where the folder cannot be written.
+    Files of an earlier report with more data are removed.
     """
     figures = [*(FIGURES.make(name) for name in FIGURES.built_in), *own]
     drawn = draw_figures("study", {**tree, "published": PUBLISHED}, folder, figures=figures)
