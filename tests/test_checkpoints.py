@@ -172,7 +172,7 @@ def test_a_finished_run_says_so(tmp_path):
         run.finish({"clean": 0.5}, [])
         assert run.finished
         assert (tmp_path / METRICS).read_text() == '{"step":0}\n'
-    assert json.loads((tmp_path / RESULT).read_text()) == {"clean": 0.5, "artifacts": []}
+    assert json.loads((tmp_path / RESULT).read_text()) == {"clean": 0.5, "artifacts": [], "digests": {}}
 
 
 def test_a_run_whose_artifact_is_gone_is_not_finished_and_can_make_it_again(tmp_path):
