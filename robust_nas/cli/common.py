@@ -54,6 +54,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the resolved config and stop.")]
 
+OtherData = Annotated[
+    bool,
+    typer.Option(
+        "--other-data", help="Take images of another checksum than those that the model was trained on."
+    ),
+]
+
 AllowCode = Annotated[
     list[Path] | None,
     typer.Option(
@@ -71,6 +78,13 @@ def mode_of(resume: bool, overwrite: bool) -> Mode:
     if resume and overwrite:
         raise ConfigError("--resume continues a run and --overwrite replaces it; give one of them")
     return "resume" if resume else "overwrite" if overwrite else "new"
+
+
+def are_meant(other_data: bool, recipe: str | None, changes: Sequence[str]) -> bool:
+    """Return whether other images than those of the training are meant: by an option, a recipe, or a change of data."""
+    from robust_nas.workflows.training_images import names_data
+
+    return other_data or recipe is not None or names_data(changes)
 
 
 def resolve(

@@ -29,7 +29,12 @@ Suite = Annotated[
 Eps = Annotated[str | None, typer.Option(help="Perturbation budget on the 0..1 scale, such as 8/255.")]
 Norm = Annotated[str | None, typer.Option(help="linf or l2.")]
 ImageLimit = Annotated[int | None, typer.Option(help="The largest number of test images.", min=1)]
-Data = Annotated[str | None, typer.Option(help="digits, fashion-mnist, cifar10, or an image folder.")]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help="digits, fashion-mnist, cifar10, an image folder, or where the images of the model's own dataset are now."
+    ),
+]
 OwnRecipe = Annotated[
     str | None, typer.Option(help="Take data and evaluation from this recipe instead of the model's own.")
 ]
@@ -47,6 +52,7 @@ def command(
     images: ImageLimit = None,
     data: Data = None,
     recipe: OwnRecipe = None,
+    other_data: common.OtherData = False,
     strict: Strict = False,
     allow_code: common.AllowCode = None,
     out: common.Out = None,
@@ -71,7 +77,12 @@ def command(
         raise typer.BadParameter("name a model folder, or a module with --module file.py:function")
     if module is None and weights is not None:
         raise typer.BadParameter("--weights goes with --module; a model folder has its own")
-    changes = [*_shorthands(suite, eps, norm, images, data), *(overrides or [])]
+    changes = [
+        *_shorthands(suite, eps, norm, images),
+        *_images(data, None if module else model),
+        *(overrides or []),
+    ]
+    other_data = common.are_meant(other_data, recipe, changes)
 
     config = _config(recipe, module, model, changes)
     if print_config:
@@ -89,9 +100,10 @@ def command(
         from robust_nas.nets.user_module import source_of
 
         source_of(module)
+    source = module or Path(str(model))
     with common.progress(quiet) as report:
         tree = run_evaluation(
-            config, module or Path(str(model)), folder, weights=weights, mode=mode, progress=report
+            config, source, folder, weights=weights, mode=mode, progress=report, other_data=other_data
         )
     if json:
         common.print_json(tree)
@@ -125,9 +137,7 @@ def _name_of(module: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "-", Path(module.rpartition(":")[0]).stem).strip(".-_") or "module"
 
 
-def _shorthands(
-    suite: str | None, eps: str | None, norm: str | None, images: int | None, data: str | None
-) -> list[str]:
+def _shorthands(suite: str | None, eps: str | None, norm: str | None, images: int | None) -> list[str]:
     """The overrides that the options stand for."""
     changes = []
     if suite is not None:
@@ -138,14 +148,54 @@ def _shorthands(
         changes.append(f"evaluation.threat_model.norm={norm}")
     if images is not None:
         changes.append(f"evaluation.images={images}")
-    if data is not None:
-        folder = Path(data).is_dir()
-        if not folder and ("/" in data or "\\" in data):
+    return changes
+
+
+def _images(data: str | None, model: str | None) -> list[str]:
+    """Return the overrides that `--data` stands for: a folder with `train/` holds images, another place files.
+
+    Files are of the dataset that their place is named like, else of the dataset that the model folder records.
+    """
+    if data is None:
+        return []
+    from robust_nas.data import DATASETS
+
+    place, names, own = Path(data), DATASETS.names(), _own_dataset(model)
+    if data in names:
+        if (place / "train").is_dir():
+            common.say(f"--data {data}: the images in ./{data}, not the dataset {data} (data.name={data})")
+            return ["data.name=image-folder", f"data.path={data}"]
+        if not place.exists():
+            return [f"data.name={data}", *(["data.path=null"] if own not in (None, data) else [])]
+        if DATASETS.get(data).takes_path:
+            common.say(f"--data {data}: the dataset {data}, with its files in ./{data}")
+            return [f"data.name={data}", f"data.path={data}"]
+        common.say(f"--data {data}: the dataset {data}, not the folder ./{data}")
+        return [f"data.name={data}", "data.path=null"]
+    if not place.exists():
+        if "/" in data or "\\" in data:
             raise ConfigError(
                 f"--data: {data!r} is no folder; an image folder or the name of a dataset is needed"
             )
-        changes += ["data.name=image-folder", f"data.path={data}"] if folder else [f"data.name={data}"]
-    return changes
+        return [f"data.name={data}"]
+    files = not (place / "train").is_dir() and own is not None
+    if files and (own not in names or DATASETS.get(str(own)).takes_path):  # of a plugin: its reader says so
+        return [f"data.path={data}"]
+    return ["data.name=image-folder", f"data.path={data}"]
+
+
+def _own_dataset(model: str | None) -> str | None:
+    """Return the name of the dataset that a model folder was trained on; None without a folder."""
+    if model is None:
+        return None
+    from robust_nas.workflows.config import EvaluationConfig, stored_config
+
+    try:
+        data = stored_config(Path(model), EvaluationConfig)[1].get("data")
+    except ConfigError:  # said where the folder is read
+        return None
+    name = data.get("name") if isinstance(data, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def _show(tree: dict[str, Any], what: str, folder: Path) -> None:

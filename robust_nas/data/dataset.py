@@ -51,6 +51,10 @@ class Dataset:
         """Return the number of classes."""
         return len(self.class_names)
 
+    def has_checksum(self, checksum: str) -> bool:
+        """Return whether a recorded checksum is of the images of this dataset."""
+        return checksum == self.checksum
+
 
 def load_dataset(options: DataOptions, *, seed: int = 0) -> Dataset:
     """Return the dataset that `options` name, on the CPU, its training set thinned to `options.limit`.

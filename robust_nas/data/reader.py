@@ -57,7 +57,9 @@ class DatasetReader(Method):
         except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, a zero byte
             raise ConfigError(f"data.path: got {path!r}; {error}") from None
         if missing:
-            raise DataError(f"{found}: no such folder or file{hint}")
+            raise DataError(
+                f"{found}: no such folder or file; images that have moved are named by data.path=PATH{hint}"
+            )
         return found
 
     def read(self, path: Path | None) -> Parts:

@@ -38,6 +38,7 @@ from robust_nas.spaces import CellSpace, Size, load_space
 from robust_nas.training import Training
 from robust_nas.training.losses import with_present_names
 from robust_nas.user_code import absolute_names, allow_code, code_in, folders_of, own_config
+from robust_nas.workflows.config_paths import seen_from_file
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
 MOST_APART = 2.0  # factor between the eps of an attack and of the evaluation, beyond which a warning asks
@@ -202,8 +203,9 @@ def load_config(
     if path is None:
         raise ConfigError(f"{text!r} is neither a recipe nor a file; recipes: {', '.join(recipe_names())}")
     source = text if path.parent == FOLDER else str(path)
-    tree = read_yaml(path)
-    with own_config(*folders_of(None if path.parent == FOLDER else path)):
+    file = None if path.parent == FOLDER else path
+    tree = seen_from_file(read_yaml(path), file)
+    with own_config(*reversed(folders_of(file))):  # what is still relative comes from the command line
         if strategy is not None:
             section = tree.get("search")
             tree["search"] = with_strategy(section if isinstance(section, dict) else {}, strategy)

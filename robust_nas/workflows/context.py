@@ -177,7 +177,7 @@ def refuse_other_images(folder: Path, dataset: Dataset) -> None:
     """Raise `DataError` when the run in `folder` was started on other images."""
     path = folder / ENVIRONMENT
     before = read_json(path).get("dataset_checksum") if path.is_file() else None
-    if before not in (None, dataset.checksum):
+    if before is not None and not dataset.has_checksum(before):
         raise DataError(
             f"{folder}: was started on other images of {dataset.name}; their checksum was {before}"
         )

@@ -25,6 +25,7 @@ from robust_nas.workflows.context import (
     session,
 )
 from robust_nas.workflows.evaluation_record import Origin, recorded
+from robust_nas.workflows.training_images import refuse_other_images_than_training, training_checksum
 
 if TYPE_CHECKING:
     import torch
@@ -58,6 +59,7 @@ def run_evaluation(
     context: JobContext | None = None,
     module: torch.nn.Module | None = None,
     allow_code: Sequence[Path | str] = (),
+    other_data: bool = False,
 ) -> dict[str, Any]:
     """Attack a model on the test set; return the content of `evaluation.json`.
 
@@ -65,12 +67,15 @@ def run_evaluation(
     `path.py:function`, which builds a torch module (`results/<name>-evaluation`). Such a module takes images
     `[B, C, H, W]` in 0..1 and gives logits: its normalisation is inside. `weights` is its safetensors file, or the
     folder of the module as it was compressed. `module` is the user's own module where a folder was made from one.
+
+    Images of another checksum than those that a model folder was trained on are refused with `DataError`, unless
+    `other_data` says that they are meant; the record then has a warning.
     """
     config = EvaluationConfig.of(config)
     with user_code.allow_code(allow_code):
         if user_code.is_code(str(model)):
             return _evaluate_module(config, str(model), weights, out, mode, progress, context)
-        return _evaluate_folder(config, Path(model), out, mode, progress, context, module)
+        return _evaluate_folder(config, Path(model), out, mode, progress, context, module, other_data)
 
 
 def _evaluate_folder(
@@ -81,6 +86,7 @@ def _evaluate_folder(
     progress: Progress,
     context: JobContext | None,
     module: torch.nn.Module | None,
+    other_data: bool,
 ) -> dict[str, Any]:
     from robust_nas.nets import read_model
 
@@ -94,8 +100,9 @@ def _evaluate_folder(
 
     def fits(dataset: Dataset) -> None:
         refuse_misfit(model.description, dataset, model_folder)
+        refuse_other_images_than_training(model, dataset, other_data)
 
-    origin = Origin(model.description.module)
+    origin = Origin(model.description.module, checksum=training_checksum(model))
     return _run(config, job, model.network, model.name, origin, folder, fits, mode, progress, context)
 
 

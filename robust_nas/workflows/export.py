@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from robust_nas.data import Images
     from robust_nas.nets import Model
+    from robust_nas.workflows.context import JobContext
 
 Form = Literal["source", "onnx", "program"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -147,6 +148,25 @@ def _loaded(form: Form, source: bytes | Path) -> Callable[[torch.Tensor], torch.
         ) from error
 
 
+def check_context(
+    config: EvaluationConfig, model_folder: Path, *, module: nn.Module | None = None, other_data: bool = False
+) -> JobContext:
+    """Return the dataset of `check_export`, loaded before an export is written: a mistake leaves nothing.
+
+    Raises `DataError` for other images than those that the model was trained on, unless `other_data` says that they are
+    meant.
+    """
+    from robust_nas.nets import read_model
+    from robust_nas.workflows.context import load_context
+    from robust_nas.workflows.evaluate import refuse_misfit
+    from robust_nas.workflows.training_images import refuse_other_images_than_training
+
+    model, context = read_model(model_folder, module=module), load_context(config)
+    refuse_misfit(model.description, context.dataset, model_folder)
+    refuse_other_images_than_training(model, context.dataset, other_data)
+    return context
+
+
 def check_export(
     config: EvaluationConfig,
     model_folder: Path,
@@ -155,22 +175,21 @@ def check_export(
     *,
     images: int | None = 256,
     module: nn.Module | None = None,
+    context: JobContext | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Run exported forms and the model on the same test images.
 
-    Return by form a `Comparison` as a dict, with `file` and `bytes`.
+    Return by form a `Comparison` as a dict, with `file` and `bytes`. `context` is that of `check_context`.
 
-    Raises `RunError` for a form that is not there, or of which the files cannot be loaded.
+    Raises `RunError` for a form that is not there, or of which the files cannot be loaded, and what `check_context`
+    raises without a context.
     """
     from robust_nas.export.check import compare
     from robust_nas.nets import read_model
-    from robust_nas.workflows.context import load_context
-    from robust_nas.workflows.evaluate import refuse_misfit
 
+    context = context or check_context(config, model_folder, module=module)
     model = read_model(model_folder, module=module)
-    dataset = load_context(config).dataset
-    refuse_misfit(model.description, dataset, model_folder)
-    some: Images = dataset.test
+    some: Images = context.dataset.test
     if images is not None and images < len(some):
         some = some.draw(images, config.seed)
     found: dict[str, dict[str, Any]] = {}
