@@ -3,7 +3,7 @@
 tested     {dataset, part, split_by, available, images, seed, checksum, text}
 weights    of a user's own module: the name of the file, or "as built"
 warnings   a list of {text, advice}: images that the model may have been trained on, weights that nobody gave,
-other classes than the dataset's, other images than those of the training
+other classes than the dataset's, other images than those of the training, what is odd about the dataset
 sentence   for a paper (`robust_nas.evaluation.paper`), with the texts of the warnings
 """
 
@@ -70,7 +70,7 @@ def images_tested(dataset: Dataset, images: int, seed: int) -> dict[str, Any]:
 
 def warnings(origin: Origin, dataset: Dataset, outputs: int) -> list[dict[str, str]]:
     """Return what a reader must know before the figures are believed; `outputs` are the classes of the model."""
-    found = []
+    found = [remark._asdict() for remark in dataset.warnings]
     if origin.checksum is not None and not dataset.has_checksum(origin.checksum):
         found.append(
             {
