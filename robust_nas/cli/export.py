@@ -55,6 +55,7 @@ def command(
         check_export,
         checked_forms,
         export_model,
+        refuse_export,
     )
 
     forms = checked_forms(FORMS if "all" in (form or ()) else form or ["source"])
@@ -67,6 +68,7 @@ def command(
         config = own or model_config(model, changes)
     built = None if module is None else load_module(module)
     if config is not None:
+        refuse_export(model, out or model / "export", forms, module=built, overwrite=overwrite)
         meant = common.are_meant(other_data, recipe, overrides or [])
         context = check_context(config, model, module=built, other_data=meant)
     with common.progress(quiet) as report:

@@ -44,7 +44,8 @@ def layout(path: str) -> tuple[int, int, bool]:
         width, height = image.size
         # A PNG is decoded for its EXIF, which may come last: of a square one, the size is known without.
         if width != height and _orientation(image) in SIDEWAYS:
-            width, height = height, width
+            image.load()  # a TIFF is turned by Pillow itself
+            width, height = image.size if image.format == "TIFF" else (height, width)
         return width, height, image.mode in GREY
 
 

@@ -43,6 +43,7 @@ from robust_nas.workflows.context import (
     context_unless_finished,
     load_context,
     refuse_attacks,
+    refuse_early,
     refuse_precision,
     session,
 )
@@ -173,7 +174,9 @@ def _compress_module(
             f"{weights}: is a folder; the weights of the uncompressed module, a file, are needed"
         )
     network = load_module(module, weights)
-    context = context or load_context(config)
+    if context is None:
+        refuse_early(folder, mode)
+        context = load_context(config)
     dataset = context.dataset
     refuse_foreign(network, dataset.shape, module, weights)
     spec, channels = f"{path.name}:{name}", dataset.shape[0]

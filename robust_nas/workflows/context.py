@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING
 from robust_nas.distributed import ALONE, Ranks, launched, local_rank
 from robust_nas.environment import environment
 from robust_nas.errors import ConfigError, DataError
-from robust_nas.runs import ENVIRONMENT, Mode, Onlooker, Run, is_finished, read_json, write_json
+from robust_nas.runs import (
+    ENVIRONMENT,
+    Mode,
+    Onlooker,
+    Run,
+    is_finished,
+    read_json,
+    refuse_occupied,
+    write_json,
+)
 from robust_nas.workflows.config import EvaluationConfig, JobConfig, RunConfig
 
 if TYPE_CHECKING:
@@ -91,12 +100,21 @@ def context_unless_finished(
 ) -> JobContext | None:
     """Return the context of a job, checked before its folder is touched; None where the folder is finished already.
 
+    A folder that the mode does not allow is refused before the images are read: `RunExistsError`.
     Raises `ConfigError` for a `given` one that was loaded for other images, another split or another device.
     """
     if given is not None:
         _refuse_other_context(given, config)
         return given
+    refuse_early(folder, mode)
     return None if mode == "resume" and is_finished(folder) else load_context(config)
+
+
+def refuse_early(folder: Path, mode: Mode) -> None:
+    """Raise `RunExistsError` for a folder that the mode does not allow, before the images are read."""
+    if launched() == 1:  # else the first rank may be in it already
+        with contextlib.suppress(OSError):  # said where the folder is opened
+            refuse_occupied(folder, mode)
 
 
 def _refuse_other_context(context: JobContext, config: JobConfig) -> None:

@@ -43,18 +43,11 @@ def export_model(
     Raises `RunExistsError` for files that are there, `ConfigError` for a form that this model, or this installation,
     does not have, and `RunError` for one that computes other logits.
     """
-    from robust_nas.export.source import export_source, refuse_source
-    from robust_nas.nets import read_model
+    from robust_nas.export.source import export_source
 
     wanted = checked_forms(forms)
-    model_folder = Path(model_folder)
-    folder = Path(out) if out else model_folder / "export"
-    for form in wanted:
-        if form != "source":
-            _refuse_occupied(folder / FILES[form], overwrite)
-    model = read_model(model_folder, module=module)
-    if "source" in wanted:
-        refuse_source(model, folder, overwrite=overwrite)
+    folder = Path(out) if out else Path(model_folder) / "export"
+    model = refuse_export(model_folder, folder, wanted, module=module, overwrite=overwrite)
     made: dict[Form, bytes] = {}
     for number, form in enumerate(wanted):
         progress("export", number, len(wanted), form)
@@ -70,6 +63,27 @@ def export_model(
         write_atomic(folder / FILES[form], data)
     progress("export", len(wanted), len(wanted))
     return folder
+
+
+def refuse_export(
+    model_folder: Path,
+    folder: Path,
+    forms: Sequence[Form],
+    *,
+    module: nn.Module | None = None,
+    overwrite: bool = False,
+) -> Model:
+    """Return the model; raise what `export_model` would for files that are there, before any work."""
+    from robust_nas.export.source import refuse_source
+    from robust_nas.nets import read_model
+
+    for form in forms:
+        if form != "source":
+            _refuse_occupied(folder / FILES[form], overwrite)
+    model = read_model(model_folder, module=module)
+    if "source" in forms:
+        refuse_source(model, folder, overwrite=overwrite)
+    return model
 
 
 def checked_forms(forms: Sequence[str]) -> list[Form]:

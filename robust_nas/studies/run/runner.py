@@ -17,7 +17,16 @@ from robust_nas import user_code
 from robust_nas.config import check, to_dict
 from robust_nas.errors import ConfigError, StudyError
 from robust_nas.execution import Engine, LocalEngine, Task
-from robust_nas.runs import ENVIRONMENT, RESULT, Mode, Progress, read_json, silent, write_atomic, write_json
+from robust_nas.runs import (
+    ENVIRONMENT,
+    RESULT,
+    Mode,
+    Progress,
+    read_json,
+    silent,
+    write_atomic,
+    write_json,
+)
 from robust_nas.spaces import has_cells
 from robust_nas.studies.config import Inherited, StudyConfig
 from robust_nas.studies.cost import Rates
@@ -33,7 +42,13 @@ from robust_nas.studies.run.folder import (
 from robust_nas.studies.run.plan import Plan, plan_on, plan_tree
 from robust_nas.studies.run.trial import FUNCTION, payload_of
 from robust_nas.workflows.config import RESULTS
-from robust_nas.workflows.context import JobContext, load_context, refuse_other_images, refuse_precision
+from robust_nas.workflows.context import (
+    JobContext,
+    load_context,
+    refuse_early,
+    refuse_other_images,
+    refuse_precision,
+)
 
 if TYPE_CHECKING:
     from robust_nas.execution import Ended
@@ -56,9 +71,10 @@ def run_study(
     written; and at the end, when not one trial is done.
     """
     engine = engine or LocalEngine()
+    folder = Path(out) if out else RESULTS / config.name
+    refuse_early(folder, mode)
     plan, context = plan_study(config)
     plan.refuse_above_guard()
-    folder = Path(out) if out else RESULTS / config.name
     device = engine.device(config.device, context.device.type)
     refuse_other_images(folder, context.dataset)
     begun = mode == "resume" and is_study(folder)
