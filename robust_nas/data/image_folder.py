@@ -120,8 +120,8 @@ def _passed_over(files: list[str]) -> tuple[Remark, ...]:
         return ()
     kinds = Counter(os.path.splitext(path)[1].lower() or "without a suffix" for path in files).most_common(5)
     counted = ", ".join(f"{count} {kind}" for kind, count in kinds)
-    text = f"{len(files)} files are passed over ({counted}; the first is {os.path.basename(files[0])[:100]})"
-    return (Remark(text, f"convert images among them to one of {', '.join(EXTENSIONS)}; {LAYOUT}"),)
+    text = f"{len(files)} file{'s are' if len(files) > 1 else ' is'} passed over ({counted}; the first is {os.path.basename(files[0])[:100]})"
+    return (Remark(text, f"convert images among them to one of {', '.join(EXTENSIONS)}"),)
 
 
 def _list_part(root: Path, part: str, other: list[str]) -> dict[str, list[str]]:
