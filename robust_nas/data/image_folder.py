@@ -120,7 +120,8 @@ def _passed_over(files: list[str]) -> tuple[Remark, ...]:
         return ()
     kinds = Counter(os.path.splitext(path)[1].lower() or "without a suffix" for path in files).most_common(5)
     counted = ", ".join(f"{count} {kind}" for kind, count in kinds)
-    text = f"{len(files)} file{'s are' if len(files) > 1 else ' is'} passed over ({counted}; the first is {os.path.basename(files[0])[:100]})"
+    passed = "1 file is" if len(files) == 1 else f"{len(files)} files are"
+    text = f"{passed} passed over ({counted}; the first is {os.path.basename(files[0])[:100]})"
     return (Remark(text, f"convert images among them to one of {', '.join(EXTENSIONS)}"),)
 
 
