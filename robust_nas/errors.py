@@ -50,6 +50,10 @@ class DataError(RobustNASError):
     """A dataset is missing, truncated or mislabelled."""
 
 
+class DataWarning(UserWarning):
+    """The images of a dataset are not all that a reader of figures may take them for."""
+
+
 class CompressionError(ConfigError):
     """A compression asks for what the network cannot give: a budget out of reach, nothing to compress."""
 

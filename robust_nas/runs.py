@@ -92,7 +92,7 @@ class Run:
         self._made = not self.folder.exists()
         self._metrics: IO[bytes] | None = None
         try:
-            self._refuse_occupied(mode)
+            refuse_occupied(self.folder, mode)
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = (self.folder / LOCK).open("a")
         except OSError as error:
@@ -100,7 +100,7 @@ class Run:
         try:
             _lock_or_refuse(self._lock, self.folder)
             # Again: another process may have come and gone before the lock was ours.
-            self._refuse_occupied(mode)
+            refuse_occupied(self.folder, mode)
             self._prepare(mode)
         except OSError as error:
             self.close()
@@ -108,27 +108,6 @@ class Run:
         except BaseException:
             self.close()
             raise
-
-    def _refuse_occupied(self, mode: Mode) -> None:
-        """Raises `RunExistsError` when `mode` does not allow what the folder holds."""
-        if self.folder.is_dir():
-            names = {child.name for child in self.folder.iterdir() if not _LEFTOVER.fullmatch(child.name)}
-            if not names - {LOCK}:
-                return
-        elif not self.folder.exists():
-            return
-        if mode == "new":
-            raise RunExistsError(
-                f"{self.folder}: exists already; continue it with --resume, replace it with --overwrite, "
-                "or choose another folder with --out"
-            )
-        if not ((self.folder / CONFIG).is_file() and (self.folder / LOCK).is_file()):
-            refused = "continued" if mode == "resume" else "overwritten"
-            raise RunExistsError(
-                f"{self.folder}: holds no {CONFIG} and {LOCK} of a run, so it is none and is not {refused}"
-            )
-        if mode == "overwrite" and self.folder.resolve() in (Path.home(), *Path.cwd().parents, Path.cwd()):
-            raise RunExistsError(f"{self.folder}: is where you are, or above it, and is not overwritten")
 
     def _prepare(self, mode: Mode) -> None:
         if mode == "overwrite":
@@ -361,6 +340,28 @@ class Run:
         names = [*artifacts, *drawn]
         record = {**result, "artifacts": names, "digests": file_digests(self.folder, names)}
         write_json(self.folder / RESULT, {**record, NOT_DRAWN: missing} if missing else record)
+
+
+def refuse_occupied(folder: Path, mode: Mode) -> None:
+    """Raise `RunExistsError` when `mode` does not allow a run in the folder for what it holds; nothing is opened."""
+    if folder.is_dir():
+        names = {child.name for child in folder.iterdir() if not _LEFTOVER.fullmatch(child.name)}
+        if not names - {LOCK}:
+            return
+    elif not folder.exists():
+        return
+    if mode == "new":
+        raise RunExistsError(
+            f"{folder}: exists already; continue it with --resume, replace it with --overwrite, "
+            "or choose another folder with --out"
+        )
+    if not ((folder / CONFIG).is_file() and (folder / LOCK).is_file()):
+        refused = "continued" if mode == "resume" else "overwritten"
+        raise RunExistsError(
+            f"{folder}: holds no {CONFIG} and {LOCK} of a run, so it is none and is not {refused}"
+        )
+    if mode == "overwrite" and folder.resolve() in (Path.home(), *Path.cwd().parents, Path.cwd()):
+        raise RunExistsError(f"{folder}: is where you are, or above it, and is not overwritten")
 
 
 def is_finished(folder: Path) -> bool:

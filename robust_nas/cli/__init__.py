@@ -13,7 +13,7 @@ import typer
 
 from robust_nas.cli import common, compress, count, evaluate, export, run, search, spaces, study, train
 from robust_nas.distributed import is_first, may_print
-from robust_nas.errors import FigureWarning, RecordWarning, RobustNASError
+from robust_nas.errors import DataWarning, FigureWarning, RecordWarning, RobustNASError
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
 
@@ -53,6 +53,7 @@ def main() -> None:
             warnings.showwarning = _show
             for kind in OURS:
                 warnings.simplefilter("always", kind)
+            warnings.simplefilter("default", DataWarning)
             app()
     except RobustNASError as error:
         if may_print(error):
@@ -99,7 +100,7 @@ def _show(
     line: str | None = None,
 ) -> None:
     """Print a warning of this package like the other lines for people, and any other one as Python does."""
-    if issubclass(category, OURS):
+    if issubclass(category, (*OURS, DataWarning)):
         common.say(f"warning: {message}")
     else:
         typer.echo(warnings.formatwarning(message, category, filename, lineno, line), err=True, nl=False)

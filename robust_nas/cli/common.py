@@ -75,6 +75,13 @@ Weights = Annotated[
     Path | None,
     typer.Option(callback=expanded, help="Weights of the module, a safetensors file (default: as built)."),
 ]
+OtherData = Annotated[
+    bool,
+    typer.Option(
+        "--other-data", help="Take images of another checksum than those that the model was trained on."
+    ),
+]
+
 AllowCode = Annotated[
     list[Path] | None,
     typer.Option(
@@ -92,6 +99,13 @@ def mode_of(resume: bool, overwrite: bool) -> Mode:
     if resume and overwrite:
         raise ConfigError("--resume continues a run and --overwrite replaces it; give one of them")
     return "resume" if resume else "overwrite" if overwrite else "new"
+
+
+def are_meant(other_data: bool, recipe: str | None, changes: Sequence[str]) -> bool:
+    """Return whether other images than those of the training are meant: by an option, a recipe, or a change of data."""
+    from robust_nas.workflows.training_images import names_data
+
+    return other_data or recipe is not None or names_data(changes)
 
 
 def resolve(

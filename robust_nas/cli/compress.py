@@ -32,6 +32,7 @@ def command(
         str | None,
         typer.Option(help="Take data, training and evaluation from this recipe, not from the model's own."),
     ] = None,
+    other_data: common.OtherData = False,
     allow_code: common.AllowCode = None,
     out: common.Out = None,
     resume: common.Resume = False,
@@ -59,9 +60,9 @@ def command(
     names, changes = _budgets({"ratio": ratio, "macs": macs})
     changes += overrides or []
     method = method or "+".join(names) or None
-    source = recipe if recipe is not None else expand_path(str(model))
+    other_data = common.are_meant(other_data, recipe, changes)
 
-    config = compression_config(source, method, changes)
+    config = compression_config(recipe if recipe is not None else expand_path(str(model)), method, changes)
     if print_config:
         from robust_nas.workflows.config import printed
 
@@ -74,9 +75,10 @@ def command(
         common.say(f"warning: {doubt}")
     with common.progress(quiet) as report:
         own = RESULTS / f"{config.name}-compressed"
+        source = module or expand_path(str(model))
         folder = out or (own if module is not None else default_folder(expand_path(str(model))))
         tree = compress(
-            config, module or expand_path(str(model)), folder, weights=weights, mode=mode, progress=report
+            config, source, folder, weights=weights, mode=mode, progress=report, other_data=other_data
         )
     if json:
         common.print_json(tree)

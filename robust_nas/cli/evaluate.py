@@ -23,7 +23,12 @@ Suite = Annotated[
 Eps = Annotated[str | None, typer.Option(help="Perturbation budget on the 0..1 scale, such as 8/255.")]
 Norm = Annotated[str | None, typer.Option(help="linf or l2.")]
 ImageLimit = Annotated[int | None, typer.Option(help="The largest number of test images.", min=1)]
-Data = Annotated[str | None, typer.Option(help="digits, fashion-mnist, cifar10, or an image folder.")]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help="digits, fashion-mnist, cifar10, an image folder, or where the images of the model's own dataset are now."
+    ),
+]
 OwnRecipe = Annotated[
     str | None, typer.Option(help="Take data and evaluation from this recipe instead of the model's own.")
 ]
@@ -41,6 +46,7 @@ def command(
     images: ImageLimit = None,
     data: Data = None,
     recipe: OwnRecipe = None,
+    other_data: common.OtherData = False,
     strict: Strict = False,
     allow_code: common.AllowCode = None,
     out: common.Out = None,
@@ -65,7 +71,12 @@ def command(
         raise typer.BadParameter("name a model folder, or a module with --module file.py:function")
     if module is None and weights is not None:
         raise typer.BadParameter("--weights goes with --module; a model folder has its own")
-    changes = [*_shorthands(suite, eps, norm, images, data), *(overrides or [])]
+    changes = [
+        *_shorthands(suite, eps, norm, images),
+        *_images(data, None if module else model),
+        *(overrides or []),
+    ]
+    other_data = common.are_meant(other_data, recipe, changes)
 
     config = _config(recipe, module, model, changes)
     if print_config:
@@ -85,9 +96,10 @@ def command(
         from robust_nas.nets.user_module import source_of
 
         source_of(module)
+    source = module or expand_path(str(model))
     with common.progress(quiet) as report:
         tree = run_evaluation(
-            config, module or expand_path(str(model)), folder, weights=weights, mode=mode, progress=report
+            config, source, folder, weights=weights, mode=mode, progress=report, other_data=other_data
         )
     if json:
         common.print_json(tree)
@@ -121,9 +133,7 @@ def _name_of(module: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "-", Path(module.rpartition(":")[0]).stem).strip(".-_") or "module"
 
 
-def _shorthands(
-    suite: str | None, eps: str | None, norm: str | None, images: int | None, data: str | None
-) -> list[str]:
+def _shorthands(suite: str | None, eps: str | None, norm: str | None, images: int | None) -> list[str]:
     """The overrides that the options stand for."""
     changes: list[str] = []
     if suite is not None:
@@ -134,16 +144,56 @@ def _shorthands(
         changes.append(Verbatim(f"evaluation.threat_model.norm={norm}"))
     if images is not None:
         changes.append(Verbatim(f"evaluation.images={images}"))
-    if data is not None:
-        path = expand_path(data)
-        folder = path.is_dir()
-        if not folder and ("/" in data or "\\" in data):
+    return changes
+
+
+def _images(data: str | None, model: str | None) -> list[str]:
+    """Return the overrides that `--data` stands for: a folder with `train/` holds images, another place files.
+
+    Files are of the dataset that their place is named like, else of the dataset that the model folder records.
+    """
+    if data is None:
+        return []
+    from robust_nas.data import DATASETS
+
+    names, own = DATASETS.names(), _own_dataset(model)
+    place = expand_path(data)
+    name, path = Verbatim(f"data.name={data}"), Verbatim(f"data.path={place}")
+    if data in names:
+        if (place / "train").is_dir():
+            common.say(f"--data {data}: the images in ./{data}, not the dataset {data} (data.name={data})")
+            return ["data.name=image-folder", path]
+        if not place.exists():
+            return [name, *(["data.path=null"] if own not in (None, data) else [])]
+        if DATASETS.get(data).takes_path:
+            common.say(f"--data {data}: the dataset {data}, with its files in ./{data}")
+            return [name, path]
+        common.say(f"--data {data}: the dataset {data}, not the folder ./{data}")
+        return [name, "data.path=null"]
+    if not place.exists():
+        if "/" in data or "\\" in data:
             raise ConfigError(
                 f"--data: {data!r} is no folder; an image folder or the name of a dataset is needed"
             )
-        name = "image-folder" if folder else data
-        changes += [Verbatim(f"data.name={name}"), *([Verbatim(f"data.path={path}")] if folder else [])]
-    return changes
+        return [name]
+    files = not (place / "train").is_dir() and own is not None
+    if files and (own not in names or DATASETS.get(str(own)).takes_path):  # of a plugin: its reader says so
+        return [path]
+    return ["data.name=image-folder", path]
+
+
+def _own_dataset(model: str | None) -> str | None:
+    """Return the name of the dataset that a model folder was trained on; None without a folder."""
+    if model is None:
+        return None
+    from robust_nas.workflows.config import EvaluationConfig, stored_config
+
+    try:
+        data = stored_config(expand_path(model), EvaluationConfig)[1].get("data")
+    except ConfigError:  # said where the folder is read
+        return None
+    name = data.get("name") if isinstance(data, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def _show(tree: dict[str, Any], what: str, folder: Path) -> None:

@@ -40,6 +40,7 @@ def command(
         str | None,
         typer.Option(help="Of the check: take the data from this recipe, not from the model's own."),
     ] = None,
+    other_data: common.OtherData = False,
     allow_code: common.AllowCode = None,
     out: common.Out = None,
     overwrite: common.Overwrite = False,
@@ -54,22 +55,34 @@ def command(
     """
     from robust_nas.nets.user_module import load_module
     from robust_nas.workflows.config import EvaluationConfig, load_config, model_config
-    from robust_nas.workflows.export import FILES, FORMS, check_export, checked_forms, export_model
+    from robust_nas.workflows.export import (
+        FILES,
+        FORMS,
+        check_context,
+        check_export,
+        checked_forms,
+        export_model,
+        refuse_export,
+    )
 
     forms = checked_forms(FORMS if "all" in (form or ()) else form or ["source"])
     if not check and (overrides or recipe):
         raise typer.BadParameter("config values and --recipe say what --check runs on; it is not given")
-    config = None
+    config = context = None
     if check:
         changes = overrides or []
         own = EvaluationConfig.of(load_config(recipe, changes)) if recipe else None
         config = own or model_config(model, changes)
     built = None if module is None else load_module(module)
+    if config is not None:
+        refuse_export(model, out or model / "export", forms, module=built, overwrite=overwrite)
+        meant = common.are_meant(other_data, recipe, overrides or [])
+        context = check_context(config, model, module=built, other_data=meant)
     with common.progress(quiet) as report:
         folder = export_model(model, out, forms=forms, module=built, overwrite=overwrite, progress=report)
     checked = {}
     if config is not None:
-        checked = check_export(config, model, folder, forms, images=images, module=built)
+        checked = check_export(config, model, folder, forms, images=images, module=built, context=context)
     files: dict[str, str] = {name: FILES[name] for name in forms}
     if json:
         source = {"source": "network.py", "weights": "weights.pt"} if "source" in forms else {}

@@ -9,6 +9,7 @@ from .order import batches as batches
 from .reader import DATASETS as DATASETS
 from .reader import DatasetReader as DatasetReader
 from .reader import Parts as Parts
+from .reader import Remark as Remark
 from .reader import SplitBy as SplitBy
 from .splits import balanced as balanced
 from .splits import random_indices as random_indices

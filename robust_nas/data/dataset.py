@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from robust_nas.data.images import Images, check_class_name, check_labels
 from robust_nas.data.options import DataOptions
-from robust_nas.data.reader import SplitBy
+from robust_nas.data.reader import FILES, DatasetReader, Parts, Remark, SplitBy
 from robust_nas.data.splits import balanced
-from robust_nas.errors import DataError
+from robust_nas.errors import DataError, DataWarning
 from robust_nas.lazy import torch
 
 
@@ -18,8 +23,9 @@ from robust_nas.lazy import torch
 class Dataset:
     """Images of one shape with labels 0..classes-1.
 
-    `checksum` is the SHA-256 of the full decoded training and test sets, whatever `limit` left out. `split_by` says who
-    divided the images into the two.
+    `checksum` is the SHA-256 of the full decoded training and test sets, whatever `limit` left out; or, of a limited
+    image folder, which is not decoded in full, `files:` and a digest of all its files. `split_by` says who divided the
+    images into the two, `remarks` what the reader passed over.
     """
 
     name: str
@@ -28,6 +34,8 @@ class Dataset:
     class_names: tuple[str, ...]
     checksum: str
     split_by: SplitBy = "user"
+    remarks: tuple[Remark, ...] = ()
+    other_form: Callable[[str], bool] | None = None  # whether a checksum of the other form is of these images
 
     def __post_init__(self) -> None:
         for name in self.class_names:
@@ -53,9 +61,28 @@ class Dataset:
         """Return the number of classes."""
         return len(self.class_names)
 
+    @cached_property
+    def warnings(self) -> tuple[Remark, ...]:
+        """Return the remarks of the reader, and the classes without images in one of the parts."""
+        found = []
+        for images, part, never in ((self.train, "training", "trained"), (self.test, "test", "tested")):
+            present = set(images.labels.tolist())
+            absent = [name for label, name in enumerate(self.class_names) if label not in present]
+            if absent:
+                named = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+                text = f"{len(absent)} of {self.classes} classes have no {part} image and are never {never}: {named}"
+                found.append(Remark(text, f"add {part} images of these classes, or leave the classes out"))
+        return (*self.remarks, *found)
+
+    def has_checksum(self, checksum: str) -> bool:
+        """Return whether a recorded checksum is of the images of this dataset, also if recorded with another limit."""
+        return checksum == self.checksum or (self.other_form is not None and self.other_form(checksum))
+
 
 def load_dataset(options: DataOptions, *, seed: int = 0) -> Dataset:
     """Return the dataset that `options` name, on the CPU, its training set thinned to `options.limit`.
+
+    What a reader of figures must know of the images is a `DataWarning`.
 
     Args:
         options: name, path, the reader's options and limit are used here.
@@ -65,19 +92,46 @@ def load_dataset(options: DataOptions, *, seed: int = 0) -> Dataset:
         DataError: files are missing, truncated or mislabelled.
         ConfigError: the path is missing where one is needed, or the limit is below the number of classes.
     """
-    reader = options.reader
-    parts = reader.read(reader.location(options.path))
+    reader, limit = options.reader, options.limit
+    path = reader.location(options.path)
+    digest = None if limit is None else reader.digest(path)
+    if limit is None or digest is None:
+        parts = _checked(reader, reader.read(path))
+    else:
+        parts = _checked(reader, reader.read_chosen(path, lambda labels: balanced(labels, limit, seed)))
+
+    @functools.cache
+    def other_form(checksum: str) -> bool:
+        if checksum.startswith(FILES):
+            return digest is None and checksum == reader.digest(path)
+        return digest is not None and checksum == _checksum(*_checked(reader, reader.read(path))[:2])
+
+    train, test, class_names = parts
+    dataset = Dataset(
+        reader.label,
+        train,
+        test,
+        class_names,
+        digest or _checksum(train, test),
+        reader.split_by,
+        reader.remarks(path),
+        other_form,
+    )
+    if limit is not None and limit < len(train):
+        dataset = dataclasses.replace(dataset, train=train.subset(balanced(train.labels, limit, seed)))
+    for remark in dataset.warnings:
+        warnings.warn(f"{dataset.name}: {remark.text}; {remark.advice}", DataWarning, stacklevel=2)
+    return dataset
+
+
+def _checked(reader: DatasetReader, parts: Any) -> Parts:
+    """Return what a reader, maybe of a plugin, returned. Raise `DataError` where it is no `Parts`."""
     if not (isinstance(parts, tuple) and [type(part) for part in parts] == [Images, Images, tuple]):
         raise DataError(
             f"{reader.name}: `read` returned {type(parts).__name__}; Parts(train, test, class_names) is needed, "
             "the first two of them Images, the last a tuple"
         )
-    train, test, class_names = parts
-    full = Dataset(reader.label, train, test, class_names, _checksum(train, test), reader.split_by)
-    if options.limit is None or options.limit >= len(train):
-        return full
-    kept = train.subset(balanced(train.labels, options.limit, seed))
-    return dataclasses.replace(full, train=kept)
+    return Parts(*parts)
 
 
 def _checksum(*parts: Images) -> str:

@@ -47,6 +47,18 @@ class DataOptions(Options):
         except ConfigError as error:
             raise PydanticCustomError("method", "{text}", {"text": str(error)}) from None
 
+    @field_validator("path")
+    @classmethod
+    def _is_absolute(cls, path: str | None) -> str | None:
+        """Return the path as seen from the current folder: a config means the same images wherever it is read."""
+        try:
+            absolute = None if path is None else Path(path).expanduser().absolute()
+            return (
+                path if absolute is None else str(absolute.resolve() if ".." in absolute.parts else absolute)
+            )
+        except (OSError, RuntimeError, ValueError):  # no such user, a loop of links: `location` says so
+            return path
+
     @field_validator("options")
     @classmethod
     def _fit_the_reader(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:

@@ -6,6 +6,7 @@ them from the key `data.options` of a config.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
@@ -14,6 +15,8 @@ from robust_nas.errors import ConfigError, DataError
 from robust_nas.registry import Method, Registry
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from robust_nas.data.images import Images
 
 
@@ -22,12 +25,25 @@ if TYPE_CHECKING:
 SplitBy = Literal["publishers", "robust_nas", "user"]
 
 
+FILES = "files:"  # before a digest of files in the place of a checksum of images
+
+
+class Remark(NamedTuple):
+    """What a reader of figures must know of the images, and what can be done about it."""
+
+    text: str
+    advice: str
+
+
 class Parts(NamedTuple):
     """What a reader returns: all training and test images, of one shape, and the name of each class."""
 
     train: Images
     test: Images
     class_names: tuple[str, ...]
+
+
+Choose = Callable[["Tensor"], "Tensor"]  # from the labels of all training images to the indices of some
 
 
 class DatasetReader(Method):
@@ -58,7 +74,9 @@ class DatasetReader(Method):
         except (ConfigError, OSError, ValueError) as error:  # no such user, too long, a zero byte
             raise ConfigError(f"data.path: got {path!r}; {error}") from None
         if missing:
-            raise DataError(f"{found}: no such folder or file{hint}")
+            raise DataError(
+                f"{found}: no such folder or file; images that have moved are named by data.path=PATH{hint}"
+            )
         return found
 
     def read(self, path: Path | None) -> Parts:
@@ -67,6 +85,22 @@ class DatasetReader(Method):
         Raises `DataError` for a file that is missing, damaged or mislabelled.
         """
         raise NotImplementedError(f"{type(self).__name__} does not read anything")
+
+    def read_chosen(self, path: Path | None, choose: Choose) -> Parts:
+        """Return the dataset with the training images at the indices of `choose(labels)` alone.
+
+        A reader that can leave the others out without decoding them has this, and `digest`.
+        """
+        parts = self.read(path)
+        return parts._replace(train=parts.train.subset(choose(parts.train.labels)))
+
+    def digest(self, path: Path | None) -> str | None:
+        """Return `files:` and a digest of the files, by which a chosen part is known; None: it is read whole."""
+        return None
+
+    def remarks(self, path: Path | None) -> tuple[Remark, ...]:
+        """Return what is passed over at the path, which was read before."""
+        return ()
 
 
 DATASETS = Registry(

@@ -1,20 +1,22 @@
 """Bring what a user hands to `evaluate` into one form, and refuse the rest before anything is attacked.
 
-images   an object with `pixels` and `labels`, a pair (x, y), or a torch Dataset whose items are (image, label)
+images   an object with `pixels` and `labels`, a pair (x, y), a torch Dataset of (image, label), a DataLoader of such
+         batches; tensors or NumPy arrays
 model    a torch module whose tensors have values, or any function of images, wrapped into one
 device   the one that the model's tensors are on, or a given one that holds some of them
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from robust_nas.attacks.predictor import FunctionModule
 from robust_nas.errors import AttackError, ConfigError, RobustNASError
@@ -23,9 +25,11 @@ from robust_nas.nets.devices import usable_device
 from robust_nas.nets.values import without_values
 
 ACCEPTED = (
-    "an object with tensors `pixels` [N, C, H, W] and `labels` [N], a pair of such tensors, "
-    "or a torch.utils.data.Dataset of (image tensor, label) is needed"
+    "images uint8 0..255, or float 0..1, [N, C, H, W] with their classes [N] are needed: an object with `pixels` and "
+    "`labels`, a pair (images, labels), a torch.utils.data.Dataset of (image, label) or a DataLoader of such pairs; "
+    "tensors or NumPy arrays"
 )
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 class Pair(NamedTuple):
@@ -38,38 +42,64 @@ class Pair(NamedTuple):
 def labelled(data: Any) -> LabelledImages:
     """Return images with labels from any accepted form. Raise `AttackError` for another one, and what is accepted."""
     if hasattr(data, "pixels") and hasattr(data, "labels"):
-        found = Pair(data.pixels, data.labels)
-    elif isinstance(data, tuple | list) and len(data) == 2:
-        found = Pair(*data)
-    elif isinstance(data, Dataset) and hasattr(data, "__len__"):
-        found = _stacked(data)
-    elif hasattr(data, "train") and hasattr(data, "test"):
+        return _pair(data.pixels, data.labels, "data")
+    if isinstance(data, DataLoader):
+        return _joined(
+            [_item(batch, f"batch {number}", data) for number, batch in enumerate(data)], data, torch.cat
+        )
+    if isinstance(data, tuple | list) and len(data) == 2:
+        return _pair(data[0], data[1], "data")
+    if isinstance(data, Dataset) and hasattr(data, "__len__"):
+        items = [_item(data[index], f"item {index}", data) for index in range(len(data))]
+        return _joined(items, data, torch.stack)
+    if hasattr(data, "train") and hasattr(data, "test"):
         raise AttackError(f"data: got {type(data).__name__}, training and test images; pass its `test`")
-    else:
-        count = f" of {len(data)}" if isinstance(data, tuple | list) else ""
-        raise AttackError(f"data: got {type(data).__name__}{count}; {ACCEPTED}")
-    for name, part in zip(Pair._fields, found, strict=True):
-        if not isinstance(part, Tensor):
-            raise AttackError(f"data: {name} are {type(part).__name__}, no tensor; {ACCEPTED}")
-    return found
+    if isinstance(data, Tensor | np.ndarray):
+        raise AttackError(
+            f"data: got one {type(data).__name__} of shape {tuple(data.shape)}, no labels; {ACCEPTED}"
+        )
+    count = f" of {len(data)}" if isinstance(data, tuple | list) else ""
+    raise AttackError(f"data: got {type(data).__name__}{count}; {ACCEPTED}")
 
 
-def _stacked(data: Dataset[Any]) -> Pair:
-    """Return all items of a dataset as two tensors."""
-    items: list[Any] = [data[index] for index in range(len(data))]  # type: ignore[arg-type] # a sized one
-    for number, item in enumerate(items):
-        if not (isinstance(item, tuple | list) and len(item) == 2 and isinstance(item[0], Tensor)):
-            parts = item if isinstance(item, tuple | list) else (item,)
-            got = ", ".join(type(part).__name__ for part in parts)
-            raise AttackError(f"data: item {number} of {type(data).__name__} is ({got}); {ACCEPTED}")
-    if not items:
+def _pair(pixels: Any, labels: Any, place: str) -> Pair:
+    """Return images and labels as tensors, labels of any integer type as int64."""
+    if not isinstance(pixels, Tensor | np.ndarray):
+        raise AttackError(f"{place}: pixels are {type(pixels).__name__}, no tensor and no array; {ACCEPTED}")
+    classes = _tensor(labels, f"{place}: labels")
+    return Pair(_tensor(pixels, f"{place}: pixels"), classes.long() if classes.dtype in INTEGERS else classes)
+
+
+def _item(item: Any, place: str, data: Any) -> Pair:
+    """Return an item of a dataset or a batch of a loader as tensors."""
+    place = f"data: {place} of {type(data).__name__}"
+    if not (isinstance(item, tuple | list) and len(item) == 2 and isinstance(item[0], Tensor | np.ndarray)):
+        parts = item if isinstance(item, tuple | list) else (item,)
+        raise AttackError(f"{place} is ({', '.join(type(part).__name__ for part in parts)}); {ACCEPTED}")
+    return _pair(item[0], item[1], place)
+
+
+def _tensor(values: Any, place: str) -> Tensor:
+    """Return a tensor of the values: a copy of an array, which may be read-only, reversed or of another byte order."""
+    if isinstance(values, Tensor):
+        return values
+    try:
+        array = np.asarray(values)
+        return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+    except (TypeError, ValueError) as error:  # words, objects, lists of several lengths
+        raise AttackError(
+            f"{place} are {type(values).__name__} and no numbers: {error}; {ACCEPTED}"
+        ) from None
+
+
+def _joined(pairs: list[Pair], data: Any, join: Callable[[list[Tensor]], Tensor]) -> Pair:
+    """Return all items or batches as two tensors."""
+    if not pairs:
         raise AttackError(f"data: {type(data).__name__} is empty; no images to evaluate on")
     try:
-        pixels = torch.stack([image for image, _ in items])
-        labels = torch.stack([torch.as_tensor(label) for _, label in items])
-    except (RuntimeError, TypeError, ValueError) as error:  # images of several sizes, labels that are words
+        return Pair(join([pair.pixels for pair in pairs]), join([pair.labels for pair in pairs]))
+    except (RuntimeError, TypeError) as error:  # images of several sizes
         raise AttackError(f"data: items of {type(data).__name__} cannot be stacked: {error}") from None
-    return Pair(pixels, labels)
 
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -124,6 +154,16 @@ def notes(model: nn.Module, pixels: Tensor) -> tuple[str, ...]:
     if pixels.is_floating_point() and pixels.dtype != torch.float32:
         dtype = str(pixels.dtype).removeprefix("torch.")
         found.append(f"the images are {dtype} and are evaluated as float32")
+    if pixels.dtype == torch.uint8 and int(pixels.max()) <= 1:
+        found.append(
+            "the images are uint8 and reach to 1 of 255, almost black; values in 0..1 are given as float"
+        )
+    _, channels, height, width = pixels.shape
+    if width in (1, 3) and min(channels, height) > 4:
+        found.append(
+            f"the images have {channels} channels of {height}x{width} pixels; where channels are last, move them with "
+            "images.permute(0, 3, 1, 2)"
+        )
     return tuple(found)
 
 

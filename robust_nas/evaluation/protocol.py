@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from robust_nas.attacks import Attack, ThreatModel
 from robust_nas.attacks.predictor import as_module
@@ -43,7 +43,7 @@ from robust_nas.evaluation.start import Progress, start, with_rule
 
 def evaluate(
     model: nn.Module | Callable[[Tensor], Tensor],
-    data: LabelledImages | tuple[Tensor, Tensor] | Dataset[Any],
+    data: LabelledImages | tuple[Any, Any] | Dataset[Any] | DataLoader[Any],
     threat_model: ThreatModel,
     suite: str | Path | Sequence[Step | Attack] = "cascade",
     *,
@@ -57,8 +57,8 @@ def evaluate(
     Args:
         model: from images `[B, C, H, W]` in 0..1 to logits `[B, K]`, or a `Predictor` with another inference rule. A
             plain function is taken too; `Evaluation.notes` says what is not checked of it.
-        data: an object with `pixels` (uint8, or float in 0..1, `[N, C, H, W]`) and `labels` (int64 `[N]`), a pair of
-            such tensors, or a torch `Dataset` of (image, label).
+        data: an object with `pixels` (uint8, or float in 0..1, `[N, C, H, W]`) and `labels` (integers `[N]`), a pair of
+            these, a torch `Dataset` of (image, label), or a `DataLoader` of such batches; tensors or NumPy arrays.
         threat_model: norm and eps, on the 0..1 scale.
         suite: `quick`, `cascade`, `autoattack`, `rand`, `transfer`, a YAML file, or a list of attacks or `Step`s.
         seed: of the order of the images, of the attacks and of a random rule's draws.

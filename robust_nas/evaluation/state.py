@@ -167,7 +167,10 @@ def check_images(images: LabelledImages) -> tuple[Tensor, Tensor]:
     if pixels.is_floating_point():
         low, high = (float(limit) for limit in pixels.detach().aminmax())
         if not (low >= 0 and high <= 1):  # written so that NaN fails it too
-            raise AttackError(f"images reach from {low:.6g} to {high:.6g}; pixels lie in 0..1, without NaN")
+            hint = "; divide by 255, or give them as uint8" if low >= 0 and 1 < high <= 255 else ""
+            raise AttackError(
+                f"images reach from {low:.6g} to {high:.6g}; pixels lie in 0..1, without NaN{hint}"
+            )
     if int(labels.min()) < 0:
         raise AttackError(f"label {int(labels.min())}; classes are counted from 0")
     return pixels.detach().cpu(), labels.cpu()

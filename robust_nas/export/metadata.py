@@ -3,7 +3,8 @@
 Keys: `format` ("exported by robust_nas ..."), `name`, `input` (name, shape of an image, range), `output`,
 `class_names`, `normalisation` (mean and std, which are inside; null for a module of the user's own, which may do
 anything inside), `compressed` (how many layers stand in which form), `made_by`, `threat_model` and `verdict` (clean and
-robust accuracy, attacks, images, seed, status) of the evaluation of these weights, or null: not evaluated; `versions`.
+robust accuracy, attacks, images, seed, status, warnings) of the evaluation of these weights, or null: not evaluated;
+`versions`.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ def _evaluated(model: Model) -> tuple[dict[str, Any] | None, dict[str, Any] | No
             "images": tree["robust"]["images"],
             "dataset": tree["dataset"],
             "seed": tree["seed"],
+            "warnings": [warning["text"] for warning in tree.get("warnings", [])],
         }
         return tree["threat_model"], verdict
     return None, None

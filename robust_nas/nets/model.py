@@ -141,6 +141,8 @@ def read_model(
     for a device that is not there.
     """
     folder, device = expand_path(folder), usable_device(device)
+    if device.type == "meta":
+        raise ConfigError("device: got 'meta', where a network has no values; allowed: cpu, or a GPU")
     missing = [name for name in (WEIGHTS, DESCRIPTION) if not (folder / name).is_file()]
     description = None if missing else _read_description(folder / DESCRIPTION)
     foreign = description is not None and description.module is not None

@@ -42,6 +42,7 @@ from robust_nas.studies.rules import RULES, Rule
 from robust_nas.training import Training
 from robust_nas.user_code import folders_of, own_config
 from robust_nas.workflows.config import JobConfig, one_list
+from robust_nas.workflows.config_paths import seen_from_file
 
 PRESETS = Path(__file__).resolve().parent / "presets"
 
@@ -226,8 +227,9 @@ def load_study(study: str | Path, overrides: Sequence[str] = (), *, size: str | 
         raise StudyError(f"{text!r} is neither a study nor a file; studies: {', '.join(preset_names())}")
     shipped = path.parent == PRESETS
     source = text if shipped else str(path)
-    tree = _sized(read_yaml(path), size, source)
-    with own_config(*folders_of(None if shipped else path)):
+    file = None if shipped else path
+    tree = seen_from_file(_sized(read_yaml(path), size, source), file)
+    with own_config(*reversed(folders_of(file))):  # what is still relative comes from the command line
         return check(StudyConfig, apply_overrides(tree, one_list(overrides)), source, overrides=overrides)
 
 

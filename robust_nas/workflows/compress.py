@@ -46,12 +46,14 @@ from robust_nas.workflows.context import (
     context_unless_finished,
     load_context,
     refuse_attacks,
+    refuse_early,
     refuse_few_images,
     refuse_precision,
     session,
 )
 from robust_nas.workflows.evaluate import refuse_misfit, relative
 from robust_nas.workflows.evaluation_record import Origin, validation_warnings
+from robust_nas.workflows.training_images import CHECKSUM, refuse_other_images_than_training
 
 _MEDIAN: Shape = {"median_ms": float}
 NETWORK: Shape = {
@@ -138,6 +140,7 @@ def compress(
     progress: Progress = silent,
     context: JobContext | None = None,
     allow_code: Sequence[Path | str] = (),
+    other_data: bool = False,
 ) -> dict[str, Any]:
     """Compress a model; return the content of `compression.json`.
 
@@ -147,12 +150,13 @@ def compress(
     `load_model(folder, module=build())`.
 
     The chosen network is the model folder `<folder>/model`. Raises `CheckpointError` for a model that cannot be read,
-    `CompressionError` for a budget out of reach.
+    `CompressionError` for a budget out of reach, and `DataError` for other images than those that a model folder was
+    trained on, unless `other_data` says that they are meant.
     """
     with user_code.allow_code(allow_code):
         if user_code.is_code(str(model)):
             return _compress_module(config, str(model), weights, out, mode, progress, context)
-        return _compress_folder(config, expand_path(model), out, mode, progress, context)
+        return _compress_folder(config, expand_path(model), out, mode, progress, context, other_data)
 
 
 def _compress_folder(
@@ -162,6 +166,7 @@ def _compress_folder(
     mode: Mode,
     progress: Progress,
     context: JobContext | None,
+    other_data: bool,
 ) -> dict[str, Any]:
     from robust_nas.nets import read_model
 
@@ -170,7 +175,8 @@ def _compress_folder(
         raise ConfigError(f"{folder}: holds the model; what is compressed needs a folder of its own")
     model = read_model(model_folder)
     job = CompressJob.of(config, relative(model_folder, folder), model.digest)
-    return _run(config, job, OriginalModel(model, model_folder), folder, mode, progress, context)
+    original = OriginalModel(model, model_folder)
+    return _run(config, job, original, folder, mode, progress, context, other_data)
 
 
 def default_folder(model_folder: Path) -> Path:
@@ -199,7 +205,9 @@ def _compress_module(
         )
     network = load_module(module, weights)
     digest = known_digest(folder, module_digest(network, path))
-    context = context or load_context(config)
+    if context is None:
+        refuse_early(folder, mode)
+        context = load_context(config)
     dataset = context.dataset
     trains = any(step.trains for step in config.compression.steps)
     refuse_foreign(network, context.images, dataset.classes, module, weights, trains=trains)
@@ -209,7 +217,7 @@ def _compress_module(
         class_names=dataset.class_names,
         mean=(0.0,) * channels,
         std=(1.0,) * channels,
-        made_by={"module": spec},
+        made_by={"module": spec, "dataset": dataset.name, CHECKSUM: dataset.checksum},
         module=spec,
     )
     original = OriginalModel(Model(network, None, description), None, module, weights)
@@ -225,6 +233,7 @@ def _run(
     mode: Mode,
     progress: Progress,
     shared: JobContext | None,
+    other_data: bool = False,
 ) -> dict[str, Any]:
     """Return the content of `compression.json`, which is made where the run is not finished."""
     refuse_several("compress")
@@ -232,6 +241,7 @@ def _run(
     if shared is not None:
         source = original.folder or Path(original.spec)
         refuse_misfit(original.model.description, shared.dataset, source)
+        refuse_other_images_than_training(original.model, shared.dataset, other_data)
         refuse_attacks(EvaluationConfig.of(config), shared.dataset)
         if any(step.trains for step in config.compression.steps):
             refuse_precision(config.training.precision, shared.device)

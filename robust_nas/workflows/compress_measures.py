@@ -135,6 +135,7 @@ def verdicts(
             progress=context.progress,
             context=shared,
             module=context.original.module,
+            other_data=True,  # refused before, where they are not meant
         )
     results = {
         label: {"clean": tree["clean"], "robust": tree["robust"], "verdict": tree["verdict"]}
@@ -161,9 +162,24 @@ def _evaluate_original(
             context=shared,
         )
     digest = original.model.digest
-    wanted = to_yaml_dict(evaluate_job(config, "", digest))
+    wanted = _without_paths(to_yaml_dict(evaluate_job(config, "", digest)))
     for found in finished_evaluations(original.folder, digest):
         checksum = found.environment.get("dataset_checksum")
-        if {**found.config, "model": ""} == wanted and checksum == shared.dataset.checksum:
+        same = checksum is not None and shared.dataset.has_checksum(checksum)
+        if same and _without_paths(found.config) == wanted:
             return found.outcome
-    return run_evaluation(config, original.folder, own, mode=mode, progress=context.progress, context=shared)
+    return run_evaluation(
+        config,
+        original.folder,
+        own,
+        mode=mode,
+        progress=context.progress,
+        context=shared,
+        other_data=True,  # refused before, where they are not meant
+    )
+
+
+def _without_paths(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of an evaluation without the places of model and images, known by digest and checksum."""
+    data = job.get("data")
+    return {**job, "model": "", "data": {**data, "path": None} if isinstance(data, Mapping) else data}

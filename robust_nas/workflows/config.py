@@ -38,6 +38,7 @@ from robust_nas.spaces import CellSpace, Size, load_space
 from robust_nas.training import Training
 from robust_nas.training.losses import with_present_names
 from robust_nas.user_code import absolute_names, allow_code, code_in, folders_of, own_config
+from robust_nas.workflows.config_paths import seen_from_file
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
 MOST_APART = 2.0  # factor between the eps of an attack and of the evaluation, beyond which a warning asks
@@ -206,12 +207,14 @@ def load_config(
             f"{text!r} is neither a recipe, nor a file, nor a folder with a {RECIPE}; "
             f"recipes: {', '.join(recipe_names())}"
         )
-    source = text if shipped else str(path)
+    source, file = text if shipped else str(path), None if shipped else path
     tree = read_yaml(path)
     if path.name == RECIPE:
         tree = {key: with_present_names(value) for key, value in tree.items()}
         _leave_out_threat_model(tree.get("evaluation"))
-    with own_config(*folders_of(None if shipped else path)):
+    else:
+        tree = seen_from_file(tree, file)
+    with own_config(*reversed(folders_of(file))):  # what is still relative comes from the command line
         if strategy is not None:
             section = tree.get("search")
             tree["search"] = with_strategy(section if isinstance(section, dict) else {}, strategy)

@@ -17,7 +17,7 @@ from robust_nas.environment import environment
 from robust_nas.errors import ConfigError, DataError
 from robust_nas.extension import extends
 from robust_nas.records import ENVIRONMENT, read_environment
-from robust_nas.runs import CONFIG, Mode, Run, is_complete, write_json
+from robust_nas.runs import CONFIG, Mode, Run, is_complete, refuse_occupied, write_json
 from robust_nas.workflows.config import EvaluationConfig, JobConfig, RunConfig
 
 if TYPE_CHECKING:
@@ -93,16 +93,24 @@ def context_unless_finished(
 ) -> JobContext | None:
     """Return the context of a job, checked before its folder is touched; None where the folder is finished already.
 
-    One with a figure that failed is not: it is drawn again; nor is one that `job` extends. Raises `ConfigError` for a
-    `given` context that was loaded for other images, another split or another device, and `RunExistsError` where the
-    finished folder is of another job.
+    One with a figure that failed is not: it is drawn again; nor is one that `job` extends. A folder that the mode does
+    not allow is refused before the images are read: `RunExistsError`, also where the finished folder is of another job.
+    Raises `ConfigError` for a `given` context that was loaded for other images, another split or another device.
     """
     if given is not None:
         _refuse_other_context(given, config)
         return given
+    refuse_early(folder, mode)
     if mode == "resume" and is_complete(folder) and not (job and extends(folder / CONFIG, job)):
         return None
     return load_context(config)
+
+
+def refuse_early(folder: Path, mode: Mode) -> None:
+    """Raise `RunExistsError` for a folder that the mode does not allow, before the images are read."""
+    if launched() == 1:  # else the first rank may be in it already
+        with contextlib.suppress(OSError):  # said where the folder is opened
+            refuse_occupied(folder, mode)
 
 
 def _refuse_other_context(context: JobContext, config: JobConfig) -> None:
@@ -188,7 +196,7 @@ def refuse_attacks(config: RunConfig | EvaluationConfig, dataset: Dataset) -> No
 def refuse_other_images(folder: Path, dataset: Dataset) -> None:
     """Raise `DataError` when the run in `folder` was started on other images."""
     before = read_environment(folder).get("dataset_checksum")
-    if before not in (None, dataset.checksum):
+    if before is not None and not dataset.has_checksum(before):
         raise DataError(
             f"{folder}: was started on other images of {dataset.name}; their checksum was {before}"
         )

@@ -29,6 +29,7 @@ from robust_nas.workflows.context import (
 )
 from robust_nas.workflows.evaluation_record import Origin, recorded
 from robust_nas.workflows.more_evaluation import earlier_images, extended, history
+from robust_nas.workflows.training_images import refuse_other_images_than_training, training_checksum
 
 if TYPE_CHECKING:
     import torch
@@ -76,6 +77,7 @@ def run_evaluation(
     context: JobContext | None = None,
     module: torch.nn.Module | None = None,
     allow_code: Sequence[Path | str] = (),
+    other_data: bool = False,
 ) -> dict[str, Any]:
     """Attack a model on the test set; return the content of `evaluation.json`.
 
@@ -83,12 +85,15 @@ def run_evaluation(
     `path.py:function`, which builds a torch module (`results/<name>-evaluation`). Such a module takes images
     `[B, C, H, W]` in 0..1 and gives logits: its normalisation is inside. `weights` is its safetensors file, or the
     folder of the module as it was compressed. `module` is the user's own module where a folder was made from one.
+
+    Images of another checksum than those that a model folder was trained on are refused with `DataError`, unless
+    `other_data` says that they are meant; the record then has a warning.
     """
     config = EvaluationConfig.of(config)
     with user_code.allow_code(allow_code):
         if user_code.is_code(str(model)):
             return _evaluate_module(config, str(model), weights, out, mode, progress, context)
-        return _evaluate_folder(config, expand_path(model), out, mode, progress, context, module)
+        return _evaluate_folder(config, expand_path(model), out, mode, progress, context, module, other_data)
 
 
 def _evaluate_folder(
@@ -99,6 +104,7 @@ def _evaluate_folder(
     progress: Progress,
     context: JobContext | None,
     module: torch.nn.Module | None,
+    other_data: bool,
 ) -> dict[str, Any]:
     from robust_nas.nets import read_model
 
@@ -112,8 +118,9 @@ def _evaluate_folder(
 
     def fits(dataset: Dataset) -> None:
         refuse_misfit(model.description, dataset, model_folder)
+        refuse_other_images_than_training(model, dataset, other_data)
 
-    origin = Origin(model.description.module)
+    origin = Origin(model.description.module, checksum=training_checksum(model))
     return _run(config, job, model.network, model.name, origin, folder, fits, mode, progress, context)
 
 

@@ -3,7 +3,7 @@
 tested     {dataset, part, split_by, available, images, seed, checksum, text}
 weights    of a user's own module: the name of the file, or "as built"
 warnings   a list of {text, advice}: images that the model may have been trained on, weights that nobody gave,
-other classes than the dataset's
+other classes than the dataset's, other images than those of the training, what is odd about the dataset
 sentence   for a paper (`robust_nas.evaluation.paper`), with the texts of the warnings
 """
 
@@ -33,6 +33,7 @@ class Origin:
 
     spec: str | None = None
     weights: str | None = None  # of a module: the name of its file, or `AS_BUILT`; None: of a model folder
+    checksum: str | None = None  # of the images that a model folder was trained on, where it records them
 
     @classmethod
     def of_module(cls, spec: str, weights: Path | None) -> Origin:
@@ -69,7 +70,15 @@ def images_tested(dataset: Dataset, images: int, seed: int) -> dict[str, Any]:
 
 def warnings(origin: Origin, dataset: Dataset, outputs: int) -> list[dict[str, str]]:
     """Return what a reader must know before the figures are believed; `outputs` are the classes of the model."""
-    found = []
+    found = [remark._asdict() for remark in dataset.warnings]
+    if origin.checksum is not None and not dataset.has_checksum(origin.checksum):
+        found.append(
+            {
+                "text": f"the model was trained on other images than these of {dataset.name} (checksum "
+                f"{origin.checksum[:12]} then, {dataset.checksum[:12]} here)",
+                "advice": "name the dataset of the training, with data.path=PATH where it has moved",
+            }
+        )
     if origin.spec is not None and dataset.split_by == "robust_nas":
         found.append(
             {

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from robust_nas.data import Images
     from robust_nas.nets import Model
+    from robust_nas.workflows.context import JobContext
 
 Form = Literal["source", "onnx", "program"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -43,18 +44,12 @@ def export_model(
     Raises `RunExistsError` for files that are there, `ConfigError` for a form that this model, or this installation,
     does not have, and `RunError` for one that computes other logits.
     """
-    from robust_nas.export.source import export_source, refuse_source
-    from robust_nas.nets import read_model
+    from robust_nas.export.source import export_source
 
     wanted = checked_forms(forms)
     model_folder = expand_path(model_folder)
     folder = expand_path(out) if out else model_folder / "export"
-    for form in wanted:
-        if form != "source":
-            _refuse_occupied(folder / FILES[form], overwrite)
-    model = read_model(model_folder, module=module)
-    if "source" in wanted:
-        refuse_source(model, folder, overwrite=overwrite)
+    model = refuse_export(model_folder, folder, wanted, module=module, overwrite=overwrite)
     made: dict[Form, bytes] = {}
     for number, form in enumerate(wanted):
         progress("export", number, len(wanted), form)
@@ -70,6 +65,27 @@ def export_model(
         write_atomic(folder / FILES[form], data)
     progress("export", len(wanted), len(wanted))
     return folder
+
+
+def refuse_export(
+    model_folder: Path,
+    folder: Path,
+    forms: Sequence[Form],
+    *,
+    module: nn.Module | None = None,
+    overwrite: bool = False,
+) -> Model:
+    """Return the model; raise what `export_model` would for files that are there, before any work."""
+    from robust_nas.export.source import refuse_source
+    from robust_nas.nets import read_model
+
+    for form in forms:
+        if form != "source":
+            _refuse_occupied(folder / FILES[form], overwrite)
+    model = read_model(model_folder, module=module)
+    if "source" in forms:
+        refuse_source(model, folder, overwrite=overwrite)
+    return model
 
 
 def checked_forms(forms: Sequence[str]) -> list[Form]:
@@ -148,6 +164,25 @@ def _loaded(form: Form, source: bytes | Path) -> Callable[[torch.Tensor], torch.
         ) from error
 
 
+def check_context(
+    config: EvaluationConfig, model_folder: Path, *, module: nn.Module | None = None, other_data: bool = False
+) -> JobContext:
+    """Return the dataset of `check_export`, loaded before an export is written: a mistake leaves nothing.
+
+    Raises `DataError` for other images than those that the model was trained on, unless `other_data` says that they are
+    meant.
+    """
+    from robust_nas.nets import read_model
+    from robust_nas.workflows.context import load_context
+    from robust_nas.workflows.evaluate import refuse_misfit
+    from robust_nas.workflows.training_images import refuse_other_images_than_training
+
+    model, context = read_model(model_folder, module=module), load_context(config)
+    refuse_misfit(model.description, context.dataset, model_folder)
+    refuse_other_images_than_training(model, context.dataset, other_data)
+    return context
+
+
 def check_export(
     config: EvaluationConfig,
     model_folder: Path,
@@ -156,22 +191,21 @@ def check_export(
     *,
     images: int | None = 256,
     module: nn.Module | None = None,
+    context: JobContext | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Run exported forms and the model on the same test images.
 
-    Return by form a `Comparison` as a dict, with `file` and `bytes`.
+    Return by form a `Comparison` as a dict, with `file` and `bytes`. `context` is that of `check_context`.
 
-    Raises `RunError` for a form that is not there, or of which the files cannot be loaded.
+    Raises `RunError` for a form that is not there, or of which the files cannot be loaded, and what `check_context`
+    raises without a context.
     """
     from robust_nas.export.check import compare
     from robust_nas.nets import read_model
-    from robust_nas.workflows.context import load_context
-    from robust_nas.workflows.evaluate import refuse_misfit
 
+    context = context or check_context(config, model_folder, module=module)
     model = read_model(model_folder, module=module)
-    dataset = load_context(config).dataset
-    refuse_misfit(model.description, dataset, model_folder)
-    some: Images = dataset.test
+    some: Images = context.dataset.test
     if images is not None and images < len(some):
         some = some.draw(images, config.seed)
     found: dict[str, dict[str, Any]] = {}

@@ -10,6 +10,7 @@ from robust_nas.config import check
 from robust_nas.data import DATASETS, DataOptions, load_dataset
 from robust_nas.errors import ConfigError, DataError
 
+pytestmark = pytest.mark.filterwarnings("ignore::robust_nas.errors.DataWarning")  # of cifar10's black images
 every_reader = pytest.mark.parametrize("name", WRITE)
 
 

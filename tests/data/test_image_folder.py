@@ -120,7 +120,7 @@ def test_a_test_class_without_images_may_be_left_out(tmp_path: Path) -> None:
         ({"test/b/1.png": b""}, "test/b/1.png: cannot be decoded"),
         ({"test/b/1.png": b"GIF89a" + bytes(50)}, "test/b/1.png: cannot be decoded"),
         ({"test/c/1.png": png(COLOUR[0])}, "test/c: no class 'c' in train; it has a, b"),
-        ({"train/c/notes.txt": b""}, "train/c: no .png, .jpg, .jpeg file"),
+        ({"train/c/notes.txt": b""}, "train/c: no .png, .jpg, .jpeg, .webp, .bmp, .tif, .tiff file"),
         ({"train/b/2.png": png(np.zeros((5, 4), dtype=np.uint16))}, "train/b/2.png: pixel mode I;16; 8-bit"),
     ],
 )

@@ -4,7 +4,7 @@ import pytest
 import torch
 from evaluation_networks import EPS, Images, timeless
 from torch import nn
-from torch.utils.data import Subset, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import robust_nas
 from robust_nas import ThreatModel
@@ -36,6 +36,15 @@ def test_every_accepted_form_of_the_images_gives_the_same_result(undefended, som
         listed,
         Images(x.clone().requires_grad_(), y),
         (nn.Parameter(x), y),
+        (x.numpy(), y.numpy().astype("u1")),
+        (x.numpy()[::-1, :, :, ::-1][::-1, :, :, ::-1].astype(">f4"), y.tolist()),
+        (x, y.to(torch.int32)),
+        Images(x.numpy(), y.numpy()),
+        Listed([(image.numpy(), int(label)) for image, label in TensorDataset(x, y)]),
+        DataLoader(TensorDataset(x, y), batch_size=5),
+        DataLoader(
+            Listed([(image.numpy(), int(label)) for image, label in TensorDataset(x, y)]), batch_size=7
+        ),
     ]
     expected = timeless(evaluated(undefended, Images(x, y)).to_dict())
     for form in forms:
@@ -81,6 +90,21 @@ def test_the_types_of_model_and_images_are_said(some):
     assert found.model_dtypes == ("float64",)
     assert found.notes[0].startswith("the model holds float64; images are given to it as float32")
     assert found.notes[1] == "the images are float64 and are evaluated as float32"
+
+
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        (
+            lambda x: x.permute(0, 2, 3, 1),
+            "the images have 8 channels of 8x1 pixels; where channels are last",
+        ),
+        (lambda x: (x > 0.5).to(torch.uint8), "the images are uint8 and reach to 1 of 255, almost black"),
+    ],
+)
+def test_images_that_are_probably_meant_otherwise_are_noted(some, change, note):
+    found = evaluated(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval(), (change(some[0]), some[1]))
+    assert found.notes[0].startswith(note)
 
 
 class Tiring(nn.Module):

@@ -73,6 +73,8 @@ def test_a_device_that_is_not_there_is_refused(folder: Path) -> None:
     for device in ("cuda:99", "gpu"):
         with pytest.raises(ConfigError, match=f"device: got '{device}', which this torch cannot use .*: cpu"):
             load_model(folder, device)
+    with pytest.raises(ConfigError, match="device: got 'meta', where a network has no values"):
+        load_model(folder, "meta")
 
 
 def test_the_auxiliary_head_does_not_travel(tmp_path: Path) -> None:

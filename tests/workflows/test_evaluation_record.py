@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from robust_nas.data import Dataset, Images
+from robust_nas.data import Dataset, Images, Remark
 from robust_nas.workflows.evaluation_record import (
     AS_BUILT,
     Origin,
@@ -32,6 +32,17 @@ def test_the_images_that_were_tested_and_whose_split_it_is(split_by, said):
     record = images_tested(dataset(split_by), 5, 3)
     assert record["text"] == f"5 of the 7 test images of dots ({said}; drawn with seed 3)"
     assert (record["split_by"], record["available"], record["images"]) == (split_by, 7, 5)
+
+
+def test_classes_that_are_never_tested_or_trained_and_what_was_passed_over_are_warned_of():
+    few = Images(torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1]))
+    more = Images(torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 2]))
+    found = Dataset("dots", few, more, ("a", "b", "c"), "sum", remarks=(Remark("lost", "look"),))
+    assert warnings(Origin(), found, 3)[0] == {"text": "lost", "advice": "look"}
+    assert texts(warnings(Origin(), found, 3))[1:] == [
+        "1 of 3 classes have no training image and are never trained: c",
+        "1 of 3 classes have no test image and are never tested: b",
+    ]
 
 
 def texts(found):

@@ -38,6 +38,7 @@ from robust_nas.workflows.config import RESULTS
 from robust_nas.workflows.context import (
     JobContext,
     load_context,
+    refuse_early,
     refuse_few_images,
     refuse_other_images,
     refuse_precision,
@@ -64,9 +65,10 @@ def run_study(
     written; and at the end, when not one trial is done.
     """
     engine = engine or LocalEngine()
+    folder = expand_path(out) if out else RESULTS / config.name
+    refuse_early(folder, mode)
     plan, context = plan_study(config)
     plan.refuse_above_guard()
-    folder = expand_path(out) if out else RESULTS / config.name
     device = engine.device(config.device, context.device.type)
     refuse_other_images(folder, context.dataset)
     begun = mode == "resume" and is_study(folder)

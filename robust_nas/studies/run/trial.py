@@ -178,7 +178,13 @@ def _measured(run: Run, trial: Trial, name: str, context: JobContext) -> dict[st
         class_names=dataset.class_names,
         mean=mean,
         std=std,
-        made_by={"trial": name, "seed": trial.seed, "epoch": trained.epoch, "dataset": dataset.name},
+        made_by={
+            "trial": name,
+            "seed": trial.seed,
+            "epoch": trained.epoch,
+            "dataset": dataset.name,
+            "dataset_checksum": dataset.checksum,
+        },
     )
     save_model(run.folder, trial.architecture, trained.state, description)
     initial = stage_gains(fresh().eval(), test, trial.metrics, trial.split_seed)
