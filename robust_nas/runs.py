@@ -14,7 +14,6 @@ import fcntl
 import io
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,9 @@ from pydantic import ValidationError
 from robust_nas.checkpoints import read_checkpoint
 from robust_nas.config import Options, read_yaml, to_dict, to_yaml, to_yaml_dict, tree_hash
 from robust_nas.errors import CheckpointError, ConfigError, RunError, RunExistsError
+from robust_nas.files import LOCK, foreign, is_temporary, sweep, temporary_name
+from robust_nas.files import write_atomic as write_atomic
+from robust_nas.files import write_json as write_json
 from robust_nas.user_code import code_digests, code_in
 
 Mode = Literal["new", "resume", "overwrite"]
@@ -36,8 +38,6 @@ CONFIG, RECIPE, ENVIRONMENT, METRICS, CHECKPOINT, RESULT = (
     "checkpoint.pt",
     "result.json",
 )
-LOCK = ".lock"
-_LEFTOVER = re.compile(r"\..+\.[0-9]+\.tmp")  # of a process that was killed while it wrote a file
 
 
 class Progress(Protocol):
@@ -49,30 +49,6 @@ class Progress(Protocol):
 
 def silent(job: str, done: int, total: int, note: str = "") -> None:
     """The progress of a library call that shows none."""
-
-
-def write_atomic(path: Path, data: bytes | memoryview) -> None:
-    """Writes a file under its final name completely or not at all.
-
-    Raises `RunError` when it cannot be written; what had that name before then stays.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, tree: Mapping[str, Any]) -> None:
-    """A JSON file, atomically. NaN is refused, since JSON has none."""
-    write_atomic(path, (json.dumps(tree, indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -105,8 +81,12 @@ class Run:
         self.recipe = recipe
         self._made = not self.folder.exists()
         self._metrics: IO[bytes] | None = None
+        self._lock: IO[Any] | None = None
         try:
             self._refuse_occupied(mode)
+            if mode == "resume" and is_finished(self.folder) and not is_writable(self.folder):
+                self._refuse_other_config(read_yaml(self.folder / CONFIG))
+                return  # to be shown; nobody writes there
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = (self.folder / LOCK).open("a")
         except OSError as error:
@@ -126,7 +106,7 @@ class Run:
     def _refuse_occupied(self, mode: Mode) -> None:
         """Raises `RunExistsError` when `mode` does not allow what the folder holds."""
         if self.folder.is_dir():
-            names = {child.name for child in self.folder.iterdir() if not _LEFTOVER.fullmatch(child.name)}
+            names = {child.name for child in self.folder.iterdir() if not is_temporary(child)}
             if not names - {LOCK}:
                 return
         elif not self.folder.exists():
@@ -147,9 +127,7 @@ class Run:
     def _prepare(self, mode: Mode) -> None:
         if mode == "overwrite":
             self._clear()
-        for child in self.folder.iterdir():
-            if _LEFTOVER.fullmatch(child.name):
-                shutil.rmtree(child) if child.is_dir() else child.unlink()
+        sweep(self.folder)
         if not (mode == "resume" and (self.folder / CONFIG).is_file()):
             self.write(CONFIG, to_yaml(self.config))
         stored = read_yaml(self.folder / CONFIG)
@@ -208,8 +186,14 @@ class Run:
         """Empties the folder, in an order in which a kill leaves a run that can be resumed or overwritten.
 
         What says that the run is finished or far goes first; the config stays until the new one takes its place.
-        Raises `RunError` when another process works in a run inside.
+        Raises `RunError` when another process works in a run inside, and `RunExistsError` for files that are not ours.
         """
+        if others := [str(path.relative_to(self.folder)) for path in foreign(self.folder)]:
+            raise RunExistsError(
+                f"{self.folder}: holds what no run wrote, which --overwrite would remove: {', '.join(others[:6])}"
+                f"{f' and {len(others) - 6} more' if len(others) > 6 else ''}; move it away, or choose another "
+                "folder with --out"
+            )
         with contextlib.ExitStack() as inner:
             for path in self.folder.glob(f"*/**/{LOCK}"):
                 _lock_or_refuse(inner.enter_context(path.open("a")), path.parent)
@@ -223,7 +207,7 @@ class Run:
                 continue
             if child.is_dir() and not child.is_symlink():
                 # A run inside loses its name at once: it is never met half deleted.
-                child = child.rename(self.folder / f".{child.name}.{os.getpid()}.tmp")
+                child = child.rename(temporary_name(child))
                 shutil.rmtree(child)
             else:
                 child.unlink()
@@ -251,7 +235,8 @@ class Run:
             with contextlib.suppress(OSError):  # a full disk; what a checkpoint counts on was flushed with it
                 self._metrics.close()
             self._metrics = None
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def write(self, name: str, text: str) -> Path:
         """Writes a text file of the run atomically and returns its path."""
@@ -378,6 +363,11 @@ def is_finished(folder: Path) -> bool:
         return all((folder / name).exists() for name in artifacts)
     except (RunError, KeyError, TypeError):
         return False
+
+
+def is_writable(folder: Path) -> bool:
+    """Return whether this process may write into a folder."""
+    return os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _lock_or_refuse(file: IO[Any], folder: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 from package_files import ROOT, modules, python_files
 
 BASE = (
-    "_version", "checkpoints", "config", "distributed", "environment", "errors", "lazy", "registry", "runs", "timing",
-    "user_code",
+    "_version", "checkpoints", "config", "distributed", "environment", "errors", "files", "lazy", "registry", "runs",
+    "timing", "user_code",
 )  # fmt: skip
 ROOMS = (
     "execution", "statistics", "figures", "data", "layers", "operations", "spaces", "nets", "attacks", "defences",

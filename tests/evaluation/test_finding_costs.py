@@ -82,7 +82,9 @@ def test_a_few_images_are_all_looked_at(robust, dataset):
     found = evaluated(robust, dataset, images=LEAST_IMAGES - 3)
     assert by_name(found)["deterministic forward"].images == LEAST_IMAGES - 3
     assert found.clean.correct == LEAST_IMAGES - 3
-    assert found.chance == 0.6  # the interval of 5 of 5 reaches down to it: attacks on clean answers say nothing
+    assert (
+        found.chance == 0.6
+    )  # the interval of 5 of 5 reaches down to it: attacks on clean answers say nothing
     for finding in found.findings:
         if finding.status == "NOT RUN":
             assert "5 of 5 images right do not show a clean accuracy above chance (0.6)" in finding.text
