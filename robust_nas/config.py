@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import stat
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -150,11 +151,16 @@ def parse_yaml(text: str, source: str) -> Any:
 
 
 def existing_file(name_or_path: str | Path) -> Path | None:
-    """The file of that path, `~` expanded; None where there is none, or where no file can be."""
+    """Return the file of that path, `~` expanded; None where there is none, or where no file can be.
+
+    Raises `ConfigError` where it is in a folder that this user may not read.
+    """
     try:
         path = Path(name_or_path).expanduser()
-        return path if path.is_file() else None
-    except (OSError, RuntimeError, ValueError):  # too long, not readable, no such user, a zero byte
+        return path if stat.S_ISREG(path.stat().st_mode) else None
+    except PermissionError as error:
+        raise ConfigError(f"{error.filename}: is not readable: {error.strerror}") from None
+    except (OSError, RuntimeError, ValueError):  # too long, no such user, a zero byte
         return None
 
 

@@ -77,7 +77,8 @@ def main() -> None:
             _own_fault(error)
         _out_of_memory()
     except OSError as error:
-        typer.echo(f"error: {error}", err=True)
+        where = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        typer.echo(f"error: {where}", err=True)
         sys.exit(1)
     except Exception as error:
         _own_fault(error)

@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from robust_nas.config import Count, CountOrZero, Number, Options, Positive, check, to_dict
+from robust_nas.config import Count, CountOrZero, Number, Options, Positive, check, existing_file, to_dict
 from robust_nas.errors import CheckpointError, CodeRefusedError, ConfigError, NoModelError
 from robust_nas.layers.factorised import LayerForm, rebuild
 from robust_nas.nets.build import build_network
@@ -155,10 +155,10 @@ def read_model(
     for a device that is not there.
     """
     folder, device = Path(folder), usable_device(device)
-    missing = [name for name in (WEIGHTS, DESCRIPTION) if not (folder / name).is_file()]
+    missing = [name for name in (WEIGHTS, DESCRIPTION) if not existing_file(folder / name)]
     description = None if missing else _read_description(folder / DESCRIPTION)
     foreign = description is not None and description.module is not None
-    if not foreign and not (folder / ARCHITECTURE).is_file():
+    if not foreign and not existing_file(folder / ARCHITECTURE):
         missing.insert(0, ARCHITECTURE)
     if missing or description is None:
         inner = f"; did you mean {folder / 'model'}?" if (folder / "model" / WEIGHTS).is_file() else ""
@@ -258,7 +258,9 @@ def check_tensors(path: Path, expected: Mapping[str, torch.Tensor]) -> None:
             size = file.seek(0, os.SEEK_END)
         header.pop("__metadata__", None)
         found = {name: (tuple(entry["shape"]), entry["dtype"]) for name, entry in header.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError) as error:
         raise CheckpointError(f"{path}: no safetensors file: {error}") from None
     wanted = {
         name: (tuple(tensor.shape), DTYPES.get(tensor.dtype, str(tensor.dtype)))

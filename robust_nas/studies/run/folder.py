@@ -17,7 +17,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from robust_nas.config import check, read_yaml, to_dict, to_yaml, to_yaml_dict
+from robust_nas.config import check, existing_file, read_yaml, to_dict, to_yaml, to_yaml_dict
 from robust_nas.errors import ConfigError, RunError, RunExistsError
 from robust_nas.runs import CONFIG, RESULT, Mode, Run, differences, read_json, write_atomic, write_json
 from robust_nas.studies.config import StudyConfig
@@ -207,4 +207,4 @@ def read_plan(folder: Path) -> dict[str, Any]:
 
 def is_study(folder: Path) -> bool:
     """Return whether a study was begun in the folder."""
-    return (folder / CONFIG).is_file() and (folder / JOURNAL).is_file()
+    return all(existing_file(folder / name) for name in (CONFIG, JOURNAL))

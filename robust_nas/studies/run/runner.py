@@ -17,7 +17,17 @@ from robust_nas import user_code
 from robust_nas.config import check, to_dict
 from robust_nas.errors import ConfigError, StudyError
 from robust_nas.execution import Engine, LocalEngine, Task
-from robust_nas.runs import ENVIRONMENT, RESULT, Mode, Progress, read_json, silent, write_atomic, write_json
+from robust_nas.runs import (
+    ENVIRONMENT,
+    RESULT,
+    Mode,
+    Progress,
+    is_writable,
+    read_json,
+    silent,
+    write_atomic,
+    write_json,
+)
 from robust_nas.spaces import has_cells
 from robust_nas.studies.config import Inherited, StudyConfig
 from robust_nas.studies.cost import Rates
@@ -92,12 +102,15 @@ def report_study(
 ) -> dict[str, Any]:
     """Analyse the done trials of a study and write its report again; return the analysis tree.
 
+    Where this process may not write into the folder, the report stays as it is.
     The study's designs and rules by `file.py:Class` run only where `allow_code` lists their files.
     Raises `StudyError` where there is no study, or none of its trials is done.
     """
     refuse_without_extra()
     refuse_no_study(folder)
     with user_code.allow_code(allow_code):
+        if not is_writable(folder):
+            return _analysed(folder)
         _conclude(folder, progress)
     tree = read_json(folder / ANALYSIS)
     if tree["unfinished"]:
@@ -253,15 +266,21 @@ def _conclude(folder: Path, progress: Progress) -> None:
     progress("report", 1, 1)
 
 
+def _analysed(folder: Path) -> dict[str, Any]:
+    """Return the analysis tree of what is in a folder; nothing is written."""
+    from robust_nas.studies.report.analysis import analyse
+
+    return analyse(folder)
+
+
 def study_table(folder: Path, *, allow_code: Iterable[Path | str] = ()) -> str:
     """Return the tidy table of a study, as CSV: a row for every configuration and seed. As `report_study`."""
-    from robust_nas.studies.report.analysis import analyse
     from robust_nas.studies.report.page import table_csv
 
     refuse_without_extra()
     refuse_no_study(folder)
     with user_code.allow_code(allow_code):
-        return table_csv(analyse(folder))
+        return table_csv(_analysed(folder))
 
 
 def statuses(folder: Path) -> list[dict[str, Any]]:
