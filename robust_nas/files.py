@@ -39,12 +39,12 @@ _OURS = {
         "summary.json",
         "evaluation.json",
     ),
-    *("compression.json", "layers.json", "alpha.safetensors", "low-rank.safetensors"),
+    *("compression.json", "layers.json", "alpha.safetensors", "low-rank.safetensors", "latency.json"),
     *("network.py", "weights.pt", "network.onnx", "network.pt2"),
     *("journal.jsonl", "plan.json", "inherited.json", "trial.json", "outcome.json"),
     *("analysis.json", "table.csv", "report.html"),
 }
-_DRAWN = (".png", ".svg", ".csv")  # in a folder of figures
+_INSIDE = {"figures": (".png", ".svg", ".csv"), "trials": (".log",), "validation": (".json",)}  # by folder
 
 
 def write_atomic(path: Path, data: bytes | memoryview) -> None:
@@ -136,10 +136,7 @@ def foreign(folder: Path) -> Iterator[Path]:
         if path.is_dir():
             yield from foreign(path)
         elif not (
-            path.name in _OURS
-            or path.name in artifacts
-            or (folder.name == "figures" and path.suffix in _DRAWN)
-            or (folder.name == "trials" and path.suffix == ".log")
+            path.name in _OURS or path.name in artifacts or path.suffix in _INSIDE.get(folder.name, ())
         ):
             yield path
 
