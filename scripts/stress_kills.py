@@ -32,6 +32,32 @@ from robust_nas.config import to_yaml
 from robust_nas.files import foreign
 
 ROUNDS = 4
+IMPORTS = (  # of the verbs, once for all processes
+    *(
+        "robust_nas.cli",
+        "robust_nas.workflows.pipeline",
+        "robust_nas.search.one_shot.loop",
+        "safetensors.torch",
+    ),
+    *(
+        "robust_nas.training.loop",
+        "robust_nas.evaluation.protocol",
+        "robust_nas.evaluation.sanity",
+        "torch.export",
+    ),
+    *(
+        "robust_nas.nets.supernet",
+        "robust_nas.nets.model",
+        "robust_nas.export.source",
+        "robust_nas.export.program",
+    ),
+    *(
+        "robust_nas.compression.gdws_network",
+        "robust_nas.studies.run.measure",
+        "robust_nas.studies.report.page",
+    ),
+    *("robust_nas.studies.report.analysis", "robust_nas.workflows.compress_measures"),
+)
 SAYS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir")
 CLOCK = {
     "seconds",
@@ -233,6 +259,8 @@ def refuse_difference(verb: str, whole: Path, cut: Path, kills: list[Kill]) -> N
 
 def stress(kills: int, seed: int, say: Callable[[str], None] = print) -> Counter[str]:
     """Kill the verbs in turn, `kills` times in all; return how often each was killed. Raises `AssertionError`."""
+    rounds = min(ROUNDS, -(-kills // len(VERBS)))
+    forks.CONTEXT.set_forkserver_preload([*forks.PRELOADED, *IMPORTS])
     draw, done = random.Random(seed), Counter[str]()  # noqa: S311 - moments, not secrets
     with tempfile.TemporaryDirectory() as place:
         root, log = Path(place), Path(place) / "log.txt"
@@ -248,13 +276,13 @@ def stress(kills: int, seed: int, say: Callable[[str], None] = print) -> Counter
                     size[verb] = seconds, events
                     say(f"{verb}: {seconds:.1f} s, {events} changes of files")
                 here: list[Kill] = []
-                for _ in range(min(ROUNDS, kills - done.total())):
+                for part in range(1, 1 + min(rounds, kills - done.total())):
                     number = signal.SIGTERM if draw.random() < 0.2 else signal.SIGKILL
-                    seconds, events = size[verb]
+                    seconds, events = (total / part for total in size[verb])  # the rest, roughly
                     if draw.random() < 0.5:
                         here.append(Kill(number, seconds=seconds * draw.random()))
                     else:
-                        here.append(Kill(number, event=draw.randint(1, events)))
+                        here.append(Kill(number, event=draw.randint(1, int(events))))
                     if not killed(verb, base, cut, here[-1], log):
                         break
                     done[verb] += 1

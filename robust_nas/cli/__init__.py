@@ -13,7 +13,7 @@ from typing import NoReturn, TextIO
 import typer
 
 from robust_nas.cli import common, compress, count, evaluate, export, run, search, spaces, study, train
-from robust_nas.distributed import is_first, launched, may_print
+from robust_nas.distributed import handle_sigterm, is_first, launched, may_print
 from robust_nas.errors import FigureWarning, RobustNASError
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
@@ -53,9 +53,9 @@ def main() -> None:
         with warnings.catch_warnings():
             warnings.showwarning = _show
             warnings.simplefilter("always", FigureWarning)
-            if launched() == 1:  # ranks say together why they end
-                signal.signal(signal.SIGTERM, _terminate)
-            app()
+            # Ranks say together why they end, and one that waits for another must not wait on.
+            with handle_sigterm(_terminate if launched() == 1 else signal.SIG_DFL):
+                app()
     except RobustNASError as error:
         if may_print(error):
             typer.echo(f"error: {error}", err=True)
