@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -136,11 +137,16 @@ def expand_path(path: str | Path) -> Path:
 
 
 def existing_file(name_or_path: str | Path) -> Path | None:
-    """Return the file of that path (`expand_path`); None where there is none, or where no file can be."""
+    """Return the file of that path (`expand_path`); None where there is none, or where no file can be.
+
+    Raises `ConfigError` where it is in a folder that this user may not read.
+    """
     try:
         path = expand_path(name_or_path)
-        return path if path.is_file() else None
-    except (ConfigError, OSError, ValueError):  # too long, not readable, a zero byte
+        return path if stat.S_ISREG(path.stat().st_mode) else None
+    except PermissionError as error:
+        raise ConfigError(f"{error.filename}: is not readable: {error.strerror}") from None
+    except (ConfigError, OSError, ValueError):  # too long, no such user, a zero byte
         return None
 
 

@@ -224,7 +224,7 @@ def joined() -> Iterator[Ranks]:
         return
     ranks = _join()
     try:
-        with _sigterm(_raise_ended):
+        with handle_sigterm(_raise_ended):
             yield ranks
     except RobustNASError as error:
         error.spoken = not ranks.claims_error_report()
@@ -233,7 +233,7 @@ def joined() -> Iterator[Ranks]:
     except (RuntimeError, _EndedError) as error:
         if isinstance(error, RuntimeError) and not any(word in str(error) for word in LOST):
             raise
-        with _sigterm(signal.SIG_IGN):
+        with handle_sigterm(signal.SIG_IGN):
             gone = ranks.dead_ranks()
         which = f"no life in rank {', '.join(map(str, gone))}" if gone else "the job was ended from outside"
         broken = DistributionError(
@@ -288,7 +288,7 @@ def _raise_ended(*_: object) -> None:
 
 
 @contextlib.contextmanager
-def _sigterm(handler: Any) -> Iterator[None]:
+def handle_sigterm(handler: Any) -> Iterator[None]:
     """The handler of SIGTERM inside; a thread that is not the main one may not set it, and does not."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -14,7 +14,6 @@ import fcntl
 import io
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,9 @@ from robust_nas.checkpoints import read_checkpoint
 from robust_nas.config import Options, read_yaml, to_dict, to_yaml, tree_hash
 from robust_nas.errors import CheckpointError, ConfigError, RunError, RunExistsError
 from robust_nas.extension import continued, is_extension
+from robust_nas.files import LOCK, foreign, is_temporary, sweep, temporary_name
+from robust_nas.files import write_atomic as write_atomic
+from robust_nas.files import write_json as write_json
 from robust_nas.records import ANY_OBJECT, Shape, file_digests, misfit, parse_json, read_environment
 from robust_nas.records import ENVIRONMENT as ENVIRONMENT
 from robust_nas.records import RESULT as RESULT
@@ -32,9 +34,7 @@ from robust_nas.user_code import code_digests, code_in
 
 Mode = Literal["new", "resume", "overwrite"]
 CONFIG, RECIPE, METRICS, CHECKPOINT = "config.yaml", "recipe.yaml", "metrics.jsonl", "checkpoint.pt"
-LOCK = ".lock"
 NOT_DRAWN = "not_drawn"  # key of the result: stems of figures that failed
-_LEFTOVER = re.compile(r"\..+\.[0-9]+\.tmp")  # of a process that was killed while it wrote a file
 
 
 class Progress(Protocol):
@@ -46,30 +46,6 @@ class Progress(Protocol):
 
 def silent(job: str, done: int, total: int, note: str = "") -> None:
     """The progress of a library call that shows none."""
-
-
-def write_atomic(path: Path, data: bytes | memoryview) -> None:
-    """Writes a file under its final name completely or not at all.
-
-    Raises `RunError` when it cannot be written; what had that name before then stays.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, tree: Mapping[str, Any]) -> None:
-    """A JSON file, atomically. NaN is refused, since JSON has none."""
-    write_atomic(path, (json.dumps(tree, indent=2, allow_nan=False) + "\n").encode())
 
 
 class Run:
@@ -91,8 +67,12 @@ class Run:
         self.recipe = recipe
         self._made = not self.folder.exists()
         self._metrics: IO[bytes] | None = None
+        self._lock: IO[Any] | None = None
         try:
             refuse_occupied(self.folder, mode)
+            if mode == "resume" and is_finished(self.folder) and not is_writable(self.folder):
+                self._continue(read_yaml(self.folder / CONFIG))
+                return  # to be shown; nobody writes there
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = (self.folder / LOCK).open("a")
         except OSError as error:
@@ -112,9 +92,7 @@ class Run:
     def _prepare(self, mode: Mode) -> None:
         if mode == "overwrite":
             self._clear()
-        for child in self.folder.iterdir():
-            if _LEFTOVER.fullmatch(child.name):
-                shutil.rmtree(child) if child.is_dir() else child.unlink()
+        sweep(self.folder)
         if not (mode == "resume" and (self.folder / CONFIG).is_file()):
             self.write(CONFIG, to_yaml(self.config))
         stored = self._continue(read_yaml(self.folder / CONFIG))
@@ -138,9 +116,9 @@ class Run:
         self.config = job
         if not is_extension(job, before):
             return before
-        (self.folder / RESULT).unlink(
-            missing_ok=True
-        )  # first: until the config is there, the old job resumes
+        self._refuse_other_code()
+        # First: until the config is there, the old job resumes.
+        (self.folder / RESULT).unlink(missing_ok=True)
         self.write(CONFIG, to_yaml(job))
         return read_yaml(self.folder / CONFIG)
 
@@ -175,8 +153,14 @@ class Run:
         """Empties the folder, in an order in which a kill leaves a run that can be resumed or overwritten.
 
         What says that the run is finished or far goes first; the config stays until the new one takes its place.
-        Raises `RunError` when another process works in a run inside.
+        Raises `RunError` when another process works in a run inside, and `RunExistsError` for files that are not ours.
         """
+        if others := [str(path.relative_to(self.folder)) for path in foreign(self.folder)]:
+            raise RunExistsError(
+                f"{self.folder}: holds what no run wrote, which --overwrite would remove: {', '.join(others[:6])}"
+                f"{f' and {len(others) - 6} more' if len(others) > 6 else ''}; move it away, or choose another "
+                "folder with --out"
+            )
         with contextlib.ExitStack() as inner:
             for path in self.folder.glob(f"*/**/{LOCK}"):
                 _lock_or_refuse(inner.enter_context(path.open("a")), path.parent)
@@ -190,7 +174,7 @@ class Run:
                 continue
             if child.is_dir() and not child.is_symlink():
                 # A run inside loses its name at once: it is never met half deleted.
-                child = child.rename(self.folder / f".{child.name}.{os.getpid()}.tmp")
+                child = child.rename(temporary_name(child))
                 shutil.rmtree(child)
             else:
                 child.unlink()
@@ -221,7 +205,8 @@ class Run:
             with contextlib.suppress(OSError):  # a full disk; what a checkpoint counts on was flushed with it
                 self._metrics.close()
             self._metrics = None
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def write(self, name: str, text: str) -> Path:
         """Writes a text file of the run atomically and returns its path."""
@@ -345,7 +330,7 @@ class Run:
 def refuse_occupied(folder: Path, mode: Mode) -> None:
     """Raise `RunExistsError` when `mode` does not allow a run in the folder for what it holds; nothing is opened."""
     if folder.is_dir():
-        names = {child.name for child in folder.iterdir() if not _LEFTOVER.fullmatch(child.name)}
+        names = {child.name for child in folder.iterdir() if not is_temporary(child)}
         if not names - {LOCK}:
             return
     elif not folder.exists():
@@ -377,7 +362,13 @@ def is_complete(folder: Path) -> bool:
     """Whether a job is finished, and no figure failed that can be drawn again: without its checkpoint none can."""
     if not is_finished(folder):
         return False
-    return not (read_json(folder / RESULT).get(NOT_DRAWN) and (folder / CHECKPOINT).is_file())
+    lacks = read_json(folder / RESULT).get(NOT_DRAWN) and (folder / CHECKPOINT).is_file()
+    return not (lacks and is_writable(folder))
+
+
+def is_writable(folder: Path) -> bool:
+    """Return whether this process may write into a folder."""
+    return os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _is_empty(path: Path) -> bool:

@@ -4,8 +4,10 @@ With ROBUST_NAS_HIDE_NNI=1 the tests run as if NNI and Lightning were not instal
 """
 
 import base64
+import ctypes
 import os
 import sys
+from collections.abc import Callable, Iterator
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 
@@ -56,6 +58,38 @@ def unrendered():
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(style, "_rendered", lambda *_, format="png", **__: NOTHING[format])
         yield
+
+
+@pytest.fixture
+def without_override() -> Iterator[None]:
+    """Let permissions bind root too (Linux): its right to pass over them is dropped inside."""
+    if os.geteuid() or not sys.platform.startswith("linux"):
+        yield
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, sets) == 0
+    before = sets[0]
+    sets[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, of the effective ones
+    assert libc.capset(header, sets) == 0
+    yield
+    sets[0] = before
+    assert libc.capset(header, sets) == 0
+
+
+@pytest.fixture
+def protect(without_override: None) -> Iterator[Callable[[Path], None]]:
+    """Return a call that takes everybody's right to write from a folder and what is in it."""
+    fixed: list[Path] = []
+
+    def fix(folder: Path) -> None:
+        fixed.extend([folder, *folder.rglob("*")])
+        for path in fixed:
+            path.chmod(path.stat().st_mode & ~0o222)
+
+    yield fix
+    for path in fixed:
+        path.chmod(path.stat().st_mode | 0o200)
 
 
 @pytest.fixture

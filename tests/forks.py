@@ -14,19 +14,18 @@ from robust_nas.distributed import may_print
 from robust_nas.errors import RobustNASError
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    [
-        "robust_nas",
-        "torch",
-        "torch._dynamo",
-        "torch.distributed",
-        "sklearn.datasets",
-        "matplotlib.pyplot",
-        "networkx",
-        "pytest",
-        "hypothesis",
-    ]
-)
+PRELOADED = [
+    "robust_nas",
+    "torch",
+    "torch._dynamo",
+    "torch.distributed",
+    "sklearn.datasets",
+    "matplotlib.pyplot",
+    "networkx",
+    "pytest",
+    "hypothesis",
+]
+CONTEXT.set_forkserver_preload(PRELOADED)
 SECONDS = 300  # after which a process hangs
 
 

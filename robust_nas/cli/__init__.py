@@ -1,10 +1,11 @@
 """The command line `robust-nas`: one file per verb; parse, call the library, print.
 
-Exit codes: 0 done, 1 failed, 2 bad usage. Errors of this package are printed without a traceback.
+Exit codes: 0 done, 1 failed, 2 bad usage, 143 ended by SIGTERM. Errors of this package are printed without a traceback.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 import warnings
 from typing import NoReturn, TextIO
@@ -12,10 +13,11 @@ from typing import NoReturn, TextIO
 import typer
 
 from robust_nas.cli import common, compress, count, evaluate, export, run, search, spaces, study, train
-from robust_nas.distributed import is_first, may_print
+from robust_nas.distributed import handle_sigterm, is_first, launched, may_print
 from robust_nas.errors import DataWarning, FigureWarning, RecordWarning, RobustNASError
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
+TERMINATED = 128 + signal.SIGTERM
 
 OURS = (FigureWarning, RecordWarning)  # warnings that are lines for people
 app = typer.Typer(
@@ -54,19 +56,23 @@ def main() -> None:
             for kind in OURS:
                 warnings.simplefilter("always", kind)
             warnings.simplefilter("default", DataWarning)
-            app()
+            # Ranks say together why they end, and one that waits for another must not wait on.
+            with handle_sigterm(_terminate if launched() == 1 else signal.SIG_DFL):
+                app()
     except RobustNASError as error:
         if may_print(error):
             typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except SystemExit as end:
-        if end.code != INTERRUPTED:
+        if end.code not in (INTERRUPTED, TERMINATED):
             raise
         if is_first():
             typer.echo(
-                "interrupted; the last checkpoint stays where there is one, continue with --resume", err=True
+                f"{'interrupted' if end.code == INTERRUPTED else 'terminated'}; what was written stays, the last "
+                "checkpoint too where there is one; verbs with --resume continue from it",
+                err=True,
             )
-        sys.exit(1)
+        sys.exit(1 if end.code == INTERRUPTED else TERMINATED)
     except MemoryError:
         _out_of_memory()
     except RuntimeError as error:
@@ -74,10 +80,16 @@ def main() -> None:
             _own_fault(error)
         _out_of_memory()
     except OSError as error:
-        typer.echo(f"error: {error}", err=True)
+        where = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        typer.echo(f"error: {where}", err=True)
         sys.exit(1)
     except Exception as error:
         _own_fault(error)
+
+
+def _terminate(*_: object) -> NoReturn:
+    """End by SIGTERM as by Ctrl-C; nothing but `main` stops it."""
+    raise SystemExit(TERMINATED)
 
 
 def _own_fault(error: Exception) -> NoReturn:

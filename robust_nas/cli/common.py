@@ -18,6 +18,9 @@ from robust_nas.runs import Mode, silent
 from robust_nas.runs import Progress as Report
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from robust_nas.workflows.config import RunConfig
 
 
@@ -92,6 +95,7 @@ AllowCode = Annotated[
 ]
 
 SECONDS_BETWEEN_LINES = 15.0
+UNBOUNDED = 1_000_000  # columns: nothing is cut off a terminal
 
 
 def mode_of(resume: bool, overwrite: bool) -> Mode:
@@ -156,13 +160,13 @@ def progress(quiet: bool) -> Iterator[Report]:
         )
 
         with Progress(
-            TextColumn("{task.description:<18}"),
+            TextColumn("{task.description:<18}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[rate]} {task.fields[note]}"),
+            TextColumn("{task.fields[rate]} {task.fields[note]}", markup=False),
             console=Console(stderr=True),
         ) as bars:
             yield _Bars(bars)
@@ -210,18 +214,32 @@ class _Lines:
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on standard output; the first column is left-aligned, the others right."""
-    from rich.console import Console
+    """Print a table on standard output; the first column is left-aligned, the others right."""
     from rich.table import Table
+    from rich.text import Text
 
     shown = Table()
     for index, name in enumerate(header):
-        shown.add_column(name, justify="right" if index else "left")
+        shown.add_column(Text(name), justify="right" if index else "left", overflow="fold")
     for row in rows:
-        shown.add_row(*row)
-    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
-    console.print(title, style="bold", soft_wrap=True, markup=False)
-    console.print(shown)
+        shown.add_row(*map(Text, row))
+    console().print(Text(title, style="bold"), soft_wrap=True)
+    print_table(shown)
+
+
+def console() -> Console:
+    """Return the console of standard output. What is not ours is printed as `Text`, never parsed as markup."""
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def print_table(shown: Table) -> None:
+    """Print a table: folded to the width of a terminal, and nothing cut or folded elsewhere."""
+    out = console()
+    if not sys.stdout.isatty():
+        out.width = max(out.measure(shown, options=out.options.update(max_width=UNBOUNDED)).maximum, 1)
+    out.print(shown)
 
 
 def percent(value: float) -> str:
@@ -301,36 +319,35 @@ def _precision(tree: Mapping[str, Any], precision: Mapping[str, Any]) -> str:
 
 def show_findings(tree: Mapping[str, Any]) -> None:
     """Print the findings of the checks, a line each, the verdict with its reasons, and what else is no PASS."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from robust_nas.evaluation.verdict import status_of
 
-    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    out = console()
     if tree["findings"]:
         shown = Table(title=None, show_edge=False, pad_edge=False, box=None)
         for name in ("", "finding", "number", "images", "allowed"):
             shown.add_column(
-                name, justify="right" if name in ("number", "images") else "left", no_wrap=name != "allowed"
+                name, justify="right" if name in ("number", "images") else "left", overflow="fold"
             )
         for finding in tree["findings"]:
             value = finding["value"]
             shown.add_row(
                 Text(finding["status"], style=STYLES[finding["status"]]),
-                finding["name"],
+                Text(finding["name"]),
                 "" if value is None else f"{value:.4g}",
                 str(finding["images"] or ""),
-                finding["allowed"],
+                Text(finding["allowed"]),
             )
-        console.print(shown)
+        print_table(shown)
     verdict = tree["verdict"]
-    console.print(Text.assemble("verdict: ", (status_of(verdict), STYLES[verdict["status"]])))
+    out.print(Text.assemble("verdict: ", (status_of(verdict), STYLES[verdict["status"]])))
     for reason in verdict["reasons"]:
-        console.print(Text(f"  {reason}"), soft_wrap=True)
+        out.print(Text(f"  {reason}"), soft_wrap=True)
     if verdict.get("next_step"):
-        console.print(Text(f"  next: {verdict['next_step']}"), soft_wrap=True)
+        out.print(Text(f"  next: {verdict['next_step']}"), soft_wrap=True)
     for finding in tree["findings"]:
         reason = f"{finding['name']}: {finding['text']}"
         if finding["status"] != "PASS" and reason not in verdict["reasons"]:
-            console.print(Text(f"{finding['status']}: {reason}"), soft_wrap=True)
+            out.print(Text(f"{finding['status']}: {reason}"), soft_wrap=True)

@@ -161,7 +161,7 @@ def status(folder: Folder, json: common.Json = False) -> None:
         return
     common.table(
         f"{folder}: {sum(row['state'] == 'done' for row in rows)} of {len(rows)} trials done",
-        ("configuration", "seed", "state", "seconds", "trial", "reason"),
+        ("configuration", "seed", "state", "seconds", "trial"),
         [
             [
                 row["name"],
@@ -169,11 +169,13 @@ def status(folder: Folder, json: common.Json = False) -> None:
                 row["state"],
                 "" if row["seconds"] is None else f"{row['seconds']:.1f}",
                 row["trial"],
-                row["reason"][:60],
             ]
             for row in rows
         ],
     )
+    for row in rows:
+        if row["reason"]:
+            print(f"{row['state']}: {row['name']}, seed {row['seed']}: {row['reason']}")
 
 
 @app.command("report")

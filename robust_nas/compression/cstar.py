@@ -42,7 +42,6 @@ from robust_nas.compression.tucker import Ranks, factorised_layer, project
 from robust_nas.config import Count, Fraction01, Positive
 from robust_nas.errors import CompressionError
 from robust_nas.lazy import torch
-from robust_nas.records import RESULT
 from robust_nas.runs import Run, write_atomic
 from robust_nas.training import LOSSES, Cosine, Loss, TrainingHook
 
@@ -212,10 +211,9 @@ class CSTAR(Compressor):
             if not run.complete:
                 network = _copy(context)
                 steps = len(batches(len(images), recipe.batch_size, seed=0, epoch=0))
-                rates = [
-                    recipe.learning_rate * recipe.schedule.factor_at(epoch + 0.5, recipe.epochs)
-                    for epoch in range(recipe.epochs)
-                ]
+                middles = [epoch + 0.5 for epoch in range(recipe.epochs)]
+                factors = [recipe.schedule.factor_at(each, recipe.epochs) for each in middles]
+                rates = [recipe.learning_rate * factor for factor in factors]
                 rhos = rho_schedule(self, rates, steps, recipe.momentum)
                 admm = ADMM(network, context.model.description.input_shape, ratio, self, rhos)
                 outcome = train(
@@ -233,13 +231,11 @@ class CSTAR(Compressor):
                 )
                 write_atomic(folder / LOW_RANK, save(outcome.state))
                 records = run.records()
-                caption = (
-                    f"CSTAR-style, ratio {ratio:g}, {len(images)} images, seed {context.seed}; "
-                    f"validation of the projected network: {len(context.validation)} images"
-                )
-                stem, attack = folder / "figures" / "ranks", recipe.validation_attack.label
+                about = f"CSTAR-style, ratio {ratio:g}, {len(images)} images, seed {context.seed}"
+                caption = f"{about}; validation of the projected network: {len(context.validation)} images"
+                attack = recipe.validation_attack.label
                 with figures.optional("ranks"):
-                    figures.plot_ranks(records, stem, attack=attack, caption=caption)
+                    figures.plot_ranks(records, folder / "figures/ranks", attack=attack, caption=caption)
                 result = {
                     "ratio": ratio,
                     "epoch": outcome.epoch,
@@ -251,7 +247,7 @@ class CSTAR(Compressor):
                 }
                 run.finish(result, [LOW_RANK], figures=("ranks",))
         state = load_tensors(folder / LOW_RANK, context.model.network.state_dict())
-        return state, stored_ranks(folder / RESULT, state)
+        return state, stored_ranks(folder / "result.json", state)
 
 
 def _copy(context: CompressionContext) -> nn.Module:

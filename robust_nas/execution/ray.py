@@ -7,8 +7,10 @@ driver's folder is made equal to it. No shared file system is needed; the packag
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +28,11 @@ from robust_nas.runs import write_atomic
 
 OBJECT_STORE = 200_000_000  # bytes of a cluster of our own: tasks exchange small files
 PATIENCE = 5.0  # seconds in which a cluster answers
+LOOPBACK = "127.0.0.1"
+# A node takes the loopback address only where Ray's clusters of several machines are off; read when Ray is imported.
+SEVERAL_MACHINES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"  # of a gRPC client
+CUT = 400  # characters of a message of Ray
 TICK = 1.0  # seconds after which the nodes are counted again
 
 
@@ -71,6 +78,8 @@ class RayEngine(Options):
         Raises `ConfigError` without Ray or where no node can take a task, and `DistributionError` when the last such
         node is lost.
         """
+        if self.address is None:
+            os.environ.setdefault(SEVERAL_MACHINES, "0")
         ray = _imported()
         waiting: deque[_Attempt] = deque()
         for task in tasks:
@@ -93,18 +102,24 @@ class RayEngine(Options):
         )  # tasks without GPUs: as Ray will do it
         where: dict[str, Any] = {"address": self.address}
         if self.address is None:
+            _refuse_reachable(ray)
             where = {
                 "address": "local",
                 "include_dashboard": False,
                 "object_store_memory": OBJECT_STORE,
-                "_node_ip_address": "127.0.0.1",
+                "_node_ip_address": LOOPBACK,
             }
         else:
             _refuse_unreachable(self.address)
+        on_end = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(**where, log_to_driver=False, configure_logging=False)
-        except (ConnectionError, ValueError, RuntimeError, ImportError) as error:
-            raise ConfigError(f"ray: no cluster at {self.address or 'this machine'}: {error}") from None
+        except Exception as error:  # Ray raises plain exceptions where its processes do not come up
+            ray.shutdown()
+            said = " ".join(str(error).split())[:CUT] or type(error).__name__
+            raise ConfigError(f"ray: no cluster at {self.address or 'this machine'}: {said}") from None
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_end)  # Ray puts its own in place
 
     def _run(
         self, ray: ModuleType, waiting: deque[_Attempt], started: Callable[[str, int], None]
@@ -184,13 +199,29 @@ def _imported() -> ModuleType:
     return ray
 
 
+def _refuse_reachable(ray: ModuleType) -> None:
+    """Raises `ConfigError` where a cluster of our own would listen to other machines: Ray runs any code it is sent."""
+    if ray.util.get_node_ip_address() != LOOPBACK:
+        raise ConfigError(
+            f"ray: was imported before the engine started it, and would listen on every interface; "
+            f"set {SEVERAL_MACHINES}=0 in the environment, or give the address of a cluster"
+        )
+
+
 def _refuse_unreachable(address: str) -> None:
-    """Raises `ConfigError` where nobody listens at host:port; Ray would try for minutes and then end the process."""
+    """Raises `ConfigError` where no gRPC server listens at host:port.
+
+    Ray would try for minutes and then end the process.
+    """
     host, colon, port = address.rpartition(":")
     if not colon or "/" in host or not port.isdecimal():
         return  # `auto`, or what Ray refuses at once
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") == "0":
+                connection.sendall(HELLO)
+                if connection.recv(4)[3:] != b"\4":  # its settings, like ours
+                    raise OSError("what listens there is not Ray")
     except (OSError, OverflowError) as error:
         raise ConfigError(
             f"ray: no cluster at {address}: {error}; `ray start --head` prints the address of one"

@@ -22,10 +22,10 @@ from robust_nas._version import __version__
 from robust_nas.errors import ConfigError, RunError, RunExistsError
 from robust_nas.export.carried import BUILT, carried
 from robust_nas.export.metadata import MARK, metadata
+from robust_nas.files import write_together
 from robust_nas.layers import factorised
 from robust_nas.nets import Model, inference_state
 from robust_nas.operations import ACTIVATIONS, OPERATIONS
-from robust_nas.runs import write_atomic
 from robust_nas.spaces import Architecture
 
 SOURCE, WEIGHTS = "network.py", "weights.pt"
@@ -50,18 +50,8 @@ def export_source(model: Model, folder: Path, *, overwrite: bool = False) -> tup
         raise RunError(f"{folder}: cannot be written: {error.strerror}") from None
     weights = io.BytesIO()
     torch.save(state, weights)
-    data = {SOURCE: text.encode(), WEIGHTS: weights.getvalue()}
-    fresh = {name: folder / f".{name}.new" for name in data}
-    try:
-        for name, path in fresh.items():  # both, before anything is replaced: the disk may be full
-            write_atomic(path, data[name])
-        # A kill in between leaves no weights, which `load` says, rather than those of another network.
-        (folder / WEIGHTS).unlink(missing_ok=True)
-        for name, path in fresh.items():
-            path.replace(folder / name)
-    finally:
-        for path in fresh.values():
-            path.unlink(missing_ok=True)
+    data = {folder / SOURCE: text.encode(), folder / WEIGHTS: weights.getvalue()}
+    write_together(data)
     return folder / SOURCE, folder / WEIGHTS
 
 

@@ -28,8 +28,8 @@ from robust_nas.figures.layout import heights
 
 Nodes = Sequence[Sequence[tuple[str, int]]]
 
-_INPUTS = ("$c_{k-2}$", "$c_{k-1}$")
-_OUTPUT = "$c_k$"
+_INPUTS = ("cₖ₋₂", "cₖ₋₁")
+_OUTPUT = "cₖ"
 _OTHER = "other operation"
 
 # Lengths in points.

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from robust_nas.errors import RunError
-from robust_nas.figures import series
+from robust_nas.figures import series, style
 from robust_nas.figures.series import Record
 
 SHARES = frozenset(
@@ -65,8 +65,8 @@ def axis(metric: str) -> str:
 
 
 def words(text: object) -> str:
-    """Return the text as matplotlib shows it literally: no mathematics between dollars, no control characters."""
-    return "".join(c if c.isprintable() else " " for c in str(text)).replace("$", r"\$")
+    """Return the text as matplotlib shows it literally: without control characters."""
+    return "".join(c if c.isprintable() else " " for c in str(text))
 
 
 def name(point: Record, limit: int = 26) -> str:
@@ -188,6 +188,7 @@ def place_names(
     The first have the first choice; one for which there is no room is left out; of more
     than twelve only the shorter forms are written. The figure's layout is fixed before and stays so.
     """
+    style.show_literally(figure)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
@@ -196,6 +197,7 @@ def place_names(
     taken = [text.get_window_extent(renderer) for text in axes.texts]
     for x, y, *forms in wanted:
         label = axes.annotate("", (x, y), (0, 0), textcoords="offset points", fontsize=size, color="#303030")
+        style.show_literally(label)
         for text, (dx, dy, across, along) in product(forms[-1:] if len(wanted) > 12 else forms, _BESIDE):
             label.set(text=text, position=(dx, dy), ha=across, va=along)
             box = label.get_window_extent(renderer)

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import textwrap
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from robust_nas.errors import RunError
+from robust_nas.files import write_atomic
 
 # Okabe and Ito (2008): eight colours that colour-blind readers can tell apart.
 BLACK = "#000000"
@@ -57,6 +58,7 @@ _RC: dict[Any, Any] = {
     "legend.fontsize": LEGEND_SIZE,
     "lines.linewidth": 1.6,
     "svg.hashsalt": "robust_nas",
+    "text.parse_math": False,
     "svg.fonttype": "none",
 }
 
@@ -100,6 +102,12 @@ def wrap(caption: str, width: float) -> str:
     return textwrap.fill(caption, max(20, int(width * 72 / (8 * 0.56))))
 
 
+def show_literally(artist: Artist) -> None:
+    """Show every text inside as it is written: names between dollars are no mathematics."""
+    for text in artist.findobj(Text):
+        text.set_parse_math(False)
+
+
 def save(figure: Figure, stem: Path, table: Table) -> tuple[Path, ...]:
     """Write `<stem>.png`, `.svg` and `.csv` once all three could be made; return the paths.
 
@@ -108,6 +116,7 @@ def save(figure: Figure, stem: Path, table: Table) -> tuple[Path, ...]:
     Raises:
         RunError: the folder cannot be written.
     """
+    show_literally(figure)
     with drawing():
         png = _rendered(FigureCanvasAgg(figure).print_png, metadata={"Software": None})
         figure.set_layout_engine(None)  # the layout stays as it is: finding it takes longer than drawing
@@ -132,14 +141,9 @@ def _csv(table: Table) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> Path:
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        os.replace(part, path)
     except OSError as error:
         raise RunError(f"cannot write the figure {path}: {error.strerror or error}") from error
-    finally:
-        if part.exists():
-            part.unlink()
+    write_atomic(path, data)
     return path

@@ -24,7 +24,17 @@ from pydantic import Field
 from safetensors.torch import save
 from torch import nn
 
-from robust_nas.config import Count, CountOrZero, Number, Options, Positive, check, expand_path, to_dict
+from robust_nas.config import (
+    Count,
+    CountOrZero,
+    Number,
+    Options,
+    Positive,
+    check,
+    existing_file,
+    expand_path,
+    to_dict,
+)
 from robust_nas.errors import CheckpointError, CodeRefusedError, ConfigError, NoModelError
 from robust_nas.layers.factorised import LayerForm, rebuild
 from robust_nas.layers.normalise import Normalise
@@ -143,10 +153,10 @@ def read_model(
     folder, device = expand_path(folder), usable_device(device)
     if device.type == "meta":
         raise ConfigError("device: got 'meta', where a network has no values; allowed: cpu, or a GPU")
-    missing = [name for name in (WEIGHTS, DESCRIPTION) if not (folder / name).is_file()]
+    missing = [name for name in (WEIGHTS, DESCRIPTION) if not existing_file(folder / name)]
     description = None if missing else _read_description(folder / DESCRIPTION)
     foreign = description is not None and description.module is not None
-    if not foreign and not (folder / ARCHITECTURE).is_file():
+    if not foreign and not existing_file(folder / ARCHITECTURE):
         missing.insert(0, ARCHITECTURE)
     if missing or description is None:
         inner = f"; did you mean {folder / 'model'}?" if (folder / "model" / WEIGHTS).is_file() else ""

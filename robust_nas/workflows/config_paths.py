@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from robust_nas.config import expand_path
+from robust_nas.errors import ConfigError
 from robust_nas.user_code import folders_of, is_code
 
 # Keys, with the section that holds them where another section has the same key; a name of ours is no path.
@@ -50,15 +52,15 @@ def _next_to(text: str, folder: Path, *, missing: bool = False) -> str:
 
     Where neither has it the path is `text`, or with `missing` the one in `folder`. Where both are one, it is `text`.
     """
-    here = Path(text)
     try:
-        place = folder / here.expanduser()
+        here = expand_path(text)
+        place = folder / here
         if place.exists():
             return text if here.exists() and here.samefile(place) else str(place)
         return str(place) if missing and not here.exists() else text
     except (
+        ConfigError,
         OSError,
-        RuntimeError,
         ValueError,
     ):  # too long, no such user, a zero byte: refused where it is read
         return text

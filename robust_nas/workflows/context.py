@@ -103,7 +103,10 @@ def context_unless_finished(
     refuse_early(folder, mode)
     if mode == "resume" and is_complete(folder) and not (job and extends(folder / CONFIG, job)):
         return None
-    return load_context(config)
+    context = load_context(config)
+    if mode == "resume":
+        refuse_other_images(folder, context.dataset)
+    return context
 
 
 def refuse_early(folder: Path, mode: Mode) -> None:

@@ -299,7 +299,7 @@ def _export(model: Path, folder: Path) -> str | None:
     An export that fails, as of an operation of the user's own, must not cost the jobs before it.
     """
     if not (folder / "network.py").exists():
-        (folder / "weights.pt").unlink(missing_ok=True)  # what a kill in an export left
+        (folder / "weights.pt").unlink(missing_ok=True)  # of an export that was lost in part
     try:
         export_model(model, folder, overwrite=True)
     except Exception as error:  # whatever the code of a plugin raises in its export

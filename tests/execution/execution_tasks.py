@@ -1,10 +1,13 @@
 """The functions that the tests of the engines let run in workers: told by their payload what to do."""
 
+import contextlib
+import ipaddress
 import multiprocessing
 import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 from robust_nas.errors import DivergenceError
 
@@ -102,3 +105,30 @@ def waits(payload, folder):
     while not os.path.exists(payload["until"]):
         time.sleep(0.02)
     return {"done": True}
+
+
+def listening(payload, folder):
+    """The addresses at which the process `driver` and all that it started listen, by the name of the process."""
+    parents, found = {}, {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
+    family = [payload["driver"]]
+    for one in family:
+        family += [pid for pid, parent in parents.items() if parent == one]
+    addresses = {}
+    for name in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A":  # listens
+                words = fields[1].partition(":")[0]
+                raw = b"".join(bytes.fromhex(words[i : i + 8])[::-1] for i in range(0, len(words), 8))
+                address = ipaddress.ip_address(raw)
+                addresses[f"socket:[{fields[9]}]"] = str(getattr(address, "ipv4_mapped", None) or address)
+    for pid in family:
+        for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
+            with contextlib.suppress(OSError):
+                if (target := descriptor.readlink().name) in addresses:
+                    name = Path(f"/proc/{pid}/comm").read_text().strip()
+                    found.setdefault(name, []).append(addresses[target])
+    return found

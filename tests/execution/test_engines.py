@@ -1,7 +1,11 @@
 """What every engine promises: one suite, run over the local workers and over a Ray cluster of two nodes."""
 
 import importlib.util
+import json
 import os
+import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -178,6 +182,74 @@ def test_the_loss_of_the_last_node_with_room_ends_the_run(cluster, task, monkeyp
 def test_an_address_without_a_cluster_is_refused_at_once(address, task):
     with pytest.raises(ConfigError, match=f"no cluster at {address}"):
         run(RayEngine(address=address), [task("a", "square", n=1)])
+
+
+@needs_ray
+def test_a_server_of_another_kind_is_refused_at_once(task):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+
+        def talk():
+            connection = server.accept()[0]
+            connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+            connection.close()
+
+        talking = threading.Thread(target=talk)
+        talking.start()
+        with pytest.raises(
+            ConfigError, match=f"no cluster at {address}: (what listens there is not Ray|.*reset)"
+        ):
+            run(RayEngine(address=address), [task("a", "square", n=1)])
+        talking.join()
+
+
+OWN_CLUSTER = """
+import json, os, sys
+from pathlib import Path
+from robust_nas.execution import RayEngine, Task
+folder = Path(sys.argv[1])
+folder.mkdir()
+one = Task("a", "execution_tasks:listening", {"driver": os.getpid()}, folder)
+print(json.dumps([end.result or end.error for end in RayEngine().run([one], lambda *_: None)]))
+"""
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/net/tcp"), reason="needs /proc")
+def test_a_cluster_of_our_own_listens_on_the_loopback_interface_alone(tmp_path):
+    command = [sys.executable, "-c", OWN_CLUSTER, str(tmp_path / "a")]
+    environment = {**os.environ, "PYTHONPATH": import_path()}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    [found] = json.loads(done.stdout.splitlines()[-1])
+    assert {"gcs_server", "raylet"} <= found.keys()
+    assert {address for addresses in found.values() for address in addresses} == {"127.0.0.1"}
+
+
+@needs_ray
+def test_where_ray_would_listen_on_every_interface_it_is_not_started(task, monkeypatch):
+    import ray
+
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "192.0.2.1")
+    with pytest.raises(ConfigError, match="would listen on every interface"):
+        run(RayEngine(), [task("a", "square", n=1)])
+
+
+@needs_ray
+def test_what_ray_raises_while_it_starts_is_one_sentence(task, monkeypatch):
+    import ray
+
+    def fails(**_):
+        raise Exception("The current node timed out\n during   startup. " + "x" * 5000)
+
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "127.0.0.1")
+    monkeypatch.setattr(ray, "init", fails)
+    with pytest.raises(
+        ConfigError, match="no cluster at this machine: The current node timed out during"
+    ) as met:
+        run(RayEngine(), [task("a", "square", n=1)])
+    assert len(str(met.value)) < 500
+    assert "\n" not in str(met.value)
 
 
 def test_without_ray_the_command_that_installs_it_is_told(task, monkeypatch):

@@ -182,7 +182,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_part(tmp_path, monkeypa
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(style.os, "replace", full)
+    monkeypatch.setattr("os.replace", full)
     with pytest.raises(RunError, match="No space left"):
         draw_cells(SAME_SOURCE, tmp_path / "x")
     assert [p.name for p in tmp_path.iterdir()] == ["x.png"]

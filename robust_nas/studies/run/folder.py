@@ -17,10 +17,19 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from robust_nas.config import check, differences, read_yaml, to_dict, to_yaml, to_yaml_dict
+from robust_nas.config import (
+    check,
+    differences,
+    existing_file,
+    read_yaml,
+    to_dict,
+    to_yaml,
+    to_yaml_dict,
+)
 from robust_nas.errors import ConfigError, RunError, RunExistsError
+from robust_nas.files import LOCK, write_atomic, write_json
 from robust_nas.records import ENVIRONMENT, RESULT, Shape, read_json
-from robust_nas.runs import CONFIG, LOCK, Mode, Run, write_atomic, write_json
+from robust_nas.runs import CONFIG, Mode, Run
 from robust_nas.studies.config import StudyConfig
 from robust_nas.studies.run.journal import JOURNAL, Journal, latest, read_journal
 from robust_nas.studies.run.trial import MEASURED, MODEL, OUTCOME, Trial
@@ -229,4 +238,4 @@ def read_plan(folder: Path) -> dict[str, Any]:
 
 def is_study(folder: Path) -> bool:
     """Return whether a study was begun in the folder."""
-    return (folder / CONFIG).is_file() and (folder / JOURNAL).is_file()
+    return all(existing_file(folder / name) for name in (CONFIG, JOURNAL))

@@ -18,7 +18,7 @@ from robust_nas.config import check, expand_path, to_dict
 from robust_nas.errors import ConfigError, StudyError
 from robust_nas.execution import Engine, LocalEngine, Task
 from robust_nas.records import ENVIRONMENT, RESULT, read_json
-from robust_nas.runs import Mode, Progress, silent, write_atomic, write_json
+from robust_nas.runs import Mode, Progress, is_writable, silent, write_atomic, write_json
 from robust_nas.spaces import has_cells
 from robust_nas.studies.config import Inherited, StudyConfig
 from robust_nas.studies.cost import Rates
@@ -81,7 +81,7 @@ def run_study(
     with StudyFolder(folder, config, mode) as study:
         _record(study, plan, context, engine)
         _run_trials(study, plan, engine, _Place(device, context.dataset.checksum), progress)
-        tree = _analysed(study.folder)
+        tree = _concluded(study.folder)
         with figures.optional("report"):  # `study report` writes it again
             _write_report(study.folder, tree, progress)
         if not tree["unfinished"]:
@@ -106,13 +106,16 @@ def report_study(
 ) -> dict[str, Any]:
     """Analyse the done trials of a study and write its report again; return the analysis tree.
 
+    Where this process may not write into the folder, the report stays as it is.
     The study's designs and rules by `file.py:Class` run only where `allow_code` lists their files.
     Raises `StudyError` where there is no study, or none of its trials is done.
     """
     refuse_without_extra()
     refuse_no_study(folder)
     with user_code.allow_code(allow_code):
-        tree = _analysed(folder)
+        if not is_writable(folder):
+            return _analysed(folder)
+        tree = _concluded(folder)
         _write_report(folder, tree, progress)
     if tree["unfinished"]:
         (folder / RESULT).unlink(missing_ok=True)  # the mark of a finished study
@@ -256,11 +259,17 @@ def _same(kept: dict[str, Any], options: Inherited) -> bool:
 
 
 def _analysed(folder: Path) -> dict[str, Any]:
-    """Return the analysis tree of the done trials, and write it and its table."""
+    """Return the analysis tree of what is in a folder; nothing is written."""
     from robust_nas.studies.report.analysis import analyse
+
+    return analyse(folder)
+
+
+def _concluded(folder: Path) -> dict[str, Any]:
+    """Return the analysis tree of the done trials, and write it and its table."""
     from robust_nas.studies.report.page import table_csv
 
-    tree = analyse(folder)
+    tree = _analysed(folder)
     write_json(folder / ANALYSIS, tree)
     write_atomic(folder / TABLE, table_csv(tree).encode())
     return read_json(folder / ANALYSIS)
@@ -277,13 +286,12 @@ def _write_report(folder: Path, tree: dict[str, Any], progress: Progress) -> Non
 
 def study_table(folder: Path, *, allow_code: Iterable[Path | str] = ()) -> str:
     """Return the tidy table of a study, as CSV: a row for every configuration and seed. As `report_study`."""
-    from robust_nas.studies.report.analysis import analyse
     from robust_nas.studies.report.page import table_csv
 
     refuse_without_extra()
     refuse_no_study(folder)
     with user_code.allow_code(allow_code):
-        return table_csv(analyse(folder))
+        return table_csv(_analysed(folder))
 
 
 def statuses(folder: Path) -> list[dict[str, Any]]:
