@@ -60,6 +60,7 @@ IMPORTS = (  # of the verbs, once for all processes
 )
 SAYS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir")
 CLOCK = {
+    "digests",
     "seconds",
     "training_seconds",
     "seconds_this_call",

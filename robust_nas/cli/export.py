@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from robust_nas.cli import common
+
+if TYPE_CHECKING:
+    from robust_nas.workflows.config import EvaluationConfig
+
+
+Module = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE.py:FUNCTION",
+        help="The Python file, which is run, and its function that builds the module that the model was compressed "
+        "from.",
+    ),
+]
 
 
 def command(
@@ -28,14 +41,7 @@ def command(
         typer.Option("--check", help="Run the exported forms on test images and compare with the model."),
     ] = False,
     images: Annotated[int, typer.Option(help="The largest number of test images in the check.", min=1)] = 256,
-    module: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE.py:FUNCTION",
-            help="The Python file, which is run, and its function that builds the module that the model was "
-            "compressed from.",
-        ),
-    ] = None,
+    module: Module = None,
     recipe: Annotated[
         str | None,
         typer.Option(help="Of the check: take the data from this recipe, not from the model's own."),
@@ -54,7 +60,6 @@ def command(
     In Python: robust_nas.export_model(folder, forms=("source", "onnx", "program"))
     """
     from robust_nas.nets.user_module import load_module
-    from robust_nas.workflows.config import EvaluationConfig, load_config, model_config
     from robust_nas.workflows.export import (
         FILES,
         FORMS,
@@ -68,11 +73,8 @@ def command(
     forms = checked_forms(FORMS if "all" in (form or ()) else form or ["source"])
     if not check and (overrides or recipe):
         raise typer.BadParameter("config values and --recipe say what --check runs on; it is not given")
-    config = context = None
-    if check:
-        changes = overrides or []
-        own = EvaluationConfig.of(load_config(recipe, changes)) if recipe else None
-        config = own or model_config(model, changes)
+    config = _checked_on(model, recipe, overrides or []) if check else None
+    context = None
     built = None if module is None else load_module(module)
     if config is not None:
         refuse_export(model, out or model / "export", forms, module=built, overwrite=overwrite)
@@ -93,6 +95,13 @@ def command(
     if failed:
         common.say(f"error: {', '.join(failed)} computes other logits than the model")
         raise typer.Exit(1)
+
+
+def _checked_on(model: Path, recipe: str | None, changes: list[str]) -> EvaluationConfig:
+    """Return the data that `--check` takes: of a recipe, or the model's own."""
+    from robust_nas.workflows.config import EvaluationConfig, load_config, model_config
+
+    return EvaluationConfig.of(load_config(recipe, changes)) if recipe else model_config(model, changes)
 
 
 def _show(folder: Path, files: Mapping[str, str], checked: Mapping[str, dict[str, Any]]) -> None:

@@ -99,7 +99,11 @@ def _is_architecture(path: str) -> bool:
 @app.command("import")
 def import_one(
     file: Annotated[
-        Path, typer.Argument(help="Genotype(...) text (a genotypes.py, a log), or a NAS-Bench-201 string.")
+        Path,
+        typer.Argument(
+            callback=common.expanded,
+            help="Genotype(...) text (a genotypes.py, a log), or a NAS-Bench-201 string.",
+        ),
     ],
     name: Annotated[str | None, typer.Option(help="Which genotype, where the file holds several.")] = None,
     space: Annotated[
@@ -108,7 +112,10 @@ def import_one(
     cells: Cells = None,
     channels: Channels = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write the YAML here instead of printing it.")
+        Path | None,
+        typer.Option(
+            "--out", "-o", callback=common.expanded, help="Write the YAML here instead of printing it."
+        ),
     ] = None,
     allow_code: common.AllowCode = None,
     json: common.Json = False,

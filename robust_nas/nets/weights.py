@@ -33,8 +33,9 @@ DTYPES = {  # of tensors, and their names in the file
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+ARCHIVE = b"PK\x03\x04"
 PICKLES = {
-    b"PK\x03\x04": "an archive, as torch.save writes it",
+    ARCHIVE: "an archive, as torch.save writes it",
     b"\x80": "a pickle, as torch.save once wrote it",
 }
 WRAPPERS = {
@@ -77,15 +78,17 @@ def check_tensors(path: Path, expected: Mapping[str, torch.Tensor]) -> None:
     try:
         with path.open("rb") as file:
             start = file.read(8)
-            _refuse_pickle(path, start)
             (length,) = struct.unpack("<Q", start)
-            if length > MAX_HEADER_BYTES:
+            if length > MAX_HEADER_BYTES or start.startswith(ARCHIVE):
+                _refuse_pickle(path, start)
                 raise ValueError(f"its header claims {length} bytes")
             header = json.loads(file.read(length))
             size = file.seek(0, os.SEEK_END)
         header.pop("__metadata__", None)
         found = {name: (tuple(entry["shape"]), entry["dtype"]) for name, entry in header.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError) as error:
         raise CheckpointError(f"{path}: no safetensors file: {error}") from None
     wanted = {
         name: (tuple(tensor.shape), DTYPES.get(tensor.dtype, str(tensor.dtype)))
