@@ -55,8 +55,8 @@ class ExtensibleJob(Options):
         return job.model_copy(update={"extended": extended})
 
     def asked(self) -> dict[str, Any]:
-        """Return the job as plain values, without its history."""
-        return {key: value for key, value in to_dict(self).items() if key != "extended"}
+        """Return the job as plain values, without its history, and without the place of the images."""
+        return placeless({key: value for key, value in to_dict(self).items() if key != "extended"})
 
     def earlier(self) -> list[dict[str, Any]]:
         """Return the same of the job before each extension, the oldest first."""
@@ -68,8 +68,16 @@ class ExtensibleJob(Options):
 
     def same_but(self, before: Self, *keys: str) -> bool:
         """Return whether this job differs from `before` in these keys alone."""
-        names = type(self).model_fields.keys() - {"extended", *keys}
-        return all(getattr(self, key) == getattr(before, key) for key in names)
+        one, other = self.asked(), before.asked()
+        return all(one.get(key) == other.get(key) for key in (one.keys() | other.keys()) - {*keys})
+
+
+def placeless(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config with `data.path` null, in its sections too: images are known by their checksum."""
+    found = {key: placeless(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
+    if isinstance(found.get("data"), dict) and "path" in found["data"]:
+        found["data"]["path"] = None
+    return found
 
 
 def continued(folder: Path, job: Options, before: Mapping[str, Any]) -> ExtensibleJob | None:
@@ -85,7 +93,7 @@ def continued(folder: Path, job: Options, before: Mapping[str, Any]) -> Extensib
     if wanted not in (before, stored) and isinstance(job, ExtensibleJob) and isinstance(parsed, type(job)):
         found = job.continued(parsed, folder, tree_hash(before))
     if found is None and wanted not in (before, stored):
-        changed = sorted(differences(stored, wanted) - {"extended"})
+        changed = sorted(differences(placeless(stored), placeless(wanted)) - {"extended"})
         raise RunExistsError(
             f"{folder}: was started with another config and cannot be resumed with this one; "
             f"different: {', '.join(changed[:6])}. Use that config (and that version), start again "

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from robust_nas import figures
 from robust_nas.compression.section import Compression
-from robust_nas.config import Options
 from robust_nas.data import DataOptions
+from robust_nas.extension import ExtensibleJob
 from robust_nas.runs import Progress, Run
 from robust_nas.training import Cosine, Loss, Training
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from robust_nas.nets import Model
 
 
-class StepJob(Options):
+class StepJob(ExtensibleJob):
     """What a training inside a compression depends on: all of the compression's config but where it runs."""
 
     seed: int

@@ -17,12 +17,13 @@ from pydantic import Field, model_validator
 from robust_nas import figures, user_code
 from robust_nas.compression import Candidate, Compression, CompressionContext, OriginalModel
 from robust_nas.compression.context import ORIGINAL
-from robust_nas.config import Options, expand_path
+from robust_nas.config import expand_path
 from robust_nas.data import DataOptions
 from robust_nas.distributed import refuse_several
 from robust_nas.errors import ConfigError
 from robust_nas.evaluation.options import EvaluationOptions, Step, suite_names
 from robust_nas.evaluation.report import SAID, SCORE, THREAT, VERDICT
+from robust_nas.extension import ExtensibleJob
 from robust_nas.records import Shape, read_json, read_record
 from robust_nas.runs import (
     CONFIG,
@@ -82,7 +83,7 @@ COMPRESSED: Shape = {  # what is read of `compression.json`
 }
 
 
-class CompressJob(Options):
+class CompressJob(ExtensibleJob):
     """What the result of a compression depends on: data, recipe, protocol and steps, and the model.
 
     `steps` are the attacks as the suite's file had them. Records of earlier versions have none: those of a shipped

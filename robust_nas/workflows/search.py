@@ -115,7 +115,7 @@ def _result(folder: Path, criterion: Criterion) -> SearchResult:
     )
 
 
-class SearchJob(Options):
+class SearchJob(ExtensibleJob):
     """What the result of a search depends on: sections of the run config, and the space as its file had it."""
 
     name: str
@@ -131,7 +131,8 @@ class SearchJob(Options):
     @classmethod
     def of(cls, config: RunConfig) -> Self:
         """Return the record of the search that a run config asks for."""
-        shared = {key: getattr(config, key) for key in cls.model_fields if key not in ("space", "training")}
+        keys = cls.model_fields.keys() - {"space", "training", "extended"}
+        shared = {key: getattr(config, key) for key in keys}
         training = CandidateRecipe.of(config.training) if config.search.trains else None
         return cls(space=config.space.load(), training=training, **shared)
 

@@ -14,6 +14,7 @@ from robust_nas.errors import DataError
 from robust_nas.export.metadata import metadata
 from robust_nas.nets import ModelDescription, build_network, inference_state, read_model, save_model
 from robust_nas.studies.config import PRESETS, load_study
+from robust_nas.studies.run.runner import plan_study
 from robust_nas.workflows.compression_config import compression_config
 from robust_nas.workflows.config import RunConfig, load_config, model_config
 from robust_nas.workflows.export import check_export
@@ -165,3 +166,46 @@ def test_suites_and_code_next_to_a_config_are_its_own(places):
         ["pgd"],
         "second",
     )
+
+
+def test_a_data_set_that_moved_is_the_same_for_every_job(tmp_path, monkeypatch):
+    """A job is known by its images, not by their place."""
+    monkeypatch.chdir(tmp_path)
+    images(tmp_path / "set", 1)
+    keys = ["data.name=image-folder", "data.limit=null", "data.validation=0.25", *FAST[:2]]
+    keys += ["search.batch_size=2", "training.batch_size=4"]
+    old = config("data.path=set", *keys)
+    folder = robust_nas.train(old, TINY, tmp_path / "m")
+    found = robust_nas.run_evaluation(old, folder)
+    kept = (folder / "model.safetensors").read_bytes()
+    (folder / "result.json").unlink()
+    (folder / "evaluation" / "result.json").unlink()
+    shutil.move("set", "moved")
+    monkeypatch.setenv("PLACE", str(tmp_path))
+    for place in ("moved", "$PLACE/moved"):
+        new = config(f"data.path={place}", *keys)
+        robust_nas.train(new, TINY, folder, mode="resume")
+        again = robust_nas.run_evaluation(new, folder, mode="resume")
+        assert {**again, "seconds": 0} == {**found, "seconds": 0}
+    assert (folder / "model.safetensors").read_bytes() == kept
+    images(tmp_path / "other", 2)
+    (folder / "result.json").unlink()
+    with pytest.raises(DataError, match="was started on other images"):
+        robust_nas.train(config("data.path=other", *keys), TINY, folder, mode="resume")
+
+
+def test_a_trial_is_known_by_its_images_not_by_their_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ids = []
+    for place in ("one", "two"):
+        images(tmp_path / place, 1)
+        keys = [
+            "data.name=image-folder",
+            f"data.path={place}",
+            "data.validation=0.25",
+            "training.batch_size=4",
+        ]
+        study = load_study("huang-width-last", keys, size="ci")
+        plan, _ = plan_study(study)
+        ids.append([trial.id for _, trial in plan.trials])
+    assert ids[0] == ids[1]

@@ -27,6 +27,7 @@ from robust_nas.config import (
     to_yaml_dict,
 )
 from robust_nas.errors import ConfigError, RunError, RunExistsError
+from robust_nas.extension import placeless
 from robust_nas.files import LOCK, write_atomic, write_json
 from robust_nas.records import ENVIRONMENT, RESULT, Shape, read_json
 from robust_nas.runs import CONFIG, Mode, Run
@@ -100,7 +101,7 @@ class StudyFolder(Run):
         except ConfigError:
             stored = before  # of another version: the keys that differ are named
         wanted = to_yaml_dict(self.config)
-        changed = [] if wanted == before else sorted(differences(stored, wanted))
+        changed = [] if wanted == before else sorted(differences(placeless(stored), placeless(wanted)))
         refused = [key for key in changed if key.partition(".")[0] not in MAY_GROW]
         if refused:
             name = before.get("name")

@@ -10,9 +10,10 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from robust_nas.config import Options, check, config_hash, to_dict
+from robust_nas.config import Options, check, to_dict, tree_hash
 from robust_nas.data.options import DataOptions
 from robust_nas.evaluation.options import EvaluationOptions, Step
+from robust_nas.extension import ExtensibleJob, placeless
 from robust_nas.records import Shape, read_record
 from robust_nas.runs import CHECKPOINT, Run, write_json
 from robust_nas.spaces import AnyArchitecture
@@ -70,11 +71,11 @@ class Trial(Options):
 
     @property
     def id(self) -> str:
-        """Return 16 hex digits of the content; the architecture's name is not part of it."""
-        return config_hash(self.nameless)
+        """Return 16 hex digits of the content; neither the architecture's name nor the images' place is part of it."""
+        return tree_hash(placeless(to_dict(self.nameless)))
 
 
-class TrialJob(Options):
+class TrialJob(ExtensibleJob):
     """The config of a trial's model folder; with `config` in it `robust-nas evaluate` attacks the model again."""
 
     config: EvaluationConfig
