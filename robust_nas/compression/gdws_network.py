@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from robust_nas.compression.allocation import Site, global_allocation, uniform
 from robust_nas.compression.autotune import gain
 from robust_nas.compression.folding import fold_batch_norms, random_images
-from robust_nas.compression.gdws_layer import energies, gdws_layer, weighted_error
+from robust_nas.compression.gdws_layer import dropped_energy, energies, gdws_layer
 from robust_nas.compression.layers import Layer, survey
 from robust_nas.compression.refit import refit
 from robust_nas.errors import CompressionError, NothingToCompressError
@@ -126,15 +126,16 @@ def compress_gdws(
         raise NothingToCompressError(f"nothing can be factorised: {_format_reasons(reasons)}")
     weights = {layer.name: _alpha(layer, alpha, allocation) for layer in layers}
     before = measured_cost(own, input_shape).macs
-    chosen = _allocate(layers, weights, beta, macs, allocation, min_kernels, before, reasons)
+    spectra = _spectra(layers, weights)
+    chosen = _allocate(layers, spectra, beta, macs, allocation, min_kernels, before, reasons)
     if min_gain is not None:
         while slow := _slow(layers, chosen, min_gain):
             reasons |= slow
             layers = [layer for layer in layers if layer.name not in slow]
-            chosen = _allocate(layers, weights, beta, macs, allocation, min_kernels, before, reasons)
+            chosen = _allocate(layers, spectra, beta, macs, allocation, min_kernels, before, reasons)
     if not chosen:
         raise _all_dense(beta, macs)
-    report = _report(own, input_shape, weights, chosen, reasons)
+    report = _report(own, input_shape, spectra, chosen, reasons)
     forms = [LayerForm(name, "gdws", tuple(g.tolist())) for name, g in chosen.items()]
     by_name = {layer.name: layer for layer in layers}
     for name, g in chosen.items():
@@ -176,9 +177,14 @@ def _alpha(layer: Layer, alpha: Mapping[str, Tensor] | None, allocation: str) ->
     return (1 / energy).expand(layer.module.weight.shape[1])
 
 
+def _spectra(layers: list[Layer], weights: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+    """Return the v `[C, r]` of every layer, on the CPU."""
+    return {layer.name: energies(layer.module.weight, weights[layer.name]).cpu() for layer in layers}
+
+
 def _allocate(
     layers: list[Layer],
-    weights: Mapping[str, Tensor | None],
+    spectra: Mapping[str, Tensor],
     beta: float | None,
     macs: float | None,
     allocation: str,
@@ -190,7 +196,7 @@ def _allocate(
     sites = [
         Site(
             layer.name,
-            energies(layer.module.weight, weights[layer.name]).cpu(),
+            spectra[layer.name],
             (layer.module.weight[0, 0].numel() + len(layer.module.weight)) * layer.pixels,
             layer.macs,
         )
@@ -271,7 +277,7 @@ def refuse_beta(
     """Raise `CompressionError` for a beta that leaves every layer dense, or one without a kernel, with these alphas."""
     layers, reasons = eligible(network, input_shape, skip_first=skip_first)
     weights = {layer.name: _alpha(layer, alpha, allocation) for layer in layers}
-    if not _allocate(layers, weights, beta, None, allocation, min_kernels, 0, reasons):
+    if not _allocate(layers, _spectra(layers, weights), beta, None, allocation, min_kernels, 0, reasons):
         raise _all_dense(beta, None)
 
 
@@ -297,7 +303,7 @@ def _slow(layers: list[Layer], chosen: Mapping[str, Tensor], min_gain: float) ->
 def _report(
     network: nn.Module,
     input_shape: tuple[int, int, int],
-    weights: Mapping[str, Tensor | None],
+    spectra: Mapping[str, Tensor],
     chosen: Mapping[str, Tensor],
     reasons: Mapping[str, str],
 ) -> list[Row]:
@@ -331,7 +337,7 @@ def _report(
                 "g_min": int(g.min()),
                 "g_median": float(g.double().median()),
                 "g_max": int(g.max()),
-                "error": weighted_error(weight, g, weights[layer.name]),
+                "error": dropped_energy(spectra[layer.name], g),
             }
         rows.append(row)
     return rows

@@ -15,7 +15,6 @@ from robust_nas.config import to_dict
 from robust_nas.errors import AttackError
 from robust_nas.evaluation.accuracy import judge
 from robust_nas.evaluation.examples import SHOWN, Examples
-from robust_nas.evaluation.fingerprint import fingerprint
 from robust_nas.evaluation.inputs import model_errors
 from robust_nas.evaluation.journal import Journal
 from robust_nas.evaluation.options import Step
@@ -65,6 +64,10 @@ def run_attacks(
             report(attack.label, fraction)
         if len(attacked) == 0:
             report(attack.label, 1.0)
+        else:
+            ended = f"attack {position} {attack.label} ended{journal.extension}"
+            end = journal.once(ended, lambda: {"untouched": state.watch.unchanged_values()})
+            state.untouched &= end["untouched"]
         _add_row(state, attack, share, attacked, records, order)
     return examples
 
@@ -100,7 +103,7 @@ def _attack_batch(state: EvaluationState, attack: Attack, indices: Tensor, name:
         "shown": {int(indices[i]): (result.images[i].cpu(), judged.logits[i].cpu()) for i in shown},
         "seconds": time.perf_counter() - began,
         # Of every part, because a resumed evaluation starts with the model as it was loaded.
-        "untouched": fingerprint(state.predictor) == state.before,
+        "untouched": state.watch.unchanged(),
     }
 
 

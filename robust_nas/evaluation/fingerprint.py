@@ -1,4 +1,4 @@
-"""A hash of everything that an evaluation must leave alone.
+"""Notice a change of what an evaluation must leave alone: by a hash of it all, and cheaply between two hashes.
 
 Tensors and modules that a module keeps in a plain list, tuple, set, dict or attribute are part of it: PyTorch does not
 know them, so no `eval()` reaches them, and batch norm among them learns from every batch.
@@ -33,6 +33,43 @@ def fingerprint(model: nn.Module) -> str:
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
         digest.update(_bytes(tensor))
     return digest.hexdigest()
+
+
+class ModelWatch:
+    """Tells whether a model is still as it was when the watch began."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.hash, self._seen = model, fingerprint(model), _identity(model)
+
+    def unchanged(self) -> bool:
+        """Return whether no tensor was written or replaced since the last look, or the values are the same again.
+
+        Nothing is read from the device, unless something was written; a write past PyTorch's counters (`.data`) is
+        seen by `unchanged_values` alone.
+        """
+        return _identity(self.model) == self._seen or self.unchanged_values()
+
+    def unchanged_values(self) -> bool:
+        """Return whether the hash is as it was."""
+        same = fingerprint(self.model) == self.hash
+        if same:
+            self._seen = _identity(self.model)
+        return same
+
+
+def _identity(model: nn.Module) -> list[object]:
+    """Return which tensors a model has, how often each was written, and the modes."""
+    found: list[object] = [getattr(module, "training", None) for module in model.modules()]
+    for _, parameter in model.named_parameters():
+        found += [parameter.requires_grad, None if parameter.grad is None else _place(parameter.grad)]
+    tensors = [*model.parameters(), *model.buffers(), *(tensor for _, tensor in _hidden(model))]
+    return [*found, *map(_place, tensors)]
+
+
+def _place(tensor: Tensor) -> tuple[object, ...]:
+    """Return what changes where a tensor is replaced or written; its values where PyTorch does not count writes."""
+    counted = None if tensor.is_inference() else tensor._version
+    return id(tensor), tensor.data_ptr(), counted, None if counted is not None else _bytes(tensor)
 
 
 def _hidden(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

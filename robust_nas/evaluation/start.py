@@ -12,7 +12,7 @@ from robust_nas.attacks import Predictor
 from robust_nas.errors import ConfigError
 from robust_nas.evaluation.accuracy import Judged, LabelledImages, as_float, judge
 from robust_nas.evaluation.attack_rows import Planned, planned
-from robust_nas.evaluation.fingerprint import fingerprint
+from robust_nas.evaluation.fingerprint import ModelWatch
 from robust_nas.evaluation.inputs import dtypes, model_errors, refuse_without_values
 from robust_nas.evaluation.journal import Journal
 from robust_nas.evaluation.options import EvaluationOptions
@@ -58,8 +58,8 @@ def start(
     refuse_without_values(predictor.module)
     surrogates = read_surrogates(options)
     refuse_misfits(surrogates, tuple(pixels.shape[1:]), int(labels.max()) + 1)
-    before = fingerprint(predictor)
-    clean = _clean(predictor, pixels, labels, options, seed, device, journal, report, before)
+    watch = ModelWatch(predictor)
+    clean = _clean(predictor, pixels, labels, options, seed, device, journal, report, watch)
     classes = clean["logits"].shape[1] - predictor.abstains
     steps = [step for step in options.steps if step.suits(classes)]
     attacks = planned(steps, len(order), classes)
@@ -81,7 +81,7 @@ def start(
         draws=clean["draws"].clone(),
         common=min(share for _, share in attacks),
         not_finite=clean["not_finite"],
-        before=before,
+        watch=watch,
         untouched=clean["untouched"],
     )
     for attack, _ in attacks:
@@ -99,13 +99,13 @@ def _clean(
     device: torch.device,
     journal: Journal,
     report: Progress,
-    before: str,
+    watch: ModelWatch,
 ) -> dict[str, Any]:
     """Return the answers on the images as they are, `[N]` each."""
 
     def answers(stage: str, indices: Tensor) -> dict[str, Any]:
         x, y = pixels[indices], labels[indices]
-        return _answers(predictor, x, y, options, seed, stage, device, report, before)
+        return _answers(predictor, x, y, options, seed, stage, device, report, watch)
 
     records = [
         journal.once(f"clean{stage}", lambda: answers(stage, indices))  # noqa: B023
@@ -134,7 +134,7 @@ def _answers(
     stage: str,
     device: torch.device,
     report: Progress,
-    before: str,
+    watch: ModelWatch,
 ) -> dict[str, Any]:
     """Return the answers of one stage; a last pass of one image is not kept.
 
@@ -156,7 +156,7 @@ def _answers(
         "logits": judged.logits,
         "not_finite": judged.not_finite,
         "rejected": judged.rejected,
-        "untouched": fingerprint(predictor) == before,
+        "untouched": watch.unchanged_values(),
     }
 
 

@@ -16,6 +16,7 @@ from robust_nas.attacks import Attack, Predictor, ThreatModel
 from robust_nas.errors import AttackError
 from robust_nas.evaluation.accuracy import Judged, LabelledImages, as_float, chance_of, judge
 from robust_nas.evaluation.cost import Cost, Selection
+from robust_nas.evaluation.fingerprint import ModelWatch
 from robust_nas.evaluation.inference_rule import InferenceRule
 from robust_nas.evaluation.inputs import model_errors
 from robust_nas.evaluation.rows import Row
@@ -43,7 +44,7 @@ class EvaluationState:
     right: Tensor  # [N] after all attacks, each on its share
     draws: Tensor  # [D, N] right in each draw under all attacks so far
     common: int  # images of the smallest share
-    before: str  # fingerprint of the predictor
+    watch: ModelWatch  # of the predictor
     untouched: bool
     not_finite: int  # images with logits that are not
     largest: float = 0.0  # perturbation seen

@@ -154,6 +154,17 @@ def test_an_ordinary_depthwise_separable_convolution_has_one_kernel_a_channel():
     assert sum(p.numel() for p in layer.parameters()) == 4 * (9 + 6) + 6
 
 
+@settings(max_examples=30)
+@given(SHAPES, SEEDS, st.integers(1, 3))
+def test_the_energies_are_the_squares_of_the_singular_values(shape, seed, rank):
+    weight = drawn(shape, seed)
+    u, s, vh = svd_channels(weight)
+    torch.testing.assert_close(energies(weight), s.square(), atol=1e-13 * float(s.max()) ** 2, rtol=0)
+    cut = (u[..., :rank] * s[:, None, :rank]) @ vh[:, :rank]
+    low = cut.transpose(0, 1).reshape(weight.shape)
+    assert not energies(low)[:, rank:].any()
+
+
 def test_wrong_requests_are_told():
     weight = drawn((4, 3, 2, 2), 0)
     with pytest.raises(CompressionError, match="max_kernels: got 2; 3 channels keep at least 1"):

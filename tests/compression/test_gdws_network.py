@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import robust_nas
-from robust_nas.compression import gdws_network
+from robust_nas.compression import gdws_layer, gdws_network
 from robust_nas.compression.allocation import Site, global_allocation, uniform
 from robust_nas.compression.autotune import gain
 from robust_nas.compression.folding import fold_batch_norms
@@ -284,3 +284,11 @@ def test_a_layer_by_itself_and_a_module_that_refuses_the_image_are_told():
         compress_gdws(nn.Conv2d(8, 16, 3), (8, 6, 6), macs=0.5, skip_first=False)
     with pytest.raises(CompressionError, match=r"does not take an image of \(1, 6, 6\)"):
         compress_gdws(Picky(), (1, 6, 6), macs=0.5)
+
+
+def test_every_layer_is_decomposed_once(monkeypatch):
+    calls = []
+    original = gdws_layer.svd_channels
+    monkeypatch.setattr(gdws_layer, "svd_channels", lambda weight: calls.append(1) or original(weight))
+    found = compress_gdws(residual(), SHAPE, macs=0.7)
+    assert len(calls) == sum(row["form"] == "gdws" for row in found.report)

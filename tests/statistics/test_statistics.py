@@ -3,6 +3,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 from simulated_studies import answers, study
 from statsmodels.stats.contingency_tables import mcnemar
@@ -26,6 +28,7 @@ from robust_nas.statistics import (
     trend,
 )
 from robust_nas.statistics.proportions import wilson
+from robust_nas.statistics.trends import _dense_ranks, _taus
 
 PUBLISHED = Path(__file__).parents[1] / "studies" / "published_tables.csv"
 
@@ -280,3 +283,19 @@ def test_answers_that_never_differ_prove_nothing_on_few_images(images):
     assert same.interval[0] < 0 < same.interval[1]
     assert other.p > 0
     assert other.interval[0] < 1
+
+
+@given(st.integers(2, 12), st.integers(1, 5), st.integers(0, 2**31))
+def test_the_rank_correlation_of_every_draw_is_scipy_s(n, values, seed):
+    rng = np.random.default_rng(seed)
+    x, y = (rng.integers(0, values, (4, n)) for _ in range(2))
+    for found, one, other in zip(_taus(x, y), x, y, strict=True):
+        expected = stats.kendalltau(one, other).statistic
+        assert found == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+def test_the_ranks_of_equal_values_are_equal():
+    assert _dense_ranks(np.array([[0.5, -1.0, 0.5, 2.0], [1.0, 1.0, 1.0, 1.0]])).tolist() == [
+        [1, 0, 1, 2],
+        [0, 0, 0, 0],
+    ]

@@ -10,6 +10,8 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+import numpy as np
+
 from robust_nas.config import Options, check, to_dict, tree_hash
 from robust_nas.data.options import DataOptions
 from robust_nas.evaluation.options import EvaluationOptions, Step
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from robust_nas.studies.run.measure import Measured
 
 FUNCTION = f"{__name__}:run_trial"
+HEX = frozenset("0123456789abcdefABCDEF")
 MODEL, OUTCOME = "model", "outcome.json"
 _GAINS: Shape = [{"stage": str, "log_gain": float, "log_gain_rms": float}]
 _EPOCH: Shape = {"epoch": int, "loss": float, "train_accuracy": float}
@@ -244,7 +247,10 @@ def pack(values: list[bool]) -> str:
 
 def unpack(text: str, count: int) -> list[bool]:
     """Return the first `count` booleans that `pack` wrote. Raises `ValueError` for fewer, or other digits."""
-    bits = [bool(int(digit, 16) >> (3 - place) & 1) for digit in text for place in range(4)]
-    if not count <= len(bits) < count + 4:
+    if not set(text) <= HEX:
+        raise ValueError(f"{text[:40]!r} are no hex digits")
+    if not count <= 4 * len(text) < count + 4:
         raise ValueError(f"{len(text)} hex digits hold no {count} values")
-    return bits[:count]
+    whole = np.frombuffer(bytes.fromhex(text + "0" * (len(text) % 2)), dtype=np.uint8)
+    values: list[bool] = np.unpackbits(whole)[:count].astype(bool).tolist()
+    return values
