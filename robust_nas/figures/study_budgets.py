@@ -93,7 +93,7 @@ def plot_study_budgets(
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
     size = 7.5 if len(shown) <= 12 else 6.5
     for axes, places in zip(panels, named, strict=True):
-        of.place_names(figure, axes, places, size)
+        of.place_names(figure, axes, places[: of.MOST_NAMES], size)
     numbers = of.numbers(shown, response)
     header = ["number", "name", "params", "macs", response, "low", "high"]
     header += [f"{key}_{budget}" for budget in _BUDGETS for key in ("on_front", "pareto")]

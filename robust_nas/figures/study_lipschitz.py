@@ -20,6 +20,7 @@ from robust_nas.figures import study_points as of
 from robust_nas.figures.series import Record
 from robust_nas.figures.study_figure import StudyFigure, response_of
 
+_MOST = 12  # panels
 _LOOK: dict[str, dict[str, Any]] = {
     "initial": {"facecolor": "#D9D9D9", "edgecolor": "#808080", "hatch": "////", "linewidth": 0.5},
     "trained": {"facecolor": style.BLUE, "edgecolor": style.BLUE, "linewidth": 0.5},
@@ -43,6 +44,7 @@ class StudyLipschitz(StudyFigure):
         return (
             "Natural logarithm of each stage's gain under the attack, mean over images and seeds; the gains add up to "
             "the whole network's. Lines span the seeds. The gains of wider stages are not divided by their dimension."
+            f"{of.says_ends(len(_with_gains(record['points'])), _MOST)}"
         )
 
     def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
@@ -68,7 +70,8 @@ def plot_study_lipschitz(
         RunError: no point has gains, or the files cannot be written.
     """
     series.require(points, "gains of the stages")
-    shown = [point for point in of.ranked(points, response) if any((point.get("lip_stages") or {}).values())]
+    everyone = of.ranked(_with_gains(points), response)
+    shown, _ = of.both_ends(everyone, _MOST)
     if not shown:
         raise RunError(f"there is nothing to draw for gains of the stages: none of {len(points)} has any")
     stages = list(dict.fromkeys(row["stage"] for point in shown for row in _rows(point)))
@@ -99,7 +102,7 @@ def plot_study_lipschitz(
     figure.legend(handles=handles, loc="outside upper left", ncols=2)
     table = [
         [point["name"], when, row["stage"], row.get("log_gain"), row.get("log_gain_rms"), *_ends(row)]
-        for point in shown
+        for point in everyone
         for when in _LOOK
         for row in (point["lip_stages"].get(when) or ())
     ]
@@ -125,6 +128,10 @@ def _draw(axes: Axes, point: Record, stages: Sequence[str]) -> None:
     axes.set_ylim(len(stages) + 0.55, -0.55)
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
+
+
+def _with_gains(points: Sequence[Record]) -> list[Record]:
+    return [point for point in points if any((point.get("lip_stages") or {}).values())]
 
 
 def _rows(point: Record) -> list[Mapping[str, Any]]:

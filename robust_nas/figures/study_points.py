@@ -21,6 +21,8 @@ SHARES = frozenset(
     ("clean", "robust", "stability", "robust_gap", "train_accuracy")
 )  # shown in per cent; other metrics as they are
 NOT_MEASURED = "#B8B8B8"
+MOST_ROWS = 45  # of configurations in a figure with a row each
+MOST_NAMES = 40  # next to the points of a scatter plot
 TITLES = {
     "clean": "clean accuracy",
     "robust": "robust accuracy",
@@ -235,14 +237,34 @@ def _sampled(corners: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return sampled
 
 
-def rows(panels: Sequence[Axes], points: Sequence[Record]) -> None:
-    """Give each point a row, the first on top, numbered and named on the left of the first panel."""
+def both_ends(ordered: Sequence[Record], most: int = MOST_ROWS) -> tuple[list[Record], list[int]]:
+    """Return at most `most` of the ranked points with their places from 1: two thirds the best, the others the last."""
+    places = range(1, len(ordered) + 1)
+    if len(ordered) <= most:
+        return list(ordered), list(places)
+    last = most // 3
+    first = most - last
+    return [*ordered[:first], *ordered[-last:]], [*places[:first], *places[-last:]]
+
+
+def says_ends(count: int, most: int = MOST_ROWS) -> str:
+    """Return what a caption says of `both_ends` of `count` points; nothing where all are shown."""
+    last = most // 3
+    return (
+        f" Shown: the {most - last} best and the {last} last of {count}; all are in the CSV."
+        if count > most
+        else ""
+    )
+
+
+def rows(panels: Sequence[Axes], points: Sequence[Record], places: Sequence[int]) -> None:
+    """Give each point a row, the first on top, named on the left of the first panel, with its place in the ranking."""
     for axes in panels:
         axes.set_ylim(len(points) - 0.4, -0.6)
         axes.set_yticks(range(len(points)), [])
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=axes is not panels[0], axis="y")
-    names = [f"{name(point)}  {number(place, point)}" for place, point in enumerate(points, 1)]
+    names = [f"{name(point)}  {number(place, point)}" for place, point in zip(places, points, strict=True)]
     panels[0].set_yticks(range(len(points)), names, fontsize=row_size(len(points)))
 
 

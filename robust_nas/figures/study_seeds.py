@@ -30,7 +30,9 @@ class StudySeeds(StudyFigure):
 
     def says(self, record: Record) -> str:
         """Return the meaning of marks and bars."""
-        return "A mark for each training; the bar is the mean over seeds."
+        return (
+            f"A mark for each training; the bar is the mean over seeds.{of.says_ends(len(record['points']))}"
+        )
 
     def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
         """Draw the `metrics` of `points`, seed by seed."""
@@ -69,7 +71,8 @@ def plot_study_seeds(
             f"there is nothing to draw for strips of the seeds: none of {len(points)} configurations has "
             f"any of {', '.join(metrics)}"
         )
-    ordered = of.ranked(points, response)
+    everyone = of.ranked(points, response)
+    ordered, places = of.both_ends(everyone)
     count = len(ordered)
     figure, panels = style.new_figure(
         1, len(known), height=1.5 + of.row_height(count) * count, caption=caption
@@ -82,7 +85,7 @@ def plot_study_seeds(
         axes.set_title(of.title(metric))
         axes.set_xlabel(of.axis(metric))
         axes.margins(x=0.08)
-    of.rows(panels, ordered)
+    of.rows(panels, ordered, places)
     if 1 < len(seeds) <= len(_MARKERS):
         handles = [
             Line2D([], [], linestyle="", color=colour, marker=mark, markersize=4.5, label=f"seed {seed}")
@@ -92,7 +95,7 @@ def plot_study_seeds(
         figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
     table = [
         [point["name"], seed, *found]
-        for point in ordered
+        for point in everyone
         for seed, *found in zip(point["seeds"], *(_raw(point, metric) for metric in known), strict=True)
     ]
     return style.save(figure, stem, (["name", "seed", *known], table))

@@ -35,7 +35,9 @@ class StudyStages(StudyFigure):
 
     def says(self, record: Record) -> str:
         """Return what is shown, and its order."""
-        return f"Share of each stage in parameters and MACs, sorted by {response_name(record)} ({level(record)})."
+        shown = of.says_ends(sum(bool(point.get("stages")) for point in record["points"]))
+        sorted_by = f"{response_name(record)} ({level(record)})"
+        return f"Share of each stage in parameters and MACs, sorted by {sorted_by}.{shown}"
 
     def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
         """Draw the `stages` of `points`."""
@@ -60,7 +62,8 @@ def plot_study_stages(
         RunError: no point has stages, or the files cannot be written.
     """
     series.require(points, "shares of the stages")
-    rows = of.ranked([point for point in points if point.get("stages")], response)
+    everyone = of.ranked([point for point in points if point.get("stages")], response)
+    rows, places = of.both_ends(everyone)
     if not rows:
         raise RunError(f"there is nothing to draw for shares of the stages: none of {len(points)} has any")
     stages = list(dict.fromkeys(part["name"] for point in rows for part in point["stages"]))
@@ -82,12 +85,12 @@ def plot_study_stages(
         accuracy.plot(mean, place, marker="o", markersize=4, color=style.ADVERSARIAL, linestyle="", zorder=3)
     accuracy.set_title(of.title(response))
     accuracy.set_xlabel(of.axis(response))
-    of.rows((params, macs, accuracy), rows)
+    of.rows((params, macs, accuracy), rows, places)
     handles = [Patch(facecolor=colours[stage], label=of.words(stage)) for stage in stages]
     figure.legend(handles=handles, loc="outside upper left", ncols=min(8, len(handles)))
     table = [
         [point["name"], part["name"], part["params"], part["macs"], of.raw(point, response)[0]]
-        for point in rows
+        for point in everyone
         for part in point["stages"]
     ]
     return style.save(figure, stem, (["name", "stage", "params", "macs", response], table))

@@ -77,7 +77,7 @@ def test_a_foreign_file_is_no_journal(tmp_path: Path) -> None:
 
 @given(st.lists(st.booleans(), max_size=70))
 def test_packed_booleans_come_back(values: list[bool]) -> None:
-    assert unpack(pack(values), len(values)) == values
+    assert unpack(pack(values), len(values)).tolist() == values
 
 
 @pytest.mark.parametrize("text", ["zz", "", "0000"])

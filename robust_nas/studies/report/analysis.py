@@ -28,6 +28,7 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from robust_nas import statistics
 from robust_nas._version import __version__
@@ -146,7 +147,7 @@ def _row(planned: Tree, seeds: Sequence[int], done: Tree, others: Tree) -> Tree:
     }
 
 
-def _unpacked(outcome: Tree, key: str) -> list[bool]:
+def _unpacked(outcome: Tree, key: str) -> NDArray[np.bool_]:
     try:
         return unpack(outcome["outcomes"][key], outcome["images"])
     except (KeyError, ValueError) as error:

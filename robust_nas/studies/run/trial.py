@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from robust_nas.config import Options, check, to_dict, tree_hash
 from robust_nas.data.options import DataOptions
@@ -245,12 +246,11 @@ def pack(values: list[bool]) -> str:
     return "".join(f"{sum(bit << (3 - place) for place, bit in enumerate(four)):x}" for four in digits)
 
 
-def unpack(text: str, count: int) -> list[bool]:
-    """Return the first `count` booleans that `pack` wrote. Raises `ValueError` for fewer, or other digits."""
+def unpack(text: str, count: int) -> NDArray[np.bool_]:
+    """Return the first `count` booleans `[count]` that `pack` wrote. Raises `ValueError` for fewer, or other digits."""
     if not set(text) <= HEX:
         raise ValueError(f"{text[:40]!r} are no hex digits")
     if not count <= 4 * len(text) < count + 4:
         raise ValueError(f"{len(text)} hex digits hold no {count} values")
     whole = np.frombuffer(bytes.fromhex(text + "0" * (len(text) % 2)), dtype=np.uint8)
-    values: list[bool] = np.unpackbits(whole)[:count].astype(bool).tolist()
-    return values
+    return np.unpackbits(whole)[:count].astype(bool)
