@@ -133,6 +133,11 @@ class Run:
         return to_dict(self.config)
 
     @property
+    def hashes(self) -> list[str]:
+        """Return the hashes of configs that a checkpoint may be of: the present one, then those before extensions."""
+        return [self._hash, *(each.config_hash for each in getattr(self.config, "extended", ()))]
+
+    @property
     def started_with(self) -> dict[str, str]:
         """Return the SHA-256 of every file of user code that decides the result, as the run was started with it."""
         before = read_environment(self.folder).get("user_code", {})
@@ -282,8 +287,7 @@ class Run:
             (self.folder / METRICS).unlink(missing_ok=True)
             return None
         state = read_checkpoint(path)
-        earlier = getattr(self.config, "extended", ())
-        if state.get("config_hash") not in (self._hash, *(each.config_hash for each in earlier)):
+        if state.get("config_hash") not in self.hashes:
             raise CheckpointError(f"{path}: belongs to another config")
         length = self._flush_metrics()
         if length < state["metrics_bytes"]:

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class Journal:
-    """Records by name. `save` gets all of them after every new one."""
+    """Records by name. `save` gets every new one with its name."""
 
     def __init__(
         self,
         records: dict[str, Any] | None = None,
-        save: Callable[[dict[str, Any]], None] | None = None,
+        save: Callable[[str, dict[str, Any]], None] | None = None,
         earlier: Sequence[int] = (),
     ) -> None:
         """`earlier` are the numbers of images before each extension."""
@@ -57,6 +57,6 @@ class Journal:
         if name not in self.records:
             self.records[name] = make()
             if self._save is not None:
-                self._save(self.records)
+                self._save(name, self.records[name])
         record: dict[str, Any] = self.records[name]
         return record

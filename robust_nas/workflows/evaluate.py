@@ -216,31 +216,22 @@ def _run(
 def _evaluate(
     run: Run, config: EvaluationConfig, network: torch.nn.Module, dataset: Dataset, progress: Progress
 ) -> Evaluation:
-    from robust_nas.errors import CheckpointError
     from robust_nas.evaluation import Journal, follow_protocol
+    from robust_nas.record_log import RecordLog
 
     def report(name: str, fraction: float) -> None:
         progress(f"evaluate: {name}", round(100 * fraction), 100)  # per cent of the attack's images
 
-    state = run.load_checkpoint() or {"job": "evaluate", "records": {}}
-    if state.get("job") != "evaluate":
-        raise CheckpointError(
-            f"{run.folder}: its checkpoint is of job {state.get('job')!r}, not of an evaluation"
-        )
-    records = state.get("records")
-    if not isinstance(records, dict) or not all(isinstance(record, dict) for record in records.values()):
-        raise CheckpointError(f"{run.folder / CHECKPOINT}: does not fit this run: it holds no records")
-
-    def save(records: dict[str, Any]) -> None:
-        run.save_checkpoint({"job": "evaluate", "records": records})
-
+    log = RecordLog(run.folder / CHECKPOINT, "evaluate", run.hashes)
     return follow_protocol(
         network,
         dataset.test,
         config.evaluation,
         seed=config.seed,
         journal=Journal(
-            records, save, earlier_images(cast(EvaluateJob, run.config).earlier(), len(dataset.test))
+            dict(log.records),
+            log.append,
+            earlier_images(cast(EvaluateJob, run.config).earlier(), len(dataset.test)),
         ),
         progress=report,
     )

@@ -298,6 +298,6 @@ def test_resumed_it_is_not_run_again(own_file):
         linear().eval(),
         data(),
         plan,
-        journal=Journal(journal.records, lambda records: pytest.fail("run again")),
+        journal=Journal(journal.records, lambda *_: pytest.fail("run again")),
     )
     assert timeless(first.to_dict()) == timeless(again.to_dict())

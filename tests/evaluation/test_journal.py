@@ -3,11 +3,11 @@
 import copy
 
 import pytest
-import torch
 from evaluation_bad_networks import Counting, Noisy
 from evaluation_networks import EPS, timeless
 
 from robust_nas.evaluation import EvaluationOptions, Journal, follow_protocol
+from robust_nas.record_log import RecordLog
 
 
 class KilledError(Exception):
@@ -38,19 +38,21 @@ def whole(model, dataset, plan):
 
 def cut_after(k, model, dataset, plan, tmp_path):
     """The evaluation that dies when it has saved k parts, and a second process, which finds them in the file."""
-    path = tmp_path / "records.pt"
+    path = tmp_path / f"records{k}.pt"
+    log, saved = RecordLog(path, "test", ["hash"]), []
 
-    def save(records):
-        torch.save(records, path)
-        if len(records) == k:
+    def save(name, record):
+        log.append(name, record)
+        saved.append(name)
+        if len(saved) == k:
             raise KilledError
 
     with pytest.raises(KilledError):
         follow_protocol(copy.deepcopy(model), dataset.test, plan, seed=3, journal=Journal(save=save))
-    records = torch.load(path, weights_only=True)  # a record is plain values
-    assert len(records) == k
+    records = RecordLog(path, "test", ["hash"]).records
+    assert list(records) == saved
     made = []
-    journal = Journal(records, lambda records: made.append(len(records)))
+    journal = Journal(records, lambda name, record: made.append(len(journal.records)))
     found = follow_protocol(copy.deepcopy(model), dataset.test, plan, seed=3, journal=journal)
     return found, made
 
@@ -100,7 +102,7 @@ def test_that_the_model_changed_is_remembered(robust, dataset, tmp_path):
 
 def test_a_record_is_made_once():
     seen = []
-    journal = Journal(save=lambda records: seen.append(dict(records)))
+    journal = Journal(save=lambda name, record: seen.append({name: record}))
     assert journal.once("a", lambda: {"value": 1}) == {"value": 1}
     assert journal.once("a", lambda: pytest.fail("made again")) == {"value": 1}
     assert seen == [{"a": {"value": 1}}]

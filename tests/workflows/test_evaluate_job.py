@@ -14,6 +14,7 @@ import robust_nas
 from robust_nas.config import read_yaml
 from robust_nas.errors import CheckpointError, ConfigError, FigureWarning, RunError, RunExistsError
 from robust_nas.figures.examples import AdversarialGrid
+from robust_nas.record_log import RecordLog
 from robust_nas.runs import read_json
 from robust_nas.workflows import evaluate as job
 from robust_nas.workflows.config import EvaluationConfig, model_config
@@ -137,14 +138,14 @@ def test_it_goes_on_where_an_error_stopped_it(model, tmp_path, monkeypatch, kill
         else:
             saved = []
 
-            def save(self, state):
-                saved.append(state)
-                original(self, state)
+            def append(self, name, record):
+                saved.append(name)
+                original(self, name, record)
                 if len(saved) == 4:
                     raise KeyboardInterrupt
 
-            original = job.Run.save_checkpoint
-            patched.setattr(job.Run, "save_checkpoint", save)
+            original = RecordLog.append
+            patched.setattr(RecordLog, "append", append)
         with pytest.raises(KeyboardInterrupt):
             robust_nas.run_evaluation(chosen, model, tmp_path / "cut")
     assert not (tmp_path / "cut" / "result.json").exists()
