@@ -22,10 +22,11 @@ from typing import IO, Any, Literal, Protocol, get_args
 from robust_nas.checkpoints import read_checkpoint
 from robust_nas.config import Options, read_yaml, to_dict, to_yaml, tree_hash
 from robust_nas.errors import CheckpointError, ConfigError, RunError, RunExistsError
-from robust_nas.extension import continued, is_extension
+from robust_nas.extension import ExtensibleJob, continued, is_extension
 from robust_nas.files import LOCK, foreign, is_temporary, sweep, temporary_name
 from robust_nas.files import write_atomic as write_atomic
 from robust_nas.files import write_json as write_json
+from robust_nas.finished_files import FinishedFiles
 from robust_nas.records import ANY_OBJECT, Shape, file_digests, misfit, parse_json, read_environment
 from robust_nas.records import ENVIRONMENT as ENVIRONMENT
 from robust_nas.records import RESULT as RESULT
@@ -66,6 +67,7 @@ class Run:
         self.config = config
         self.recipe = recipe
         self._made = not self.folder.exists()
+        self._before: FinishedFiles | None = None  # of a finished folder that is extended
         self._metrics: IO[bytes] | None = None
         self._lock: IO[Any] | None = None
         try:
@@ -101,6 +103,8 @@ class Run:
         # Of the file as it is: a key that a later version added with its default is not in it.
         self._hash = tree_hash(stored)
         path = self.folder / RECIPE
+        if self.recipe is not None and isinstance(self.config, ExtensibleJob):
+            self.recipe = self.config.recipe_of(self.recipe)
         text = None if self.recipe is None else to_yaml(self.recipe)
         if text is not None and not (path.is_file() and path.read_bytes() == text.encode()):
             self.write(RECIPE, text)
@@ -117,6 +121,8 @@ class Run:
         if not is_extension(job, before):
             return before
         self._refuse_other_code()
+        if is_finished(self.folder):
+            self._before = FinishedFiles(self.folder, CHECKPOINT, (CONFIG, RESULT))
         # First: until the config is there, the old job resumes.
         (self.folder / RESULT).unlink(missing_ok=True)
         self.write(CONFIG, to_yaml(job))
@@ -185,6 +191,9 @@ class Run:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and issubclass(kind, Exception):
             self._discard_if_nothing_was_done()
+        self._close_metrics()
+        if kind is not None and self._before is not None and self._before.are_better_than(kind):
+            self._before.put_back()
         self.close()
 
     @property
@@ -201,12 +210,15 @@ class Run:
 
     def close(self) -> None:
         """Closes the metrics and releases the lock."""
+        self._close_metrics()
+        if self._lock is not None:
+            self._lock.close()
+
+    def _close_metrics(self) -> None:
         if self._metrics is not None:
             with contextlib.suppress(OSError):  # a full disk; what a checkpoint counts on was flushed with it
                 self._metrics.close()
             self._metrics = None
-        if self._lock is not None:
-            self._lock.close()
 
     def write(self, name: str, text: str) -> Path:
         """Writes a text file of the run atomically and returns its path."""
@@ -268,6 +280,8 @@ class Run:
         buffer = io.BytesIO()  # in one piece: torch's own writer words a full disk as a bug of its own
         torch.save(whole, buffer)
         try:
+            if self._before is not None:
+                self._before.keep_checkpoint()
             write_atomic(self.folder / CHECKPOINT, buffer.getbuffer())
         except RunError as error:
             raise RunError(f"{error}; {self._kept()}") from None

@@ -180,6 +180,10 @@ def _evaluate_original(
 
 
 def _without_paths(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record of an evaluation without the places of model and images, known by digest and checksum."""
+    """Return the record of an evaluation without the places of model and images, known by digest and checksum.
+
+    Nor has it the extensions that the protocol was reached by.
+    """
     data = job.get("data")
+    job = {key: value for key, value in job.items() if key != "extended"}
     return {**job, "model": "", "data": {**data, "path": None} if isinstance(data, Mapping) else data}

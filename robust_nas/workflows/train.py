@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from robust_nas import figures
-from robust_nas.config import check, expand_path, read_yaml
+from robust_nas.config import Options, check, expand_path, read_yaml
 from robust_nas.data import DataOptions
 from robust_nas.distributed import Ranks, joined
 from robust_nas.errors import RunExistsError
@@ -58,7 +58,7 @@ def train(
             refuse_auxiliary_head(config.training, architecture.layout, context.dataset)
     with joined() as ranks, open_run(ranks, folder, job, mode, recipe=config) as run:
         job = ranks.run_on_all(lambda: cast(TrainJob, run.config))
-        config = config.model_copy(update={"training": job.training})
+        config = cast(RunConfig, job.recipe_of(config))
         if not ranks.run_on_all(lambda: run.complete):
             _train_once(run, config, architecture, context or load_context(config), progress, ranks)
         ranks.run_on_all(lambda: _draw_own(run, config, architecture))
@@ -103,6 +103,10 @@ class TrainJob(ExtensibleJob):
         if self.same_but(before, "training") and more_epochs(self.training, before.training, folder):
             return self
         return None
+
+    def recipe_of(self, recipe: Options) -> Options:
+        """Return the whole config with the epochs of this job."""
+        return recipe.model_copy(update={"training": self.training})
 
 
 def architecture_of(folder: Path) -> Architecture:
