@@ -6,7 +6,6 @@ to what was done, and why others do not. Every extension is recorded in `config.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +13,7 @@ from typing import Any, Self
 from pydantic import Field, ValidationError
 
 from robust_nas.config import Options, differences, read_yaml, to_dict, to_yaml_dict, tree_hash
-from robust_nas.errors import ConfigError, RunExistsError
+from robust_nas.errors import CodeRefusedError, ConfigError, RunExistsError
 
 
 class Extension(Options):
@@ -90,9 +89,14 @@ def continued(folder: Path, job: Options, before: Mapping[str, Any]) -> Extensib
     Raises `RunExistsError` where it is another job.
     """
     wanted, stored, parsed = to_yaml_dict(job), before, None
-    with contextlib.suppress(ValidationError, ConfigError):
+    try:
         parsed = type(job).model_validate(before)
         stored = to_yaml_dict(parsed)
+    except CodeRefusedError:
+        if wanted != before:  # what it would be with that code is not known
+            raise
+    except (ValidationError, ConfigError):
+        pass
     found = None
     if wanted not in (before, stored) and isinstance(job, ExtensibleJob) and isinstance(parsed, type(job)):
         found = job.continued(parsed, folder, tree_hash(before))

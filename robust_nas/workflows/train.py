@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from pydantic import ConfigDict
+
 from robust_nas import figures
-from robust_nas.config import Options, check, expand_path, read_yaml
+from robust_nas.config import Count, Options, check, expand_path, read_yaml
 from robust_nas.data import DataOptions
 from robust_nas.distributed import Ranks, joined
 from robust_nas.errors import RunExistsError
@@ -113,6 +115,18 @@ def architecture_of(folder: Path) -> Architecture:
     """Return the architecture that the training in a folder was started with. Raises `ConfigError`."""
     path = folder / CONFIG
     return check(TrainJob, read_yaml(path), str(path)).architecture
+
+
+def epochs_of(folder: Path) -> int:
+    """Return the epochs of the training in a folder, which may be more than what is asked of it now."""
+    path = folder / CONFIG
+    return check(_Epochs, read_yaml(path).get("training"), str(path)).epochs
+
+
+class _Epochs(Options):
+    model_config = ConfigDict(extra="ignore")
+
+    epochs: Count
 
 
 def more_epochs(more: Training, had: Training, folder: Path) -> bool:

@@ -4,10 +4,12 @@ import pytest
 from cases import config
 
 import robust_nas
+from robust_nas import user_code
 from robust_nas.config import read_yaml
-from robust_nas.errors import AttackError, RunError, RunExistsError
+from robust_nas.errors import AttackError, CodeRefusedError, RunError, RunExistsError
 from robust_nas.runs import Run
 
+TINY = robust_nas.ResidualArchitecture(name="tiny", stem=4, depths=(1, 1), widths=(4, 8))
 SQUARE = "evaluation.attacks=[{attack: {name: square, queries: 3}}]"
 GRADIENT = "evaluation.attacks=[{attack: {name: square, queries: 3}}, {attack: {name: fgsm}}]"
 BLACK_BOX = """
@@ -111,3 +113,30 @@ def test_the_recipe_is_of_what_the_folder_does(evaluate, tmp_path):
     for images, done in ((12, 12), (20, 20), (12, 20)):
         evaluate(f"evaluation.images={images}")
         assert read_yaml(tmp_path / "out" / "recipe.yaml")["evaluation"]["images"] == done
+
+
+ATTACK = """
+from robust_nas.attacks import Square
+
+class {0}(Square):
+    \"\"\"A test's own.\"\"\"
+"""
+
+
+def test_an_extension_of_a_folder_with_code_names_the_file_that_is_not_allowed(tmp_path, monkeypatch):
+    model = robust_nas.train(config("training.epochs=1"), TINY, tmp_path / "model")
+    files = [tmp_path / "first.py", tmp_path / "second.py"]
+
+    def evaluate(file, *allowed):
+        with user_code.allow_code(allowed):
+            own = f"evaluation.attacks=[{{attack: {{name: '{file}:{file.stem.title()}', queries: 2}}}}]"
+            asked = config("evaluation.images=8", "evaluation.findings=none", own)
+            return robust_nas.run_evaluation(asked, model, tmp_path / "out", mode="resume")
+
+    for file in files:
+        file.write_text(ATTACK.format(file.stem.title()))
+    evaluate(files[0], files[0])
+    monkeypatch.setattr(user_code, "_LOADED", {})  # as in another process
+    with pytest.raises(CodeRefusedError, match=r"allow it with --allow-code first\.py"):
+        evaluate(files[1], files[1])
+    assert len(evaluate(files[1], *files)["attacks"]) == 2

@@ -98,6 +98,10 @@ def test_a_search_of_two_seeds_becomes_one_of_three(tmp_path, monkeypatch):
     monkeypatch.setattr(search, "_search_once", lambda *_: pytest.fail("it was finished"))
     again = robust_nas.run_search(config(), tmp_path / "grown", seeds=2, mode="resume")
     assert len(again.record["per_seed"]) == 3
+    with pytest.raises(RunExistsError, match="got 1, it has 3"):
+        robust_nas.run_search(config(), tmp_path / "grown", mode="resume")
+    with pytest.raises(RunExistsError, match="got 2, it has 1"):
+        robust_nas.run_search(config(), tmp_path / "grown" / "seed-5", seeds=2, mode="resume")
     with pytest.raises(RunExistsError, match=r"different: .*search"):
         robust_nas.run_search(config("search.epochs=5"), tmp_path / "grown", seeds=4, mode="resume")
 
@@ -227,6 +231,7 @@ def test_a_folder_is_continued_by_its_name(call, finished, tmp_path):
     assert not (tmp_path / "results" / "tiny").exists()
     assert call("train", "--resume", "results/mine/model", "training.epochs=3", "--json", "-q").code == 0
     assert len((folder / "model" / "metrics.jsonl").read_text().splitlines()) == 3
+    assert "of 3" in call("train", "--resume", "results/mine/model", "training.epochs=1", "-q").out
     outcome = call("search", "--resume", "results/mine/search", "--json", "-q")
     assert (outcome.code, json.loads(outcome.out)["folder"]) == (0, "results/mine/search")
     assert call("run", "--resume", "results/none").err.count("nor a folder with a recipe.yaml") == 1
