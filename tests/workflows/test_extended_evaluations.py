@@ -5,9 +5,13 @@ from cases import config
 
 import robust_nas
 from robust_nas import user_code
-from robust_nas.config import read_yaml
+from robust_nas.config import read_yaml, to_yaml_dict
 from robust_nas.errors import AttackError, CodeRefusedError, RunError, RunExistsError
+from robust_nas.nets import read_model
 from robust_nas.runs import Run
+from robust_nas.workflows import compress_measures
+from robust_nas.workflows.config import EvaluationConfig
+from robust_nas.workflows.evaluate import evaluate_job
 
 TINY = robust_nas.ResidualArchitecture(name="tiny", stem=4, depths=(1, 1), widths=(4, 8))
 SQUARE = "evaluation.attacks=[{attack: {name: square, queries: 3}}]"
@@ -140,3 +144,17 @@ def test_an_extension_of_a_folder_with_code_names_the_file_that_is_not_allowed(t
     with pytest.raises(CodeRefusedError, match=r"allow it with --allow-code first\.py"):
         evaluate(files[1], files[1])
     assert len(evaluate(files[1], *files)["attacks"]) == 2
+
+
+def test_a_compression_takes_the_protocol_of_an_extended_evaluation_for_its_own(tmp_path):
+    model = robust_nas.train(config("training.epochs=1"), TINY, tmp_path / "model")
+    asked = [config(f"evaluation.images={images}", "evaluation.findings=none", SQUARE) for images in (8, 12)]
+    for each in asked:
+        robust_nas.run_evaluation(each, model, mode="resume")
+    stored = compress_measures.without_paths(read_yaml(model / "evaluation" / "config.yaml"))
+    digest = read_model(model).digest
+    found = [
+        compress_measures.without_paths(to_yaml_dict(evaluate_job(EvaluationConfig.of(each), "", digest)))
+        for each in asked
+    ]
+    assert [each == stored for each in found] == [False, True]
