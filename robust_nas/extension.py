@@ -6,7 +6,6 @@ to what was done, and why others do not. Every extension is recorded in `config.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +13,7 @@ from typing import Any, Self
 from pydantic import Field, ValidationError
 
 from robust_nas.config import Options, differences, read_yaml, to_dict, to_yaml_dict, tree_hash
-from robust_nas.errors import ConfigError, RunExistsError
+from robust_nas.errors import CodeRefusedError, ConfigError, RunExistsError
 
 
 class Extension(Options):
@@ -36,15 +35,27 @@ class ExtensibleJob(Options):
         """
         return None
 
+    def again(self, before: Self, folder: Path) -> Self:
+        """Return this job, which was asked for before an extension, with what `before` did since: it answers this too.
+
+        A subclass whose extensions also replace something, such as a step that had not begun, keeps that as it is here.
+        """
+        return before
+
+    def recipe_of(self, recipe: Options) -> Options:
+        """Return the whole config that was asked for, with what this job does."""
+        return recipe
+
     def continued(self, before: Self, folder: Path, config_hash: str) -> Self | None:
         """Return this job as it continues `before`, which the folder holds under that hash; None for another job.
 
-        It is `before` itself where this was asked for already, now or before an extension.
+        It is `before` itself where that answers this already, as it was asked for now or before an extension.
         """
         known = before.asked()
-        if self.asked() in (known, *before.earlier()):
+        if self.asked() == known:
             return before
-        job = self.extension_of(before, folder)
+        asked = self.again(before, folder) if self.asked() in before.earlier() else self
+        job = asked.extension_of(before, folder)
         if job is None:
             return None
         new = job.asked()
@@ -86,9 +97,14 @@ def continued(folder: Path, job: Options, before: Mapping[str, Any]) -> Extensib
     Raises `RunExistsError` where it is another job.
     """
     wanted, stored, parsed = to_yaml_dict(job), before, None
-    with contextlib.suppress(ValidationError, ConfigError):
+    try:
         parsed = type(job).model_validate(before)
         stored = to_yaml_dict(parsed)
+    except CodeRefusedError:
+        if wanted != before:  # what it would be with that code is not known
+            raise
+    except (ValidationError, ConfigError):
+        pass
     found = None
     if wanted not in (before, stored) and isinstance(job, ExtensibleJob) and isinstance(parsed, type(job)):
         found = job.continued(parsed, folder, tree_hash(before))
@@ -105,6 +121,12 @@ def continued(folder: Path, job: Options, before: Mapping[str, Any]) -> Extensib
 def is_extension(job: Options | None, before: Mapping[str, Any]) -> bool:
     """Return whether the job that continues `before` asks for more than that."""
     return isinstance(job, ExtensibleJob) and len(job.extended) > len(before.get("extended") or ())
+
+
+def is_extended(folder: Path) -> bool:
+    """Return whether the job of a folder was extended."""
+    path = folder / "config.yaml"
+    return path.is_file() and bool(read_yaml(path).get("extended"))
 
 
 def extends(path: Path, job: Options) -> bool:

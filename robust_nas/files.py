@@ -108,6 +108,16 @@ def sweep(folder: Path) -> None:
             sweep(path)
 
 
+def is_writable(folder: Path) -> bool:
+    """Return whether this process may write into a folder."""
+    return os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def is_empty(path: Path) -> bool:
+    """Return whether a path is a folder without any file in it."""
+    return path.is_dir() and not path.is_symlink() and all(is_empty(child) for child in path.iterdir())
+
+
 def _sweep_name(path: Path) -> None:
     """Remove what dead processes left of a file with this name."""
     for other in _children(path.parent):

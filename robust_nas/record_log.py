@@ -13,7 +13,7 @@ import hashlib
 import io
 import os
 import struct
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,18 @@ MARK = b"robust_nas records 1\n"
 class RecordLog:
     """The records of `job` in a file, by name. `hashes` are those of the config: the present one first."""
 
-    def __init__(self, path: Path, job: str, hashes: Collection[str]) -> None:
-        """Read what is there.
+    def __init__(
+        self,
+        path: Path,
+        job: str,
+        hashes: Collection[str],
+        before_rewrite: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Read what is there; `before_rewrite` is called before a file of an earlier version is written again.
 
         Raises `CheckpointError` for a file that is damaged before its last record, or of another job or config.
         """
-        self.path, self._length = path, 0
+        self.path, self._length, self._before_rewrite = path, 0, before_rewrite
         self.records: dict[str, dict[str, Any]] = {}  # those that were there
         self._head: dict[str, Any] = {"job": job, "config_hash": next(iter(hashes))}
         if path.is_file():
@@ -50,6 +56,7 @@ class RecordLog:
         if not self._length:
             known = b"".join(_frame({"name": key, "record": value}) for key, value in self.records.items())
             whole = MARK + _frame(self._head) + known
+            self._before_rewrite()
             write_atomic(self.path, whole)
             self._length = len(whole)
         frame = _frame({"name": name, "record": record})

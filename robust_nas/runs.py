@@ -22,10 +22,12 @@ from typing import IO, Any, Literal, Protocol, get_args
 from robust_nas.checkpoints import read_checkpoint
 from robust_nas.config import Options, read_yaml, to_dict, to_yaml, tree_hash
 from robust_nas.errors import CheckpointError, ConfigError, RunError, RunExistsError
-from robust_nas.extension import continued, is_extension
-from robust_nas.files import LOCK, foreign, is_temporary, sweep, temporary_name
+from robust_nas.extension import ExtensibleJob, continued, is_extension
+from robust_nas.files import LOCK, foreign, is_empty, is_temporary, is_writable, sweep, temporary_name
 from robust_nas.files import write_atomic as write_atomic
 from robust_nas.files import write_json as write_json
+from robust_nas.finished_files import FinishedFiles
+from robust_nas.record_log import RecordLog
 from robust_nas.records import ANY_OBJECT, Shape, file_digests, misfit, parse_json, read_environment
 from robust_nas.records import ENVIRONMENT as ENVIRONMENT
 from robust_nas.records import RESULT as RESULT
@@ -66,6 +68,7 @@ class Run:
         self.config = config
         self.recipe = recipe
         self._made = not self.folder.exists()
+        self._before: FinishedFiles | None = None  # of a finished folder that is extended
         self._metrics: IO[bytes] | None = None
         self._lock: IO[Any] | None = None
         try:
@@ -101,6 +104,8 @@ class Run:
         # Of the file as it is: a key that a later version added with its default is not in it.
         self._hash = tree_hash(stored)
         path = self.folder / RECIPE
+        if self.recipe is not None and isinstance(self.config, ExtensibleJob):
+            self.recipe = self.config.recipe_of(self.recipe)
         text = None if self.recipe is None else to_yaml(self.recipe)
         if text is not None and not (path.is_file() and path.read_bytes() == text.encode()):
             self.write(RECIPE, text)
@@ -117,6 +122,8 @@ class Run:
         if not is_extension(job, before):
             return before
         self._refuse_other_code()
+        if is_finished(self.folder):
+            self._before = FinishedFiles(self.folder, CHECKPOINT, (CONFIG, RESULT))
         # First: until the config is there, the old job resumes.
         (self.folder / RESULT).unlink(missing_ok=True)
         self.write(CONFIG, to_yaml(job))
@@ -190,13 +197,16 @@ class Run:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and issubclass(kind, Exception):
             self._discard_if_nothing_was_done()
+        self._close_metrics()
+        if kind is not None and self._before is not None and self._before.are_better_than(kind):
+            self._before.put_back()
         self.close()
 
     @property
     def _untouched(self) -> bool:
         """Return whether the folder holds nothing but what is written before the work starts."""
         before = {CONFIG, RECIPE, ENVIRONMENT, LOCK}
-        return all(child.name in before or _is_empty(child) for child in self.folder.iterdir())
+        return all(child.name in before or is_empty(child) for child in self.folder.iterdir())
 
     def _discard_if_nothing_was_done(self) -> None:
         """Removes a folder that a mistake of the user left without any work in it, so that it is not in the way."""
@@ -206,12 +216,15 @@ class Run:
 
     def close(self) -> None:
         """Closes the metrics and releases the lock."""
+        self._close_metrics()
+        if self._lock is not None:
+            self._lock.close()
+
+    def _close_metrics(self) -> None:
         if self._metrics is not None:
             with contextlib.suppress(OSError):  # a full disk; what a checkpoint counts on was flushed with it
                 self._metrics.close()
             self._metrics = None
-        if self._lock is not None:
-            self._lock.close()
 
     def write(self, name: str, text: str) -> Path:
         """Writes a text file of the run atomically and returns its path."""
@@ -273,9 +286,18 @@ class Run:
         buffer = io.BytesIO()  # in one piece: torch's own writer words a full disk as a bug of its own
         torch.save(whole, buffer)
         try:
+            self._keep_checkpoint()
             write_atomic(self.folder / CHECKPOINT, buffer.getbuffer())
         except RunError as error:
             raise RunError(f"{error}; {self._kept()}") from None
+
+    def _keep_checkpoint(self) -> None:
+        if self._before is not None:
+            self._before.keep_checkpoint()
+
+    def record_log(self, job: str) -> RecordLog:
+        """Return the records that a job appends to its checkpoint. Raises `CheckpointError`."""
+        return RecordLog(self.folder / CHECKPOINT, job, self.hashes, self._keep_checkpoint)
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The last checkpoint, or None when there is none; cuts the metrics back to it.
@@ -368,16 +390,6 @@ def is_complete(folder: Path) -> bool:
         return False
     lacks = read_json(folder / RESULT).get(NOT_DRAWN) and (folder / CHECKPOINT).is_file()
     return not (lacks and is_writable(folder))
-
-
-def is_writable(folder: Path) -> bool:
-    """Return whether this process may write into a folder."""
-    return os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
-
-
-def _is_empty(path: Path) -> bool:
-    """Return whether a path is a folder without any file in it."""
-    return path.is_dir() and not path.is_symlink() and all(_is_empty(child) for child in path.iterdir())
 
 
 def _lock_or_refuse(file: IO[Any], folder: Path) -> None:

@@ -88,9 +88,9 @@ def allow_code(files: Iterable[Path | str]) -> Iterator[None]:
     A folder from another machine names another path: where the path itself is not listed, the listed file of the same
     name runs. Raises `ConfigError` for a file that is not there.
     """
-    listed = tuple(_existing(Path(file), str(file)) for file in files)
+    listed = (_existing(Path(file), str(file)) for file in files)
     trust = _TRUST.get()
-    token = _TRUST.set(replace(trust, files=(*trust.files, *listed)))
+    token = _TRUST.set(replace(trust, files=tuple(dict.fromkeys((*trust.files, *listed)))))
     try:
         yield
     finally:

@@ -59,6 +59,11 @@ def test_a_folder_from_elsewhere_gets_the_file_that_its_reader_lists(file, tmp_p
     assert list(user_code.code_digests()) == [str(file)]
 
 
+def test_a_file_that_is_listed_twice_is_one(file):
+    with user_code.allow_code([file]), user_code.allow_code([file, file]):
+        assert user_code.resolve("mine.py:value") == (f"{file}:value", 3)
+
+
 def test_of_two_files_of_one_name_the_one_that_is_named_runs(tmp_path):
     files = [tmp_path / folder / "mine.py" for folder in "ab"]
     for file in files:

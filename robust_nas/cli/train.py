@@ -58,7 +58,7 @@ def command(
         raise ConfigError(
             f"--out: {out} holds the architecture {architecture}, which --overwrite would remove"
         )
-    from robust_nas.workflows.train import train, trained_record
+    from robust_nas.workflows.train import epochs_of, train, trained_record
 
     with common.progress(quiet) as report:
         folder = train(config, chosen, out, mode=mode, progress=report)
@@ -72,7 +72,7 @@ def command(
         chosen.name,
         f"{record['params']:,}",
         f"{record['macs'] / 1e6:.2f} M",
-        f"{record['epoch'] + 1} of {config.training.epochs}",
+        f"{record['epoch'] + 1} of {epochs_of(folder)}",
         common.percent(record["validation_clean"]),
         common.percent(record["validation_robust"]),
         f"{record['seconds']:.0f}",

@@ -214,12 +214,11 @@ class _Training:
         options, state = self.options, self.state
         epoch, sums = state.epoch, state.sums
         final = epoch == options.epochs - 1
-        due = epoch >= options.validate_from and (epoch - options.validate_from) % options.validate_every == 0
         clean = robust = None
         logged: dict[str, Any] = {}
         for hook in state.hooks:
             logged |= hook.end_epoch(epoch)
-        if due or final:
+        if options.is_validated(epoch) or final:
             self._refuse_broken_weights()
             with contextlib.ExitStack() as stack:
                 for hook in state.hooks:

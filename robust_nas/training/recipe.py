@@ -67,7 +67,13 @@ class Training(Options):
             **hooks,
         }
         found = [f"training.{key} ({part.label})" for key, part in parts.items() if part.needs_end]
-        return [*found, *(["training.drop_path"] if self.drop_path else [])]
+        found += ["training.drop_path"] if self.drop_path else []
+        # The last epoch is validated, and may be kept, although with more epochs it is not.
+        return [*found, *([] if self.is_validated(self.epochs - 1) else ["training.validate_every"])]
+
+    def is_validated(self, epoch: int) -> bool:
+        """Return whether an epoch, from 0, is validated where it is not the last one."""
+        return epoch >= self.validate_from and (epoch - self.validate_from) % self.validate_every == 0
 
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> Self:

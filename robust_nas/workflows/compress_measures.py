@@ -162,11 +162,11 @@ def _evaluate_original(
             context=shared,
         )
     digest = original.model.digest
-    wanted = _without_paths(to_yaml_dict(evaluate_job(config, "", digest)))
+    wanted = without_paths(to_yaml_dict(evaluate_job(config, "", digest)))
     for found in finished_evaluations(original.folder, digest):
         checksum = found.environment.get("dataset_checksum")
         same = checksum is not None and shared.dataset.has_checksum(checksum)
-        if same and _without_paths(found.config) == wanted:
+        if same and without_paths(found.config) == wanted:
             return found.outcome
     return run_evaluation(
         config,
@@ -179,7 +179,11 @@ def _evaluate_original(
     )
 
 
-def _without_paths(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record of an evaluation without the places of model and images, known by digest and checksum."""
+def without_paths(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of an evaluation without the places of model and images, known by digest and checksum.
+
+    Nor has it the extensions that the protocol was reached by.
+    """
     data = job.get("data")
+    job = {key: value for key, value in job.items() if key != "extended"}
     return {**job, "model": "", "data": {**data, "path": None} if isinstance(data, Mapping) else data}

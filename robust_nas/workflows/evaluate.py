@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from pydantic import Field
 
 from robust_nas import figures, user_code
-from robust_nas.config import expand_path
+from robust_nas.config import Options, expand_path
 from robust_nas.data import DataOptions
 from robust_nas.distributed import refuse_several
 from robust_nas.errors import ConfigError
@@ -18,7 +18,7 @@ from robust_nas.evaluation.options import EvaluationOptions, Step
 from robust_nas.evaluation.report import RECORDED
 from robust_nas.extension import ExtensibleJob
 from robust_nas.records import read_json, read_record
-from robust_nas.runs import CHECKPOINT, Mode, Progress, Run, silent, write_json
+from robust_nas.runs import Mode, Progress, Run, silent, write_json
 from robust_nas.workflows.config import RESULTS, EvaluationConfig, RunConfig
 from robust_nas.workflows.context import (
     JobContext,
@@ -28,7 +28,13 @@ from robust_nas.workflows.context import (
     session,
 )
 from robust_nas.workflows.evaluation_record import Origin, recorded
-from robust_nas.workflows.more_evaluation import earlier_images, extended, history
+from robust_nas.workflows.more_evaluation import (
+    answered,
+    earlier_images,
+    extended,
+    history,
+    protocol_of,
+)
 from robust_nas.workflows.training_images import refuse_other_images_than_training, training_checksum
 
 if TYPE_CHECKING:
@@ -54,9 +60,7 @@ class EvaluateJob(ExtensibleJob):
     @property
     def protocol(self) -> EvaluationOptions:
         """Return the options with these steps, whatever the suite's file holds now."""
-        if self.evaluation.steps == self.steps:
-            return self.evaluation
-        return self.evaluation.model_copy(update={"suite": None, "attacks": self.steps})
+        return protocol_of(self.evaluation, self.steps)
 
     def extension_of(self, before: Self, folder: Path) -> Self | None:
         """Return the job with the images, attacks and findings of both (`workflows/more_evaluation.py`)."""
@@ -64,6 +68,17 @@ class EvaluateJob(ExtensibleJob):
             return None
         found = extended((self.evaluation, self.steps), (before.evaluation, before.steps), folder)
         return None if found is None else self.model_copy(update={"evaluation": found[0], "steps": found[1]})
+
+    def again(self, before: Self, folder: Path) -> Self:
+        """Return what the folder does now, with the findings of this job where these are more."""
+        found = answered((self.evaluation, self.steps), (before.evaluation, before.steps), folder)
+        return (
+            before if found is None else before.model_copy(update={"evaluation": found[0], "steps": found[1]})
+        )
+
+    def recipe_of(self, recipe: Options) -> Options:
+        """Return the whole config with the images, attacks and findings of this job."""
+        return recipe.model_copy(update={"evaluation": self.protocol})
 
 
 def run_evaluation(
@@ -185,7 +200,7 @@ def _run(
     more: dict[str, Any] = {}  # of the record, what is not stored
     with Run(folder, job, mode, recipe=config) as run:
         job = cast(EvaluateJob, run.config)
-        config = config.model_copy(update={"evaluation": job.protocol})
+        config = cast(EvaluationConfig, job.recipe_of(config))
         if not run.complete:
             context = context or load_context(config)
             dataset = context.dataset
@@ -217,12 +232,11 @@ def _evaluate(
     run: Run, config: EvaluationConfig, network: torch.nn.Module, dataset: Dataset, progress: Progress
 ) -> Evaluation:
     from robust_nas.evaluation import Journal, follow_protocol
-    from robust_nas.record_log import RecordLog
 
     def report(name: str, fraction: float) -> None:
         progress(f"evaluate: {name}", round(100 * fraction), 100)  # per cent of the attack's images
 
-    log = RecordLog(run.folder / CHECKPOINT, "evaluate", run.hashes)
+    log = run.record_log("evaluate")
     return follow_protocol(
         network,
         dataset.test,

@@ -7,14 +7,17 @@ verdict are made again over all images and attacks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from robust_nas.errors import RunExistsError
 from robust_nas.evaluation.options import EvaluationOptions, Step
+from robust_nas.records import read_environment
 
 Protocol = tuple[EvaluationOptions, tuple[Step, ...]]  # and the attacks as the suite's file had them
+FINDINGS = ("none", "budget", "full")  # each has those before it
 MAY_CHANGE = ("images", "suite", "attacks", "findings", "checks")
 
 
@@ -27,12 +30,15 @@ def extended(wanted: Protocol, before: Protocol, folder: Path) -> Protocol | Non
     fixed = [key for key in EvaluationOptions.model_fields if key not in MAY_CHANGE]
     if any(getattr(more, key) != getattr(options, key) for key in fixed):
         return None
-    if more.images is not None and (options.images is None or more.images < options.images):
-        took = "all images" if options.images is None else f"{options.images} images"
+    available = read_environment(folder).get("images", {}).get("test", math.inf)
+    wants, took = (min(each.images or available, available) for each in (more, options))
+    if wants < took:
         raise RunExistsError(
-            f"{folder}: evaluation.images: got {more.images}; it took {took}, and an evaluation can be extended, "
-            "not cut: ask for as many or more, or choose another folder with --out"
+            f"{folder}: evaluation.images: got {more.images}; it took {'all' if took == math.inf else took} images, "
+            "and an evaluation can be extended, not cut: ask for as many or more, or choose another folder with --out"
         )
+    if wants == took:  # which all images, and more than there are, come to
+        more = more.model_copy(update={"images": options.images})
     merged = merge_steps(done, steps, folder)
     if merged == done:  # named as it was
         return more.model_copy(update={"suite": options.suite, "attacks": options.attacks}), done
@@ -41,17 +47,52 @@ def extended(wanted: Protocol, before: Protocol, folder: Path) -> Protocol | Non
     return more, merged
 
 
+def protocol_of(options: EvaluationOptions, steps: tuple[Step, ...]) -> EvaluationOptions:
+    """Return the options with these attacks, whatever the suite's file holds now."""
+    if options.steps == steps:
+        return options
+    return options.model_copy(update={"suite": None, "attacks": steps})
+
+
+def answered(asked: Protocol, now: Protocol, folder: Path) -> Protocol | None:
+    """Return the protocol of a folder that was asked for `asked` before it was extended; None: it was replaced since.
+
+    It is `now`, with the findings of `asked` where these are more.
+    """
+    (had, _), (options, steps) = asked, now
+    try:
+        grown = extended(now, asked, folder)
+    except RunExistsError:
+        return None
+    if grown is None or grown[1] != steps:
+        return None
+    fewer = FINDINGS.index(options.findings) < FINDINGS.index(had.findings)
+    if fewer or any(check not in options.checks for check in had.checks):
+        options = options.model_copy(update={"findings": had.findings, "checks": had.checks})
+    return options, steps
+
+
 def merge_steps(before: Sequence[Step], more: Sequence[Step], folder: Path) -> tuple[Step, ...]:
-    """Return the attacks of `before`, then those of `more` that it lacks. Raise `RunExistsError` for another share."""
-    shares = {_attack(step): step.images for step in before}
+    """Return the attacks of `before`, then those of `more` that it lacks; one that is named twice is run twice.
+
+    Raise `RunExistsError` for an attack with another share.
+    """
+    shares: dict[str, list[int | None]] = {}
+    for step in before:
+        shares.setdefault(_attack(step), []).append(step.images)
+    added = []
     for step in more:
-        share = shares.get(_attack(step), step.images)
-        if share != step.images:
+        left = shares.get(_attack(step), [])
+        if step.images in left:
+            left.remove(step.images)
+        elif left:
             raise RunExistsError(
-                f"{folder}: attack {step.attack.label!r}: got a share of {step.images} images, it had {share}; "
+                f"{folder}: attack {step.attack.label!r}: got a share of {step.images} images, it had {left[0]}; "
                 "the share of an attack stays as it was: choose another folder with --out"
             )
-    return (*before, *(step for step in more if _attack(step) not in shares))
+        else:
+            added.append(step)
+    return (*before, *added)
 
 
 def _attack(step: Step) -> str:

@@ -6,24 +6,36 @@ be continued with `mode="resume"`; an export is written again. Torch is imported
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self, cast
 
 from pydantic import model_validator
 
 from robust_nas.compression import Compression
-from robust_nas.config import check, differences, expand_path
+from robust_nas.config import Options, check, differences, expand_path
 from robust_nas.data import DataOptions
 from robust_nas.distributed import refuse_several
 from robust_nas.environment import environment
-from robust_nas.errors import RobustNASError, RunError, RunExistsError
+from robust_nas.errors import ConfigError, RobustNASError, RunError, RunExistsError
 from robust_nas.evaluation.options import EvaluationOptions, Step
+from robust_nas.evaluation.report import RECORDED
 from robust_nas.evaluation.verdict import version_of
-from robust_nas.extension import ExtensibleJob
+from robust_nas.extension import ExtensibleJob, is_extended
 from robust_nas.records import Shape, read_environment, read_record
-from robust_nas.runs import CONFIG, Mode, Progress, Run, is_complete, silent, write_json
+from robust_nas.runs import (
+    CONFIG,
+    Mode,
+    Progress,
+    Run,
+    is_complete,
+    is_finished,
+    is_writable,
+    silent,
+    write_json,
+)
 from robust_nas.search import Strategy, SupernetOptions, strategy_field
 from robust_nas.spaces import CellSpace
 from robust_nas.training import Training
@@ -33,13 +45,14 @@ from robust_nas.workflows.config import RESULTS, CompressionConfig, NetworkSize,
 from robust_nas.workflows.context import (
     JobContext,
     context_unless_finished,
+    load_context,
     refuse_attacks,
     refuse_other_images,
     refuse_recipe,
 )
 from robust_nas.workflows.evaluate import run_evaluation
 from robust_nas.workflows.export import export_model
-from robust_nas.workflows.more_evaluation import extended
+from robust_nas.workflows.more_evaluation import answered, extended, protocol_of
 from robust_nas.workflows.search import SearchJob, refuse_unfit, run_search
 from robust_nas.workflows.train import more_epochs, train, trained_record
 
@@ -70,11 +83,13 @@ def run(
     folder = expand_path(out) if out else RESULTS / config.name
     began = time.perf_counter()
     job = RunJob.of(config)
-    context = context_unless_finished(config, folder, mode, job=job)
+    behind = mode == "resume" and _is_behind(folder)
+    context = load_context(config) if behind else context_unless_finished(config, folder, mode, job=job)
     if context is not None:
         _refuse_what_fails_later(config, context, folder, mode)
     with Run(folder, job, mode, recipe=config) as outer:
-        if outer.finished or context is None:
+        config = cast(RunConfig, cast(RunJob, outer.config).recipe_of(config))
+        if (outer.finished and not behind) or context is None:
             _refuse_changed_model(folder)
             _draw_missing(config, folder)
             return read_record(folder, "summary.json", SUMMARY)
@@ -116,7 +131,7 @@ class RunJob(ExtensibleJob):
     def extension_of(self, before: Self, folder: Path) -> Self | None:
         """Return the job with changes to the steps that have not begun; the last one that has may be extended."""
         changed = {key for key in self.asked() if not self.same_but(before, *(self.asked().keys() - {key}))}
-        begun = [part for part in self.parts() if (folder / part / CONFIG).is_file()]
+        begun, job = self._begun(folder), self
         for part in begun:
             blocked = sorted(changed & self.parts()[part])
             inside, last = folder / part, part == begun[-1]
@@ -125,7 +140,8 @@ class RunJob(ExtensibleJob):
             if last and part == "evaluation" and {*blocked} <= {"evaluation", "steps"}:
                 known = (before.evaluation, before.steps)
                 found = extended((self.evaluation, self.steps), known, inside)
-                blocked = blocked if found is None else []
+                if found is not None:
+                    job, blocked = self.model_copy(update={"evaluation": found[0], "steps": found[1]}), []
             if blocked:
                 old, new = ({key: job.asked()[key] for key in blocked} for job in (before, self))
                 keys = differences(old, new)
@@ -134,7 +150,34 @@ class RunJob(ExtensibleJob):
                     f"different: {', '.join(sorted(keys)[:6])}. Use the config that the run was started with, start "
                     "again with --overwrite, or choose another folder with --out"
                 )
-        return self
+        return job
+
+    def again(self, before: Self, folder: Path) -> Self:
+        """Return this job with what was added to the steps that have begun; what was replaced is as it is here."""
+        begun = self._begun(folder)
+        found: dict[str, Any] = {}
+        with contextlib.suppress(RunExistsError):  # it was replaced
+            if "model" in begun and more_epochs(before.training, self.training, folder):
+                found["training"] = before.training
+        now = (before.evaluation, before.steps)
+        if "evaluation" in begun and (
+            grown := answered((self.evaluation, self.steps), now, folder / "evaluation")
+        ):
+            found["evaluation"], found["steps"] = grown
+        if "compressed" in begun and self.compression is None:
+            found["compression"] = before.compression
+        return self.model_copy(update=found)
+
+    def _begun(self, folder: Path) -> list[str]:
+        """Return the steps that have begun in a run folder, in their order."""
+        return [part for part in self.parts() if (folder / part / CONFIG).is_file()]
+
+    def recipe_of(self, recipe: Options) -> Options:
+        """Return the whole config with the epochs and the protocol of this job, and with its compression."""
+        evaluation = protocol_of(self.evaluation, self.steps)
+        return recipe.model_copy(
+            update={"training": self.training, "evaluation": evaluation, "compression": self.compression}
+        )
 
     def parts(self) -> dict[str, set[str]]:
         """Return the keys that the result of each step depends on, the steps in their order."""
@@ -155,6 +198,19 @@ class RunJob(ExtensibleJob):
         if isinstance(tree, Mapping) and "schema_version" in tree:
             return dict(cls.of(check(RunConfig, with_present_names(tree), "config.yaml")))
         return tree
+
+
+def _is_behind(folder: Path) -> bool:
+    """Return whether the evaluation in a finished run was extended by itself, so that the summary is made again."""
+    if not (is_finished(folder) and is_writable(folder)):
+        return False
+    with contextlib.suppress(ConfigError, RunError):  # a damaged one is refused where it is read
+        if is_extended(folder / "evaluation") and not is_finished(folder / "evaluation"):
+            return True
+        verdict = read_record(folder / "evaluation", "evaluation.json", RECORDED)
+        summary = read_record(folder, "summary.json", SUMMARY)
+        return any(summary.get(key, value) != value for key, value in _evaluated(verdict).items())
+    return False
 
 
 def _refuse_changed_model(folder: Path) -> None:
@@ -265,15 +321,9 @@ def _summary(config: RunConfig, made: _Made, folder: Path) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "schema_version": 1,
         "name": config.name,
-        "clean": verdict["clean"]["accuracy"],
-        "robust": verdict["robust"]["accuracy"],
-        "verdict": verdict["verdict"]["status"],
-        "findings_version": version_of(verdict["verdict"]),
-        "attack": " + ".join(verdict["robust"]["attacks"]),
+        **_evaluated(verdict),
         "norm": threat_model.norm,
         "eps": threat_model.eps,
-        "images": verdict["robust"]["images"],
-        "images_clean": verdict["clean"]["images"],
         "params": made.training["params"],
         "macs": made.training["macs"],
         "seconds": round(made.search["seconds"] + made.training["seconds"] + verdict["seconds"], 1),
@@ -291,6 +341,19 @@ def _summary(config: RunConfig, made: _Made, folder: Path) -> dict[str, Any]:
     for name in [name for name, path in summary["artifacts"].items() if not (folder / path).exists()]:
         del summary["artifacts"][name]  # a figure that failed
     return summary
+
+
+def _evaluated(verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a summary says of an evaluation."""
+    return {
+        "clean": verdict["clean"]["accuracy"],
+        "robust": verdict["robust"]["accuracy"],
+        "verdict": verdict["verdict"]["status"],
+        "findings_version": version_of(verdict["verdict"]),
+        "attack": " + ".join(verdict["robust"]["attacks"]),
+        "images": verdict["robust"]["images"],
+        "images_clean": verdict["clean"]["images"],
+    }
 
 
 def _export(model: Path, folder: Path) -> str | None:

@@ -76,6 +76,8 @@ def run_search(
         raise ConfigError(f"seeds: got {seeds}; at least 1 is needed")
     if not config.search.distributed:
         refuse_several(f"search with the strategy {config.search.label}")
+    if mode == "resume":
+        _refuse_other_kind(folder, seeds)
     if seeds > 1:
         return _repeat_search(config, folder, mode, seeds, progress, context)
     context = context_unless_finished(config, folder, mode, context)
@@ -311,6 +313,18 @@ def seeds_of(folder: Path) -> int:
     path = folder / CONFIG
     seeds = read_yaml(path).get("seeds", 1) if path.is_file() else 1
     return check(_Seeds, {"seeds": seeds}, str(path)).seeds
+
+
+def _refuse_other_kind(folder: Path, seeds: int) -> None:
+    """Raise `RunExistsError` for one seed where the search is repeated with several, and the other way round."""
+    if not (folder / CONFIG).is_file():
+        return
+    had = seeds_of(folder)
+    if (had > 1) != (seeds > 1):
+        raise RunExistsError(
+            f"{folder}: seeds: got {seeds}, it has {had}; a search of one seed has another folder than a repeated one, "
+            "which may be given more: choose another folder with --out"
+        )
 
 
 class _Seeds(Options):

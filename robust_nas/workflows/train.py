@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from pydantic import ConfigDict
+
 from robust_nas import figures
-from robust_nas.config import check, expand_path, read_yaml
+from robust_nas.config import Count, Options, check, expand_path, read_yaml
 from robust_nas.data import DataOptions
 from robust_nas.distributed import Ranks, joined
 from robust_nas.errors import RunExistsError
@@ -58,7 +60,7 @@ def train(
             refuse_auxiliary_head(config.training, architecture.layout, context.dataset)
     with joined() as ranks, open_run(ranks, folder, job, mode, recipe=config) as run:
         job = ranks.run_on_all(lambda: cast(TrainJob, run.config))
-        config = config.model_copy(update={"training": job.training})
+        config = cast(RunConfig, job.recipe_of(config))
         if not ranks.run_on_all(lambda: run.complete):
             _train_once(run, config, architecture, context or load_context(config), progress, ranks)
         ranks.run_on_all(lambda: _draw_own(run, config, architecture))
@@ -104,11 +106,27 @@ class TrainJob(ExtensibleJob):
             return self
         return None
 
+    def recipe_of(self, recipe: Options) -> Options:
+        """Return the whole config with the epochs of this job."""
+        return recipe.model_copy(update={"training": self.training})
+
 
 def architecture_of(folder: Path) -> Architecture:
     """Return the architecture that the training in a folder was started with. Raises `ConfigError`."""
     path = folder / CONFIG
     return check(TrainJob, read_yaml(path), str(path)).architecture
+
+
+def epochs_of(folder: Path) -> int:
+    """Return the epochs of the training in a folder, which may be more than what is asked of it now."""
+    path = folder / CONFIG
+    return check(_Epochs, read_yaml(path).get("training"), str(path)).epochs
+
+
+class _Epochs(Options):
+    model_config = ConfigDict(extra="ignore")
+
+    epochs: Count
 
 
 def more_epochs(more: Training, had: Training, folder: Path) -> bool:

@@ -10,7 +10,7 @@ from cases import config
 import robust_nas
 from robust_nas.attacks.batch_generator import BatchGenerator
 from robust_nas.config import read_yaml
-from robust_nas.errors import RunExistsError
+from robust_nas.errors import NothingToCompressError, RunExistsError
 from robust_nas.workflows import pipeline, search
 from robust_nas.workflows import train as train_job
 
@@ -45,6 +45,11 @@ def test_a_training_with_more_epochs_is_that_which_had_them_from_the_start(tmp_p
         ([], [], r"training.schedule \(cosine\) depends on it"),
         ([STEPS, "training.epochs=4"], [STEPS, "training.epochs=3"], "it had more"),
         ([STEPS], [STEPS, "training.momentum=0.5"], "different: .*training.momentum"),
+        (
+            [STEPS, "training.validate_every=2"],
+            [STEPS, "training.validate_every=2"],
+            "training.validate_every depends",
+        ),
     ],
 )
 def test_more_epochs_are_refused_where_the_recipe_depends_on_them(tmp_path, first, more, why):
@@ -93,6 +98,10 @@ def test_a_search_of_two_seeds_becomes_one_of_three(tmp_path, monkeypatch):
     monkeypatch.setattr(search, "_search_once", lambda *_: pytest.fail("it was finished"))
     again = robust_nas.run_search(config(), tmp_path / "grown", seeds=2, mode="resume")
     assert len(again.record["per_seed"]) == 3
+    with pytest.raises(RunExistsError, match="got 1, it has 3"):
+        robust_nas.run_search(config(), tmp_path / "grown", mode="resume")
+    with pytest.raises(RunExistsError, match="got 2, it has 1"):
+        robust_nas.run_search(config(), tmp_path / "grown" / "seed-5", seeds=2, mode="resume")
     with pytest.raises(RunExistsError, match=r"different: .*search"):
         robust_nas.run_search(config("search.epochs=5"), tmp_path / "grown", seeds=4, mode="resume")
 
@@ -158,6 +167,57 @@ def test_a_finished_run_is_given_more_test_images(run, monkeypatch):
         assert robust_nas.run(asked, run, mode="resume") == summary
 
 
+def killed(*_):
+    raise KeyboardInterrupt
+
+
+def test_killed_before_its_step_an_extension_is_not_taken_for_done(run, monkeypatch):
+    more = config(*BASE, "evaluation.images=50")
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "_all_jobs", killed)
+        with pytest.raises(KeyboardInterrupt):
+            robust_nas.run(more, run, mode="resume")
+    summary = robust_nas.run(config(*BASE), run, mode="resume")
+    assert summary["images_clean"] == 50  # as the run's config says
+    assert robust_nas.run(more, run, mode="resume") == summary
+    assert read_yaml(run / "recipe.yaml")["evaluation"]["images"] == 50
+
+
+def test_what_was_replaced_before_it_began_is_no_answer_to_the_first_request(run):
+    for part in ("model", "evaluation", "export"):
+        shutil.rmtree(run / part)
+    (run / "result.json").unlink()
+    robust_nas.run(config(*BASE, "training.momentum=0.5"), run, mode="resume")
+    with pytest.raises(RunExistsError, match=r"model: was made with another config.*training.momentum\."):
+        robust_nas.run(config(*BASE), run, mode="resume")
+
+
+def test_a_run_records_the_attacks_that_its_evaluation_has(run):
+    other = "evaluation.attacks=[{attack: {name: pgd, steps: 1}}]"
+    summary = robust_nas.run(config(*BASE, other), run, mode="resume")
+    assert summary["attack"] == "fgsm + pgd-2 + pgd-1"
+    for folder in (run, run / "evaluation"):
+        assert len(read_yaml(folder / "config.yaml")["steps"]) == 3
+
+
+def test_an_evaluation_that_was_extended_by_itself_is_in_the_summary(run, monkeypatch):
+    more = config(*BASE, "evaluation.images=50")
+    robust_nas.run_evaluation(more, run / "model", run / "evaluation", mode="resume")
+    summary = robust_nas.run(config(*BASE), run, mode="resume")
+    assert summary["images_clean"] == 50
+    monkeypatch.setattr(pipeline, "_all_jobs", lambda *_: pytest.fail("it was finished"))
+    assert robust_nas.run(config(*BASE), run, mode="resume") == summary
+
+
+def test_an_extension_of_a_run_that_fails_leaves_it_finished(run):
+    before = (run / "config.yaml").read_bytes(), (run / "summary.json").read_bytes()
+    with pytest.raises(NothingToCompressError):
+        robust_nas.run(config(*BASE, "compression={gdws: {betas: [0.5]}}"), run, mode="resume")
+    assert ((run / "config.yaml").read_bytes(), (run / "summary.json").read_bytes()) == before
+    assert (run / "result.json").is_file()
+    robust_nas.run(config(*BASE), run, mode="resume")
+
+
 # By the folder
 
 
@@ -171,6 +231,7 @@ def test_a_folder_is_continued_by_its_name(call, finished, tmp_path):
     assert not (tmp_path / "results" / "tiny").exists()
     assert call("train", "--resume", "results/mine/model", "training.epochs=3", "--json", "-q").code == 0
     assert len((folder / "model" / "metrics.jsonl").read_text().splitlines()) == 3
+    assert "of 3" in call("train", "--resume", "results/mine/model", "training.epochs=1", "-q").out
     outcome = call("search", "--resume", "results/mine/search", "--json", "-q")
     assert (outcome.code, json.loads(outcome.out)["folder"]) == (0, "results/mine/search")
     assert call("run", "--resume", "results/none").err.count("nor a folder with a recipe.yaml") == 1
