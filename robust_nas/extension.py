@@ -89,9 +89,14 @@ def continued(folder: Path, job: Options, before: Mapping[str, Any]) -> Extensib
         raise RunExistsError(
             f"{folder}: was started with another config and cannot be resumed with this one; "
             f"different: {', '.join(changed[:6])}. Use that config (and that version), start again "
-            "with --overwrite, or choose another folder with --out"
+            f"with --overwrite, or choose another folder with --out{_moved(stored) if changed == ['data.path'] else ''}"
         )
     return found
+
+
+def _moved(stored: Mapping[str, Any]) -> str:
+    """Return what helps where a run was started with the same images in another place."""
+    return f"; for images that have moved, make a link to them at {stored['data']['path']}"
 
 
 def is_extension(job: Options | None, before: Mapping[str, Any]) -> bool:
