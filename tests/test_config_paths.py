@@ -6,9 +6,10 @@ import pytest
 import yaml
 from cases import CONFIG
 
-from robust_nas.config import to_yaml
+from robust_nas.config import to_yaml, to_yaml_dict
 from robust_nas.evaluation import EvaluationOptions
 from robust_nas.spaces.files import folder
+from robust_nas.studies.config import StudyConfig, load_study
 from robust_nas.workflows.config import load_config, model_config
 
 WEAK, STRONG = "attacks: [{attack: {name: fgsm}}]\n", "attacks: [{attack: {name: pgd}}]\n"
@@ -83,3 +84,22 @@ def test_names_stay_names(here):
     (here / "dsara").write_text("")
     found = load_config("quickstart", ["evaluation.suite=quick", "space.name=dsara"])
     assert (found.evaluation.suite, found.space.name) == ("quick", "dsara")
+
+
+def test_the_architectures_of_a_study_are_those_next_to_it_when_it_was_read(here, monkeypatch):
+    for name, width in (("here", 8), ("configs", 4)):
+        architecture = {"type": "residual", "name": name, "stem": 4, "depths": [1], "widths": [width]}
+        (here.parent / name / "net.yaml").write_text(yaml.safe_dump(architecture))
+    tree = {key: CONFIG[key] for key in ("name", "data", "training")}
+    tree |= {"evaluation": {"threat_model": {"eps": 0.1}, "suite": "quick"}, "base": "net.yaml"}
+    tree |= {"space": [{"name": "list", "architectures": ["net.yaml", "../here/net.yaml", "wrn-10-1"]}]}
+    (here.parent / "configs/study.yaml").write_text(yaml.safe_dump(tree))
+    study = load_study(here.parent / "configs/study.yaml")
+    (here.parent / "configs/net.yaml").unlink()
+
+    def widths(study):
+        found = study.space[0].configurations(study.base, (1, 8, 8), 10)
+        return [configuration.architecture.widths[0] for configuration in found]
+
+    assert widths(study) == [4, 8, 16]
+    assert widths(StudyConfig.model_validate(to_yaml_dict(study))) == [4, 8, 16]
