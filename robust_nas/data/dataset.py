@@ -145,7 +145,17 @@ def _checked(reader: DatasetReader, parts: Any) -> Parts:
             f"{reader.name}: `read` returned {type(parts).__name__}; Parts(train, test, class_names) is needed, "
             "the first two of them Images, the last a tuple"
         )
-    return Parts(*parts)
+    train, test, names = parts
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise DataError(
+            f"{reader.name}: class name {str(twice[0])[:200]!r} is given twice; each class needs its own"
+        )
+    return Parts(_plain(train), _plain(test), names)
+
+
+def _plain(images: Images) -> Images:
+    """Return the images on the CPU and in one piece: a reader may permute channels, or leave images out by a step."""
+    return Images(images.pixels.cpu().contiguous(), images.labels.cpu().contiguous())
 
 
 def _checksum(*parts: Images) -> str:
