@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -134,6 +135,26 @@ def expand_path(path: str | Path) -> Path:
             f"got path {shown(str(path))}: there is no {unknown[0]!r} here, a user or a variable"
         )
     return Path(text)
+
+
+def absolute_path(path: str) -> str:
+    """Return a path that a user wrote as seen from the current folder: a config means the same wherever it is read.
+
+    Where there can be nothing (no such user, too long, a loop of links) it is `path`: what reads it says so.
+    """
+    try:
+        absolute = expand_path(path).absolute()
+        return str(absolute.resolve() if ".." in absolute.parts else absolute)
+    except (ConfigError, OSError, RuntimeError, ValueError):
+        return path
+
+
+AbsolutePath = Annotated[str, Field(min_length=1), AfterValidator(absolute_path)]
+
+
+def absolute_if_file(name_or_path: str) -> str:
+    """Return the absolute path of a file; a name, or the path of none, as it is."""
+    return name_or_path if existing_file(name_or_path) is None else absolute_path(name_or_path)
 
 
 def existing_file(name_or_path: str | Path) -> Path | None:

@@ -113,7 +113,7 @@ def continued(folder: Path, job: Options, before: Mapping[str, Any]) -> Extensib
         raise RunExistsError(
             f"{folder}: was started with another config and cannot be resumed with this one; "
             f"different: {', '.join(changed[:6])}. Use that config (and that version), start again "
-            "with --overwrite, or choose another folder with --out"
+            f"with --overwrite, or choose another folder with --out"
         )
     return found
 

@@ -18,7 +18,7 @@ from robust_nas.attacks.attack import ATTACKS, Attack, BoundedAttack, Guide, Pas
 from robust_nas.attacks.best_iterate import BestIterate
 from robust_nas.attacks.checks import check_logits
 from robust_nas.attacks.losses import margin
-from robust_nas.config import expand_path
+from robust_nas.config import AbsolutePath, expand_path
 from robust_nas.errors import AttackError
 from robust_nas.lazy import torch
 
@@ -37,7 +37,7 @@ class Transfer(BoundedAttack):
     access: ClassVar[Literal["gradient", "score", "decision"]] = "score"
     guided_by: ClassVar[Guide] = "surrogates"
     name: Literal["transfer"] = "transfer"
-    surrogates: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
+    surrogates: tuple[AbsolutePath, ...] = Field(min_length=1)
     attack: Annotated[
         Attack,
         ATTACKS.field(

@@ -31,6 +31,13 @@ def expanded(path: Path | None) -> Path | None:
     return None if path is None else expand_path(path)
 
 
+def filled(text: str | None) -> str | None:
+    """Refuse an option with an empty value, which an unset shell variable makes and which would mean none."""
+    if text == "":
+        raise typer.BadParameter("got an empty text; give it a value, or leave the option out")
+    return text
+
+
 def _not_empty(path: Path | None) -> Path | None:
     """Refuses `--out ""`, which an unset shell variable makes and which would mean the current folder."""
     if path is not None and str(path) in ("", "."):
@@ -70,6 +77,7 @@ PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the res
 Module = Annotated[
     str | None,
     typer.Option(
+        callback=filled,
         metavar="FILE.py:FUNCTION",
         help="Instead of a model folder: a Python file, which is run, and its function that builds the module.",
     ),

@@ -59,7 +59,7 @@ def command(
     _refuse_usage(model, module, weights, recipe)
     names, changes = _budgets({"ratio": ratio, "macs": macs})
     changes += overrides or []
-    method = method or "+".join(names) or None
+    method = common.filled(method) or "+".join(names) or None
     other_data = common.are_meant(other_data, recipe, changes)
 
     config = compression_config(recipe if recipe is not None else expand_path(str(model)), method, changes)

@@ -31,7 +31,10 @@ def command(
         typer.Argument(help="Shipped names, names of a family (wrn-D-k), YAML files, or folders of runs."),
     ],
     input: Annotated[
-        str | None, typer.Option(help="Channels x height x width; default 3x32x32, or a run folder's own.")
+        str | None,
+        typer.Option(
+            callback=common.filled, help="Channels x height x width; default 3x32x32, or a run folder's own."
+        ),
     ] = None,
     classes: Annotated[
         int | None, typer.Option(help="Number of classes; default 10, or its own.", min=1)

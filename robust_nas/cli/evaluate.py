@@ -18,19 +18,27 @@ if TYPE_CHECKING:
 
 Model = Annotated[str | None, typer.Argument(help="A model folder, such as results/quickstart/model.")]
 Suite = Annotated[
-    str | None, typer.Option(help="quick, cascade, autoattack, rand, transfer, or a YAML file.")
+    str | None,
+    typer.Option(callback=common.filled, help="quick, cascade, autoattack, rand, transfer, or a YAML file."),
 ]
-Eps = Annotated[str | None, typer.Option(help="Perturbation budget on the 0..1 scale, such as 8/255.")]
-Norm = Annotated[str | None, typer.Option(help="linf or l2.")]
+Eps = Annotated[
+    str | None,
+    typer.Option(callback=common.filled, help="Perturbation budget on the 0..1 scale, such as 8/255."),
+]
+Norm = Annotated[str | None, typer.Option(callback=common.filled, help="linf or l2.")]
 ImageLimit = Annotated[int | None, typer.Option(help="The largest number of test images.", min=1)]
 Data = Annotated[
     str | None,
     typer.Option(
-        help="digits, fashion-mnist, cifar10, an image folder, or where the images of the model's own dataset are now."
+        callback=common.filled,
+        help="digits, fashion-mnist, cifar10, an image folder, or where the images of the model's own dataset are now.",
     ),
 ]
 OwnRecipe = Annotated[
-    str | None, typer.Option(help="Take data and evaluation from this recipe instead of the model's own.")
+    str | None,
+    typer.Option(
+        callback=common.filled, help="Take data and evaluation from this recipe instead of the model's own."
+    ),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 where the verdict is UNRELIABLE.")]
 

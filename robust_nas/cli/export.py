@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Module = Annotated[
     str | None,
     typer.Option(
+        callback=common.filled,
         metavar="FILE.py:FUNCTION",
         help="The Python file, which is run, and its function that builds the module that the model was compressed "
         "from.",
@@ -44,7 +45,10 @@ def command(
     module: Module = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="Of the check: take the data from this recipe, not from the model's own."),
+        typer.Option(
+            callback=common.filled,
+            help="Of the check: take the data from this recipe, not from the model's own.",
+        ),
     ] = None,
     other_data: common.OtherData = False,
     allow_code: common.AllowCode = None,

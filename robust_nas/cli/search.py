@@ -21,7 +21,8 @@ def command(
     strategy: Annotated[
         str | None,
         typer.Option(
-            help="Such as random, nni:darts or file.py:Class instead of the recipe's; keys that it has too stay."
+            callback=common.filled,
+            help="Such as random, nni:darts or file.py:Class instead of the recipe's; keys that it has too stay.",
         ),
     ] = None,
     allow_code: common.AllowCode = None,

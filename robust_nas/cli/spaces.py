@@ -105,9 +105,15 @@ def import_one(
             help="Genotype(...) text (a genotypes.py, a log), or a NAS-Bench-201 string.",
         ),
     ],
-    name: Annotated[str | None, typer.Option(help="Which genotype, where the file holds several.")] = None,
+    name: Annotated[
+        str | None, typer.Option(callback=common.filled, help="Which genotype, where the file holds several.")
+    ] = None,
     space: Annotated[
-        str | None, typer.Option(help="Its search space, a name or a file (default: by its kinds of cells).")
+        str | None,
+        typer.Option(
+            callback=common.filled,
+            help="Its search space, a name or a file (default: by its kinds of cells).",
+        ),
     ] = None,
     cells: Cells = None,
     channels: Channels = None,
@@ -188,9 +194,12 @@ def draw(
 @app.command()
 def sample(
     space: Annotated[str, typer.Argument(help="A shipped space or a YAML file.")],
-    macs: Annotated[str | None, typer.Option(help="Accepted MACs as LOW:HIGH, such as 0.5G:0.6G.")] = None,
+    macs: Annotated[
+        str | None, typer.Option(callback=common.filled, help="Accepted MACs as LOW:HIGH, such as 0.5G:0.6G.")
+    ] = None,
     params: Annotated[
-        str | None, typer.Option(help="Accepted parameters as LOW:HIGH, such as 3M:4M.")
+        str | None,
+        typer.Option(callback=common.filled, help="Accepted parameters as LOW:HIGH, such as 3M:4M."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the draw.", min=0)] = 0,
     input: Input = "3x32x32",

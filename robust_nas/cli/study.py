@@ -29,12 +29,13 @@ Study = Annotated[
 ]
 Folder = Annotated[Path, typer.Argument(callback=common.expanded, help="The folder of a study.")]
 Size = Annotated[
-    str | None, typer.Option(help="Which of the file's sizes: ci, small, full in shipped studies.")
+    str | None, typer.Option(callback=common.filled, help="Which of the file's sizes: ci, small, full.")
 ]
 EngineName = Annotated[Literal["local", "ray"], typer.Option(help="Where trials run.")]
 Workers = Annotated[int | None, typer.Option(help="Worker processes of the local engine; default 2.", min=1)]
 Address = Annotated[
-    str | None, typer.Option(help="Of a running Ray cluster; without it Ray starts on this machine.")
+    str | None,
+    typer.Option(callback=common.filled, help="Of a running Ray cluster; default: a new one here."),
 ]
 Cpus = Annotated[float | None, typer.Option(help="CPUs of a trial, for Ray; default 1.", min=0)]
 Gpus = Annotated[

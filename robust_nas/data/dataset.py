@@ -119,9 +119,23 @@ def load_dataset(options: DataOptions, *, seed: int = 0) -> Dataset:
     )
     if limit is not None and limit < len(train):
         dataset = dataclasses.replace(dataset, train=train.subset(balanced(train.labels, limit, seed)))
+    if reader.split_by == "user":
+        dataset = dataclasses.replace(dataset, remarks=(*dataset.remarks, *_in_both(dataset)))
     for remark in dataset.warnings:
         warnings.warn(f"{dataset.name}: {remark.text}; {remark.advice}", DataWarning, stacklevel=2)
     return dataset
+
+
+def _in_both(dataset: Dataset) -> tuple[Remark, ...]:
+    """Return how many test images are training images too, if any."""
+    seen, tested = (
+        [hashlib.blake2b(image, digest_size=16).digest() for image in images.pixels.numpy()]
+        for images in (dataset.train, dataset.test)
+    )
+    count = sum(map(set(seen).__contains__, tested))
+    text = f"{count} of {len(tested)} test images are training images too, pixel for pixel"
+    advice = "keep an image in one of the parts: accuracy on images that were trained on is no test"
+    return (Remark(text, advice),) if count else ()
 
 
 def _checked(reader: DatasetReader, parts: Any) -> Parts:
@@ -131,7 +145,17 @@ def _checked(reader: DatasetReader, parts: Any) -> Parts:
             f"{reader.name}: `read` returned {type(parts).__name__}; Parts(train, test, class_names) is needed, "
             "the first two of them Images, the last a tuple"
         )
-    return Parts(*parts)
+    train, test, names = parts
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise DataError(
+            f"{reader.name}: class name {str(twice[0])[:200]!r} is given twice; each class needs its own"
+        )
+    return Parts(_plain(train), _plain(test), names)
+
+
+def _plain(images: Images) -> Images:
+    """Return the images on the CPU and in one piece: a reader may permute channels, or leave images out by a step."""
+    return Images(images.pixels.cpu().contiguous(), images.labels.cpu().contiguous())
 
 
 def _checksum(*parts: Images) -> str:

@@ -38,6 +38,8 @@ def layout(path: str) -> tuple[int, int, bool]:
     with _opened(path) as image:
         if image.mode not in GREY | COLOUR:
             raise DataError(f"{path}: pixel mode {image.mode}; 8-bit grey or colour is needed")
+        if any("LA;16" in str(tile.args) for tile in getattr(image, "tile", ())):  # of mode RGBA in Pillow
+            raise DataError(f"{path}: 16-bit grey with alpha; 8-bit grey or colour is needed")
         frames = getattr(image, "n_frames", 1)
         if frames > 1 and image.format != "MPO":
             raise DataError(f"{path}: {frames} frames or pages; one image a file is needed")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -104,6 +105,12 @@ def _listed(root: Path) -> _Files:
     names = tuple(train)
     if len(names) < 2:
         raise DataError(f"{root / 'train'}: {len(names)} class ({names[0]}); at least two are needed")
+    forms: dict[str, str] = {}
+    for name in (*train, *test):
+        if (first := forms.setdefault(unicodedata.normalize("NFC", name), name)) != name:
+            raise DataError(
+                f"{root}: classes {first!a} and {name!a} are one text in two forms; rename one of them"
+            )
     for name in test:
         if name not in train:
             raise DataError(f"{root / 'test' / name}: no class {name!r} in train; it has {', '.join(names)}")
@@ -122,7 +129,9 @@ def _passed_over(files: list[str]) -> tuple[Remark, ...]:
     counted = ", ".join(f"{count} {kind}" for kind, count in kinds)
     passed = "1 file is" if len(files) == 1 else f"{len(files)} files are"
     text = f"{passed} passed over ({counted}; the first is {os.path.basename(files[0])[:100]})"
-    return (Remark(text, f"convert images among them to one of {', '.join(EXTENSIONS)}"),)
+    return (
+        Remark(text, f"put images among them into the folder of a class, as one of {', '.join(EXTENSIONS)}"),
+    )
 
 
 def _list_part(root: Path, part: str, other: list[str]) -> dict[str, list[str]]:

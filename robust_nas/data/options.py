@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from robust_nas.config import Count, CountOrZero, Fraction01, Options, expand_path
+from robust_nas.config import Count, CountOrZero, Fraction01, Options, absolute_path
 from robust_nas.data.reader import DATASETS, DatasetReader
 from robust_nas.errors import CodeRefusedError, ConfigError
 
@@ -51,13 +51,7 @@ class DataOptions(Options):
     @classmethod
     def _is_absolute(cls, path: str | None) -> str | None:
         """Return the path as seen from the current folder: a config means the same images wherever it is read."""
-        try:
-            absolute = None if path is None else expand_path(path).absolute()
-            return (
-                path if absolute is None else str(absolute.resolve() if ".." in absolute.parts else absolute)
-            )
-        except (ConfigError, OSError, ValueError):  # no such user, a loop of links: `location` says so
-            return path
+        return None if path is None else absolute_path(path)
 
     @field_validator("options")
     @classmethod

@@ -8,7 +8,8 @@ device   the one that the model's tensors are on, or a given one that holds some
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from robust_nas.attacks.predictor import FunctionModule
-from robust_nas.errors import AttackError, ConfigError, RobustNASError
+from robust_nas.errors import AttackError, ConfigError, DataWarning, RobustNASError
 from robust_nas.evaluation.accuracy import LabelledImages
 from robust_nas.nets.devices import usable_device
 from robust_nas.nets.values import without_values
@@ -44,6 +45,7 @@ def labelled(data: Any) -> LabelledImages:
     if hasattr(data, "pixels") and hasattr(data, "labels"):
         return _pair(data.pixels, data.labels, "data")
     if isinstance(data, DataLoader):
+        _warn_of_dropped(data)
         return _joined(
             [_item(batch, f"batch {number}", data) for number, batch in enumerate(data)], data, torch.cat
         )
@@ -60,6 +62,18 @@ def labelled(data: Any) -> LabelledImages:
         )
     count = f" of {len(data)}" if isinstance(data, tuple | list) else ""
     raise AttackError(f"data: got {type(data).__name__}{count}; {ACCEPTED}")
+
+
+def _warn_of_dropped(loader: DataLoader[Any]) -> None:
+    """Warn of the images that a loader leaves out because they fill no batch."""
+    sampler, batch = loader.sampler, loader.batch_size
+    if loader.drop_last and batch and isinstance(sampler, Sized) and (dropped := len(sampler) % batch):
+        warnings.warn(
+            f"data: the DataLoader leaves out {dropped} of {len(sampler)} images (drop_last=True); "
+            "make one with drop_last=False to evaluate on all of them",
+            DataWarning,
+            stacklevel=4,
+        )
 
 
 def _pair(pixels: Any, labels: Any, place: str) -> Pair:
@@ -82,7 +96,12 @@ def _item(item: Any, place: str, data: Any) -> Pair:
 def _tensor(values: Any, place: str) -> Tensor:
     """Return a tensor of the values: a copy of an array, which may be read-only, reversed or of another byte order."""
     if isinstance(values, Tensor):
+        if values.layout != torch.strided or values.is_quantized:
+            kind = "quantized" if values.is_quantized else str(values.layout).removeprefix("torch.")
+            raise AttackError(f"{place} are a {kind} tensor; a dense one is needed: to_dense(), dequantize()")
         return values
+    if isinstance(values, np.ma.MaskedArray):
+        raise AttackError(f"{place} are a masked array; fill it, such as by values.filled(0)")
     try:
         array = np.asarray(values)
         return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, field_validator, model_validator
 
 from robust_nas.attacks import Attack, ThreatModel, attack_field, inherit, inherited
-from robust_nas.config import Count, Options, check, existing_file, read_yaml
+from robust_nas.config import AbsolutePath, Count, Options, absolute_if_file, check, existing_file, read_yaml
+from robust_nas.config_paths import seen_from_file
 from robust_nas.errors import CodeRefusedError, ConfigError
 from robust_nas.evaluation.checks import CHECKS, SanityCheck, refuse_shared_titles
 from robust_nas.evaluation.inference_rule import InferenceRule
@@ -43,7 +44,7 @@ class EvaluationOptions(Options):
     threat_model: ThreatModel
     suite: str | None = None  # None: cascade, where there is no list
     attacks: tuple[Step, ...] | None = Field(default=None, min_length=1)
-    surrogates: tuple[Annotated[str, Field(min_length=1)], ...] = ()  # model folders to transfer attacks from
+    surrogates: tuple[AbsolutePath, ...] = ()  # model folders to transfer attacks from
     images: Count | None = None  # the largest number of test images (None: all)
     batch_size: Count = 256
     findings: Literal["budget", "full", "none"] = "budget"  # budget: no more passes than the attacks took
@@ -54,6 +55,12 @@ class EvaluationOptions(Options):
     )
     deployed: InferenceRule = InferenceRule()
     _suite: tuple[Step, ...] = PrivateAttr(default=())  # read once, while its code may run
+
+    @field_validator("suite")
+    @classmethod
+    def _is_absolute(cls, suite: str | None) -> str | None:
+        """Return a suite of one's own as its absolute path: a config means the same attacks wherever it is read."""
+        return suite if suite is None or suite in suite_names() else absolute_if_file(suite)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -128,6 +135,8 @@ def load_suite(
         raise ConfigError(
             f"{name_or_path!r} is neither a suite nor a file; suites: {', '.join(suite_names())}"
         )
-    source = f"suite {name_or_path}" if path.parent == SUITES else str(path)
+    shipped = path.parent == SUITES
+    source = f"suite {name_or_path}" if shipped else str(path)
+    tree = seen_from_file(read_yaml(path), None if shipped else path)
     with inherit(threat_model, surrogates):
-        return check(_Suite, read_yaml(path), source).attacks
+        return check(_Suite, tree, source).attacks

@@ -15,11 +15,12 @@ from pydantic import (
 )
 
 from robust_nas.config import Count, Options, check, json_copy, merge, read_yaml
+from robust_nas.config_paths import seen_from_file
 from robust_nas.errors import ArchitectureError, CodeRefusedError, ConfigError, SearchSpaceError
 from robust_nas.operations import OperationName
 from robust_nas.spaces.cell import Cell, CellArchitecture, Edge
 from robust_nas.spaces.families import FAMILIES
-from robust_nas.spaces.files import shipped
+from robust_nas.spaces.files import is_shipped, shipped
 from robust_nas.spaces.layout import CellPlace, Layout, Name
 from robust_nas.spaces.topology import Topology
 
@@ -174,6 +175,7 @@ def load_space(name_or_path: str | Path, changes: Mapping[str, Any] | None = Non
     Raises `SearchSpaceError` that names the rule which the space breaks.
     """
     path = shipped("", name_or_path, SearchSpaceError)
-    tree = merge(read_yaml(path), json_copy(changes or {}))
+    file = None if is_shipped("", str(name_or_path)) else path
+    tree = merge(seen_from_file(read_yaml(path), file), json_copy(changes or {}))
     source = f"{path} with space.changes" if changes else str(path)
     return check(CellSpace, tree, source, SearchSpaceError)

@@ -23,6 +23,7 @@ from pydantic_core import PydanticCustomError
 
 from robust_nas.attacks import Attack, ThreatModel, attack_field, inherit
 from robust_nas.config import (
+    AbsolutePath,
     Count,
     CountOrZero,
     Fraction01,
@@ -34,6 +35,7 @@ from robust_nas.config import (
     merge,
     read_yaml,
 )
+from robust_nas.config_paths import seen_from_file
 from robust_nas.errors import CodeRefusedError, ConfigError, StudyError
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.spaces import AnyArchitecture, load_architecture
@@ -42,7 +44,6 @@ from robust_nas.studies.rules import RULES, Rule
 from robust_nas.training import Training
 from robust_nas.user_code import folders_of, own_config
 from robust_nas.workflows.config import JobConfig, one_list
-from robust_nas.workflows.config_paths import seen_from_file
 
 PRESETS = Path(__file__).resolve().parent / "presets"
 
@@ -123,7 +124,7 @@ class Guard(Options):
 class Inherited(Options):
     """Scores of the study's cell architectures by the weights of an adversarially trained supernet."""
 
-    search: Annotated[str, Field(min_length=1)]  # the run folder of a finished search
+    search: AbsolutePath  # the run folder of a finished search
     attack: BoundedAttack = FROM_CONFIG
     images: Count = 256  # of the validation split, at most
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, field_validator, model_validator
 
 from robust_nas.attacks import Attack, ThreatModel, attacks_in, inherit
 from robust_nas.compression import Compression
@@ -20,6 +20,7 @@ from robust_nas.config import (
     CountOrZero,
     NonNegative,
     Options,
+    absolute_if_file,
     apply_overrides,
     check,
     existing_file,
@@ -27,6 +28,7 @@ from robust_nas.config import (
     to_yaml,
     to_yaml_dict,
 )
+from robust_nas.config_paths import seen_from_file
 from robust_nas.data.options import DataOptions
 from robust_nas.errors import ArchitectureError, CodeRefusedError, ConfigError
 from robust_nas.evaluation.options import EvaluationOptions
@@ -34,11 +36,10 @@ from robust_nas.figures import FIGURES, Figure
 from robust_nas.overrides import override_value
 from robust_nas.runs import RECIPE
 from robust_nas.search import Strategy, SupernetOptions, strategy_field, with_strategy
-from robust_nas.spaces import CellSpace, Size, load_space
+from robust_nas.spaces import CellSpace, Size, is_shipped, load_space
 from robust_nas.training import Training
 from robust_nas.training.losses import with_present_names
 from robust_nas.user_code import absolute_names, allow_code, code_in, folders_of, own_config
-from robust_nas.workflows.config_paths import seen_from_file
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
 MOST_APART = 2.0  # factor between the eps of an attack and of the evaluation, beyond which a warning asks
@@ -51,6 +52,12 @@ class SpaceChoice(Options):
     name: str = "dsara"
     changes: dict[str, Any] = Field(default={})
     _space: CellSpace | None = PrivateAttr(default=None)
+
+    @field_validator("name")
+    @classmethod
+    def _is_absolute(cls, name: str) -> str:
+        """Return the path of a file as an absolute one: a config means the same space wherever it is read."""
+        return name if is_shipped("", name) else absolute_if_file(name)
 
     @model_validator(mode="wrap")
     @classmethod

@@ -12,12 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from robust_nas.config import absolute_path, existing_file, read_yaml
 from robust_nas.distributed import ALONE, Ranks, launched, local_rank
 from robust_nas.environment import environment
 from robust_nas.errors import ConfigError, DataError
 from robust_nas.extension import extends
 from robust_nas.records import ENVIRONMENT, read_environment
-from robust_nas.runs import CONFIG, Mode, Run, is_complete, refuse_occupied, write_json
+from robust_nas.runs import CONFIG, RECIPE, Mode, Run, is_complete, refuse_occupied, write_json
 from robust_nas.workflows.config import EvaluationConfig, JobConfig, RunConfig
 
 if TYPE_CHECKING:
@@ -101,12 +102,21 @@ def context_unless_finished(
         _refuse_other_context(given, config)
         return given
     refuse_early(folder, mode)
-    if mode == "resume" and is_complete(folder) and not (job and extends(folder / CONFIG, job)):
+    finished = mode == "resume" and is_complete(folder) and not (job and extends(folder / CONFIG, job))
+    if finished and not _are_elsewhere(config, folder):
         return None
     context = load_context(config)
     if mode == "resume":
         refuse_other_images(folder, context.dataset)
-    return context
+    return None if finished else context
+
+
+def _are_elsewhere(config: JobConfig, folder: Path) -> bool:
+    """Return whether the images of a config are in another place than those of the run in a folder."""
+    path = existing_file(folder / RECIPE) or folder / CONFIG
+    data = read_yaml(path).get("data")
+    stored = data.get("path") if isinstance(data, Mapping) else None
+    return isinstance(data, Mapping) and config.data.path != (stored and absolute_path(stored))
 
 
 def refuse_early(folder: Path, mode: Mode) -> None:

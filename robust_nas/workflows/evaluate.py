@@ -270,9 +270,12 @@ def refuse_misfit(model: ModelDescription, dataset: Dataset, folder: Path) -> No
         )
     if model.class_names != dataset.class_names:
         ours, theirs = (", ".join(names[:4]) for names in (model.class_names, dataset.class_names))
+        pairs = zip(model.class_names, dataset.class_names, strict=False)
+        # In ASCII, because two names may look the same: letters with accents have two forms in Unicode.
+        other = next((f"; {a!a} there is {b!a} here" for a, b in pairs if a != b), "")
         raise ConfigError(
             f"{folder}: tells {len(model.class_names)} classes ({ours}, ...), "
-            f"{dataset.name} has {len(dataset.class_names)} ({theirs}, ...)"
+            f"{dataset.name} has {len(dataset.class_names)} ({theirs}, ...){other}"
         )
 
 

@@ -24,6 +24,7 @@ from robust_nas.evaluation.options import EvaluationOptions, Step
 from robust_nas.evaluation.report import RECORDED
 from robust_nas.evaluation.verdict import version_of
 from robust_nas.extension import ExtensibleJob, is_extended
+from robust_nas.files import is_writable
 from robust_nas.records import Shape, read_environment, read_record
 from robust_nas.runs import (
     CONFIG,
@@ -32,7 +33,6 @@ from robust_nas.runs import (
     Run,
     is_complete,
     is_finished,
-    is_writable,
     silent,
     write_json,
 )

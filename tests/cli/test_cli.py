@@ -361,3 +361,22 @@ def test_a_tilde_in_a_path_makes_no_folder_of_that_name(
 def test_help_says_that_module_runs_the_file(verb: str) -> None:
     result = CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "300"})
     assert "which is run" in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("evaluate", "m", "--recipe", ""),
+        ("evaluate", "m", "--data="),
+        ("evaluate", "m", "--eps", ""),
+        ("compress", "m", "--method", ""),
+        ("export", "m", "--recipe", ""),
+        ("search", "quickstart", "--strategy", ""),
+        ("spaces", "sample", "dsara", "--macs", ""),
+        ("study", "run", "huang-width-last", "--ray-address", ""),
+    ],
+)
+def test_an_option_of_an_unset_variable_is_refused(call: Call, arguments: tuple[str, ...]) -> None:
+    outcome = call(*arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "got an empty text" in outcome.err

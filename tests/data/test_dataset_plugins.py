@@ -8,7 +8,7 @@ from plugins import install
 import robust_nas
 from robust_nas.config import apply_overrides, check, to_dict
 from robust_nas.data import DATASETS, DataOptions, load_dataset
-from robust_nas.errors import CodeRefusedError, ConfigError
+from robust_nas.errors import CodeRefusedError, ConfigError, DataError
 from robust_nas.nets import read_model
 from robust_nas.spaces import load_architecture
 from robust_nas.user_code import own_config
@@ -82,3 +82,27 @@ def test_a_network_trains_on_it(reader, tmp_path):
     model = read_model(folder).description
     assert model.class_names == ("plain", "stripes")
     assert model.made_by["dataset"] == "Stripes"
+
+
+ARRAYS = """
+import torch
+from robust_nas.data import DatasetReader, Images, Parts
+
+class Arrays(DatasetReader):
+    takes_path = False
+    names: tuple[str, ...] = ("a", "b")
+
+    def read(self, path):
+        x = torch.arange(12 * 4 * 5 * 3).to(torch.uint8).view(12, 4, 5, 3).permute(0, 3, 1, 2)
+        y = torch.arange(12) // 2 % 2
+        return Parts(Images(x[::2], y[::2]), Images(x[1::2], y[1::2]), self.names)
+"""
+
+
+def test_images_of_a_reader_that_permutes_and_steps_are_read_as_they_are(tmp_path):
+    (tmp_path / "arrays.py").write_text(ARRAYS)
+    dataset = load_dataset(options(tmp_path, name="arrays.py:Arrays"))
+    assert (dataset.shape, dataset.train.labels.tolist()) == ((3, 4, 5), [0, 1, 0, 1, 0, 1])
+    assert dataset.train.pixels[1, :, 0, 0].tolist() == [120, 121, 122]  # the channels of its first pixel
+    with pytest.raises(DataError, match="class name 'a' is given twice"):
+        load_dataset(options(tmp_path, name="arrays.py:Arrays", options={"names": ["a", "a"]}))

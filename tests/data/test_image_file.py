@@ -1,6 +1,7 @@
 """What one image file means: orientation, transparency, palettes, depth, colours, frames; and what is passed over."""
 
-import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,9 @@ def saved(path: Path, image: Image.Image, **options: object) -> str:
 
 def folder(root: Path, **more: bytes) -> Path:
     """Write two classes of one grey image each in both parts, and more files."""
-    buffer = io.BytesIO()
-    Image.fromarray(GREY).save(buffer, "PNG")
     for place in ("train/a/1.png", "train/b/1.png", "test/a/1.png", "test/b/1.png"):
         (root / place).parent.mkdir(parents=True, exist_ok=True)
-        (root / place).write_bytes(buffer.getvalue())
+        Image.fromarray(GREY if "train" in place else 255 - GREY).save(root / place)
     for place, content in more.items():
         (root / place).parent.mkdir(parents=True, exist_ok=True)
         (root / place).write_bytes(content)
@@ -100,18 +99,28 @@ def test_cmyk_is_converted_to_rgb(tmp_path, kind):
     assert np.abs(pixels(saved(tmp_path / f"x.{kind}", image), "RGB").astype(int) - (255, 0, 0)).max() < 4
 
 
-def test_sixteen_bit_colour_is_read_at_its_high_byte(tmp_path):
-    import struct
-    import zlib
+def sixteen_bit_png(path: Path, image: np.ndarray, colour_type: int) -> str:
+    """Write a PNG whose samples `[H, W, C]` have the image's values as their high bytes."""
 
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in COLOUR.astype(np.uint16) * 256 + 200)
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 5, 16, 2, 0, 0, 0))
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in image.astype(np.uint16) * 256 + 200)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 5, 16, colour_type, 0, 0, 0))
     data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    (tmp_path / "x.png").write_bytes(data)
-    assert np.array_equal(pixels(str(tmp_path / "x.png"), "RGB"), COLOUR)
+    path.write_bytes(data)
+    return str(path)
+
+
+def test_sixteen_bit_colour_is_read_at_its_high_byte(tmp_path):
+    assert np.array_equal(pixels(sixteen_bit_png(tmp_path / "x.png", COLOUR, 2), "RGB"), COLOUR)
+
+
+def test_sixteen_bit_grey_is_refused_with_alpha_too(tmp_path):
+    for colour_type, image in ((0, GREY[..., None]), (4, COLOUR[..., :2])):  # Pillow gives the second as RGBA
+        path = sixteen_bit_png(tmp_path / "x.png", image, colour_type)
+        with pytest.raises(DataError, match="8-bit grey or colour is needed"):
+            layout(path)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +170,14 @@ def test_a_class_that_is_never_tested_is_said(tmp_path, limit):
     (tmp_path / "test/b/1.png").unlink()
     (tmp_path / "test/b").rmdir()
     with pytest.warns(DataWarning, match="1 of 2 classes have no test image and are never tested: b"):
+        load(tmp_path, limit=limit)
+
+
+@pytest.mark.parametrize("limit", [None, 2])
+def test_test_images_that_are_training_images_too_are_counted(tmp_path, limit):
+    folder(tmp_path)
+    Image.fromarray(GREY).save(tmp_path / "test/b/2.bmp")  # the same pixels in another file
+    with pytest.warns(DataWarning, match="1 of 3 test images are training images too, pixel for pixel"):
         load(tmp_path, limit=limit)
 
 

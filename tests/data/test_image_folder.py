@@ -209,3 +209,14 @@ def test_any_other_text_is_a_class_name(tmp_path: Path) -> None:
     names = ("$x$ {b} \\", "\u732b", "a\u00a0b \u3000")
     files = {f"{part}/{name}/1.png": png(COLOUR[0]) for part in ("train", "test") for name in names}
     assert set(read_image_folder(write(tmp_path, files)).class_names) == set(names)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_two_forms_of_one_class_name_are_refused(tmp_path: Path, part: str) -> None:
+    files = whole()  # an accent as one letter, and as two: a folder that came from a Mac
+    files |= {place.replace("/b/", "/\u00e9/"): files.pop(place) for place in list(files) if "/b/" in place}
+    files[f"{part}/e\u0301/1.png"] = png(COLOUR[0])
+    with pytest.raises(
+        DataError, match=r"classes '\\xe9' and 'e\\u0301' are one text in two forms|and '\\xe9'"
+    ):
+        read_image_folder(write(tmp_path, files))

@@ -1,5 +1,6 @@
 """The forms of images and models that `evaluate` takes, and what it says of them; and errors in the middle."""
 
+import numpy as np
 import pytest
 import torch
 from evaluation_networks import EPS, Images, timeless
@@ -9,7 +10,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 import robust_nas
 from robust_nas import ThreatModel
 from robust_nas.attacks import FGSM
-from robust_nas.errors import AttackError
+from robust_nas.errors import AttackError, DataWarning
 from robust_nas.evaluation import EvaluationOptions, Journal, Step, follow_protocol
 
 
@@ -60,6 +61,28 @@ class Listed(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         return self.items[index]
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_images_that_a_loader_drops_are_counted(undefended, some, shuffle):
+    loader = DataLoader(TensorDataset(*some), batch_size=5, drop_last=True, shuffle=shuffle)
+    with pytest.warns(DataWarning, match="leaves out 2 of 12 images"):
+        assert evaluated(undefended, loader).clean.images == 10
+    evaluated(undefended, DataLoader(TensorDataset(*some), batch_size=4, drop_last=True))  # none is
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x.to_sparse(), "pixels are a sparse_coo tensor; a dense one is needed"),
+        (lambda x: torch.quantize_per_tensor(x, 1 / 255, 0, torch.quint8), "are a quantized tensor"),
+        (lambda x: np.ma.masked_less(x.numpy(), 0.5), "are a masked array; fill it"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*quantize")
+def test_images_whose_values_are_not_what_is_seen(undefended, some, change, message):
+    with pytest.raises(AttackError, match=message):
+        evaluated(undefended, (change(some[0]), some[1]))
 
 
 def test_pixels_that_require_a_gradient_pass_the_whole_protocol(undefended, some):

@@ -25,14 +25,14 @@ def test_the_suites_that_ship():
 @pytest.mark.parametrize("name", LABELS)
 def test_a_shipped_suite_loads_under_both_norms(name, norm):
     plan = EvaluationOptions(
-        threat_model=ThreatModel(eps="8/255", norm=norm), suite=name, surrogates=("a", "b")
+        threat_model=ThreatModel(eps="8/255", norm=norm), suite=name, surrogates=("/a", "/b")
     )
     assert [step.attack.label for step in plan.steps if step.suits(10)] == LABELS[name]
     for step in plan.steps:
         assert (step.attack.eps, step.attack.norm) == (8 / 255, norm)
         assert step.images is None
     if name == "transfer":
-        assert plan.steps[1].attack.surrogates == ("a", "b")
+        assert plan.steps[1].attack.surrogates == ("/a", "/b")
         assert plan.steps[1].attack.attack == PGD(eps=8 / 255, norm=norm, steps=50, loss="margin")
 
 

@@ -189,9 +189,14 @@ def test_a_data_set_that_moved_is_the_same_for_every_job(tmp_path, monkeypatch):
         assert {**again, "seconds": 0} == {**found, "seconds": 0}
     assert (folder / "model.safetensors").read_bytes() == kept
     images(tmp_path / "other", 2)
-    (folder / "result.json").unlink()
-    with pytest.raises(DataError, match="was started on other images"):
-        robust_nas.train(config("data.path=other", *keys), TINY, folder, mode="resume")
+    other = config("data.path=other", *keys)
+    for finished in (True, False):
+        if not finished:
+            (folder / "result.json").unlink()
+        with pytest.raises(DataError, match="was started on other images"):
+            robust_nas.train(other, TINY, folder, mode="resume")
+        with pytest.raises(DataError, match="other images"):
+            robust_nas.run_evaluation(other, folder, mode="resume", other_data=True)
 
 
 def test_a_trial_is_known_by_its_images_not_by_their_place(tmp_path, monkeypatch):
