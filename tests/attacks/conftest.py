@@ -1,6 +1,6 @@
 """A network that is trained, so that verdicts on it mean something, and the model folder of the transfer attacks."""
 
-import contextlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,9 +46,8 @@ def digits_net():
 
 
 @pytest.fixture(scope="session")
-def surrogate_folder(tmp_path_factory):
-    """The model folder that the transfer attacks name, in the working folder."""
-    folder = tmp_path_factory.mktemp("conformance")
+def surrogate():
+    """The model folder that the transfer attacks name."""
     architecture = sample(load_space("dsara"), 0, size=Size(cells=3, channels=2))
     description = ModelDescription(
         input_shape=SHAPE, class_names=tuple("abcde"), mean=(0.5, 0.5, 0.5), std=(0.3, 0.3, 0.3)
@@ -61,12 +60,5 @@ def surrogate_folder(tmp_path_factory):
         std=description.std,
         seed=1,
     )
-    save_model(folder / SURROGATE, architecture, inference_state(network), description)
-    return folder / SURROGATE
-
-
-@pytest.fixture
-def surrogate(surrogate_folder):
-    """The same, with its parent as the working folder."""
-    with contextlib.chdir(surrogate_folder.parent):
-        yield surrogate_folder
+    save_model(Path(SURROGATE), architecture, inference_state(network), description)
+    return Path(SURROGATE)

@@ -1,5 +1,7 @@
 """Every option value of the registry that the conformance suite runs, and what it does with them."""
 
+import tempfile
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -20,7 +22,8 @@ from robust_nas.attacks import (
 
 EPS = {"linf": 0.1, "l2": 1.0}
 NORMS = ("linf", "l2")
-SURROGATE = "surrogate"  # a model folder in the working folder of this suite
+PLACE = tempfile.TemporaryDirectory()  # of this process
+SURROGATE = str(Path(PLACE.name).resolve() / "surrogate")  # the model folder that the transfer attacks name
 
 
 def losses(attack):
