@@ -88,6 +88,9 @@ def check_logits(logits: object, images: Tensor, last_label: int) -> Tensor:
         raise AttackError(
             f"the model returned {tuple(logits.shape)} for {images.shape[0]} images; [batch, classes] needed"
         )
+    if logits.is_complex() or logits.layout != torch.strided:
+        what = f"{logits.dtype} in layout {logits.layout}"
+        raise AttackError(f"the model returned {what}; dense real logits [batch, classes] are needed")
     if last_label >= logits.shape[1]:
         raise AttackError(f"label {last_label}, but the model has only {logits.shape[1]} classes")
     return logits

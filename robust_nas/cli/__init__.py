@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 143 ended by SIGTERM. Errors of this 
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import warnings
@@ -13,7 +14,7 @@ from typing import NoReturn, TextIO
 import typer
 
 from robust_nas.cli import common, compress, count, evaluate, export, run, search, spaces, study, train
-from robust_nas.distributed import handle_sigterm, is_first, launched, may_print
+from robust_nas.distributed import handle_sigterm, launched, may_print
 from robust_nas.errors import DataWarning, FigureWarning, RecordWarning, RobustNASError
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
@@ -50,6 +51,7 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 
 def main() -> None:
     """Entry point of the console script."""
+    _open_closed_streams()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show
@@ -60,18 +62,16 @@ def main() -> None:
             with handle_sigterm(_terminate if launched() == 1 else signal.SIG_DFL):
                 app()
     except RobustNASError as error:
+        if _was_terminated(error):
+            _say_ended("terminated")
+            sys.exit(TERMINATED)
         if may_print(error):
             typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except SystemExit as end:
         if end.code not in (INTERRUPTED, TERMINATED):
             raise
-        if is_first():
-            typer.echo(
-                f"{'interrupted' if end.code == INTERRUPTED else 'terminated'}; what was written stays, the last "
-                "checkpoint too where there is one; verbs with --resume continue from it",
-                err=True,
-            )
+        _say_ended("interrupted" if end.code == INTERRUPTED else "terminated")
         sys.exit(1 if end.code == INTERRUPTED else TERMINATED)
     except MemoryError:
         _out_of_memory()
@@ -81,15 +81,51 @@ def main() -> None:
         _out_of_memory()
     except OSError as error:
         where = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
-        typer.echo(f"error: {where}", err=True)
+        typer.echo(f"error: {where if _has_folder() else 'the current folder was removed'}", err=True)
         sys.exit(1)
     except Exception as error:
         _own_fault(error)
 
 
+def _open_closed_streams() -> None:
+    """Open what the caller closed (`2>&-`) as the null device: a file of a run must not become standard error."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, "w" if descriptor else "r", closefd=False))
+
+
+def _has_folder() -> bool:
+    """Return whether the current folder still exists."""
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True
+
+
 def _terminate(*_: object) -> NoReturn:
-    """End by SIGTERM as by Ctrl-C; nothing but `main` stops it."""
+    """End by SIGTERM as by Ctrl-C."""
     raise SystemExit(TERMINATED)
+
+
+def _was_terminated(error: BaseException | None) -> bool:
+    """Return whether an error was made of what `_terminate` raised, by a library that catches everything."""
+    while error is not None:
+        if isinstance(error, SystemExit) and error.code == TERMINATED:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _say_ended(how: str) -> None:
+    common.say(
+        f"{how}; what was written stays, the last checkpoint too where there is one; "
+        "verbs with --resume continue from it"
+    )
 
 
 def _own_fault(error: Exception) -> NoReturn:

@@ -6,9 +6,10 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from robust_nas.workflows.config import RunConfig
+    from robust_nas.workflows.config import JobConfig, RunConfig
 
 
 def expanded(path: Path | None) -> Path | None:
@@ -53,6 +54,26 @@ def _allow(context: typer.Context, files: list[Path] | None) -> list[Path] | Non
     return files
 
 
+_DOCUMENT: ContextVar[TextIO | None] = ContextVar("document", default=None)  # None: standard output as it is
+
+
+def _alone(context: typer.Context, wanted: bool) -> bool:
+    """Keep standard output for one document: what code of the user's own prints there goes to standard error."""
+    if wanted and _DOCUMENT.get() is None:
+        context.with_resource(_document_alone())
+    return wanted
+
+
+@contextmanager
+def _document_alone() -> Iterator[None]:
+    token = _DOCUMENT.set(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _DOCUMENT.reset(token)
+
+
 Recipe = Annotated[
     str,
     typer.Argument(
@@ -70,9 +91,13 @@ Resume = Annotated[
     bool, typer.Option("--resume", help="Continue what is there; start it if there is nothing.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Json = Annotated[
+    bool, typer.Option("--json", callback=_alone, help="Print the result as JSON on standard output.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the resolved config and stop.")]
+PrintConfig = Annotated[
+    bool, typer.Option("--print-config", callback=_alone, help="Print the resolved config and stop.")
+]
 
 Module = Annotated[
     str | None,
@@ -128,11 +153,16 @@ def resolve(
 
     config = load_config(recipe, overrides or (), strategy=strategy)
     if print_config:
-        from robust_nas.workflows.config import printed
-
-        typer.echo(printed(config), nl=False)
-        raise typer.Exit
+        print_and_exit(config)
     return config
+
+
+def print_and_exit(config: JobConfig) -> NoReturn:
+    """Print a resolved config as YAML on standard output, and end the program."""
+    from robust_nas.workflows.config import printed
+
+    typer.echo(printed(config), file=_DOCUMENT.get(), nl=False)
+    raise typer.Exit
 
 
 def resumed(recipe: str, out: Path | None, resume: bool) -> Path | None:
@@ -148,7 +178,7 @@ def say(message: str) -> None:
 
 def print_json(tree: object) -> None:
     """One JSON document on standard output."""
-    typer.echo(json.dumps(tree, indent=2))
+    typer.echo(json.dumps(tree, indent=2), file=_DOCUMENT.get())
 
 
 @contextmanager

@@ -64,10 +64,7 @@ def command(
 
     config = compression_config(recipe if recipe is not None else expand_path(str(model)), method, changes)
     if print_config:
-        from robust_nas.workflows.config import printed
-
-        typer.echo(printed(config), nl=False)
-        return
+        common.print_and_exit(config)
     mode = common.mode_of(resume, overwrite)
     from robust_nas.workflows.compress import compress, default_folder
 

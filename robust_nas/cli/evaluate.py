@@ -88,10 +88,7 @@ def command(
 
     config = _config(recipe, module, model, changes)
     if print_config:
-        from robust_nas.workflows.config import printed
-
-        typer.echo(printed(config), nl=False)
-        return
+        common.print_and_exit(config)
     mode = common.mode_of(resume, overwrite)
     from robust_nas.workflows.config import RESULTS
     from robust_nas.workflows.evaluate import run_evaluation

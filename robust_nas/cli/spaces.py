@@ -14,6 +14,11 @@ from robust_nas.errors import ConfigError, RunExistsError
 if TYPE_CHECKING:
     from robust_nas.spaces import Architecture
 
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", callback=common.expanded, help="Write the YAML here instead of printing it."),
+]
+
 app = typer.Typer(
     help="List, show, draw, sample and import search spaces and architectures.",
     no_args_is_help=True,
@@ -117,12 +122,7 @@ def import_one(
     ] = None,
     cells: Cells = None,
     channels: Channels = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", "-o", callback=common.expanded, help="Write the YAML here instead of printing it."
-        ),
-    ] = None,
+    out: Out = None,
     allow_code: common.AllowCode = None,
     json: common.Json = False,
 ) -> None:
@@ -206,12 +206,7 @@ def sample(
     classes: Classes = 10,
     cells: Cells = None,
     channels: Channels = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", "-o", callback=common.expanded, help="Write the YAML here instead of printing it."
-        ),
-    ] = None,
+    out: Out = None,
     allow_code: common.AllowCode = None,
     json: common.Json = False,
 ) -> None:

@@ -255,10 +255,7 @@ def _resolve(study: str, overrides: list[str] | None, size: str | None, print_co
 
     config = load_study(study, overrides or (), size=size)
     if print_config:
-        from robust_nas.workflows.config import printed
-
-        typer.echo(printed(config), nl=False)
-        raise typer.Exit
+        common.print_and_exit(config)
     return config
 
 

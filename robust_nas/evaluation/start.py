@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_nas.attacks import Predictor
+from robust_nas.attacks import Predictor, attack_mode
+from robust_nas.attacks.engine import seeded_globally
 from robust_nas.errors import ConfigError
 from robust_nas.evaluation.accuracy import Judged, LabelledImages, as_float, judge
 from robust_nas.evaluation.attack_rows import Planned, planned
@@ -105,7 +106,10 @@ def _clean(
 
     def answers(stage: str, indices: Tensor) -> dict[str, Any]:
         x, y = pixels[indices], labels[indices]
-        return _answers(predictor, x, y, options, seed, stage, device, report, watch)
+        found = _answers(predictor, x, y, options, seed, stage, device, report, watch)
+        if any(step.attack.access == "gradient" for step in options.steps):
+            _refuse_no_grad_mode(predictor, as_float(x[:1]).to(device))
+        return found
 
     records = [
         journal.once(f"clean{stage}", lambda: answers(stage, indices))  # noqa: B023
@@ -158,6 +162,18 @@ def _answers(
         "rejected": judged.rejected,
         "untouched": watch.unchanged_values(),
     }
+
+
+def _refuse_no_grad_mode(predictor: Predictor, x: Tensor) -> None:
+    """Raise `AttackError` for a model that fails where gradients are recorded; attacks would find out too late."""
+    doing = "gradient attacks need a model that takes images with requires_grad; it fails on images"
+    with (
+        model_errors(doing, x),
+        attack_mode(predictor),
+        seeded_globally(0, x.device),
+        torch.enable_grad(),
+    ):
+        predictor(x.requires_grad_().clone())
 
 
 def _hint(predictor: Predictor, batch: int, first: int) -> str:

@@ -68,7 +68,7 @@ class RayEngine(Options):
 
     def refuse_unreachable(self) -> None:
         """Raise `ConfigError` without Ray, or where nobody listens at the address."""
-        _imported()
+        self._imported()
         if self.address is not None:
             _refuse_unreachable(self.address)
 
@@ -78,9 +78,7 @@ class RayEngine(Options):
         Raises `ConfigError` without Ray or where no node can take a task, and `DistributionError` when the last such
         node is lost.
         """
-        if self.address is None:
-            os.environ.setdefault(SEVERAL_MACHINES, "0")
-        ray = _imported()
+        ray = self._imported()
         waiting: deque[_Attempt] = deque()
         for task in tasks:
             try:
@@ -94,6 +92,18 @@ class RayEngine(Options):
             yield from self._run(ray, waiting, started)
         finally:
             ray.shutdown()
+
+    def _imported(self) -> ModuleType:
+        """Return Ray, set to listen on the loopback address for a cluster of our own: the import decides that."""
+        if self.address is None:
+            os.environ.setdefault(SEVERAL_MACHINES, "0")
+        try:
+            import ray
+        except ImportError as error:
+            raise ConfigError(
+                f"engine ray: Ray is not installed ({error}); pip install 'robust-nas[ray]', or use the local engine"
+            ) from None
+        return ray
 
     def _connect(self, ray: ModuleType) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
@@ -187,16 +197,6 @@ class _Attempt(NamedTuple):
     number: int  # from 1
     began: float = 0.0
     sent: frozenset[str] = frozenset()  # names of the files that went with it
-
-
-def _imported() -> ModuleType:
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigError(
-            f"engine ray: Ray is not installed ({error}); pip install 'robust-nas[ray]', or use the local engine"
-        ) from None
-    return ray
 
 
 def _refuse_reachable(ray: ModuleType) -> None:

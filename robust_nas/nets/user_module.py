@@ -7,8 +7,12 @@ before anything is copied.
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from robust_nas.config import existing_file, expand_path, read_yaml
@@ -70,18 +74,45 @@ def source_of(spec: str) -> tuple[Path, str]:
     return expand_path(path), name
 
 
+@contextmanager
+def _settings_kept(spec: str) -> Iterator[None]:
+    """Keep the current folder and torch's switches from what runs inside.
+
+    Raises `ConfigError` where it changes torch's default type or device, on which its answers may depend.
+    """
+    folder = Path.cwd()
+    before = torch.get_default_dtype(), torch.get_default_device()
+    try:
+        with torch.set_grad_enabled(torch.is_grad_enabled()):
+            yield
+        after = torch.get_default_dtype(), torch.get_default_device()
+    finally:
+        os.chdir(folder)
+        torch.set_default_dtype(before[0])
+        torch.set_default_device(before[1])
+    if after != before:
+        changed = " and ".join(
+            f"{new} (was {old})" for old, new in zip(before, after, strict=True) if old != new
+        )
+        raise ConfigError(
+            f"--module: {spec} sets torch's default to {changed} for the whole process; "
+            "pass dtype= or device= to what needs another"
+        )
+
+
 def _built(spec: str) -> nn.Module:
     path, name = source_of(spec)
-    try:
-        build = getattr(run_file(path.resolve()), name, None)
-    except ConfigError as error:
-        raise ConfigError(f"--module: {error}") from error
-    if not callable(build):
-        raise ConfigError(f"--module: {path} has no function {name!r}")
-    try:
-        module = build()
-    except (Exception, SystemExit) as error:  # whatever the user's own code raises; a script may exit
-        raise ConfigError(f"--module: {spec} fails: {type(error).__name__}: {error}") from error
+    with _settings_kept(spec):
+        try:
+            build = getattr(run_file(path.resolve()), name, None)
+        except ConfigError as error:
+            raise ConfigError(f"--module: {error}") from error
+        if not callable(build):
+            raise ConfigError(f"--module: {path} has no function {name!r}")
+        try:
+            module = build()
+        except (Exception, SystemExit) as error:  # whatever the user's own code raises; a script may exit
+            raise ConfigError(f"--module: {spec} fails: {type(error).__name__}: {error}") from error
     if not isinstance(module, nn.Module):
         raise ConfigError(f"--module: {spec} built {type(module).__name__}; a torch.nn.Module is needed")
     if reason := without_values(module):

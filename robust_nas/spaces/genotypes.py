@@ -225,7 +225,7 @@ def _nodes(edges: Any, space: CellSpace, place: str, problems: list[str]) -> lis
 
 
 def _problem(edge: Any, states: int) -> str | None:
-    """Return what is wrong with an edge into a node before which there are so many states, or None."""
+    """Return what is wrong with an edge into the node that follows this number of states, or None."""
     if not (isinstance(edge, list) and [type(part) for part in edge] == [str, int]):
         return f"got {str(edge)[:100]}; (operation, source) is needed"
     operation, source = edge

@@ -380,3 +380,20 @@ def test_an_option_of_an_unset_variable_is_refused(call: Call, arguments: tuple[
     outcome = call(*arguments)
     assert (outcome.code, outcome.out) == (2, "")
     assert "got an empty text" in outcome.err
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&-"])
+def test_a_closed_stream_is_no_failure(closed: str, tmp_path: Path) -> None:
+    command = f'exec "$0" -m robust_nas spaces sample dsara --out random.yaml {closed}'
+    done = subprocess.run(["sh", "-c", command, sys.executable], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "random.yaml").read_text().startswith("schema_version")
+
+
+def test_a_current_folder_that_was_removed_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    command = 'rmdir "$PWD"; exec "$0" -m robust_nas run quickstart'
+    done = subprocess.run(["sh", "-c", command, sys.executable], capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "error: the current folder was removed"

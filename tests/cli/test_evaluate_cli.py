@@ -12,6 +12,7 @@ from torch import nn
 SOURCE = """
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +37,17 @@ def softmax():
 
 def more():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 12))
+
+
+def prints():
+    print("built")
+    os.chdir("/")
+    return build()
+
+
+def doubles():
+    torch.set_default_dtype(torch.float64)
+    return build()
 
 
 def nothing():
@@ -133,6 +145,24 @@ def test_a_module_is_evaluated_end_to_end(call: Call, net: Path, tmp_path: Path)
     other = call(*options(net, "build", "--resume"))  # without the weights it is another model
     assert other.code == 2
     assert "different: digest" in other.err
+
+
+def test_a_module_that_prints_and_changes_folder_leaves_one_document_in_the_usual_folder(
+    call: Call, net: Path, tmp_path: Path
+) -> None:
+    done = call(*options(net, "prints", "--quiet", "--json"))
+    assert json.loads(done.out)["robust"]["images"] == 16
+    assert done.err == "built\n"
+    assert (tmp_path / "results" / "net-evaluation" / "evaluation.json").is_file()
+    assert Path.cwd() == tmp_path
+
+
+def test_a_module_that_sets_a_default_of_torch_is_refused(call: Call, net: Path, tmp_path: Path) -> None:
+    done = call(*options(net, "doubles"))
+    assert done.code == 2
+    assert "sets torch's default to torch.float64 (was torch.float32)" in done.err
+    assert torch.get_default_dtype() == torch.float32
+    assert not (tmp_path / "results").exists()
 
 
 TRAINED = (

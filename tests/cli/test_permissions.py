@@ -109,3 +109,17 @@ def test_signals_end_a_verb_with_a_sentence(
     assert done.code == code
     assert done.err.startswith(f"{word}; what was written stays, the last checkpoint too")
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_sigterm_is_answered_where_a_library_makes_an_error_of_its_exception(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swallowed(*_: object, **__: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except BaseException as error:  # as torch.onnx does
+            raise RobustNASError("torch cannot export this module") from error
+
+    monkeypatch.setattr("robust_nas.workflows.config.load_config", swallowed)
+    done = call("search", "quickstart")
+    assert (done.code, done.err.partition(";")[0]) == (143, "terminated")

@@ -197,10 +197,22 @@ class Returning(nn.Module):
         (lambda x: (x.flatten(1), x), "the model returned tuple"),
         (lambda x: x, r"returned \(6, 1, 8, 8\) for 6 images"),
         (lambda x: x.flatten(1)[:3], r"returned \(3, 64\) for 6 images"),
+        (lambda x: torch.complex(x, x).flatten(1), "complex64 in layout torch.strided; dense real logits"),
+        (lambda x: x.flatten(1).to_sparse(), "float32 in layout torch.sparse_coo; dense real logits"),
     ],
 )
 def test_a_model_that_gives_no_logits(make, message):
     refused(message, model=Returning(make))
+
+
+def test_a_model_that_fails_where_gradients_are_recorded_is_refused_before_an_attack_that_needs_them(
+    monkeypatch,
+):
+    model = Returning(lambda x: torch.from_numpy(x.numpy()).flatten(1))
+    refused("it fails on images of shape .*: RuntimeError: Can't call numpy", model=model)
+    monkeypatch.undo()
+    suite = [Step(attack=Square(norm="linf", eps=EPS, queries=2))]
+    robust_nas.evaluate(model, Images(PIXELS, LABELS), ThreatModel(eps=EPS), suite, findings="none")
 
 
 def test_fewer_classes_than_the_attacks_need():

@@ -210,7 +210,9 @@ from robust_nas.execution import RayEngine, Task
 folder = Path(sys.argv[1])
 folder.mkdir()
 one = Task("a", "execution_tasks:listening", {"driver": os.getpid()}, folder)
-print(json.dumps([end.result or end.error for end in RayEngine().run([one], lambda *_: None)]))
+engine = RayEngine()
+engine.refuse_unreachable()  # as a study does first, before there is a folder
+print(json.dumps([end.result or end.error for end in engine.run([one], lambda *_: None)]))
 """
 
 
