@@ -259,7 +259,7 @@ def folder_of_images(tmp_path):
         for label in range(10):
             (tmp_path / "images" / part / str(label)).mkdir(parents=True)
             for index in range(2):
-                Image.new("RGB", (8, 8), (label, index, 0)).save(
+                Image.new("RGB", (8, 8), (label, index, 9 * (part == "test"))).save(
                     tmp_path / "images" / part / str(label) / f"{index}.png"
                 )
     return tmp_path / "images"
