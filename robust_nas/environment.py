@@ -47,7 +47,12 @@ def _code_version() -> str | None:
     try:
         commit, changes = (
             subprocess.run(  # noqa: S603 - fixed arguments
-                [git, "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
+                # Without a lock of the index, which would stay in the user's repository where this process is killed.
+                [git, "--no-optional-locks", "-C", str(root), *arguments],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=10,
             ).stdout.strip()
             for arguments in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno"))
         )

@@ -1,6 +1,8 @@
 """The record of what a result depends on."""
 
 import json
+import subprocess
+from pathlib import Path
 
 import torch
 
@@ -19,3 +21,10 @@ def test_the_environment_names_versions_machine_and_config():
     assert found["dataset"] == "digits"
     assert {"robust_nas", "code", "python", "platform", "processor", "command"} <= found.keys()
     json.dumps(found)
+
+
+def test_git_is_asked_without_a_lock_that_a_kill_would_leave(monkeypatch):
+    asked, run = [], subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda words, **more: asked.append(words) or run(words, **more))
+    environment(Config())
+    assert all("--no-optional-locks" in words for words in asked if Path(words[0]).name == "git")
