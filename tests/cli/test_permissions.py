@@ -91,6 +91,15 @@ def test_a_finished_job_is_shown_where_nothing_may_be_written(
     assert files(fixed) == before
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Answer SIGINT, which a shell's background jobs ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 @pytest.mark.parametrize(
     ("number", "code", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 1, "interrupted")]
 )
