@@ -124,13 +124,8 @@ def lego(weight: Tensor, alpha: Tensor | None = None, *, beta: float, min_kernel
     return g
 
 
-def weighted_error(weight: Tensor, g: Tensor, alpha: Tensor | None = None) -> float:
-    """Return e^2 of the best approximation with g `[C]`."""
-    return dropped_energy(energies(weight, alpha), g)
-
-
 def dropped_energy(v: Tensor, g: Tensor) -> float:
-    """Return the sum of the v `[C, r]` that g `[C]` leaves out."""
+    """Return e^2 of the best approximation with g `[C]`: the sum of the v `[C, r]` that it leaves out."""
     dropped = torch.arange(v.shape[1]) >= g.cpu()[:, None]
     return float((v * dropped.to(v.device)).sum())
 

@@ -61,7 +61,10 @@ def import_architecture(
         )
     size = Size(cells=cells or chosen.network.cells, channels=channels or chosen.network.channels)
     if isinstance(value, str):
-        made: CellArchitecture = NASBench201Architecture.from_string(value, size.cells, size.channels)
+        try:
+            made: CellArchitecture = NASBench201Architecture.from_string(value, size.cells, size.channels)
+        except ArchitectureError as error:
+            raise ArchitectureError(f"{path}: {error}") from None
     else:
         label = name if name.isidentifier() else path.stem
         made = _from_call(value, chosen, size, _name(label), source)

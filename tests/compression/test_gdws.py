@@ -10,6 +10,7 @@ from torch import nn
 
 from robust_nas.compression.gdws_layer import (
     counts,
+    dropped_energy,
     energies,
     factorize,
     gdws_layer,
@@ -17,9 +18,14 @@ from robust_nas.compression.gdws_layer import (
     lego,
     mego,
     svd_channels,
-    weighted_error,
 )
 from robust_nas.errors import CompressionError
+
+
+def weighted_error(weight, g, alpha=None):
+    """e^2 of the best approximation with g."""
+    return dropped_energy(energies(weight, alpha), g)
+
 
 SHAPES = st.tuples(st.integers(1, 7), st.integers(1, 5), st.integers(1, 3), st.integers(2, 3))
 SEEDS = st.integers(0, 10_000)

@@ -136,7 +136,7 @@ def test_what_is_read_trains_and_counts(call, tmp_path):
         ("Genotype(normal=" + "[" * 5000, "holds no Genotype"),
         ("Genotype(" * 400_000, "holds no Genotype"),
         ("{}", "holds no Genotype"),
-        (NB201.replace("nor_conv_1x1", "nor_conv_7x7"), "nor_conv_7x7"),
+        (NB201.replace("nor_conv_1x1", "nor_conv_7x7"), r"cells\.txt: .*nor_conv_7x7"),
         (NB201.replace("none~2", "none~3"), "source 3 is not before it"),
     ],
 )
