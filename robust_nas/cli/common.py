@@ -334,7 +334,8 @@ def show_warnings(tree: Mapping[str, Any]) -> None:
         print(f"tested: {tested['text']}")
     for before in tree.get("extended", ()):
         images = "all images" if before["images"] is None else f"{before['images']} images"
-        print(f"extended: before, {images} and {before['attacks']} attacks (findings: {before['findings']})")
+        attacks = "1 attack" if before["attacks"] == 1 else f"{before['attacks']} attacks"
+        print(f"extended: before, {images} and {attacks} (findings: {before['findings']})")
     for warning in tree.get("warnings", ()):
         print(f"warning: {warning['text']}; {warning['advice']}")
     for note in tree.get("notes", ()):
