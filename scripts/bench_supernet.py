@@ -119,9 +119,13 @@ class Bench:
             return self._nni_step(option, generator)
         strategy = DSARA(attack=option, stage1_epochs=0)  # stage 2
         search = OneShotSearch(strategy, self.net, load_space("dsara"))
+        joint = [torch.cat(tensors) for tensors in zip(*self.batches, strict=True)]
 
         def call() -> None:
-            drawn = [Batch(x, search.attack(x, y, generator), y) for x, y in self.batches]
+            attacked = search.attack(*joint, generator).split([len(y) for _, y in self.batches])
+            drawn = [
+                Batch(x, adversarial, y) for (x, y), adversarial in zip(self.batches, attacked, strict=True)
+            ]
             search.alpha_step(strategy.alpha_gradient(search, drawn[1], drawn[0]).gradient)
             search.weight_step(drawn[0])
 

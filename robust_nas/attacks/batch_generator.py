@@ -7,6 +7,8 @@ alike, and a batch can be split in any way. It costs the draws, which are cheap 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Generator, Tensor
@@ -18,7 +20,7 @@ class BatchGenerator(torch.Generator):
     """A generator that knows the batch its draws are for: `rows` of `whole` images are at hand."""
 
     whole = 0  # 0: as many as there are
-    rows = slice(None)
+    rows: slice | list[int] = slice(None)
 
     def restore(self, state: Tensor) -> None:
         """Put a state back; that of another kind of device, which has no meaning here, seeds the draws instead.
@@ -33,7 +35,16 @@ class BatchGenerator(torch.Generator):
             self.set_state(state)
 
 
-def whole_batch(images: Tensor, generator: Generator) -> tuple[Tensor, slice]:
+def together(rows: Sequence[slice], wholes: Sequence[int]) -> slice | list[int]:
+    """Return the rows at hand of several batches that are drawn for as one; `wholes` are their sizes."""
+    starts = accumulate(wholes, initial=0)
+    found = [
+        start + row for start, own in zip(starts, rows, strict=False) for row in range(own.start, own.stop)
+    ]
+    return slice(0, len(found)) if len(found) == sum(wholes) else found
+
+
+def whole_batch(images: Tensor, generator: Generator) -> tuple[Tensor, slice | list[int]]:
     """An unset tensor like `images` `[B, C, H, W]` but of the whole batch, and which of its rows are at hand."""
     if not isinstance(generator, BatchGenerator) or not generator.whole:
         return images, slice(None)

@@ -23,6 +23,7 @@ from torch import Tensor, fx, nn
 
 from robust_nas.layers.agreement import agree
 from robust_nas.layers.batch_norm import NORMS, SynchronisedBatchNorm2d
+from robust_nas.layers.depthwise import DepthwiseConv2d, quicken
 from robust_nas.layers.factorised import FactorisedLayer, dense_layer
 from robust_nas.layers.inspection import has_hooks
 from robust_nas.layers.norm_folding import fold_norm
@@ -237,11 +238,12 @@ def _read_by(
 
 
 class _Tracer(fx.Tracer):
-    """Sees a synchronised batch norm as one module, as it sees torch's own; and layers in factors where asked to."""
+    """Sees layers of ours as one module where torch has one too; and layers in factors where asked to."""
 
     def __init__(self, write_back: bool) -> None:
         super().__init__()
-        self.leaves = (SynchronisedBatchNorm2d, FactorisedLayer) if write_back else (SynchronisedBatchNorm2d,)
+        own = (SynchronisedBatchNorm2d, DepthwiseConv2d)
+        self.leaves = (*own, FactorisedLayer) if write_back else own
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Return whether a module is not looked into."""
@@ -290,6 +292,7 @@ def _folded_copy(model: nn.Module, graph: fx.Graph, made: dict[str, Tensor]) -> 
             node.target = name
     for parameter in root.parameters():
         parameter.requires_grad = False
+    quicken(root)
     root.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch leaves it out of its stubs
     network = fx.GraphModule(root, graph).eval()
     return _Trace(network, folds, plain, constants)
@@ -316,7 +319,7 @@ def _convolutions(node: fx.Node, modules: dict[str, nn.Module]) -> list[fx.Node]
         if not (
             isinstance(part, fx.Node)
             and part.op == "call_module"
-            and type(modules.get(str(part.target))) is nn.Conv2d
+            and type(modules.get(str(part.target))) in (nn.Conv2d, DepthwiseConv2d)
             and len(part.users) == 1
         ):
             return []

@@ -142,10 +142,10 @@ class NNI(OneShotStrategy):
 
     def step(self, search: OneShotSearch, draw: Draw) -> Mapping[str, Tensor]:
         """Move the alphas on their batch, then the weights on theirs, each attacked just before."""
-        batch = draw("alphas")
+        (batch,) = draw("alphas")
         found = self.alpha_gradient(search, batch, batch)
         search.alpha_step(found.gradient)
-        loss, _ = search.weight_step(draw("weights"))
+        loss, _ = search.weight_step(*draw("weights"))
         return {"loss_weights": loss, **found.measured}
 
     def alpha_gradient(self, search: OneShotSearch, alphas_batch: Batch, weights_batch: Batch) -> AlphaStep:

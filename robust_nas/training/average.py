@@ -34,10 +34,9 @@ def exponential(decay: float, count: Callable[[], int]) -> Callable[[Tensors, Te
     def update(averages: Tensors, values: Tensors, _: Tensor | int) -> None:
         updates = count()
         weight = 1 - min(decay, (1 + updates) / (10 + updates))
-        for average, value in zip(averages, values, strict=True):
-            if average.is_floating_point():
-                average.lerp_(value.to(average.dtype), weight)
-            else:
-                average.copy_(value)
+        if averages[0].is_floating_point():  # torch hands over tensors of one device and dtype
+            torch._foreach_lerp_(averages, values, weight)
+        else:
+            torch._foreach_copy_(averages, values)
 
     return update

@@ -24,6 +24,7 @@ from robust_nas.data.order import batches
 from robust_nas.distributed import ALONE, Ranks
 from robust_nas.errors import CheckpointError
 from robust_nas.layers.batch_norm import local_statistics
+from robust_nas.layers.depthwise import quickened
 from robust_nas.nets import CellNetwork
 from robust_nas.runs import Progress, Run, silent
 from robust_nas.training.context import Batch
@@ -70,7 +71,8 @@ def train(
     """
     job = _Training(run, network, images, validation, options, augmentation, seed, ranks, hooks, remedy)
     job.restore()
-    return job.loop(checkpoint_seconds, progress)
+    with quickened(network):
+        return job.loop(checkpoint_seconds, progress)
 
 
 class _Training:

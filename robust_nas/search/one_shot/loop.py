@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from robust_nas.attacks.batch_generator import BatchGenerator
+from robust_nas.attacks.batch_generator import BatchGenerator, together
 from robust_nas.checkpoints import restore_optimiser
 from robust_nas.data import augment, split
 from robust_nas.data.order import batches
@@ -129,18 +129,32 @@ class _Loop:
         self.search.epoch = self.epoch
         self.strategy.begin_epoch(self.search)
 
-    def draw(self, half: Half) -> Batch:
-        """Return this rank's rows of the step's batch of a half, attacked now."""
+    def draw(self, *halves: Half) -> list[Batch]:
+        """Return this rank's rows of the step's batch of each half, attacked now, all in one batch.
+
+        An attack that takes its own batch statistics sees one half after the other.
+        """
+        if self.strategy.attack.bn != "eval" and len(halves) > 1:
+            return [batch for half in halves for batch in self.draw(half)]
+        generator = self.generator
+        parts = [self._natural(half) for half in halves]
+        images, labels = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        wholes = [len(self.orders[HALVES.index(half)][self.step]) for half in halves]
+        generator.whole, generator.rows = sum(wholes), together([self.ranks.rows(n) for n in wholes], wholes)
+        adversarial = self.search.attack(images, labels, generator).split([len(part[1]) for part in parts])
+        return [
+            Batch(natural, attacked, own, self.ranks.share(whole))
+            for (natural, own), attacked, whole in zip(parts, adversarial, wholes, strict=True)
+        ]
+
+    def _natural(self, half: Half) -> tuple[Tensor, Tensor]:
+        """Return this rank's rows of the step's batch of a half, augmented, and their labels."""
         which = HALVES.index(half)
         part = self.halves[which].subset(self.orders[which][self.step])
-        whole, rows = len(part), self.ranks.rows(len(part))
-        self.generator.whole, self.generator.rows = whole, rows
-        natural = augment(part.pixels, self.augmentation, self.generator)[rows].contiguous(
-            memory_format=torch.channels_last
-        )
-        labels = part.labels[rows]
-        adversarial = self.search.attack(natural, labels, self.generator)
-        return Batch(natural, adversarial, labels, self.ranks.share(whole))
+        rows = self.ranks.rows(len(part))
+        self.generator.whole, self.generator.rows = len(part), rows
+        natural = augment(part.pixels, self.augmentation, self.generator)[rows]
+        return natural.contiguous(memory_format=torch.channels_last), part.labels[rows]
 
     def _measure(self, scalars: Mapping[str, Tensor]) -> _Measured:
         """Return the scalars of a step and the alphas after it, without a synchronisation."""

@@ -23,7 +23,7 @@ from robust_nas.attacks import Attack, inherited, training_attack_field
 from robust_nas.config import Count, Options
 from robust_nas.data.options import Augment
 from robust_nas.errors import ConfigError
-from robust_nas.search.one_shot.batch import AlphaGradient, AlphaStep, Batch, Half
+from robust_nas.search.one_shot.batch import AlphaGradient, AlphaStep, Batch
 from robust_nas.search.one_shot.optimisers import AlphaOptimiser, WeightOptimiser
 from robust_nas.search.strategy import Criterion, Record, SearchContext, Strategy
 from robust_nas.spaces import CellArchitecture, CellSpace
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from robust_nas.search.one_shot.steps import OneShotSearch
 
 ENTROPY = "entropy"  # the first word of what is watched of the alphas
-Draw = Callable[[Half], Batch]  # the step's batch of a half, attacked now
+Draw = Callable[..., list[Batch]]  # of halves by name: their batches of the step, attacked now, together
 
 
 class SupernetOptions(Options):
@@ -160,7 +160,7 @@ class OneShotStrategy(Strategy):
 
     def step(self, search: OneShotSearch, draw: Draw) -> Mapping[str, Tensor]:
         """Move alphas and weights once; return scalars on the device by their columns. Nothing is read back."""
-        weights_batch, alphas_batch = draw("weights"), draw("alphas")
+        weights_batch, alphas_batch = draw("weights", "alphas")
         found = self.alpha_gradient(search, alphas_batch, weights_batch)
         search.alpha_step(found.gradient)
         loss, _ = search.weight_step(weights_batch)
