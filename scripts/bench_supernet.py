@@ -8,13 +8,14 @@ Alternatives, all over the space `dsara` with fresh weights, which cost the same
     plain, folded      the same, attacks on its torch.fx copy with batch norms folded
     plain, NCHW
     fused              `supernet.execution: fused`
+    fused, bf16        the same with `search.precision: bf16`
     NNI                the supernet of NNI's DARTS strategy as it ships (NCHW); it computes all gradients in a step
 
 Work: the input gradient in eval mode; forward and backward with all gradients in training mode; the first-order search
-steps of DSARA's stage 2 with FGSM and with PGD-7 (two attacks, two alpha gradients, one weight step). NNI's strategy
-has one alpha gradient on adversarial images and one weight step, which is less work. Seconds are CPU time of the
-process, on a GPU wall time of finished work. Peak memory is that of one process for one alternative, beyond what it
-held before: on a CPU the resident set, on a GPU torch's allocations.
+steps of DSARA's stage 2 with FGSM and with PGD-7 (an attack on both halves, two alpha gradients, one weight step), and
+the attack alone. NNI's strategy has one alpha gradient on adversarial images and one weight step, which is less work.
+Seconds are CPU time of the process, on a GPU wall time of finished work. Peak memory is that of one process for one
+alternative, beyond what it held before: on a CPU the resident set, on a GPU torch's allocations.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from robust_nas.timing import Timing, interleaved
 EPS = 8 / 255
 ATTACKS = {"FGSM": FGSM(eps=EPS), "PGD-7": PGD(eps=EPS, step_size=2 / 255, steps=7, keep="last")}
 BASE = "plain"
-ALTERNATIVES = (BASE, "plain, folded", "plain, NCHW", "fused", "NNI")
+ALTERNATIVES = (BASE, "plain, folded", "plain, NCHW", "fused", "fused, bf16", "NNI")
 
 
 class Size(NamedTuple):
@@ -58,7 +59,8 @@ class Bench:
 
     def __init__(self, name: str, size: Size, device: torch.device) -> None:
         self.name, self.device = name, device
-        self.channels_last = name in ("plain", "plain, folded", "fused")
+        self.channels_last = name not in ("plain, NCHW", "NNI")
+        self.bf16 = name == "fused, bf16"
         space = load_space("dsara")
         if name == "NNI":
             from robust_nas.integrations.nni import architecture_parameters, darts_supernet
@@ -70,7 +72,7 @@ class Bench:
                 space,
                 channels=size.channels,
                 cells=size.cells,
-                execution="fused" if name == "fused" else "plain",
+                execution="fused" if name.startswith("fused") else "plain",
             ).to(device)
             self.net = channels_last(supernet) if self.channels_last else supernet
             self.alphas = list(supernet.alphas.values())
@@ -82,7 +84,7 @@ class Bench:
             )
             for _ in range(2)
         ]
-        self.fold = name in ("plain, folded", "fused")
+        self.fold = name == "plain, folded" or name.startswith("fused")
 
     def image(self, batch: int, generator: torch.Generator) -> Tensor:
         """Images as the search hands them on."""
@@ -99,7 +101,7 @@ class Bench:
 
         def call() -> Tensor:
             x = images.detach().requires_grad_()
-            return torch.autograd.grad(F.cross_entropy(net(x), labels), x)[0]
+            return torch.autograd.grad(self.loss(net, x, labels), x)[0]
 
         return call
 
@@ -108,21 +110,32 @@ class Bench:
         self.net.train().requires_grad_(True)
         images, labels = self.batches[0]
         parameters = list(self.net.parameters())
-        return lambda: torch.autograd.grad(F.cross_entropy(self.net(images), labels), parameters)
+        return lambda: torch.autograd.grad(self.loss(self.net, images, labels), parameters)
+
+    def loss(self, net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """The cross-entropy, the forward pass in the alternative's precision."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            logits = net(images)
+        return F.cross_entropy(logits.float(), labels)
 
     def search_step(self, attack: str) -> Callable[[], object]:
-        """One step of the search."""
+        """One step of the search, or its attack alone."""
+        name, alone = attack.removesuffix(" attack"), attack.endswith("attack")
         self.net.requires_grad_(True)
-        option = ATTACKS[attack].model_copy(update={"fold": self.name == "plain, folded"})
+        option = ATTACKS[name].model_copy(update={"fold": self.name == "plain, folded"})
         generator = torch.Generator(self.device).manual_seed(0)
         if self.name == "NNI":
-            return self._nni_step(option, generator)
-        strategy = DSARA(attack=option, stage1_epochs=0)  # stage 2
+            return self._nni_step(option, generator, alone)
+        precision = "bf16" if self.bf16 else "float32"
+        strategy = DSARA(attack=option, stage1_epochs=0, precision=precision)  # stage 2
         search = OneShotSearch(strategy, self.net, load_space("dsara"))
         joint = [torch.cat(tensors) for tensors in zip(*self.batches, strict=True)]
 
         def call() -> None:
+            search.mark_changed()
             attacked = search.attack(*joint, generator).split([len(y) for _, y in self.batches])
+            if alone:
+                return
             drawn = [
                 Batch(x, adversarial, y) for (x, y), adversarial in zip(self.batches, attacked, strict=True)
             ]
@@ -131,7 +144,7 @@ class Bench:
 
         return call
 
-    def _nni_step(self, attack: Any, generator: torch.Generator) -> Callable[[], object]:
+    def _nni_step(self, attack: Any, generator: torch.Generator, alone: bool) -> Callable[[], object]:
         own = {id(alpha) for alpha in self.alphas}
         weights = [weight for weight in self.net.parameters() if id(weight) not in own]
         optimisers = (
@@ -142,6 +155,8 @@ class Bench:
         def call() -> None:
             for optimiser, (x, y) in zip(optimisers, self.batches, strict=True):
                 x = attack(self.net, x, y, generator)
+                if alone:
+                    continue
                 optimiser.zero_grad()
                 F.cross_entropy(self.net.train()(x), y).backward()  # type: ignore[no-untyped-call]
                 nn.utils.clip_grad_norm_(weights, 5.0)
@@ -153,7 +168,9 @@ class Bench:
         """By the name in the table."""
         if name == "input gradient":
             return self.input_gradient()
-        return self.all_gradients() if name == "all gradients" else self.search_step(name.split()[0])
+        return (
+            self.all_gradients() if name == "all gradients" else self.search_step(name.removesuffix(" step"))
+        )
 
 
 def measure(
@@ -232,10 +249,15 @@ def header(columns: list[str]) -> list[str]:
 
 
 def line(work: str, found: dict[tuple[str, str], Timing], names: list[str]) -> str:
-    """Medians, and how many times the plain supernet's seconds are each one's, round by round."""
-    base = found[work, BASE]
-    cells = [f"{found[work, name].median:.3f} s ({base.ratio(found[work, name]):.2f}x)" for name in names]
-    return f"| {work} | " + " | ".join(cells) + " |"
+    """Medians, and how many times fused is faster: the median over the rounds, the least and the most of them."""
+    fused = found[work, "fused"]
+
+    def cell(timing: Timing) -> str:
+        by_round = [theirs / ours for theirs, ours in zip(timing.seconds, fused.seconds, strict=True)]
+        spread = f"{min(by_round):.2f} to {max(by_round):.2f}"
+        return f"{timing.median:.3f} s, {timing.ratio(fused):.2f} ({spread})"
+
+    return f"| {work} | " + " | ".join(cell(found[work, name]) for name in names) + " |"
 
 
 def draw(rows: list[dict[str, Any]], base: Size, path: Path, caption: str) -> None:
@@ -267,7 +289,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="a small size and the cheap work alone")
     parser.add_argument("--parts", nargs="+", default=["steps", "memory", "grid"], help="what to measure")
     parser.add_argument("--without", nargs="+", default=[], help="alternatives to leave out, such as NNI")
@@ -285,7 +307,7 @@ def main() -> None:
         grid += [base._replace(cells=n) for n in ((14, 20) if cuda else (5, 6))]
         grid += [base._replace(batch=b) for b in ((64, 256, 512) if cuda else (8, 32))]
     names = [name for name in ALTERNATIVES if name not in arguments.without]
-    works = ["input gradient", "all gradients", "FGSM step", "PGD-7 step"]
+    works = ["input gradient", "all gradients", "FGSM step", "PGD-7 attack", "PGD-7 step"]
     where = torch.cuda.get_device_name(device) if cuda else f"one thread of {environment.processor()}"
     peak = peak_flops(device)
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -3,9 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from supernet_pairs import CHANGED, SPACES, batch, pair
 
 from robust_nas.nets.folded import FoldedSupernet
+from robust_nas.nets.folded_cell import FoldedCell, folded_nodes
+from robust_nas.operations.folded_terms import Scaled
 
 
 def judged(net, x, labels):
@@ -22,6 +26,24 @@ def test_logits_and_input_gradients_are_the_plain_ones(space, side):
     x, labels = batch(side)
     for mine, theirs in zip(judged(FoldedSupernet(fused), x, labels), judged(plain, x, labels), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 32])
+def test_maps_of_every_size(side):
+    """The choice of kernels goes by the map's size and the entries; the function is the same."""
+    fused, plain = pair("dsara", channels=2)
+    plain.eval()
+    x, labels = batch(side)
+    exact = judged(plain, x, labels)
+    for mine, theirs in zip(judged(fused.folded(), x, labels), exact, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-12)
+    errors = []
+    for net in (fused.float().folded(), plain.float()):
+        found = judged(net, x.float(), labels)
+        differences = [(one.double() - right).flatten(1) for one, right in zip(found, exact, strict=True)]
+        # By the median over images: where rounding moves a unit over a kink, one gradient jumps.
+        errors.append([float(difference.norm(dim=1).median()) for difference in differences])
+    assert all(mine <= 3 * theirs for mine, theirs in zip(*errors, strict=True)), errors
 
 
 @pytest.mark.parametrize(("channels", "cells"), [(1, 4), (3, 3), (16, 8)])
@@ -78,6 +100,30 @@ def test_under_autocast_the_gradient_points_the_same_way():
     assert half[0].dtype == half[1].dtype == torch.float32
     assert not torch.equal(half[1], exact[1])
     assert F.cosine_similarity(half[1].flatten(), exact[1].flatten(), dim=0) > 0.95
+
+
+@given(
+    batch=st.integers(1, 3),
+    channels=st.sampled_from([1, 3, 6, 16, 17, 32, 40]),
+    height=st.integers(1, 32),
+    width=st.integers(1, 32),
+    stride=st.sampled_from([1, 2]),
+)
+@settings(max_examples=40, deadline=None)
+def test_pooling_and_scaling_are_the_plain_ones(batch, channels, height, width, stride):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, channels, height, width, generator=generator, dtype=torch.float64)
+    x = x.contiguous(memory_format=torch.channels_last)
+    x = x.repeat(1 + 2**16 // x.numel(), 1, 1, 1).requires_grad_()  # large enough for the other form, too
+    for images in (x[:batch], x):
+        scale = torch.randn(channels, generator=generator, dtype=torch.float64)
+        expected = scale.view(-1, 1, 1) * F.avg_pool2d(images, 3, stride, 1, count_include_pad=False)
+        upstream = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
+        (wanted,) = torch.autograd.grad(expected, images, upstream)
+        cell = FoldedCell([[(0, Scaled("avg", scale))]], [torch.zeros_like(scale)], stride == 2, 1)
+        found = folded_nodes([images], cell)
+        (own,) = torch.autograd.grad(found, images, upstream)
+        torch.testing.assert_close([found, own], [expected, wanted], rtol=1e-9, atol=1e-12)
 
 
 def test_a_second_derivative_is_refused_and_not_wrong():
