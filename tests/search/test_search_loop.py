@@ -7,10 +7,18 @@ import torch
 from cases import small_space
 
 from robust_nas.attacks import FGSM
+from robust_nas.attacks.batch_generator import together
 from robust_nas.data import Augment, Images
 from robust_nas.errors import CheckpointError, DivergenceError
 from robust_nas.runs import CHECKPOINT, Run, read_checkpoint
-from robust_nas.search import DSARA, AlphaOptimiser, SearchContext, WeightOptimiser, run_strategy
+from robust_nas.search import (
+    DSARA,
+    AlphaOptimiser,
+    OneShotSearch,
+    SearchContext,
+    WeightOptimiser,
+    run_strategy,
+)
 from robust_nas.search.spread import collapsed
 from robust_nas.spaces import Edge, Size
 
@@ -99,6 +107,24 @@ def test_a_search_stopped_after_any_step_resumes_to_the_same_bits(tmp_path, at, 
     assert all(torch.equal(a, b) for a, b in zip(net.buffers(), resumed.buffers(), strict=True))
     assert found.architecture == expected.architecture
     assert (found.edge_weights, found.last, again) == (expected.edge_weights, expected.last, records)
+
+
+@pytest.mark.parametrize(("bn", "sizes"), [("eval", [16]), ("batch", [8, 8])])
+def test_both_halves_are_attacked_in_one_batch_unless_it_has_statistics(tmp_path, monkeypatch, bn, sizes):
+    seen, attack = [], OneShotSearch.attack
+
+    def counted(search, images, labels, generator):
+        seen.append((len(images), generator.whole, generator.rows))
+        return attack(search, images, labels, generator)
+
+    monkeypatch.setattr(OneShotSearch, "attack", counted)
+    run_search(tmp_path / "run", options(epochs=1, attack=FGSM(eps=0.1, bn=bn)))
+    assert seen == [(size, size, slice(0, size)) for size in sizes] * STEPS
+
+
+def test_rows_of_two_halves_that_are_drawn_for_as_one():
+    assert together([slice(0, 4), slice(0, 3)], [4, 3]) == slice(0, 7)
+    assert together([slice(1, 3), slice(0, 2)], [4, 3]) == [1, 2, 4, 5]
 
 
 def test_the_record_of_every_step_says_what_its_stage_did(tmp_path):

@@ -6,7 +6,7 @@ from cases import small_space
 from in_ranks import in_ranks, results
 
 from robust_nas.attacks import NFGSM, PGD
-from robust_nas.attacks.batch_generator import BatchGenerator
+from robust_nas.attacks.batch_generator import BatchGenerator, together
 from robust_nas.layers.batch_norm import synchronise
 from robust_nas.nets import Supernet
 from robust_nas.search import DSARA, Batch, OneShotSearch, WeightOptimiser
@@ -32,14 +32,21 @@ def steps(ranks, case, statistics="synchronised"):
     generator.manual_seed(3)
     found = {}
     for step in range(3):
-        drawn = []
+        halves = []
+        rows = ranks.rows(IMAGES)
         for _ in range(2):
             natural = torch.rand(IMAGES, 1, 6, 6, dtype=torch.float64, generator=generator)
             labels = torch.randint(CLASSES, (IMAGES,), generator=generator)
-            generator.whole, generator.rows = IMAGES, ranks.rows(IMAGES)
-            natural, labels = natural[generator.rows], labels[generator.rows]
-            attacked = search.attack(natural, labels, generator)
-            drawn.append(Batch(natural, attacked, labels, ranks.share(IMAGES)))
+            halves.append((natural[rows], labels[rows]))
+        if strategy.attack.bn == "eval":  # as the loop does: both halves in one batch
+            generator.whole, generator.rows = 2 * IMAGES, together([rows] * 2, [IMAGES] * 2)
+            both = [torch.cat(parts) for parts in zip(*halves, strict=True)]
+            attacked = search.attack(*both, generator).split(len(halves[0][1]))
+        else:
+            generator.whole, generator.rows = IMAGES, rows
+            attacked = [search.attack(*half, generator) for half in halves]
+        share = ranks.share(IMAGES)
+        drawn = [Batch(x, found, y, share) for (x, y), found in zip(halves, attacked, strict=True)]
         search.epoch = min(step, 1)
         moved = strategy.alpha_gradient(search, drawn[1], drawn[0])
         search.alpha_step(moved.gradient)
