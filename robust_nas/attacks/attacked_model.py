@@ -107,7 +107,7 @@ class AttackedModel:
         last_label: int,
     ) -> None:
         self.options, self.predictor, self.network, self.model_form = options, predictor, network, model_form
-        self.differentiated = compiled or network  # what input gradients are taken of
+        self.differentiated = compiled or network  # by `gradient`
         self.images, self.labels, self.generator, self.trace = images, labels, generator, trace
         self.passes = max(options.eot, 1)
         # Whether candidates are made from logits of a lower precision than a verdict.
@@ -180,15 +180,25 @@ class AttackedModel:
 
     def gradient(self, x: Tensor, loss: Loss, labels: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Logits `[B, K]`, loss `[B]` and the gradient of its sum for `x`; zero where the model gives no finite one."""
-        logits, values, (gradient,) = self.gradients(x, lambda logits: loss(logits).unsqueeze(1), labels)
+        logits, values, (gradient,) = self._gradients(
+            self.differentiated, x, lambda logits: loss(logits).unsqueeze(1), labels
+        )
         return logits, values[:, 0], gradient
 
     def gradients(
         self, x: Tensor, losses: Loss, labels: Tensor | None = None
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Logits `[B, K]`, several losses `[B, J]`, and for each the gradient of its sum: one pass forward, J back."""
+        """Logits `[B, K]`, several losses `[B, J]`, and for each the gradient of its sum: one pass forward, J back.
+
+        Not of the compiled copy, whose backward pass may write over what the next one needs.
+        """
+        return self._gradients(self.network, x, losses, labels)
+
+    def _gradients(
+        self, network: Callable[[Tensor], Tensor], x: Tensor, losses: Loss, labels: Tensor | None
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         x = x.detach().requires_grad_()
-        logits = self._logits(x, self.labels if labels is None else labels, self.differentiated)
+        logits = self._logits(x, self.labels if labels is None else labels, network)
         values = losses(logits)
         count = values.shape[1]
         gradients: list[Tensor] = []

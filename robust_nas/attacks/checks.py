@@ -40,6 +40,10 @@ class AttackOptions(Protocol):
         """Return whether the folded copy may be compiled for input gradients (`compiling.py`)."""
 
     @property
+    def not_compiled(self) -> str | None:
+        """Return why there is nothing to compile for it, or None."""
+
+    @property
     def input_gradients(self) -> int:
         """Return the number of input gradients of one batch, at most."""
 

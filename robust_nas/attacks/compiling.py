@@ -111,6 +111,8 @@ def compiled_copy(
     """
     if options.compile == "never":
         return None, ""
+    if options.not_compiled:
+        return None, options.not_compiled
     ahead = max(_AHEAD.get(), options.input_gradients)
     if options.compile == "auto" and ahead < LEAST_GRADIENTS:
         return None, f"{ahead:,} input gradients lie ahead, {LEAST_GRADIENTS:,} are needed"

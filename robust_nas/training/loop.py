@@ -71,7 +71,8 @@ def train(
     """
     job = _Training(run, network, images, validation, options, augmentation, seed, ranks, hooks, remedy)
     job.restore()
-    with many_gradients(input_gradients(options, job.steps, len(job.validation))):
+    steps = job.steps * job.state.step.replays
+    with many_gradients(input_gradients(options, steps, len(job.validation))):
         return job.loop(checkpoint_seconds, progress)
 
 
@@ -83,7 +84,7 @@ def input_gradients(options: Training, steps: int, validation: int) -> int:
     last = options.epochs - 1
     validated = 1 + sum(options.is_validated(epoch) for epoch in range(last))
     batches_of = (
-        (options.loss.inner_attack, options.epochs * steps * options.step.replays),
+        (options.loss.inner_attack, options.epochs * steps),
         (options.validation_attack, validated * -(-validation // BATCH)),
     )
     return sum(
