@@ -67,7 +67,9 @@ class CompiledCopy:
             return small
         x = _same_strides(x)
         torch._dynamo.mark_dynamic(x, 0)
-        logits: Tensor = self.compiled(x)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the compiler's advice to who writes models
+            logits: Tensor = self.compiled(x)
         return logits
 
     def problem(self, images: Tensor) -> str:
@@ -90,7 +92,7 @@ class CompiledCopy:
         devices = [x.device] if x.device.type == "cuda" else []
         try:
             with warnings.catch_warnings(), torch.random.fork_rng(devices=devices):
-                warnings.simplefilter("ignore")  # advice of the compiler to who writes models
+                warnings.simplefilter("ignore")
                 logits = self(x.clone())
                 torch.autograd.grad(logits.sum(), x)
         except Exception as error:  # a compiler raises whatever it meets

@@ -115,7 +115,10 @@ def test_auto_compiles_where_a_thousand_input_gradients_lie_ahead():
         assert found.model_form == form
         assert torch.equal(found.images, plain.images)
     alone = APGD(eps=0.1, steps=500, restarts=2, eot=2)
-    assert (alone.input_gradients, changed(alone, loss="dlr-targeted", targets=3).input_gradients) == (2000, 6000)
+    assert (alone.input_gradients, changed(alone, loss="dlr-targeted", targets=3).input_gradients) == (
+        2000,
+        6000,
+    )
     assert Square(eps=0.1).input_gradients == 0
 
 
@@ -140,7 +143,9 @@ def test_where_compiling_fails_auto_goes_on_with_the_reason_and_always_raises(mo
     found = changed(attack, compile="auto").run(model, x, labels, generator())
     assert found.model_form == f"folded, not compiled: {reason}"
     assert torch.equal(found.images, attack.run(model, x, labels, generator()).images)
-    with pytest.raises(AttackError, match=f"pgd-2: compile is 'always', but .*: {reason}; allowed here: never, auto"):
+    with pytest.raises(
+        AttackError, match=f"pgd-2: compile is 'always', but .*: {reason}; allowed here: never, auto"
+    ):
         changed(attack, compile="always").run(model, x, labels, generator())
     (compiled,) = _TRACES[model][False][1].compilations.values()
     assert list(compiled._tried.values()) == [reason]  # found out once
@@ -164,7 +169,9 @@ def test_what_is_not_traced_is_not_compiled():
     }
     x, labels = batch(count=16)
     for reason, model in models.items():
-        with pytest.raises(AttackError, match=f"compile is 'always', but the model is not compiled: {reason}"):
+        with pytest.raises(
+            AttackError, match=f"compile is 'always', but the model is not compiled: {reason}"
+        ):
             PGD(eps=0.1, steps=1, compile="always")(model, x, labels)
         with compiling.many_gradients(1000):
             form = PGD(eps=0.1, steps=1, compile="auto").run(model, x, labels).model_form
