@@ -30,6 +30,7 @@ from torch import Tensor, nn
 import robust_nas
 from robust_nas.attacks import APGD, PGD
 from robust_nas.nets import build_network
+from robust_nas.spaces import Architecture
 from robust_nas.timing import Timing, interleaved
 
 EPS, STEP, STEPS = 8 / 255, 2 / 255, 10
@@ -181,7 +182,7 @@ def compiled(options: argparse.Namespace, device: torch.device) -> None:
 
 
 def _compiled_on(
-    architecture: robust_nas.Architecture, options: argparse.Namespace, device: torch.device
+    architecture: Architecture, options: argparse.Namespace, device: torch.device
 ) -> None:
     import torchattacks
 
