@@ -181,9 +181,7 @@ def compiled(options: argparse.Namespace, device: torch.device) -> None:
         _compiled_on(architecture, options, device)
 
 
-def _compiled_on(
-    architecture: Architecture, options: argparse.Namespace, device: torch.device
-) -> None:
+def _compiled_on(architecture: Architecture, options: argparse.Namespace, device: torch.device) -> None:
     import torchattacks
 
     model = build_network(architecture, input_shape=(3, 32, 32), seed=0).to(device).eval()
