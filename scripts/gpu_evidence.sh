@@ -104,7 +104,7 @@ print(torch.cuda.get_device_name() if gpu else platform.machine() + " CPU", "; t
   command -v nvidia-smi > /dev/null && nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
   echo
 } > "$report"
-part "Attacks" "$attacks_minutes" - scripts/bench_attacks.py --device "$device" "${attacks[@]}"
+part "Attacks" "$attacks_minutes" - scripts/bench_attacks.py --parts libraries --device "$device" "${attacks[@]}"
 part "Supernet" "$supernet_minutes" - scripts/bench_supernet.py --device "$device" --out "$out/supernet" "${supernet[@]}"
 part "Training step" 5 - scripts/bench_training.py --device "$device" "${training[@]}"
 part "Search cost" "$cost_minutes" - scripts/bench_search.py "${recipe[@]}" "${cost[@]}"

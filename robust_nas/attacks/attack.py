@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from robust_nas.attacks.losses import SATURATING
 from robust_nas.attacks.norms import Norm
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from robust_nas.attacks.engine import AttackResult
 
 Guide = Literal["gradient", "queries", "surrogates", "chance"]
+Compile = Literal["never", "auto", "always"]
 
 
 class Passes(NamedTuple):
@@ -46,6 +47,7 @@ class Attack(Method):
     `fold`: in eval mode the attack works on a copy with batch norm folded into the convolutions, in channels-last
     memory order, where the model can be traced; success is judged on the same numbers up to rounding.
     `precision`: of the forward and backward passes that make the candidates; the returned one is chosen in float32.
+    `compile`: input gradients by torch.compile of the folded copy (`compiling.py`); `auto`: where it is likely to pay.
     `eot`: forward passes whose mean softmax is attacked (expectation over transformation), for random models.
     """
 
@@ -64,12 +66,40 @@ class Attack(Method):
     bn: Literal["eval", "batch"] = "eval"
     fold: bool = True
     precision: Literal["float32", "bf16"] = "float32"
+    # Without it the key is not written down, so that older records still tell the same attack.
+    compile: Compile = Field(default="never", exclude_if=lambda compile: compile == "never")
     eot: Count = 1
 
     @model_validator(mode="after")
     def _within_the_box(self) -> Self:
         refuse_beyond_images(self.norm, self.eps)
         return self
+
+    @model_validator(mode="after")
+    def _can_be_compiled(self) -> Self:
+        if self.compile == "always" and self.not_compiled:
+            raise ValueError(f"compile is 'always', but {self.not_compiled}; allowed here: never, auto")
+        return self
+
+    @property
+    def not_compiled(self) -> str | None:
+        """Return why these options leave nothing to compile, or None."""
+        if self.access != "gradient":
+            return "the attack takes no input gradients of the model"
+        if not self.fold:
+            return "fold is false, and the folded copy is what is compiled"
+        return None if self.bn == "eval" else "bn is 'batch', with which the model is not folded"
+
+    def compiled(self, choice: Compile) -> Attack:
+        """Return the attack with this `compile` where its own is `never` and there is something to compile."""
+        if self.compile != "never" or self.not_compiled:
+            return self
+        return self.model_copy(update={"compile": choice})
+
+    @property
+    def input_gradients(self) -> int:
+        """Return the number of backward passes through the attacked model for one batch, at most."""
+        return self.passes.backward * self.eot if self.access == "gradient" else 0
 
     @property
     def radius(self) -> float:

@@ -6,7 +6,7 @@ B batch, C channels, H height, W width, K classes, J losses.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -56,6 +56,15 @@ def attack_mode(model: nn.Module, bn: Literal["eval", "batch"] = "eval") -> Iter
             parameter.requires_grad = require
 
 
+def candidate_autocast(
+    options: AttackOptions, images: Tensor
+) -> contextlib.AbstractContextManager[torch.autocast | None]:
+    """Return the precision of candidates: bf16 where the options say so, else what the caller's autocast says."""
+    if options.precision == "bf16":
+        return torch.autocast(images.device.type, torch.bfloat16)
+    return contextlib.nullcontext()
+
+
 class Trace:
     """The loss and the error of every candidate, step by step and run by run."""
 
@@ -89,6 +98,7 @@ class AttackedModel:
         options: AttackOptions,
         predictor: Predictor,
         network: nn.Module,
+        compiled: Callable[[Tensor], Tensor] | None,
         model_form: str,
         images: Tensor,
         labels: Tensor,
@@ -97,6 +107,7 @@ class AttackedModel:
         last_label: int,
     ) -> None:
         self.options, self.predictor, self.network, self.model_form = options, predictor, network, model_form
+        self.differentiated = compiled or network  # by `gradient`
         self.images, self.labels, self.generator, self.trace = images, labels, generator, trace
         self.passes = max(options.eot, 1)
         # Whether candidates are made from logits of a lower precision than a verdict.
@@ -104,12 +115,13 @@ class AttackedModel:
         self.last_label = last_label
         self.forwards = self.backwards = 0
 
-    def _logits(self, x: Tensor, labels: Tensor, *, candidates: bool) -> Tensor:
-        network = self.network if candidates else self.predictor.module
-        # Candidates in float32 are made in the precision that the caller's autocast says; a verdict never is.
-        half = self.options.precision == "bf16"
-        autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=candidates and half)
-        with contextlib.nullcontext() if candidates and not half else autocast:
+    def _logits(
+        self, x: Tensor, labels: Tensor, candidates: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """Return logits of candidates by that form of the model; without one, of a verdict, never in low precision."""
+        network = candidates or self.predictor.module
+        verdict = torch.autocast(x.device.type, enabled=False)
+        with candidate_autocast(self.options, x) if candidates else verdict:
             logits = check_logits(averaged(network, x, self.passes), x, self.last_label)
         self.forwards += len(x) * self.passes
         logits = logits if logits.dtype == torch.float64 else logits.float()
@@ -121,12 +133,12 @@ class AttackedModel:
         `labels` are those of `x` where it is not the whole batch.
         """
         with torch.no_grad():
-            return self._logits(x, self.labels if labels is None else labels, candidates=False)
+            return self._logits(x, self.labels if labels is None else labels)
 
     def candidate_logits(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the same from the folded copy, where there is one, in the precision in which candidates are made."""
         with torch.no_grad():
-            return self._logits(x, self.labels if labels is None else labels, candidates=True)
+            return self._logits(x, self.labels if labels is None else labels, self.network)
 
     def verified_logits(
         self, x: Tensor, logits: Tensor, labels: Tensor, among: Tensor | None = None
@@ -168,15 +180,25 @@ class AttackedModel:
 
     def gradient(self, x: Tensor, loss: Loss, labels: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Logits `[B, K]`, loss `[B]` and the gradient of its sum for `x`; zero where the model gives no finite one."""
-        logits, values, (gradient,) = self.gradients(x, lambda logits: loss(logits).unsqueeze(1), labels)
+        logits, values, (gradient,) = self._gradients(
+            self.differentiated, x, lambda logits: loss(logits).unsqueeze(1), labels
+        )
         return logits, values[:, 0], gradient
 
     def gradients(
         self, x: Tensor, losses: Loss, labels: Tensor | None = None
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Logits `[B, K]`, several losses `[B, J]`, and for each the gradient of its sum: one pass forward, J back."""
+        """Logits `[B, K]`, several losses `[B, J]`, and for each the gradient of its sum: one pass forward, J back.
+
+        Not of the compiled copy, whose backward pass may write over what the next one needs.
+        """
+        return self._gradients(self.network, x, losses, labels)
+
+    def _gradients(
+        self, network: Callable[[Tensor], Tensor], x: Tensor, losses: Loss, labels: Tensor | None
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         x = x.detach().requires_grad_()
-        logits = self._logits(x, self.labels if labels is None else labels, candidates=True)
+        logits = self._logits(x, self.labels if labels is None else labels, network)
         values = losses(logits)
         count = values.shape[1]
         gradients: list[Tensor] = []

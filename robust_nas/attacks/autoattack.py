@@ -54,6 +54,7 @@ class AutoAttack(BoundedAttack):
     bn: Literal["eval"] = Field(default="eval", exclude=True, repr=False)
     fold: Literal[False] = Field(default=False, exclude=True, repr=False)
     precision: Literal["float32"] = Field(default="float32", exclude=True, repr=False)
+    compile: Literal["never"] = Field(default="never", exclude=True, repr=False)
     eot: Literal[1] = Field(default=1, exclude=True, repr=False)
     version: Literal["standard", "rand"] = "standard"
     attacks: tuple[OfficialAttack, ...] | None = Field(default=None, min_length=1)  # None: the whole suite

@@ -36,6 +36,18 @@ class AttackOptions(Protocol):
         """Return the precision in which candidates are made."""
 
     @property
+    def compile(self) -> Literal["never", "auto", "always"]:
+        """Return whether the folded copy may be compiled for input gradients (`compiling.py`)."""
+
+    @property
+    def not_compiled(self) -> str | None:
+        """Return why there is nothing to compile for it, or None."""
+
+    @property
+    def input_gradients(self) -> int:
+        """Return the number of input gradients of one batch, at most."""
+
+    @property
     def eot(self) -> int:
         """Return the number of passes that are averaged for a random model."""
 

@@ -43,6 +43,11 @@ class DeepFool(MinimalAttack):
     candidates: Annotated[Count, Field(ge=2)] = 10  # likeliest classes whose boundaries are looked at
 
     @property
+    def not_compiled(self) -> str | None:
+        """Return why: a compiled backward pass runs once after a forward pass."""
+        return super().not_compiled or "the attack takes several gradients of one forward pass"
+
+    @property
     def passes(self) -> Passes:
         """Return two forward passes a step, and one backward pass for each candidate but the label."""
         return Passes(2 * self.steps + 2, self.steps * (self.candidates - 1))

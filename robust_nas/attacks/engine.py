@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from robust_nas.attacks.attacked_model import AttackedModel, Trace, attack_mode
+from robust_nas.attacks.attacked_model import AttackedModel, Trace, attack_mode, candidate_autocast
 from robust_nas.attacks.checks import AttackOptions, check_inputs, own_generator
+from robust_nas.attacks.compiling import compiled_copy, refuse_uncompiled
 from robust_nas.attacks.folding import folded
 from robust_nas.attacks.predictor import Predictor, as_module
 from robust_nas.errors import AttackError
@@ -28,7 +29,7 @@ class AttackResult:
     """What an attack gives back, and what it took."""
 
     images: Tensor  # [B, C, H, W], detached, in the dtype and memory format of the images attacked
-    model_form: str  # "folded", or "as it is: <reason>"
+    model_form: str  # "folded", "folded, compiled", "folded, not compiled: <reason>" or "as it is: <reason>"
     forwards: int  # forward passes of one image
     backwards: int  # backward passes of one image, to the input alone
     loss: Tensor | None = None  # [runs, steps + 1, B] of every candidate, where a trace was asked for
@@ -86,18 +87,25 @@ def opened(
         options.refuse_small_images(tuple(images.shape[1:]))
         generator = own_generator(generator, images)
         predictor = Predictor.of(model)
-        network, form = predictor.module, "as it is: it is random"
+        network, compiled, form = predictor.module, None, "as it is: it is random"
         if not options.fold or options.bn != "eval":
             form = "as it is: " + ("with batch statistics" if options.fold else "not asked to fold")
-        elif not predictor.random:
-            copy, form = folded(predictor.module, images, once=checked)
-            if copy is not None:
+        elif predictor.random:
+            refuse_uncompiled(options, form)
+        else:
+            copy, form, compilations = folded(predictor.module, images, once=checked)
+            if copy is None:
+                refuse_uncompiled(options, form)
+            else:
                 network = copy
                 images = images.contiguous(memory_format=torch.channels_last)
+                with candidate_autocast(options, images):
+                    compiled, why = compiled_copy(options, copy, compilations, images)
+                form += ", compiled" if compiled else f", not compiled: {why}" if why else ""
         with _own_draws(predictor, images, generator):
             record = Trace() if trace else None
             target = AttackedModel(
-                options, predictor, network, form, images, labels, generator, record, last_label
+                options, predictor, network, compiled, form, images, labels, generator, record, last_label
             )
             _refuse_few_classes(target)
             yield target

@@ -21,6 +21,7 @@ from weakref import WeakKeyDictionary, WeakSet
 import torch
 from torch import Tensor, fx, nn
 
+from robust_nas.attacks.compiling import CompiledCopy
 from robust_nas.layers.agreement import agree
 from robust_nas.layers.batch_norm import NORMS, SynchronisedBatchNorm2d
 from robust_nas.layers.depthwise import DepthwiseConv2d, quicken
@@ -39,6 +40,9 @@ class Folded(NamedTuple):
 
     network: nn.Module | None
     model_form: str
+    compilations: dict[str, CompiledCopy] | None = (
+        None  # of the copy, kept with its trace; None: there is no trace
+    )
 
 
 class _Fold(NamedTuple):
@@ -56,6 +60,7 @@ class _Trace(NamedTuple):
     folds: dict[str, _Fold]  # name in the copy -> what it is made of
     modules: dict[str, str]  # name in the copy -> name in the model, copied as it is
     constants: dict[str, str]  # buffer in the copy -> dotted name of a parameter or buffer in the model
+    compilations: dict[str, CompiledCopy]  # by backend
 
 
 # model -> whether factors are written back -> the signature that it was traced with, and the trace, or why not
@@ -82,7 +87,7 @@ def _folded(model: nn.Module, images: Tensor, once: bool) -> Folded:
     if any(isinstance(module, FactorisedLayer) for module in model.modules()):
         whole = _by_trace(model, images, once, write_back=True)
         if whole.network is not None:
-            return Folded(whole.network, "folded, factors written back")
+            return whole._replace(model_form="folded, factors written back")
     return _by_trace(model, images, once, write_back=False)
 
 
@@ -99,7 +104,7 @@ def _by_trace(model: nn.Module, images: Tensor, once: bool, write_back: bool) ->
         return Folded(None, f"as it is: {trace}")
     try:
         if _gives_its_logits(trace, model, images, once):
-            return Folded(trace.network, "folded")
+            return Folded(trace.network, "folded", trace.compilations)
     except Exception as error:  # whatever a foreign module raises when it meets what it did not expect
         return Folded(None, f"as it is: its traced copy fails ({_first_line(error)})")
     if fresh:
@@ -295,7 +300,7 @@ def _folded_copy(model: nn.Module, graph: fx.Graph, made: dict[str, Tensor]) -> 
     quicken(root)
     root.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch leaves it out of its stubs
     network = fx.GraphModule(root, graph).eval()
-    return _Trace(network, folds, plain, constants)
+    return _Trace(network, folds, plain, constants, {})
 
 
 def _is_norm(module: nn.Module | None) -> bool:

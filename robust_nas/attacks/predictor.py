@@ -85,7 +85,7 @@ class Predictor(nn.Module):
         return averaged(self.module, x, self.samples or 1)
 
 
-def averaged(module: nn.Module, x: Tensor, passes: int) -> Tensor:
+def averaged(module: Callable[[Tensor], Tensor], x: Tensor, passes: int) -> Tensor:
     """Return the log of the mean softmax over several forward passes `[B, K]`; of one pass, the logits as they are."""
     # Clones, because a module may change its input in place, as a first layer nn.ReLU(inplace=True) does.
     if passes == 1:

@@ -64,6 +64,11 @@ class Transfer(BoundedAttack):
             got, outer = getattr(self.attack, key), getattr(self, key)
             if got != outer:
                 raise ValueError(f"attack has {key} {got!r}, the transfer {outer!r}; they must be the same")
+        if self.attack.compile != "never":
+            raise ValueError(
+                f"attack has compile {self.attack.compile!r}; surrogates are read again for every batch, "
+                "and would be compiled as often: allowed here: never"
+            )
         return self
 
     @property
@@ -106,7 +111,8 @@ def transfer_attack(
         raise AttackError("no surrogates; a transfer attack needs at least one other model")
     named = [(f"surrogate {number}", surrogate) for number, surrogate in enumerate(surrogates, 1)]
     tried = partial(_tried, attack, named)
-    return run(attack, tried, model, images, labels, generator).images
+    victim = attack.model_copy(update={"compile": "never"})  # of which no gradient is taken
+    return run(victim, tried, model, images, labels, generator).images
 
 
 def _loaded(folder: str, images: Tensor) -> nn.Module:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from robust_nas.attacks import Attack
 from robust_nas.attacks.checks import check_perturbation
+from robust_nas.attacks.compiling import many_gradients
 from robust_nas.attacks.engine import seeded_globally
 from robust_nas.config import to_dict
 from robust_nas.errors import AttackError
@@ -50,6 +51,29 @@ def run_attacks(
     `order` `[N]` are the places of the evaluated images in the test set.
     """
     examples = Examples(state)
+    with many_gradients(input_gradients(attacks, state.batch_size)):
+        _run_each(attacks, state, order, journal, report, examples)
+    return examples
+
+
+def input_gradients(attacks: Sequence[Planned], batch_size: int) -> int:
+    """Return how many input gradients the attacks that may be compiled take together, at most."""
+    return sum(
+        attack.input_gradients * -(-share // batch_size)
+        for attack, share in attacks
+        if attack.compile != "never"
+    )
+
+
+def _run_each(
+    attacks: Sequence[Planned],
+    state: EvaluationState,
+    order: Tensor,
+    journal: Journal,
+    report: Callable[[str, float], None],
+    examples: Examples,
+) -> None:
+    """Run one attack after the other, and add its row."""
     for position, (attack, share) in enumerate(attacks):
         attacked = state.right[:share].nonzero().squeeze(1)
         report(attack.label, 0.0)
@@ -69,7 +93,6 @@ def run_attacks(
             end = journal.once(ended, lambda: {"untouched": state.watch.unchanged_values()})
             state.untouched &= end["untouched"]
         _add_row(state, attack, share, attacked, records, order)
-    return examples
 
 
 def _attack_batch(state: EvaluationState, attack: Attack, indices: Tensor, name: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, field_validator, model_validator
 
 from robust_nas.attacks import Attack, ThreatModel, attack_field, inherit, inherited
+from robust_nas.attacks.attack import Compile
 from robust_nas.config import AbsolutePath, Count, Options, absolute_if_file, check, existing_file, read_yaml
 from robust_nas.config_paths import seen_from_file
 from robust_nas.errors import CodeRefusedError, ConfigError
@@ -54,6 +55,9 @@ class EvaluationOptions(Options):
         default=(), exclude_if=lambda checks: not checks
     )
     deployed: InferenceRule = InferenceRule()
+    # Of every attack that has something to compile and says `never` itself (`attacks/compiling.py`). Not written down
+    # where it is `never`, so that older records still tell the same evaluation.
+    compile: Compile = Field(default="never", exclude_if=lambda compile: compile == "never")
     _suite: tuple[Step, ...] = PrivateAttr(default=())  # read once, while its code may run
 
     @field_validator("suite")
@@ -109,6 +113,10 @@ class EvaluationOptions(Options):
     def steps(self) -> tuple[Step, ...]:
         """Return the attacks with their shares, those of the suite where one is named; EOT as the rule asks for."""
         steps = self._suite if self.attacks is None else self.attacks
+        if self.compile != "never":
+            steps = tuple(
+                step.model_copy(update={"attack": step.attack.compiled(self.compile)}) for step in steps
+            )
         if self.deployed.samples is None:
             return steps
         eot = self.deployed.eot

@@ -19,6 +19,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from robust_nas.attacks.compiling import many_gradients
 from robust_nas.data import Augment, Images, augment
 from robust_nas.data.order import batches
 from robust_nas.distributed import ALONE, Ranks
@@ -32,7 +33,7 @@ from robust_nas.training.divergence import REMEDY, refuse_broken_weights, refuse
 from robust_nas.training.hook import TrainingHook
 from robust_nas.training.recipe import Training
 from robust_nas.training.state import TrainingState
-from robust_nas.training.validation import validate, validation_images
+from robust_nas.training.validation import BATCH, validate, validation_images
 
 READ_EVERY = 20  # steps
 
@@ -71,8 +72,28 @@ def train(
     """
     job = _Training(run, network, images, validation, options, augmentation, seed, ranks, hooks, remedy)
     job.restore()
-    with quickened(network):
+    steps = job.steps * job.state.step.replays
+    ahead = input_gradients(options, steps, len(job.validation))
+    with quickened(network), many_gradients(ahead):
         return job.loop(checkpoint_seconds, progress)
+
+
+def input_gradients(options: Training, steps: int, validation: int) -> int:
+    """Return how many input gradients a training of `steps` an epoch takes of the attacks that may be compiled.
+
+    `validation` is the number of validation images.
+    """
+    last = options.epochs - 1
+    validated = 1 + sum(options.is_validated(epoch) for epoch in range(last))
+    batches_of = (
+        (options.loss.inner_attack, options.epochs * steps),
+        (options.validation_attack, validated * -(-validation // BATCH)),
+    )
+    return sum(
+        attack.input_gradients * count
+        for attack, count in batches_of
+        if attack is not None and attack.compile != "never"
+    )
 
 
 class _Training:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from robust_nas.attacks import Attack, inherited, training_attack_field
 from robust_nas.config import Count, Options
@@ -74,6 +74,16 @@ class OneShotStrategy(Strategy):
     attack: Annotated[Attack, training_attack_field()] = Field(default_factory=usual_attack)
     weights: WeightOptimiser = WeightOptimiser()
     alphas: AlphaOptimiser = AlphaOptimiser()
+
+    @field_validator("attack")
+    @classmethod
+    def _is_not_compiled(cls, attack: Attack) -> Attack:
+        """Refuse to compile a supernet: it takes longer to compile than many searches, and is slower then."""
+        if attack.compile != "never":
+            raise ValueError(
+                f"compile is {attack.compile!r}; a supernet is not compiled: allowed here: never"
+            )
+        return attack
 
     @property
     def own_precision(self) -> Literal["float32", "bf16"]:
