@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from robust_nas.config import Options
-from robust_nas.environment import environment
+from robust_nas.environment import _code_version, environment
 
 
 class Config(Options):
@@ -24,7 +24,11 @@ def test_the_environment_names_versions_machine_and_config():
 
 
 def test_git_is_asked_without_a_lock_that_a_kill_would_leave(monkeypatch):
+    _code_version.cache_clear()
     asked, run = [], subprocess.run
     monkeypatch.setattr(subprocess, "run", lambda words, **more: asked.append(words) or run(words, **more))
-    environment(Config())
+    first = environment(Config())
     assert all("--no-optional-locks" in words for words in asked if Path(words[0]).name == "git")
+    calls = len(asked)
+    assert environment(Config()) == first
+    assert len(asked) == calls  # once a process: trials of a study are many and short
