@@ -16,6 +16,8 @@ from robust_nas._version import __version__
 from robust_nas.config import Options, config_hash
 from robust_nas.user_code import code_digests
 
+MAPS = Path("/proc/self/maps")  # the files that are mapped into this process
+
 
 def environment(config: Options, **more: Any) -> dict[str, Any]:
     """What a result depends on besides its config: versions, machine, code version, and what the caller adds."""
@@ -28,6 +30,7 @@ def environment(config: Options, **more: Any) -> dict[str, Any]:
         "packages": dict(_packages()),
         "platform": platform.platform(),
         "processor": processor(),
+        "allocator": allocator(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         **more,
     }
@@ -68,6 +71,22 @@ def _code_version() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return commit + ("+" if changes else "")
+
+
+def allocator() -> str:
+    """Return the memory allocator of this process: `tcmalloc` or `jemalloc`, which it was started with, else `system`.
+
+    `unknown` where the system does not list what is mapped into a process.
+    """
+    try:
+        lines = MAPS.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return "unknown"
+    files = {line.rpartition("/")[2] for line in lines}
+    for name in ("tcmalloc", "jemalloc"):
+        if any(file.startswith(f"lib{name}") for file in files):
+            return name
+    return "system"
 
 
 @functools.cache
