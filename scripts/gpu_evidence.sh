@@ -53,13 +53,15 @@ if [ -z "$dry" ] && ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.i
   echo "error: this torch sees no GPU; --dry-run needs none" >&2
   exit 2
 fi
-without=()
-"$python" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("nni") is None)' || without=(--without NNI)
+without=(--without)
+"$python" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("nni") is None)' || without+=(NNI)
+[ -z "$dry" ] || without+=("plain, NCHW" "plain, folded")
+[ "${#without[@]}" -gt 1 ] || without=()
 
 if [ -n "$dry" ]; then
   device=cpu needed=60
   training=(--channels 4 --cells 4 --batch 4 --rounds 1) wide=("${training[@]}")
-  supernet=(--quick --rounds 1) attacks=(--width 4 --batch 4 --rounds 1)
+  size=(--quick --rounds 1) attacks=(--width 4 --batch 4 --rounds 1)
   fashion=(fashion search.channels=2 search.batch_size=8) steps=(--steps 1)
   recipe=(quickstart name=gpu-evidence-dry-run-networks data.limit=300 search.epochs=2 search.stage1_epochs=1
     search.batch_size=16 search.channels=2 network.channels=4 training.epochs=2 training.validate_from=1
@@ -68,7 +70,7 @@ if [ -n "$dry" ]; then
 else
   device=cuda needed=1200
   training=(--channels 16 --batch 32) wide=(--channels 36 --batch 128)
-  supernet=() attacks=(--width 64 --batch 128)
+  size=() attacks=(--width 64 --batch 128)
   fashion=(fashion device=cuda) steps=(--steps 12)
   recipe=(dsara-cifar10 name=gpu-evidence-networks data.name=image-folder "data.path=$folder" search.order=1
     "search.epochs=$search_epochs" "search.stage1_epochs=$((search_epochs * 2 / 5))"
@@ -146,8 +148,12 @@ if [ -n "$clothes" ]; then
 else
   skip "Search cost, Fashion-MNIST" "its images are not here (Debian's package dataset-fashion-mnist)"
 fi
-part "Supernet" 30 180 "$out/supernet/table.md" scripts/bench_supernet.py --device "$device" --parts steps memory \
-  --out "$out/supernet" ${without[@]+"${without[@]}"} ${supernet[@]+"${supernet[@]}"}
+# supernet TITLE LIMIT PART: one part of its benchmark.
+supernet() {
+  part "$1" 30 "$2" "$out/supernet-$3/table.md" scripts/bench_supernet.py --device "$device" --parts "$3" \
+    --out "$out/supernet-$3" ${without[@]+"${without[@]}"} ${size[@]+"${size[@]}"}
+}
+supernet "Supernet" 180 steps
 part "Attacks" 30 90 - scripts/bench_attacks.py --device "$device" "${attacks[@]}"
 if [ -n "$cifar" ]; then
   part "Search cost" 30 120 - scripts/bench_search.py "${recipe[@]}" "${steps[@]}"
@@ -155,8 +161,8 @@ else
   skip "Search cost" "no image folder of CIFAR-10 was given"
 fi
 part "Training step, wide" 30 90 - scripts/bench_training.py --device "$device" "${wide[@]}"
-part "Supernet, other sizes" 30 180 "$out/supernet-grid/table.md" scripts/bench_supernet.py --device "$device" --parts grid \
-  --out "$out/supernet-grid" ${without[@]+"${without[@]}"} ${supernet[@]+"${supernet[@]}"}
+supernet "Supernet, memory" 180 memory
+supernet "Supernet, other sizes" 180 grid
 if [ -n "$cifar" ]; then
   part "Search against controls" "$needed" "$budget" "$networks/table.md" \
     scripts/evidence.py "${recipe[@]}" "${evidence[@]}" --reference "$out/networks"

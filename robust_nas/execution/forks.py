@@ -135,6 +135,7 @@ class Forked:
         return self.returncode
 
 
-def _shared(environment: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+def _shared(environment: Mapping[str, str]) -> tuple[int, int, dict[str, str]]:
     """Return the current folder, and the variables that all workers of a server have in common."""
-    return os.getcwd(), {name: value for name, value in environment.items() if name != GPUS}
+    here = os.stat(".")  # also where the folder was removed, and has no path
+    return here.st_dev, here.st_ino, {name: value for name, value in environment.items() if name != GPUS}
