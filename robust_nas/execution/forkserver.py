@@ -61,6 +61,7 @@ def _become_worker(control: socket.socket, descriptors: list[int], gpus: str | N
         for number, descriptor in enumerate(descriptors):
             os.dup2(descriptor, number)
             os.close(descriptor)
+        os.environ.pop(GPUS, None)
         if gpus is not None:
             os.environ[GPUS] = gpus
         sys.argv[0] = worker.__file__  # as in a fresh process
