@@ -1,9 +1,10 @@
 """The engine's end of the fork server: a process that imports what the tasks need, once, and then forks the workers.
 
 Engine and server talk over a pair of sockets without a name, a line of JSON each way in turn; nothing is on the disk.
-When the engine is gone, however it went, the server reads the end of its socket and ends. It has one thread and never
-opens a GPU: what a fork would break. Where that cannot be kept, the server is lost, or a worker needs other variables
-or another current folder than the server was started with, `start` returns None and a fresh process does the work.
+When the engine is gone, however it went, the server reads the end of its socket, once its imports are done, and ends.
+It has one thread and never opens a GPU: what a fork would break. Where that cannot be kept, the server is lost, or a
+worker needs other variables or another current folder than the server was started with, `start` returns None and a
+fresh process does the work.
 """
 
 from __future__ import annotations
