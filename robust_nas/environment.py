@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import platform
 import shutil
 import subprocess
@@ -15,29 +16,40 @@ from robust_nas._version import __version__
 from robust_nas.config import Options, config_hash
 from robust_nas.user_code import code_digests
 
+MAPS = Path("/proc/self/maps")  # the files that are mapped into this process
+
 
 def environment(config: Options, **more: Any) -> dict[str, Any]:
     """What a result depends on besides its config: versions, machine, code version, and what the caller adds."""
-    packages = {
-        name: metadata.version(name) for name in ("torch", "numpy", "safetensors", "pydantic", "pyautoattack")
-    }
-    for name in ("nni", "pytorch-lightning"):  # an extra
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            packages[name] = metadata.version(name)
     return {
         "robust_nas": __version__,
         "code": _code_version(),
         "user_code": code_digests(),
         "config_hash": config_hash(config),
         "python": platform.python_version(),
-        "packages": packages,
+        "packages": dict(_packages()),
         "platform": platform.platform(),
         "processor": processor(),
+        "allocator": allocator(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         **more,
     }
 
 
+# What a process runs is what it imported, so all of these are asked once: a trial of a study takes tenths of a second.
+@functools.cache
+def _packages() -> dict[str, str]:
+    """Return the versions of the packages that decide results."""
+    packages = {
+        name: metadata.version(name) for name in ("torch", "numpy", "safetensors", "pydantic", "pyautoattack")
+    }
+    for name in ("nni", "pytorch-lightning"):  # an extra
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            packages[name] = metadata.version(name)
+    return packages
+
+
+@functools.cache
 def _code_version() -> str | None:
     """The commit of the checkout this package runs from, with `+` when it has changes; None for an installed one."""
     root = Path(__file__).resolve().parent.parent
@@ -61,6 +73,23 @@ def _code_version() -> str | None:
     return commit + ("+" if changes else "")
 
 
+def allocator() -> str:
+    """Return the memory allocator of this process: `tcmalloc` or `jemalloc`, which it was started with, else `system`.
+
+    `unknown` where the system does not list what is mapped into a process.
+    """
+    try:
+        lines = MAPS.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return "unknown"
+    files = {line.rpartition("/")[2] for line in lines}
+    for name in ("tcmalloc", "jemalloc"):
+        if any(file.startswith(f"lib{name}") for file in files):
+            return name
+    return "system"
+
+
+@functools.cache
 def processor() -> str:
     """The processor's name, as the system tells it."""
     with contextlib.suppress(OSError):

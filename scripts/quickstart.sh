@@ -5,5 +5,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/setup.sh
 setup export
+source scripts/allocator.sh
 if [ "$#" -eq 0 ]; then set -- --resume; fi
 exec .venv/bin/robust-nas run quickstart "$@"

@@ -28,6 +28,7 @@ from robust_nas.execution.calling import (
     size_of,
 )
 from robust_nas.execution.engine import LOST, Ended, Task
+from robust_nas.execution.forks import GPUS, ForkServer
 
 HEARTBEAT = 0.2  # seconds after which a worker is noticed to be dead whose pipe a child of its own keeps open
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -66,7 +67,10 @@ class LocalEngine(Options):
                 waiting.append(_Attempt(task, _line(task), 1))
             except TypeError as error:
                 yield Ended(task.id, None, described(error), 1, 0.0)
+        if not waiting:
+            return
         slots: list[_Worker | None] = [None] * min(self.workers, len(waiting))
+        server = _server(waiting[0].task, self.threads)
         try:
             while waiting or any(worker and worker.attempt for worker in slots):
                 for number, worker in enumerate(slots):
@@ -77,7 +81,7 @@ class LocalEngine(Options):
                     if worker and worker.dead():
                         worker.end()
                         worker = None
-                    slots[number] = worker = worker or _Worker(attempt, self.threads, number)
+                    slots[number] = worker = worker or _Worker(attempt, server, self.threads, number)
                     worker.give(attempt)
                 for number, heard, reply in _heard(slots):
                     ended = heard.take()
@@ -98,6 +102,7 @@ class LocalEngine(Options):
             for worker in slots:
                 if worker is not None:
                     worker.end()
+            server.close()
 
 
 class _Attempt(NamedTuple):
@@ -112,22 +117,28 @@ def _line(task: Task) -> bytes:
     return json.dumps(message).encode() + b"\n"
 
 
+def _server(first: Task, threads: int) -> ForkServer:
+    payload = encode(first.payload, f"{first.id}: the payload")
+    return ForkServer(_environment(threads, 0), first.function, payload, log_of(first.folder))
+
+
 class _Worker:
     """A worker process in a session of its own, with the ends of its pipes and the attempt that it has."""
 
-    def __init__(self, first: _Attempt, threads: int, number: int) -> None:
+    def __init__(self, first: _Attempt, server: ForkServer, threads: int, number: int) -> None:
         self.attempt: _Attempt | None = None
         self.received = b""
+        environment = _environment(threads, number)
         try:
             with log_of(first.task.folder).open(
                 "ab"
             ) as log:  # what is said before the first call goes to its log
-                self.process = subprocess.Popen(
+                self.process = server.start(environment, log) or subprocess.Popen(
                     [sys.executable, "-P", "-m", "robust_nas.execution.worker"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
-                    env=_environment(threads, number),
+                    env=environment,
                     start_new_session=True,
                 )
         except OSError as error:
@@ -209,13 +220,13 @@ def _environment(threads: int, number: int) -> dict[str, str]:
     environment = {**os.environ, "PYTHONPATH": import_path(), **dict.fromkeys(THREADS, str(threads))}
     devices = _devices()
     if len(devices) > 1:
-        environment["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
+        environment[GPUS] = devices[number % len(devices)]
     return environment
 
 
 def _devices() -> list[str]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    chosen = os.environ.get(GPUS)
     if chosen is not None:
         return [device.strip() for device in chosen.split(",") if device.strip()]
     present = [path for path in Path("/dev").glob("nvidia*") if path.name.removeprefix("nvidia").isdecimal()]

@@ -9,11 +9,12 @@ A mean hides one training that learned nothing among several that did; its own c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from robust_nas.statistics.intervals import Interval, summary
+from robust_nas.statistics.intervals import Interval, Summary, summary
 from robust_nas.statistics.measurements import Measurements
 from robust_nas.statistics.proportions import wilson
 
@@ -40,22 +41,29 @@ class AtChance(NamedTuple):
 
 
 def at_chance(
-    point: Measurements, chance: float, confidence: float = 0.95, *, draws: int = 1000
+    point: Measurements,
+    chance: float,
+    confidence: float = 0.95,
+    *,
+    draws: int = 1000,
+    known: Mapping[str, Summary] | None = None,
 ) -> AtChance | None:
     """Return the first accuracy of a configuration that is not above chance, or None where all are.
 
-    Accuracies that were not measured are not looked at.
+    Accuracies that were not measured are not looked at. `known` are summaries by key that were made already, with the
+    same confidence and draws.
     """
     for key in KEYS:
         if key in point.outcomes:
-            for found in _intervals(point, key, chance, confidence, draws):
+            whole = known[key] if known and key in known else summary(point, key, confidence, draws=draws)
+            for found in _intervals(point, whole, chance, confidence):
                 if found.interval[0] <= chance:
                     return found
     return None
 
 
-def _intervals(point: Measurements, key: str, chance: float, confidence: float, draws: int) -> list[AtChance]:
-    whole = summary(point, key, confidence, draws=draws)
+def _intervals(point: Measurements, whole: Summary, chance: float, confidence: float) -> list[AtChance]:
+    key = whole.key
     found = [] if whole.interval is None else [AtChance(key, None, whole.mean, whole.interval, chance)]
     if key == "clean" or whole.interval is None:
         least = int(

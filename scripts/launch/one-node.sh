@@ -8,4 +8,5 @@ if [ "$#" -lt 2 ]; then
   sed -n '2,5s/^# //p' "$0" >&2
   exit 2
 fi
+source "$(dirname "$0")/../allocator.sh"
 exec torchrun --standalone --nproc-per-node "${PROCESSES:-gpu}" --max-restarts "${RESTARTS:-0}" -m robust_nas "$@"

@@ -8,5 +8,6 @@ if [ "$#" -lt 2 ] || [ -z "${NODES:-}" ] || [ -z "${HOST:-}" ]; then
   sed -n '2,5s/^# //p' "$0" >&2
   exit 2
 fi
+source "$(dirname "$0")/../allocator.sh"
 exec torchrun --nnodes "$NODES" --nproc-per-node "${PROCESSES:-gpu}" --max-restarts "${RESTARTS:-0}" \
   --rdzv-id "${JOB:-robust_nas}" --rdzv-backend c10d --rdzv-endpoint "$HOST:${PORT:-29400}" -m robust_nas "$@"

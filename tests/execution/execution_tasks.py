@@ -2,14 +2,41 @@
 
 import contextlib
 import ipaddress
+import json
 import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
 from robust_nas.errors import DivergenceError
+
+PREPARED = []  # the process that did it, where one did
+
+
+def prepare(payload):
+    """Told by the first payload to do what a fork does not bear."""
+    PREPARED.append(os.getpid())
+    if payload.get("thread"):
+        threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+
+
+def origin(payload, folder):
+    """Where its process comes from and what it sees; then leaves, so that another process has the next task."""
+    seen = {"parent": os.getppid(), "cwd": os.getcwd(), "variable": os.environ.get("A_VARIABLE")}
+    (folder / "origin.json").write_text(json.dumps({"prepared": PREPARED, "command": sys.argv, **seen}))
+    sys.exit(3)
+
+
+def loses_its_server(payload, folder):
+    """Kills the process that it was forked from, then waits for its own end; the second time it does its work."""
+    if not os.path.exists(payload["mark"]):
+        open(payload["mark"], "w").close()
+        os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return {"prepared": PREPARED}
 
 
 def square(payload, folder):

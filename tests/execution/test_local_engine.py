@@ -53,9 +53,67 @@ def pids(folders):
 def gone(pid):
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+        threads = len(os.listdir(f"/proc/{pid}/task"))
+    except (FileNotFoundError, ProcessLookupError):
         return True
-    return state == "Z"  # an orphan that nobody has waited for
+    return state == "Z" and threads == 1  # nobody has waited for it yet; its other threads end later
+
+
+def parent(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def origins(tmp_path, started=lambda *_: None, **payload):
+    """Of three processes, one after the other."""
+    tasks = [task(tmp_path, str(n), "origin", **payload) for n in range(3)]
+    ends = list(LocalEngine(workers=1).run(tasks, started))
+    assert [end.error["type"] for end in ends] == ["SystemExit"] * 3
+    return [json.loads((one.folder / "origin.json").read_text()) for one in tasks]
+
+
+def test_workers_are_forked_from_one_prepared_process_that_ends_with_the_run(tmp_path):
+    found = origins(tmp_path)
+    (server,) = {one["parent"] for one in found}
+    assert [one["prepared"] for one in found] == [[server]] * 3
+    assert server != os.getpid()
+    assert gone(server)
+
+
+def test_a_worker_sees_the_variables_and_the_folder_of_its_own_start(tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    first = os.getcwd()
+
+    def started(name, attempt):
+        if name == "1":
+            monkeypatch.setenv("A_VARIABLE", "later")
+        if name == "2":
+            monkeypatch.delenv("A_VARIABLE")
+            monkeypatch.chdir(elsewhere)
+
+    found = origins(tmp_path, started)
+    assert [one["variable"] for one in found] == [None, "later", None]
+    assert [one["cwd"] for one in found] == [first, first, str(elsewhere)]
+    assert len({tuple(one["command"]) for one in found}) == 1  # as the environment's record has it
+
+
+def test_where_no_fork_is_sound_every_worker_is_a_fresh_process(tmp_path, monkeypatch):
+    (tmp_path / "threads").mkdir()
+    threads = origins(tmp_path / "threads", thread=True)
+    monkeypatch.setattr("robust_nas.execution.forks.sys.platform", "darwin")
+    (tmp_path / "system").mkdir()
+    for one in threads + origins(tmp_path / "system"):
+        assert (one["parent"], one["prepared"]) == (os.getpid(), [])
+
+
+def test_a_lost_server_costs_its_workers_and_nothing_else(tmp_path):
+    tasks = [
+        task(tmp_path, "0", "loses_its_server", mark=str(tmp_path / "mark")),
+        task(tmp_path, "1", "loses_its_server", mark=str(tmp_path)),
+    ]
+    ends = {end.id: end for end in LocalEngine(workers=1).run(tasks, lambda *_: None)}
+    assert [(end.error, end.result) for end in ends.values()] == [(None, {"prepared": []})] * 2
+    assert (ends["0"].attempts, ends["1"].attempts) == (2, 1)
 
 
 def test_a_lost_worker_says_how_it_died_and_its_last_words(tmp_path):
@@ -102,13 +160,18 @@ def test_workers_end_with_the_driver(tmp_path, number):
     folders = [tmp_path / str(n) for n in range(2)]
     for folder in folders:
         folder.mkdir()
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(temporary)}
     command = [sys.executable, "-c", DRIVER, str(tmp_path), str(tmp_path / "never")]
     driver = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     workers = pids(folders)
+    servers = {parent(pid) for pid in workers}
+    assert len(servers) == 1
     driver.send_signal(number)
     assert driver.communicate(timeout=60)[0] == b""
-    assert eventually(lambda: all(gone(pid) for pid in workers))
+    assert eventually(lambda: all(gone(pid) for pid in [*workers, *servers]))
+    assert list(temporary.iterdir()) == []
 
 
 def test_closing_the_iterator_ends_the_workers(tmp_path):

@@ -80,7 +80,8 @@ def test_killed_workers_and_a_killed_driver_change_nothing(finished: Path, tmp_p
             time.sleep(0.01)
 
     wait_for(lambda: len(events("done")) >= 1)
-    workers = children(driver.pid)
+    [server] = children(driver.pid)
+    workers = children(server)
     assert len(workers) == 2
     for pid in workers:
         os.kill(pid, signal.SIGKILL)
@@ -100,7 +101,7 @@ def test_killed_workers_and_a_killed_driver_change_nothing(finished: Path, tmp_p
 
 
 def children(pid: int) -> list[int]:
-    """The worker processes of a driver."""
+    """The processes that a process started: of a driver the fork server, of that the workers."""
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     return [int(word) for word in text.split()]
 

@@ -18,9 +18,9 @@ from small_study import TREE, HereEngine, small_study
 from robust_nas.errors import DataError
 from robust_nas.execution import Ended, Task
 from robust_nas.runs import read_json, write_json
-from robust_nas.statistics import Measurements, interior_optimum
+from robust_nas.statistics import Measurements, interior_optimum, summary
 from robust_nas.studies.config import Inherited
-from robust_nas.studies.report.analysis import _optimum
+from robust_nas.studies.report.analysis import _optimum, analyse
 from robust_nas.studies.report.chance import Chance
 from robust_nas.studies.report.inherited import inherited_ranks
 from robust_nas.studies.rules import RULES, Evidence, verdicts
@@ -233,3 +233,17 @@ def test_a_rank_correlation_with_scores_at_chance_is_undecided(tmp_path: Path, c
     trained = inherited_ranks(tmp_path, points, config, Chance(value=0.1, below={"p3": "of one"}))
     assert trained is not None
     assert trained["undecided"] is not None
+
+
+def test_every_summary_of_a_configuration_is_made_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[str, str]] = []
+
+    def counted(point: Measurements, key: str, *more: Any, **options: Any) -> Any:
+        made.append((point.name, key))
+        return summary(point, key, *more, **options)
+
+    monkeypatch.setattr("robust_nas.statistics.summary", counted)
+    monkeypatch.setattr("robust_nas.statistics.chance.summary", counted)
+    tree = analyse(folder)
+    assert len(made) == len(set(made)) == sum(len(point["metrics"]) for point in tree["points"])
+    assert tree == read_json(folder / "analysis.json")

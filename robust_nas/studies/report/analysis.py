@@ -21,7 +21,7 @@ Accuracies are shares. Only done trials are analysed; nothing is filled in for t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -36,7 +36,7 @@ from robust_nas.config import check, read_yaml, to_yaml_dict
 from robust_nas.errors import RunError, StudyError
 from robust_nas.records import read_environment
 from robust_nas.runs import CONFIG
-from robust_nas.statistics import Measurements
+from robust_nas.statistics import Measurements, Summary
 from robust_nas.studies.config import Analysis, StudyConfig
 from robust_nas.studies.report.chance import Chance, find_chance
 from robust_nas.studies.report.inherited import inherited_ranks
@@ -73,7 +73,8 @@ def analyse(folder: Path) -> Tree:
         first = unfinished[0] if unfinished else {"state": "planned", "reason": "it was never begun"}
         raise StudyError(f"{folder}: no trial is done; the first one is {first['state']}: {first['reason']}")
     found = [outcome for row in rows for outcome in row["outcomes"]]
-    first, chance = found[0], find_chance(config, found, measured)
+    first, summaries = found[0], {point.name: _summaries(point, config) for point in measured}
+    chance = find_chance(config, found, measured, summaries)
     environment = read_environment(folder)
     reference = str(plan["reference"])
     response, options = config.analysis.response, config.analysis
@@ -103,7 +104,7 @@ def analyse(folder: Path) -> Tree:
         "recipe": to_yaml_dict(config.training),
         "reference": reference,
         "chance": chance.value,
-        "points": [_point_tree(row, fronts, config, chance) for row in rows],
+        "points": [_point_tree(row, fronts, summaries, chance) for row in rows],
         "contrasts": _contrasts(measured, config, reference, rules, chance),
         "trends": _trends(measured, options, chance),
         "optimum": next((_optimum(v.optimum, chance) for v in rules if v.optimum is not None), None),
@@ -154,14 +155,24 @@ def _unpacked(outcome: Tree, key: str) -> NDArray[np.bool_]:
         raise RunError(f"trial {outcome.get('trial')}: its outcome is damaged: {error}") from None
 
 
-def _point_tree(row: Tree, fronts: dict[str, Tree], config: StudyConfig, chance: Chance) -> Tree:
-    planned, point = row["planned"], row["point"]
-    metrics: Tree = {}
-    if point is not None:
-        for key, name in OUTCOMES.items():
-            metrics[name] = _summary(point, key, config)
-        for key in point.measures:
-            metrics.setdefault(key, _summary(point, key, config))
+def _summaries(point: Measurements, config: StudyConfig) -> dict[str, Summary]:
+    """Return the summary of every key of a configuration; an outcome goes before the measure that tables call alike."""
+    options = config.analysis
+    measures = [key for key in point.measures if key not in OUTCOMES.values()]
+    return {
+        key: statistics.summary(point, key, options.confidence, draws=options.draws)
+        for key in (*OUTCOMES, *measures)
+    }
+
+
+def _point_tree(
+    row: Tree, fronts: dict[str, Tree], summaries: Mapping[str, Mapping[str, Summary]], chance: Chance
+) -> Tree:
+    planned = row["planned"]
+    metrics = {
+        OUTCOMES.get(key, key): summary.to_dict()
+        for key, summary in summaries.get(planned["name"], {}).items()
+    }
     return {
         "name": planned["name"],
         "arm": planned["arm"],
@@ -187,11 +198,6 @@ def _point_tree(row: Tree, fronts: dict[str, Tree], config: StudyConfig, chance:
         ],
         **fronts.get(planned["name"], {"pareto": {}, "on_front": {}}),
     }
-
-
-def _summary(point: Measurements, key: str, config: StudyConfig) -> Tree:
-    options = config.analysis
-    return statistics.summary(point, key, options.confidence, draws=options.draws).to_dict()
 
 
 def _gains(per_seed: Sequence[Sequence[Tree]]) -> list[Tree]:

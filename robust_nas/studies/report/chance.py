@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from robust_nas.errors import RobustNASError
-from robust_nas.statistics import Contrast, Measurements, at_chance
+from robust_nas.statistics import Contrast, Measurements, Summary, at_chance
 from robust_nas.studies.config import StudyConfig
 from robust_nas.studies.rules import not_above_chance
 
@@ -47,9 +47,15 @@ class Chance:
 
 
 def find_chance(
-    config: StudyConfig, outcomes: Sequence[Mapping[str, Any]], points: Sequence[Measurements]
+    config: StudyConfig,
+    outcomes: Sequence[Mapping[str, Any]],
+    points: Sequence[Measurements],
+    summaries: Mapping[str, Mapping[str, Summary]],
 ) -> Chance:
-    """Return the chance of a study with these outcomes (at least one), and what is not above it."""
+    """Return the chance of a study with these outcomes (at least one), and what is not above it.
+
+    summaries: by configuration and key, with the confidence and draws of the study's analysis.
+    """
     recorded = [outcome["chance"] for outcome in outcomes if "chance" in outcome]
     note = None
     try:
@@ -66,7 +72,12 @@ def find_chance(
             note=f"No conclusion is drawn, as {unknown}.",
         )
     options = config.analysis
-    found = {point.name: at_chance(point, value, options.confidence, draws=options.draws) for point in points}
+    found = {
+        point.name: at_chance(
+            point, value, options.confidence, draws=options.draws, known=summaries[point.name]
+        )
+        for point in points
+    }
     below = {name: each.text(options.confidence) for name, each in found.items() if each is not None}
     return Chance(value=value, below=below, note=note)
 

@@ -7,6 +7,7 @@ in every study and on every worker. A worker calls `run_trial`.
 from __future__ import annotations
 
 import functools
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
     from robust_nas.studies.run.measure import Measured
 
 FUNCTION = f"{__name__}:run_trial"
+NEEDED = (
+    "torch._dynamo",  # the first optimizer imports it
+    "robust_nas.evaluation.protocol",
+    "robust_nas.studies.run.measure",
+    "robust_nas.training.loop",
+)
 HEX = frozenset("0123456789abcdefABCDEF")
 MODEL, OUTCOME = "model", "outcome.json"
 _GAINS: Shape = [{"stage": str, "log_gain": float, "log_gain_rms": float}]
@@ -102,6 +109,18 @@ def run_trial(payload: dict[str, Any], folder: Path) -> dict[str, Any]:
             data=trial.data,
         )
         return _run(trial, setting, folder)
+
+
+def prepare(payload: dict[str, Any]) -> None:
+    """Import what a trial needs and read the dataset of the one in `payload`, for all workers that are then forked.
+
+    Runs no code of the user's own: it may touch a GPU.
+    """
+    for module in NEEDED:
+        importlib.import_module(module)
+    trial = payload["trial"]
+    data = check(DataOptions, trial["data"], "data")
+    _dataset(data.model_dump_json(), trial["split_seed"])
 
 
 def payload_of(trial: Trial, setting: JobConfig, device: str) -> dict[str, Any]:
