@@ -137,13 +137,16 @@ def _kept(kernel: int, side: int, dilation: int) -> slice:
 
 def same_size(x: Tensor, weight: Tensor, dilation: int, stride: int = 1) -> Tensor:
     """Return the convolution of `[B, C, H, W]` with kernels `[C, 1, k, k]`, padded to keep the size at stride 1."""
-    rows, columns = (_kept(weight.shape[2], side, dilation) for side in x.shape[2:])
-    weight = weight[:, :, rows, columns]
-    height, width = weight.shape[2:]
-    if height == width == 1:
-        return (subsample(x) if stride == 2 else x) * weight.view(1, -1, 1, 1)
-    padding = (dilation * (height - 1) // 2, dilation * (width - 1) // 2)
-    return F.conv2d(x, weight, stride=stride, padding=padding, dilation=dilation, groups=len(weight))
+    reach = dilation * (weight.shape[2] - 1) // 2
+    padding = (reach, reach)
+    if reach >= min(x.shape[2:]):
+        rows, columns = (_kept(weight.shape[2], side, dilation) for side in x.shape[2:])
+        weight = weight[:, :, rows, columns]
+        height, width = weight.shape[2:]
+        if height == width == 1:
+            return (subsample(x) if stride == 2 else x) * weight.view(1, -1, 1, 1)
+        padding = (dilation * (height - 1) // 2, dilation * (width - 1) // 2)
+    return F.conv2d(x, weight, None, stride, padding, dilation, len(weight))
 
 
 def weight_gradient(x: Tensor, gradient: Tensor, weight: Tensor, dilation: int) -> Tensor:
