@@ -12,7 +12,10 @@ from robust_nas.attacks import FGSM, FGSMRS, NFGSM, PGD
 from robust_nas.config import check
 from robust_nas.errors import ConfigError
 from robust_nas.training import LOSSES as REGISTRY
-from robust_nas.training import PGDAT, TRADES, Natural, Training, cross_entropy
+from robust_nas.training import MART, PGDAT, TRADES, Natural, Training, cross_entropy
+from robust_nas.training.losses.mart import margin_term
+
+TRAINED = {Natural: 1, PGDAT: 1, TRADES: 2, MART: 2}  # passes that move batch norm, of one step
 
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 
@@ -73,19 +76,33 @@ def test_a_loss_leaves_a_training_model_that_moved_its_batch_norm_once_per_image
     assert all(module.training for module in model.modules())
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     # the attack's passes leave no trace; TRADES trains on clean and on attacked images
-    assert int(model[1].num_batches_tracked) == (2 if isinstance(loss, TRADES) else 1)
+    assert int(model[1].num_batches_tracked) == TRAINED[type(loss)]
     assert torch.equal(images, copies[0])
     assert torch.equal(labels, copies[1])
 
 
+def boosted(model, images, labels):
+    """MART's first term on clean images, one by one."""
+    p = model(images).detach().softmax(1).tolist()
+    terms = [
+        -math.log(row[y]) - math.log(1.0001 - max(q for k, q in enumerate(row) if k != y))
+        for row, y in zip(p, labels.tolist(), strict=True)
+    ]
+    return sum(terms) / len(terms)
+
+
+AT_ZERO = {MART: boosted}  # what a loss without perturbations is, where it is not the natural one
+
+
 @every_loss
-def test_at_eps_zero_every_loss_is_the_natural_one(loss):
+def test_at_eps_zero_every_loss_is_its_natural_form(loss):
     # no noise around TRADES's start either: it is clipped to a ball of radius zero
     images, labels = small_batch()
     found = with_eps(loss, 0.0)(small_network(), images, labels, generator())
-    expected = Natural()(small_network(), images, labels, generator())
-    torch.testing.assert_close(found.loss, expected.loss)
-    torch.testing.assert_close(found.logits, expected.logits)
+    natural = Natural()(small_network(), images, labels, generator())
+    limit = AT_ZERO.get(type(loss), lambda *_: natural.loss.item())
+    assert found.loss.item() == pytest.approx(limit(small_network(), images, labels), rel=1e-5)
+    torch.testing.assert_close(found.logits, natural.logits)
 
 
 @every_loss
@@ -219,6 +236,37 @@ def test_trades_keeps_the_clean_and_the_attacked_batch_statistics_apart():
 def test_trades_refuses_an_attack_on_the_cross_entropy():
     with pytest.raises(ConfigError, match=r"attack\.loss is 'ce'; TRADES needs 'kl'"):
         TRADES(attack=PGD(eps=EPS))
+
+
+def test_mart_is_its_formula_example_by_example():
+    loss = MART(attack=PGD(eps=EPS, steps=3, keep="last"), beta=3.0)
+    images, labels = small_batch()
+    attacked = loss.attack(small_network(), images, labels, generator())
+    found = loss(small_network(), images, labels, generator()).loss.item()
+    p, q = (small_network()(x).detach().double().softmax(1).tolist() for x in (images, attacked))
+    terms = []
+    for clean, moved, y in zip(p, q, labels.tolist(), strict=True):
+        kl = sum(a * math.log(a / b) for a, b in zip(clean, moved, strict=True))
+        wrong = max(b for k, b in enumerate(moved) if k != y)
+        terms.append(-math.log(moved[y]) - math.log(1.0001 - wrong) + 3.0 * kl * (1 - clean[y]))
+    assert found == pytest.approx(sum(terms) / len(terms), rel=1e-5)
+
+
+def test_the_runner_up_of_mart_is_the_largest_wrong_class_whatever_is_equal():
+    """Sorting, the official code's gradient depends on which of the equal classes comes last."""
+    p = torch.tensor([[0.4, 0.4, 0.1, 0.1], [0.1, 0.1, 0.4, 0.4], [0.25] * 4], dtype=torch.float64)
+    p.requires_grad_()
+    terms = margin_term(p, torch.tensor([0, 0, 3]))
+    torch.testing.assert_close(terms.exp(), 1 / (1.0001 - torch.tensor([0.4, 0.4, 0.25]).double()))
+    terms.sum().backward()
+    slopes = 1 / (1.0001 - torch.tensor([[0.4], [0.4], [0.25]]).double())
+    shares = torch.tensor([[0, 1, 0, 0], [0, 0, 0.5, 0.5], [1 / 3, 1 / 3, 1 / 3, 0]]).double()
+    torch.testing.assert_close(p.grad, slopes * shares, atol=1e-7, rtol=1e-6)
+
+
+def test_mart_refuses_an_attack_on_another_loss():
+    with pytest.raises(ConfigError, match=r"attack\.loss is 'kl'; MART needs 'ce'"):
+        MART(attack=KL)
 
 
 def test_a_loss_takes_only_attacks_that_are_fit_for_training():

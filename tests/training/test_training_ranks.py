@@ -10,13 +10,14 @@ from training_cases import FULL, images, network, options
 from robust_nas.attacks import PGD
 from robust_nas.data import Augment, augment
 from robust_nas.layers.batch_norm import synchronise
-from robust_nas.training import AWP, PGDAT, TRADES, loop
+from robust_nas.training import AWP, MART, PGDAT, TRADES, loop
 from robust_nas.workflows.context import open_run
 
 PGD_AT = PGDAT(attack=PGD(eps=0.1, steps=2, keep="last"))
 RECIPES = {
     "pgd-at": {"loss": PGD_AT},
     "trades": {"loss": TRADES(attack=PGD(eps=0.1, steps=2, loss="kl", keep="last"))},
+    "mart": {"loss": MART(attack=PGD_AT.attack)},
     "awp": {"loss": PGD_AT, "hooks": [AWP(gamma=0.02)]},
 }
 

@@ -16,6 +16,7 @@ LOSSES = Registry(
         "natural": "natural:Natural",
         "pgd-at": "pgd_at:PGDAT",
         "trades": "trades:TRADES",
+        "mart": "mart:MART",
     },
     group="robust_nas.losses",
     renamed={"pgd": "pgd-at"},
