@@ -202,6 +202,20 @@ class CellNetwork(nn.Module):
             s0, s1 = s1, cell(s0, s1)
         return [*outputs, s1, self.classifier(self.before_pooling(s1).mean((2, 3)))]
 
+    def mixing_points(self) -> list[list[tuple[nn.Module, int]]]:
+        """Return for every cell the inputs of modules that cross the cut behind it: (module, number of the input).
+
+        Behind a cell, two outputs are in use: its own, by the next two cells, and that of the cell before.
+        """
+        points: list[list[tuple[nn.Module, int]]] = []
+        for index in range(len(self.cells)):
+            following = list(self.cells[index + 1 : index + 3])
+            if following:
+                points.append([(following[0], 1), *((cell, 0) for cell in following)])
+            else:
+                points.append([(self.before_pooling, 0)])
+        return points
+
     def forward(self, x: Tensor) -> Tensor:
         """Return logits `[B, classes]` of images `[B, C, H, W]` in 0..1."""
         return self.staged(x)[-1]

@@ -96,6 +96,7 @@ class _Training:
         positions = batches(len(images), options.batch_size, seed=0, epoch=0)
         self.steps, self.whole = len(positions), len(positions[0])
         ranks.refuse_small(self.whole, "training.batch_size")
+        options.loss.refuse_ranks(ranks.count)
         self.state = TrainingState(
             network,
             options,

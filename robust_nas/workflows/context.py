@@ -152,7 +152,13 @@ def refuse_precision(precision: str, device: torch.device) -> None:
 
 
 def refuse_few_images(training: Training, context: JobContext) -> None:
-    """Raise `ConfigError` where the training images make no batch of two."""
+    """Raise `ConfigError` where the training images make no batch of two, or are too small for the loss."""
+    side, least = min(context.dataset.shape[1:]), training.loss.least_side
+    if side < least:
+        raise ConfigError(
+            f"training.loss: {training.loss.label} needs images of at least {least} x {least} pixels with these "
+            f"options, {context.dataset.name} has {context.dataset.shape[1]} x {context.dataset.shape[2]}"
+        )
     ALONE.refuse_small(min(training.batch_size, len(context.images)), "training.batch_size")
 
 
@@ -173,6 +179,11 @@ def refuse_auxiliary_head(training: Training, layout: Layout, dataset: Dataset) 
 
 def refuse_cell_options(training: Training, architecture: Architecture | type[Architecture]) -> None:
     """Raise `ConfigError` when the recipe asks for what the architecture's family does not support."""
+    if training.loss.mixes_inside and not architecture.supports_mixing:
+        raise ConfigError(
+            f"training.loss: {training.loss.label} mixes the outputs of layers; the network is "
+            f"{architecture.called}, which has nothing but its images to mix; allowed for it: layers 0"
+        )
     for key, supported, what in (
         ("auxiliary_weight", architecture.supports_auxiliary_head, "auxiliary head"),
         ("drop_path", architecture.supports_drop_path, "drop path"),

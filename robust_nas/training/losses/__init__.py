@@ -17,6 +17,7 @@ LOSSES = Registry(
         "pgd-at": "pgd_at:PGDAT",
         "trades": "trades:TRADES",
         "mart": "mart:MART",
+        "iat": "iat:IAT",
     },
     group="robust_nas.losses",
     renamed={"pgd": "pgd-at"},

@@ -1,6 +1,6 @@
 """MART: misclassified examples weigh more (Wang et al., ICLR 2020).
 
-    L = BCE(p', y) + beta mean_b KL(p_b || p'_b) (1 - p_b[y_b]),     p = p(x), p' = p(x'), x' = argmax over the ball of CE
+    L = BCE(p', y) + beta mean_b KL(p_b || p'_b) (1 - p_b[y_b]),    p = p(x), p' = p(x'), x' = argmax of CE in the ball
     BCE(p', y) = mean_b -log p'_b[y_b] - log(1.0001 - max_{k != y_b} p'_b[k])
 
 The constant and beta = 5 are those of the official code. It finds the likeliest wrong class by sorting, so that equal
