@@ -6,7 +6,7 @@ A new loss is a subclass with its options, `passes` and `__call__`, in a file of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from robust_nas.attacks import Attack
 from robust_nas.errors import ConfigError
@@ -56,6 +56,13 @@ class Loss(Method):
     def passes(self) -> int:
         """Return the forward-pass equivalents of one training step, per image."""
         raise NotImplementedError(f"{type(self).__name__} does not say how many passes it takes")
+
+    def explanation(self, model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Any]:
+        """Return what figures show of a model on a few images, before and after the training, in plain values.
+
+        Its keys are those that a figure of the room `figures` needs of a training's record; none by default.
+        """
+        return {}
 
     def refuse_ranks(self, count: int) -> None:
         """Raise `ConfigError` where the loss cannot be had by a training of so many ranks."""

@@ -18,6 +18,7 @@ LOSSES = Registry(
         "trades": "trades:TRADES",
         "mart": "mart:MART",
         "iat": "iat:IAT",
+        "j-sigr": "j_sigr:JSIGR",
     },
     group="robust_nas.losses",
     renamed={"pgd": "pgd-at"},
