@@ -8,17 +8,13 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import nn
 from training_cases import (
-    Stopped,
     generator,
     linear_network,
     network,
-    options,
     residual,
-    run_training,
     same,
     small_batch,
     small_network,
-    stop_at,
 )
 
 from robust_nas.errors import ConfigError
@@ -192,14 +188,3 @@ def test_its_gradient_through_our_networks_is_the_derivative(build):
                 weight.add_(h * direction)
         values.append(loss(model, images, labels, generator()).loss.detach())
     torch.testing.assert_close((values[0] - values[1]) / 2e-7, expected, rtol=1e-4, atol=1e-6)
-
-
-def test_a_stopped_training_resumes_to_the_same_bits(tmp_path):
-    values = options(loss=JSIGR(grid=4, saliency_share=0.25))
-    expected, records, net = run_training(tmp_path / "whole", values)
-    with pytest.raises(Stopped):
-        run_training(tmp_path / "cut", values, progress=stop_at(4))
-    found, again, resumed = run_training(tmp_path / "cut", values, mode="resume")
-    assert same(found.state, expected.state)
-    assert same(resumed.state_dict(), net.state_dict())
-    assert again == records

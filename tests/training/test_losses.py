@@ -10,11 +10,16 @@ from training_cases import (
     EPS,
     KL,
     LOSSES,
+    Stopped,
     generator,
     linear_network,
     options,
+    residual,
+    run_training,
+    same,
     small_batch,
     small_network,
+    stop_at,
     with_eps,
 )
 
@@ -29,7 +34,6 @@ from robust_nas.training.losses.j_sigr import (
     perturbation_saliency,
     salient_pixels,
 )
-from robust_nas.training.losses.mart import margin_term
 
 TRAINED = {
     Natural: 1,
@@ -186,6 +190,31 @@ def test_bf16_logits_give_a_float32_loss(loss):
 
 
 @every_loss
+def test_the_order_of_channels_in_memory_changes_rounding_alone(loss):
+    images, labels = (t.double() if t.is_floating_point() else t for t in small_batch())
+    found = []
+    for order in (torch.contiguous_format, torch.channels_last):
+        model = small_network().double().to(memory_format=order)
+        value = loss(model, images.contiguous(memory_format=order), labels, generator())
+        value.loss.backward()
+        found.append([value.loss.detach(), *(weight.grad for weight in model.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-10)
+
+
+@every_loss
+def test_a_training_by_it_that_is_stopped_resumes_to_the_same_bits(loss, tmp_path):
+    values = options(loss=loss.model_copy(update={"projections": 2}) if isinstance(loss, JSIGR) else loss)
+    expected, records, net = run_training(tmp_path / "whole", values, net=residual())
+    with pytest.raises(Stopped):
+        run_training(tmp_path / "cut", values, progress=stop_at(4), net=residual())
+    found, again, resumed = run_training(tmp_path / "cut", values, mode="resume", net=residual())
+    assert same(found.state, expected.state)
+    assert same(resumed.state_dict(), net.state_dict())
+    assert again == records
+
+
+@every_loss
 def test_a_loss_counts_the_passes_of_its_attack_and_of_its_training_step(loss, monkeypatch):
     """An attack step is a forward pass and the images' gradient; a training step has both gradients.
 
@@ -321,37 +350,6 @@ def test_trades_keeps_the_clean_and_the_attacked_batch_statistics_apart():
 def test_trades_refuses_an_attack_on_the_cross_entropy():
     with pytest.raises(ConfigError, match=r"attack\.loss is 'ce'; TRADES needs 'kl'"):
         TRADES(attack=PGD(eps=EPS))
-
-
-def test_mart_is_its_formula_example_by_example():
-    loss = MART(attack=PGD(eps=EPS, steps=3, keep="last"), beta=3.0)
-    images, labels = small_batch()
-    attacked = loss.attack(small_network(), images, labels, generator())
-    found = loss(small_network(), images, labels, generator()).loss.item()
-    p, q = (small_network()(x).detach().double().softmax(1).tolist() for x in (images, attacked))
-    terms = []
-    for clean, moved, y in zip(p, q, labels.tolist(), strict=True):
-        kl = sum(a * math.log(a / b) for a, b in zip(clean, moved, strict=True))
-        wrong = max(b for k, b in enumerate(moved) if k != y)
-        terms.append(-math.log(moved[y]) - math.log(1.0001 - wrong) + 3.0 * kl * (1 - clean[y]))
-    assert found == pytest.approx(sum(terms) / len(terms), rel=1e-5)
-
-
-def test_the_runner_up_of_mart_is_the_largest_wrong_class_whatever_is_equal():
-    """Sorting, the official code's gradient depends on which of the equal classes comes last."""
-    p = torch.tensor([[0.4, 0.4, 0.1, 0.1], [0.1, 0.1, 0.4, 0.4], [0.25] * 4], dtype=torch.float64)
-    p.requires_grad_()
-    terms = margin_term(p, torch.tensor([0, 0, 3]))
-    torch.testing.assert_close(terms.exp(), 1 / (1.0001 - torch.tensor([0.4, 0.4, 0.25]).double()))
-    terms.sum().backward()
-    slopes = 1 / (1.0001 - torch.tensor([[0.4], [0.4], [0.25]]).double())
-    shares = torch.tensor([[0, 1, 0, 0], [0, 0, 0.5, 0.5], [1 / 3, 1 / 3, 1 / 3, 0]]).double()
-    torch.testing.assert_close(p.grad, slopes * shares, atol=1e-7, rtol=1e-6)
-
-
-def test_mart_refuses_an_attack_on_another_loss():
-    with pytest.raises(ConfigError, match=r"attack\.loss is 'kl'; MART needs 'ce'"):
-        MART(attack=KL)
 
 
 def test_a_loss_takes_only_attacks_that_are_fit_for_training():

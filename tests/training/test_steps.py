@@ -136,8 +136,9 @@ READS = ("__bool__", "__int__", "__float__", "__index__", "item", "tolist", "cpu
         LOSSES["trades"],
         LOSSES["mart"],
         IAT(attack=PGD(eps=0.1, steps=2, keep="last"), layers="all"),
+        JSIGR(attack=PGD(eps=0.1, steps=2, keep="last"), grid=4),
     ],
-    ids=["natural", "pgd-at", "pgd-at-folded", "n-fgsm", "trades", "mart", "iat"],
+    ids=["natural", "pgd-at", "pgd-at-folded", "n-fgsm", "trades", "mart", "iat", "j-sigr"],
 )
 def test_a_training_step_reads_nothing_back_from_the_device(tmp_path, monkeypatch, loss, build):
     """After the first one, in which the folded copy is traced and compared."""
