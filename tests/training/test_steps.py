@@ -22,6 +22,7 @@ from robust_nas.errors import ConfigError
 from robust_nas.runs import Run
 from robust_nas.training import (
     IAT,
+    JSIGR,
     PGDAT,
     Batch,
     Loss,
