@@ -97,6 +97,7 @@ class _Training:
         self.steps, self.whole = len(positions), len(positions[0])
         ranks.refuse_small(self.whole, "training.batch_size")
         options.loss.refuse_ranks(ranks.count)
+        options.loss.refuse_network(network)
         self.state = TrainingState(
             network,
             options,

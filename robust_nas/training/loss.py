@@ -64,11 +64,19 @@ class Loss(Method):
         """
         return {}
 
-    def refuse_ranks(self, count: int) -> None:
-        """Raise `ConfigError` where the loss cannot be had by a training of so many ranks."""
+    def refuse_network(self, network: nn.Module, key: str = "training.loss") -> None:
+        """Raise `ConfigError` for a network that lacks what the loss needs of it."""
+        if self.mixes_inside and not hasattr(network, "mixing_points"):
+            raise ConfigError(
+                f"{key}: {self.label} mixes the outputs of layers; {type(network).__name__} has no `mixing_points`: "
+                "its images alone can be mixed; allowed for it: layers 0"
+            )
+
+    def refuse_ranks(self, count: int, key: str = "training.loss") -> None:
+        """Raise `ConfigError` where a job of so many ranks cannot use the loss."""
         if count > 1 and self.single_rank:
             raise ConfigError(
-                f"training.loss: got {self.label!r} for {count} ranks; {self.single_rank}; start it without torchrun"
+                f"{key}: got {self.label!r} for {count} ranks; {self.single_rank}; start it without torchrun"
             )
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, generator: Generator) -> LossValue:

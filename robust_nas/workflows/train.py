@@ -10,7 +10,7 @@ from pydantic import ConfigDict
 from robust_nas import figures
 from robust_nas.config import Count, Options, check, expand_path, read_yaml
 from robust_nas.data import DataOptions
-from robust_nas.distributed import Ranks, joined, launched
+from robust_nas.distributed import Ranks, joined
 from robust_nas.errors import RunExistsError
 from robust_nas.extension import ExtensibleJob
 from robust_nas.records import RESULT, Shape, read_json
@@ -56,7 +56,6 @@ def train(
     The architecture keeps its own size: `config.network` is the size of what a search finds.
     """
     refuse_cell_options(config.training, architecture)
-    config.training.loss.refuse_ranks(launched())
     folder = expand_path(out) if out else RESULTS / f"{config.name}-model"
     job = TrainJob.of(config, architecture)
     context = context_unless_finished(config, folder, mode, context, job)

@@ -177,7 +177,7 @@ def test_networks_without_layers_to_mix_are_refused_before_a_training():
         refuse_cell_options(recipe, mlp)
     refuse_cell_options(recipe, ARCHITECTURE)
     refuse_cell_options(options(loss=IAT(attack=ATTACK)), mlp)
-    with pytest.raises(ConfigError, match=r"layers: got 'all'; Sequential has no `mixing_points`"):
+    with pytest.raises(ConfigError, match=r"layers; Sequential has no `mixing_points`"):
         LAYERED(small_network(), *small_batch(), generator())
 
 

@@ -71,10 +71,12 @@ class _Loop:
         ).to(device)
         if self.ranks.count > 1 and context.synchronise:
             synchronise(supernet)
-        self.search = OneShotSearch(strategy, channels_last(supernet), context.space, self.ranks)
-        self.augmentation = strategy.augment or context.augmentation
         self.generator = BatchGenerator(device)
         self.generator.manual_seed(context.seed)
+        self.search = OneShotSearch(
+            strategy, channels_last(supernet), context.space, self.ranks, self.generator
+        )
+        self.augmentation = strategy.augment or context.augmentation
         self.halves = [images.subset(indices) for indices in split(images.labels, 0.5, context.seed)]
         orders = [batches(len(half), strategy.batch_size, seed=0, epoch=0) for half in self.halves]
         self.steps = min(len(order) for order in orders)
@@ -130,7 +132,7 @@ class _Loop:
         self.strategy.begin_epoch(self.search)
 
     def draw(self, half: Half) -> Batch:
-        """Return this rank's rows of the step's batch of a half, attacked now."""
+        """Return this rank's rows of the step's batch of a half, attacked now where the strategy reads that."""
         which = HALVES.index(half)
         part = self.halves[which].subset(self.orders[which][self.step])
         whole, rows = len(part), self.ranks.rows(len(part))
@@ -139,8 +141,9 @@ class _Loop:
             memory_format=torch.channels_last
         )
         labels = part.labels[rows]
-        adversarial = self.search.attack(natural, labels, self.generator)
-        return Batch(natural, adversarial, labels, self.ranks.share(whole))
+        attacked = half == "alphas" or self.strategy.attacks_weights_half
+        adversarial = self.search.attack(natural, labels, self.generator) if attacked else natural
+        return Batch(natural, adversarial, labels, self.ranks.share(whole), whole)
 
     def _measure(self, scalars: Mapping[str, Tensor]) -> _Measured:
         """Return the scalars of a step and the alphas after it, without a synchronisation."""

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from robust_nas.attacks import Attack, training_attack_field
 from robust_nas.config import CountOrZero, Positive
-from robust_nas.errors import ConfigError
 from robust_nas.lazy import torch
 from robust_nas.training.loss import STEP_PASSES, Loss, LossValue, attack_passes, cross_entropy
 
@@ -76,12 +75,8 @@ class IAT(Loss):
     def _points(self, model: nn.Module) -> Sequence[MixingPoint]:
         if not self.mixes_inside:
             return ()
+        self.refuse_network(model)
         own: Any = model
-        if not hasattr(own, "mixing_points"):
-            raise ConfigError(
-                f"loss {self.label}: layers: got {self.layers!r}; {type(model).__name__} has no `mixing_points`: "
-                "its images alone can be mixed; allowed for it: 0"
-            )
         points: Sequence[MixingPoint] = own.mixing_points()
         return points if self.layers == "all" else points[: self.layers]
 
