@@ -191,8 +191,9 @@ def _train_once(
             progress=progress,
             ranks=ranks,
         )
-        network.load_state_dict(outcome.state, strict=False)  # the auxiliary head is not kept
-        after = _explanation(options, network, validation)
+        if before:
+            network.load_state_dict(outcome.state, strict=False)  # the auxiliary head is not kept
+        after = _explanation(options, network, validation) if before else {}
     made = {
         "recipe": config.name,
         "seed": config.seed,

@@ -64,7 +64,12 @@ def test_the_vectors_of_an_example_are_orthonormal(count):
 
 def test_more_projections_than_classes_are_refused():
     with pytest.raises(ConfigError, match="projections: got 6; at most the number of classes, 5"):
-        JSIGR(projections=6)(small_network(), *small_batch(), generator())
+        JSIGR(projections=6, grid=4)(small_network(), *small_batch(), generator())
+
+
+def test_more_patches_than_pixels_are_refused():
+    with pytest.raises(ConfigError, match="grid: got 8; at most the pixels of a side, 5"):
+        JSIGR()(small_network(), *small_batch(), generator())
 
 
 def test_a_mask_of_ones_has_no_penalty_and_one_of_zeros_is_double_backpropagation():

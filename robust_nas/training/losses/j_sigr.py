@@ -93,9 +93,9 @@ class JSIGR(Loss):
         if self.attack is not None:
             images = self.attack.craft(model, images, labels, generator)
         judged = _share_of(self.saliency_share, len(images)) if self._selects else 0
-        free = salient_pixels(
-            perturbation_saliency(model, images[:judged], self.grid), self.salient, images.shape[2:]
-        )
+        if judged:  # before the forward pass: it freezes the weights for a moment
+            saliency = perturbation_saliency(model, images[:judged], self.grid)
+            free = salient_pixels(saliency, self.salient, images.shape[2:])
         x = images.detach().clone().requires_grad_()
         logits = model(x)
         loss, wide = cross_entropy(logits, labels), to_float32(logits)
@@ -166,8 +166,10 @@ def selective_penalty(gradient: Tensor, free: Tensor) -> Tensor:
 def patches(size: Sequence[int], grid: int, device: torch.device) -> Tensor:
     """Return which pixels of an image of `size` (H, W) are in which patch, `[grid^2, H, W]`, row by row.
 
-    The sides of patches differ by at most one pixel.
+    The sides of patches differ by at most one pixel. Raises `ConfigError` for more patches than pixels a side.
     """
+    if min(size) < grid:
+        raise ConfigError(f"loss j-sigr: grid: got {grid}; at most the pixels of a side, {min(size)}")
     rows, columns = (torch.arange(side, device=device) * grid // side for side in size)
     number = rows.unsqueeze(1) * grid + columns
     return number == torch.arange(grid**2, device=device).view(-1, 1, 1)
@@ -201,7 +203,7 @@ def salient_pixels(saliency: Tensor, share: float, size: Sequence[int]) -> Tenso
     batch, grid = saliency.shape[:2]
     flat = saliency.flatten(1)
     count = round(share * grid**2)
-    if not count or not batch:
+    if not count:
         return torch.zeros(batch, 1, *size, dtype=torch.bool, device=saliency.device)
     ranked = flat.sort(1, descending=True).values
     chosen = (flat >= ranked[:, count - 1 : count]) & (flat > SALIENT * ranked[:, :1])
