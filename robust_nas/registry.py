@@ -13,7 +13,7 @@ maps names to `file:Class`; other packages add theirs by an entry point of the r
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.metadata import EntryPoint, entry_points
@@ -39,6 +39,18 @@ class Method(Options):
 
 
 M = TypeVar("M", bound=Options)
+
+
+def methods_in(value: object, place: str, kind: type[M]) -> Iterator[tuple[str, M]]:
+    """Yield every method of a kind among options with its place, such as `training.loss`; not those within another."""
+    if isinstance(value, kind):
+        yield place, value
+    elif isinstance(value, Options):
+        for key, inner in value:
+            yield from methods_in(inner, f"{place}.{key}", kind)
+    elif isinstance(value, tuple | list):
+        for number, inner in enumerate(value):
+            yield from methods_in(inner, f"{place}.{number}", kind)
 
 
 @dataclass(eq=False)

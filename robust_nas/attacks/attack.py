@@ -15,9 +15,9 @@ from pydantic import Field, model_validator
 from robust_nas.attacks.losses import SATURATING
 from robust_nas.attacks.norms import Norm
 from robust_nas.attacks.threat_model import inherited, refuse_beyond_images
-from robust_nas.config import Count, NonNegative, Options
+from robust_nas.config import Count, NonNegative
 from robust_nas.errors import AttackError
-from robust_nas.registry import Method, MethodField, Registry
+from robust_nas.registry import Method, MethodField, Registry, methods_in
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
@@ -284,15 +284,8 @@ ATTACKS = Registry(
 
 
 def attacks_in(value: object, place: str) -> Iterator[tuple[str, Attack]]:
-    """Yield every attack among options with its place, such as `training.loss.attack`; not those within an attack."""
-    if isinstance(value, Attack):
-        yield place, value
-    elif isinstance(value, Options):
-        for key, inner in value:
-            yield from attacks_in(inner, f"{place}.{key}")
-    elif isinstance(value, tuple | list):
-        for number, inner in enumerate(value):
-            yield from attacks_in(inner, f"{place}.{number}")
+    """Return every attack among options with its place, such as `training.loss.attack`; not those within an attack."""
+    return methods_in(value, place, Attack)
 
 
 def attack_field(

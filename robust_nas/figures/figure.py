@@ -4,7 +4,8 @@ A figure draws itself from the record of a finished job, a mapping of plain valu
 `.csv`. A new figure is a subclass with `draw`, in a file of its own, and a line in `FIGURES`. The records:
 
     search       records (metrics.jsonl, a mapping a step) or candidates (a mapping each), cells (kind to nodes), concat
-    training     records (metrics.jsonl, a mapping an epoch), best_epoch (that is kept), validation_attack (its label)
+    training     records (metrics.jsonl, a mapping an epoch), best_epoch (that is kept), validation_attack (its label);
+                 what the loss explains: saliency (`before` and `after` the training, `plot_saliency`)
     evaluation   the keys of evaluation.json, and examples, class_names (`plot_adversarial_grid`)
     compression  the keys of compression.json, and layers (of layers.json), records (of the low-rank training)
     study        the keys of analysis.json, and published (factor to lowest and highest best value, and its source)
@@ -69,6 +70,7 @@ FIGURES = Registry(
         "sampled-search": "sampled_search:SampledSearch",
         "cells": "cells:Cells",
         "training": "training_curves:TrainingCurves",
+        "saliency": "saliency:SaliencyPictures",
         "evaluation": "evaluation:Waterfall",
         "eps-curve": "budget:EpsCurve",
         "loss-traces": "traces:LossTraces",

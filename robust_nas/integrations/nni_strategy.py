@@ -133,6 +133,11 @@ class NNI(OneShotStrategy):
                 sample[label] = sorted(torch.argsort(-alphas[label]).tolist()[: space.kept(node)])
         return from_sample(space, sample, name)
 
+    @property
+    def attacks_weights_half(self) -> bool:
+        """Return whether no loss of the weights does it."""
+        return self.weights.loss is None
+
     def begin_epoch(self, search: OneShotSearch) -> None:
         """Set the temperature of the epoch, where the softmax has one."""
         from robust_nas.integrations import nni

@@ -59,6 +59,18 @@ def aggregate(terms: list[Tensor], aggregation: str) -> Tensor:
     return total / len(terms) if aggregation == "mean" else total
 
 
+def cuts(cells: list[nn.Module], last: nn.Module) -> list[list[tuple[nn.Module, int]]]:
+    """Return for every cell the inputs that cross the cut behind it, as pairs of a module and the input's number.
+
+    Two outputs are in use there: the cell's own, by the next two cells, and that of the cell before, by the next one.
+    """
+    points: list[list[tuple[nn.Module, int]]] = []
+    for index in range(1, len(cells)):
+        following = cells[index : index + 2]
+        points.append([(following[0], 1), *((cell, 0) for cell in following)])
+    return [*points, [(last, 0)]]
+
+
 class DropPath(nn.Module):
     """Drop an edge for whole examples with probability `p` while training, and rescale the rest."""
 
@@ -201,6 +213,10 @@ class CellNetwork(nn.Module):
                 outputs.append(s1)
             s0, s1 = s1, cell(s0, s1)
         return [*outputs, s1, self.classifier(self.before_pooling(s1).mean((2, 3)))]
+
+    def mixing_points(self) -> list[list[tuple[nn.Module, int]]]:
+        """Return for every cell the inputs of modules that cross the cut behind it: (module, number of the input)."""
+        return cuts(list(self.cells), self.before_pooling)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits `[B, classes]` of images `[B, C, H, W]` in 0..1."""

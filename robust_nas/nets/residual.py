@@ -218,6 +218,10 @@ class ResidualNetwork(nn.Module):
         features = self.activation(self.norm(x)).mean((2, 3))
         return [*outputs, self.classifier(features)]
 
+    def mixing_points(self) -> list[list[tuple[nn.Module, int]]]:
+        """Return for every stage the module behind it, and the number of the input that is the stage's output."""
+        return [[(module, 0)] for module in (*list(self.stages)[1:], self.norm)]
+
     def forward(self, x: Tensor) -> Tensor:
         """Return logits `[B, classes]` of images `[B, C, H, W]` in 0..1."""
         return self.staged(x)[-1]

@@ -23,7 +23,7 @@ from robust_nas.layers.self_folding import SelfFolding
 from robust_nas.nets.build import seeded
 from robust_nas.nets.folded import AdaptedCell, FoldedParts, FoldedSupernet, fold_adapter, fold_cell
 from robust_nas.nets.fused import fused_nodes, reference_forward
-from robust_nas.nets.network import Skeleton
+from robust_nas.nets.network import Skeleton, cuts
 from robust_nas.operations import OPERATIONS
 from robust_nas.spaces import CellArchitecture, CellPlace, CellSpace, Edge, Size
 
@@ -159,6 +159,10 @@ class Supernet(SelfFolding):
             return weights
         numbers = [[len(self.space.sources_of(node))] for node, _ in self.space.edges]
         return {kind: own / own.new_tensor(numbers) for kind, own in weights.items()}
+
+    def mixing_points(self) -> list[list[tuple[nn.Module, int]]]:
+        """Return for every cell the inputs of modules that cross the cut behind it; hooks on cells make them plain."""
+        return cuts(list(self.cells), self.before_pooling)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits `[B, K]` of images `[B, C, H, W]` in 0..1."""

@@ -92,6 +92,20 @@ class DSARA(OneShotStrategy):
             raise ValueError(f"stage1_epochs is {self.stage1_epochs}, more than the {self.epochs} epochs")
         return self
 
+    @model_validator(mode="after")
+    def _unrolled_step_is_the_weights_step(self) -> Self:
+        if self.order == 2 and self.weights.loss is not None:
+            raise ValueError(
+                f"order is 2, whose unrolled step is on attacked images by the cross-entropy, but weights.loss is "
+                f"{self.weights.loss.label!r}; allowed with it: order 1"
+            )
+        return self
+
+    @property
+    def attacks_weights_half(self) -> bool:
+        """Return whether no loss of the weights does it: the first order reads them in the weight step alone."""
+        return self.weights.loss is None
+
     def stage(self, epoch: int) -> int:
         """Return 1 before the natural loss takes part, then 2."""
         return 1 if epoch < self.stage1_epochs else 2

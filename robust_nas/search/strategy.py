@@ -19,6 +19,7 @@ from robust_nas.spaces import CellArchitecture, CellSpace, Size
 
 if TYPE_CHECKING:
     from robust_nas.data import Images
+    from robust_nas.training import Loss
 
 Record = Mapping[str, Any]  # one line of `metrics.jsonl`
 
@@ -123,6 +124,11 @@ class Strategy(Method):
     def own_precision(self) -> Literal["float32", "bf16"]:
         """Return the precision in which the search itself computes; that of a candidate's training is the recipe's."""
         return "float32"
+
+    @property
+    def weight_loss(self) -> Loss | None:
+        """Return the training loss of the search's own weights where a config names one."""
+        return None
 
     @property
     def trains(self) -> bool:

@@ -43,6 +43,7 @@ class Architecture(Options):
     has_cells: ClassVar[bool] = False  # whether it is a `CellArchitecture`, made of a genotype
     supports_auxiliary_head: ClassVar[bool] = False
     supports_drop_path: ClassVar[bool] = False
+    supports_mixing: ClassVar[bool] = False  # whether its network has `mixing_points`
 
     schema_version: Literal[1] = 1
     type: str = ""

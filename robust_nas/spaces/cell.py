@@ -85,6 +85,7 @@ class CellArchitecture(Architecture):
     has_cells: ClassVar[bool] = True
     supports_auxiliary_head: ClassVar[bool] = True
     supports_drop_path: ClassVar[bool] = True
+    supports_mixing: ClassVar[bool] = True
 
     type: Literal["cell"] = "cell"
     cells: Count

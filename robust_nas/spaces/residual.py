@@ -56,6 +56,7 @@ class ResidualArchitecture(Architecture):
     called: ClassVar[str] = "a residual network"
     network: ClassVar[str] = "robust_nas.nets.residual:ResidualNetwork"
     named_as: ClassVar[str] = WIDE_RESNETS
+    supports_mixing: ClassVar[bool] = True
 
     type: Literal["residual"] = "residual"
     block: Literal["basic", "bottleneck", "robust-res"] = "basic"

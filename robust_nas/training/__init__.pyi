@@ -10,6 +10,9 @@ from .loss import Loss as Loss
 from .loss import LossValue as LossValue
 from .loss import cross_entropy as cross_entropy
 from .losses import LOSSES as LOSSES
+from .losses.iat import IAT as IAT
+from .losses.j_sigr import JSIGR as JSIGR
+from .losses.mart import MART as MART
 from .losses.natural import Natural as Natural
 from .losses.pgd_at import PGDAT as PGDAT
 from .losses.trades import TRADES as TRADES

@@ -119,6 +119,8 @@ class _Training:
         positions = batches(len(images), options.batch_size, seed=0, epoch=0)
         self.steps, self.whole = len(positions), len(positions[0])
         ranks.refuse_small(self.whole, "training.batch_size")
+        options.loss.refuse_ranks(ranks.count)
+        options.loss.refuse_network(network)
         self.state = TrainingState(
             network,
             options,

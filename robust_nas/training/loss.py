@@ -6,9 +6,10 @@ A new loss is a subclass with its options, `passes` and `__call__`, in a file of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from robust_nas.attacks import Attack
+from robust_nas.errors import ConfigError
 from robust_nas.lazy import F, torch
 from robust_nas.registry import Method
 
@@ -33,6 +34,18 @@ class Loss(Method):
     twice_differentiated: ClassVar[bool] = (
         False  # whether it holds gradients of the network, which training differentiates again
     )
+    single_rank: ClassVar[str] = ""  # why a training of several ranks cannot have it; empty: it can
+    warning: ClassVar[str] = ""  # what a user should know before the training; printed and recorded
+
+    @property
+    def mixes_inside(self) -> bool:
+        """Return whether the network needs `mixing_points`: what it takes to mix the outputs of layers."""
+        return False
+
+    @property
+    def least_side(self) -> int:
+        """Return the rows and columns of an image below which the loss is not defined."""
+        return 1
 
     @property
     def inner_attack(self) -> Attack | None:
@@ -43,6 +56,28 @@ class Loss(Method):
     def passes(self) -> int:
         """Return the forward-pass equivalents of one training step, per image."""
         raise NotImplementedError(f"{type(self).__name__} does not say how many passes it takes")
+
+    def explanation(self, model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Any]:
+        """Return what figures show of a model on a few images, before and after the training, in plain values.
+
+        Its keys are those that a figure of the room `figures` needs of a training's record; none by default.
+        """
+        return {}
+
+    def refuse_network(self, network: nn.Module, key: str = "training.loss") -> None:
+        """Raise `ConfigError` for a network that lacks what the loss needs of it."""
+        if self.mixes_inside and not hasattr(network, "mixing_points"):
+            raise ConfigError(
+                f"{key}: {self.label} mixes the outputs of layers; {type(network).__name__} has no `mixing_points`: "
+                "its images alone can be mixed; allowed for it: layers 0"
+            )
+
+    def refuse_ranks(self, count: int, key: str = "training.loss") -> None:
+        """Raise `ConfigError` where a job of so many ranks cannot use the loss."""
+        if count > 1 and self.single_rank:
+            raise ConfigError(
+                f"{key}: got {self.label!r} for {count} ranks; {self.single_rank}; start it without torchrun"
+            )
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, generator: Generator) -> LossValue:
         """Return the loss on images `[B, C, H, W]` in 0..1 with labels `[B]`; the model is in training mode.

@@ -34,10 +34,11 @@ from robust_nas.errors import ArchitectureError, CodeRefusedError, ConfigError
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.figures import FIGURES, Figure
 from robust_nas.overrides import override_value
+from robust_nas.registry import methods_in
 from robust_nas.runs import RECIPE
 from robust_nas.search import Strategy, SupernetOptions, strategy_field, with_strategy
 from robust_nas.spaces import CellSpace, Size, is_shipped, load_space
-from robust_nas.training import Training
+from robust_nas.training import Loss, Training
 from robust_nas.training.losses import with_present_names
 from robust_nas.user_code import absolute_names, allow_code, code_in, folders_of, own_config
 
@@ -231,7 +232,8 @@ def load_config(
 def doubts(config: JobConfig) -> list[str]:
     """Return what is allowed but probably not meant: an attack whose eps or norm is far from the evaluation's.
 
-    That is an eps of more than twice, or less than half, the threat model's, or another norm.
+    That is an eps of more than twice, or less than half, the threat model's, or another norm. With it, what a training
+    loss warns of.
     """
     threat: ThreatModel = dict(config)["evaluation"].threat_model
     found = []
@@ -245,6 +247,8 @@ def doubts(config: JobConfig) -> list[str]:
                 own = other = ""
             eps = "any eps" if attack.eps is None else f"eps {attack.eps:.4g}"
             found.append(f"{place} attacks {own}with {eps}, the evaluation{other} with {threat.eps:.4g}")
+        losses = methods_in(value, section, Loss)
+        found += [f"{place}: {loss.label}: {loss.warning}" for place, loss in losses if loss.warning]
     return found
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from robust_nas.config import Options
     from robust_nas.data import Dataset, Images
     from robust_nas.spaces import Architecture, CellSpace, Layout
-    from robust_nas.training import Training
+    from robust_nas.training import Loss, Training
 
 
 @dataclass(frozen=True)
@@ -151,8 +151,20 @@ def refuse_precision(precision: str, device: torch.device) -> None:
         raise ConfigError(f"precision: bf16 is not supported by {torch.cuda.get_device_name(device)}")
 
 
+def refuse_loss(loss: Loss, key: str, context: JobContext) -> None:
+    """Raise `ConfigError` for a loss that images of this size, or the number of ranks, do not allow."""
+    loss.refuse_ranks(launched(), key)
+    _, height, width = context.dataset.shape
+    if min(height, width) < loss.least_side:
+        raise ConfigError(
+            f"{key}: {loss.label} needs images of at least {loss.least_side} x {loss.least_side} pixels with these "
+            f"options, {context.dataset.name} has {height} x {width}"
+        )
+
+
 def refuse_few_images(training: Training, context: JobContext) -> None:
-    """Raise `ConfigError` where the training images make no batch of two."""
+    """Raise `ConfigError` where the training images make no batch of two, or are too small for the loss."""
+    refuse_loss(training.loss, "training.loss", context)
     ALONE.refuse_small(min(training.batch_size, len(context.images)), "training.batch_size")
 
 
@@ -173,6 +185,11 @@ def refuse_auxiliary_head(training: Training, layout: Layout, dataset: Dataset) 
 
 def refuse_cell_options(training: Training, architecture: Architecture | type[Architecture]) -> None:
     """Raise `ConfigError` when the recipe asks for what the architecture's family does not support."""
+    if training.loss.mixes_inside and not architecture.supports_mixing:
+        raise ConfigError(
+            f"training.loss: {training.loss.label} mixes the outputs of layers; the network is "
+            f"{architecture.called}, which has nothing but its images to mix; allowed for it: layers 0"
+        )
     for key, supported, what in (
         ("auxiliary_weight", architecture.supports_auxiliary_head, "auxiliary head"),
         ("drop_path", architecture.supports_drop_path, "drop path"),

@@ -14,7 +14,7 @@ from robust_nas.distributed import Ranks, joined
 from robust_nas.errors import RunExistsError
 from robust_nas.extension import ExtensibleJob
 from robust_nas.records import RESULT, Shape, read_json
-from robust_nas.runs import CONFIG, Mode, Progress, Run, silent
+from robust_nas.runs import CONFIG, Mode, Progress, Run, silent, write_json
 from robust_nas.spaces import AnyArchitecture, Architecture, count, has_cells
 from robust_nas.training import Training
 from robust_nas.workflows.config import RESULTS, RunConfig, doubts
@@ -32,8 +32,14 @@ from robust_nas.workflows.context import (
 )
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from robust_nas.data import Images
     from robust_nas.nets import ModelDescription
     from robust_nas.training.loop import TrainingOutcome
+
+EXPLANATION = "explanation.json"  # what the loss shows of the network; not there where it shows nothing
+EXPLAINED_IMAGES = 6
 
 
 def train(
@@ -172,6 +178,7 @@ def _train_once(
             seed=config.seed,
         ).to(device)
         distribute(network, config.batch_norm, ranks)
+        before = _explanation(options, network, validation)
         outcome = train_network(
             run,
             network,
@@ -184,6 +191,9 @@ def _train_once(
             progress=progress,
             ranks=ranks,
         )
+        if before:
+            network.load_state_dict(outcome.state, strict=False)  # the auxiliary head is not kept
+        after = _explanation(options, network, validation) if before else {}
     made = {
         "recipe": config.name,
         "seed": config.seed,
@@ -199,9 +209,19 @@ def _train_once(
         input_shape=dataset.shape, class_names=dataset.class_names, mean=mean, std=std, made_by=made
     )
     validated = min(len(validation), options.validation_images or len(validation))
+    explained = {key: {"before": value, "after": after[key]} for key, value in before.items()}
     ranks.run_on_all(
-        lambda: _write(run, config, architecture, outcome, description, (len(images), validated))
+        lambda: _write(run, config, architecture, outcome, description, explained, (len(images), validated))
     )
+
+
+def _explanation(options: Training, network: nn.Module, validation: Images) -> dict[str, Any]:
+    """Return what the loss has to show of a network on the first validation images, in plain values."""
+    import torch
+
+    device = next(network.parameters()).device
+    few = validation.subset(torch.arange(min(EXPLAINED_IMAGES, len(validation))))
+    return options.loss.explanation(network, few.float().to(device), few.labels.to(device))
 
 
 def _write(
@@ -210,9 +230,13 @@ def _write(
     architecture: Architecture,
     outcome: TrainingOutcome,
     description: ModelDescription,
+    explained: dict[str, Any],
     counts: tuple[int, int],
 ) -> None:
-    """Writes the model folder; `counts` of images that were trained on and validated with."""
+    """Writes the model folder; `counts` of images that were trained on and validated with.
+
+    `explained` is what the loss shows of the network before and after, by keys of the training's record.
+    """
     from robust_nas.nets import save_model
     from robust_nas.nets.model import ARCHITECTURE, DESCRIPTION, WEIGHTS
 
@@ -226,10 +250,15 @@ def _write(
     )
     records, folder = run.records(), run.folder / "figures"
     artifacts = [ARCHITECTURE, DESCRIPTION, WEIGHTS]
+    if explained:
+        write_json(run.folder / EXPLANATION, explained)
+        artifacts.append(EXPLANATION)
+    own = [figure.stem for figure in figures.due_figures("training", explained)]
     with figures.optional("training"):
         figures.plot_training(
             records, folder / "training", best_epoch=outcome.epoch, attack=attack.label, caption=caption
         )
+    figures.draw_figures("training", explained, folder, about=caption)
     cost = count(architecture, description.input_shape, len(description.class_names))
     result = {
         **description.made_by,
@@ -238,7 +267,7 @@ def _write(
         "seconds": round(outcome.seconds, 1),
         "warnings": doubts(config),
     }
-    run.finish(result, artifacts, figures=("training",))
+    run.finish(result, artifacts, figures=("training", *own))
 
 
 def _draw_own(run: Run, config: RunConfig, architecture: Architecture) -> None:
@@ -250,7 +279,9 @@ def _draw_own(run: Run, config: RunConfig, architecture: Architecture) -> None:
             f"{architecture.name}: {options.loss.label} training on {made['dataset']}, seed {made['seed']}; "
             f"validation: {attack.label}, {attack.norm} eps {attack.eps:.4g}"
         )
+        explained = run.folder / EXPLANATION
         record = {
+            **(read_json(explained) if explained.is_file() else {}),
             "records": run.records(),
             "best_epoch": made["epoch"],
             "validation_attack": attack.label,

@@ -66,6 +66,18 @@ def example(number, eps=0.125, channels=1, **more):
     }
 
 
+def saliency(seed, count=3):
+    """What a loss shows of the saliency of a network."""
+    draws = np.random.default_rng(seed)
+    return {
+        "images": np.random.default_rng(0).random((count, 1, 8, 8)).tolist(),
+        "labels": list(range(count)),
+        "gradient": draws.random((count, 4, 4)).tolist(),
+        "perturbation": draws.random((count, 4, 4)).tolist(),
+        "agreement": draws.uniform(-1, 1, count).tolist(),
+    }
+
+
 LAYER = {
     "name": "cells.0.conv",
     "form": "gdws",
@@ -103,7 +115,11 @@ RECORDS = {
         "cells": {"robust": NODES},
         "concat": {"robust": [2, 3]},
     },
-    "training": {"records": TRAINING, "best_epoch": 25},
+    "training": {
+        "records": TRAINING,
+        "best_epoch": 25,
+        "saliency": {"before": saliency(0), "after": saliency(1)},
+    },
     "evaluation": {
         **json.loads((REFERENCE / "fashion-wrn-10-1-seed0" / "evaluation.json").read_text()),
         "examples": [example(number) for number in range(3)],

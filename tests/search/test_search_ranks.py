@@ -10,6 +10,7 @@ from robust_nas.attacks.batch_generator import BatchGenerator, together
 from robust_nas.layers.batch_norm import synchronise
 from robust_nas.nets import Supernet
 from robust_nas.search import DSARA, Batch, OneShotSearch, WeightOptimiser
+from robust_nas.training import TRADES
 
 CLASSES, IMAGES = 4, 7  # unequal rows for two ranks and for three
 SPACE = small_space()
@@ -17,7 +18,9 @@ CASES = {
     "first order": {"attack": PGD(eps=0.1, steps=2)},
     "second order": {"attack": PGD(norm="l2", eps=0.5, steps=2, restarts=2, keep="best"), "order": 2},
     "batch statistics": {"attack": NFGSM(eps=0.1, bn="batch")},
+    "loss of the weights": {"attack": NFGSM(eps=0.1)},
 }
+LOSSES = {"loss of the weights": TRADES(attack=PGD(eps=0.1, steps=2, loss="kl", keep="last"))}
 
 
 def steps(ranks, case, statistics="synchronised"):
@@ -25,11 +28,11 @@ def steps(ranks, case, statistics="synchronised"):
     supernet = Supernet(SPACE, CLASSES, 1, channels=2, cells=3, seed=0).double()
     if ranks.count > 1 and statistics == "synchronised":
         synchronise(supernet)
-    weights = WeightOptimiser(learning_rate=0.1, clip_norm=0.5)
+    weights = WeightOptimiser(learning_rate=0.1, clip_norm=0.5, loss=LOSSES.get(case))
     strategy = DSARA(epochs=2, stage1_epochs=1, weights=weights, **CASES[case])
-    search = OneShotSearch(strategy, supernet, SPACE, ranks)
     generator = BatchGenerator()
     generator.manual_seed(3)
+    search = OneShotSearch(strategy, supernet, SPACE, ranks, generator)
     found = {}
     for step in range(3):
         halves = []
@@ -46,7 +49,7 @@ def steps(ranks, case, statistics="synchronised"):
             generator.whole, generator.rows = IMAGES, rows
             attacked = [search.attack(*half, generator) for half in halves]
         share = ranks.share(IMAGES)
-        drawn = [Batch(x, found, y, share) for (x, y), found in zip(halves, attacked, strict=True)]
+        drawn = [Batch(x, own, y, share, IMAGES) for (x, y), own in zip(halves, attacked, strict=True)]
         search.epoch = min(step, 1)
         moved = strategy.alpha_gradient(search, drawn[1], drawn[0])
         search.alpha_step(moved.gradient)

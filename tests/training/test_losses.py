@@ -6,13 +6,43 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from training_cases import EPS, KL, LOSSES, generator, linear_network, small_batch, small_network, with_eps
+from training_cases import (
+    EPS,
+    KL,
+    LOSSES,
+    Stopped,
+    generator,
+    linear_network,
+    options,
+    residual,
+    run_training,
+    same,
+    small_batch,
+    small_network,
+    stop_at,
+    with_eps,
+)
 
 from robust_nas.attacks import FGSM, FGSMRS, NFGSM, PGD
 from robust_nas.config import check
 from robust_nas.errors import ConfigError
+from robust_nas.training import IAT, JSIGR, MART, PGDAT, TRADES, Natural, Training, cross_entropy
 from robust_nas.training import LOSSES as REGISTRY
-from robust_nas.training import PGDAT, TRADES, Natural, Training, cross_entropy
+from robust_nas.training.losses.iat import symmetric_beta
+from robust_nas.training.losses.j_sigr import (
+    orthonormal_vectors,
+    perturbation_saliency,
+    salient_pixels,
+)
+
+TRAINED = {
+    Natural: 1,
+    PGDAT: 1,
+    TRADES: 2,
+    MART: 2,
+    IAT: 2,
+    JSIGR: 1,
+}  # passes that move batch norm, of one step
 
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 
@@ -43,16 +73,18 @@ def test_its_gradient_is_the_derivative_along_a_direction(loss):
     images, labels = (t.double() if t.is_floating_point() else t for t in small_batch())
     model = small_network().double()
     loss(model, images, labels, generator()).loss.backward()
-    weight = model[-1].weight
-    direction = torch.randn(weight.shape, dtype=torch.float64, generator=generator(5))
+    weights = list(model.parameters())
+    draws = generator(5)
+    directions = [torch.randn(weight.shape, dtype=torch.float64, generator=draws) for weight in weights]
     values = []
-    for h in (1e-5, -1e-5):
+    for h in (1e-6, -2e-6):
         with torch.no_grad():
-            weight.add_(h * direction)
-            values.append(loss(model, images, labels, generator()).loss)
-            weight.sub_(h * direction)
-    slope = (values[0] - values[1]) / 2e-5
-    torch.testing.assert_close(slope, (weight.grad * direction).sum(), rtol=1e-5, atol=1e-8)
+            for weight, direction in zip(weights, directions, strict=True):
+                weight.add_(h * direction)
+        values.append(loss(model, images, labels, generator()).loss.detach())
+    slope = (values[0] - values[1]) / 2e-6
+    expected = sum((weight.grad * way).sum() for weight, way in zip(weights, directions, strict=True))
+    torch.testing.assert_close(slope, expected, rtol=1e-5, atol=1e-8)
 
 
 @every_loss
@@ -73,24 +105,82 @@ def test_a_loss_leaves_a_training_model_that_moved_its_batch_norm_once_per_image
     assert all(module.training for module in model.modules())
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     # the attack's passes leave no trace; TRADES trains on clean and on attacked images
-    assert int(model[1].num_batches_tracked) == (2 if isinstance(loss, TRADES) else 1)
+    assert int(model[1].num_batches_tracked) == TRAINED[type(loss)]
     assert torch.equal(images, copies[0])
     assert torch.equal(labels, copies[1])
 
 
+def boosted(loss, model, images, labels):
+    """MART's first term on clean images, one by one."""
+    p = model(images).detach().softmax(1).tolist()
+    terms = [
+        -math.log(row[y]) - math.log(1.0001 - max(q for k, q in enumerate(row) if k != y))
+        for row, y in zip(p, labels.tolist(), strict=True)
+    ]
+    return sum(terms) / len(terms)
+
+
+def mixup(loss, model, images, labels):
+    """Mixup of clean images, twice, with IAT's draws."""
+    draws, terms = generator(), []
+    loss.attack(model, images, labels, draws)
+    for _ in range(2):
+        r = float(symmetric_beta(1.0, images, draws))
+        order = torch.randperm(len(images), generator=draws)
+        torch.randint(1, (), generator=draws)
+        one_hot = torch.eye(5)[labels]
+        log_p = model(r * images + (1 - r) * images[order]).detach().log_softmax(1)
+        terms.append(-float(((r * one_hot + (1 - r) * one_hot[order]) * log_p).sum(1).mean()))
+    return sum(terms) / 2
+
+
+def penalised(loss, model, images, labels):
+    """J-SIGR, from its formula; the estimate of the Jacobian norm is left to its own vectors."""
+    x = images.clone().requires_grad_()
+    logits = model(x)
+    draws = generator()
+    if loss.attack is not None:
+        loss.attack(small_network(), images, labels, draws)
+    slopes = [
+        torch.autograd.grad((logits * v).sum(), x, retain_graph=True)[0]
+        for v in orthonormal_vectors(logits.detach(), loss.projections, draws)
+    ]
+    jacobian = sum(float(slope.square().sum()) for slope in slopes) * 5 / loss.projections / 16
+    own = logits.log_softmax(1)[torch.arange(2), labels[:2]].sum()
+    gradient = torch.autograd.grad(own, x)[0][:2]
+    free = salient_pixels(perturbation_saliency(small_network(), images[:2], 4), 0.2, (5, 5))
+    selective = float((gradient * (1 - free.float())).square().sum()) / 2
+    natural = float(F.cross_entropy(logits.detach(), labels))
+    return natural + loss.jacobian_weight * jacobian + selective
+
+
+AT_ZERO = {
+    MART: boosted,
+    IAT: mixup,
+    JSIGR: penalised,
+}  # what a loss without perturbations is, where it is not the natural one
+
+
 @every_loss
-def test_at_eps_zero_every_loss_is_the_natural_one(loss):
+def test_at_eps_zero_every_loss_is_its_natural_form(loss):
     # no noise around TRADES's start either: it is clipped to a ball of radius zero
     images, labels = small_batch()
     found = with_eps(loss, 0.0)(small_network(), images, labels, generator())
-    expected = Natural()(small_network(), images, labels, generator())
-    torch.testing.assert_close(found.loss, expected.loss)
-    torch.testing.assert_close(found.logits, expected.logits)
+    natural = Natural()(small_network(), images, labels, generator())
+    limit = AT_ZERO.get(type(loss), lambda *_: natural.loss.item())
+    loss = with_eps(loss, 0.0)
+    assert found.loss.item() == pytest.approx(limit(loss, small_network(), images, labels), rel=1e-5)
+    if not isinstance(loss, IAT):  # which sees mixed images
+        torch.testing.assert_close(found.logits, natural.logits)
 
 
 @every_loss
 def test_bf16_logits_give_a_float32_loss(loss):
     images, labels = small_batch()
+    if loss.twice_differentiated:
+        with pytest.raises(ConfigError, match=r"precision is 'bf16', but loss .* is differentiated twice"):
+            options(loss=loss, precision="bf16")
+        return
     with torch.autocast("cpu", torch.bfloat16):
         value = loss(small_network(), images, labels, generator())
     assert value.loss.dtype == torch.float32
@@ -100,20 +190,61 @@ def test_bf16_logits_give_a_float32_loss(loss):
 
 
 @every_loss
-def test_a_loss_counts_the_passes_of_its_attack_and_of_its_training_step(loss):
-    """An attack step is a forward pass and the images' gradient; a training step has both gradients."""
+def test_the_order_of_channels_in_memory_changes_rounding_alone(loss):
+    images, labels = (t.double() if t.is_floating_point() else t for t in small_batch())
+    found = []
+    for order in (torch.contiguous_format, torch.channels_last):
+        model = small_network().double().to(memory_format=order)
+        value = loss(model, images.contiguous(memory_format=order), labels, generator())
+        value.loss.backward()
+        found.append([value.loss.detach(), *(weight.grad for weight in model.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-10)
+
+
+@every_loss
+def test_a_training_by_it_that_is_stopped_resumes_to_the_same_bits(loss, tmp_path):
+    values = options(loss=loss.model_copy(update={"projections": 2}) if isinstance(loss, JSIGR) else loss)
+    expected, records, net = run_training(tmp_path / "whole", values, net=residual())
+    with pytest.raises(Stopped):
+        run_training(tmp_path / "cut", values, progress=stop_at(4), net=residual())
+    found, again, resumed = run_training(tmp_path / "cut", values, mode="resume", net=residual())
+    assert same(found.state, expected.state)
+    assert same(resumed.state_dict(), net.state_dict())
+    assert again == records
+
+
+@every_loss
+def test_a_loss_counts_the_passes_of_its_attack_and_of_its_training_step(loss, monkeypatch):
+    """An attack step is a forward pass and the images' gradient; a training step has both gradients.
+
+    A gradient that is differentiated again is a pass, and two more for its own gradients.
+    """
     model, (images, labels) = small_network(), small_batch()
     attack = loss.inner_attack
-    found = (
-        0 if attack is None else 2 * attack.run(model, images, labels, generator()).backwards // len(images)
+    rows = {True: 0, False: 0}
+    handle = model.register_forward_hook(
+        lambda module, inputs, output: rows.update({module.training: rows[module.training] + len(output)})
     )
-    forwards = []
-    handle = model.register_forward_hook(lambda module, inputs, output: forwards.append(module.training))
+    found = 0
+    if attack is not None:
+        found = 2 * attack.run(model, images, labels, generator()).backwards // len(images)
+    judged, rows[False] = rows[False], 0
+    differentiated = []
+    gradient = torch.autograd.grad
+    monkeypatch.setattr(
+        torch.autograd,
+        "grad",
+        lambda *given, create_graph=False, **named: (
+            differentiated.append(create_graph) or gradient(*given, create_graph=create_graph, **named)
+        ),
+    )
     loss(model, images, labels, generator())
     handle.remove()
-    trained = sum(forwards)
+    trained = rows[True] // len(images)
     clean_prediction = attack is not None and attack.objective == "kl"
-    assert loss.passes == found + 3 * trained + clean_prediction
+    more = math.ceil((rows[False] - judged) / len(images))  # what is asked of the model in eval mode
+    assert loss.passes == found + 3 * trained + 3 * sum(differentiated) + more + clean_prediction
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,18 @@ from robust_nas.config import check, to_dict
 from robust_nas.data import Augment
 from robust_nas.errors import ConfigError
 from robust_nas.runs import Run
-from robust_nas.training import PGDAT, Batch, Loss, Natural, Training, TrainingContext, TrainingHook, loop
+from robust_nas.training import (
+    IAT,
+    JSIGR,
+    PGDAT,
+    Batch,
+    Loss,
+    Natural,
+    Training,
+    TrainingContext,
+    TrainingHook,
+    loop,
+)
 from robust_nas.training import STEPS as REGISTRY
 
 every_step = pytest.mark.parametrize("step", STEPS.values(), ids=STEPS.keys())
@@ -124,8 +135,11 @@ READS = ("__bool__", "__int__", "__float__", "__index__", "item", "tolist", "cpu
         *[PGDAT(attack=PGD(eps=0.1, steps=2, fold=fold, keep="last")) for fold in (False, True)],
         LOSSES["pgd-at-n-fgsm"],
         LOSSES["trades"],
+        LOSSES["mart"],
+        IAT(attack=PGD(eps=0.1, steps=2, keep="last"), layers="all"),
+        JSIGR(attack=PGD(eps=0.1, steps=2, keep="last"), grid=4),
     ],
-    ids=["natural", "pgd-at", "pgd-at-folded", "n-fgsm", "trades"],
+    ids=["natural", "pgd-at", "pgd-at-folded", "n-fgsm", "trades", "mart", "iat", "j-sigr"],
 )
 def test_a_training_step_reads_nothing_back_from_the_device(tmp_path, monkeypatch, loss, build):
     """After the first one, in which the folded copy is traced and compared."""

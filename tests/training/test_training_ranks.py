@@ -5,45 +5,77 @@ from pathlib import Path
 import pytest
 import torch
 from in_ranks import in_ranks, results
-from training_cases import FULL, images, network, options
+from training_cases import FULL, LOSSES, images, network, options
 
 from robust_nas.attacks import PGD
 from robust_nas.data import Augment, augment
+from robust_nas.errors import ConfigError
 from robust_nas.layers.batch_norm import synchronise
-from robust_nas.training import AWP, PGDAT, TRADES, loop
+from robust_nas.training import AWP, PGDAT, loop
+from robust_nas.training import LOSSES as REGISTRY
 from robust_nas.workflows.context import open_run
 
 PGD_AT = PGDAT(attack=PGD(eps=0.1, steps=2, keep="last"))
 RECIPES = {
-    "pgd-at": {"loss": PGD_AT},
-    "trades": {"loss": TRADES(attack=PGD(eps=0.1, steps=2, loss="kl", keep="last"))},
+    **{loss.name: {"loss": loss} for loss in LOSSES.values()},
     "awp": {"loss": PGD_AT, "hooks": [AWP(gamma=0.02)]},
 }
+REFUSED = {name for name, recipe in RECIPES.items() if recipe["loss"].single_rank}
 
 
-def run_training(ranks, folder_of, recipe):
-    """Two epochs of three steps in float64: 7 images a batch, so that the ranks have 3 and 4."""
-    values = options(**RECIPES[recipe], batch_size=7, **FULL)
-    net = network(auxiliary=True).double()
-    if ranks.count > 1:
-        synchronise(net)
+def run_trainings(ranks, folder_of):
+    """Each recipe: two epochs of three steps in float64, 7 images a batch, so that the ranks have 3 and 4.
+
+    Returns the weights of each, or why it is refused.
+    """
     loop.augment = lambda *arguments: augment(*arguments).double()
     loop._Training.validate = lambda self: (0.5, 0.5)  # which is in float32
-    with open_run(ranks, Path(folder_of) / str(ranks.count), values, "new") as run:
-        outcome = loop.train(
-            run, net, images(24), images(12), values, Augment(crop=1, flip=True), seed=3, ranks=ranks
-        )
-    return outcome.state
+    found = {}
+    for name, recipe in RECIPES.items():
+        values = options(**recipe, batch_size=7, **FULL)
+        net = network(auxiliary=True).double()
+        if ranks.count > 1:
+            synchronise(net)
+        augmentation = Augment(crop=1, flip=True)
+        try:
+            with open_run(ranks, Path(folder_of) / f"{name}-{ranks.count}", values, "new") as run:
+                outcome = loop.train(
+                    run, net, images(24), images(12), values, augmentation, seed=3, ranks=ranks
+                )
+            found[name] = outcome.state
+        except ConfigError as error:
+            found[name] = str(error)
+    return found
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_two_ranks_are_one_rank_with_the_global_batch(tmp_path, recipe):
-    arguments = {"folder_of": str(tmp_path), "recipe": recipe}
-    found = results(in_ranks(run_training, tmp_path / "ranks", [1, 2], **arguments))
-    (expected,), (one, two) = found.values()
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    (expected,), (one, two) = results(
+        in_ranks(run_trainings, folder / "ranks", [1, 2], folder_of=str(folder))
+    ).values()
+    return expected, one, two
+
+
+def test_every_loss_of_the_registry_is_tried_in_ranks():
+    assert RECIPES.keys() - {"awp"} == set(REGISTRY.built_in)
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.keys() - REFUSED))
+def test_two_ranks_are_one_rank_with_the_global_batch(trained, recipe):
+    expected, one, two = (found[recipe] for found in trained)
     for name, value in expected.items():
         assert torch.equal(one[name], two[name]), name
         torch.testing.assert_close(one[name], value, rtol=1e-7, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize("recipe", sorted(REFUSED))
+def test_a_loss_that_cannot_be_split_is_refused_on_every_rank_with_the_reason(trained, recipe):
+    expected, one, two = (found[recipe] for found in trained)
+    assert isinstance(expected, dict)  # alone it is trained
+    assert one == two
+    reason = RECIPES[recipe]["loss"].single_rank
+    assert one == f"training.loss: got {recipe!r} for 2 ranks; {reason}; start it without torchrun"
 
 
 def validate(ranks, folder_of):

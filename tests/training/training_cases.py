@@ -9,7 +9,19 @@ from robust_nas.data import Augment, Images
 from robust_nas.nets import Supernet, build_network
 from robust_nas.runs import Run
 from robust_nas.spaces import ResidualArchitecture
-from robust_nas.training import AWP, PGDAT, TRADES, Cosine, Natural, Piecewise, Standard, Training
+from robust_nas.training import (
+    AWP,
+    IAT,
+    JSIGR,
+    MART,
+    PGDAT,
+    TRADES,
+    Cosine,
+    Natural,
+    Piecewise,
+    Standard,
+    Training,
+)
 from robust_nas.training.loop import train
 
 CLASSES = 4
@@ -28,6 +40,12 @@ LOSSES = {
     "pgd-at-fgsm-rs": PGDAT(attack=FGSMRS(eps=EPS)),
     "pgd-at-n-fgsm": PGDAT(attack=NFGSM(eps=EPS)),
     "trades": TRADES(attack=KL),
+    "iat": IAT(attack=PGD(eps=EPS, steps=3, keep="last")),
+    "j-sigr": JSIGR(projections=5, grid=4, saliency_share=0.25, jacobian_weight=0.1),
+    "j-sigr-attacked": JSIGR(
+        attack=PGD(eps=EPS, steps=3, keep="last"), projections=2, grid=4, saliency_share=0.25
+    ),
+    "mart": MART(attack=PGD(eps=EPS, steps=3, keep="last")),
 }
 HOOKS = {"awp": AWP(gamma=0.05), "awp-late": AWP(gamma=0.05, warmup_epochs=1)}
 STEPS = {"standard": Standard()}

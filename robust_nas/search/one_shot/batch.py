@@ -17,12 +17,16 @@ Half = Literal["weights", "alphas"]
 
 
 class Batch(NamedTuple):
-    """Images `[B, C, H, W]` in 0..1, the same images attacked, labels `[B]`; `share` of a batch split over ranks."""
+    """Images `[B, C, H, W]` in 0..1, the same images attacked, labels `[B]`; `share` of a batch split over ranks.
+
+    `adversarial` are the images themselves where the strategy does not attack that half (`attacks_weights_half`).
+    """
 
     natural: Tensor
     adversarial: Tensor
     labels: Tensor
     share: float = 1.0
+    whole: int = 0  # images of all ranks; 0: those at hand
 
 
 class AlphaGradient(Protocol):

@@ -46,6 +46,14 @@ def search(strategy: OneShotStrategy, context: SearchContext) -> SearchOutcome:
         return loop.run_to_end()
 
 
+class _Part(NamedTuple):
+    """This rank's rows of the batch of a half: images `[B, C, H, W]`, labels `[B]`; `whole` is that of all ranks."""
+
+    images: Tensor
+    labels: Tensor
+    whole: int
+
+
 class _Measured(NamedTuple):
     """What a step measured: `values` on the device are the strategy's columns, then all alphas."""
 
@@ -71,10 +79,12 @@ class _Loop:
         ).to(device)
         if self.ranks.count > 1 and context.synchronise:
             synchronise(supernet)
-        self.search = OneShotSearch(strategy, channels_last(supernet), context.space, self.ranks)
-        self.augmentation = strategy.augment or context.augmentation
         self.generator = BatchGenerator(device)
         self.generator.manual_seed(context.seed)
+        self.search = OneShotSearch(
+            strategy, channels_last(supernet), context.space, self.ranks, self.generator
+        )
+        self.augmentation = strategy.augment or context.augmentation
         self.halves = [images.subset(indices) for indices in split(images.labels, 0.5, context.seed)]
         orders = [batches(len(half), strategy.batch_size, seed=0, epoch=0) for half in self.halves]
         self.steps = min(len(order) for order in orders)
@@ -130,31 +140,48 @@ class _Loop:
         self.strategy.begin_epoch(self.search)
 
     def draw(self, *halves: Half) -> list[Batch]:
-        """Return this rank's rows of the step's batch of each half, attacked now, all in one batch.
+        """Return this rank's rows of the step's batch of each half, attacked now where the strategy reads that.
 
-        An attack that takes its own batch statistics sees one half after the other.
+        All are attacked in one batch; by an attack that takes its own batch statistics, one half after the other.
         """
-        if self.strategy.attack.bn != "eval" and len(halves) > 1:
-            return [batch for half in halves for batch in self.draw(half)]
-        generator = self.generator
-        parts = [self._natural(half) for half in halves]
-        images, labels = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-        wholes = [len(self.orders[HALVES.index(half)][self.step]) for half in halves]
-        generator.whole, generator.rows = sum(wholes), together([self.ranks.rows(n) for n in wholes], wholes)
-        adversarial = self.search.attack(images, labels, generator).split([len(part[1]) for part in parts])
+        parts = {half: self._natural(half) for half in halves}
+        read = [half for half in halves if half == "alphas" or self.strategy.attacks_weights_half]
+        groups = [read] if self.strategy.attack.bn == "eval" else [[half] for half in read]
+        attacked: dict[Half, Tensor] = {}
+        for group in groups:
+            attacked |= self._attacked({half: parts[half] for half in group})
         return [
-            Batch(natural, attacked, own, self.ranks.share(whole))
-            for (natural, own), attacked, whole in zip(parts, adversarial, wholes, strict=True)
+            Batch(
+                part.images,
+                attacked.get(half, part.images),
+                part.labels,
+                self.ranks.share(part.whole),
+                part.whole,
+            )
+            for half, part in parts.items()
         ]
 
-    def _natural(self, half: Half) -> tuple[Tensor, Tensor]:
-        """Return this rank's rows of the step's batch of a half, augmented, and their labels."""
+    def _natural(self, half: Half) -> _Part:
+        """Return this rank's rows of the step's batch of a half, augmented."""
         which = HALVES.index(half)
         part = self.halves[which].subset(self.orders[which][self.step])
         rows = self.ranks.rows(len(part))
         self.generator.whole, self.generator.rows = len(part), rows
-        natural = augment(part.pixels, self.augmentation, self.generator)[rows]
-        return natural.contiguous(memory_format=torch.channels_last), part.labels[rows]
+        images = augment(part.pixels, self.augmentation, self.generator)[rows]
+        return _Part(images.contiguous(memory_format=torch.channels_last), part.labels[rows], len(part))
+
+    def _attacked(self, parts: Mapping[Half, _Part]) -> dict[Half, Tensor]:
+        """Return the images of some halves, attacked in one batch."""
+        if not parts:
+            return {}
+        images, labels = (torch.cat([part[field] for part in parts.values()]) for field in (0, 1))
+        wholes = [part.whole for part in parts.values()]
+        generator = self.generator
+        generator.whole, generator.rows = sum(wholes), together([self.ranks.rows(n) for n in wholes], wholes)
+        found = self.search.attack(images, labels, generator).split(
+            [len(part.labels) for part in parts.values()]
+        )
+        return dict(zip(parts, found, strict=True))
 
     def _measure(self, scalars: Mapping[str, Tensor]) -> _Measured:
         """Return the scalars of a step and the alphas after it, without a synchronisation."""

@@ -15,13 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from robust_nas.attacks import Attack, attack_mode
+from robust_nas.attacks.batch_generator import BatchGenerator
 from robust_nas.attacks.folding import same_logits
 from robust_nas.distributed import ALONE, Ranks
 from robust_nas.layers.batch_norm import local_statistics
 from robust_nas.search.one_shot.batch import Batch, flatten
 from robust_nas.search.one_shot.optimisers import AlphaOptimiser, WeightOptimiser
 from robust_nas.spaces import CellSpace
-from robust_nas.training.loss import cross_entropy
+from robust_nas.training.loss import LossValue, cross_entropy
+
+LOSS = "search.weights.loss"
 
 
 class Recipe(Protocol):
@@ -56,8 +59,19 @@ class Recipe(Protocol):
 class OneShotSearch:
     """A supernet in search: its weights, its architecture parameters (`alphas`, by name) and their optimisers."""
 
-    def __init__(self, strategy: Recipe, supernet: nn.Module, space: CellSpace, ranks: Ranks = ALONE) -> None:
+    def __init__(
+        self,
+        strategy: Recipe,
+        supernet: nn.Module,
+        space: CellSpace,
+        ranks: Ranks = ALONE,
+        generator: BatchGenerator | None = None,
+    ) -> None:
         self.strategy, self.supernet, self.space, self.ranks = strategy, supernet, space, ranks
+        self.generator = generator or BatchGenerator()  # of the draws of a loss of the weights
+        if strategy.weights.loss is not None:
+            strategy.weights.loss.refuse_ranks(ranks.count, LOSS)
+            strategy.weights.loss.refuse_network(supernet, LOSS)
         self.epoch = 0
         self.alphas = strategy.architecture_parameters(supernet)
         chosen = {id(alpha) for alpha in self.alphas.values()}
@@ -137,11 +151,10 @@ class OneShotSearch:
         self.mark_changed()
 
     def weight_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Move the weights on adversarial images; return the loss and the logits `[B, K]` of this rank."""
+        """Move the weights on adversarial images, or by their own loss; return the loss and this rank's logits."""
         self.supernet.train()
-        with self.autocast(batch.adversarial):
-            logits = self.supernet(batch.adversarial)
-        loss = batch.share * cross_entropy(logits, batch.labels)
+        value = self._weight_loss(batch)
+        loss, logits = batch.share * value.loss, value.logits
         loss, *gradients = self.ranks.all_reduce_sum(
             [loss.detach(), *torch.autograd.grad(loss, self.weights)]
         )
@@ -153,6 +166,17 @@ class OneShotSearch:
         self.weight_optimiser.zero_grad()
         self.mark_changed()
         return loss, logits.detach()
+
+    def _weight_loss(self, batch: Batch) -> LossValue:
+        """Return the loss of the weights on this rank's rows."""
+        own = self.strategy.weights.loss
+        with self.autocast(batch.natural):
+            if own is not None:
+                whole = batch.whole or len(batch.labels)
+                self.generator.whole, self.generator.rows = whole, self.ranks.rows(whole)
+                return own(self.supernet, batch.natural, batch.labels, self.generator)
+            logits = self.supernet(batch.adversarial)
+        return LossValue(cross_entropy(logits, batch.labels), logits)
 
     def autocast(self, images: Tensor) -> torch.autocast:
         """Return the precision of the strategy's forward passes."""

@@ -2,7 +2,7 @@
 
     x' = attack(w, alpha; x, y),   v' = attack(w, alpha; v, t)
     alpha <- Adam(alpha, g)                                g: `alpha_gradient`
-    w     <- SGD(w, d/dw L(w, alpha; x', y))
+    w     <- SGD(w, d/dw L(w, alpha; x', y)), or by another training loss on x (`weights.loss`)
 
 A new strategy is a subclass that says what differs, most often `alpha_gradient` alone. The base class is adversarial
 DARTS of first order (Liu et al., 2019, with the losses on attacked images): g = d/dalpha L(w, alpha; v', t).
@@ -15,9 +15,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from robust_nas.attacks import Attack, inherited, training_attack_field
 from robust_nas.config import Count, Options
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from robust_nas.search.one_shot.steps import OneShotSearch
+    from robust_nas.training import Loss
 
 ENTROPY = "entropy"  # the first word of what is watched of the alphas
 Draw = Callable[..., list[Batch]]  # of halves by name: their batches of the step, attacked now, together
@@ -84,6 +85,25 @@ class OneShotStrategy(Strategy):
                 f"compile is {attack.compile!r}; a supernet is not compiled: allowed here: never"
             )
         return attack
+
+    @model_validator(mode="after")
+    def _second_derivatives_are_exact(self) -> Self:
+        loss = self.weights.loss
+        if loss is not None and loss.twice_differentiated and self.precision == "bf16":
+            raise ValueError(
+                f"precision is 'bf16', but weights.loss {loss.label!r} is differentiated twice; allowed for it: float32"
+            )
+        return self
+
+    @property
+    def weight_loss(self) -> Loss | None:
+        """Return the loss of the weights where it is not the cross-entropy on attacked images."""
+        return self.weights.loss
+
+    @property
+    def attacks_weights_half(self) -> bool:
+        """Return whether a step reads attacked images of the weights' half; a loss of the weights attacks its own."""
+        return True
 
     @property
     def own_precision(self) -> Literal["float32", "bf16"]:
@@ -207,7 +227,8 @@ class OneShotStrategy(Strategy):
 
     def describe(self) -> str:
         """Return the attack in a few words, for captions."""
-        return f"{self.attack.name}, {self.attack.norm} eps {self.attack.eps:.4g}"
+        loss = f", weights by {self.weights.loss.label}" if self.weights.loss is not None else ""
+        return f"{self.attack.name}, {self.attack.norm} eps {self.attack.eps:.4g}{loss}"
 
     def result(self, records: Sequence[Record]) -> dict[str, Any]:
         """Return the means of the reported columns over the last epoch, and the final entropy of the alphas."""
