@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from robust_nas.attacks.attacked_model import AttackedModel
     from robust_nas.attacks.engine import AttackResult
 
+HESSIAN_PASSES = 2  # backward passes that the product of a Hessian with a vector takes, about
 Guide = Literal["gradient", "queries", "surrogates", "chance"]
 
 
@@ -57,6 +58,7 @@ class Attack(Method):
     iterative: ClassVar[bool] = (
         False  # whether it has `effort`, `doubled` and `shortened`: checks repeat it so
     )
+    twice_differentiated: ClassVar[bool] = False  # whether it takes second derivatives, never in bf16
     external: ClassVar[bool] = False  # whether another package runs it, in float32, on the model as it is
 
     eps: NonNegative | None  # None: the box alone bounds the perturbation
@@ -139,6 +141,16 @@ class Attack(Method):
     def passes(self) -> Passes:
         """Return what one image takes at most, without `eot`."""
         raise NotImplementedError(f"{type(self).__name__} does not say how many passes it takes")
+
+    @property
+    def crafting_passes(self) -> int:
+        """Return the forward-pass equivalents of one image in training, without `eot`.
+
+        A step is a forward pass and the gradient of the images: 2. The passes of a start and of a last iterate are left
+        out, as in published counts. Attacks without gradients are counted by their forward passes.
+        """
+        forward, backward = self.passes
+        return 2 * backward or forward
 
     @property
     def least_classes(self) -> int:
@@ -241,6 +253,7 @@ ATTACKS = Registry(
         "fgsm-rs": "fgsm_rs:FGSMRS",
         "n-fgsm": "n_fgsm:NFGSM",
         "pgd": "pgd:PGD",
+        "second-order": "second_order:SecondOrder",
         "apgd": "apgd:APGD",
         "carlini-wagner": "carlini_wagner:CarliniWagner",
         "deepfool": "deepfool:DeepFool",

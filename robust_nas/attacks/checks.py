@@ -36,6 +36,10 @@ class AttackOptions(Protocol):
         """Return the precision in which candidates are made."""
 
     @property
+    def twice_differentiated(self) -> bool:
+        """Return whether it takes second derivatives, never in bf16."""
+
+    @property
     def eot(self) -> int:
         """Return the number of passes that are averaged for a random model."""
 

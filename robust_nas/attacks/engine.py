@@ -90,7 +90,9 @@ def opened(
         if not options.fold or options.bn != "eval":
             form = "as it is: " + ("with batch statistics" if options.fold else "not asked to fold")
         elif not predictor.random:
-            copy, form = folded(predictor.module, images, once=checked)
+            copy, form = folded(
+                predictor.module, images, once=checked, twice_differentiated=options.twice_differentiated
+            )
             if copy is not None:
                 network = copy
                 images = images.contiguous(memory_format=torch.channels_last)

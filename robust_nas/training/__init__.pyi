@@ -12,6 +12,7 @@ from .loss import cross_entropy as cross_entropy
 from .losses import LOSSES as LOSSES
 from .losses.natural import Natural as Natural
 from .losses.pgd_at import PGDAT as PGDAT
+from .losses.second_order import SecondOrderAT as SecondOrderAT
 from .losses.trades import TRADES as TRADES
 from .recipe import Training as Training
 from .schedule import Schedule as Schedule

@@ -53,13 +53,8 @@ class Loss(Method):
 
 
 def attack_passes(attack: Attack) -> int:
-    """Return the forward-pass equivalents of an attack in training, per image.
-
-    A step is a forward pass and the gradient of the images: 2. The passes of a start and of a last iterate are left
-    out, as in published counts. Attacks without gradients are counted by their forward passes.
-    """
-    forward, backward = attack.passes
-    return attack.eot * (2 * backward or forward)
+    """Return the forward-pass equivalents of an attack in training, per image (`Attack.crafting_passes`)."""
+    return attack.eot * attack.crafting_passes
 
 
 def to_float32(logits: Tensor) -> Tensor:

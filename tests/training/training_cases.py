@@ -4,12 +4,22 @@ import torch
 from cases import small_space
 from torch import nn
 
-from robust_nas.attacks import FGSMRS, NFGSM, PGD
+from robust_nas.attacks import FGSMRS, NFGSM, PGD, SecondOrder
 from robust_nas.data import Augment, Images
 from robust_nas.nets import Supernet, build_network
 from robust_nas.runs import Run
 from robust_nas.spaces import ResidualArchitecture
-from robust_nas.training import AWP, PGDAT, TRADES, Cosine, Natural, Piecewise, Standard, Training
+from robust_nas.training import (
+    AWP,
+    PGDAT,
+    TRADES,
+    Cosine,
+    Natural,
+    Piecewise,
+    SecondOrderAT,
+    Standard,
+    Training,
+)
 from robust_nas.training.loop import train
 
 CLASSES = 4
@@ -28,6 +38,7 @@ LOSSES = {
     "pgd-at-fgsm-rs": PGDAT(attack=FGSMRS(eps=EPS)),
     "pgd-at-n-fgsm": PGDAT(attack=NFGSM(eps=EPS)),
     "trades": TRADES(attack=KL),
+    "second-order": SecondOrderAT(attack=SecondOrder(eps=EPS, steps=2, krylov=3, keep="last")),
 }
 HOOKS = {"awp": AWP(gamma=0.05), "awp-late": AWP(gamma=0.05, warmup_epochs=1)}
 STEPS = {"standard": Standard()}

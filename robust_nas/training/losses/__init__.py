@@ -16,6 +16,7 @@ LOSSES = Registry(
         "natural": "natural:Natural",
         "pgd-at": "pgd_at:PGDAT",
         "trades": "trades:TRADES",
+        "second-order": "second_order:SecondOrderAT",
     },
     group="robust_nas.losses",
     renamed={"pgd": "pgd-at"},
