@@ -23,4 +23,5 @@ from .step import Measured as Measured
 from .step import StepOptions as StepOptions
 from .step import TrainingStep as TrainingStep
 from .steps import STEPS as STEPS
+from .steps.free_at import FreeAT as FreeAT
 from .steps.standard import Standard as Standard

@@ -17,6 +17,8 @@ PGD_AT = PGDAT(attack=PGD(eps=0.1, steps=2, keep="last"))
 RECIPES = {
     "pgd-at": {"loss": PGD_AT},
     "trades": {"loss": TRADES(attack=PGD(eps=0.1, steps=2, loss="kl", keep="last"))},
+    "free-at": {"loss": "natural", "step": {"name": "free-at", "eps": 0.1, "replays": 2}},
+    "second-order": {"loss": {"name": "second-order", "attack": {"eps": 0.1, "steps": 1, "krylov": 2}}},
     "awp": {"loss": PGD_AT, "hooks": [AWP(gamma=0.02)]},
 }
 

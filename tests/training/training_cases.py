@@ -14,6 +14,7 @@ from robust_nas.training import (
     PGDAT,
     TRADES,
     Cosine,
+    FreeAT,
     Natural,
     Piecewise,
     SecondOrderAT,
@@ -41,7 +42,7 @@ LOSSES = {
     "second-order": SecondOrderAT(attack=SecondOrder(eps=EPS, steps=2, krylov=3, keep="last")),
 }
 HOOKS = {"awp": AWP(gamma=0.05), "awp-late": AWP(gamma=0.05, warmup_epochs=1)}
-STEPS = {"standard": Standard()}
+STEPS = {"standard": Standard(), "free-at": FreeAT(eps=EPS, replays=3)}
 SCHEDULES = {
     "cosine": Cosine(final=0.1),
     "cosine-warmup": Cosine(warmup_epochs=2),
@@ -146,6 +147,22 @@ def stop_at(step):
             raise Stopped
 
     return stop
+
+
+def loss_for(step):
+    """A loss that the step can work with."""
+    return Natural() if isinstance(step, FreeAT) else LOSSES["pgd-at"]
+
+
+def same_state(one, other):
+    """Whether two trees of what a checkpoint holds are equal, to the bit."""
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same_state(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same_state, one, other))
+    return one == other
 
 
 def same(one, other):

@@ -20,6 +20,7 @@ LOSSES = Registry(
     },
     group="robust_nas.losses",
     renamed={"pgd": "pgd-at"},
+    elsewhere={"free-at": "a training step: write step: {name: free-at} next to loss: natural"},
 )
 
 
