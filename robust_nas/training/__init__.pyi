@@ -10,6 +10,7 @@ from .loss import Loss as Loss
 from .loss import LossValue as LossValue
 from .loss import cross_entropy as cross_entropy
 from .losses import LOSSES as LOSSES
+from .losses.grad_align import GradAlign as GradAlign
 from .losses.natural import Natural as Natural
 from .losses.pgd_at import PGDAT as PGDAT
 from .losses.second_order import SecondOrderAT as SecondOrderAT

@@ -19,6 +19,7 @@ RECIPES = {
     "trades": {"loss": TRADES(attack=PGD(eps=0.1, steps=2, loss="kl", keep="last"))},
     "free-at": {"loss": "natural", "step": {"name": "free-at", "eps": 0.1, "replays": 2}},
     "second-order": {"loss": {"name": "second-order", "attack": {"eps": 0.1, "steps": 1, "krylov": 2}}},
+    "grad-align": {"loss": {"name": "grad-align", "attack": {"eps": 0.1}}},
     "awp": {"loss": PGD_AT, "hooks": [AWP(gamma=0.02)]},
 }
 

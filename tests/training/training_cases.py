@@ -4,7 +4,7 @@ import torch
 from cases import small_space
 from torch import nn
 
-from robust_nas.attacks import FGSMRS, NFGSM, PGD, SecondOrder
+from robust_nas.attacks import FGSM, FGSMRS, NFGSM, PGD, SecondOrder
 from robust_nas.data import Augment, Images
 from robust_nas.nets import Supernet, build_network
 from robust_nas.runs import Run
@@ -15,6 +15,7 @@ from robust_nas.training import (
     TRADES,
     Cosine,
     FreeAT,
+    GradAlign,
     Natural,
     Piecewise,
     SecondOrderAT,
@@ -39,6 +40,7 @@ LOSSES = {
     "pgd-at-fgsm-rs": PGDAT(attack=FGSMRS(eps=EPS)),
     "pgd-at-n-fgsm": PGDAT(attack=NFGSM(eps=EPS)),
     "trades": TRADES(attack=KL),
+    "grad-align": GradAlign(attack=FGSM(eps=EPS), weight=0.5),
     "second-order": SecondOrderAT(attack=SecondOrder(eps=EPS, steps=2, krylov=3, keep="last")),
 }
 HOOKS = {"awp": AWP(gamma=0.05), "awp-late": AWP(gamma=0.05, warmup_epochs=1)}

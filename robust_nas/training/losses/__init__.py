@@ -17,6 +17,7 @@ LOSSES = Registry(
         "pgd-at": "pgd_at:PGDAT",
         "trades": "trades:TRADES",
         "second-order": "second_order:SecondOrderAT",
+        "grad-align": "grad_align:GradAlign",
     },
     group="robust_nas.losses",
     renamed={"pgd": "pgd-at"},

@@ -3,7 +3,7 @@
     every batch is used m times:     g_w, g_d = d/dw, d/dd L(f_w(clip(x + d, 0, 1)), y)
                                      w <- optimiser(w, g_w),     d <- clip(d + eps sign(g_d), -eps, eps)
 
-d goes on from replay to replay and from batch to batch (row b goes on with d_b of the batch before), and starts at zero.
+d goes on from replay to replay and from batch to batch (row b goes on with d_b of the batch before), from 0 on.
 With m = 1 it is FGSM whose perturbation is of the batch before: the first step is natural training.
 An epoch uses every image m times and takes m times the optimiser's steps; published settings divide the epochs by m.
 """
