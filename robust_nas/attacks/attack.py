@@ -121,6 +121,14 @@ class Attack(Method):
         """Return an iterative attack as one run of at most `steps` steps on the cross-entropy, for two classes too."""
         raise NotImplementedError(f"{type(self).__name__} cannot be run with less effort")
 
+    def scaled(self, factor: float) -> Self:
+        """Return the attack with eps, and with the step size where it names one, times `factor`."""
+        keys = {"eps", "step_size"} & type(self).model_fields.keys()
+        given = {key: getattr(self, key) for key in keys}
+        return self.model_copy(
+            update={key: factor * value for key, value in given.items() if value is not None}
+        )
+
     def parts(self) -> tuple[Attack, ...]:
         """Return the attacks that a report lists one by one, in the order in which they run."""
         return (self,)

@@ -4,6 +4,12 @@ from .hook import HookOptions as HookOptions
 from .hook import TrainingHook as TrainingHook
 from .hooks import HOOKS as HOOKS
 from .hooks.awp import AWP as AWP
+from .hooks.early_stopping import EarlyStopping as EarlyStopping
+from .hooks.eps_schedule import EpsSchedule as EpsSchedule
+from .hooks.extra_images import ExtraImages as ExtraImages
+from .hooks.label_smoothing import LabelSmoothing as LabelSmoothing
+from .hooks.overfitting_guard import OverfittingGuard as OverfittingGuard
+from .hooks.swa import SWA as SWA
 from .loop import TrainingOutcome as TrainingOutcome
 from .loop import train as train
 from .loss import Loss as Loss

@@ -93,6 +93,8 @@ class Training(Options):
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
         self.step.refuse(self.loss)
+        for hook in self.hooks:
+            hook.refuse(self)
         return self
 
     @model_serializer(mode="wrap")

@@ -156,6 +156,12 @@ def refuse_few_images(training: Training, context: JobContext) -> None:
     ALONE.refuse_small(min(training.batch_size, len(context.images)), "training.batch_size")
 
 
+def refuse_hooks(training: Training, dataset: Dataset) -> None:
+    """Raise `DataError` for a hook that does not fit the images, such as extra images of another shape."""
+    for hook in training.hooks:
+        hook.refuse_data(dataset.shape, dataset.classes)
+
+
 def refuse_auxiliary_head(training: Training, layout: Layout, dataset: Dataset) -> None:
     """Raise `ConfigError` when the recipe asks for an auxiliary head on feature maps that are too small for it.
 
@@ -189,6 +195,7 @@ def refuse_recipe(training: Training, space: CellSpace, context: JobContext) -> 
     """Raise `ConfigError` for a recipe by which no network of the space can be trained here."""
     refuse_precision(training.precision, context.device)
     refuse_few_images(training, context)
+    refuse_hooks(training, context.dataset)
     refuse_cell_options(training, space.family)
     refuse_auxiliary_head(training, space.layout, context.dataset)
 

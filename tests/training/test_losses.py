@@ -13,7 +13,8 @@ from robust_nas.config import check
 from robust_nas.errors import ConfigError
 from robust_nas.training import LOSSES as REGISTRY
 from robust_nas.training import PGDAT, TRADES, GradAlign, Natural, Training, cross_entropy
-from robust_nas.training.losses.grad_align import in_eval_mode, input_gradient, misalignment
+from robust_nas.training.losses.grad_align import input_gradient, misalignment
+from robust_nas.training.modes import in_eval_mode
 
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 

@@ -1,5 +1,9 @@
 """Networks, images, recipes and a runner that the tests of the training room share; and every method's options."""
 
+import tempfile
+from pathlib import Path
+
+import numpy as np
 import torch
 from cases import small_space
 from torch import nn
@@ -12,11 +16,17 @@ from robust_nas.spaces import ResidualArchitecture
 from robust_nas.training import (
     AWP,
     PGDAT,
+    SWA,
     TRADES,
     Cosine,
+    EarlyStopping,
+    EpsSchedule,
+    ExtraImages,
     FreeAT,
     GradAlign,
+    LabelSmoothing,
     Natural,
+    OverfittingGuard,
     Piecewise,
     SecondOrderAT,
     Standard,
@@ -43,7 +53,32 @@ LOSSES = {
     "grad-align": GradAlign(attack=FGSM(eps=EPS), weight=0.5),
     "second-order": SecondOrderAT(attack=SecondOrder(eps=EPS, steps=2, krylov=3, keep="last")),
 }
-HOOKS = {"awp": AWP(gamma=0.05), "awp-late": AWP(gamma=0.05, warmup_epochs=1)}
+PLACE = tempfile.TemporaryDirectory()  # of this process
+
+
+def extra_images(name="extra.npz", count=10, shape=(1, 8, 8), classes=CLASSES, **changes):
+    """The path of an `.npz` of random images, N H W C."""
+    draws = np.random.default_rng(0)
+    arrays = {
+        "image": draws.integers(256, size=(count, *shape[1:], shape[0]), dtype=np.uint8),
+        "label": draws.integers(classes, size=count),
+        **changes,
+    }
+    path = Path(PLACE.name) / name
+    np.savez(path, **{key: array for key, array in arrays.items() if array is not None})
+    return str(path)
+
+
+HOOKS = {
+    "awp": AWP(gamma=0.05),
+    "awp-late": AWP(gamma=0.05, warmup_epochs=1),
+    "swa": SWA(from_epoch=0, images=16),
+    "label-smoothing": LabelSmoothing(smoothing=0.2),
+    "eps-schedule": EpsSchedule(epochs=1, start_share=0.25),
+    "overfitting-guard": OverfittingGuard(images=4, steps=2, drop=0.05, gap=0.05),
+    "early-stopping": EarlyStopping(patience=1, least_gain=0.9),
+    "extra-images": ExtraImages(path=extra_images(), share=0.4),
+}
 STEPS = {"standard": Standard(), "free-at": FreeAT(eps=EPS, replays=3)}
 SCHEDULES = {
     "cosine": Cosine(final=0.1),

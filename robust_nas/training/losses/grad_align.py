@@ -10,8 +10,6 @@ coupled, and several processes need no second derivative of their shared batch n
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -21,6 +19,7 @@ from robust_nas.attacks.norms import noise_in_ball
 from robust_nas.config import NonNegative
 from robust_nas.lazy import F, torch
 from robust_nas.training.loss import STEP_PASSES, Loss, LossValue, attack_passes, cross_entropy, to_float32
+from robust_nas.training.modes import in_eval_mode
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
@@ -93,16 +92,3 @@ def misalignment(one: Tensor, other: Tensor) -> Tensor:
     # Without a gradient the length has no derivative: such rows are replaced before, not after.
     one, other = (torch.where(known.unsqueeze(1), g, 1.0) for g in (one, other))
     return (1 - F.cosine_similarity(one, other, eps=0.0)).mul(known).mean()
-
-
-@contextlib.contextmanager
-def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put every module into eval mode inside, and back on leaving; parameters keep their gradients."""
-    modules = [module for module in model.modules() if module.training]
-    try:
-        for module in modules:
-            module.training = False
-        yield
-    finally:
-        for module in modules:
-            module.training = True
