@@ -128,12 +128,11 @@ def test_a_hook_comes_back_with_its_state(hook):
 
 
 @every_hook
-@pytest.mark.parametrize("at", [2, 4])
-def test_a_training_with_a_hook_resumes_to_the_same_bits(tmp_path, hook, at):
+def test_a_training_with_a_hook_resumes_to_the_same_bits(tmp_path, hook):
     values = options(hooks=[hook])
     expected, records, net = run_training(tmp_path / "whole", values)
     with pytest.raises(Stopped):
-        run_training(tmp_path / "cut", values, progress=stop_at(at))
+        run_training(tmp_path / "cut", values, progress=stop_at(4))
     found, again, resumed = run_training(tmp_path / "cut", values, mode="resume")
     assert same(found.state, expected.state)
     assert same(resumed.state_dict(), net.state_dict())

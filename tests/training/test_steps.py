@@ -144,12 +144,11 @@ def test_a_step_takes_the_passes_that_it_says(step):
 
 
 @every_step
-@pytest.mark.parametrize("at", [1, 4])
-def test_a_training_by_a_step_resumes_to_the_same_bits(tmp_path, step, at):
+def test_a_training_by_a_step_resumes_to_the_same_bits(tmp_path, step):
     values = options(step=step, loss=loss_for(step))
     expected, records, net = run_training(tmp_path / "whole", values)
     with pytest.raises(Stopped):
-        run_training(tmp_path / "cut", values, progress=stop_at(at))
+        run_training(tmp_path / "cut", values, progress=stop_at(4))
     found, again, resumed = run_training(tmp_path / "cut", values, mode="resume")
     assert same(found.state, expected.state)
     assert same(resumed.state_dict(), net.state_dict())

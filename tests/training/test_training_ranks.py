@@ -5,12 +5,24 @@ from pathlib import Path
 import pytest
 import torch
 from in_ranks import in_ranks, results
-from training_cases import FULL, images, network, options
+from training_cases import FULL, extra_images, images, network, options
 
 from robust_nas.attacks import PGD
 from robust_nas.data import Augment, augment
 from robust_nas.layers.batch_norm import synchronise
-from robust_nas.training import AWP, PGDAT, TRADES, loop
+from robust_nas.training import (
+    AWP,
+    PGDAT,
+    SWA,
+    TRADES,
+    EarlyStopping,
+    EpsSchedule,
+    ExtraImages,
+    LabelSmoothing,
+    OverfittingGuard,
+    loop,
+)
+from robust_nas.training.hooks.overfitting_guard import Guard
 from robust_nas.workflows.context import open_run
 
 PGD_AT = PGDAT(attack=PGD(eps=0.1, steps=2, keep="last"))
@@ -20,18 +32,31 @@ RECIPES = {
     "free-at": {"loss": "natural", "step": {"name": "free-at", "eps": 0.1, "replays": 2}},
     "second-order": {"loss": {"name": "second-order", "attack": {"eps": 0.1, "steps": 1, "krylov": 2}}},
     "grad-align": {"loss": {"name": "grad-align", "attack": {"eps": 0.1}}},
+    "hooks": {
+        "loss": PGD_AT,
+        "ema": None,
+        "hooks": [
+            OverfittingGuard(images=4),
+            SWA(from_epoch=0),
+            LabelSmoothing(),
+            EpsSchedule(epochs=2),
+            EarlyStopping(patience=1),
+            ExtraImages(path=extra_images(), share=0.4),
+        ],
+    },
     "awp": {"loss": PGD_AT, "hooks": [AWP(gamma=0.02)]},
 }
 
 
 def run_training(ranks, folder_of, recipe):
     """Two epochs of three steps in float64: 7 images a batch, so that the ranks have 3 and 4."""
-    values = options(**RECIPES[recipe], batch_size=7, **FULL)
+    values = options(**{**FULL, **RECIPES[recipe]}, batch_size=7)
     net = network(auxiliary=True).double()
     if ranks.count > 1:
         synchronise(net)
     loop.augment = lambda *arguments: augment(*arguments).double()
-    loop._Training.validate = lambda self: (0.5, 0.5)  # which is in float32
+    loop._Training.validate = lambda self: (0.5, 0.5)  # which is in float32, as is what the guard measures:
+    Guard._accuracy = lambda self, attack, epoch: 0.9 - 0.6 * epoch  # it undoes the second epoch
     with open_run(ranks, Path(folder_of) / str(ranks.count), values, "new") as run:
         outcome = loop.train(
             run, net, images(24), images(12), values, Augment(crop=1, flip=True), seed=3, ranks=ranks

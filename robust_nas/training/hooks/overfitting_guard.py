@@ -26,6 +26,7 @@ from robust_nas.lazy import torch
 from robust_nas.training.context import TrainingContext
 from robust_nas.training.hook import HookOptions, Recipe, TrainingHook
 from robust_nas.training.loss import Loss
+from robust_nas.training.modes import in_eval_mode
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -128,8 +129,9 @@ class Guard(TrainingHook):
         from robust_nas.training.validation import validate
 
         where = f"training, epoch {epoch + 1}, overfitting-guard"
-        ranks = self.training.ranks
-        return validate(self.training.network, self.images, attack, seed=0, where=where, ranks=ranks)[1]
+        network, ranks = self.training.network, self.training.ranks
+        with in_eval_mode(network):
+            return validate(network, self.images, attack, seed=0, where=where, ranks=ranks)[1]
 
     def _snapshot(self, epoch: int) -> dict[str, Any]:
         """Return copies of all that a step moves, as they are at the end of an epoch."""
