@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from robust_nas.attacks.attacked_model import AttackedModel
     from robust_nas.attacks.engine import AttackResult
 
-HESSIAN_PASSES = 2  # backward passes that the product of a Hessian with a vector takes, about
 Guide = Literal["gradient", "queries", "surrogates", "chance"]
 
 

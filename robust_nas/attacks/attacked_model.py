@@ -14,9 +14,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from robust_nas.attacks.attack import HESSIAN_PASSES
 from robust_nas.attacks.best_iterate import BestIterate, misclassified
-from robust_nas.attacks.checks import AttackOptions, check_logits
+from robust_nas.attacks.checks import HESSIAN_PASSES, AttackOptions, check_logits
 from robust_nas.attacks.losses import Loss, margin
 from robust_nas.attacks.norms import finite
 from robust_nas.attacks.predictor import Predictor, averaged, merged

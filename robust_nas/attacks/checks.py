@@ -51,6 +51,7 @@ class AttackOptions(Protocol):
         """Raise `AttackError` where it is not defined for images of `shape` (C, H, W)."""
 
 
+HESSIAN_PASSES = 2  # backward passes that the product of a Hessian with a vector takes, about
 TOLERANCE = 1e-6  # of the ball and the box, for rounding; relative for eps above 1
 
 

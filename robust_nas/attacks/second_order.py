@@ -35,7 +35,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from robust_nas.attacks.attack import HESSIAN_PASSES, Passes
+from robust_nas.attacks.attack import Passes
+from robust_nas.attacks.checks import HESSIAN_PASSES
 from robust_nas.attacks.losses import Loss
 from robust_nas.attacks.pgd import ProjectedAscent
 from robust_nas.config import Count

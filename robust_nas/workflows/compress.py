@@ -49,7 +49,6 @@ from robust_nas.workflows.context import (
     refuse_attacks,
     refuse_early,
     refuse_few_images,
-    refuse_hooks,
     refuse_precision,
     session,
 )
@@ -248,7 +247,6 @@ def _run(
         if any(step.trains for step in config.compression.steps):
             refuse_precision(config.training.precision, shared.device)
             refuse_few_images(config.training, shared)
-            refuse_hooks(config.training, shared.dataset)
         command = f"robust-nas compress {shlex.quote(str(original.folder))} " if original.folder else ""
         refuse_out_of_reach(original.model, config.compression.steps, command)
     with Run(folder, job, mode, recipe=config) as run:

@@ -152,14 +152,13 @@ def refuse_precision(precision: str, device: torch.device) -> None:
 
 
 def refuse_few_images(training: Training, context: JobContext) -> None:
-    """Raise `ConfigError` where the training images make no batch of two."""
-    ALONE.refuse_small(min(training.batch_size, len(context.images)), "training.batch_size")
+    """Raise `ConfigError` where the training images make no batch of two.
 
-
-def refuse_hooks(training: Training, dataset: Dataset) -> None:
-    """Raise `DataError` for a hook that does not fit the images, such as extra images of another shape."""
+    Raises `DataError` where a hook does not fit them, such as extra images of another shape.
+    """
     for hook in training.hooks:
-        hook.refuse_data(dataset.shape, dataset.classes)
+        hook.refuse_data(context.dataset.shape, context.dataset.classes)
+    ALONE.refuse_small(min(training.batch_size, len(context.images)), "training.batch_size")
 
 
 def refuse_auxiliary_head(training: Training, layout: Layout, dataset: Dataset) -> None:
@@ -195,7 +194,6 @@ def refuse_recipe(training: Training, space: CellSpace, context: JobContext) -> 
     """Raise `ConfigError` for a recipe by which no network of the space can be trained here."""
     refuse_precision(training.precision, context.device)
     refuse_few_images(training, context)
-    refuse_hooks(training, context.dataset)
     refuse_cell_options(training, space.family)
     refuse_auxiliary_head(training, space.layout, context.dataset)
 

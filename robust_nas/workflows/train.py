@@ -27,7 +27,6 @@ from robust_nas.workflows.context import (
     refuse_auxiliary_head,
     refuse_cell_options,
     refuse_few_images,
-    refuse_hooks,
     refuse_precision,
     session,
 )
@@ -57,7 +56,6 @@ def train(
     if context is not None:
         refuse_precision(config.training.precision, context.device)
         refuse_few_images(config.training, context)
-        refuse_hooks(config.training, context.dataset)
         if has_cells(architecture):
             refuse_auxiliary_head(config.training, architecture.layout, context.dataset)
     with joined() as ranks, open_run(ranks, folder, job, mode, recipe=config) as run:

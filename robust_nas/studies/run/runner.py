@@ -41,7 +41,6 @@ from robust_nas.workflows.context import (
     load_context,
     refuse_early,
     refuse_few_images,
-    refuse_hooks,
     refuse_other_images,
     refuse_precision,
 )
@@ -100,7 +99,6 @@ def plan_study(config: StudyConfig) -> tuple[Plan, JobContext]:
     context = load_context(config)
     refuse_precision(config.training.precision, context.device)
     refuse_few_images(config.training, context)
-    refuse_hooks(config.training, context.dataset)
     return plan_on(config, context), context
 
 
