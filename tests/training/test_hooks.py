@@ -176,6 +176,33 @@ def test_a_hook_says_what_it_costs(hook):
     assert options(hooks=[hook], loss=loss).passes == loss.passes + hook.passes(loss)
 
 
+@every_hook
+def test_a_step_with_a_hook_takes_the_passes_that_it_says(hook):
+    """Those of every step; measuring and renewing statistics at the end of an epoch are counted apart."""
+    counts = []
+    for hooks in ([], [hook]):
+        training, seen = context(network()), []
+        started = [start(each, training) for each in hooks]
+        for each in started:
+            each.end_epoch(0)  # where it begins late
+        training.network.register_forward_hook(lambda module, inputs, output, seen=seen: seen.append(1))
+        one_step(training, started, Batch(*small_batch(), torch.arange(8)))
+        counts.append(len(seen))
+    loss, at_ends = LOSSES["pgd-at"], isinstance(hook, SWA)
+    assert counts[1] / counts[0] == 1 + (hook.passes(loss) - at_ends) / loss.passes
+
+
+def test_swa_takes_at_most_one_pass_of_every_image_where_it_is_validated():
+    training, seen = context(network()), []
+    started = start(SWA(from_epoch=0), training)
+    started.end_epoch(0)
+    training.network.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    with started.applied():
+        assert int(training.network[1].num_batches_tracked) == 2
+    assert sum(seen) == len(training.images) == 16 * SWA().passes(training.loss)
+    assert int(training.network[1].num_batches_tracked) == 0  # the training goes on with its own
+
+
 def test_awp_perturbs_every_weight_by_gamma_of_its_length_and_nothing_else():
     model = network()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
