@@ -214,6 +214,7 @@ class AttackedModel:
             if gradient is None or not gradient.requires_grad:  # linear, or blind
                 return torch.zeros_like(x)
             self.backwards += HESSIAN_PASSES * len(x) * self.passes
+            v = torch.empty_like(x, requires_grad=False).copy_(v)  # in its memory format
             found = self._derivative(gradient, x, v, create_graph=False)
             return torch.zeros_like(x) if found is None else finite(found)
 
