@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from cases import config
 from torch import nn
 from training_cases import (
     CLASSES,
@@ -26,6 +27,7 @@ from training_cases import (
     small_network,
 )
 
+import robust_nas
 from robust_nas.attacks import NFGSM, PGD
 from robust_nas.config import check, to_dict
 from robust_nas.config_paths import seen_from_file
@@ -227,6 +229,16 @@ def test_a_wrong_npz_is_refused_before_anything_starts(kind):
     hook = ExtraImages(path=extra_images(f"{kind}.npz", **changes))
     with pytest.raises(DataError, match=message):
         hook.refuse_data((1, 8, 8), CLASSES)
+
+
+def test_a_training_with_a_wrong_npz_writes_nothing(tmp_path):
+    """The images of the digits are 8 x 8, of ten classes."""
+    path = extra_images("wide.npz", shape=(1, 8, 9))
+    recipe = config(f"training.hooks=[{{name: extra-images, path: '{path}'}}]")
+    architecture = robust_nas.ResidualArchitecture(name="tiny", stem=4, depths=(1, 1), widths=(4, 8))
+    with pytest.raises(DataError, match=r"wide\.npz: image is uint8 of shape \(10, 8, 9, 1\)"):
+        robust_nas.train(recipe, architecture, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_member_that_is_shorter_than_it_says_is_refused(tmp_path):
