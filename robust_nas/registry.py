@@ -64,6 +64,7 @@ class Registry(Generic[M]):
     group: str  # of entry points
     key: str = "name"  # the key of a config that holds the name
     renamed: Mapping[str, str] = field(default_factory=dict)  # old name -> present name, for the error
+    elsewhere: Mapping[str, str] = field(default_factory=dict)  # name -> what it is instead, for the error
     _found: dict[str, type[M]] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -102,6 +103,8 @@ class Registry(Generic[M]):
             return _named(self._checked(name, found), self.key, name)
         if name in self.renamed:
             raise UnknownMethodError(f"got {self.key} {name!r}; is now {self.renamed[name]!r}")
+        if name in self.elsewhere:
+            raise UnknownMethodError(f"got {self.key} {name!r}; it is {self.elsewhere[name]}")
         raise UnknownMethodError(
             f"got {self.key} {name[:200]!r}; allowed: {', '.join(self.names())}, or file.py:Class of your own "
             f"(or a plugin that provides it is not installed)"

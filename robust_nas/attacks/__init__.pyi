@@ -22,6 +22,7 @@ from .noise import Noise as Noise
 from .norms import Norm as Norm
 from .pgd import PGD as PGD
 from .predictor import Predictor as Predictor
+from .second_order import SecondOrder as SecondOrder
 from .square import Square as Square
 from .threat_model import ThreatModel as ThreatModel
 from .threat_model import inherit as inherit

@@ -59,6 +59,7 @@ class Attack(Method):
     iterative: ClassVar[bool] = (
         False  # whether it has `effort`, `doubled` and `shortened`: checks repeat it so
     )
+    twice_differentiated: ClassVar[bool] = False  # whether it takes second derivatives, never in bf16
     external: ClassVar[bool] = False  # whether another package runs it, in float32, on the model as it is
 
     eps: NonNegative | None  # None: the box alone bounds the perturbation
@@ -86,6 +87,8 @@ class Attack(Method):
         """Return why these options leave nothing to compile, or None."""
         if self.access != "gradient":
             return "the attack takes no input gradients of the model"
+        if self.twice_differentiated:
+            return "the attack takes second derivatives, which a compiled copy does not have"
         if not self.fold:
             return "fold is false, and the folded copy is what is compiled"
         return None if self.bn == "eval" else "bn is 'batch', with which the model is not folded"
@@ -149,6 +152,14 @@ class Attack(Method):
         """Return an iterative attack as one run of at most `steps` steps on the cross-entropy, for two classes too."""
         raise NotImplementedError(f"{type(self).__name__} cannot be run with less effort")
 
+    def scaled(self, factor: float) -> Self:
+        """Return the attack with eps, and with the step size where it names one, times `factor`."""
+        keys = {"eps", "step_size"} & type(self).model_fields.keys()
+        given = {key: getattr(self, key) for key in keys}
+        return self.model_copy(
+            update={key: factor * value for key, value in given.items() if value is not None}
+        )
+
     def parts(self) -> tuple[Attack, ...]:
         """Return the attacks that a report lists one by one, in the order in which they run."""
         return (self,)
@@ -169,6 +180,16 @@ class Attack(Method):
     def passes(self) -> Passes:
         """Return what one image takes at most, without `eot`."""
         raise NotImplementedError(f"{type(self).__name__} does not say how many passes it takes")
+
+    @property
+    def crafting_passes(self) -> int:
+        """Return the forward-pass equivalents of one image in training, without `eot`.
+
+        A step is a forward pass and the gradient of the images: 2. The passes of a start and of a last iterate are left
+        out, as in published counts. Attacks without gradients are counted by their forward passes.
+        """
+        forward, backward = self.passes
+        return 2 * backward or forward
 
     @property
     def least_classes(self) -> int:
@@ -271,6 +292,7 @@ ATTACKS = Registry(
         "fgsm-rs": "fgsm_rs:FGSMRS",
         "n-fgsm": "n_fgsm:NFGSM",
         "pgd": "pgd:PGD",
+        "second-order": "second_order:SecondOrder",
         "apgd": "apgd:APGD",
         "carlini-wagner": "carlini_wagner:CarliniWagner",
         "deepfool": "deepfool:DeepFool",

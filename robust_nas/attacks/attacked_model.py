@@ -15,10 +15,11 @@ from torch import Generator, Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from robust_nas.attacks.best_iterate import BestIterate, misclassified
-from robust_nas.attacks.checks import AttackOptions, check_logits
+from robust_nas.attacks.checks import HESSIAN_PASSES, AttackOptions, check_logits
 from robust_nas.attacks.losses import Loss, margin
 from robust_nas.attacks.norms import finite
 from robust_nas.attacks.predictor import Predictor, averaged, merged
+from robust_nas.errors import AttackError
 
 
 @contextmanager
@@ -59,7 +60,12 @@ def attack_mode(model: nn.Module, bn: Literal["eval", "batch"] = "eval") -> Iter
 def candidate_autocast(
     options: AttackOptions, images: Tensor
 ) -> contextlib.AbstractContextManager[torch.autocast | None]:
-    """Return the precision of candidates: bf16 where the options say so, else what the caller's autocast says."""
+    """Return the precision of candidates: bf16 where the options say so, else what the caller's autocast says.
+
+    What second derivatives are taken of is never in low precision.
+    """
+    if options.twice_differentiated:
+        return torch.autocast(images.device.type, enabled=False)
     if options.precision == "bf16":
         return torch.autocast(images.device.type, torch.bfloat16)
     return contextlib.nullcontext()
@@ -111,7 +117,8 @@ class AttackedModel:
         self.images, self.labels, self.generator, self.trace = images, labels, generator, trace
         self.passes = max(options.eot, 1)
         # Whether candidates are made from logits of a lower precision than a verdict.
-        self.low_precision = options.precision == "bf16" or torch.is_autocast_enabled(images.device.type)
+        bf16 = options.precision == "bf16" or torch.is_autocast_enabled(images.device.type)
+        self.low_precision = bf16 and not options.twice_differentiated
         self.last_label = last_label
         self.forwards = self.backwards = 0
 
@@ -213,3 +220,46 @@ class AttackedModel:
                 self.backwards += len(x) * self.passes
             gradients.append(torch.zeros_like(x) if gradient is None else finite(gradient))
         return logits.detach(), values.detach(), gradients
+
+    def curvature(self, x: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor, Callable[[Tensor], Tensor]]:
+        """Logits `[B, K]`, loss `[B]`, the gradient of its sum for `x`, and its product with the Hessian as a function.
+
+        The Hessian is that of each example by itself, with batch norm in eval mode. Raises `AttackError` where the
+        model cannot be differentiated twice.
+        """
+        x = x.detach().requires_grad_()
+        logits = self._logits(x, self.labels, self.network)
+        values = loss(logits)
+        gradient: Tensor | None = None
+        if values.requires_grad:
+            gradient = self._derivative(values.sum(), x, None, create_graph=True)
+            self.backwards += len(x) * self.passes
+
+        def product(v: Tensor) -> Tensor:
+            if gradient is None or not gradient.requires_grad:  # linear, or blind
+                return torch.zeros_like(x)
+            self.backwards += HESSIAN_PASSES * len(x) * self.passes
+            v = torch.empty_like(x, requires_grad=False).copy_(v)  # in its memory format
+            found = self._derivative(gradient, x, v, create_graph=False)
+            return torch.zeros_like(x) if found is None else finite(found)
+
+        own = torch.zeros_like(x) if gradient is None else finite(gradient.detach())
+        return logits.detach(), values.detach(), own, product
+
+    def _derivative(
+        self, of: Tensor, x: Tensor, along: Tensor | None, *, create_graph: bool
+    ) -> Tensor | None:
+        try:
+            with torch.autocast(x.device.type, enabled=False):
+                (found,) = torch.autograd.grad(
+                    of, x, along, allow_unused=True, retain_graph=True, create_graph=create_graph
+                )
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # of torch, or of a backward pass that refuses
+            reason = (str(error).splitlines() or [""])[0][:200]
+            raise AttackError(
+                f"{self.options.label}: the model cannot be differentiated twice ({reason}); "
+                "choose an attack of first order, such as pgd"
+            ) from error
+        return found

@@ -48,6 +48,10 @@ class AttackOptions(Protocol):
         """Return the number of input gradients of one batch, at most."""
 
     @property
+    def twice_differentiated(self) -> bool:
+        """Return whether it takes second derivatives, never in bf16."""
+
+    @property
     def eot(self) -> int:
         """Return the number of passes that are averaged for a random model."""
 
@@ -59,6 +63,7 @@ class AttackOptions(Protocol):
         """Raise `AttackError` where it is not defined for images of `shape` (C, H, W)."""
 
 
+HESSIAN_PASSES = 2  # backward passes that the product of a Hessian with a vector takes, about
 TOLERANCE = 1e-6  # of the ball and the box, for rounding; relative for eps above 1
 
 

@@ -93,7 +93,9 @@ def opened(
         elif predictor.random:
             refuse_uncompiled(options, form)
         else:
-            copy, form, compilations = folded(predictor.module, images, once=checked)
+            copy, form, compilations = folded(
+                predictor.module, images, once=checked, twice_differentiated=options.twice_differentiated
+            )
             if copy is None:
                 refuse_uncompiled(options, form)
             else:

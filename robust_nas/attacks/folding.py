@@ -68,12 +68,17 @@ _TRACES: WeakKeyDictionary[nn.Module, dict[bool, tuple[tuple[Any, ...], _Trace |
 _AGREED: WeakSet[nn.Module] = WeakSet()  # copies that have given their model's logits
 
 
-def folded(model: nn.Module, images: Tensor, *, once: bool = False) -> Folded:
+def folded(
+    model: nn.Module, images: Tensor, *, once: bool = False, twice_differentiated: bool = False
+) -> Folded:
     """Return the folded copy of a model in eval mode, with the model's present weights, on the model's device.
 
+    With `twice_differentiated` it is one that has second derivatives, which those of `SelfFolding` have not.
     With `once` a copy that has given the model's logits before is not compared again.
     Whatever a random model draws meanwhile, torch's global generators come back as they were.
     """
+    if twice_differentiated and isinstance(model, SelfFolding):
+        return Folded(None, "as it is: its own folded copy has no second derivative")
     with torch.random.fork_rng(devices=[images.device] if images.device.type == "cuda" else []):
         return _folded(model, images, once)
 

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from robust_nas.attacks.attack import BoundedAttack, Passes
 from robust_nas.attacks.best_iterate import BestIterate, misclassified
-from robust_nas.attacks.losses import LEAST_CLASSES, TARGETED, bound, likeliest_wrong
+from robust_nas.attacks.losses import LEAST_CLASSES, TARGETED, Loss, bound, likeliest_wrong
 from robust_nas.attacks.norms import Norm, direction, noise_in_ball, on_sphere, project, unit
 from robust_nas.lazy import torch
 
@@ -142,6 +142,10 @@ class GradientAttack(BoundedAttack):
         runs = plan.restarts * (plan.targets or TARGETS)
         return Passes(runs * (plan.steps + 1) + 1, runs * plan.steps)
 
+    def ascent(self, model: AttackedModel, x: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
+        """Return logits `[B, K]`, losses `[B]` and the directions in which images are moved: the gradients."""
+        return model.gradient(x, loss)
+
     def perturb(self, model: AttackedModel) -> Tensor:
         """Return the candidates that the attack keeps."""
         return climb(self, model)
@@ -171,7 +175,7 @@ def climb(options: GradientAttack, target: AttackedModel) -> Tensor:
             if target.trace:
                 target.trace.begin()
             for _ in range(plan.steps):
-                logits, values, gradient = target.gradient(x, loss)
+                logits, values, gradient = options.ascent(target, x, loss)
                 if keep_best:
                     logits, values = target.without_overflow(x, logits, values, loss)
                     best.update(x, logits, values)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from robust_nas.attacks.gradient import GradientAttack, Plan
-from robust_nas.config import Positive
+from robust_nas.config import NonNegative, Positive
 
 
 class NFGSM(GradientAttack):
@@ -22,7 +22,7 @@ class NFGSM(GradientAttack):
     name: Literal["n-fgsm"] = "n-fgsm"
     fold: bool = False  # a single step does not pay for the copy
     norm: Literal["linf"] = "linf"
-    noise: Positive = 2.0  # k
+    noise: NonNegative = 2.0  # k; 0 is FGSM
     step_size: Positive | None = None  # None: eps
     keep: Literal["last"] = "last"
 

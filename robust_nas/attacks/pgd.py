@@ -14,8 +14,8 @@ from robust_nas.attacks.losses import refuse_targets_without_loss
 from robust_nas.config import Count, Fraction01, Positive
 
 
-class PGD(GradientAttack):
-    """Projected gradient ascent with restarts (Madry et al., 2018), and momentum (Dong et al., 2018).
+class ProjectedAscent(GradientAttack):
+    """Options and runs of PGD; a subclass may take other directions than the gradient (`ascent`).
 
     The KL loss is TRADES's inner loss, KL(p(image) || p(adversarial)); its random start is 0.001 N(0, 1).
     A targeted loss is run once for each of the `targets` likeliest wrong classes, from `restarts` starts each.
@@ -24,7 +24,6 @@ class PGD(GradientAttack):
 
     for_training: ClassVar[bool] = True
     iterative: ClassVar[bool] = True
-    name: Literal["pgd"] = "pgd"
     step_size: Positive | None = None  # None: 2.5 eps / steps
     steps: Count = 10
     loss: Literal["ce", "margin", "dlr", "kl", "ce-targeted", "dlr-targeted"] = "ce"
@@ -44,7 +43,7 @@ class PGD(GradientAttack):
         loss = "" if self.loss == "ce" else f"-{self.loss}"
         return f"pgd-{self.steps}" + (f"x{self.restarts}" if self.restarts > 1 else "") + loss
 
-    def doubled(self) -> PGD:
+    def doubled(self) -> Self:
         """Return the attack with twice the steps, of the same size, from twice the starts; the best iterate is kept."""
         return self.model_copy(
             update={
@@ -56,7 +55,7 @@ class PGD(GradientAttack):
             }
         )
 
-    def shortened(self, steps: int) -> PGD:
+    def shortened(self, steps: int) -> Self:
         """Return one run of at most `steps` steps on the cross-entropy, of the default size."""
         steps = min(self.steps, steps)
         step_size = 2.5 * self.eps / steps
@@ -94,3 +93,9 @@ class PGD(GradientAttack):
             targets=self.targets or 1,
             restarts=self.restarts,
         )
+
+
+class PGD(ProjectedAscent):
+    """Projected gradient ascent with restarts (Madry et al., 2018), and momentum (Dong et al., 2018)."""
+
+    name: Literal["pgd"] = "pgd"

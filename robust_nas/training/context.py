@@ -5,16 +5,20 @@ Shapes: images are float `[B, C, H, W]` in 0..1, labels int64 `[B]`; with severa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, cast
+import contextlib
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from robust_nas.distributed import ALONE, Ranks
 from robust_nas.lazy import torch
-from robust_nas.training.loss import Loss, LossValue, cross_entropy
+from robust_nas.training.loss import Loss, LossValue, cross_entropy, smoothed_labels
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
+    from torch.optim import Optimizer
 
+    from robust_nas.data import Images
     from robust_nas.nets import CellNetwork
 
 
@@ -23,8 +27,19 @@ class Batch(NamedTuple):
 
     images: Tensor  # [B, C, H, W]
     labels: Tensor  # [B]
-    indices: Tensor  # [B], of the images in the training split, on the host
+    indices: Tensor  # [B], of the images in the training split, on the host; -1 for one of another place
     share: float = 1.0  # of the whole batch, 0..1: means over the rows are weighted by it
+
+
+class ChangesLoss(Protocol):
+    """What of a hook changes the loss of a step (`hook.py`)."""
+
+    @property
+    def label_smoothing(self) -> float:
+        """Return the share of every label in a cross-entropy that goes to all classes alike."""
+
+    def loss(self, loss: Loss) -> Loss:
+        """Return the loss of the next step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +47,7 @@ class TrainingContext:
     """A training as its hooks and its step see it."""
 
     network: nn.Module
-    loss: Loss
+    loss: Loss  # of the recipe; that of a step is `present_loss`
     generator: Generator  # of every draw of the training
     epochs: int = 1
     steps: int = 1  # of an epoch
@@ -40,11 +55,24 @@ class TrainingContext:
     bf16: bool = False
     auxiliary_weight: float = 0.0
     ranks: Ranks = ALONE
+    images: Images | None = None  # that are trained on
+    validation: Images | None = None
+    optimiser: Optimizer | None = None
+    average: nn.Module | None = None  # moving average of the weights, where the recipe has one
+    hooks: list[ChangesLoss] = field(default_factory=list)  # all of them, once they are started
+
+    @property
+    def present_loss(self) -> Loss:
+        """Return the loss of the next step: the recipe's, as the hooks change it, one after the other."""
+        return reduce(lambda loss, hook: hook.loss(loss), self.hooks, self.loss)
 
     def value(self, images: Tensor, labels: Tensor) -> LossValue:
-        """Return the recipe's loss, with that of the auxiliary head, in the recipe's precision."""
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
-            value = self.loss(self.network, images, labels, self.generator)
+        """Return the present loss, with that of the auxiliary head, in the recipe's precision."""
+        loss = self.present_loss
+        smoothing = max((hook.label_smoothing for hook in self.hooks), default=0.0)
+        smoothed = smoothed_labels(smoothing, loss) if smoothing else contextlib.nullcontext()
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16), smoothed:
+            value = loss(self.network, images, labels, self.generator)
             if not self.auxiliary_weight:
                 return value
             logits = cast("CellNetwork", self.network).auxiliary_logits(images)

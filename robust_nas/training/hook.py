@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from robust_nas.registry import Method
 from robust_nas.training.context import Batch, TrainingContext
@@ -17,9 +17,38 @@ from robust_nas.training.loss import Loss
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from robust_nas.data import Images
+
+
+class Recipe(Protocol):
+    """What of a recipe (`recipe.py`) decides whether a hook can be part of it."""
+
+    @property
+    def loss(self) -> Loss:
+        """Return the loss."""
+
+    @property
+    def epochs(self) -> int:
+        """Return the number of epochs."""
+
+    @property
+    def ema(self) -> float | None:
+        """Return the decay of the averaged weights; None without."""
+
 
 class TrainingHook:
     """Base of all hooks in their running form; every method does nothing by default."""
+
+    label_smoothing: float = 0.0  # share of every label in a cross-entropy that goes to all classes alike
+    stop: bool = False  # whether the training ends with this epoch; asked after `validated`
+
+    def mixed(self, images: Images, indices: Tensor) -> tuple[Images, Tensor]:
+        """Return the images of a whole batch before they are augmented, and their indices, -1 for those of others."""
+        return images, indices
+
+    def loss(self, loss: Loss) -> Loss:
+        """Return the loss of the next step: the one given, or a copy of it with other options."""
+        return loss
 
     def before_step(self, batch: Batch) -> None:
         """Prepare for a step on this batch; the weights may be moved, until `after_backward`."""
@@ -34,6 +63,9 @@ class TrainingHook:
     def end_epoch(self, epoch: int) -> dict[str, Any]:
         """Finish an epoch before it is validated. Return what its record in the log holds of the hook."""
         return {}
+
+    def validated(self, epoch: int, clean: float, robust: float) -> None:
+        """Take note of an epoch's accuracies on validation, 0..1; not called for epochs that are not validated."""
 
     def applied(self) -> AbstractContextManager[None]:
         """Return a context in which the network has the weights that are validated and kept."""
@@ -54,6 +86,12 @@ class HookOptions(Method):
     """Base of all hooks as a config names them. `needs_end`: whether it uses the number of epochs."""
 
     needs_end: ClassVar[bool] = True
+
+    def refuse(self, recipe: Recipe) -> None:
+        """Raise `ValueError` for a recipe that the hook cannot be part of."""
+
+    def refuse_data(self, shape: tuple[int, int, int], classes: int) -> None:
+        """Raise `DataError` where the hook does not fit images of `shape` (C, H, W) and that many classes."""
 
     def start(self, training: TrainingContext) -> TrainingHook:
         """Return the hook at the begin of a training."""

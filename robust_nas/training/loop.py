@@ -1,7 +1,9 @@
 """The training loop: one for every loss, step and hook; keeps the epoch with the best robust accuracy on validation.
 
-    every batch:   augment; hooks before_step; the step leaves gradients; hooks after_backward; sum of ranks; clip; SGD
-    every epoch:   hooks end_epoch; validate where it is due, as the hooks apply the weights; keep the best
+    every batch:   hooks mixed; augment; hooks before_step; the step leaves gradients; hooks after_backward;
+                   sum of ranks; clip; SGD
+    every epoch:   hooks end_epoch; validate where it is due, as the hooks apply the weights; keep the best;
+                   hooks validated, which may end the training
 
 Killed at any instant, it resumes to the same bits (`state.py`). What a step measures stays on the device, and is read
 back with that of other steps. With several ranks each takes its rows of every batch; gradients are summed over the
@@ -130,6 +132,8 @@ class _Training:
             batch_size=self.whole,
             ranks=ranks,
             hooks=hooks,
+            images=images,
+            validation=self.validation,
         )
         self.measured: list[Tensor] = []  # loss and number right of steps that were not read back yet
 
@@ -149,7 +153,7 @@ class _Training:
         began = saved = time.perf_counter()
         earlier = state.seconds
         note = ""
-        while state.epoch < options.epochs:
+        while state.epoch < options.epochs and not state.stopped:
             order = batches(len(self.images), options.batch_size, seed=self.seed, epoch=state.epoch)
             if options.drop_path:
                 cells = cast(CellNetwork, state.network)
@@ -205,6 +209,8 @@ class _Training:
     def _batch(self, indices: Tensor) -> Batch:
         """Return this rank's rows of a batch, augmented; the generator knows which ones they are."""
         part, generator = self.images.subset(indices), self.state.generator
+        for hook in self.state.hooks:
+            part, indices = hook.mixed(part, indices)
         rows, share = self.ranks.rows(self.whole), self.ranks.share(self.whole)
         generator.whole, generator.rows = self.whole, rows
         x = augment(part.pixels, self.augmentation, generator)[rows]
@@ -250,6 +256,8 @@ class _Training:
                     stack.enter_context(hook.applied())
                 clean, robust = self.validate()
                 state.keep(clean, robust)
+            for hook in state.hooks:
+                hook.validated(epoch, clean, robust)
         record = {
             "epoch": epoch,
             "loss": sums["loss"] / sums["seen"],

@@ -6,7 +6,10 @@ A new loss is a subclass with its options, `passes` and `__call__`, in a file of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from robust_nas.attacks import Attack
 from robust_nas.errors import ConfigError
@@ -79,6 +82,12 @@ class Loss(Method):
                 f"{key}: got {self.label!r} for {count} ranks; {self.single_rank}; start it without torchrun"
             )
 
+    def with_attack(self, attack: Attack) -> Self:
+        """Return the loss with another inner attack, which is the field `attack`. Raises `ConfigError` without one."""
+        if "attack" not in type(self).model_fields:
+            raise ConfigError(f"training.loss: {self.label} has no field `attack` that a hook could change")
+        return self.model_copy(update={"attack": attack})
+
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, generator: Generator) -> LossValue:
         """Return the loss on images `[B, C, H, W]` in 0..1 with labels `[B]`; the model is in training mode.
 
@@ -88,13 +97,8 @@ class Loss(Method):
 
 
 def attack_passes(attack: Attack) -> int:
-    """Return the forward-pass equivalents of an attack in training, per image.
-
-    A step is a forward pass and the gradient of the images: 2. The passes of a start and of a last iterate are left
-    out, as in published counts. Attacks without gradients are counted by their forward passes.
-    """
-    forward, backward = attack.passes
-    return attack.eot * (2 * backward or forward)
+    """Return the forward-pass equivalents of an attack in training, per image (`Attack.crafting_passes`)."""
+    return attack.eot * attack.crafting_passes
 
 
 def to_float32(logits: Tensor) -> Tensor:
@@ -102,6 +106,39 @@ def to_float32(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
+class _Smoothing:
+    """The share of every label that goes to all classes alike, and whether a cross-entropy has asked for it."""
+
+    def __init__(self, share: float) -> None:
+        self.share, self.used = share, False
+
+
+_SMOOTHING: ContextVar[_Smoothing | None] = ContextVar("robust_nas_label_smoothing", default=None)
+
+
+@contextlib.contextmanager
+def smoothed_labels(share: float, loss: Loss) -> Iterator[None]:
+    """Smooth the labels of every `cross_entropy` inside: the target is (1 - share) one-hot + share / K.
+
+    Raises `ConfigError` on leaving where `loss` took none: its labels would stay as they are without a word.
+    """
+    smoothing = _Smoothing(share)
+    token = _SMOOTHING.set(smoothing)
+    try:
+        yield
+    finally:
+        _SMOOTHING.reset(token)
+    if not smoothing.used:
+        raise ConfigError(
+            f"training.hooks: label smoothing needs a loss made of robust_nas.training.cross_entropy; "
+            f"{loss.label!r} is not"
+        )
+
+
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean cross-entropy of logits `[B, K]`, computed in float32 or higher."""
-    return F.cross_entropy(to_float32(logits), labels)
+    """Return the mean cross-entropy of logits `[B, K]`, in float32 or higher, smoothed where a hook says so."""
+    smoothing = _SMOOTHING.get()
+    if smoothing is None:
+        return F.cross_entropy(to_float32(logits), labels)
+    smoothing.used = True
+    return F.cross_entropy(to_float32(logits), labels, label_smoothing=smoothing.share)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from robust_nas.attacks import BoundedAttack, attack_field
+from robust_nas.attacks import BoundedAttack, attack_field, inherited
 from robust_nas.config import Count, CountOrZero, Fraction01, NonNegative, Options, Positive
 from robust_nas.training.hook import HookOptions
 from robust_nas.training.hooks import HOOKS
@@ -35,7 +35,7 @@ class Training(Options):
     epochs: Count = 100
     batch_size: Annotated[Count, Field(ge=2)] = 128
     loss: Annotated[Loss, LOSSES.field()]
-    step: Annotated[StepOptions, STEPS.field()] = Standard()  # how a batch becomes gradients
+    step: Annotated[StepOptions, STEPS.field(presets=inherited)] = Standard()  # how a batch becomes gradients
     hooks: tuple[Annotated[HookOptions, HOOKS.field()], ...] = ()  # in the order in which they are called
     learning_rate: Positive = 0.1
     momentum: Fraction01 = 0.9
@@ -55,7 +55,8 @@ class Training(Options):
     @property
     def passes(self) -> int:
         """Return the forward-pass equivalents of one training image: those of the step and of the hooks."""
-        return self.step.passes(self.loss) + sum(hook.passes(self.loss) for hook in self.hooks)
+        hooks = sum(hook.passes(self.loss) for hook in self.hooks)
+        return self.step.passes(self.loss) + self.step.batch_uses * hooks
 
     @property
     def bound_to_epochs(self) -> list[str]:
@@ -87,6 +88,13 @@ class Training(Options):
             raise ValueError(
                 f"precision is 'bf16', but loss {self.loss.label!r} is differentiated twice; allowed for it: float32"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Self:
+        self.step.refuse(self.loss)
+        for hook in self.hooks:
+            hook.refuse(self)
         return self
 
     @model_serializer(mode="wrap")

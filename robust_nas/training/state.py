@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from robust_nas.attacks.batch_generator import BatchGenerator
 from robust_nas.checkpoints import restore_optimiser
+from robust_nas.data import Images
 from robust_nas.distributed import Ranks
 from robust_nas.nets import channels_last, inference_state
 from robust_nas.training.average import moving_average
@@ -32,6 +33,8 @@ class TrainingState:
         batch_size: int,
         ranks: Ranks,
         hooks: Sequence[TrainingHook],
+        images: Images,
+        validation: Images,
     ) -> None:
         self.network = channels_last(network)
         self.average = None if options.ema is None else moving_average(network, options.ema)
@@ -58,14 +61,24 @@ class TrainingState:
             bf16=options.precision == "bf16",
             auxiliary_weight=options.auxiliary_weight,
             ranks=ranks,
+            images=images,
+            validation=validation,
+            optimiser=self.optimiser,
+            average=self.average,
         )
         self.hooks = (*(hook.start(training) for hook in options.hooks), *hooks)
+        training.hooks.extend(self.hooks)
         self.step = options.step.start(training, self.hooks)
 
     @property
     def model(self) -> nn.Module:
         """Return the network that is validated and kept: the average where there is one."""
         return self.network if self.average is None else self.average.module
+
+    @property
+    def stopped(self) -> bool:
+        """Return whether a hook has ended the training."""
+        return any(hook.stop for hook in self.hooks)
 
     def keep(self, clean: float, robust: float) -> None:
         """Keep the model of this epoch if it is the most robust one so far (then the one of higher clean accuracy)."""

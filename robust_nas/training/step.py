@@ -74,6 +74,14 @@ class StepOptions(Method):
         """Return the step at the begin of a training; `hooks` have penalties that it adds."""
         raise NotImplementedError(f"{type(self).__name__} has no algorithm")
 
+    @property
+    def batch_uses(self) -> int:
+        """Return how often the optimiser moves the weights by one batch: `replays` of the running form."""
+        return 1
+
+    def refuse(self, loss: Loss) -> None:
+        """Raise `ValueError` for a loss that the step cannot work with."""
+
     def passes(self, loss: Loss) -> int:
         """Return the forward-pass equivalents of one batch, per image."""
         return loss.passes

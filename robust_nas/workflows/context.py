@@ -163,8 +163,13 @@ def refuse_loss(loss: Loss, key: str, context: JobContext) -> None:
 
 
 def refuse_few_images(training: Training, context: JobContext) -> None:
-    """Raise `ConfigError` where the training images make no batch of two, or are too small for the loss."""
+    """Raise `ConfigError` where the training images make no batch of two, or are too small for the loss.
+
+    Raises `DataError` where a hook does not fit them, such as extra images of another shape.
+    """
     refuse_loss(training.loss, "training.loss", context)
+    for hook in training.hooks:
+        hook.refuse_data(context.dataset.shape, context.dataset.classes)
     ALONE.refuse_small(min(training.batch_size, len(context.images)), "training.batch_size")
 
 

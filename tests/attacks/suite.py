@@ -16,6 +16,7 @@ from robust_nas.attacks import (
     CarliniWagner,
     DeepFool,
     Noise,
+    SecondOrder,
     Square,
     Transfer,
 )
@@ -41,6 +42,9 @@ ATTACKS = {
     "pgd-momentum": PGD(eps=EPS["l2"], norm="l2", steps=3, momentum=0.9),
     "pgd-eot": PGD(eps=EPS["linf"], steps=2, eot=2),
     "pgd-targets": PGD(eps=EPS["l2"], norm="l2", steps=2, loss="ce-targeted", targets=3, restarts=2),
+    "second-order-saddle-free": SecondOrder(
+        eps=EPS["linf"], steps=2, krylov=2, solver="saddle-free", loss="kl", restarts=2
+    ),
     "pgd-batch": PGD(eps=EPS["linf"], steps=2, bn="batch"),
     "pgd-dlr-batch": PGD(eps=EPS["linf"], steps=2, bn="batch", loss="dlr"),
     "pgd-kl-batch": PGD(eps=EPS["linf"], steps=2, bn="batch", loss="kl", keep="last"),
@@ -51,6 +55,8 @@ for _norm in NORMS:
         f"fgsm-{_norm}": FGSM(**_common),
         f"pgd-last-{_norm}": PGD(steps=3, keep="last", **_common),
         f"pgd-restarts-{_norm}": PGD(steps=2, restarts=3, **_common),
+        f"second-order-{_norm}": SecondOrder(steps=2, krylov=3, **_common),
+        f"second-order-gmres-{_norm}": SecondOrder(steps=2, krylov=2, solver="gmres", keep="last", **_common),
         f"apgd-restarts-{_norm}": APGD(steps=4, restarts=2, **_common),
         f"deepfool-{_norm}": DeepFool(norm=_norm, steps=10),
         f"deepfool-eps-{_norm}": DeepFool(steps=10, candidates=3, **_common),
@@ -78,6 +84,11 @@ best_of_all = pytest.mark.parametrize(
 def is_random(attack):
     """Whether the draws of the generator show in the images: plain gradients and starts have none."""
     return not isinstance(attack, FGSM | CarliniWagner | DeepFool)
+
+
+def has_bf16(attack):
+    """Whether its candidates may be made in bf16."""
+    return not attack.external and not attack.twice_differentiated
 
 
 def changed(attack, **values):

@@ -11,7 +11,18 @@ from torch._dynamo.utils import counters
 from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import InvalidCxxCompiler
 
-from robust_nas.attacks import APGD, FGSM, PGD, AutoAttack, DeepFool, Predictor, Square, Transfer, compiling
+from robust_nas.attacks import (
+    APGD,
+    FGSM,
+    PGD,
+    AutoAttack,
+    DeepFool,
+    Predictor,
+    SecondOrder,
+    Square,
+    Transfer,
+    compiling,
+)
 from robust_nas.attacks.engine import opened
 from robust_nas.attacks.folding import _TRACES
 from robust_nas.config import check, to_dict
@@ -187,6 +198,7 @@ def test_what_is_not_traced_is_not_compiled():
         (lambda: PGD(eps=0.1, bn="batch", compile="always"), "'always', but bn is 'batch'"),
         (lambda: Square(eps=0.1, compile="always"), "'always', but the attack takes no input gradients"),
         (lambda: DeepFool(compile="always"), "'always', but the attack takes several gradients"),
+        (lambda: SecondOrder(eps=0.1, compile="always"), "'always', but the attack takes second derivatives"),
         (lambda: PGD(eps=0.1, compile="sometimes"), "'never', 'auto' or 'always'"),
         (lambda: AutoAttack(eps=0.1, compile="auto"), "compile"),
         (

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from attacked import SHAPE, batch, certificate, conv_net, generator, linear, logits_of, two_of_four
+from attacked import SHAPE, answered, batch, certificate, conv_net, generator, linear, logits_of, two_of_four
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -171,6 +171,15 @@ def test_n_fgsm_leaves_the_ball_and_fgsm_rs_does_not():
     noisy = NFGSM(eps=0.02, noise=2.0)(model, images, labels, generator()) - images
     assert 0.02 < noisy.abs().max() <= 3 * 0.02 + 1e-6
     assert (FGSMRS(eps=0.02)(model, images, labels, generator()) - images).abs().max() <= 0.02 + 1e-6
+
+
+@pytest.mark.parametrize("eps", [0.02, 0.4])
+def test_n_fgsm_without_noise_is_fgsm(eps):
+    model = conv_net()
+    images, _ = batch()
+    labels = answered(model, images)
+    found = NFGSM(eps=eps, noise=0.0)(model, images, labels, generator())
+    assert torch.equal(found, FGSM(eps=eps, keep="last")(model, images, labels, generator()))
 
 
 def test_fgsm_is_pgd_of_one_full_step():

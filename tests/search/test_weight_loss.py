@@ -4,13 +4,13 @@ import pytest
 import torch
 from small_search import ONE_SHOT, SPACE, Stopped, found, images, searched
 
-from robust_nas.attacks import FGSM, PGD
+from robust_nas.attacks import FGSM, PGD, SecondOrder
 from robust_nas.config import check, to_dict
 from robust_nas.distributed import Ranks
 from robust_nas.errors import ConfigError
 from robust_nas.nets import Supernet
 from robust_nas.search import DSARA, OneShotSearch, WeightOptimiser
-from robust_nas.training import IAT, JSIGR, MART, PGDAT, TRADES, Natural
+from robust_nas.training import IAT, JSIGR, MART, PGDAT, TRADES, GradAlign, Natural, SecondOrderAT
 from robust_nas.training import LOSSES as REGISTRY
 from robust_nas.training.losses.iat import Mixture, mixed_logits
 
@@ -22,6 +22,8 @@ LOSSES = [
     MART(attack=ATTACK),
     IAT(attack=ATTACK, layers="all"),
     JSIGR(grid=4),
+    SecondOrderAT(attack=SecondOrder(eps=0.1, steps=1, krylov=2, keep="last")),
+    GradAlign(attack=FGSM(eps=0.1)),
 ]
 
 
@@ -104,3 +106,13 @@ def test_what_makes_no_sense_is_refused_with_its_keys():
         ConfigError, match=r"search\.weights\.loss: iat mixes.*Identity has no `mixing_points`"
     ):
         OneShotSearch(strategy(IAT(attack=ATTACK, layers=1)), foreign, SPACE)
+
+
+def test_an_attack_of_second_order_works_on_the_supernet_itself():
+    """Its folded copy has no second derivative."""
+    attack = SecondOrder(eps=0.1, steps=1, krylov=2, keep="last")
+    net = Supernet(SPACE, 4, 1, channels=2, cells=3, seed=0)
+    x, labels = images(6).float(), images(6).labels
+    draws = [torch.Generator().manual_seed(1) for _ in range(2)]
+    found = OneShotSearch(strategy(None, attack=attack), net, SPACE).attack(x, labels, draws[0])
+    assert torch.equal(found, attack(net, x, labels, draws[1]))

@@ -2,17 +2,66 @@
 
 import pytest
 import torch
-from training_cases import HOOKS, LOSSES, generator, linear_network, options, run_training, same, small_batch
+from training_cases import (
+    HOOKS,
+    LOSSES,
+    Stopped,
+    extra_images,
+    generator,
+    linear_network,
+    options,
+    run_training,
+    same,
+    same_state,
+    small_batch,
+    stop_at,
+)
 from training_cases import small_network as network
 
-from robust_nas.training import AWP, Batch, Natural, Standard, TrainingContext
+from robust_nas.data import Images
+from robust_nas.training import (
+    AWP,
+    SWA,
+    Batch,
+    EarlyStopping,
+    EpsSchedule,
+    ExtraImages,
+    LabelSmoothing,
+    Natural,
+    OverfittingGuard,
+    Standard,
+    TrainingContext,
+)
 from robust_nas.training import HOOKS as REGISTRY
 
 every_hook = pytest.mark.parametrize("hook", HOOKS.values(), ids=HOOKS.keys())
 
 
 def context(model, loss=None, seed=0):
-    return TrainingContext(network=model, loss=loss or LOSSES["pgd-at"], generator=generator(seed), epochs=3)
+    """A training of three epochs of two steps on small images."""
+    pixels = torch.randint(0, 256, (16, 2, 5, 5), dtype=torch.uint8, generator=generator(8))
+    shape = tuple(model[0].weight.shape[1:2]) if isinstance(model[0], torch.nn.Conv2d) else None
+    images = Images(pixels, torch.arange(16) % 5) if shape == (2,) else None
+    return TrainingContext(
+        network=model,
+        loss=loss or LOSSES["pgd-at"],
+        generator=generator(seed),
+        epochs=3,
+        steps=2,
+        batch_size=8,
+        images=images,
+        validation=images,
+        optimiser=torch.optim.SGD(model.parameters(), 0.1, momentum=0.9),
+    )
+
+
+def start(hook, training):
+    """The hook in its running form, as the loop starts it; the extra images of the suite are of another shape."""
+    if isinstance(hook, ExtraImages):
+        hook = ExtraImages(path=extra_images("small.npz", shape=(2, 5, 5), classes=5), share=hook.share)
+    started = hook.start(training)
+    training.hooks.append(started)
+    return started
 
 
 def one_step(training, hooks, batch):
@@ -37,7 +86,7 @@ def test_a_hook_leaves_a_sound_model_and_moves_batch_norms_no_further_than_the_s
     batch = Batch(*small_batch(), torch.arange(8))
     one_step(context(plain), [], batch)
     training = context(model)
-    started = hook.start(training)
+    started = start(hook, training)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for epoch in range(2):
         images = batch.images.clone()
@@ -59,7 +108,8 @@ def test_a_hook_is_decided_by_the_generator_of_the_training(hook):
     before = torch.get_rng_state()
     for _ in range(2):
         model = network()
-        one_step(context(model), [hook.start(context(model))], Batch(*small_batch(), torch.arange(8)))
+        training = context(model)
+        one_step(training, [start(hook, training)], Batch(*small_batch(), torch.arange(8)))
         found.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     assert torch.equal(found[0], found[1])
     assert torch.equal(torch.get_rng_state(), before)
@@ -68,10 +118,55 @@ def test_a_hook_is_decided_by_the_generator_of_the_training(hook):
 @every_hook
 def test_a_hook_comes_back_with_its_state(hook):
     model = network()
-    started, other = hook.start(context(model)), hook.start(context(model))
+    started, other = (start(hook, context(model)) for _ in range(2))
     started.end_epoch(0)
+    started.validated(0, 0.5, 0.5)
+    started.validated(1, 0.5, 0.5)
     other.restore(started.state())
-    assert other.state() == started.state()
+    assert same_state(other.state(), started.state())
+    assert other.stop == started.stop
+
+
+@every_hook
+def test_a_training_with_a_hook_resumes_to_the_same_bits(tmp_path, hook):
+    values = options(hooks=[hook])
+    expected, records, net = run_training(tmp_path / "whole", values)
+    with pytest.raises(Stopped):
+        run_training(tmp_path / "cut", values, progress=stop_at(4))
+    found, again, resumed = run_training(tmp_path / "cut", values, mode="resume")
+    assert same(found.state, expected.state)
+    assert same(resumed.state_dict(), net.state_dict())
+    assert again == records
+
+
+# Options under which a hook changes nothing of a training.
+LIMITS = {
+    "awp": AWP(gamma=0.0),
+    "swa": SWA(from_epoch=1),  # of the last epoch alone: the weights are its own
+    "label-smoothing": LabelSmoothing(smoothing=0.0),
+    "eps-schedule": EpsSchedule(epochs=7, start_share=1.0),
+    "overfitting-guard": OverfittingGuard(images=8, drop=0.99, gap=0.99),
+    "early-stopping": EarlyStopping(patience=2),
+    "extra-images": ExtraImages(path=extra_images(), share=0.0),
+}
+
+
+def test_every_hook_of_the_registry_has_a_limit():
+    assert {type(hook) for hook in LIMITS.values()} == {REGISTRY.get(name) for name in REGISTRY.built_in}
+
+
+@pytest.mark.parametrize("hook", LIMITS.values(), ids=LIMITS.keys())
+def test_a_hook_at_its_limit_is_training_without_it(tmp_path, hook):
+    plain, records, net = run_training(tmp_path / "plain", options())
+    found, again, other = run_training(tmp_path / "hook", options(hooks=[hook]))
+    assert same(other.state_dict(), net.state_dict())
+    keys = ("epoch", "loss", "train_accuracy")
+    assert [{k: r[k] for k in keys} for r in again] == [{k: r[k] for k in keys} for r in records]
+    weights = {name for name, _ in net.named_parameters()}
+    if found.epoch == plain.epoch:
+        assert all(torch.equal(found.state[name], plain.state[name]) for name in weights & plain.state.keys())
+    if not isinstance(hook, SWA):
+        assert same(found.state, plain.state)
 
 
 @every_hook
@@ -79,6 +174,33 @@ def test_a_hook_says_what_it_costs(hook):
     loss = LOSSES["pgd-at"]
     assert hook.passes(loss) >= 0
     assert options(hooks=[hook], loss=loss).passes == loss.passes + hook.passes(loss)
+
+
+@every_hook
+def test_a_step_with_a_hook_takes_the_passes_that_it_says(hook):
+    """Those of every step; measuring and renewing statistics at the end of an epoch are counted apart."""
+    counts = []
+    for hooks in ([], [hook]):
+        training, seen = context(network()), []
+        started = [start(each, training) for each in hooks]
+        for each in started:
+            each.end_epoch(0)  # where it begins late
+        training.network.register_forward_hook(lambda module, inputs, output, seen=seen: seen.append(1))
+        one_step(training, started, Batch(*small_batch(), torch.arange(8)))
+        counts.append(len(seen))
+    loss, at_ends = LOSSES["pgd-at"], isinstance(hook, SWA)
+    assert counts[1] / counts[0] == 1 + (hook.passes(loss) - at_ends) / loss.passes
+
+
+def test_swa_takes_at_most_one_pass_of_every_image_where_it_is_validated():
+    training, seen = context(network()), []
+    started = start(SWA(from_epoch=0), training)
+    started.end_epoch(0)
+    training.network.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    with started.applied():
+        assert int(training.network[1].num_batches_tracked) == 2
+    assert sum(seen) == len(training.images) == 16 * SWA().passes(training.loss)
+    assert int(training.network[1].num_batches_tracked) == 0  # the training goes on with its own
 
 
 def test_awp_perturbs_every_weight_by_gamma_of_its_length_and_nothing_else():

@@ -26,7 +26,18 @@ from training_cases import (
 from robust_nas.attacks import FGSM, FGSMRS, NFGSM, PGD
 from robust_nas.config import check
 from robust_nas.errors import ConfigError
-from robust_nas.training import IAT, JSIGR, MART, PGDAT, TRADES, Natural, Training, cross_entropy
+from robust_nas.training import (
+    IAT,
+    JSIGR,
+    MART,
+    PGDAT,
+    TRADES,
+    GradAlign,
+    Natural,
+    SecondOrderAT,
+    Training,
+    cross_entropy,
+)
 from robust_nas.training import LOSSES as REGISTRY
 from robust_nas.training.losses.iat import symmetric_beta
 from robust_nas.training.losses.j_sigr import (
@@ -42,6 +53,8 @@ TRAINED = {
     MART: 2,
     IAT: 2,
     JSIGR: 1,
+    SecondOrderAT: 1,
+    GradAlign: 1,
 }  # passes that move batch norm, of one step
 
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
@@ -216,35 +229,44 @@ def test_a_training_by_it_that_is_stopped_resumes_to_the_same_bits(loss, tmp_pat
 
 @every_loss
 def test_a_loss_counts_the_passes_of_its_attack_and_of_its_training_step(loss, monkeypatch):
-    """An attack step is a forward pass and the images' gradient; a training step has both gradients.
+    """An attack step is a forward pass and the images' gradient.
 
-    A gradient that is differentiated again is a pass, and two more for its own gradients.
+    Of all else, a forward pass or a gradient is one, and three where the training goes back through it.
     """
     model, (images, labels) = small_network(), small_batch()
-    attack = loss.inner_attack
-    rows = {True: 0, False: 0}
-    handle = model.register_forward_hook(
-        lambda module, inputs, output: rows.update({module.training: rows[module.training] + len(output)})
-    )
-    found = 0
-    if attack is not None:
-        found = 2 * attack.run(model, images, labels, generator()).backwards // len(images)
-    judged, rows[False] = rows[False], 0
-    differentiated = []
+    passes, reached = (
+        [],
+        set(),
+    )  # rows of every forward pass and gradient; those that `backward` comes through
+
+    def note(tensor):
+        number = len(passes)
+        passes.append(len(tensor))
+        if tensor.requires_grad:
+            tensor.register_hook(lambda _: reached.add(number))
+
+    model.register_forward_hook(lambda module, inputs, output: note(output))
     gradient = torch.autograd.grad
-    monkeypatch.setattr(
-        torch.autograd,
-        "grad",
-        lambda *given, create_graph=False, **named: (
-            differentiated.append(create_graph) or gradient(*given, create_graph=create_graph, **named)
-        ),
-    )
-    loss(model, images, labels, generator())
-    handle.remove()
-    trained = rows[True] // len(images)
-    clean_prediction = attack is not None and attack.objective == "kl"
-    more = math.ceil((rows[False] - judged) / len(images))  # what is asked of the model in eval mode
-    assert loss.passes == found + 3 * trained + 3 * sum(differentiated) + more + clean_prediction
+
+    def noted(*given, **named):
+        found = gradient(*given, **named)
+        for each in found:
+            note(each)
+        return found
+
+    monkeypatch.setattr(torch.autograd, "grad", noted)
+    attack, crafted, clean_prediction = loss.inner_attack, 0, False
+    if attack is not None:
+        result = attack.run(model, images, labels, generator())
+        forwards = result.forwards if attack.twice_differentiated else result.backwards  # one a step
+        crafted = (forwards + result.backwards) // len(images)
+        clean_prediction = attack.objective == "kl"
+    own = sum(passes)
+    value = loss(model, images, labels, generator())
+    reached.clear()
+    value.loss.backward()
+    rows = sum(passes) - 2 * own + 2 * sum(passes[number] for number in reached)
+    assert loss.passes == crafted + clean_prediction + math.ceil(rows / len(images))
 
 
 @pytest.mark.parametrize(

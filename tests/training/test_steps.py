@@ -5,17 +5,23 @@ import torch
 from training_cases import (
     LOSSES,
     STEPS,
+    Stopped,
     generator,
     images,
     linear_network,
+    loss_for,
     network,
     options,
     residual,
+    run_training,
+    same,
+    same_state,
     small_batch,
     small_network,
+    stop_at,
 )
 
-from robust_nas.attacks import PGD
+from robust_nas.attacks import PGD, inherit
 from robust_nas.config import check, to_dict
 from robust_nas.data import Augment
 from robust_nas.errors import ConfigError
@@ -25,6 +31,7 @@ from robust_nas.training import (
     JSIGR,
     PGDAT,
     Batch,
+    FreeAT,
     Loss,
     Natural,
     Training,
@@ -48,7 +55,9 @@ class Ridge(TrainingHook):
 
 
 def started(step, model, hooks=(), loss=None):
-    training = TrainingContext(network=model, loss=loss or LOSSES["pgd-at"], generator=generator())
+    training = TrainingContext(
+        network=model, loss=loss or loss_for(step), generator=generator(), batch_size=8
+    )
     return step.start(training, hooks)
 
 
@@ -105,12 +114,115 @@ def test_a_step_comes_back_with_its_state(step):
     one, other = started(step, small_network()), started(step, small_network())
     one.gradients(Batch(*small_batch(), torch.arange(8)))
     other.restore(one.state())
-    assert other.state() == one.state()
+    assert same_state(other.state(), one.state())
+    other.training.network.load_state_dict(one.training.network.state_dict())
+    other.training.generator.set_state(one.training.generator.get_state())
+    batch = Batch(*small_batch(seed=4), torch.arange(8))
+    assert one.gradients(batch).loss == other.gradients(batch).loss
 
 
 @every_step
 def test_a_step_says_what_it_costs(step):
-    assert options(step=step).passes == step.passes(options().loss) > 0
+    loss = loss_for(step)
+    assert options(step=step, loss=loss).passes == step.passes(loss) > 0
+    assert step.batch_uses == started(step, small_network()).replays
+    awp = options(step=step, loss=loss, hooks=[{"name": "awp"}])
+    assert awp.passes == step.passes(loss) + step.batch_uses * loss.passes
+
+
+@every_step
+def test_a_step_takes_the_passes_that_it_says(step):
+    """A pass forward in training mode comes with both gradients: 3."""
+    model, loss = small_network(), loss_for(step)
+    images, labels = small_batch()
+    attack = loss.inner_attack
+    crafted = 0 if attack is None else attack.crafting_passes
+    running, trained = started(step, model), []
+    handle = model.register_forward_hook(lambda module, inputs, output: trained.append(module.training))
+    for _ in range(running.replays):
+        running.gradients(Batch(images, labels, torch.arange(8)))
+    handle.remove()
+    assert step.passes(loss) == 3 * sum(trained) + step.batch_uses * crafted
+
+
+@every_step
+def test_a_training_by_a_step_resumes_to_the_same_bits(tmp_path, step):
+    values = options(step=step, loss=loss_for(step))
+    expected, records, net = run_training(tmp_path / "whole", values)
+    with pytest.raises(Stopped):
+        run_training(tmp_path / "cut", values, progress=stop_at(4))
+    found, again, resumed = run_training(tmp_path / "cut", values, mode="resume")
+    assert same(found.state, expected.state)
+    assert same(resumed.state_dict(), net.state_dict())
+    assert again == records
+
+
+def free(model, **options):
+    return started(FreeAT(**options), model, loss=Natural())
+
+
+def test_free_at_starts_as_natural_training_and_goes_on_with_the_perturbation_of_the_batch_before():
+    one, other = small_network(), small_network()
+    first, second = (Batch(*small_batch(seed), torch.arange(8)) for seed in (1, 7))
+    step = free(one, eps=0.1, replays=1)
+    step.gradients(first)
+    assert started(STEPS["standard"], other, loss=Natural()).gradients(first).loss > 0
+    assert all(
+        torch.equal(g, h) for g, h in zip(gradients(one).values(), gradients(other).values(), strict=True)
+    )
+    x = first.images.clone().requires_grad_()
+    Natural()(small_network(), x, first.labels, generator()).loss.backward()
+    torch.testing.assert_close(step.delta, 0.1 * x.grad.sign())
+    delta = step.delta.clone()
+    moved = (second.images + delta).clamp(0, 1)
+    expected = Natural()(other, moved, second.labels, generator()).loss
+    assert float(step.gradients(second).loss) == float(expected.detach())
+
+
+def test_free_at_raises_the_loss_by_every_replay_within_its_ball():
+    model, batch = small_network(), Batch(*small_batch(), torch.arange(8))
+    step = free(model, eps=0.05, replays=4)
+    losses = [float(step.gradients(batch).loss) for _ in range(step.replays)]  # the weights do not move here
+    assert losses == sorted(losses)
+    assert losses[-1] > losses[0]
+    assert step.delta.abs().max() <= 0.05
+
+
+@pytest.mark.parametrize("loss", [loss for loss in LOSSES.values() if loss.inner_attack is None])
+def test_free_at_moves_the_images_by_the_gradient_of_any_loss_without_an_attack(loss):
+    batch = Batch(*small_batch(), torch.arange(8))
+    step = started(FreeAT(eps=0.1, replays=1), small_network(), loss=loss)
+    step.gradients(batch)
+    h, values = 1e-4, []
+    way = torch.randn(batch.images.shape, dtype=torch.float64, generator=generator(5)) * 0.01
+    for sign in (1, -1):
+        moved = batch.images.double() + sign * h * way
+        values.append(float(loss(small_network().double(), moved, batch.labels, generator()).loss.detach()))
+    x = batch.images.double().requires_grad_()
+    loss(small_network().double(), x, batch.labels, generator()).loss.backward()
+    assert (values[0] - values[1]) / (2 * h) == pytest.approx(float((x.grad * way).sum()), rel=1e-4)
+    assert (step.delta == 0.1 * x.grad.sign()).float().mean() > 0.99
+
+
+def test_free_at_moves_the_weights_as_often_as_it_replays(tmp_path):
+    moved = []
+    _, _, net = run_training(
+        tmp_path / "a",
+        options(step=FreeAT(eps=0.1, replays=3), loss="natural", epochs=1),
+        hooks=[Counting(moved)],
+    )
+    assert len(moved) == 3 * 3  # three batches
+    assert {int(m.num_batches_tracked) for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {9}
+
+
+class Counting(TrainingHook):
+    """Notes every step."""
+
+    def __init__(self, seen):
+        self.seen = seen
+
+    def after_backward(self):
+        self.seen.append(1)
 
 
 def test_the_standard_step_is_the_gradient_of_the_loss_in_closed_form():
@@ -138,8 +250,21 @@ READS = ("__bool__", "__int__", "__float__", "__index__", "item", "tolist", "cpu
         LOSSES["mart"],
         IAT(attack=PGD(eps=0.1, steps=2, keep="last"), layers="all"),
         JSIGR(attack=PGD(eps=0.1, steps=2, keep="last"), grid=4),
+        LOSSES["second-order"],
+        LOSSES["grad-align"],
     ],
-    ids=["natural", "pgd-at", "pgd-at-folded", "n-fgsm", "trades", "mart", "iat", "j-sigr"],
+    ids=[
+        "natural",
+        "pgd-at",
+        "pgd-at-folded",
+        "n-fgsm",
+        "trades",
+        "mart",
+        "iat",
+        "j-sigr",
+        "second-order",
+        "grad-align",
+    ],
 )
 def test_a_training_step_reads_nothing_back_from_the_device(tmp_path, monkeypatch, loss, build):
     """After the first one, in which the folded copy is traced and compared."""
@@ -181,8 +306,16 @@ def test_a_recipe_writes_step_and_hooks_only_where_they_are_not_the_default():
             {"hooks": [{"name": "awp", "gama": 1}]},
             r"hooks\.0\.gama: unknown key 'gama'; did you mean 'gamma'",
         ),
-        ({"hooks": [{"name": "swap"}]}, r"hooks\.0: got name 'swap'; allowed: awp"),
-        ({"step": {"name": "free"}}, r"step: got name 'free'; allowed: standard"),
+        ({"hooks": [{"name": "swap"}]}, r"hooks\.0: got name 'swap'; allowed: awp, swa, "),
+        ({"step": {"name": "free"}}, r"step: got name 'free'; allowed: standard, free-at"),
+        (
+            {"loss": "free-at"},
+            r"loss: got name 'free-at'; it is a training step: write step: {name: free-at}",
+        ),
+        ({"step": {"name": "free-at"}}, r"step\.eps: missing"),
+        ({"step": {"name": "free-at", "eps": 0}}, r"step\.eps: got 0; input should be greater than 0"),
+        ({"step": {"name": "free-at", "eps": 8}}, r"eps is 8 in linf.*did you mean 8/255"),
+        ({"step": {"name": "free-at", "eps": 0.1}}, "loss 'pgd-at' attacks the images too.*such as natural"),
         ({"schedule": {"name": "sine"}}, r"schedule: got name 'sine'; allowed: cosine, piecewise"),
         (
             {"validation_attack": {"name": "square", "eps": 0.1}},
@@ -194,6 +327,12 @@ def test_a_recipe_writes_step_and_hooks_only_where_they_are_not_the_default():
 def test_a_mistake_in_a_recipe_is_placed(changes, match):
     with pytest.raises(ConfigError, match=match):
         options(**changes)
+
+
+def test_free_at_takes_eps_of_the_threat_model():
+    tree = {"loss": "natural", "step": {"name": "free-at"}, "validation_attack": {}}
+    with inherit({"norm": "linf", "eps": 0.25}):
+        assert check(Training, tree, "x").step == FreeAT(eps=0.25)
 
 
 def test_a_loss_that_is_differentiated_twice_is_not_trained_in_bf16():

@@ -1,10 +1,14 @@
 """Networks, images, recipes and a runner that the tests of the training room share; and every method's options."""
 
+import tempfile
+from pathlib import Path
+
+import numpy as np
 import torch
 from cases import small_space
 from torch import nn
 
-from robust_nas.attacks import FGSMRS, NFGSM, PGD
+from robust_nas.attacks import FGSM, FGSMRS, NFGSM, PGD, SecondOrder
 from robust_nas.data import Augment, Images
 from robust_nas.nets import Supernet, build_network
 from robust_nas.runs import Run
@@ -15,10 +19,19 @@ from robust_nas.training import (
     JSIGR,
     MART,
     PGDAT,
+    SWA,
     TRADES,
     Cosine,
+    EarlyStopping,
+    EpsSchedule,
+    ExtraImages,
+    FreeAT,
+    GradAlign,
+    LabelSmoothing,
     Natural,
+    OverfittingGuard,
     Piecewise,
+    SecondOrderAT,
     Standard,
     Training,
 )
@@ -46,9 +59,36 @@ LOSSES = {
         attack=PGD(eps=EPS, steps=3, keep="last"), projections=2, grid=4, saliency_share=0.25
     ),
     "mart": MART(attack=PGD(eps=EPS, steps=3, keep="last")),
+    "grad-align": GradAlign(attack=FGSM(eps=EPS), weight=0.5),
+    "second-order": SecondOrderAT(attack=SecondOrder(eps=EPS, steps=2, krylov=3, keep="last")),
 }
-HOOKS = {"awp": AWP(gamma=0.05), "awp-late": AWP(gamma=0.05, warmup_epochs=1)}
-STEPS = {"standard": Standard()}
+PLACE = tempfile.TemporaryDirectory()  # of this process
+
+
+def extra_images(name="extra.npz", count=10, shape=(1, 8, 8), classes=CLASSES, **changes):
+    """The path of an `.npz` of random images, N H W C."""
+    draws = np.random.default_rng(0)
+    arrays = {
+        "image": draws.integers(256, size=(count, *shape[1:], shape[0]), dtype=np.uint8),
+        "label": draws.integers(classes, size=count),
+        **changes,
+    }
+    path = Path(PLACE.name) / name
+    np.savez(path, **{key: array for key, array in arrays.items() if array is not None})
+    return str(path)
+
+
+HOOKS = {
+    "awp": AWP(gamma=0.05),
+    "awp-late": AWP(gamma=0.05, warmup_epochs=1),
+    "swa": SWA(from_epoch=0, images=16),
+    "label-smoothing": LabelSmoothing(smoothing=0.2),
+    "eps-schedule": EpsSchedule(epochs=1, start_share=0.25),
+    "overfitting-guard": OverfittingGuard(images=4, steps=2, drop=0.05, gap=0.05),
+    "early-stopping": EarlyStopping(patience=1, least_gain=0.9),
+    "extra-images": ExtraImages(path=extra_images(), share=0.4),
+}
+STEPS = {"standard": Standard(), "free-at": FreeAT(eps=EPS, replays=3)}
 SCHEDULES = {
     "cosine": Cosine(final=0.1),
     "cosine-warmup": Cosine(warmup_epochs=2),
@@ -153,6 +193,22 @@ def stop_at(step):
             raise Stopped
 
     return stop
+
+
+def loss_for(step):
+    """A loss that the step can work with."""
+    return Natural() if isinstance(step, FreeAT) else LOSSES["pgd-at"]
+
+
+def same_state(one, other):
+    """Whether two trees of what a checkpoint holds are equal, to the bit."""
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same_state(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same_state, one, other))
+    return one == other
 
 
 def same(one, other):

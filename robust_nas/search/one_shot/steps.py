@@ -95,10 +95,11 @@ class OneShotSearch:
         """Return adversarial images against the present supernet, by the strategy's inner attack.
 
         A supernet that folds is attacked through its folded copy in eval mode, whatever the attack's `fold` says; one
-        whose first copy gives other logits is attacked as the attack's `fold` says.
+        whose first copy gives other logits is attacked as the attack's `fold` says. An attack of second order works on
+        the supernet itself.
         """
         attack = self.strategy.attack
-        if attack.bn != "eval":
+        if attack.bn != "eval" or attack.twice_differentiated:
             self._folded = None
         elif self._changed:
             self._folded = self._copy(images)

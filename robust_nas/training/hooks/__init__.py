@@ -9,6 +9,14 @@ HOOKS = Registry(
     "hook",
     HookOptions,
     "robust_nas.training.hooks",
-    {"awp": "awp:AWP"},
+    {
+        "awp": "awp:AWP",
+        "swa": "swa:SWA",
+        "label-smoothing": "label_smoothing:LabelSmoothing",
+        "eps-schedule": "eps_schedule:EpsSchedule",
+        "overfitting-guard": "overfitting_guard:OverfittingGuard",
+        "early-stopping": "early_stopping:EarlyStopping",
+        "extra-images": "extra_images:ExtraImages",
+    },
     group="robust_nas.hooks",
 )

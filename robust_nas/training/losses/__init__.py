@@ -19,9 +19,12 @@ LOSSES = Registry(
         "mart": "mart:MART",
         "iat": "iat:IAT",
         "j-sigr": "j_sigr:JSIGR",
+        "second-order": "second_order:SecondOrderAT",
+        "grad-align": "grad_align:GradAlign",
     },
     group="robust_nas.losses",
     renamed={"pgd": "pgd-at"},
+    elsewhere={"free-at": "a training step: write step: {name: free-at} next to loss: natural"},
 )
 
 

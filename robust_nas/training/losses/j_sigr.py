@@ -96,7 +96,8 @@ class JSIGR(Loss):
         if judged:  # before the forward pass: it freezes the weights for a moment
             saliency = perturbation_saliency(model, images[:judged], self.grid)
             free = salient_pixels(saliency, self.salient, images.shape[2:])
-        x = images.detach().clone().requires_grad_()
+        # A step that moves the images, such as free-at, needs their gradient too.
+        x = images if images.requires_grad else images.detach().clone().requires_grad_()
         logits = model(x)
         loss, wide = cross_entropy(logits, labels), to_float32(logits)
         if self.jacobian_weight:

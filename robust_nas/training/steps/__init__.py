@@ -9,6 +9,6 @@ STEPS = Registry(
     "step",
     StepOptions,
     "robust_nas.training.steps",
-    {"standard": "standard:Standard"},
+    {"standard": "standard:Standard", "free-at": "free_at:FreeAT"},
     group="robust_nas.steps",
 )
