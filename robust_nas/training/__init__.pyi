@@ -4,6 +4,7 @@ from .hook import HookOptions as HookOptions
 from .hook import TrainingHook as TrainingHook
 from .hooks import HOOKS as HOOKS
 from .hooks.awp import AWP as AWP
+from .hooks.frozen_sparta import FrozenSparta as FrozenSparta
 from .loop import TrainingOutcome as TrainingOutcome
 from .loop import train as train
 from .loss import Loss as Loss

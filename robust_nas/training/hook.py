@@ -15,7 +15,9 @@ from robust_nas.training.context import Batch, TrainingContext
 from robust_nas.training.loss import Loss
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
+
+    from robust_nas.spaces import Architecture
 
 
 class TrainingHook:
@@ -54,6 +56,12 @@ class HookOptions(Method):
     """Base of all hooks as a config names them. `needs_end`: whether it uses the number of epochs."""
 
     needs_end: ClassVar[bool] = True
+
+    def refuse_architecture(self, architecture: Architecture | type[Architecture]) -> None:
+        """Raise `ConfigError` for a network that the hook cannot be for; of a search only the family is known."""
+
+    def prepare(self, network: nn.Module) -> None:
+        """Change the network before the optimiser, averages and other hooks see it; also before it is resumed."""
 
     def start(self, training: TrainingContext) -> TrainingHook:
         """Return the hook at the begin of a training."""

@@ -33,6 +33,8 @@ class TrainingState:
         ranks: Ranks,
         hooks: Sequence[TrainingHook],
     ) -> None:
+        for hook in options.hooks:
+            hook.prepare(network)
         self.network = channels_last(network)
         self.average = None if options.ema is None else moving_average(network, options.ema)
         self.optimiser = torch.optim.SGD(

@@ -9,6 +9,6 @@ HOOKS = Registry(
     "hook",
     HookOptions,
     "robust_nas.training.hooks",
-    {"awp": "awp:AWP"},
+    {"awp": "awp:AWP", "frozen-sparta": "frozen_sparta:FrozenSparta"},
     group="robust_nas.hooks",
 )
