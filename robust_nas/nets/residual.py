@@ -219,7 +219,9 @@ class ResidualNetwork(nn.Module):
             stage = nn.Sequential()
             for index in range(depth):
                 stage.append(
-                    make_block(block_plan, channels, width, 1 if index else stride, own, own if index else entering)
+                    make_block(
+                        block_plan, channels, width, 1 if index else stride, own, own if index else entering
+                    )
                 )
                 channels = block_plan.expansion * width
             self.stages.append(stage)

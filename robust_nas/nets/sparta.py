@@ -1,7 +1,7 @@
 """Activations in the place of those of a model, and the transfer of shared ones from one network to another.
 
-    state = extract_sparta(network)              # of a network with `activation: sparta`, or after `replace_activations`
-    load_sparta(other, state)                    # frozen there
+    state = extract_sparta(network)    # trained with `activation: sparta`, or after `replace_activations`
+    load_sparta(other, state)          # frozen there
 
 Keys are `stage-channels.parameter` (`layers/shared_activations.py`).
 """
@@ -23,7 +23,10 @@ REPLACED = (nn.ReLU, nn.SiLU, nn.GELU, nn.Softplus)
 
 
 def replace_activations(
-    model: nn.Module, images: Tensor, activation: str = "sparta", kinds: tuple[type[nn.Module], ...] = REPLACED
+    model: nn.Module,
+    images: Tensor,
+    activation: str = "sparta",
+    kinds: tuple[type[nn.Module], ...] = REPLACED,
 ) -> list[str]:
     """Put an activation in the place of all modules of these kinds, in the model itself; return their names.
 
@@ -43,7 +46,9 @@ def replace_activations(
     for name, (_, shapes) in seen.items():
         if len(shapes) > 1:
             listed = ", ".join("x".join(map(str, shape)) for shape in sorted(shapes))
-            raise ArchitectureError(f"{name}: is one activation for maps of {listed}; give every place its own")
+            raise ArchitectureError(
+                f"{name}: is one activation for maps of {listed}; give every place its own"
+            )
     sizes = sorted({shape[1:] for _, (shape,) in seen.values()}, key=lambda size: (-size[0] * size[1], size))
     make = ActivationMaker(ACTIVATIONS.get(activation).build)
     place = next(model.parameters(), images)
@@ -96,7 +101,9 @@ def load_sparta(model: nn.Module, state: Mapping[str, Tensor], freeze: bool = Tr
     refuse_other_keys(own, state, type(model).__name__)
     for key, tensor in own.items():
         if tensor.shape != state[key].shape:
-            raise ArchitectureError(f"{key}: has shape {list(state[key].shape)}, {list(tensor.shape)} is needed")
+            raise ArchitectureError(
+                f"{key}: has shape {list(state[key].shape)}, {list(tensor.shape)} is needed"
+            )
     held.load_state_dict(dict(state))
     if freeze:
         held.requires_grad_(False)

@@ -88,7 +88,9 @@ class Architecture(Options):
     def shared_activations(self) -> list[str]:
         """Return the keys `stage-channels` of the activations that the network holds once; none without such."""
         shared = any(ACTIVATIONS.get(name).shared for name in self.activations_used())
-        return [f"{stage}-{channels}" for stage, channels in sorted(self.activation_places())] if shared else []
+        return (
+            [f"{stage}-{channels}" for stage, channels in sorted(self.activation_places())] if shared else []
+        )
 
     def shared_cost(self, stage: int) -> Cost:
         """Return the parameters of the shared activations of one stage."""

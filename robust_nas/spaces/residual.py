@@ -21,7 +21,9 @@ from robust_nas.spaces.architecture import Architecture, InputShape, Json, Stage
 from robust_nas.spaces.layout import MAX_FILTERS
 
 MAX_BLOCKS = 1000
-WIDE_RESNETS = "wrn-D-k with D = 6n + 4, such as wrn-28-10 or wrn-28-10.silu"  # the names that `wide_resnet` reads
+WIDE_RESNETS = (
+    "wrn-D-k with D = 6n + 4, such as wrn-28-10 or wrn-28-10.silu"  # the names that `wide_resnet` reads
+)
 
 Width = Annotated[Count, Field(le=MAX_FILTERS)]
 Stride = Annotated[Count, Field(le=3)]  # beyond it, a 3x3 convolution never sees some pixels

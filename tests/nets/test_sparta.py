@@ -126,7 +126,7 @@ def test_copies_for_attacks_averages_and_folders_follow_its_parameters(architect
     with torch.no_grad():
         logits = network(x)
         average = moving_average(network, 0.5)
-        network.shared_activations["1-4"].bias.add_(1)
+        next(iter(network.shared_activations.values())).bias.add_(1)
         now = network(x)
         assert not torch.equal(now, logits)
         copied = folded(network, x)
@@ -181,12 +181,17 @@ def test_a_transfer_that_does_not_fit_names_both_sets_and_changes_nothing():
     state = extract_sparta(built(load_architecture("wrn-10-1.sparta")))
     other = built(load_architecture("wrn-10-2.sparta"))
     before = extract_sparta(other)
-    with pytest.raises(ArchitectureError, match=r"given are those of 1-16\.bias, .*3-64\.weight; ResidualNetwork has 1-16.*3-128"):
+    with pytest.raises(
+        ArchitectureError,
+        match=r"given are those of 1-16\.bias, .*3-64\.weight; ResidualNetwork has 1-16.*3-128",
+    ):
         load_sparta(other, state)
     with pytest.raises(ArchitectureError, match=r"1-16\.bias: has shape \[3\], \[16\] is needed"):
         load_sparta(other, before | {"1-16.bias": torch.zeros(3)})
     assert all(torch.equal(tensor, before[key]) for key, tensor in extract_sparta(other).items())
-    with pytest.raises(ArchitectureError, match="has no shared activations; a network with activation sparta has"):
+    with pytest.raises(
+        ArchitectureError, match="has no shared activations; a network with activation sparta has"
+    ):
         extract_sparta(built(load_architecture("wrn-10-1")))
 
 
@@ -222,9 +227,13 @@ def test_the_activations_of_a_module_of_ones_own_are_replaced():
 
 
 def test_what_cannot_be_replaced_is_said():
-    with pytest.raises(ArchitectureError, match="none of its modules is ReLU or SiLU or GELU or Softplus on maps"):
+    with pytest.raises(
+        ArchitectureError, match="none of its modules is ReLU or SiLU or GELU or Softplus on maps"
+    ):
         replace_activations(nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.ReLU()), images())
     relu = nn.ReLU()
     twice = nn.Sequential(nn.Conv2d(1, 2, 3), relu, nn.Conv2d(2, 3, 3), relu)
-    with pytest.raises(ArchitectureError, match="1: is one activation for maps of 2x6x6, 3x4x4; give every place"):
+    with pytest.raises(
+        ArchitectureError, match="1: is one activation for maps of 2x6x6, 3x4x4; give every place"
+    ):
         replace_activations(twice, images())

@@ -27,7 +27,9 @@ FUNCTIONS = {
 NB201 = "|nor_conv_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_3x3~1|none~2|"
 ARCHITECTURES = {
     "residual": ResidualArchitecture(name="x", depths=(1, 2), widths=(3, 4)),
-    "bottleneck": ResidualArchitecture(name="x", depths=(2, 1), widths=(3, 3), block="bottleneck", expansion=2),
+    "bottleneck": ResidualArchitecture(
+        name="x", depths=(2, 1), widths=(3, 3), block="bottleneck", expansion=2
+    ),
     "robust-res": ResidualArchitecture(
         name="x", stem=3, depths=(1, 2), widths=(16, 16), block="robust-res", scales=3, se_reduction=4
     ),
@@ -63,7 +65,9 @@ def test_it_is_its_function_on_vectors_and_maps(name, shape):
 def test_a_network_is_that_of_another_activation_but_for_the_function(name, kind):
     architecture = ARCHITECTURES[kind]
     if kind == "mlp" and ACTIVATIONS.get(name).needs_maps:
-        with pytest.raises(ArchitectureError, match=f"activation: got '{name}', which looks at the pixels of maps"):
+        with pytest.raises(
+            ArchitectureError, match=f"activation: got '{name}', which looks at the pixels of maps"
+        ):
             architecture.with_options(activation=name)
         return
     one = architecture.with_options(activation=name)

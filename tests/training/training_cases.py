@@ -9,7 +9,17 @@ from robust_nas.data import Augment, Images
 from robust_nas.nets import Supernet, build_network
 from robust_nas.runs import Run
 from robust_nas.spaces import ResidualArchitecture
-from robust_nas.training import AWP, PGDAT, TRADES, Cosine, Natural, Piecewise, Standard, Training
+from robust_nas.training import (
+    AWP,
+    PGDAT,
+    TRADES,
+    Cosine,
+    FrozenSparta,
+    Natural,
+    Piecewise,
+    Standard,
+    Training,
+)
 from robust_nas.training.loop import train
 
 CLASSES = 4
@@ -29,7 +39,11 @@ LOSSES = {
     "pgd-at-n-fgsm": PGDAT(attack=NFGSM(eps=EPS)),
     "trades": TRADES(attack=KL),
 }
-HOOKS = {"awp": AWP(gamma=0.05), "awp-late": AWP(gamma=0.05, warmup_epochs=1)}
+HOOKS = {
+    "awp": AWP(gamma=0.05),
+    "awp-late": AWP(gamma=0.05, warmup_epochs=1),
+    "frozen-sparta": FrozenSparta(model="none", digest="0" * 16),  # which takes no part in a step
+}
 STEPS = {"standard": Standard()}
 SCHEDULES = {
     "cosine": Cosine(final=0.1),

@@ -53,7 +53,9 @@ class FrozenSparta(HookOptions):
         donor = load_architecture(Path(self.model) / FILES[0])
         given, own = set(donor.shared_activations()), set[str]()
         if not given:
-            raise ConfigError(f"hook frozen-sparta: {self.model}: {donor.name} has no shared activations to give")
+            raise ConfigError(
+                f"hook frozen-sparta: {self.model}: {donor.name} has no shared activations to give"
+            )
         used = donor.activations_used()
         if not isinstance(architecture, type):
             own = set(architecture.shared_activations())
@@ -92,7 +94,7 @@ class FrozenSparta(HookOptions):
 def _digest(folder: Path) -> str:
     """Return 16 hex digits of the SHA-256 of the files that decide a model's activations.
 
-    Raises `ValueError`, as validators of pydantic have to, for a folder without a model that was made of an architecture.
+    Raises `ValueError`, as validators of pydantic have to, for a folder without a model of an architecture.
     """
     digest = hashlib.sha256()
     for name in FILES:
