@@ -7,9 +7,9 @@
     data    WRN-10-1 on digits (8x8):      silu | sparta from the start | frozen, the donor's Sparta
 
 Every network is trained and attacked by one recipe for its images. After each one `table.md`, `sparta.csv` and the
-configs in results/reference/sparta/ are written; runs are in results/sparta/. What is finished is kept: the same command
-goes on where it was. --minutes begins nothing new after so many; --quick shows in a minute or two that all of it runs,
-writes to results/sparta-quick/ and says nothing about Sparta.
+configs in results/reference/sparta/ are written; runs are in results/sparta/. What is finished is kept: the same
+command goes on where it was. --minutes begins nothing new after so many; --quick shows that all of it runs, writes to
+results/sparta-quick/ and says nothing about Sparta.
 """
 
 from __future__ import annotations
@@ -172,8 +172,9 @@ def main() -> None:
     more = QUICK if options.quick else ()
     target.mkdir(parents=True, exist_ok=True)
     about = (
-        f"Linf eps 0.1, cascade; mean ± standard deviation over seeds, in brackets the {100 * CONFIDENCE:.0f} % interval "
-        "(Student's t over seeds alone: it does not cover other test images). Differences are paired by seed."
+        "Linf eps 0.1, cascade; mean ± standard deviation over seeds, in brackets the "
+        f"{100 * CONFIDENCE:.0f} % interval (Student's t over seeds alone: it does not cover other test images). "
+        "Differences are paired by seed."
     )
     began, rows = time.monotonic(), []
     for part in parts(options.seeds[:1] if options.quick else options.seeds):

@@ -196,8 +196,12 @@ class CellArchitecture(Architecture):
 
     def factors(self) -> dict[str, float | str]:
         """Return depth, width, and which genotype it is."""
-        chosen = {} if self.activation == "relu" else {"activation": self.activation}
-        return {"depth": self.cells, "width": self.channels, "genotype": self.genotype_id, **chosen}
+        return {
+            "depth": self.cells,
+            "width": self.channels,
+            "genotype": self.genotype_id,
+            "activation": self.activation,
+        }
 
     @property
     def genotype_id(self) -> str:
