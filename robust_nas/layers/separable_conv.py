@@ -6,6 +6,7 @@ This file needs torch alone: the plain-Python export carries its text.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
@@ -38,4 +39,5 @@ class SeparableConv(nn.Sequential):
     def set_activation(self, make: Callable[[int], nn.Module]) -> None:
         """Take activations that are made of the channels in the place of the ReLUs."""
         for index in range(0, len(self), 4):
-            self[index] = make(self[index + 1].in_channels)
+            convolution: Any = self[index + 1]
+            self[index] = make(convolution.in_channels)

@@ -196,8 +196,9 @@ class CellNetwork(nn.Module):
         for index, cell in enumerate(self.cells):
             stage += index in self.starts
             for module in cell.modules():
-                if hasattr(module, "set_activation"):
-                    module.set_activation(partial(make, stage))
+                replace = getattr(module, "set_activation", None)
+                if replace is not None:
+                    replace(partial(make, stage))
 
     def add_auxiliary_head(self, after_cell: int, channels: int, height: int, width: int) -> None:
         """Put a second classifier behind a cell whose output is `[B, channels, height, width]`."""
