@@ -33,9 +33,9 @@ from robust_nas.runs import read_json, write_atomic
 from robust_nas.workflows.config import RESULTS, RunConfig
 
 REFERENCE = Path("results/reference/sparta")
-EVALUATED = ("evaluation.suite=cascade", "evaluation.images=128")
-FASHION = ("fashion", "data.limit=1000", "training.epochs=10", "training.validation_images=100", *EVALUATED)
-DIGITS = ("quickstart", *EVALUATED)
+EVALUATED = ("evaluation.suite=cascade", "evaluation.images=96")
+FASHION = ("fashion", "data.limit=600", "training.epochs=8", *EVALUATED)
+DIGITS = ("quickstart", "data.limit=800", *EVALUATED)
 QUICK = ("data.limit=200", "training.epochs=1", "training.validate_from=0", "evaluation.images=10")
 ARMS = {"silu": "silu", "sparta": "sparta", "frozen": "sparta"}  # and the activation of each
 CONFIDENCE = 0.95
