@@ -5,6 +5,8 @@ This file needs torch alone: the plain-Python export carries its text.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,14 +27,19 @@ class FactorizedReduce(nn.Module):
         self.conv1 = nn.Conv2d(c_in, c_out // 2, 1, stride=stride, bias=False)
         self.conv2 = nn.Conv2d(c_in, c_out - c_out // 2, 1, stride=stride, bias=False)
         self.bn = nn.BatchNorm2d(c_out, affine=affine)
+        self.activation: Callable[[Tensor], Tensor] = F.relu
+
+    def set_activation(self, make: Callable[[int], nn.Module]) -> None:
+        """Take the activation that is made of the channels in the place of the ReLU."""
+        self.activation = make(self.conv1.in_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[B, c_in, H, W]` to `[B, c_out, ceil(H/2), ceil(W/2)]`."""
-        halved: Tensor = self.bn(self.halves(F.relu(x)))
+        halved: Tensor = self.bn(self.halves(self.activation(x)))
         return halved
 
     def halves(self, x: Tensor) -> Tensor:
-        """Return both convolutions of a state's ReLU `[B, c_in, H, W]`, concatenated."""
+        """Return both convolutions of a state behind its activation `[B, c_in, H, W]`, concatenated."""
         shifted = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))[:, :, 1:, 1:]
         if self.subsampled:
             x, shifted = x[:, :, ::2, ::2], shifted[:, :, ::2, ::2]

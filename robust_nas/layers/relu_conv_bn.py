@@ -5,6 +5,9 @@ This file needs torch alone: the plain-Python export carries its text.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import Tensor, nn
 
 
@@ -25,6 +28,11 @@ class ReLUConvBN(nn.Sequential):
             nn.BatchNorm2d(c_out, affine=affine),
         )
         self.stride_before = before
+
+    def set_activation(self, make: Callable[[int], nn.Module]) -> None:
+        """Take the activation that is made of the channels in the place of the ReLU."""
+        convolution: Any = self[1]
+        self[0] = make(convolution.in_channels)
 
     def forward(self, input: Tensor) -> Tensor:
         """Map `[B, c_in, H, W]` to `[B, c_out, ceil(H/stride), ceil(W/stride)]`."""

@@ -5,6 +5,9 @@ This file needs torch alone: the plain-Python export carries its text.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import nn
 
 
@@ -32,3 +35,9 @@ class SeparableConv(nn.Sequential):
                 nn.BatchNorm2d(channels, affine=affine),
             ]
         super().__init__(*layers)
+
+    def set_activation(self, make: Callable[[int], nn.Module]) -> None:
+        """Take activations that are made of the channels in the place of the ReLUs."""
+        for index in range(0, len(self), 4):
+            convolution: Any = self[index + 1]
+            self[index] = make(convolution.in_channels)

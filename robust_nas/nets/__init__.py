@@ -5,6 +5,7 @@ from robust_nas.nets.mlp import MLPNetwork
 from robust_nas.nets.model import Model, ModelDescription, inference_state, load_model, read_model, save_model
 from robust_nas.nets.network import CellNetwork
 from robust_nas.nets.residual import ResidualNetwork
+from robust_nas.nets.sparta import extract_sparta, load_sparta, replace_activations
 from robust_nas.nets.supernet import Supernet
 
 __all__ = [
@@ -16,8 +17,11 @@ __all__ = [
     "Supernet",
     "build_network",
     "channels_last",
+    "extract_sparta",
     "inference_state",
     "load_model",
+    "load_sparta",
     "read_model",
+    "replace_activations",
     "save_model",
 ]

@@ -5,13 +5,13 @@ This file needs torch and `network.py` alone: the plain-Python export carries th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robust_nas.nets.network import CellNetwork, Skeleton
+from robust_nas.nets.network import CellNetwork, Skeleton, relu
 
 
 class ResidualReduction(nn.Module):
@@ -27,12 +27,18 @@ class ResidualReduction(nn.Module):
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(c_out, affine=affine)
         self.shortcut = nn.Conv2d(c_in, c_out, 1, bias=False)
+        self.activation1: Callable[[Tensor], Tensor] = F.relu
+        self.activation2: Callable[[Tensor], Tensor] = F.relu
+
+    def set_activation(self, make: Callable[[int], nn.Module]) -> None:
+        """Take activations that are made of the channels in the place of the ReLUs."""
+        self.activation1, self.activation2 = make(self.conv1.in_channels), make(self.conv2.in_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `[B, c_out, ceil(H/2), ceil(W/2)]` of `[B, c_in, H, W]`."""
-        hidden = self.norm1(self.conv1(F.relu(x)))
+        hidden = self.norm1(self.conv1(self.activation1(x)))
         shortcut: Tensor = self.shortcut(F.avg_pool2d(x, 2, ceil_mode=True))
-        residual: Tensor = self.norm2(self.conv2(F.relu(hidden)))
+        residual: Tensor = self.norm2(self.conv2(self.activation2(hidden)))
         return shortcut + residual
 
 
@@ -47,9 +53,9 @@ class NASBench201Skeleton(Skeleton):
         """Return whether a reduction block precedes the cell."""
         return bool(place.reduction_prev)
 
-    def before_pooling(self, channels: int) -> nn.Module:
-        """Return batch norm and ReLU."""
-        return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU())
+    def before_pooling(self, channels: int, activation: Callable[[int], nn.Module] = relu) -> nn.Module:
+        """Return batch norm and activation."""
+        return nn.Sequential(nn.BatchNorm2d(channels), activation(channels))
 
 
 class NASBench201Network(CellNetwork):
@@ -62,5 +68,6 @@ class NASBench201Network(CellNetwork):
         mean: tuple[float, ...],
         std: tuple[float, ...],
         affine: bool = True,
+        activation: str = "relu",
     ) -> None:
-        super().__init__(plans, classes, mean, std, affine, NASBench201Skeleton())
+        super().__init__(plans, classes, mean, std, affine, NASBench201Skeleton(), activation)

@@ -1,12 +1,13 @@
 """A network from an architecture: stem, cells, global average pooling, linear classifier.
 
 Images are float `[B, C, H, W]` in 0..1; normalisation is the first layer. This file needs torch, layers and
-`OPERATIONS` alone: the plain-Python export carries their text.
+`OPERATIONS` and `ACTIVATIONS` alone: the plain-Python export carries their text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from robust_nas.layers.factorised_reduction import FactorizedReduce
 from robust_nas.layers.normalise import Normalise
 from robust_nas.layers.relu_conv_bn import ReLUConvBN
-from robust_nas.operations import OPERATIONS
+from robust_nas.layers.shared_activations import ActivationMaker
+from robust_nas.operations import ACTIVATIONS, OPERATIONS
 
 
 class CellPlan(NamedTuple):
@@ -32,6 +34,11 @@ class CellPlan(NamedTuple):
     aggregation: str = "sum"
 
 
+def relu(channels: int) -> nn.Module:
+    """Return the activation of a network without a choice of one."""
+    return nn.ReLU()
+
+
 class Skeleton:
     """What surrounds the cells: adapters of their inputs, and what precedes the pooling. DARTS's; others inherit."""
 
@@ -45,7 +52,7 @@ class Skeleton:
         """Return whether a cell begins a stage: a reduction cell does."""
         return bool(place.reduction)
 
-    def before_pooling(self, channels: int) -> nn.Module:
+    def before_pooling(self, channels: int, activation: Callable[[int], nn.Module] = relu) -> nn.Module:
         """Return what the last cell's output passes before it is pooled."""
         return nn.Identity()
 
@@ -176,6 +183,7 @@ class CellNetwork(nn.Module):
         std: tuple[float, ...],
         affine: bool = True,
         skeleton: Skeleton = DARTS,
+        activation: str = "relu",
     ) -> None:
         super().__init__()
         self.normalise = Normalise(mean, std)
@@ -184,11 +192,25 @@ class CellNetwork(nn.Module):
         self.stem = nn.Sequential(nn.Conv2d(len(mean), stem, 3, padding=1, bias=False), nn.BatchNorm2d(stem))
         self.cells = nn.ModuleList(NetworkCell(plan, affine, skeleton) for plan in cells)
         channels = cells[-1].c * len(cells[-1].concat)
-        self.before_pooling = skeleton.before_pooling(channels)
-        self.classifier = nn.Linear(channels, classes)
         self.starts = {index for index, plan in enumerate(cells) if skeleton.begins_stage(plan)}
+        make = ActivationMaker(ACTIVATIONS.get(activation).build)
+        if activation != "relu":  # as the layers are built
+            self._set_activation(make)
+        self.before_pooling = skeleton.before_pooling(channels, partial(make, len(self.starts) + 1))
+        make.register(self)
+        self.classifier = nn.Linear(channels, classes)
         self.auxiliary: AuxiliaryHead | None = None
         self.auxiliary_after = -1
+
+    def _set_activation(self, make: ActivationMaker) -> None:
+        """Put an activation in the place of the cells' ReLUs; it belongs to the stage of its cell."""
+        stage = 1
+        for index, cell in enumerate(self.cells):
+            stage += index in self.starts
+            for module in cell.modules():
+                replace = getattr(module, "set_activation", None)
+                if replace is not None:
+                    replace(partial(make, stage))
 
     def add_auxiliary_head(self, after_cell: int, channels: int, height: int, width: int) -> None:
         """Put a second classifier behind a cell whose output is `[B, channels, height, width]`."""

@@ -19,6 +19,7 @@ plain-Python export carries their text.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robust_nas.layers.normalise import Normalise
+from robust_nas.layers.shared_activations import ActivationMaker
 from robust_nas.operations import ACTIVATIONS
 
 Activation = Callable[[int], nn.Module]  # makes the activation of some channels
@@ -51,7 +53,9 @@ def shortcut(c_in: int, c_out: int, stride: int) -> nn.Conv2d | None:
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions, each behind batch norm and activation, added to the shortcut."""
 
-    def __init__(self, c_in: int, c_out: int, stride: int, activation: Activation) -> None:
+    def __init__(
+        self, c_in: int, c_out: int, stride: int, activation: Activation, entering: Activation | None = None
+    ) -> None:
         super().__init__()
         self.norm1 = nn.BatchNorm2d(c_in)
         self.conv1 = nn.Conv2d(c_in, c_out, 3, stride=stride, padding=1, bias=False)
@@ -59,7 +63,7 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1, bias=False)
         self.stride = stride
         self.shortcut = shortcut(c_in, c_out, stride)
-        self.activation1, self.activation2 = activation(c_in), activation(c_out)
+        self.activation1, self.activation2 = (entering or activation)(c_in), activation(c_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `[B, c_out, ceil(H/stride), ceil(W/stride)]` of `[B, c_in, H, W]`."""
@@ -74,7 +78,15 @@ class BasicBlock(nn.Module):
 class BottleneckBlock(nn.Module):
     """1x1, 3x3 and 1x1 convolutions, each behind batch norm and activation, added to the shortcut."""
 
-    def __init__(self, c_in: int, width: int, stride: int, expansion: int, activation: Activation) -> None:
+    def __init__(
+        self,
+        c_in: int,
+        width: int,
+        stride: int,
+        expansion: int,
+        activation: Activation,
+        entering: Activation | None = None,
+    ) -> None:
         super().__init__()
         c_out = expansion * width
         self.norm1 = nn.BatchNorm2d(c_in)
@@ -85,7 +97,7 @@ class BottleneckBlock(nn.Module):
         self.conv3 = nn.Conv2d(width, c_out, 1, bias=False)
         self.stride = stride
         self.shortcut = shortcut(c_in, c_out, stride)
-        self.activation1, self.activation2 = activation(c_in), activation(width)
+        self.activation1, self.activation2 = (entering or activation)(c_in), activation(width)
         self.activation3 = activation(width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -119,7 +131,15 @@ class RobustResBlock(nn.Module):
     once as it is and once behind batch norm and squeeze-and-excitation.
     """
 
-    def __init__(self, c_in: int, width: int, stride: int, plan: BlockPlan, activation: Activation) -> None:
+    def __init__(
+        self,
+        c_in: int,
+        width: int,
+        stride: int,
+        plan: BlockPlan,
+        activation: Activation,
+        entering: Activation | None = None,
+    ) -> None:
         super().__init__()
         c_out = plan.expansion * width
         part = width * plan.base_width // 160 * plan.cardinality
@@ -138,7 +158,8 @@ class RobustResBlock(nn.Module):
         self.pool = nn.Identity() if stride == 1 else nn.AvgPool2d(3, stride, padding=1)
         self.stride, self.scales, self.preactivated = stride, plan.scales, plan.preactivated
         self.shortcut = shortcut(c_in, c_out, stride)
-        self.activation1, self.activation2 = activation(c_in), activation(part * plan.scales)
+        self.activation1 = (entering or activation)(c_in)
+        self.activation2 = activation(part * plan.scales)
         self.activations = nn.ModuleList(activation(part) for _ in range(convolved))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -160,13 +181,15 @@ class RobustResBlock(nn.Module):
         return shortcut + residual + refined
 
 
-def make_block(plan: BlockPlan, c_in: int, width: int, stride: int, activation: Activation) -> nn.Module:
-    """Return a block of the planned kind."""
+def make_block(
+    plan: BlockPlan, c_in: int, width: int, stride: int, activation: Activation, entering: Activation
+) -> nn.Module:
+    """Return a block of the planned kind; `entering` makes the activation of its input."""
     if plan.kind == "basic":
-        return BasicBlock(c_in, width, stride, activation)
+        return BasicBlock(c_in, width, stride, activation, entering)
     if plan.kind == "bottleneck":
-        return BottleneckBlock(c_in, width, stride, plan.expansion, activation)
-    return RobustResBlock(c_in, width, stride, plan, activation)
+        return BottleneckBlock(c_in, width, stride, plan.expansion, activation, entering)
+    return RobustResBlock(c_in, width, stride, plan, activation, entering)
 
 
 class ResidualNetwork(nn.Module):
@@ -185,19 +208,26 @@ class ResidualNetwork(nn.Module):
     ) -> None:
         super().__init__()
         block_plan = BlockPlan(**block)
-        make = ACTIVATIONS.get(activation).build
+        make = ActivationMaker(ACTIVATIONS.get(activation).build)
         self.normalise = Normalise(mean, std)
         self.stem = nn.Conv2d(len(mean), stem, 3, padding=1, bias=False)
         self.stages = nn.Sequential()
         channels = stem
-        for depth, width, stride in stages:
+        for number, (depth, width, stride) in enumerate(stages, 1):
+            own = partial(make, number)
+            entering = partial(make, max(number - 1, 1))  # of the map that the stage before made
             stage = nn.Sequential()
             for index in range(depth):
-                stage.append(make_block(block_plan, channels, width, 1 if index else stride, make))
+                stage.append(
+                    make_block(
+                        block_plan, channels, width, 1 if index else stride, own, own if index else entering
+                    )
+                )
                 channels = block_plan.expansion * width
             self.stages.append(stage)
         self.norm = nn.BatchNorm2d(channels)
-        self.activation = make(channels)
+        self.activation = make(len(self.stages), channels)
+        make.register(self)
         self.classifier = nn.Linear(channels, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

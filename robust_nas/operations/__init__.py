@@ -35,7 +35,14 @@ ACTIVATIONS = Registry(
     "activation",
     Activation,
     "robust_nas.operations",
-    {"relu": "relu:ReLU", "silu": "silu:SiLU", "gelu": "gelu:GELU", "softplus": "softplus:Softplus"},
+    {
+        "relu": "relu:ReLU",
+        "silu": "silu:SiLU",
+        "gelu": "gelu:GELU",
+        "softplus": "softplus:Softplus",
+        "sparta": "sparta:Sparta",
+        "sparta-1x1": "sparta:MixedSparta",
+    },
     group="robust_nas.activations",
 )
 

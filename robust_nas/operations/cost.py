@@ -1,7 +1,7 @@
 """Parameters and MACs in integers, of layers and of what they sum to.
 
-MACs are multiply-adds of convolutions and linear layers alone; batch norm, activations, pooling and additions count as
-zero (FLOPs = 2 x MACs).
+MACs are multiply-adds of convolutions and linear layers alone, those inside an activation too; batch norm, functions of
+single numbers, pooling and additions count as zero (FLOPs = 2 x MACs).
 """
 
 from __future__ import annotations

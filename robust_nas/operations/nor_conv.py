@@ -29,6 +29,11 @@ class NorConv(Operation):
         return convolution(channels, channels, cls.kernel, pixels).plus(batch_norm(channels, affine))
 
     @classmethod
+    def activations(cls, stride: int) -> tuple[int, int]:
+        """Return the one before the convolution; a strided 1x1 one takes its stride before it."""
+        return (0, 1) if cls.kernel == 1 else (1, 0)
+
+    @classmethod
     def knows(cls, module: nn.Module) -> bool:
         """Return whether the module is as it was built."""
         from robust_nas.layers.inspection import is_unchanged

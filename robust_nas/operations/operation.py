@@ -36,7 +36,7 @@ class Operation(Method):
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         """Refuse a method that is written for instances."""
         super().__pydantic_init_subclass__(**kwargs)
-        for name in ("cost", "build", "candidate", "knows", "fuse", "fold"):
+        for name in ("cost", "activations", "build", "candidate", "knows", "fuse", "fold"):
             if name in vars(cls) and not isinstance(vars(cls)[name], (classmethod, staticmethod)):
                 raise TypeError(f"{cls.__name__}.{name} needs @classmethod: operations are not instantiated")
 
@@ -44,6 +44,14 @@ class Operation(Method):
     def cost(cls, channels: int, stride: int, pixels: int, affine: bool) -> Cost:
         """Return parameters and MACs of one image for `pixels` of the output."""
         raise NotImplementedError(f"{cls.__name__} does not say what it costs")
+
+    @classmethod
+    def activations(cls, stride: int) -> tuple[int, int]:
+        """Return how many activations it has on maps of the input's size, and of the output's.
+
+        They are those that its module's `set_activation` replaces where a network has another one than ReLU.
+        """
+        return 0, 0
 
     @classmethod
     def build(cls, channels: int, stride: int, affine: bool) -> nn.Module:

@@ -32,6 +32,11 @@ class Separable(Operation):
         return depthwise.plus(pointwise(channels, channels, pixels, affine)).times(cls.repeats)
 
     @classmethod
+    def activations(cls, stride: int) -> tuple[int, int]:
+        """Return one before each block."""
+        return 1, cls.repeats - 1
+
+    @classmethod
     def knows(cls, module: nn.Module) -> bool:
         """Return whether the module is as it was built."""
         from robust_nas.layers.inspection import is_unchanged

@@ -30,6 +30,11 @@ class SkipConnect(Operation):
         return Cost(0, 0) if stride == 1 else factorized_reduce(channels, channels, pixels, affine)
 
     @classmethod
+    def activations(cls, stride: int) -> tuple[int, int]:
+        """Return that of the reduction."""
+        return (0, 0) if stride == 1 else (1, 0)
+
+    @classmethod
     def knows(cls, module: nn.Module) -> bool:
         """Return whether the module is as it was built."""
         from robust_nas.layers.factorised_reduction import FactorizedReduce

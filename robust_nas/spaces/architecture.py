@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, Type
 
 from robust_nas.config import Options, check, to_dict, to_yaml
 from robust_nas.errors import ArchitectureError
-from robust_nas.operations.cost import Part
+from robust_nas.operations import ACTIVATIONS
+from robust_nas.operations.cost import Cost, Part
 from robust_nas.spaces.layout import Name
 from robust_nas.user_code import is_code, names_by_content
 
@@ -80,6 +81,23 @@ class Architecture(Options):
     def activations_used(self) -> frozenset[str]:
         """Return the same of activations."""
         return frozenset()
+
+    def activation_places(self) -> set[tuple[int, int]]:
+        """Return (stage, channels) of all activations that follow its choice of one, stages from 1."""
+        return set()
+
+    def shared_activations(self) -> list[str]:
+        """Return the keys `stage-channels` of the activations that the network holds once; none without such."""
+        shared = any(ACTIVATIONS.get(name).shared for name in self.activations_used())
+        return (
+            [f"{stage}-{channels}" for stage, channels in sorted(self.activation_places())] if shared else []
+        )
+
+    def shared_cost(self, stage: int) -> Cost:
+        """Return the parameters of the shared activations of one stage."""
+        own = [ACTIVATIONS.get(name) for name in self.activations_used()]
+        places = [channels for number, channels in self.activation_places() if number == stage]
+        return Cost(sum(one.params(c) for one in own if one.shared for c in places), 0)
 
     def parts(self, input_shape: InputShape, classes: int) -> Iterator[Part]:
         """Yield the cost of `stem` (where there is one), `stage 1`, `stage 2`, ... and `head`, in this order."""

@@ -14,7 +14,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from robust_nas.config import Count, CountOrZero, Options, json_copy, to_dict
 from robust_nas.errors import ArchitectureError
-from robust_nas.operations import OPERATIONS, OperationName
+from robust_nas.operations import ACTIVATIONS, OPERATIONS, ActivationName, OperationName
 from robust_nas.operations.cost import (
     Cost,
     Part,
@@ -25,7 +25,7 @@ from robust_nas.operations.cost import (
     pointwise,
     total,
 )
-from robust_nas.spaces.architecture import Architecture, InputShape, Json, by_name, digest
+from robust_nas.spaces.architecture import Architecture, InputShape, Json, by_name, digest, short_code
 from robust_nas.spaces.layout import CellPlace, Kind, Layout
 from robust_nas.spaces.topology import Aggregation, Inputs
 
@@ -76,6 +76,14 @@ class Cell(Options):
         return [edge.operation for node in self.nodes for edge in node]
 
 
+class Activated(NamedTuple):
+    """A place of an activation: its stage, from 1, and its map."""
+
+    stage: int
+    channels: int
+    pixels: int
+
+
 class CellArchitecture(Architecture):
     """A stack of cells: its genotype, its layout, and its size."""
 
@@ -92,6 +100,7 @@ class CellArchitecture(Architecture):
     channels: Count
     layout: Layout
     genotype: tuple[Cell, ...] = Field(min_length=1)
+    activation: ActivationName = "relu"  # before the convolutions; the auxiliary head keeps ReLU
 
     @classmethod
     def refuse(cls, layout: Layout, inputs: int, outputs: int) -> None:
@@ -117,6 +126,11 @@ class CellArchitecture(Architecture):
         self.places()
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_the_usual_activation(self, handler: SerializerFunctionWrapHandler) -> Json:
+        tree: Json = handler(self)  # without it as in files from before there was a choice
+        return {key: value for key, value in tree.items() if (key, value) != ("activation", "relu")}
+
     def cell(self, kind: str) -> Cell:
         """Return the cell of a kind."""
         return next(cell for cell in self.genotype if cell.kind == kind)
@@ -140,11 +154,20 @@ class CellArchitecture(Architecture):
 
     def arguments(self, input_shape: InputShape) -> Json:
         """Return every cell as the plain numbers of a `CellPlan`."""
-        return {"plans": [_plan(place, self.cell(place.kind)) for place in self.places()]}
+        chosen = {} if self.activation == "relu" else {"activation": self.activation}
+        return {"plans": [_plan(place, self.cell(place.kind)) for place in self.places()], **chosen}
 
     def operations_used(self) -> frozenset[str]:
         """Return the operations of the genotype."""
         return frozenset(operation for cell in self.genotype for operation in cell.operations())
+
+    def activations_used(self) -> frozenset[str]:
+        """Return its activation."""
+        return frozenset([self.activation])
+
+    def activation_places(self) -> set[tuple[int, int]]:
+        """Return (stage, channels) of all activations: the stage is that of the cell."""
+        return {(one.stage, one.channels) for one in self._activations((1, 1))}
 
     def auxiliary_head(self, input_shape: InputShape) -> tuple[int, int, int, int]:
         """Return the last reduction cell (the last cell where none reduces) and the shape of its output.
@@ -174,7 +197,12 @@ class CellArchitecture(Architecture):
 
     def factors(self) -> dict[str, float | str]:
         """Return depth, width, and which genotype it is."""
-        return {"depth": self.cells, "width": self.channels, "genotype": self.genotype_id}
+        return {
+            "depth": self.cells,
+            "width": self.channels,
+            "genotype": self.genotype_id,
+            "activation": self.activation,
+        }
 
     @property
     def genotype_id(self) -> str:
@@ -191,9 +219,11 @@ class CellArchitecture(Architecture):
         return cells, {cell.kind: cell.concat for cell in self.genotype}, self.genotype[0].inputs
 
     def content_name(self, shipped: Mapping[str, Json]) -> str:
-        """Return the name before a resizing, the size, and a hash of all that neither says."""
-        stem = _SIZE.sub("", self.name)[:120]
+        """Return the name before a resizing, the size, a hash of all that neither says, and another activation."""
+        chosen = self.activation_code
+        stem = _SIZE.sub("", self.name.removesuffix(chosen))[:120]
         tree = self.nameless()
+        tree.pop("activation", None)
         filters = tree["layout"].pop("filters")
         del tree["cells"], tree["channels"]
         size = f".c{self.cells}.ch{self.channels}"
@@ -203,9 +233,14 @@ class CellArchitecture(Architecture):
             usual = known["layout"].pop("filters")
             del known["cells"], known["channels"]
             if known == tree:
-                return stem + size + ("" if filters == usual else f".f{'-'.join(map(str, filters))}")
+                return stem + size + ("" if filters == usual else f".f{'-'.join(map(str, filters))}") + chosen
         listed = f".f{'-'.join(map(str, filters))}"
-        return stem + size + (listed if len(listed) <= 40 else "") + f".h{digest([tree, filters])}"
+        return stem + size + (listed if len(listed) <= 40 else "") + f".h{digest([tree, filters])}" + chosen
+
+    @property
+    def activation_code(self) -> str:
+        """Return what names end with where the activation is not ReLU: `.sparta`."""
+        return "" if self.activation == "relu" else f".{short_code(self.activation)}"
 
     def parts(self, input_shape: InputShape, classes: int) -> Iterator[Part]:
         """Yield stem, stages and head; the stages are those of the layout, a reduction begins the next one.
@@ -215,7 +250,10 @@ class CellArchitecture(Architecture):
         channels, height, width = input_shape
         stem = self.layout.stem * self.channels
         yield Part("stem", convolution(channels, stem, 3, height * width).plus(batch_norm(stem, True)))
-        stages = [Cost(0, 0)] * len(self.layout.stages)
+        stages = [self.shared_cost(number) for number in range(1, len(self.layout.stages) + 1)]
+        activation = ACTIVATIONS.get(self.activation)
+        for one in self._activations((height, width)):
+            stages[one.stage - 1] = stages[one.stage - 1].plus(activation.cost(one.channels, one.pixels))
         size = (height, width)
         for place in self.places():
             cell = self.cell(place.kind)
@@ -231,6 +269,40 @@ class CellArchitecture(Architecture):
         for number, cost in enumerate(stages, 1):
             yield Part(f"stage {number}", cost)
         yield Part("head", self.head_cost(place.c * len(cell.concat), classes))
+
+    def _activations(self, size: tuple[int, int]) -> Iterator[Activated]:
+        """Yield every activation of the stages, for images of this height and width."""
+        earlier = size  # of the cell before the last one
+        for place in self.places():
+            cell, stage = self.cell(place.kind), place.stage + 1
+            adapted, inputs = self.adapter_activations(place, cell.inputs, size, earlier)
+            for channels, (height, width) in adapted:
+                yield Activated(stage, channels, height * width)
+            outputs = halved(inputs) if place.reduction else inputs
+            for node in cell.nodes:
+                for operation, source in node:
+                    seen = inputs if source < cell.inputs else outputs
+                    stride = 2 if place.reduction and source < cell.inputs else 1
+                    before, after = OPERATIONS.get(operation).activations(stride)
+                    for height, width in (*[seen] * before, *[outputs] * after):
+                        yield Activated(stage, place.c, height * width)
+            earlier, size = inputs, outputs
+        for channels in self.head_activations(place.c * len(cell.concat)):
+            yield Activated(stage, channels, size[0] * size[1])
+
+    def adapter_activations(
+        self, place: CellPlace, inputs: int, size: tuple[int, int], earlier: tuple[int, int]
+    ) -> tuple[list[tuple[int, tuple[int, int]]], tuple[int, int]]:
+        """Return channels and map of the activations in a cell's adapters, and height and width behind these.
+
+        `size` is the last input's, `earlier` that of the input before it.
+        """
+        first = [(place.c_pp, earlier if place.reduction_prev else size)] if inputs == 2 else []
+        return [*first, (place.c_p, size)], size
+
+    def head_activations(self, channels: int) -> list[int]:
+        """Return the channels of the activations behind the last cell; they count to the last stage."""
+        return []
 
     def adapters_cost(
         self, place: CellPlace, inputs: int, size: tuple[int, int]

@@ -1,8 +1,9 @@
 """Parameters and MACs of an architecture and of its parts, analytically and without torch.
 
-MACs are multiply-adds of convolutions and linear layers (those of squeeze-and-excitation too); batch norm, activations,
-pooling, additions and the gating count as zero. Equal to torch's own count on the built module
-(`torch.utils.flop_counter`, FLOPs = 2 x MACs), which the tests hold against it. The auxiliary head is not counted.
+MACs are multiply-adds of convolutions and linear layers (those of squeeze-and-excitation and inside an activation too);
+batch norm, functions of single numbers, pooling, additions and the gating count as zero. Equal to torch's own count on
+the built module (`torch.utils.flop_counter`, FLOPs = 2 x MACs), which the tests hold against it. The auxiliary head is
+not counted.
 """
 
 from __future__ import annotations

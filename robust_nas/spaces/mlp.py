@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from robust_nas.config import Count
 from robust_nas.operations import ACTIVATIONS, ActivationName
-from robust_nas.operations.cost import Cost, Part, linear
+from robust_nas.operations.cost import Part, linear
 from robust_nas.spaces.architecture import Architecture, InputShape, Json
 from robust_nas.spaces.layout import MAX_FILTERS
 
@@ -26,6 +26,14 @@ class MLPArchitecture(Architecture):
     width: Annotated[Count, Field(le=MAX_FILTERS)]  # of each of them
     activation: ActivationName = "relu"
     initialisation: Literal["he-fan-in", "lecun", "ntk"] = "he-fan-in"
+
+    @model_validator(mode="after")
+    def _activation_of_vectors(self) -> Self:
+        if ACTIVATIONS.get(self.activation).needs_maps:
+            raise ValueError(
+                f"activation: got {self.activation!r}, which looks at the pixels of maps; {self.called} has none"
+            )
+        return self
 
     def describe(self) -> str:
         """Return the size in words."""
@@ -43,7 +51,7 @@ class MLPArchitecture(Architecture):
     def parts(self, input_shape: InputShape, classes: int) -> Iterator[Part]:
         """Yield every hidden layer, a stage each, and the head."""
         inputs = math.prod(input_shape)
-        own = Cost(ACTIVATIONS.get(self.activation).params(self.width), 0)
+        own = ACTIVATIONS.get(self.activation).cost(self.width, 1)
         for number in range(1, self.depth + 1):
             yield Part(f"stage {number}", linear(inputs, self.width).plus(own))
             inputs = self.width

@@ -102,7 +102,7 @@ class NASBench201Architecture(CellArchitecture):
         if form != ("cell", "sum", SOURCES, (3,), LAYOUT) or not set(cell.operations()) <= set(OPERATIONS):
             return super().content_name(shipped)
         code = "".join(str(OPERATIONS.index(operation)) for operation in cell.operations())
-        return f"nb201-{code}.c{self.cells}.ch{self.channels}"
+        return f"nb201-{code}.c{self.cells}.ch{self.channels}{self.activation_code}"
 
     def adapters_cost(
         self, place: CellPlace, inputs: int, size: tuple[int, int]
@@ -115,6 +115,18 @@ class NASBench201Architecture(CellArchitecture):
         convolutions = [convolution(c_in, c_out, 3, pixels), convolution(c_out, c_out, 3, pixels)]
         shortcut = convolution(c_in, c_out, 1, pixels)
         return total([*convolutions, shortcut, *[batch_norm(c_out, True)] * 2]), size
+
+    def adapter_activations(
+        self, place: CellPlace, inputs: int, size: tuple[int, int], earlier: tuple[int, int]
+    ) -> tuple[list[tuple[int, tuple[int, int]]], tuple[int, int]]:
+        """Return those of the residual block before a stage, and height and width behind it."""
+        if not place.reduction_prev:
+            return [], size
+        return [(place.c_p, size), (place.c, halved(size))], halved(size)
+
+    def head_activations(self, channels: int) -> list[int]:
+        """Return the channels before the pooling."""
+        return [channels]
 
     def head_cost(self, channels: int, classes: int) -> Cost:
         """Return the cost of batch norm and classifier."""

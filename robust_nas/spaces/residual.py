@@ -21,7 +21,9 @@ from robust_nas.spaces.architecture import Architecture, InputShape, Json, Stage
 from robust_nas.spaces.layout import MAX_FILTERS
 
 MAX_BLOCKS = 1000
-WIDE_RESNETS = "wrn-D-k with D = 6n + 4, such as wrn-28-10"  # the names that `wide_resnet` reads
+WIDE_RESNETS = (
+    "wrn-D-k with D = 6n + 4, such as wrn-28-10 or wrn-28-10.silu"  # the names that `wide_resnet` reads
+)
 
 Width = Annotated[Count, Field(le=MAX_FILTERS)]
 Stride = Annotated[Count, Field(le=3)]  # beyond it, a 3x3 convolution never sees some pixels
@@ -127,10 +129,11 @@ class ResidualArchitecture(Architecture):
     def named(cls, text: str) -> Self | None:
         """Return the wide residual network of a classical name such as `wrn-28-10`, None for a name of another form.
 
+        A name may end in an activation, `wrn-28-10.silu`, as canonical names do.
         Raises `ArchitectureError` for a depth or a factor that no wide residual network has.
         """
-        parts = re.fullmatch(r"wrn-([0-9]{1,9})-([0-9]{1,9})", text, flags=re.IGNORECASE)
-        if parts is None:
+        parts = re.fullmatch(r"wrn-([0-9]{1,9})-([0-9]{1,9})(?:\.([a-z0-9-]+))?", text, flags=re.IGNORECASE)
+        if parts is None or parts[3] not in (None, *ACTIVATIONS.names()):
             return None
         depth, factor = int(parts[1]), int(parts[2])
         blocks, rest = divmod(depth - 4, 6)
@@ -140,9 +143,10 @@ class ResidualArchitecture(Architecture):
         if factor < 1:
             raise ArchitectureError(f"{text!r}: the widening factor is {factor}; at least 1 is needed")
         tree = {
-            "name": f"wrn-{depth}-{factor}",
+            "name": f"wrn-{depth}-{factor}" + (f".{parts[3]}" if parts[3] else ""),
             "depths": (blocks,) * 3,
             "widths": (16 * factor, 32 * factor, 64 * factor),
+            "activation": parts[3] or "relu",
         }
         return check(cls, tree, repr(text), ArchitectureError)
 
@@ -193,9 +197,19 @@ class ResidualArchitecture(Architecture):
             first = _block(self, channels, stage.width, stage.stride, before, pixels)
             channels = self.outputs(stage.width)
             other = _block(self, channels, stage.width, 1, pixels, pixels)
-            yield Part(f"stage {number}", first.plus(other.times(stage.depth - 1)))
+            held = self.shared_cost(number)
+            yield Part(f"stage {number}", first.plus(other.times(stage.depth - 1)).plus(held))
         head = batch_norm(channels, True).plus(linear(channels, classes))
-        yield Part("head", head.plus(_activation(self, channels)))
+        yield Part("head", head.plus(_activation(self, channels, height * width)))
+
+    def activation_places(self) -> set[tuple[int, int]]:
+        """Return (stage, channels) of all activations: the stage is the one that made the map, the stem the first."""
+        places = {(1, self.stem)}
+        for number, (_, width, _) in enumerate(self.stages(), 1):
+            part = self.part_width(width)
+            inner = (part, part * (self.scales or 1)) if self.block == "robust-res" else (width,)
+            places |= {(number, channels) for channels in (*inner, self.outputs(width))}
+        return places
 
     def content_name(self, shipped: Mapping[str, Json]) -> str:
         """Return `wrn-D-k` where depths and widths are uniform, else the numbers; what is not default follows."""
@@ -257,14 +271,14 @@ def _block(
 ) -> Cost:
     """Return the cost of a block that makes `after` pixels of `before`."""
     c_out = architecture.outputs(width)
-    layers = [batch_norm(c_in, True), _activation(architecture, c_in)]
+    layers = [batch_norm(c_in, True), _activation(architecture, c_in, before)]
     if architecture.block == "basic":
         layers += [convolution(c_in, width, 3, after), batch_norm(width, True)]
-        layers += [_activation(architecture, width), convolution(width, width, 3, after)]
+        layers += [_activation(architecture, width, after), convolution(width, width, 3, after)]
     elif architecture.block == "bottleneck":
         layers += [convolution(c_in, width, 1, before), batch_norm(width, True)]
         layers += [convolution(width, width, 3, after), batch_norm(width, True)]
-        layers += [_activation(architecture, width)] * 2
+        layers += [_activation(architecture, width, pixels) for pixels in (before, after)]
         layers += [convolution(width, c_out, 1, after)]
     else:
         part, scales, groups = (
@@ -275,8 +289,8 @@ def _block(
         squeeze = c_out * architecture.squeezed(width)  # without bias
         layers += [convolution(c_in, part * scales, 1, before), batch_norm(part * scales, True)]
         convolved = [convolution(part, part, 3, after, groups), batch_norm(part, True)]
-        layers += [*convolved, _activation(architecture, part)] * max(scales - 1, 1)
-        layers += [_activation(architecture, part * scales)]
+        layers += [*convolved, _activation(architecture, part, after)] * max(scales - 1, 1)
+        layers += [_activation(architecture, part * scales, before)]
         layers += [convolution(part * scales, c_out, 1, after), batch_norm(c_out, True)]
         layers += [Cost(2 * squeeze, 2 * squeeze)]
     if c_in != c_out or stride != 1:
@@ -284,6 +298,6 @@ def _block(
     return total(layers)
 
 
-def _activation(architecture: ResidualArchitecture, channels: int) -> Cost:
-    """Return the parameters that an activation holds."""
-    return Cost(ACTIVATIONS.get(architecture.activation).params(channels), 0)
+def _activation(architecture: ResidualArchitecture, channels: int, pixels: int) -> Cost:
+    """Return the cost of an activation in one place."""
+    return ACTIVATIONS.get(architecture.activation).cost(channels, pixels)

@@ -7,6 +7,7 @@ from .hooks.awp import AWP as AWP
 from .hooks.early_stopping import EarlyStopping as EarlyStopping
 from .hooks.eps_schedule import EpsSchedule as EpsSchedule
 from .hooks.extra_images import ExtraImages as ExtraImages
+from .hooks.frozen_sparta import FrozenSparta as FrozenSparta
 from .hooks.label_smoothing import LabelSmoothing as LabelSmoothing
 from .hooks.overfitting_guard import OverfittingGuard as OverfittingGuard
 from .hooks.swa import SWA as SWA

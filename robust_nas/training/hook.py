@@ -15,9 +15,10 @@ from robust_nas.training.context import Batch, TrainingContext
 from robust_nas.training.loss import Loss
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from robust_nas.data import Images
+    from robust_nas.spaces import Architecture
 
 
 class Recipe(Protocol):
@@ -92,6 +93,12 @@ class HookOptions(Method):
 
     def refuse_data(self, shape: tuple[int, int, int], classes: int) -> None:
         """Raise `DataError` where the hook does not fit images of `shape` (C, H, W) and that many classes."""
+
+    def refuse_architecture(self, architecture: Architecture | type[Architecture]) -> None:
+        """Raise `ConfigError` for a network that the hook cannot be for; of a search only the family is known."""
+
+    def prepare(self, network: nn.Module) -> None:
+        """Change the network before the optimiser, averages and other hooks see it; also before it is resumed."""
 
     def start(self, training: TrainingContext) -> TrainingHook:
         """Return the hook at the begin of a training."""

@@ -36,6 +36,8 @@ class TrainingState:
         images: Images,
         validation: Images,
     ) -> None:
+        for hook in options.hooks:
+            hook.prepare(network)
         self.network = channels_last(network)
         self.average = None if options.ema is None else moving_average(network, options.ema)
         self.optimiser = torch.optim.SGD(

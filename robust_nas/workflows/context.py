@@ -205,6 +205,8 @@ def refuse_cell_options(training: Training, architecture: Architecture | type[Ar
                 f"training.{key}: got {value}; the network is {architecture.called}, "
                 f"which has no {what}; allowed for it: 0"
             )
+    for hook in training.hooks:
+        hook.refuse_architecture(architecture)
 
 
 def refuse_recipe(training: Training, space: CellSpace, context: JobContext) -> None:

@@ -16,11 +16,14 @@ GDWS = ("stages.0.0.conv1", "gdws", (1, 3, 0, 2)), ("stages.1.0.conv2", "gdws", 
 FOLDED = ("stages.0.0.conv1.pointwise", "biased", ()), ("stages.0.0.norm2", "identity", ())
 TUCKER = ("stages.1.0.conv1", "tucker-2", (3, 4)), ("stages.1.0.conv1.core", "gdws", (1, 2, 1))
 LOW = ("stages.1.0.shortcut", "low-rank", (2,)), ("classifier", "low-rank", (2,))
+SPARTA = ResidualArchitecture(name="found", stem=4, depths=(1, 2), widths=(4, 6), activation="sparta")
 MODELS = {
     "cells": (CELLS, ()),
     "residual": (RESIDUAL, ()),
     "robust-res": (ROBUST, ()),
     "mlp": (MLP, ()),
+    "sparta": (SPARTA, ()),
+    "sparta cells": (CELLS.with_options(activation="sparta-1x1"), ()),
     "compressed": (RESIDUAL, (*GDWS, *FOLDED, *TUCKER, *LOW)),
 }
 

@@ -18,6 +18,7 @@ from robust_nas.spaces import (
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,20}", fullmatch=True)
 ACTIVATION = st.sampled_from(ACTIVATIONS.names())
+OF_VECTORS = st.sampled_from([name for name in ACTIVATIONS.names() if not ACTIVATIONS.get(name).needs_maps])
 FRACTIONS = ("1/5", "1/3", "1/2", "3/5", "2/3", "9/10")
 
 
@@ -56,6 +57,7 @@ def architectures(draw: st.DrawFn) -> CellArchitecture:
         channels=draw(st.integers(2, 5)),
         layout=layout,
         genotype=tuple(draw(cells(kind)) for kind in layout.kinds),
+        activation=draw(ACTIVATION),
     )
 
 
@@ -102,6 +104,6 @@ def mlp_architectures(draw: st.DrawFn) -> MLPArchitecture:
         name=draw(NAMES),
         depth=draw(st.integers(1, 4)),
         width=draw(st.integers(1, 9)),
-        activation=draw(ACTIVATION),
+        activation=draw(OF_VECTORS),
         initialisation=draw(st.sampled_from(["he-fan-in", "lecun", "ntk"])),
     )

@@ -14,6 +14,7 @@ from robust_nas.spaces.naming import canonical_name
 from robust_nas.user_code import own_config
 
 PLAIN = {"name": "mine", "depths": (2, 2, 2), "widths": (16, 32, 26)}
+NB201 = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|none~2|"
 CURVED = example("curved.py")
 ANY = st.one_of(architectures(), residual_architectures(), mlp_architectures())
 
@@ -46,6 +47,11 @@ def test_names_of_other_families() -> None:
     small = load_architecture("arnas").resized(8, 16)  # type: ignore[union-attr] # cells
     assert canonical_name(small) == "arnas.c8.ch16"
     assert canonical_name(small.model_copy(update={"name": "arnas.c8.ch16"})) == "arnas.c8.ch16"
+    for known in (small, load_architecture(NB201)):
+        other = known.with_options(activation="sparta")
+        assert canonical_name(other) == f"{canonical_name(known)}.sparta"
+        assert "activation" not in known.to_yaml()  # older files, hashes and names stay
+        assert other != known
 
 
 @settings(max_examples=50)

@@ -163,4 +163,6 @@ def test_an_architecture_of_another_topology_is_not_of_the_space():
     assert "of which [4] are the output" in (one.mismatch(sample(last, 1)) or "")
     benchmark = load_space("nas-bench-201")
     assert one.mismatch(sample(benchmark, 1)) == "it is a network of NAS-Bench-201"
+    silu = sample(one, 1).with_options(activation="silu")
+    assert one.mismatch(silu) == "its activation is silu; a supernet has relu"
     assert isinstance(Supernet(one, 2, 1, **SIZE).before_pooling, nn.Identity)

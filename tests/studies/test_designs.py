@@ -208,6 +208,10 @@ def test_grids_over_cells_and_blocks() -> None:
     )
     assert names(choices) == [f"arnas.c{c}.ch16{f}" for c, f in product((5, 8), (".f1-2-1", ""))]
     assert isinstance(choices[0].architecture, CellArchitecture)
+    axes = {"activation": ["relu", "sparta"], "cells": [5]}
+    choices = GridDesign(axes=axes).configurations(cells, *CIFAR)
+    assert names(choices) == ["arnas.c5.ch64", "arnas.c5.ch64.sparta"]
+    assert [choice.architecture.factors()["activation"] for choice in choices] == ["relu", "sparta"]
     rrn = load_architecture("rrn-a1")
     blocks = GridDesign(axes={"block": ["basic", "bottleneck", "robust-res"]}).configurations(rrn, *CIFAR)
     assert names(blocks)[::2] == ["wrn-a1", "rrn-a1"]

@@ -26,6 +26,7 @@ from robust_nas.training import (
     EpsSchedule,
     ExtraImages,
     FreeAT,
+    FrozenSparta,
     GradAlign,
     LabelSmoothing,
     Natural,
@@ -87,6 +88,7 @@ HOOKS = {
     "overfitting-guard": OverfittingGuard(images=4, steps=2, drop=0.05, gap=0.05),
     "early-stopping": EarlyStopping(patience=1, least_gain=0.9),
     "extra-images": ExtraImages(path=extra_images(), share=0.4),
+    "frozen-sparta": FrozenSparta(model="none", digest="0" * 16),  # which takes no part in a step
 }
 STEPS = {"standard": Standard(), "free-at": FreeAT(eps=EPS, replays=3)}
 SCHEDULES = {

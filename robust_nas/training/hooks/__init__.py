@@ -17,6 +17,7 @@ HOOKS = Registry(
         "overfitting-guard": "overfitting_guard:OverfittingGuard",
         "early-stopping": "early_stopping:EarlyStopping",
         "extra-images": "extra_images:ExtraImages",
+        "frozen-sparta": "frozen_sparta:FrozenSparta",
     },
     group="robust_nas.hooks",
 )
