@@ -11,9 +11,10 @@ import pytest
 import torch
 from small_study import HereEngine
 
+from robust_nas.attacks import ATTACKS
 from robust_nas.config import check, read_yaml, to_yaml, to_yaml_dict
 from robust_nas.errors import ConfigError, StudyError
-from robust_nas.execution import Ended, LocalEngine, Task
+from robust_nas.execution import Ended, Task
 from robust_nas.nets import build_network
 from robust_nas.runs import Run, read_json
 from robust_nas.spaces import MLPArchitecture
@@ -21,6 +22,7 @@ from robust_nas.studies.comparison import load_comparison
 from robust_nas.studies.config import StudyConfig
 from robust_nas.studies.run.runner import plan_study, report_study, run_study
 from robust_nas.studies.run.trial import unpack
+from robust_nas.training import LOSSES, STEPS
 from robust_nas.training.loop import _Training, train
 
 NETWORK = MLPArchitecture(name="mlp", depth=1, width=16)
@@ -41,6 +43,10 @@ SETTINGS = (
     "compare.analysis={draws: 200}",
     "device=cpu",
 )
+
+
+def fit_for_training() -> list[str]:
+    return [name for name in ATTACKS.names() if ATTACKS.get(name).for_training]
 
 
 def comparison(*losses: str, changes: Sequence[str] = (), **options: Any) -> StudyConfig:
@@ -123,9 +129,9 @@ def test_the_csv_has_a_row_for_each_method_of_each_table(finished: Path) -> None
     tree = compared(finished)
     with (finished / "comparison.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    told = [(table["arm"], row) for table in tree["tables"] for row in table["rows"]]
-    assert [(row["table"], row["name"]) for row in rows] == [(arm, row["name"]) for arm, row in told]
-    for row, (_, known) in zip(rows, told, strict=True):
+    expected = [(table["arm"], row) for table in tree["tables"] for row in table["rows"]]
+    assert [(row["table"], row["name"]) for row in rows] == [(arm, row["name"]) for arm, row in expected]
+    for row, (_, known) in zip(rows, expected, strict=True):
         assert float(row["robust_mean"]) == known["metrics"]["robust"]["mean"]
         effect = known["differences"].get("robust", {}).get("effect")
         assert row["robust_difference"] == ("" if effect is None else str(effect))
@@ -156,7 +162,7 @@ def test_stopped_and_resumed_it_ends_in_the_same_tables(
         run_study(config, tmp_path / "cut", engine=StoppingEngine(3))
     part = report_study(tmp_path / "cut")["comparison"]
     assert sum(len(row["seeds"]) for row in part["tables"][0]["rows"]) < 6
-    folder = run_study(config, tmp_path / "cut", mode="resume", engine=LocalEngine(workers=2))
+    folder = run_study(config, tmp_path / "cut", mode="resume", engine=HereEngine())
     assert compared(folder) == compared(finished)
 
 
@@ -294,3 +300,10 @@ def test_a_mistake_is_found_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", [*LOSSES.names(), *STEPS.names()[1:], *fit_for_training(), "pgd-at+awp"])
+def test_every_method_is_named_by_its_name_alone(name: str) -> None:
+    """With the attack of its publication, under the threat model."""
+    config = comparison(name, equal_passes=True, architecture="wrn-10-1")  # one that can be mixed inside
+    assert name in [method.label for design in config.space for method in getattr(design, "methods", ())]
