@@ -15,6 +15,7 @@ from .spaces import count as count
 from .spaces import load_architecture as load_architecture
 from .spaces import load_space as load_space
 from .spaces import sample as sample
+from .studies.comparison import load_comparison as load_comparison
 from .studies.config import StudyConfig as StudyConfig
 from .studies.config import load_study as load_study
 from .studies.run.runner import plan_study as plan_study

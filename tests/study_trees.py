@@ -281,3 +281,27 @@ def _rules():
         }
         for rule, statement, status, effect, interval in rows
     ]
+
+
+def comparison_tree(methods=("pgd-at", "trades", "n-fgsm"), arms=("equal-epochs", "equal-passes")):
+    """Made-up comparison of training methods, the first of which is the reference."""
+
+    def row(number, name):
+        means = {"clean": 0.8, "attacked": 0.5, "robust": 0.45}
+        metrics = {
+            key: {"mean": mean + 0.02 * number, "interval": [mean - 0.05, mean + 0.09]}
+            for key, mean in means.items()
+        }
+        difference = {"effect": 0.02 * number, "interval": [0.02 * number - 0.03, 0.02 * number + 0.03]}
+        return {
+            "name": name,
+            "metrics": metrics,
+            "differences": {"robust": difference} if number else {},
+        }
+
+    rows = [row(number, name) for number, name in enumerate(methods)]
+    return {
+        "reference": methods[0],
+        "attack": "pgd-20",
+        "tables": [{"arm": arm, "rows": rows} for arm in arms],
+    }

@@ -13,7 +13,19 @@ from typing import NoReturn, TextIO
 
 import typer
 
-from robust_nas.cli import common, compress, count, evaluate, export, run, search, spaces, study, train
+from robust_nas.cli import (
+    common,
+    compare,
+    compress,
+    count,
+    evaluate,
+    export,
+    run,
+    search,
+    spaces,
+    study,
+    train,
+)
 from robust_nas.distributed import handle_sigterm, launched, may_print
 from robust_nas.errors import DataWarning, FigureWarning, RecordWarning, RobustNASError
 
@@ -33,6 +45,7 @@ app.command("run")(run.command)
 app.command("search")(search.command)
 app.command("train")(train.command)
 app.command("evaluate")(evaluate.command)
+app.command("compare")(compare.command)
 app.command("compress")(compress.command)
 app.command("export")(export.command)
 app.command("count")(count.command)

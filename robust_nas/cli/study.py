@@ -128,7 +128,7 @@ def run(
     In Python: robust_nas.run_study(robust_nas.load_study("huang-width-last", size="ci"))
     """
     config = _resolve(study, overrides, size, print_config)
-    chosen = _engine(engine, workers, ray_address, cpus, gpus, retries)
+    chosen = engine_of(engine, workers, ray_address, cpus, gpus, retries)
     mode = common.mode_of(resume, overwrite)
     from robust_nas.workflows.config import doubts
 
@@ -259,7 +259,7 @@ def _resolve(study: str, overrides: list[str] | None, size: str | None, print_co
     return config
 
 
-def _engine(
+def engine_of(
     name: str,
     workers: int | None,
     address: str | None,
@@ -354,9 +354,9 @@ def _show(tree: Mapping[str, Any], folder: Path) -> None:
                 point["name"],
                 f"{point['params']:,}",
                 _ratio(point["macs"] / reference["macs"]),
-                _accuracy(metrics.get("clean")),
-                _accuracy(metrics.get("robust"), interval=True),
-                _accuracy(metrics.get("stability")),
+                accuracy(metrics.get("clean")),
+                accuracy(metrics.get("robust"), interval=True),
+                accuracy(metrics.get("stability")),
                 str(len(point["seeds"]))
                 + (
                     f" ({point['failed'] + point['diverged']} lost)"
@@ -383,7 +383,8 @@ def _show(tree: Mapping[str, Any], folder: Path) -> None:
     print(f"table              {folder / 'table.csv'}")
 
 
-def _accuracy(metric: Mapping[str, Any] | None, *, interval: bool = False) -> str:
+def accuracy(metric: Mapping[str, Any] | None, *, interval: bool = False) -> str:
+    """Return a mean accuracy in per cent, with its interval where it has one."""
     if metric is None or metric["mean"] is None:
         return "-"
     text = f"{100 * metric['mean']:.1f} %"

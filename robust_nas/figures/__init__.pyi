@@ -25,6 +25,7 @@ from .study_heat_map import plot_study_heat_map as plot_study_heat_map
 from .study_inherited import plot_study_inherited as plot_study_inherited
 from .study_learning import plot_study_learning as plot_study_learning
 from .study_lipschitz import plot_study_lipschitz as plot_study_lipschitz
+from .study_methods import plot_study_methods as plot_study_methods
 from .study_seeds import plot_study_seeds as plot_study_seeds
 from .study_stages import plot_study_stages as plot_study_stages
 from .style import new_figure as new_figure

@@ -78,6 +78,7 @@ FIGURES = Registry(
         "compression": "compression_tradeoff:CompressionTradeoff",
         "layers": "compression_layers:CompressionLayers",
         "ranks": "compression_ranks:CompressionRanks",
+        "study-methods": "study_methods:StudyMethods",
         "study-effects": "study_effects:StudyEffects",
         "study-budgets": "study_budgets:StudyBudgets",
         "study-curve": "study_curve:StudyCurve",

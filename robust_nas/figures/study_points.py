@@ -18,7 +18,7 @@ from robust_nas.figures import series, style
 from robust_nas.figures.series import Record
 
 SHARES = frozenset(
-    ("clean", "robust", "stability", "robust_gap", "train_accuracy")
+    ("clean", "attacked", "robust", "stability", "robust_gap", "train_accuracy")
 )  # shown in per cent; other metrics as they are
 NOT_MEASURED = "#B8B8B8"
 MOST_ROWS = 45  # of configurations in a figure with a row each

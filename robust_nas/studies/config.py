@@ -102,8 +102,8 @@ class Analysis(Options):
         return rules
 
 
-def _by_name(value: object) -> object:
-    """Read a name as the architecture that it means."""
+def read_architecture(value: object) -> object:
+    """Return the architecture that a name means; anything else as it is."""
     if not isinstance(value, str):
         return value
     try:
@@ -139,7 +139,9 @@ class StudyConfig(JobConfig):
         default=None, exclude=True
     )  # the evaluation's is the one that is kept
     size: Literal["full", "small", "ci"] | None = None
-    base: Annotated[AnyArchitecture, BeforeValidator(_by_name)]  # the reference, and what the designs change
+    base: Annotated[
+        AnyArchitecture, BeforeValidator(read_architecture)
+    ]  # the reference, and what the designs change
     space: tuple[Annotated[Design, DESIGNS.field()], ...] = Field(min_length=1)
     seeds: tuple[Seed, ...] = Field(min_length=1)  # in YAML one number n means 0..n-1
     training: Training

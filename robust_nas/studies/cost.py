@@ -35,8 +35,13 @@ def attack_passes(attack: Attack) -> int:
 
 def training_macs(macs: int, training: Training, images: int) -> int:
     """Return the multiply-adds of one training on `images` images."""
+    return macs * training_passes(training, images)
+
+
+def training_passes(training: Training, images: int) -> int:
+    """Return the forward-pass equivalents of one training on `images` images, each counted for every image."""
     seen = images // training.batch_size * training.batch_size or images
-    return macs * training.passes * seen * training.epochs
+    return training.passes * seen * training.epochs
 
 
 @dataclass(frozen=True)

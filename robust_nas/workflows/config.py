@@ -148,6 +148,8 @@ class RunConfig(JobConfig):
     batch_norm: Literal["synchronised", "local"] = (
         "synchronised"  # over the ranks of torchrun; one rank: no matter
     )
+    # Keys of `robust-nas compare` (`studies/comparison.py`), which checks them; nothing else depends on them.
+    compare: dict[str, Any] = Field(default={}, exclude_if=lambda keys: not keys)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -198,6 +200,25 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
+def _recipe_file(recipe: str | Path) -> Path:
+    """Return the file of a shipped recipe, of one's own, or in the folder of a run. Raises `ConfigError`."""
+    text = str(recipe)
+    shipped = FOLDER / f"{text}.yaml" if text in recipe_names() else None
+    path = shipped or existing_file(text) or existing_file(Path(text) / RECIPE)
+    if path is None:
+        raise ConfigError(
+            f"{text!r} is neither a recipe, nor a file, nor a folder with a {RECIPE}; "
+            f"recipes: {', '.join(recipe_names())}"
+        )
+    return path
+
+
+def code_folders(recipe: str | Path) -> tuple[Path, ...]:
+    """Return the folders for `own_config` from which code in a recipe is seen; none for the folder of a run."""
+    path = _recipe_file(recipe)
+    return tuple(reversed(folders_of(None if path.parent == FOLDER else path)))
+
+
 def load_config(
     recipe: str | Path, overrides: Sequence[str] = (), *, strategy: str | None = None
 ) -> RunConfig:
@@ -207,22 +228,16 @@ def load_config(
 
     Raises `ConfigError` that names the key, the value, where it was written, and what is allowed.
     """
-    text = str(recipe)
-    shipped = FOLDER / f"{text}.yaml" if text in recipe_names() else None
-    path = shipped or existing_file(text) or existing_file(Path(text) / RECIPE)
-    if path is None:
-        raise ConfigError(
-            f"{text!r} is neither a recipe, nor a file, nor a folder with a {RECIPE}; "
-            f"recipes: {', '.join(recipe_names())}"
-        )
-    source, file = text if shipped else str(path), None if shipped else path
+    path = _recipe_file(recipe)
+    shipped = path.parent == FOLDER
+    source, file = str(recipe) if shipped else str(path), None if shipped else path
     tree = read_yaml(path)
     if path.name == RECIPE:
         tree = {key: with_present_names(value) for key, value in tree.items()}
         _leave_out_threat_model(tree.get("evaluation"))
     else:
         tree = seen_from_file(tree, file)
-    with own_config(*reversed(folders_of(file))):  # what is still relative comes from the command line
+    with own_config(*code_folders(recipe)):  # what is still relative comes from the command line
         if strategy is not None:
             section = tree.get("search")
             tree["search"] = with_strategy(section if isinstance(section, dict) else {}, strategy)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.datasets import load_digits
-from study_trees import study_tree
+from study_trees import comparison_tree, study_tree
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 DIGITS = load_digits().images / 16
@@ -130,5 +130,9 @@ RECORDS = {
         "layers": [LAYER],
         "records": RANKS,
     },
-    "study": {**study_tree(12), "published": {"r_d": (0.7, 0.7, "a paper")}},
+    "study": {
+        **study_tree(12),
+        "published": {"r_d": (0.7, 0.7, "a paper")},
+        "comparison": comparison_tree(),
+    },
 }

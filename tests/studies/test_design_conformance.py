@@ -20,6 +20,7 @@ CASES: dict[str, dict[str, Any]] = {
     "iso": {"budget": "macs", "free": {"widths.2": {"from": 8, "to": 96, "step": 8}}, "tolerance": 0.9},
     "ratio": {"rule": "uniform", "budget": "macs"},
     "list": {"architectures": ["wrn-10-1", "wrn-10-2"]},
+    "methods": {"methods": [{"label": "plain", "loss": "natural"}]},
 }
 every_design = pytest.mark.parametrize("name", CASES)
 

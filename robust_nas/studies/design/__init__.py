@@ -14,6 +14,7 @@ DESIGNS = Registry(
         "iso": "iso_budget:IsoBudgetDesign",
         "ratio": "ratio:RatioDesign",
         "list": "explicit:ExplicitDesign",
+        "methods": "methods:MethodsDesign",
     },
     group="robust_nas.designs",
 )

@@ -22,12 +22,15 @@ Arm = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$", max_length=60)]
 class Configuration(NamedTuple):
     """One configuration: its architecture, overrides of the training recipe (`weight_decay=0.001`), and its arm.
 
-    `arm` is a `+`-joined list where the same configuration belongs to several arms.
+    `arm` is a `+`-joined list where the same configuration belongs to several arms. `method` names the training method
+    where it is what a design varies; `name` is what the configuration is called then, not by its content.
     """
 
     architecture: Architecture
     recipe: tuple[str, ...] = ()
     arm: str = ""
+    method: str = ""
+    name: str = ""
 
 
 class Design(Method):

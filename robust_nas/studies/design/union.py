@@ -16,13 +16,13 @@ def unite(configurations: Iterable[Configuration]) -> list[Configuration]:
     The same configuration (architecture apart from its name, and recipe) keeps its first place and name, and the arms
     of all its appearances, joined by `+`. Raises `StudyError` where two architectures have one name.
     """
-    union: dict[tuple[str, tuple[str, ...]], Configuration] = {}
+    union: dict[tuple[str, ...], Configuration] = {}
     named: dict[str, str] = {}
     for configuration in configurations:
         tree = to_dict(configuration.architecture)
         name = tree.pop("name")
         content = json.dumps(tree, sort_keys=True)
-        key = content, tuple(sorted(configuration.recipe))
+        key = content, configuration.name, *sorted(configuration.recipe)
         known = union.get(key)
         if known is not None:
             configuration = known._replace(arm=joined(known.arm, configuration.arm))

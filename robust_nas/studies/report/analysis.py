@@ -12,6 +12,7 @@
     optimum      of the response at a fixed budget, as the rule that asks for it judged it
     rules        the verdicts of the declared rules
     inherited    scores by a supernet's weights against training alone, where they were asked for
+    comparison   of training methods, where they are what varies (`comparison.py`)
     cost, unfinished, limits
 
 Contrasts, trends, the optimum and the rank correlation of inherited scores hold `undecided`: why nothing follows from
@@ -36,9 +37,11 @@ from robust_nas.config import check, read_yaml, to_yaml_dict
 from robust_nas.errors import RunError, StudyError
 from robust_nas.records import read_environment
 from robust_nas.runs import CONFIG
-from robust_nas.statistics import Measurements, Summary
+from robust_nas.statistics import Contrast, Measurements, Summary
 from robust_nas.studies.config import Analysis, StudyConfig
 from robust_nas.studies.report.chance import Chance, find_chance
+from robust_nas.studies.report.comparison import compare_methods
+from robust_nas.studies.report.contrasts import contrast_tree, exploratory
 from robust_nas.studies.report.inherited import inherited_ranks
 from robust_nas.studies.report.limits import changes, limits_of
 from robust_nas.studies.rules import Evidence, Rule, RuleVerdict, verdicts
@@ -48,7 +51,12 @@ from robust_nas.studies.run.trial import unpack
 from robust_nas.training.losses import with_present_names
 
 SCHEMA_VERSION = 1
-OUTCOMES = {"clean": "clean", "robust": "robust", "stable": "stability"}  # and how tables call their means
+OUTCOMES = {  # and how tables call their means; trials of earlier versions have no `attacked`
+    "clean": "clean",
+    "robust": "robust",
+    "stable": "stability",
+    "attacked": "attacked",
+}
 
 Tree = dict[str, Any]
 
@@ -81,6 +89,7 @@ def analyse(folder: Path) -> Tree:
     devices = {outcome["device"] for outcome in found}
     rules = _rules(measured, options, reference, chance)
     fronts = _fronts(measured, config, chance)
+    against = exploratory(measured, options.response, options, reference, chance)
     return {
         "schema_version": SCHEMA_VERSION,
         "name": config.name,
@@ -105,11 +114,12 @@ def analyse(folder: Path) -> Tree:
         "reference": reference,
         "chance": chance.value,
         "points": [_point_tree(row, fronts, summaries, chance) for row in rows],
-        "contrasts": _contrasts(measured, config, reference, rules, chance),
+        "contrasts": _contrasts(against, rules, chance),
         "trends": _trends(measured, options, chance),
         "optimum": next((_optimum(v.optimum, chance) for v in rules if v.optimum is not None), None),
         "rules": [verdict.to_dict() for verdict in rules],
         "inherited": inherited_ranks(folder, measured, config, chance),
+        "comparison": compare_methods(rows, config, reference, chance),
         "cost": _cost(plan, done, others),
         "unfinished": unfinished,
         "limits": limits_of(config, rows, first, unfinished, chance) + changes(read_journal(folder)),
@@ -131,7 +141,11 @@ def _row(planned: Tree, seeds: Sequence[int], done: Tree, others: Tree) -> Tree:
             arm=planned["arm"],
             factors=planned["factors"],
             seeds=tuple(seed for seed, _ in pairs),
-            outcomes={key: np.array([_unpacked(outcome, key) for outcome in found]) for key in OUTCOMES},
+            outcomes={
+                key: np.array([_unpacked(outcome, key) for outcome in found])
+                for key in OUTCOMES
+                if all(key in outcome["outcomes"] for outcome in found)
+            },
             measures={
                 key: tuple(outcome["measures"][key] for outcome in found)
                 for key in found[0]["measures"]
@@ -158,10 +172,11 @@ def _unpacked(outcome: Tree, key: str) -> NDArray[np.bool_]:
 def _summaries(point: Measurements, config: StudyConfig) -> dict[str, Summary]:
     """Return the summary of every key of a configuration; an outcome goes before the measure that tables call alike."""
     options = config.analysis
-    measures = [key for key in point.measures if key not in OUTCOMES.values()]
+    named = {OUTCOMES[key] for key in point.outcomes}
+    measures = [key for key in point.measures if key not in named]
     return {
         key: statistics.summary(point, key, options.confidence, draws=options.draws)
-        for key in (*OUTCOMES, *measures)
+        for key in (*point.outcomes, *measures)
     }
 
 
@@ -231,32 +246,12 @@ def _fronts(measured: Sequence[Measurements], config: StudyConfig, chance: Chanc
     return trees
 
 
-def _contrasts(
-    measured: Sequence[Measurements],
-    config: StudyConfig,
-    reference: str,
-    rules: Sequence[RuleVerdict],
-    chance: Chance,
-) -> list[Tree]:
-    """Return every configuration against the reference, corrected together, then the comparisons of the rules."""
-    options = config.analysis
-    base = [point for point in measured if point.name == reference]
-    pairs = [(point, base[0]) for point in measured if base and point is not base[0]]
-    sound = [pair for pair in pairs if chance.reason([point.name for point in pair]) is None]
-    unsound = [pair for pair in pairs if pair not in sound]
-    found = [
-        contrast
-        for group, pool in ((sound, chance.above(measured)), (unsound, measured))
-        if group
-        for contrast in statistics.contrasts(group, options.response, pool, options.confidence, "exploratory")
-    ]
-    found = statistics.with_equivalence(statistics.holm(found), options.equivalence_margin)
+def _contrasts(found: list[Contrast], rules: Sequence[RuleVerdict], chance: Chance) -> list[Tree]:
+    """Return the contrasts with the reference, then the comparisons of the rules that are not among them."""
     known = {(contrast.a, contrast.b) for contrast in found}
     compared = [contrast for verdict in rules for contrast in verdict.comparisons]
-    found += [contrast for contrast in compared if (contrast.a, contrast.b) not in known]
-    return [
-        {**chance.withhold(each).to_dict(), "undecided": chance.reason((each.a, each.b))} for each in found
-    ]
+    further = [contrast for contrast in compared if (contrast.a, contrast.b) not in known]
+    return [contrast_tree(each, chance) for each in [*found, *further]]
 
 
 def _optimum(found: statistics.Optimum, chance: Chance) -> Tree:

@@ -9,6 +9,7 @@ from robust_nas.evaluation.verdict import version_of
 from robust_nas.studies.config import StudyConfig
 from robust_nas.studies.report.chance import Chance
 from robust_nas.studies.run.journal import CHANGED
+from robust_nas.studies.run.plan import METHOD
 
 LISTED = 5  # configurations at chance that are named
 
@@ -36,7 +37,9 @@ def limits_of(
     """Return the limits of the results, in sentences."""
     threat, data = config.evaluation.threat_model, first["dataset"]
     verdicts = {outcome["verdict"] for row in rows for outcome in row["outcomes"]}
-    varied = any(key.startswith("training.") for row in rows for key in row["planned"]["factors"])
+    varied = any(
+        key == METHOD or key.startswith("training.") for row in rows for key in row["planned"]["factors"]
+    )
     attacks = ", ".join(dict.fromkeys(first["attacks"]))
     limits = [
         f"Robust accuracy is the worst case per image over {attacks} at {threat.norm} eps "

@@ -66,6 +66,8 @@ PLANNED: Shape = {  # what is read of `plan.json`
             "factors": {str: (float, str)},
             "stages": [{"name": str, "params": int, "macs": int}],
             "rules": [{"rule": str, "holds": bool}],
+            "epochs?": int,
+            "passes?": int,
             "training_macs": float,
             "trials": [str],
         }

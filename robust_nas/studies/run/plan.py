@@ -15,7 +15,7 @@ from robust_nas.spaces import Architecture, Part, count, has_cells, parts
 from robust_nas.spaces.naming import canonical_name
 from robust_nas.spaces.rules import RuleCheck, depth_share, rule_checks, wd_ratio
 from robust_nas.studies.config import StudyConfig
-from robust_nas.studies.cost import Rates, training_macs
+from robust_nas.studies.cost import Rates, training_macs, training_passes
 from robust_nas.studies.design import Configuration, unite
 from robust_nas.studies.design.changes import at
 from robust_nas.studies.design.design import RECIPE
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 CLOSE = 0.05  # budgets that differ by less count as the same
 DECOUPLED = 1.2  # a ratio of MACs at the same parameters that is worth a warning
 REMEDY = "raise it, or ask for fewer configurations, seeds or epochs"
+METHOD = "method"  # the factor that names the training method
 CORRELATION = 0.9  # of two networks' answers on an image, assumed
 ASSUMED_SDS = (0.0015, 0.005, 0.01, 0.02)  # the first: typical of published CIFAR-10 results, 10,000 images
 
@@ -41,6 +42,7 @@ class Planned:
 
     name: str
     arm: str
+    method: str  # of training, where a design varies it; else empty
     architecture: Architecture
     training: Training
     recipe: tuple[str, ...]
@@ -84,6 +86,10 @@ class Plan:
     def training_macs(self, point: Planned) -> int:
         """Return the multiply-adds of the training of one trial of a configuration."""
         return training_macs(point.macs, point.training, self.train_images)
+
+    def training_passes(self, point: Planned) -> int:
+        """Return the forward-pass equivalents of the training of one trial, over all of its images and epochs."""
+        return training_passes(point.training, self.train_images)
 
     @property
     def total_macs(self) -> int:
@@ -159,7 +165,7 @@ def _united(points: Sequence[Planned]) -> tuple[Planned, ...]:
     for point in points:
         known = union.get(point.trials[0].id)
         if known is not None:
-            union[point.trials[0].id] = replace(known, arm=joined(known.arm, point.arm))
+            union[point.trials[0].id] = _same_training(known, point)
             continue
         tree = {"training": to_dict(point.training)}
         values = {key: at(tree, key, point.name) for key in keys}
@@ -170,6 +176,22 @@ def _united(points: Sequence[Planned]) -> tuple[Planned, ...]:
     return tuple(union.values())
 
 
+def _same_training(known: Planned, other: Planned) -> Planned:
+    """Return one configuration for two that are the same; the name of a method has precedence.
+
+    Raises `StudyError` for two methods: they would be compared with themselves.
+    """
+    arm = joined(known.arm, other.arm)
+    if known.method and other.method and known.method != other.method:
+        raise StudyError(
+            f"methods {known.method!r} and {other.method!r} are the same training; leave one of them out"
+        )
+    if known.method or not other.method:
+        return replace(known, arm=arm)
+    factors = {**known.factors, **other.factors}
+    return replace(known, arm=arm, method=other.method, name=other.name, factors=factors)
+
+
 def _planned(config: StudyConfig, made: Configuration, shape: tuple[int, int, int], classes: int) -> Planned:
     architecture = made.architecture
     tree = apply_overrides(
@@ -178,8 +200,9 @@ def _planned(config: StudyConfig, made: Configuration, shape: tuple[int, int, in
     training = check(Training, tree["training"], f"space: training of {architecture.name}", StudyError)
     refuse_cell_options(training, architecture)
     cost = count(architecture, shape, classes)
-    name = "+".join((canonical_name(architecture), *made.recipe))
     pieces = tuple(parts(architecture, shape, classes))
+    name = made.name or "+".join((canonical_name(architecture), *made.recipe))
+    factors = _factors(architecture, () if made.method else made.recipe, pieces, cost.params, cost.macs)
     common = {
         "architecture": architecture,
         "training": training,
@@ -192,6 +215,7 @@ def _planned(config: StudyConfig, made: Configuration, shape: tuple[int, int, in
     return Planned(
         name=name,
         arm=made.arm,
+        method=made.method,
         architecture=architecture,
         training=training,
         recipe=made.recipe,
@@ -199,7 +223,7 @@ def _planned(config: StudyConfig, made: Configuration, shape: tuple[int, int, in
         macs=cost.macs,
         parts=pieces,
         checks=tuple(rule_checks(architecture)),
-        factors=_factors(architecture, made.recipe, pieces, cost.params, cost.macs),
+        factors={**factors, METHOD: made.method} if made.method else factors,
         trials=tuple(Trial(**common, seed=seed) for seed in config.seeds),
     )
 
@@ -260,9 +284,19 @@ def _rehearse(config: StudyConfig, points: Sequence[Planned]) -> None:
 
 
 def _warnings(points: Sequence[Planned]) -> list[str]:
-    """Return where one budget matches the reference's and the other does not: the trap of 'equal size'."""
+    """Return where one budget matches the reference's and the other does not: the trap of 'equal size'.
+
+    Likewise methods of other epochs whose learning rate does not follow them.
+    """
     reference = points[0]
-    found = []
+    found = [
+        f"{point.name}: the schedule {point.training.schedule.label} does not follow the number of epochs, "
+        f"{point.training.epochs} here and {reference.training.epochs} for {reference.name}"
+        for point in points
+        if point.method
+        and point.training.epochs != reference.training.epochs
+        and not point.training.schedule.needs_end
+    ]
     for point in points[1:]:
         params, macs = point.params / reference.params, point.macs / reference.macs
         for same, other, held, free in (
@@ -316,6 +350,9 @@ def plan_tree(plan: Plan, rates: Rates | None, workers: int) -> dict[str, Any]:
                     for part in point.parts
                 ],
                 "rules": [check._asdict() for check in point.checks],
+                "epochs": point.training.epochs,
+                "passes": point.training.passes,
+                "training_passes": plan.training_passes(point),
                 "training_macs": plan.training_macs(point),
                 "seconds": plan.seconds(rates, point) if rates else None,
                 "trials": [plan.name(trial) for trial in point.trials],

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from robust_nas.spaces import CellArchitecture
 
 ANALYSIS, REPORT, TABLE = "analysis.json", "report.html", "table.csv"
+COMPARISON = "comparison.csv"  # where training methods are what varies
 
 
 def run_study(
@@ -97,9 +98,11 @@ def plan_study(config: StudyConfig) -> tuple[Plan, JobContext]:
     """Return the plan of a study, and the dataset and device of the plan; nothing is written. Errors as `run_study`."""
     refuse_without_extra()
     context = load_context(config)
-    refuse_precision(config.training.precision, context.device)
-    refuse_few_images(config.training, context)
-    return plan_on(config, context), context
+    plan = plan_on(config, context)
+    for recipe in (point.training for point in plan.points):
+        refuse_precision(recipe.precision, context.device)
+        refuse_few_images(recipe, context)
+    return plan, context
 
 
 def report_study(
@@ -268,11 +271,14 @@ def _analysed(folder: Path) -> dict[str, Any]:
 
 def _concluded(folder: Path) -> dict[str, Any]:
     """Return the analysis tree of the done trials, and write it and its table."""
+    from robust_nas.studies.report.comparison import comparison_csv
     from robust_nas.studies.report.page import table_csv
 
     tree = _analysed(folder)
     write_json(folder / ANALYSIS, tree)
     write_atomic(folder / TABLE, table_csv(tree).encode())
+    if tree["comparison"] is not None:
+        write_atomic(folder / COMPARISON, comparison_csv(tree["comparison"]).encode())
     return read_json(folder / ANALYSIS)
 
 

@@ -43,7 +43,7 @@ NEEDED = (
 HEX = frozenset("0123456789abcdefABCDEF")
 MODEL, OUTCOME = "model", "outcome.json"
 _GAINS: Shape = [{"stage": str, "log_gain": float, "log_gain_rms": float}]
-_EPOCH: Shape = {"epoch": int, "loss": float, "train_accuracy": float}
+_EPOCH: Shape = {"epoch": int, "loss": float, "train_accuracy": float, "robust?": (float, None)}
 MEASURED: Shape = {  # what is read of `outcome.json`
     "images": int,
     "attacks": [str],
@@ -52,12 +52,13 @@ MEASURED: Shape = {  # what is read of `outcome.json`
     "chance?": float,
     "dataset": str,
     "dataset_checksum": str,
-    "outcomes": {"clean": str, "robust": str, "stable": str},
+    "outcomes": {"clean": str, "robust": str, "stable": str, "attacked?": str},
     "train_images": int,
     "measures": {str: float},
     "lip_stages": {"initial": _GAINS, "trained": _GAINS},
     "curve": [_EPOCH],
     "device": str,
+    "training_seconds?": float,
 }
 
 
@@ -238,8 +239,8 @@ def _outcome(
     broken = {index for row in found.rows for index in row.broken_indices}
     wrong = set(found.clean_wrong_indices)
     clean = [index not in wrong for index in chosen]
-    stable = measured.stable.tolist()
-    answers = zip(chosen, clean, measured.attacked_right.tolist(), stable, strict=True)
+    stable, attacked = measured.stable.tolist(), measured.attacked_right.tolist()
+    answers = zip(chosen, clean, attacked, stable, strict=True)
     robust = [right and index not in broken and also and same for index, right, also, same in answers]
     cost = count(trial.architecture, dataset.shape, dataset.classes)
     return {
@@ -254,7 +255,12 @@ def _outcome(
         "chance": chance_of(dataset.test.labels[chosen], dataset.classes),
         "dataset": dataset.name,
         "dataset_checksum": dataset.checksum,
-        "outcomes": {"clean": pack(clean), "robust": pack(robust), "stable": pack(stable)},
+        "outcomes": {
+            "clean": pack(clean),
+            "robust": pack(robust),
+            "stable": pack(stable),
+            "attacked": pack(attacked),
+        },
     }
 
 

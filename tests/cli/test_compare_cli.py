@@ -1,0 +1,56 @@
+"""`robust-nas compare`: what it prints, and what it says of mistakes."""
+
+import json
+from pathlib import Path
+
+from cli_outcome import Call
+
+SETTINGS = (
+    "data.limit=200",
+    "data.validation=0.2",
+    "training.epochs=1",
+    "training.batch_size=32",
+    "training.ema=null",
+    "training.validation_attack.steps=2",
+    "evaluation.images=40",
+    "evaluation.suite=quick",
+    "evaluation.findings=none",
+    "compare.metrics={images: 20}",
+    "compare.analysis={draws: 200}",
+    "compare.architecture={type: mlp, name: mlp, depth: 1, width: 8}",
+    "device=cpu",
+)
+COMMAND = ("compare", "quickstart", *SETTINGS, "--losses", "n-fgsm, natural")
+
+
+def test_a_plan_shows_passes_and_time_and_writes_nothing(call: Call) -> None:
+    done = call(*COMMAND, "--plan", "--equal-passes")
+    assert done.code == 0
+    for text in ("n-fgsm (5 epochs)", "natural (8 epochs)", "equal-passes", "passes a training", "about"):
+        assert text in done.out
+    assert list(Path().iterdir()) == []
+
+
+def test_the_tables_are_printed_with_what_they_do_not_hold(call: Call) -> None:
+    done = call(*COMMAND, "--seeds", "1", "--equal-passes", "--quiet")
+    assert done.code == 0
+    for text in ("the same epochs", "the same passes", "pgd-20", "one seed", "no interval", "comparison.csv"):
+        assert text in done.out
+    folder = Path("results/quickstart-compare")
+    assert (folder / "figures" / "methods.png").is_file()
+    assert "Training methods" in (folder / "report.html").read_text()
+    again = json.loads(call(*COMMAND, "--seeds", "1", "--equal-passes", "--quiet", "--resume", "--json").out)
+    assert [row["name"] for row in again["tables"][0]["rows"]] == ["pgd-at", "n-fgsm", "natural"]
+
+
+def test_mistakes_end_before_anything_is_written(call: Call) -> None:
+    for more, message in (
+        (("--losses", "madry"), "got method 'madry'"),
+        (("--losses", "natural,natural"), "natural named twice"),
+        (("--seeds", "0"), "seeds: got 0"),
+        (("--engine", "ray", "--workers", "2"), "--workers"),
+    ):
+        done = call(*COMMAND, *more)
+        assert done.code == 2
+        assert message in done.err
+    assert list(Path().iterdir()) == []
