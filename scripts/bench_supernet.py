@@ -129,11 +129,11 @@ class Bench:
         precision = "bf16" if self.bf16 else "float32"
         strategy = DSARA(attack=option, stage1_epochs=0, precision=precision)  # stage 2
         search = OneShotSearch(strategy, self.net, load_space("dsara"))
-        joint = [torch.cat(tensors) for tensors in zip(*self.batches, strict=True)]
+        both, labels = (torch.cat(tensors) for tensors in zip(*self.batches, strict=True))
 
         def call() -> None:
             search.mark_changed()
-            attacked = search.attack(*joint, generator).split([len(y) for _, y in self.batches])
+            attacked = search.attack(both, labels, generator).chunk(2)
             if alone:
                 return
             drawn = [

@@ -50,7 +50,7 @@ def main() -> None:
 
     def right(images: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            return supernet(images).argmax(1) == labels
+            return torch.eq(supernet(images).argmax(1), labels)
 
     print(
         f"Digits, {options.steps} weight steps; {len(x)} test images, {int(right(x).sum())} right without attack.\n"

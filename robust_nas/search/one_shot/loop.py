@@ -174,13 +174,13 @@ class _Loop:
         """Return the images of some halves, attacked in one batch."""
         if not parts:
             return {}
-        images, labels = (torch.cat([part[field] for part in parts.values()]) for field in (0, 1))
+        images = torch.cat([part.images for part in parts.values()])
+        labels = torch.cat([part.labels for part in parts.values()])
         wholes = [part.whole for part in parts.values()]
         generator = self.generator
         generator.whole, generator.rows = sum(wholes), together([self.ranks.rows(n) for n in wholes], wholes)
-        found = self.search.attack(images, labels, generator).split(
-            [len(part.labels) for part in parts.values()]
-        )
+        attacked = self.search.attack(images, labels, generator)
+        found = torch.split(attacked, [len(part.labels) for part in parts.values()])
         return dict(zip(parts, found, strict=True))
 
     def _measure(self, scalars: Mapping[str, Tensor]) -> _Measured:
