@@ -68,6 +68,6 @@ class NASBench201Network(CellNetwork):
         mean: tuple[float, ...],
         std: tuple[float, ...],
         affine: bool = True,
-        activation: str = "relu",
+        activation: str | None = None,
     ) -> None:
         super().__init__(plans, classes, mean, std, affine, NASBench201Skeleton(), activation)

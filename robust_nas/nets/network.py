@@ -183,7 +183,7 @@ class CellNetwork(nn.Module):
         std: tuple[float, ...],
         affine: bool = True,
         skeleton: Skeleton = DARTS,
-        activation: str = "relu",
+        activation: str | None = None,  # None: ReLU, as the layers are built
     ) -> None:
         super().__init__()
         self.normalise = Normalise(mean, std)
@@ -193,8 +193,8 @@ class CellNetwork(nn.Module):
         self.cells = nn.ModuleList(NetworkCell(plan, affine, skeleton) for plan in cells)
         channels = cells[-1].c * len(cells[-1].concat)
         self.starts = {index for index, plan in enumerate(cells) if skeleton.begins_stage(plan)}
-        make = ActivationMaker(ACTIVATIONS.get(activation).build)
-        if activation != "relu":  # as the layers are built
+        make = ActivationMaker(relu if activation is None else ACTIVATIONS.get(activation).build)
+        if activation is not None:
             self._set_activation(make)
         self.before_pooling = skeleton.before_pooling(channels, partial(make, len(self.starts) + 1))
         make.register(self)

@@ -150,8 +150,9 @@ class CellSpace(Options):
             return f"it is {architecture.called}"
         if architecture.layout != self.layout:
             return "its layout is another"
-        if architecture.activation != "relu":
-            return f"its activation is {architecture.activation}; a supernet has relu"
+        usual = type(architecture).model_fields["activation"].default
+        if architecture.activation != usual:
+            return f"its activation is {architecture.activation}; a supernet has {usual}"
         for cell in architecture.genotype:
             if len(cell.nodes) != self.nodes or cell.concat != self.output:
                 return f"its {cell.kind} cell has {len(cell.nodes)} nodes, of which {list(cell.concat)} are the output"
