@@ -21,8 +21,9 @@ from typing import Any
 import robust_nas
 from robust_nas.cli import common
 from robust_nas.execution import Ended, LocalEngine, Task
+from robust_nas.studies.run.folder import is_study, outcomes
 from robust_nas.studies.run.plan import Plan, plan_tree
-from robust_nas.studies.run.runner import is_study, outcomes, plan_study, timed
+from robust_nas.studies.run.runner import plan_study, timed
 
 OUT = Path("results/reference/losses")
 METHODS = (
