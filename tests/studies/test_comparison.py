@@ -302,7 +302,9 @@ def test_a_mistake_is_found_without_torch() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", [*LOSSES.names(), *STEPS.names()[1:], *fit_for_training(), "pgd-at+awp"])
+@pytest.mark.parametrize(
+    "name", sorted({*LOSSES.names(), *STEPS.names()[1:], *fit_for_training(), "pgd-at+awp"})
+)
 def test_every_method_is_named_by_its_name_alone(name: str) -> None:
     """With the attack of its publication, under the threat model."""
     config = comparison(name, equal_passes=True, architecture="wrn-10-1")  # one that can be mixed inside
