@@ -20,14 +20,16 @@ from typing import Any
 
 import robust_nas
 from robust_nas.cli import common
+from robust_nas.config import Count
 from robust_nas.execution import Ended, LocalEngine, Task
+from robust_nas.studies.run.folder import is_study, outcomes
 from robust_nas.studies.run.plan import Plan, plan_tree
-from robust_nas.studies.run.runner import is_study, outcomes, plan_study, timed
+from robust_nas.studies.run.runner import plan_study, timed
 
 OUT = Path("results/reference/losses")
 METHODS = (
-    "pgd-at", "natural", "trades", "mart", "iat", "j-sigr", "second-order", "n-fgsm", "fgsm-rs", "free-at",
-    "grad-align", "pgd-at+awp",
+    "pgd-at", "natural", "trades", "mart", "iat", "j-sigr", "second-order", "n-fgsm", "free-at", "grad-align",
+    "pgd-at+awp",
 )  # fmt: skip
 EQUAL_PASSES = (
     "pgd-at",
@@ -68,9 +70,7 @@ QUICK = (
 class SomeTrials(LocalEngine):
     """The local engine, for the first `parts` of the trials that are left (None: all)."""
 
-    def __init__(self, workers: int, parts: int | None) -> None:
-        super().__init__(workers=workers)
-        self.parts = parts
+    parts: Count | None = None
 
     def run(self, tasks: Sequence[Task], started: Callable[[str, int], None]) -> Iterator[Ended]:
         """Run them."""
@@ -102,7 +102,7 @@ def main() -> None:
     show(plan, plan_tree(plan, rates, 1), done)
     if given.plan:
         return
-    engine = SomeTrials(given.workers, given.parts)
+    engine = SomeTrials(workers=given.workers, parts=given.parts)
     with common.progress(quiet=False) as report:
         folder = robust_nas.run_study(config, given.out, mode="resume", engine=engine, progress=report)
     print((folder / "comparison.csv").read_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -74,14 +75,21 @@ def command(
     if plan:
         _plan(config, workers or 2, json=json)
         return
-    from robust_nas.runs import read_json
-    from robust_nas.studies.run.runner import ANALYSIS, run_study
+    from robust_nas.studies.run.runner import run_study
     from robust_nas.workflows.config import doubts
 
     for doubt in doubts(config):
         common.say(f"warning: {doubt}")
     with common.progress(quiet) as report:
         folder = run_study(config, out, mode=mode, engine=chosen, progress=report)
+    _print(folder, json=json)
+
+
+def _print(folder: Path, *, json: bool) -> None:
+    """Print the result of a comparison, and end with 1 where a trial failed."""
+    from robust_nas.runs import read_json
+    from robust_nas.studies.run.runner import ANALYSIS, COMPARISON, REPORT
+
     tree = read_json(folder / ANALYSIS)
     if json:
         common.print_json({"folder": str(folder), **tree["comparison"], "unfinished": tree["unfinished"]})
@@ -89,11 +97,7 @@ def command(
         _show(tree)
         for row in tree["unfinished"]:
             common.say(f"{row['state']}: {row['name']}, seed {row['seed']}: {row['reason']}")
-        for what, file in (
-            ("figure", "figures/methods.png"),
-            ("table", "comparison.csv"),
-            ("report", "report.html"),
-        ):
+        for what, file in (("figure", "figures/methods.png"), ("table", COMPARISON), ("report", REPORT)):
             print(f"{what:<18} {folder / file}")
     if tree["cost"]["failed"]:
         raise typer.Exit(1)

@@ -98,7 +98,7 @@ def plot_study_methods(comparison: Record, stem: Path, *, caption: str = "") -> 
         for table in comparison["tables"]:
             first = next(row.place for row in rows if row.table == table["arm"])
             look: dict[str, Any] = {"transform": left.get_yaxis_transform(), "va": "center", "fontsize": 8}
-            left.text(0.0, first - 0.85, of.words(table["arm"]), color=style.GREY, fontweight="bold", **look)
+            left.text(0.01, first - 0.85, of.words(table["arm"]), color=style.GREY, fontweight="bold", **look)
     left.margins(x=0.06)
     left.set_xlabel("accuracy (%)")
     right.set_xlabel(f"robust accuracy less that of {of.words(comparison['reference'])} (points)")

@@ -96,9 +96,10 @@ def load_comparison(
         network = _network(architecture, options, recipe)
         trainings = {name: _training(config, name, method, network) for name, method in methods.items()}
         designs = [_design(EQUAL_EPOCHS, methods)]
-        wanted = True if equal_passes else options.equal_passes
+        wanted = equal_passes or options.equal_passes
         if wanted:
-            scaled = _scaled(trainings, options.reference, None if wanted is True else wanted)
+            names = list(methods) if isinstance(wanted, bool) else wanted
+            scaled = _scaled(trainings, options.reference, names)
             for name, epochs in scaled.items():
                 _training(config, name, methods[name], network, epochs)
             designs.append(_design(EQUAL_PASSES, methods, scaled))
@@ -172,9 +173,9 @@ def _training(
     return training
 
 
-def _scaled(trainings: Mapping[str, Training], reference: str, names: Sequence[str] | None) -> dict[str, int]:
-    """Return the epochs by which each method (None: all) takes the passes of the reference: rounded, at least 1."""
-    unknown = [name for name in names or () if name not in trainings]
+def _scaled(trainings: Mapping[str, Training], reference: str, names: Sequence[str]) -> dict[str, int]:
+    """Return the epochs by which the reference and these methods take its passes: rounded, at least 1."""
+    unknown = [name for name in names if name not in trainings]
     if unknown:
         raise ConfigError(
             f"compare.equal_passes: got {', '.join(unknown)}; methods of this comparison: {', '.join(trainings)}"
@@ -184,7 +185,7 @@ def _scaled(trainings: Mapping[str, Training], reference: str, names: Sequence[s
     return {
         name: max(1, round(wanted / training.passes))
         for name, training in trainings.items()
-        if names is None or name in names or name == reference
+        if name in names or name == reference
     }
 
 

@@ -146,13 +146,13 @@ def test_iso_ties_and_whole_lists() -> None:
         number=9,
         along="depth",
     )
-    found = [(a.depths, a.widths) for a, _, _ in iso.configurations(SMALL, *DIGITS)]  # type: ignore[union-attr]
+    found = [(a.depths, a.widths) for a, *_ in iso.configurations(SMALL, *DIGITS)]  # type: ignore[union-attr]
     expected = [((d, d, d), (w, 2 * w, 3 * w // 2)) for d, w in product((1, 2), (8, 16))]
     assert sorted(found) == expected
     uniform = IsoBudgetDesign(
         budget="macs", tolerance=0.9, free={"widths": (8, 16)}, number=9
     ).configurations(SMALL, *DIGITS)
-    assert {a.widths for a, _, _ in uniform} == {(8, 16, 32), (16, 32, 64)}  # type: ignore[union-attr]
+    assert {a.widths for a, *_ in uniform} == {(8, 16, 32), (16, 32, 64)}  # type: ignore[union-attr]
 
 
 def test_iso_of_other_families() -> None:
@@ -161,13 +161,13 @@ def test_iso_of_other_families() -> None:
     choices = IsoBudgetDesign(
         budget="params", free=free, number=3, along="depth", tolerance=0.02
     ).configurations(mlp, *DIGITS)
-    assert [a.depth for a, _, _ in choices] == [1, 2, 4]  # type: ignore[union-attr]
+    assert [a.depth for a, *_ in choices] == [1, 2, 4]  # type: ignore[union-attr]
     cells = load_architecture("arnas").resized(6, 8)  # type: ignore[union-attr]
     free = {"cells": (4, 6, 8), "channels": tuple(range(4, 12))}
     choices = IsoBudgetDesign(budget="macs", free=free, along="depth", tolerance=0.15).configurations(
         cells, *CIFAR
     )
-    assert {a.cells for a, _, _ in choices} == {4, 6, 8}  # type: ignore[union-attr]
+    assert {a.cells for a, *_ in choices} == {4, 6, 8}  # type: ignore[union-attr]
 
 
 def test_published_configurations_are_counted_as_the_table_says() -> None:
@@ -194,7 +194,7 @@ def test_the_recipe_is_an_axis_too() -> None:
         "training.loss.eps": ["8/255"],
     }
     choices = GridDesign(axes=axes, arm="a").configurations(SMALL, *DIGITS)
-    assert [(a.name, recipe) for a, recipe, _ in choices] == [
+    assert [(a.name, recipe) for a, recipe, *_ in choices] == [
         (name, (f"weight_decay={decay}", "loss.eps=8/255"))
         for name, decay in product(("wrn-10-1", "wrn-10-1.silu"), ("0.0001", "0.001"))
     ]
@@ -231,7 +231,7 @@ def test_the_union_holds_each_configuration_once_with_all_its_arms() -> None:
     second = ExplicitDesign(architectures=("wrn-10-1", "wrn-10-2"), arm="b")
     third = GridDesign(axes={"training.weight_decay": [0.1]}, arm="c")
     union = united(first, second, first, third)
-    assert [(a.name, recipe, arm) for a, recipe, arm in union] == [
+    assert [(a.name, recipe, arm) for a, recipe, arm, *_ in union] == [
         ("d1-1-1.w16-32-32", (), "a"),
         ("wrn-10-1", (), "a+b"),
         ("wrn-10-2", (), "b"),

@@ -169,7 +169,7 @@ def test_an_attack_that_is_not_defined_for_the_images_is_refused_by_the_plan(tmp
         ({"space": [{"name": "mine.py:WidthLadder"}]}, r"space\.0\.widths: missing"),
         (
             {"space": [{"name": "ladder"}]},
-            r"space\.0: got name 'ladder'; allowed: grid, iso, ratio, list, or file",
+            r"space\.0: got name 'ladder'; allowed: grid, iso, ratio, list, methods, or file",
         ),
         ({"analysis": {"rules": ["mine.py:Nobody"]}}, r"analysis\.rules\.0: .* has no 'Nobody'"),
         (

@@ -48,6 +48,7 @@ def compare_methods(rows: Sequence[Tree], config: StudyConfig, reference: str, c
         for contrast in exploratory(known, key, options, reference, chance):
             differences.setdefault(contrast.a, {})[key] = _with_seeds(contrast_tree(contrast, chance))
     base = next(row for row in rows if row["planned"]["name"] == reference)
+    order = {row["planned"]["factors"].get(METHOD): place for place, row in reversed([*enumerate(rows)])}
     found = {}
     for row in rows:
         name = row["planned"]["name"]
@@ -60,7 +61,11 @@ def compare_methods(rows: Sequence[Tree], config: StudyConfig, reference: str, c
         "tables": [
             {
                 "arm": arm,
-                "rows": [found[row["planned"]["name"]] for row in rows if row is base or _method(row, arm)],
+                "rows": [
+                    found[row["planned"]["name"]]
+                    for row in sorted(rows, key=lambda row: order[row["planned"]["factors"].get(METHOD)])
+                    if row is base or _method(row, arm)
+                ],
             }
             for arm in arms
         ],
