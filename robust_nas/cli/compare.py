@@ -175,7 +175,7 @@ def _show(tree: Mapping[str, Any]) -> None:
     print(
         f"differences        in points, {100 * comparison['confidence']:g} % intervals over seeds and images,"
     )
-    print("                   paired by image, Holm over all methods of both tables")
+    print("                   paired by image, Holm over all of them")
     if len(tree["seeds"]) == 1:
         print("one seed           no interval: nothing is known of how other trainings would differ")
     for point in tree["points"]:
