@@ -35,12 +35,17 @@ def test_every_loss_of_the_registry_is_tried():
     assert {loss.name for loss in LOSSES} == set(REGISTRY.built_in)
 
 
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory):
+    """The records of a search without a loss of its own."""
+    return searched(tmp_path_factory.mktemp("usual") / "run", strategy(None))[1]
+
+
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
-def test_a_search_by_it_differs_and_resumes_to_the_same_bits(tmp_path, loss):
+def test_a_search_by_it_differs_and_resumes_to_the_same_bits(tmp_path, usual, loss):
     values = strategy(loss)
     expected, records = searched(tmp_path / "whole", values)
     assert all(record["loss_weights"] > 0 for record in records)
-    _, usual = searched(tmp_path / "usual", strategy(None))
     assert [record["loss_weights"] for record in records] != [record["loss_weights"] for record in usual]
     with pytest.raises(Stopped):
         searched(tmp_path / "cut", values, stop_at=3)
@@ -58,13 +63,15 @@ def test_the_natural_loss_is_the_usual_step_without_a_perturbation(tmp_path):
 
 
 def test_only_the_half_of_the_alphas_is_attacked_by_the_search(tmp_path, monkeypatch):
-    attack, calls = OneShotSearch.attack, []
-    monkeypatch.setattr(OneShotSearch, "attack", lambda *given: calls.append(1) or attack(*given))
+    attack, counts = OneShotSearch.attack, []
+    monkeypatch.setattr(
+        OneShotSearch, "attack", lambda own, x, *given: counts.append(len(x)) or attack(own, x, *given)
+    )
     _, records = searched(tmp_path / "usual", strategy(None))
-    assert len(calls) == 2 * len(records)
-    calls.clear()
+    assert sum(counts) == 2 * 8 * len(records)
+    counts.clear()
     searched(tmp_path / "named", strategy(Natural()))
-    assert len(calls) == len(records)
+    assert sum(counts) == 8 * len(records)
 
 
 @pytest.mark.parametrize("execution", ["fused", "plain"])

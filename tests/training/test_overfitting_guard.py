@@ -48,7 +48,14 @@ def single_step_training(
     net = Leaky()
     with Run(folder, values, mode) as run:
         outcome = loop.train(
-            run, net, *parts, values, Augment(), seed=0, progress=progress, checkpoint_seconds=0
+            run,
+            net,
+            *parts,
+            values,
+            Augment(),
+            seed=0,
+            progress=progress,
+            checkpoint_seconds=checkpoint_seconds,
         )
         return outcome, run.records(), net
 

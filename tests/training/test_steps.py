@@ -201,7 +201,7 @@ def test_free_at_moves_the_images_by_the_gradient_of_any_loss_without_an_attack(
     x = batch.images.double().requires_grad_()
     loss(small_network().double(), x, batch.labels, generator()).loss.backward()
     assert (values[0] - values[1]) / (2 * h) == pytest.approx(float((x.grad * way).sum()), rel=1e-4)
-    assert (step.delta == 0.1 * x.grad.sign()).float().mean() > 0.99
+    assert (step.delta.sign() == x.grad.sign()).float().mean() > 0.99
 
 
 def test_free_at_moves_the_weights_as_often_as_it_replays(tmp_path):

@@ -49,7 +49,7 @@ REFUSED = {name for name, recipe in RECIPES.items() if recipe["loss"].single_ran
 
 
 def run_trainings(ranks, folder_of):
-    """Each recipe: two epochs of three steps in float64, 7 images a batch, so that the ranks have 3 and 4.
+    """Each recipe: two epochs of two steps in float64, 7 images a batch, so that the ranks have 3 and 4.
 
     Returns the weights of each, or why it is refused.
     """
@@ -66,7 +66,7 @@ def run_trainings(ranks, folder_of):
         try:
             with open_run(ranks, Path(folder_of) / f"{name}-{ranks.count}", values, "new") as run:
                 outcome = loop.train(
-                    run, net, images(24), images(12), values, augmentation, seed=3, ranks=ranks
+                    run, net, images(14), images(12), values, augmentation, seed=3, ranks=ranks
                 )
             found[name] = outcome.state
         except ConfigError as error:
