@@ -67,7 +67,9 @@ def quicken(network: nn.Module) -> list[nn.Module]:
 
     Names, tensors and hooks stay. Only plain `nn.Conv2d` of odd kernel, with zeros around that keep the size, change.
     """
-    changed: list[nn.Module] = [module for module in network.modules() if type(module) is nn.Conv2d and _is_known(module)]
+    changed: list[nn.Module] = [
+        module for module in network.modules() if type(module) is nn.Conv2d and _is_known(module)
+    ]
     for module in changed:
         module.__class__ = DepthwiseConv2d
     return changed

@@ -21,6 +21,8 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
+from pydantic import Field
+
 from robust_nas.attacks import Attack, training_attack_field
 from robust_nas.config import CountOrZero, Positive
 from robust_nas.lazy import torch
@@ -45,7 +47,7 @@ class IAT(Loss):
     single_rank: ClassVar[str] = "the mixture of two images needs the rows of other ranks in every layer"
 
     name: Literal["iat"] = "iat"
-    attack: Annotated[Attack, training_attack_field()]
+    attack: Annotated[Attack, training_attack_field(default="pgd")] = Field(default={}, validate_default=True)
     layers: CountOrZero | Literal["all"] = 0
     alpha: Positive | None = None
 

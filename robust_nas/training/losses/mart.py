@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from robust_nas.attacks import Attack, training_attack_field
 from robust_nas.config import NonNegative
@@ -31,7 +31,7 @@ class MART(Loss):
     """Boosted cross-entropy plus beta times KL, weighted by how unsure the clean prediction is (Wang et al., 2020)."""
 
     name: Literal["mart"] = "mart"
-    attack: Annotated[Attack, training_attack_field()]
+    attack: Annotated[Attack, training_attack_field(default="pgd")] = Field(default={}, validate_default=True)
     beta: NonNegative = 5.0
 
     @model_validator(mode="after")
