@@ -120,6 +120,6 @@ def test_a_norm_in_two_places_stays_one_and_keeps_its_hooks():
 def test_attacks_fold_a_synchronised_norm_like_any_other():
     network = small().eval()
     synchronise(network)
-    copy, how = folded(network, draw(2, 1, 6, 6).float())
+    copy, how, _ = folded(network, draw(2, 1, 6, 6).float())
     assert how == "folded"
     assert not any(isinstance(module, nn.BatchNorm2d) for module in copy.modules())
