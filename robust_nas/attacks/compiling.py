@@ -31,9 +31,7 @@ from robust_nas.layers.agreement import agree
 if TYPE_CHECKING:
     from robust_nas.attacks.checks import AttackOptions
 
-LEAST_GRADIENTS = (
-    1000  # a compilation of 15 to 55 s is repaid by about as many; our choice, docs/benchmarks.md
-)
+LEAST_GRADIENTS = 1000  # our choice: about what repays a compilation of 20 s; docs/benchmarks.md
 LEAST_BATCH = 16  # images; torch's own limit between two kernels (`use_mkldnn` of a convolution)
 RELATIVE = 1e-3  # of what decides (`layers/agreement.py`), in float32 or higher
 BACKEND = "inductor"

@@ -12,8 +12,10 @@ forms that are fast (`docs/benchmarks.md`):
               on small maps it is a sum of products, a tap after the other
     stride 2  at d = 2, p is even, so that only even positions of x count: the same without either on x[::2, ::2]
 
-Under autocast they compute in float32: a half-precision convolution of this kind gains nothing. On a GPU `nn.Conv2d` is
-called as it is. B batch, C channels, H height, W width, k kernel, s stride, d dilation.
+Under autocast they compute in float32: a half-precision convolution of this kind gains nothing. On a GPU, and where
+torch.compile makes code of what surrounds it, `nn.Conv2d` is called as it is.
+
+B batch, C channels, H height, W width, k kernel, s stride, d dilation.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ def subsample_odd(x: Tensor) -> Tensor:
 
 def depthwise(x: Tensor, convolution: nn.Conv2d) -> Tensor:
     """Map `[B, C, H, W]` to `[B, C, ceil(H/s), ceil(W/s)]`: what a depthwise convolution of odd kernel gives."""
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
         return nn.Conv2d.forward(convolution, x)
     weight = convolution.weight
     stride, dilation = convolution.stride[0], convolution.dilation[0]
