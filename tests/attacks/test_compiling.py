@@ -114,13 +114,13 @@ def test_a_verdict_is_never_of_the_compiled_copy():
 # When it compiles
 
 
-def test_auto_compiles_where_a_thousand_input_gradients_lie_ahead():
+def test_auto_compiles_where_so_many_input_gradients_lie_ahead():
     model, attack = conv_net(), PGD(eps=0.1, steps=2, compile="auto")
     x, _ = batch(count=20)
     labels = answered(model, x)
     plain = changed(attack, compile="never").run(model, x, labels, generator())
-    few = "folded, not compiled: {} input gradients lie ahead, 1,000 are needed"
-    for ahead, form in ((0, few.format(2)), (999, few.format(999)), (1000, COMPILED)):
+    few = "folded, not compiled: {} input gradients lie ahead, 3,000 are needed"
+    for ahead, form in ((0, few.format(2)), (2999, few.format("2,999")), (3000, COMPILED)):
         with compiling.many_gradients(ahead):
             found = attack.run(model, x, labels, generator())
         assert found.model_form == form
@@ -184,7 +184,7 @@ def test_what_is_not_traced_is_not_compiled():
             AttackError, match=f"compile is 'always', but the model is not compiled: {reason}"
         ):
             PGD(eps=0.1, steps=1, compile="always")(model, x, labels)
-        with compiling.many_gradients(1000):
+        with compiling.many_gradients(3000):
             form = PGD(eps=0.1, steps=1, compile="auto").run(model, x, labels).model_form
         assert reason in form
         assert form.startswith(("as it is: ", "folded, not compiled: "))

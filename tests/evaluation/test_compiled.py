@@ -69,7 +69,7 @@ def test_a_compiled_cascade_is_the_cascade_by_one_compilation(robust, dataset, m
     plain = evaluated(robust, dataset, findings="none", batch_size=24)
     auto = evaluated(robust, dataset, findings="none", batch_size=24, compile="auto")
     ahead = (10 + 20 + 2 * 20) * 2  # steps and targets, two batches
-    waits = f"folded, not compiled: {ahead} input gradients lie ahead, 1,000 are needed"
+    waits = f"folded, not compiled: {ahead} input gradients lie ahead, 3,000 are needed"
     assert {row.model_form for row in auto.rows} == {waits}
     monkeypatch.setattr(compiling, "LEAST_GRADIENTS", ahead)
     found = evaluated(robust, dataset, findings="none", batch_size=24, compile="auto")
