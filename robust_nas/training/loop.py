@@ -94,7 +94,7 @@ def input_gradients(options: Training, steps: int, validation: int) -> int:
     return sum(
         attack.input_gradients * count
         for attack, count in batches_of
-        if attack is not None and attack.compile != "never"
+        if attack is not None and attack.compile != "never" and not attack.not_compiled
     )
 
 

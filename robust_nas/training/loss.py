@@ -52,8 +52,8 @@ class Loss(Method):
 
     @property
     def inner_attack(self) -> Attack | None:
-        """Return the attack that makes the images of a step; None where there is none."""
-        return None
+        """Return the attack that makes the images of a step, the option `attack`; None where there is none."""
+        return getattr(self, "attack", None)
 
     @property
     def passes(self) -> int:

@@ -17,7 +17,7 @@ PREPARED = []  # the process that did it, where one did
 
 
 def prepare(payload):
-    """Told by the first payload to do what a fork does not bear."""
+    """Do what a fork does not bear, where the first payload asks for it."""
     PREPARED.append(os.getpid())
     if payload.get("thread"):
         threading.Thread(target=time.sleep, args=(600,), daemon=True).start()

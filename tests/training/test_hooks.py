@@ -5,7 +5,7 @@ import torch
 from training_cases import (
     HOOKS,
     LOSSES,
-    Stopped,
+    assert_resumes,
     extra_images,
     generator,
     linear_network,
@@ -14,7 +14,6 @@ from training_cases import (
     same,
     same_state,
     small_batch,
-    stop_at,
 )
 from training_cases import small_network as network
 
@@ -134,13 +133,7 @@ def test_a_hook_comes_back_with_its_state(hook):
 )
 def test_a_training_with_a_hook_resumes_to_the_same_bits(tmp_path, hook):
     values = options(hooks=[hook])
-    expected, records, net = run_training(tmp_path / "whole", values)
-    with pytest.raises(Stopped):
-        run_training(tmp_path / "cut", values, progress=stop_at(4))
-    found, again, resumed = run_training(tmp_path / "cut", values, mode="resume")
-    assert same(found.state, expected.state)
-    assert same(resumed.state_dict(), net.state_dict())
-    assert again == records
+    assert_resumes(tmp_path, values)
 
 
 # Options under which a hook changes nothing of a training.

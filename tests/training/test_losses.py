@@ -10,16 +10,13 @@ from training_cases import (
     EPS,
     KL,
     LOSSES,
-    Stopped,
+    assert_resumes,
     generator,
     linear_network,
     options,
     residual,
-    run_training,
-    same,
     small_batch,
     small_network,
-    stop_at,
     with_eps,
 )
 
@@ -218,13 +215,7 @@ def test_the_order_of_channels_in_memory_changes_rounding_alone(loss):
 @every_loss
 def test_a_training_by_it_that_is_stopped_resumes_to_the_same_bits(loss, tmp_path):
     values = options(loss=loss.model_copy(update={"projections": 2}) if isinstance(loss, JSIGR) else loss)
-    expected, records, net = run_training(tmp_path / "whole", values, net=residual())
-    with pytest.raises(Stopped):
-        run_training(tmp_path / "cut", values, progress=stop_at(4), net=residual())
-    found, again, resumed = run_training(tmp_path / "cut", values, mode="resume", net=residual())
-    assert same(found.state, expected.state)
-    assert same(resumed.state_dict(), net.state_dict())
-    assert again == records
+    assert_resumes(tmp_path, values, residual)
 
 
 @every_loss

@@ -5,7 +5,7 @@ import torch
 from training_cases import (
     LOSSES,
     STEPS,
-    Stopped,
+    assert_resumes,
     generator,
     images,
     linear_network,
@@ -14,11 +14,9 @@ from training_cases import (
     options,
     residual,
     run_training,
-    same,
     same_state,
     small_batch,
     small_network,
-    stop_at,
 )
 
 from robust_nas.attacks import PGD, inherit
@@ -148,13 +146,7 @@ def test_a_step_takes_the_passes_that_it_says(step):
 @every_step
 def test_a_training_by_a_step_resumes_to_the_same_bits(tmp_path, step):
     values = options(step=step, loss=loss_for(step))
-    expected, records, net = run_training(tmp_path / "whole", values)
-    with pytest.raises(Stopped):
-        run_training(tmp_path / "cut", values, progress=stop_at(4))
-    found, again, resumed = run_training(tmp_path / "cut", values, mode="resume")
-    assert same(found.state, expected.state)
-    assert same(resumed.state_dict(), net.state_dict())
-    assert again == records
+    assert_resumes(tmp_path, values)
 
 
 def free(model, **options):

@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from cases import small_space
 from torch import nn
@@ -215,3 +216,14 @@ def same_state(one, other):
 
 def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def assert_resumes(folder, values, build=lambda: None):
+    """Check that a training stopped after four steps, on the network of `build`, ends like a whole one, to the bit."""
+    expected, records, net = run_training(folder / "whole", values, net=build())
+    with pytest.raises(Stopped):
+        run_training(folder / "cut", values, progress=stop_at(4), net=build())
+    found, again, resumed = run_training(folder / "cut", values, mode="resume", net=build())
+    assert same(found.state, expected.state)
+    assert same(resumed.state_dict(), net.state_dict())
+    assert again == records

@@ -79,7 +79,7 @@ class OneShotStrategy(Strategy):
     @field_validator("attack")
     @classmethod
     def _is_not_compiled(cls, attack: Attack) -> Attack:
-        """Refuse to compile a supernet: it takes longer to compile than many searches, and is slower then."""
+        """Refuse to compile a supernet, whose cells have a backward pass of their own."""
         if attack.compile != "never":
             raise ValueError(
                 f"compile is {attack.compile!r}; a supernet is not compiled: allowed here: never"

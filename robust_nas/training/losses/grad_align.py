@@ -40,11 +40,6 @@ class GradAlign(Loss):
     weight: NonNegative = 0.2  # lam
 
     @property
-    def inner_attack(self) -> Attack:
-        """Return the attack that makes the images of a step."""
-        return self.attack
-
-    @property
     def passes(self) -> int:
         """Return 2K + 11 for an attack of K steps; 2K + 3 without the penalty."""
         penalty = GRADIENT_PASSES + TWICE_PASSES if self.weight else 0

@@ -52,11 +52,6 @@ class IAT(Loss):
     alpha: Positive | None = None
 
     @property
-    def inner_attack(self) -> Attack:
-        """Return the attack that makes the images of a step."""
-        return self.attack
-
-    @property
     def mixes_inside(self) -> bool:
         """Return whether it mixes the outputs of layers."""
         return self.layers != 0

@@ -64,11 +64,6 @@ class JSIGR(Loss):
     saliency_share: Share = 0.1
 
     @property
-    def inner_attack(self) -> Attack | None:
-        """Return the attack that makes the images of a step; None where they are clean."""
-        return self.attack
-
-    @property
     def least_side(self) -> int:
         """Return the patches of a side: one has at least a pixel."""
         return self.grid if self._selects else 1

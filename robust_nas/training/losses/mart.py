@@ -41,11 +41,6 @@ class MART(Loss):
         return self
 
     @property
-    def inner_attack(self) -> Attack:
-        """Return the attack that makes the images of a step."""
-        return self.attack
-
-    @property
     def passes(self) -> int:
         """Return 2K + 6 for an attack of K steps: a training step on both images."""
         return attack_passes(self.attack) + 2 * STEP_PASSES

@@ -24,11 +24,6 @@ class PGDAT(Loss):
     attack: Annotated[Attack, training_attack_field(default="pgd")] = Field(default={}, validate_default=True)
 
     @property
-    def inner_attack(self) -> Attack:
-        """Return the attack that makes the images of a step."""
-        return self.attack
-
-    @property
     def passes(self) -> int:
         """Return 2K + 3 for an attack of K steps."""
         return attack_passes(self.attack) + STEP_PASSES

@@ -36,11 +36,6 @@ class TRADES(Loss):
         return self
 
     @property
-    def inner_attack(self) -> Attack:
-        """Return the attack that makes the images of a step."""
-        return self.attack
-
-    @property
     def passes(self) -> int:
         """Return 2K + 7 for an attack of K steps: its clean prediction (1), and a training step on both images (6)."""
         return attack_passes(self.attack) + 1 + 2 * STEP_PASSES
