@@ -44,14 +44,14 @@ SETTINGS = (  # of the recipe `fashion`: Linf eps 0.1, batches of 64, cosine, th
     "name=losses",
     "device=cpu",
     "threads=1",
-    "data.limit=2000",
-    "training.epochs=12",
+    "data.limit=1500",
+    "training.epochs=10",
     "training.ema=null",  # for all methods alike
     "training.validate_from=2",
     "training.validate_every=3",
     "training.validation_images=200",
     "evaluation.suite=cascade",
-    "evaluation.images=256",
+    "evaluation.images=200",
     "compare.metrics={images: 64}",
     "compare.keep_models=false",
 )
