@@ -1,11 +1,13 @@
-"""Isomorphism classes: architectures that are one network get one text.
+"""Isomorphism classes: architectures that count as one network get one text.
 
 Two rules, by the kind of cell:
 
-- A cell that sums its edges, has one output node and keeps the resolution (NAS-Bench-201; Dong and Yang, ICLR 2020):
-  the output as an expression in the inputs. Zero edges vanish, skip edges are identities, the order of summands does not
-  matter. The 15,625 cells of NAS-Bench-201 have 6,466 classes. As in the benchmark, terms are compared as expressions:
-  two convolutions of one state with weights of their own and one convolution that is used twice are one class.
+- A cell that sums its edges, has one output node and keeps the resolution: the rule of NAS-Bench-201 (Dong and Yang,
+  ICLR 2020), whose tables hold one row a class. A node is the sorted sum of its terms: `(sum)@operation`, the source's
+  sum alone for a skip edge, `#` for a zero edge and for an edge from a state that is `#`. The 15,625 cells have 6,466
+  classes. The rule is the benchmark's, not algebra. It keeps zeros within sums and sorts texts, so some equal networks
+  have several classes. It compares expressions, so one convolution that is used twice and two with weights of their own
+  are one class.
 - Every other cell (DARTS): relabelling of nodes and the order of edges alone. The skip of a reduction cell is no
   identity, and concatenated nodes may be listed in any order: the layer behind permutes its weights with them.
 
@@ -64,21 +66,26 @@ def cell_class(nodes: Nodes, *, inputs: int, concat: Sequence[int], simplify: bo
     return _expression(nodes, inputs, concat[0]) if simplify else _relabelled(nodes, inputs, concat)
 
 
+def is_connected(nodes: Nodes, *, inputs: int, concat: Sequence[int]) -> bool:
+    """Return whether the output of a cell depends on its inputs: whether a path without zero edges joins them."""
+    reached = [True] * inputs
+    for node in nodes:
+        reached.append(any(reached[source] and OPERATIONS.get(name).connects for name, source in node))
+    return any(reached[state] for state in concat)
+
+
 def _expression(nodes: Nodes, inputs: int, output: int) -> str:
-    """Return the output as a sum of terms in the inputs, `0` where it does not depend on them."""
-    terms = [[f"x{number}"] for number in range(inputs)]  # of every state its summands
+    sums = [str(number) for number in range(inputs)]  # of every state
     for node in nodes[: output - inputs + 1]:
-        summands: list[str] = []
+        terms = []
         for name, source in node:
-            operation = OPERATIONS.get(name)
-            if not terms[source] or not operation.connects:
-                continue
-            if operation.is_skip:
-                summands += terms[source]
+            operation, x = OPERATIONS.get(name), sums[source]
+            if x == "#" or not operation.connects:
+                terms.append("#")
             else:
-                summands.append(f"{name}({'+'.join(terms[source])})")
-        terms.append(sorted(summands))
-    return "+".join(terms[output]) or "0"
+                terms.append(x if operation.is_skip else f"({x})@{name}")
+        sums.append("+".join(sorted(terms)))
+    return sums[output]
 
 
 def _relabelled(nodes: Nodes, inputs: int, concat: Sequence[int]) -> str:
