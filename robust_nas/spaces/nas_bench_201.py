@@ -9,8 +9,8 @@
 node, such as `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|none~2|`.
 
 A cell of the benchmark has a code, the operations of its six edges as digits in the order of `OPERATIONS`, such as
-`301420`; and an index, the code as a number of base 5 (0..15624; our choice). The benchmark's ids follow no formula: they
-are data of a table.
+`301420`; and an index, the code as a number of base 5 (0..15624; our choice). The benchmark's ids follow no formula:
+they are data of a table.
 """
 
 from __future__ import annotations

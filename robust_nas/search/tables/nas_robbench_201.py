@@ -3,9 +3,10 @@
     acc={"": ["cifar10#val_acc", ...], "0": [0.77, ...], "2": 0, ...}
 
 A JavaScript assignment of JSON, or the JSON alone. The key "" holds the columns; an id has a list of numbers, or the id
-of the network that stands for it. `ops.json` is the list of codes by id, six digits each, as `arch=[...]` or JSON.
-Columns are called as in the CSV form: `advtrain/cifar10/val_acc`. The same form with the columns of Jung et al. (ICLR
-2023; standard training), `acc.json`, is read too: `PREFIX` leaves out `advtrain/` there, `stdtrain_eps1/cifar10/clean`.
+of an isomorphic network that has one. `ops.json` is the list of codes by id, six digits each, as `arch=[...]` or JSON.
+Columns are called as in the CSV form: `cifar10#val_acc` is `advtrain/cifar10/val_acc`. `acc.json` of the same page
+(Jung et al., ICLR 2023; standard training, eps 1/255) has the same form: `cifar10#clean` is
+`stdtrain_eps1/cifar10/clean`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from robust_nas.spaces import load_space
 
 CODES = ("ops.json", "ops.json.gz")
 _ASSIGNED = re.compile(r"\s*(?:(?:var|let|const)\s+)?[A-Za-z_]\w*\s*=")
-_VALIDATION = re.compile(r".+/(val_|autoattack)")
+_ADVERSARIAL = re.compile(r".+/(val_|autoattack)")  # columns of networks that were trained adversarially
 
 
 class NASRobBench201(TableReader):
@@ -52,7 +53,7 @@ class NASRobBench201(TableReader):
         rows = {id_: row for id_, row in tree.items() if isinstance(row, list) and id_ != ""}
         aliases = {id_: str(row) for id_, row in tree.items() if not isinstance(row, list)}
         names = [name.replace("#", "/") for name in columns]
-        adversarial = all(_VALIDATION.match(name) for name in names)
+        adversarial = all(_ADVERSARIAL.match(name) for name in names)
         names = [f"{'advtrain' if adversarial else 'stdtrain_eps1'}/{name}" for name in names]
         entries = _entries(path, names, rows, self._codes(path))
         return Table.of(str(path), load_space(SPACE), SIZE, names, entries, aliases)
@@ -63,8 +64,8 @@ class NASRobBench201(TableReader):
         file = next((place for place in places if place.is_file()), None)
         if file is None:
             raise DataError(
-                f"{places[0]}: there is no such file; {path.name} has ids alone, and ops.json of the project page, next "
-                "to it or named by codes, holds their architectures"
+                f"{places[0]}: there is no such file; {path.name} has ids alone; ops.json of the project page, "
+                "next to it or named by codes, holds their architectures"
             )
         codes = _parsed(file)
         if not isinstance(codes, list):

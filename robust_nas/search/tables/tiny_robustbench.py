@@ -2,8 +2,8 @@
 
     seed,channels,cells,normal,normal_concat,reduce,reduce_concat,clean_best,adversarial_best,...
 
-`seed` is the id of a network; `normal` and `reduce` are JSON lists of (operation, source), two a node; all other columns
-are numbers. All networks have one size.
+`seed` is the id of a network; `normal` and `reduce` are JSON lists of (operation, source), two a node; all other
+columns are numbers. All networks have one size.
 """
 
 from __future__ import annotations
