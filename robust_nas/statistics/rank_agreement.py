@@ -9,8 +9,10 @@
 The interval is a percentile bootstrap over architectures, whose tops and best are those of each draw. All scores see
 the same draws, so differences to the control are paired. In a stratified sample `weights` are the architectures of the
 population that one of the sample represents: ranks, tops and correlations are those of the weighted population,
-regrets are of the sample. Kendall's tau is scipy's for more than `MATRIX` architectures of equal weight; scipy has no weighted Spearman
-or tau-b, and for few architectures the matrix of pairs is faster.
+regrets are of the sample.
+
+Kendall's tau is scipy's for more than `MATRIX` architectures of equal weight; scipy has no weighted Spearman or tau-b,
+and for few architectures the matrix of pairs is faster.
 """
 
 from __future__ import annotations

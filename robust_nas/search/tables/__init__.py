@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from robust_nas.config import expand_path
-from robust_nas.errors import DataError
+from robust_nas.errors import ConfigError, DataError
 from robust_nas.registry import Registry
 from robust_nas.search.tables.files import HEAD, read_text
 from robust_nas.search.tables.reader import TableReader
 from robust_nas.search.tables.table import Table
+
+LATENCY = "latency_ms"  # the column of a table that is joined with latencies
 
 TABLES = Registry(
     "table",
@@ -39,6 +41,22 @@ def load_table(path: str | Path, table: str | None = None, **options: Any) -> Ta
     return reader_of(file, table, **options).read(file)
 
 
+def load_with_latency(
+    path: str | Path, latency: str | Path, device: str, table: str | None = None, **options: Any
+) -> Table:
+    """Return a table with the latencies of one device as its column `latency_ms`, joined by class.
+
+    `device` is a column of the table of latencies, with or without its `_ms`. Errors as `load_table`, and `ConfigError`
+    for an unknown device and a table of another space.
+    """
+    found, times = load_table(path, table, **options), load_table(latency)
+    column = device if device in times.columns else f"{device}_ms"
+    if column not in times.columns:
+        known = ", ".join(name.removesuffix("_ms") for name in times.columns)
+        raise ConfigError(f"{times.source}: has no device {device[:100]!r}; it has {known}")
+    return found.joined(times, {column: LATENCY})
+
+
 def reader_of(path: Path, table: str | None = None, **options: Any) -> TableReader:
     """Return the reader of a file, with these options. Errors as `load_table`."""
     if table is not None:
@@ -51,4 +69,4 @@ def reader_of(path: Path, table: str | None = None, **options: Any) -> TableRead
     raise DataError(f"{path}: is in the form of no known table; forms: {forms}")
 
 
-__all__ = ["TABLES", "Table", "TableReader", "load_table", "reader_of"]
+__all__ = ["LATENCY", "TABLES", "Table", "TableReader", "load_table", "load_with_latency", "reader_of"]
