@@ -126,7 +126,7 @@ def read_scores(path: Path, table: Table) -> Scores:
     """Return the scores of a CSV file: ids or strings of architectures first, then a column a score.
 
     An empty cell is absent; a column `weight` holds population weights. Raises `DataError` for an unknown architecture,
-    one that comes twice, and a number that is not finite.
+    a class that comes twice, and a number that is not finite.
     """
     columns, lines = read_csv(path, ())
     if len(columns) < 2:
@@ -139,7 +139,7 @@ def read_scores(path: Path, table: Table) -> Scores:
         except (ConfigError, DataError) as error:
             raise DataError(f"{line.place}: {error}") from None
         if row in rows:
-            raise DataError(f"{line.place}: {table.ids[row]} comes twice, first at {rows[row]}")
+            raise DataError(f"{line.place}: the class of {table.ids[row]} comes twice, first at {rows[row]}")
         rows[row] = line.place
         for name, cells in values.items():
             text = line.cells[name].strip()

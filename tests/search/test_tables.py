@@ -100,7 +100,7 @@ def test_tables_join_by_class(tmp_path):
         assert table.column("latency_ms").tolist() == pytest.approx([5.0, math.nan, 30.0], nan_ok=True)
     with pytest.raises(ConfigError, match="no device 'toaster'; it has pixel3, fpga"):
         load_with_latency(robust, latency, "toaster")
-    with pytest.raises(ConfigError, match="is a table of nas-bench-201; .* is one of darts"):
+    with pytest.raises(ConfigError, match=r"is a table of nas-bench-201; .* is one of darts"):
         load_with_latency(darts_csv(tmp_path), latency, "fpga")
     table = load_table(robust)
     with pytest.raises(ConfigError, match="already has a column"):

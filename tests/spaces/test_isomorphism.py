@@ -25,11 +25,10 @@ def test_nas_bench_201_has_6466_classes():
 
 
 def test_zero_edges_vanish_and_skip_edges_are_identities():
-    assert nb201("300310") == nb201("300310"[:3] + "310")
     assert nb201("000300") == nb201("000310"), "an edge behind a zero edge"
     assert nb201("130200") != nb201("130000")
-    through_skip, direct = nb201("100030"), nb201("000300")
-    assert through_skip == direct
+    assert nb201("100030") == nb201("000300"), "a convolution behind a skip edge"
+    assert nb201("010003") == nb201("000300")
 
 
 def random_cell(rng, nodes=3, operations=("a", "b")):
@@ -65,7 +64,7 @@ def relabelled(nodes, rng):
 
 
 def test_two_cells_have_one_class_just_when_their_graphs_are_isomorphic():
-    rng = random.Random(0)
+    rng = random.Random(0)  # noqa: S311 - cells, not secrets
     cells = [random_cell(rng) for _ in range(60)]
     cells += [relabelled(nodes, rng)[0] for nodes in cells[:20]]
     classes = [cell_class(nodes, inputs=2, concat=(2, 3, 4), simplify=False) for nodes in cells]
