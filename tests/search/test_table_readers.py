@@ -1,11 +1,13 @@
 """Readers of tables, on small tables of every form: classes, aliases, absent values, joins, and clear errors."""
 
+import itertools
 import json
 import math
 import re
 
 import numpy as np
 import pytest
+from small_search import searched
 from small_tables import (
     CODES,
     COLUMN,
@@ -20,7 +22,7 @@ from small_tables import (
 )
 
 from robust_nas.errors import ArchitectureError, ConfigError, DataError
-from robust_nas.search import EVALUATORS, TABLES, load_table, load_with_latency
+from robust_nas.search import EVALUATORS, TABLES, RandomSearch, load_table, load_with_latency
 from robust_nas.spaces import load_architecture, load_space, sample
 from robust_nas.spaces.isomorphism import isomorphism_class
 from robust_nas.spaces.nas_bench_201 import string_of
@@ -199,7 +201,10 @@ def test_the_evaluator_looks_up_the_class(tmp_path):
         {"value": pytest.approx(0.41), "latency_ms": 5.0},
     )
     lower = EVALUATORS.make("table", **options, higher_is_better=False)
-    assert lower.evaluate(one, None).score == pytest.approx(-0.41)
+    assert lower.evaluate(one, None) == (
+        pytest.approx(-0.41),
+        {"value": pytest.approx(0.41), "latency_ms": None},
+    )
     assert lower.knows(dead)
     assert lower.table() is lower.table()
     with pytest.raises(ArchitectureError, match="is not of nas-bench-201"):
@@ -208,6 +213,19 @@ def test_the_evaluator_looks_up_the_class(tmp_path):
         EVALUATORS.make("table", **options, device="pixel3")
     with pytest.raises(DataError, match="cannot be read"):
         EVALUATORS.make("table", file=str(tmp_path / "none"), column="v").knows(one)
+
+
+def test_a_search_on_a_table_finds_the_best_of_its_candidates(tmp_path):
+    codes = ["".join(digits) for digits in itertools.product("013", repeat=6)]
+    path = cells_csv(tmp_path / "all.csv", {"v": [code.count("3") for code in codes]}, codes)
+    evaluator = EVALUATORS.make("table", file=str(path), column="v")
+    space = load_space("nas-bench-201", {"operations": ["none", "skip_connect", "nor_conv_3x3"]})
+    strategy = RandomSearch(cells=3, channels=2, samples=6, evaluator=evaluator)
+    outcome, records = searched(tmp_path / "run", strategy, space=space)
+    best = max(record["score"] for record in records)
+    assert evaluator.evaluate(outcome.architecture, None).score == best
+    assert all(set(evaluator.columns) <= record.keys() for record in records)
+    assert evaluator.label == "table v"
 
 
 def test_a_table_that_changed_is_read_again(tmp_path):

@@ -58,18 +58,16 @@ class TableValue(Evaluator):
     def knows(self, candidate: CellArchitecture) -> bool:
         """Return whether the candidate's class has a row with all values. Raises `ArchitectureError` as `class_of`."""
         table = self.table()
-        return table.has(table.class_of(candidate), self.column, *self._measured())
+        measured = () if self.latency is None else (LATENCY,)
+        return table.has(table.class_of(candidate), self.column, *measured)
 
     def evaluate(self, candidate: CellArchitecture, context: SearchContext) -> Scored:
         """Return the table's value of the candidate. Raises `DataError` for one that it does not know."""
         table = self.table()
         found = table.class_of(candidate)
         value = table.value(found, self.column)
-        measured = {name: table.value(found, name) for name in self._measured()}
-        return Scored(value if self.higher_is_better else -value, {"value": value, **measured})
-
-    def _measured(self) -> tuple[str, ...]:
-        return () if self.latency is None else (LATENCY,)
+        latency = table.value(found, LATENCY) if self.latency is not None else None
+        return Scored(value if self.higher_is_better else -value, {"value": value, LATENCY: latency})
 
 
 def _stamp(path: str) -> tuple[int, int]:
