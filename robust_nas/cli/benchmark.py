@@ -56,6 +56,7 @@ def scores(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a table in Markdown.")] = False,
+    quiet: common.Quiet = False,
     json: common.Json = False,
 ) -> None:
     """Compare scores with the truth: rank correlations and regrets, with params and MACs on the same sample.
@@ -72,7 +73,10 @@ def scores(
     known = load_table(table, reader, **({} if codes is None else {"codes": str(codes)}))
     known.column(column)
     given = None if scores is None else read_scores(scores, known)
-    found = benchmark_scores(known, column, given, lower_is_better=lower or (), draws=draws, seed=seed)
+    with common.progress(quiet) as progress:
+        found = benchmark_scores(
+            known, column, given, lower_is_better=lower or (), draws=draws, seed=seed, progress=progress
+        )
     if out is not None:
         found.write(out)
     if json:

@@ -18,7 +18,7 @@ and for few architectures the matrix of pairs is faster.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -76,11 +76,13 @@ def agreements(
     draws: int = 1000,
     confidence: float = 0.95,
     rng: Generator | None = None,
+    report: Callable[[int], None] = lambda scores: None,
 ) -> dict[str, Agreement]:
     """Return the agreement of every score `[N]` with the truth `[N]`; higher is better in both.
 
     `control` names the score that the others are compared with. `weights` `[N]` are positive. Without `rng` draws start
-    from 0. Raises `StudyError` for other shapes, values that are not finite, and less than three architectures.
+    from 0. `report` is called with the number of scores done. Raises `StudyError` for other shapes, values that are not
+    finite, and less than three architectures.
     """
     t = _finite("truth", truth)
     given = {name: _finite(name, values) for name, values in scores.items()}
@@ -95,11 +97,11 @@ def agreements(
         )
     rng = np.random.default_rng(0) if rng is None else rng
     counts = np.vstack([np.ones(len(t)), rng.multinomial(len(t), np.full(len(t), 1 / len(t)), size=draws)])
-    samples = {name: _Sample(values, t, given[control], w) for name, values in given.items()}
-    found = {
-        name: np.array([sample.measures(count, name == control) for count in counts])
-        for name, sample in samples.items()
-    }
+    found = {}
+    for name, values in given.items():
+        sample = _Sample(values, t, given[control], w)
+        found[name] = np.array([sample.measures(count, name == control) for count in counts])
+        report(len(found))
     return {
         name: Agreement(_estimates(values, confidence), _estimates(values - found[control], confidence))
         for name, values in found.items()

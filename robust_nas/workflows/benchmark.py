@@ -14,6 +14,7 @@ import numpy as np
 
 from robust_nas.errors import ConfigError, DataError, RunExistsError
 from robust_nas.files import write_atomic
+from robust_nas.runs import Progress, silent
 from robust_nas.search.tables import Table
 from robust_nas.search.tables.files import number, read_csv
 from robust_nas.search.tables.table import Floats
@@ -87,6 +88,7 @@ def benchmark_scores(
     draws: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
+    progress: Progress = silent,
 ) -> ScoreBenchmark:
     """Return how well params, MACs and the given scores rank the networks of a table by a column.
 
@@ -110,14 +112,16 @@ def benchmark_scores(
     taken = sorted(controls.keys() & values.keys())
     if taken:
         raise ConfigError(f"scores: got one called {taken[0]!r}, which is counted here; give it another name")
+    compared = {**controls, **{name: each[kept] for name, each in values.items()}}
     found = agreements(
-        {**controls, **{name: each[kept] for name, each in values.items()}},
+        compared,
         truth[kept],
         CONTROL,
         weights=None if given.weights is None else given.weights[kept],
         draws=draws,
         confidence=confidence,
         rng=np.random.default_rng(seed),
+        report=lambda done: progress("scores", done, len(compared)),
     )
     return ScoreBenchmark(table.source, column, int(kept.sum()), int((~kept).sum()), found)
 
