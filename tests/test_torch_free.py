@@ -16,6 +16,7 @@ REGISTRIES = [
     "robust_nas.search:EVALUATORS",
     "robust_nas.search:PROXIES",
     "robust_nas.search:STRATEGIES",
+    "robust_nas.search:TABLES",
     "robust_nas.spaces:FAMILIES",
     "robust_nas.studies.design:DESIGNS",
     "robust_nas.studies.rules:RULES",

@@ -14,6 +14,7 @@ from typing import NoReturn, TextIO
 import typer
 
 from robust_nas.cli import (
+    benchmark,
     common,
     compare,
     compress,
@@ -49,6 +50,7 @@ app.command("compare")(compare.command)
 app.command("compress")(compress.command)
 app.command("export")(export.command)
 app.command("count")(count.command)
+app.add_typer(benchmark.app, name="benchmark")
 app.add_typer(spaces.app, name="spaces")
 app.add_typer(study.app, name="study")
 

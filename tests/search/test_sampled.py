@@ -46,7 +46,7 @@ def test_a_window_that_is_none_is_refused(window):
 
 
 def test_every_evaluator_is_tried_here():
-    assert list(EVALUATORS.built_in) == list(EVERY_EVALUATOR)
+    assert set(EVALUATORS.built_in) == {*EVERY_EVALUATOR, "table"}  # which test_table_readers.py tries
 
 
 @pytest.mark.parametrize("name", EVERY_EVALUATOR)

@@ -23,6 +23,10 @@ class Evaluator(Method):
     trains: ClassVar[bool] = False  # whether it trains candidates by the run's recipe
     columns: ClassVar[tuple[str, ...]] = ()  # of a record, after those of the strategy
 
+    def knows(self, candidate: CellArchitecture) -> bool:
+        """Return whether it can score a candidate; one that it does not know is never proposed to it."""
+        return True
+
     def evaluate(self, candidate: CellArchitecture, context: SearchContext) -> Scored:
         """Return the score of a candidate at the size of the search. Images are those of the context alone."""
         raise NotImplementedError(f"{type(self).__name__} evaluates nothing")
