@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from robust_nas.config import Count
+from robust_nas.data.options import Augment
 from robust_nas.errors import ConfigError
 from robust_nas.lazy import torch
 from robust_nas.record_log import RecordLog
@@ -21,6 +22,7 @@ from robust_nas.spaces import CellArchitecture, CellSpace, count
 if TYPE_CHECKING:
     from robust_nas.data import Images
 
+PLAIN = Augment()
 Columns = Mapping[str, list[float | None]]  # by name; a value for every candidate, None where it has none
 
 
@@ -35,6 +37,8 @@ class RankingContext:
     std: tuple[float, ...]
     seed: int
     space: CellSpace | None = None  # of the candidates; None where no space holds all
+    augmentation: Augment = PLAIN  # of the images at their full size, where a method trains
+    checkpoint_seconds: float = 60.0
     progress: Progress = silent
 
     def log(self, part: str) -> RecordLog:

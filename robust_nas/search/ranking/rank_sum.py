@@ -1,0 +1,41 @@
+"""Sums of ranks: scores of different units are added by the places that they give (Borda count).
+
+r_i = (rank_i - 1/2) / n,    rank 1 the lowest; equal values share their mean rank
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from robust_nas.lazy import stats
+from robust_nas.search.ranking.method import RankingContext
+from robust_nas.spaces import CellArchitecture
+
+Floats = npt.NDArray[np.float64]
+
+
+def rank_shares(values: Sequence[float | None]) -> Floats:
+    """Return the ranks `[n]` of values as shares of the group, 0..1; those without a value share the lowest place."""
+    numbers = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    numbers[np.isnan(numbers)] = -np.inf
+    found: Floats = (stats.rankdata(numbers) - 0.5) / len(numbers)
+    return found
+
+
+def spearman(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return the correlation of two rankings of the same candidates; 0 where one of them has no differences."""
+    a, b = rank_shares(first), rank_shares(second)
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return 0.0
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def zero_cost(candidates: Sequence[CellArchitecture], context: RankingContext) -> Floats:
+    """Return the zero-cost score of every candidate, itself a sum of ranks within them; -inf where it has none."""
+    from robust_nas.search.ranking import RANKINGS
+
+    scores = RANKINGS.make("zero-cost").score(candidates, context)["score"]
+    return np.array([-np.inf if score is None else score for score in scores])
