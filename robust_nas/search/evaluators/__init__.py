@@ -9,6 +9,11 @@ EVALUATORS = Registry(
     "evaluator",
     Evaluator,
     "robust_nas.search.evaluators",
-    {"short-training": "short_training:ShortTraining", "proxy": "proxy:ProxyScore"},
+    {
+        "short-training": "short_training:ShortTraining",
+        "train": "train:CommonTraining",
+        "supernet": "supernet:InheritedWeights",
+        "proxy": "proxy:ProxyScore",
+    },
     group="robust_nas.evaluators",
 )

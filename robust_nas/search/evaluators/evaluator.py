@@ -22,6 +22,8 @@ class Evaluator(Method):
 
     trains: ClassVar[bool] = False  # whether it trains candidates by the run's recipe
     columns: ClassVar[tuple[str, ...]] = ()  # of a record, after those of the strategy
+    rung_key: ClassVar[str | None] = None  # the option that says how long it takes; None: there is no choice
+    least_rung: ClassVar[int] = 1  # of that option
 
     def evaluate(self, candidate: CellArchitecture, context: SearchContext) -> Scored:
         """Return the score of a candidate at the size of the search. Images are those of the context alone."""

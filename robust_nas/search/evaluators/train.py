@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from robust_nas.search.evaluators.evaluator import Evaluator, Scored
 from robust_nas.search.ranking.method import RankingContext
-from robust_nas.search.ranking.standalone import StandaloneTraining, Steps
+from robust_nas.search.ranking.standalone import LEAST_STEPS, StandaloneTraining, Steps
 from robust_nas.search.strategy import SearchContext
 from robust_nas.spaces import CellArchitecture
 
@@ -15,6 +15,8 @@ class CommonTraining(StandaloneTraining, Evaluator):
     """Minus the mean adversarial training loss of the last half of `steps`; a training that diverges has no score."""
 
     columns: ClassVar[tuple[str, ...]] = ("loss",)
+    rung_key: ClassVar[str | None] = "steps"
+    least_rung: ClassVar[int] = LEAST_STEPS
 
     name: Literal["train"] = "train"
     steps: Steps = 400
@@ -38,4 +40,6 @@ def ranking_context(context: SearchContext) -> RankingContext:
         seed=context.seed,
         space=context.space,
         augmentation=context.augmentation,
+        checkpoint_seconds=context.checkpoint_seconds,
+        progress=context.progress,
     )

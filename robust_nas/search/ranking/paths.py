@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from robust_nas.attacks.attack import BoundedAttack, attack_field
 from robust_nas.attacks.fgsm import FGSM
@@ -43,8 +43,14 @@ if TYPE_CHECKING:
     from robust_nas.data import Images
     from robust_nas.nets.single_path import SinglePathSupernet
 
-LEAST_IMAGES = 768
+LEAST_IMAGES = 768  # with fewer, the noise of the images is larger than the differences of paths
 GENTLE_FGSM = FGSM(eps=4 / 255, bn="batch", keep="last")
+
+
+def _enough(images: int) -> int:
+    if images < LEAST_IMAGES:
+        raise ValueError(f"got {images} images; at least {LEAST_IMAGES} are needed to tell paths apart")
+    return images
 
 
 class PathTraining(BatchTraining):
@@ -60,7 +66,7 @@ class PathTraining(BatchTraining):
     score_attack: Annotated[
         BoundedAttack, attack_field(lambda attack: attack.for_training, "it is not fit for training")
     ] = GENTLE_FGSM
-    score_images: Annotated[int, Field(ge=LEAST_IMAGES)] = LEAST_IMAGES  # held out
+    score_images: Annotated[Count, AfterValidator(_enough)] = LEAST_IMAGES  # held out
     score_batch: Annotated[int, Field(ge=2)] = 128
 
     def split(self, context: RankingContext) -> tuple[RankingContext, Images]:

@@ -25,6 +25,12 @@ def rank_shares(values: Sequence[float | None]) -> Floats:
     return found
 
 
+def share_below(value: float, reference: Sequence[float]) -> float:
+    """Return the share of a reference sample below a value, half of those equal to it among them."""
+    numbers = np.array(reference)
+    return float(((numbers < value).sum() + (numbers == value).sum() / 2) / len(numbers))
+
+
 def spearman(first: Sequence[float], second: Sequence[float]) -> float:
     """Return the correlation of two rankings of the same candidates; 0 where one of them has no differences."""
     a, b = rank_shares(first), rank_shares(second)
@@ -34,8 +40,7 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def zero_cost(candidates: Sequence[CellArchitecture], context: RankingContext) -> Floats:
-    """Return the zero-cost score of every candidate, itself a sum of ranks within them; -inf where it has none."""
+    """Return the zero-cost score `[n]` of the candidates, itself a sum of ranks within them."""
     from robust_nas.search.ranking import RANKINGS
 
-    scores = RANKINGS.make("zero-cost").score(candidates, context)["score"]
-    return np.array([-np.inf if score is None else score for score in scores])
+    return np.array(RANKINGS.make("zero-cost").score(candidates, context)["score"], dtype=np.float64)

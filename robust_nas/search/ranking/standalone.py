@@ -49,7 +49,11 @@ class StandaloneTraining(BatchTraining):
     def training_score(
         self, candidate: CellArchitecture, steps: int, batches: CommonBatches, context: RankingContext
     ) -> float | None:
-        """Return minus the mean training loss of the last half of `steps`; None where the training diverges."""
+        """Return minus the mean training loss of the last half of `steps`; None where the training diverges.
+
+        Raises `ValueError` for fewer than 200 steps.
+        """
+        _long_enough(steps)
         try:
             losses = self.training_losses(candidate, steps, batches, context)[steps // 2 :]
         except DivergenceError:

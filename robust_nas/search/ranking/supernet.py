@@ -33,12 +33,9 @@ class Gate(NamedTuple):
     words: str
 
 
-class Supernet(PathTraining, RankingMethod):
-    """One set of weights for all candidates, gated, summed in ranks with the zero-cost parts."""
+class GatedPaths(PathTraining):
+    """A supernet's losses of candidates, and whether they are fit for a sum."""
 
-    cost: ClassVar[str] = "about 0.5 CPU seconds an architecture, after 6 CPU minutes of training"
-
-    name: Literal["supernet"] = "supernet"
     least_reliability: Annotated[Fraction01, Field(gt=0)] = 0.5
 
     def gate(self, losses: Sequence[Sequence[float]], accuracy: float, classes: int) -> Gate:
@@ -55,6 +52,30 @@ class Supernet(PathTraining, RankingMethod):
             f"adversarial training accuracy {100 * accuracy:.1f} % (above {100 * bound:.1f} % is needed)"
         )
         return Gate(fit, reliability, accuracy, f"{'fit' if fit else 'NOT FIT'}: {numbers}")
+
+    def logged_losses(
+        self, trained: TrainedPaths, candidates: Sequence[CellArchitecture], context: RankingContext
+    ) -> list[list[float]]:
+        """Return the losses of every candidate by held-out batch; a log keeps them."""
+        log = context.log("supernet")
+        known = {key: record["losses"] for key, record in log.records.items()}
+        losses = []
+        for number, candidate in enumerate(candidates, start=1):
+            key = tree_hash(self.sized(candidate).nameless())
+            if key not in known:
+                known[key] = trained.losses(candidate)
+                log.append(key, {"losses": known[key]})
+            losses.append(known[key])
+            context.progress("score", number, len(candidates))
+        return losses
+
+
+class Supernet(GatedPaths, RankingMethod):
+    """One set of weights for all candidates, gated, summed in ranks with zero-cost."""
+
+    cost: ClassVar[str] = "about 0.5 CPU seconds an architecture, after 6 CPU minutes of training"
+
+    name: Literal["supernet"] = "supernet"
 
     def score(self, candidates: Sequence[CellArchitecture], context: RankingContext) -> Columns:
         """Return the sum of ranks, the adversarial loss, its weight in the sum (0 or 1), and the zero-cost score."""
@@ -74,16 +95,7 @@ class Supernet(PathTraining, RankingMethod):
     ) -> tuple[list[list[float]], Gate]:
         """Return the losses of every candidate by held-out batch, and the verdict on them. Raises `DivergenceError`."""
         trained = TrainedPaths(self, context.known_space("supernet"), context)
-        log = context.log("supernet")
-        known = {key: record["losses"] for key, record in log.records.items()}
-        losses = []
-        for number, candidate in enumerate(candidates, start=1):
-            key = tree_hash(self.sized(candidate).nameless())
-            if key not in known:
-                known[key] = trained.losses(candidate)
-                log.append(key, {"losses": known[key]})
-            losses.append(known[key])
-            context.progress("score", number, len(candidates))
+        losses = self.logged_losses(trained, candidates, context)
         gate = self.gate(losses, trained.accuracy, context.classes)
         context.progress("score", len(candidates), len(candidates), gate.words)
         return losses, gate
