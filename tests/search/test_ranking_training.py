@@ -1,4 +1,4 @@
-"""Ranking methods that train: batches in common, halving, paths of a supernet, its gate, and resuming to the same bits."""
+"""Ranking methods that train: common batches, halving, paths of a supernet, its gate; resuming to the same bits."""
 
 import contextlib
 import itertools
@@ -364,7 +364,7 @@ def test_a_supernet_that_is_not_fit_has_no_weight_in_the_sum(tmp_path, monkeypat
 
 
 def test_ranks():
-    assert rank_shares([3.0, None, 1.0, 3.0, math.nan]) == pytest.approx([0.7, 0.2, 0.5, 0.7, 0.2])
+    assert rank_shares([3.0, None, 1.0, 3.0, math.nan]) == pytest.approx([0.8, 0.2, 0.5, 0.8, 0.2])
     assert share_below(2.0, [1.0, 2.0, 3.0, 4.0]) == 1.5 / 4
     assert spearman([1, 2, 3], [10, 30, 20]) == pytest.approx(0.5)
     assert spearman([1, 1, 1], [1, 2, 3]) == 0.0

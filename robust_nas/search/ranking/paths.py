@@ -207,7 +207,8 @@ class _Training:
         size = options.size(self.paths.supernet.whole)
         batches = options.batches(context.reduced(options.side), context)
         curve = LossCurve(f"{self.run.folder}: training of the supernet", self.losses)
-        saved, right = time.perf_counter(), list[Tensor]()
+        saved = time.perf_counter()
+        right: list[Tensor] = []
         average = exponential(options.ema, lambda: self.updates)
         while self.step < options.total:
             paths = options.paths(space, size, self.updates, context.seed)
