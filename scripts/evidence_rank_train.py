@@ -12,7 +12,8 @@ Settings are fixed below; they were chosen on the sample `first`, what is report
 shares no architecture with it. Samples of NAS-RobBench-201 are stratified (lower half, upper half below the top
 tenth, top tenth; a third each) and weighted back to the table.
 
-Runs are in results/rank/, outcomes in results/reference/rank/: `PART.csv` with a row an architecture, `train.md` with the agreement. What is finished is kept: the same command goes on.
+Runs are in results/rank/, outcomes in results/reference/rank/: `PART.csv` with a row an architecture, `train.md` with
+the agreement. What is finished is kept: the same command goes on.
 --minutes begins no architecture after so many; --count takes fewer, and the files then end in `-COUNT`.
 """
 
