@@ -40,17 +40,17 @@ from robust_nas.data import Augment, DataOptions, load_dataset
 from robust_nas.runs import Run, write_atomic
 from robust_nas.search.ranking.method import RankingContext
 from robust_nas.search.ranking.rank_sum import rank_shares, zero_cost
-from robust_nas.search.ranking.supernet import Supernet
-from robust_nas.search.ranking.train import Train
+from robust_nas.search.ranking.supernet import SupernetRanking
+from robust_nas.search.ranking.train import TrainRanking
 from robust_nas.spaces import CellArchitecture, CellSpace, Edge, Size, count, load_space
 from robust_nas.spaces.nas_bench_201 import NASBench201Architecture
 from robust_nas.training.losses.natural import Natural
 
 RUNS, REFERENCE = Path("results/rank"), Path("results/reference/rank")
 STEPS = 400
-TRAIN = Train(rungs=(STEPS,))
-SUPERNET = Supernet(steps=12_000, clean_steps=4_000)
-CLEAN = Supernet(steps=24_000, clean_steps=4_000, loss=Natural())  # two passes a step instead of four
+TRAIN = TrainRanking(rungs=(STEPS,))
+SUPERNET = SupernetRanking(steps=12_000, clean_steps=4_000)
+CLEAN = SupernetRanking(steps=24_000, clean_steps=4_000, loss=Natural())  # two passes a step instead of four
 IMAGES = 50_000
 VALIDATION = 2_000  # images that are left out, as nothing is chosen on them
 SEED, BOOTSTRAP = 0, 2_000

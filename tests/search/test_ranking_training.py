@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from cases import SHORT, SHORT_SUPERNET
 from small_search import CLASSES, SPACE, Stopped, images
 from small_search import context as search_context
 
@@ -18,7 +19,7 @@ from robust_nas.nets import build_network
 from robust_nas.nets.single_path import SinglePathSupernet, selected, used_edges
 from robust_nas.runs import Run
 from robust_nas.search import EVALUATORS, RANKINGS, RankingContext
-from robust_nas.search.ranking import paths, standalone
+from robust_nas.search.ranking import paths
 from robust_nas.search.ranking import supernet as supernet_file
 from robust_nas.search.ranking import train as train_file
 from robust_nas.search.ranking.batches import CommonBatches
@@ -28,18 +29,15 @@ from robust_nas.spaces import Size, load_space, sample
 from robust_nas.training import Loss
 from robust_nas.training.losses.natural import Natural
 
-TINY = {"side": 8, "channels": 2, "batch_size": 4}
 NB201 = load_space("nas-bench-201")
 SPACES = {"small": SPACE, "nas-bench-201": NB201, "darts": load_space("darts")}
-PATHS = {**TINY, "steps": 10, "clean_steps": 5, "score_images": 12, "score_batch": 4}
+PATHS = {**SHORT_SUPERNET, "steps": 10, "clean_steps": 5, "score_images": 12}
 every_space = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 
 
 @pytest.fixture(autouse=True)
-def _short(monkeypatch):
-    """Trainings of a few steps and images are allowed, and zero-cost is the candidate's place."""
-    monkeypatch.setattr(standalone, "LEAST_STEPS", 2)
-    monkeypatch.setattr(paths, "LEAST_IMAGES", 4)
+def _short(short_trainings, monkeypatch):
+    """Zero-cost is the candidate's place."""
     for file in (train_file, supernet_file):
         monkeypatch.setattr(file, "zero_cost", lambda candidates, context: np.arange(len(candidates)) / 10)
 
@@ -71,7 +69,7 @@ def drawn(count, space=SPACE):
 
 
 def train(**changes):
-    return RANKINGS.make("train", **{**TINY, "rungs": (2, 4), **changes})
+    return RANKINGS.make("train", **{**SHORT, "rungs": (2, 4), **changes})
 
 
 # Paths.
@@ -182,7 +180,7 @@ def test_a_loss_does_not_depend_on_the_other_candidates(tmp_path):
     for number, candidate in enumerate(candidates):
         with ranking(tmp_path / str(number)) as context:
             assert method.score([candidate], context)["loss"] == [together[number]]
-    evaluator = EVALUATORS.make("train", **TINY, steps=4)
+    evaluator = EVALUATORS.make("train", **SHORT, steps=4)
     with Run(tmp_path / "search", Options()) as run:
         scored = evaluator.evaluate(candidates[0].resized(4, 3), search_context(run))
     assert scored == (-together[0], {"loss": together[0]})
@@ -198,7 +196,7 @@ def test_the_rank_is_by_steps_then_by_loss_and_halving_keeps_the_best(tmp_path, 
         return None if losses[number] is None else -losses[number] - steps
 
     candidates = drawn(6)
-    monkeypatch.setattr(train_file.Train, "training_score", score)
+    monkeypatch.setattr(train_file.TrainRanking, "training_score", score)
     with ranking(tmp_path) as context:
         columns = train(rungs=(2, 4, 8), budget=6 * 2 + 3 * 4 + 2 * 8).score(candidates, context)
     assert calls == [*[(n, 2) for n in (5, 4, 3, 2, 1, 0)], (5, 4), (3, 4), (2, 4), (5, 8), (3, 8)]
@@ -224,7 +222,9 @@ def test_the_budget_pays_the_best_by_zero_cost(tmp_path):
 
 def test_equal_genotypes_are_trained_once(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(train_file.Train, "training_score", lambda *given: seen.append(given[1].name) or -1.0)
+    monkeypatch.setattr(
+        train_file.TrainRanking, "training_score", lambda *given: seen.append(given[1].name) or -1.0
+    )
     a, b = drawn(2)
     with ranking(tmp_path) as context:
         train(rungs=(2,)).score([a, b, a.model_copy(update={"name": "again"})], context)
@@ -251,12 +251,12 @@ def test_a_training_that_diverges_has_no_score(tmp_path):
     ):
         train(learning_rate=1e9, warmup=0).score(drawn(2), context)
     with Run(tmp_path / "search", Options()) as run:
-        evaluator = EVALUATORS.make("train", **TINY, steps=8, learning_rate=1e9, warmup=0)
+        evaluator = EVALUATORS.make("train", **SHORT, steps=8, learning_rate=1e9, warmup=0)
         assert evaluator.evaluate(drawn(1)[0], search_context(run)) == (None, {})
 
 
 def test_few_steps_and_rungs_out_of_order_are_refused(monkeypatch):
-    monkeypatch.undo()
+    monkeypatch.undo()  # of what lets the tests be short
     for make in (
         lambda: RANKINGS.make("train", rungs=(100, 400)),
         lambda: EVALUATORS.make("train", steps=100),
@@ -356,7 +356,9 @@ def test_a_supernet_that_is_not_fit_has_no_weight_in_the_sum(tmp_path, monkeypat
         for fit in (False, True):
             verdict = supernet_file.Gate(fit, 0.0, 0.0, "")
             given = [[4.0], [3.0], [2.0], [1.0]], verdict
-            monkeypatch.setattr(supernet_file.Supernet, "supernet_losses", lambda *_, given=given: given)
+            monkeypatch.setattr(
+                supernet_file.SupernetRanking, "supernet_losses", lambda *_, given=given: given
+            )
             columns = RANKINGS.make("supernet").score(candidates, context)
             added = rank_shares([-4, -3, -2, -1]) if fit else np.zeros(4)
             assert columns["score"] == pytest.approx((added + np.arange(4) / 10).tolist())

@@ -4,6 +4,7 @@ from typing import Literal
 
 import pytest
 import torch
+from cases import SHORT, SHORT_SUPERNET
 from small_search import CLASSES, SMALL, Stopped, context, images, searched, trained
 
 from robust_nas.config import check
@@ -13,7 +14,12 @@ from robust_nas.search import EVALUATORS, PROXIES, RandomSearch, SampledStrategy
 from robust_nas.spaces import count
 
 VALUES = {**SMALL, "samples": 5}
-EVERY_EVALUATOR = {"short-training": {}, "proxy": {"proxy": PROXIES.make("params")}}
+EVERY_EVALUATOR = {
+    "short-training": {},
+    "train": {**SHORT, "steps": 4},
+    "supernet": {**SHORT_SUPERNET, "reference": 3},
+    "proxy": {"proxy": PROXIES.make("params")},
+}
 
 
 def test_every_candidate_is_in_the_window_at_the_final_size_and_the_best_is_the_result(tmp_path):
@@ -50,6 +56,7 @@ def test_every_evaluator_is_tried_here():
 
 
 @pytest.mark.parametrize("name", EVERY_EVALUATOR)
+@pytest.mark.usefixtures("short_trainings", "zero_cost")
 def test_an_evaluator_repeats_itself_and_fills_its_columns(name, tmp_path):
     evaluator = EVALUATORS.make(name, **EVERY_EVALUATOR[name])
     candidate = RandomSearch(**VALUES)

@@ -9,6 +9,6 @@ RANKINGS = Registry(
     "ranking method",
     RankingMethod,
     "robust_nas.search.ranking",
-    {"train": "train:Train", "supernet": "supernet:Supernet"},
+    {"train": "train:TrainRanking", "supernet": "supernet:SupernetRanking"},
     group="robust_nas.rankings",
 )

@@ -70,7 +70,7 @@ class GatedPaths(PathTraining):
         return losses
 
 
-class Supernet(GatedPaths, RankingMethod):
+class SupernetRanking(GatedPaths, RankingMethod):
     """One set of weights for all candidates, gated, summed in ranks with zero-cost."""
 
     cost: ClassVar[str] = "about 0.5 CPU seconds an architecture, after 6 CPU minutes of training"

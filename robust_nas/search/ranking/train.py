@@ -27,7 +27,7 @@ from robust_nas.search.ranking.standalone import StandaloneTraining, Steps
 from robust_nas.spaces import CellArchitecture
 
 
-class Train(StandaloneTraining, RankingMethod):
+class TrainRanking(StandaloneTraining, RankingMethod):
     """Short trainings on common batches with successive halving, summed in ranks with zero-cost."""
 
     cost: ClassVar[str] = "16 CPU seconds an architecture for 400 steps of a small NAS-Bench-201 network"
@@ -113,7 +113,7 @@ class _Trainings:
     """The scores of single trainings, kept in the ranking's log: equal genotypes are trained once a rung."""
 
     def __init__(
-        self, options: Train, candidates: Sequence[CellArchitecture], context: RankingContext
+        self, options: TrainRanking, candidates: Sequence[CellArchitecture], context: RankingContext
     ) -> None:
         self.options, self.candidates, self.context = options, candidates, context
         self.log = context.log("train")
