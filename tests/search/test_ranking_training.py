@@ -267,6 +267,8 @@ def test_few_steps_and_rungs_out_of_order_are_refused(monkeypatch):
         RANKINGS.make("train", rungs=(400, 200))
     with pytest.raises(ConfigError, match="got 700 images; at least 768"):
         RANKINGS.make("supernet", score_images=700)
+    with pytest.raises(ConfigError, match=r"score_attack\.bn: got 'eval'"):
+        RANKINGS.make("supernet", score_attack={"name": "fgsm", "eps": 0.1})
 
 
 @pytest.mark.parametrize(("space", "cells"), [("nas-bench-201", 3), ("darts", 5), ("dsara", 5)])

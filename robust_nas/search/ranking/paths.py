@@ -15,15 +15,15 @@ warm start and the small eps of the default are from our own measurement. `steps
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from robust_nas.attacks.attack import BoundedAttack, attack_field
 from robust_nas.attacks.fgsm import FGSM
-from robust_nas.checkpoints import restore_optimiser
 from robust_nas.config import Count, CountOrZero, Fraction01, Options
 from robust_nas.data.splits import random_indices
 from robust_nas.errors import ConfigError
@@ -69,6 +69,15 @@ class PathTraining(BatchTraining):
     score_images: Annotated[Count, AfterValidator(_enough)] = LEAST_IMAGES  # held out
     score_batch: Annotated[int, Field(ge=2)] = 128
 
+    @model_validator(mode="after")
+    def _attacks_take_batch_statistics(self) -> Self:
+        for key, attack in (("loss.attack", self.loss.inner_attack), ("score_attack", self.score_attack)):
+            if attack is not None and attack.bn != "batch":
+                raise ValueError(
+                    f"{key}.bn: got {attack.bn!r}; a supernet has no running statistics, so batch is needed"
+                )
+        return self
+
     def split(self, context: RankingContext) -> tuple[RankingContext, Images]:
         """Return the context with the images that are trained on, and the reduced ones that score; by the seed.
 
@@ -96,6 +105,9 @@ class PathTraining(BatchTraining):
         options = {"classes": context.classes, "mean": context.mean, "std": context.std, "seed": context.seed}
         made = SinglePathSupernet(space, self.size(sample(space, 0)), input_shape=shape, **options)
         channels_last(made.network.to(images.pixels.device)).train()
+        for module in made.network.modules():
+            if hasattr(module, "track_running_stats"):
+                module.track_running_stats = False  # those of many paths would mean nothing
         return made
 
     def paths(self, space: CellSpace, size: Size, step: int, seed: int) -> list[CellArchitecture]:
@@ -243,12 +255,11 @@ class _Training:
         from robust_nas.training.divergence import refuse_broken_weights, remedy_of
 
         refuse_broken_weights([self.network], str(self.run.folder), remedy_of("learning_rate"))
+        tensors = {"weights": self.parameters, "average": self.average, "momentum": self._momentum()}
         self.run.save_checkpoint(
             {
                 "job": "supernet",
-                "network": self.network.state_dict(),
-                "average": self.average,
-                "optimiser": self.optimiser.state_dict(),
+                **{name: _flat(values) for name, values in tensors.items()},
                 "step": self.step,
                 "updates": self.updates,
                 "losses": self.losses,
@@ -256,15 +267,34 @@ class _Training:
             }
         )
 
+    def _momentum(self) -> list[Tensor]:
+        """Return the optimiser's buffers; what was never moved has zeros, which move alike."""
+        state = self.optimiser.state
+        for parameter in self.parameters:
+            if state[parameter].get("momentum_buffer") is None:
+                state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return [state[parameter]["momentum_buffer"] for parameter in self.parameters]
+
     def restore(self) -> None:
         """Put the checkpoint back where there is one. Raises `CheckpointError`."""
         state = self.run.load_checkpoint()
         if state is None:
             return
         with self.run.restoring(), torch.no_grad():
-            self.network.load_state_dict(state["network"])
-            restore_optimiser(self.optimiser, state["optimiser"])
-            for own, stored in zip(self.average, state["average"], strict=True):
-                own.copy_(stored)
+            _put_back(self.parameters, state["weights"])
+            _put_back(self.average, state["average"])
+            _put_back(self._momentum(), state["momentum"])
             self.step, self.updates = state["step"], state["updates"]
             self.losses, self.right = state["losses"], state["right"]
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the numbers of all tensors as one, on the host: a file of many small ones is slow."""
+    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors]).cpu()
+
+
+def _put_back(tensors: Sequence[Tensor], numbers: Tensor) -> None:
+    """Put back what `_flat` gave. Raises `RuntimeError` where the sizes differ."""
+    parts = numbers.split([tensor.numel() for tensor in tensors])
+    for tensor, part in zip(tensors, parts, strict=True):
+        tensor.copy_(part.view(tensor.shape))
