@@ -96,7 +96,7 @@ def used_edges(cell: Cell) -> list[list[Edge]]:
 
     An edge that gives zeros is kept where its node has no other, and where the node takes a mean.
     """
-    reached, found = set(cell.concat), []
+    reached, found = set(cell.concat), list[list[Edge]]()
     for number in range(len(cell.nodes) - 1, -1, -1):
         edges = list(cell.nodes[number])
         if number + cell.inputs not in reached:

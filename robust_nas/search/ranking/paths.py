@@ -102,11 +102,18 @@ class PathTraining(BatchTraining):
         from robust_nas.nets.single_path import SinglePathSupernet
 
         shape: Any = tuple(images.pixels.shape[1:])
-        options = {"classes": context.classes, "mean": context.mean, "std": context.std, "seed": context.seed}
-        made = SinglePathSupernet(space, self.size(sample(space, 0)), input_shape=shape, **options)
+        made = SinglePathSupernet(
+            space,
+            self.size(sample(space, 0)),
+            input_shape=shape,
+            classes=context.classes,
+            mean=context.mean,
+            std=context.std,
+            seed=context.seed,
+        )
         channels_last(made.network.to(images.pixels.device)).train()
         for module in made.network.modules():
-            if hasattr(module, "track_running_stats"):
+            if isinstance(module, torch.nn.BatchNorm2d):
                 module.track_running_stats = False  # those of many paths would mean nothing
         return made
 
@@ -172,7 +179,7 @@ class TrainedPaths:
         options, found = self.options, []
         generator = torch.Generator(self.held_out.pixels.device).manual_seed(self.context.seed)
         with quickened(self.supernet.path(candidate)) as path:
-            for indices in torch.arange(len(self.held_out)).split(options.score_batch):
+            for indices in torch.split(torch.arange(len(self.held_out)), options.score_batch):
                 part = self.held_out.subset(indices)
                 x = part.float().contiguous(memory_format=torch.channels_last)
                 adversarial = options.score_attack.craft(path, x, part.labels, generator)
@@ -189,6 +196,7 @@ class _Training:
         self.paths, self.context, self.run, self.options = paths, context, run, paths.options
         self.network = paths.supernet.network
         self.parameters = list(self.network.parameters())
+        self.weights: list[Tensor] = [*self.parameters]
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         self.optimiser = self.options.optimiser(self.parameters)
         self.step = self.updates = 0  # paths, and movements of the weights so far
@@ -232,7 +240,7 @@ class _Training:
                 curve.add(value.loss)
                 right.append((value.logits.detach().argmax(1) == labels).float().mean())
             options.move(self.optimiser, options.factor(min(self.step, options.total), options.total))
-            average(self.average, self.parameters, 0)
+            average(self.average, self.weights, 0)
             self.updates += 1
             over = self.step >= options.total
             if over or time.perf_counter() - saved >= context.checkpoint_seconds:
@@ -255,11 +263,12 @@ class _Training:
         from robust_nas.training.divergence import refuse_broken_weights, remedy_of
 
         refuse_broken_weights([self.network], str(self.run.folder), remedy_of("learning_rate"))
-        tensors = {"weights": self.parameters, "average": self.average, "momentum": self._momentum()}
         self.run.save_checkpoint(
             {
                 "job": "supernet",
-                **{name: _flat(values) for name, values in tensors.items()},
+                "weights": _flat(self.weights),
+                "average": _flat(self.average),
+                "momentum": _flat(self._momentum()),
                 "step": self.step,
                 "updates": self.updates,
                 "losses": self.losses,
@@ -281,7 +290,7 @@ class _Training:
         if state is None:
             return
         with self.run.restoring(), torch.no_grad():
-            _put_back(self.parameters, state["weights"])
+            _put_back(self.weights, state["weights"])
             _put_back(self.average, state["average"])
             _put_back(self._momentum(), state["momentum"])
             self.step, self.updates = state["step"], state["updates"]
@@ -295,6 +304,6 @@ def _flat(tensors: Sequence[Tensor]) -> Tensor:
 
 def _put_back(tensors: Sequence[Tensor], numbers: Tensor) -> None:
     """Put back what `_flat` gave. Raises `RuntimeError` where the sizes differ."""
-    parts = numbers.split([tensor.numel() for tensor in tensors])
+    parts = torch.split(numbers, [tensor.numel() for tensor in tensors])
     for tensor, part in zip(tensors, parts, strict=True):
         tensor.copy_(part.view(tensor.shape))

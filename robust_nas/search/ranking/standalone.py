@@ -70,8 +70,15 @@ class StandaloneTraining(BatchTraining):
 
         small, pixels = self.sized(candidate), batches.images.pixels
         shape: Any = tuple(pixels.shape[1:])
-        options = {"classes": context.classes, "mean": context.mean, "std": context.std, "seed": context.seed}
-        whole = channels_last(build_network(small, input_shape=shape, **options).to(pixels.device))
+        built = build_network(
+            small,
+            input_shape=shape,
+            classes=context.classes,
+            mean=context.mean,
+            std=context.std,
+            seed=context.seed,
+        )
+        whole = channels_last(built.to(pixels.device))
         network = selected(whole, small, small).train()
         optimiser = self.optimiser(list(network.parameters()))
         curve = LossCurve(f"{candidate.name}, a training of {steps} steps")
