@@ -9,6 +9,10 @@ EVALUATORS = Registry(
     "evaluator",
     Evaluator,
     "robust_nas.search.evaluators",
-    {"short-training": "short_training:ShortTraining", "proxy": "proxy:ProxyScore"},
+    {
+        "short-training": "short_training:ShortTraining",
+        "proxy": "proxy:ProxyScore",
+        "zero-cost": "zero_cost:ZeroCostScore",
+    },
     group="robust_nas.evaluators",
 )

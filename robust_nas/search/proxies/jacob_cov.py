@@ -5,6 +5,8 @@
     score = -sum_b (log(v_b + k) + 1 / (v_b + k)),    k = 1e-5
 
 Images whose gradients differ have eigenvalues near 1, which score best. Batch norm uses the statistics of the batch.
+An image whose gradient is constant has no correlation with any: its row is 0, and so is an eigenvalue. A network whose
+logits do not depend on the images has v = 0, the lowest score. v is clipped at 0, which rounding falls below.
 B batch, D numbers of an image, K classes.
 """
 
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robust_nas.errors import ConfigError
 from robust_nas.lazy import torch
+from robust_nas.search.proxies.gradients import batch_statistics, gradient
 from robust_nas.search.proxies.proxy import Proxy
 
 if TYPE_CHECKING:
@@ -31,15 +34,14 @@ class JacobCov(Proxy):
 
     def score(self, network: nn.Module, images: Tensor, labels: Tensor | None, generator: Generator) -> float:
         """Return the score of the input gradients' correlation."""
-        from robust_nas.attacks import attack_mode
-
         if len(images) < 2:
             raise ConfigError(
                 f"search.evaluator.images: got {len(images)}; jacob-cov compares 2 images or more"
             )
 
-        with attack_mode(network, "batch"), torch.enable_grad():
+        with batch_statistics(network):
             x = images.detach().clone().requires_grad_()
-            (jacobian,) = torch.autograd.grad(network(x).sum(), x)
-        v = torch.linalg.eigvalsh(torch.corrcoef(jacobian.flatten(1).double()))
+            jacobian = gradient(network(x).sum(), x)
+        correlation = torch.corrcoef(jacobian.flatten(1).double()).nan_to_num(0.0)
+        v = torch.linalg.eigvalsh(correlation).clamp(min=0)
         return float(-((v + K).log() + 1 / (v + K)).sum())

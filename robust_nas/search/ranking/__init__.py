@@ -9,6 +9,6 @@ RANKINGS = Registry(
     "ranking method",
     RankingMethod,
     "robust_nas.search.ranking",
-    {},
+    {"zero-cost": "zero_cost:ZeroCost"},
     group="robust_nas.rankings",
 )
