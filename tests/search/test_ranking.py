@@ -11,8 +11,9 @@ from small_search import CLASSES, images
 from robust_nas.data import Images
 from robust_nas.errors import ConfigError
 from robust_nas.runs import Run
-from robust_nas.search import EVALUATORS, RANKINGS, RankingContext, SearchContext
+from robust_nas.search import EVALUATORS, PROXIES, RANKINGS, RankingContext, SearchContext
 from robust_nas.search.ranking.ranks import rank_shares, rank_within_band, shares_within
+from robust_nas.search.ranking.zero_cost import ZeroCost
 from robust_nas.spaces import NASBench201Architecture, Size, load_space, sample
 
 NB201 = load_space("nas-bench-201")
@@ -73,38 +74,47 @@ def test_a_killed_ranking_ends_in_the_same_bits_and_measures_nothing_twice(name,
     assert finished == expected  # the seconds too: they are those of the first call
 
 
-def test_zero_cost_is_the_sum_of_three_ranks_by_a_plain_loop_and_the_dead_cell_is_last(tmp_path):
+def test_zero_cost_is_the_sum_of_the_ranks_by_a_plain_loop_and_the_dead_cell_is_last(tmp_path):
     method = RANKINGS.make("zero-cost", **CASES["zero-cost"])
     columns = scored(tmp_path, method)
     batches = method.batches(images(24), 3)
-    assert [tuple(each.shape) for each in batches] == [(4, 1, 8, 8)] * 3
-    seen = torch.cat(batches).flatten(1)
+    assert [len(each) for each in batches] == [4, 4, 4]
+    seen = torch.cat([each.pixels for each in batches]).flatten(1)
     assert len(torch.unique(seen, dim=0)) == 12  # no image is in two draws
     sums = np.zeros((3, len(CANDIDATES)))
+    found = [method.measure(method.sized(one), batches, CLASSES, (0.0,), (1.0,), 3) for one in CANDIDATES]
     for draw in range(3):
-        values = {"params": [], "jacob": [], "synflow": []}
-        for candidate in CANDIDATES:
-            found = method.measure(method.sized(candidate), batches, CLASSES, (0.0,), (1.0,), 3)
-            values["params"].append(found.params)
-            values["jacob"].append(found.jacob_cov[draw])
-            values["synflow"].append(found.synflow[draw])
-        for part in values.values():
-            sums[draw] += (stats.rankdata(part) - 0.5) / len(CANDIDATES)
+        for label in ("params", "jacob-cov", "synflow"):
+            sums[draw] += (stats.rankdata([each.proxies[label][draw] for each in found]) - 0.5) / len(
+                CANDIDATES
+            )
     assert columns["score"] == pytest.approx(sums.mean(0).tolist())
     assert columns["spread"] == pytest.approx(sums.std(0, ddof=1).tolist())
     assert columns["score"].index(min(columns["score"])) == CANDIDATES.index(DEAD)
 
 
-def test_the_weights_of_a_draw_are_common_to_all_settings_and_differ_between_draws(tmp_path):
+def test_every_proxy_can_be_ranked_by_and_one_with_a_lower_better_value_the_other_way_round(tmp_path):
+    every = ZeroCost(**CASES["zero-cost"], proxies=tuple(PROXIES.built_in))
+    columns = scored(tmp_path / "all", every)
+    assert {f"proxy_{name.replace('-', '_')}" for name in PROXIES.built_in} <= columns.keys()
+    one = ZeroCost(**CASES["zero-cost"], draws=1, proxies=("input-gradient-norm",))
+    columns = scored(tmp_path / "one", one)
+    order = np.argsort(columns["proxy_input_gradient_norm"])
+    assert (np.diff(np.array(columns["score"])[order]) <= 0).all()
+    with pytest.raises(ConfigError, match="proxies names one twice: params, params"):
+        ZeroCost(proxies=("params", "params"))
+
+
+def test_draws_have_weights_of_their_own_which_follow_from_the_seed():
     method = RANKINGS.make("zero-cost", **CASES["zero-cost"])
     small = method.sized(CANDIDATES[0])
     batch = method.batches(images(24), 3)[0]
-    found = method.measure(small, [batch, batch], CLASSES, (0.0,), (1.0,), 3)
-    assert found.jacob_cov[0] != found.jacob_cov[1]
-    assert found.synflow[0] != found.synflow[1]
-    assert found._replace(seconds=0) == method.measure(
-        small, [batch, batch], CLASSES, (0.0,), (1.0,), 3
-    )._replace(seconds=0)
+    one, same, other = (
+        method.measure(small, [batch, batch], CLASSES, (0.0,), (1.0,), seed).proxies for seed in (3, 3, 4)
+    )
+    assert one == same
+    for label in ("jacob-cov", "synflow"):
+        assert len({*one[label], *other[label]}) == 4
 
 
 def test_the_evaluator_ranks_a_candidate_within_its_reference_sample(tmp_path):

@@ -1,4 +1,4 @@
-"""Score a candidate by zero-cost: the sum of its ranks in parameters, jacobian covariance and synflow.
+"""Score a candidate by zero-cost: the sum of its ranks by several proxies (`search/ranking/zero_cost.py`).
 
 A rank needs a group, and a search scores one candidate at a time. So the ranks are those within a reference sample:
 `reference` random architectures of the space, drawn by the seed and measured once, before the first candidate. Scores
@@ -27,28 +27,22 @@ Fixed = tuple["Images", int, tuple[float, ...], tuple[float, ...], int]  # image
 
 
 class ZeroCostScore(Evaluator):
-    """The rank sum (0..3) of a candidate within a reference sample of its space; nothing is trained."""
+    """The rank sum of a candidate within a reference sample of its space: 0..1 for each proxy; nothing is trained."""
 
-    columns: ClassVar[tuple[str, ...]] = ("spread", "jacob_cov", "synflow")
+    columns: ClassVar[tuple[str, ...]] = ("spread",)
 
     name: Literal["zero-cost"] = "zero-cost"
     method: ZeroCost = ZeroCost()
     reference: Annotated[Count, Field(ge=10)] = 100  # random architectures that ranks refer to
 
     def evaluate(self, candidate: CellArchitecture, context: SearchContext) -> Scored:
-        """Return the mean rank sum over the draws, their spread, and the values."""
+        """Return the mean rank sum over the draws, and the spread."""
         method, images = self.method, context.images
         fixed = (images, context.classes, context.mean, context.std, context.seed)
         found = _measured(method, (method.sized(candidate),), fixed)
         ranked = method.ranked(found, _reference(self, context.space, fixed))[:, 0]
-        return Scored(
-            float(ranked.mean()),
-            {
-                "spread": float(ranked.std(ddof=min(method.draws - 1, 1))),
-                "jacob_cov": float(np.mean(found[0].jacob_cov)),
-                "synflow": float(np.mean(found[0].synflow)),
-            },
-        )
+        spread = float(ranked.std(ddof=min(method.draws - 1, 1)))
+        return Scored(float(ranked.mean()), {"spread": spread})
 
 
 def _measured(method: ZeroCost, small: tuple[CellArchitecture, ...], fixed: Fixed) -> list[Values]:
