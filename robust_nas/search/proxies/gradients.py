@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -19,6 +20,22 @@ def batch_statistics(network: nn.Module) -> Iterator[None]:
 
     with attack_mode(network, "batch"), torch.enable_grad():
         yield
+
+
+@contextmanager
+def fixed_statistics(network: nn.Module, images: Tensor) -> Iterator[nn.Module]:
+    """Return a copy whose batch norms have taken the statistics of the images as constants; parameters are frozen."""
+    own = copy.deepcopy(network).eval()
+    for module in own.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.reset_running_stats()
+            module.momentum = None  # the mean over the batches seen, which is one
+            module.train()
+    with torch.no_grad():
+        own(images)
+    own.eval().requires_grad_(False)
+    with torch.enable_grad():
+        yield own
 
 
 def gradient(total: Tensor, x: Tensor) -> Tensor:
