@@ -39,7 +39,8 @@ from robust_nas.config import Options
 from robust_nas.data import Augment, DataOptions, load_dataset
 from robust_nas.runs import Run, write_atomic
 from robust_nas.search.ranking.method import RankingContext
-from robust_nas.search.ranking.rank_sum import rank_shares, zero_cost
+from robust_nas.search.ranking.rank_sum import zero_cost
+from robust_nas.search.ranking.ranks import rank_shares
 from robust_nas.search.ranking.supernet import SupernetRanking
 from robust_nas.search.ranking.train import TrainRanking
 from robust_nas.spaces import CellArchitecture, CellSpace, Edge, Size, count, load_space

@@ -119,15 +119,3 @@ def short_trainings(monkeypatch):
 
     monkeypatch.setattr(standalone, "LEAST_STEPS", 2)
     monkeypatch.setattr(paths, "LEAST_IMAGES", 4)
-
-
-@pytest.fixture
-def zero_cost(monkeypatch):
-    """The evaluator zero-cost, which a sum of ranks needs, with the same score for every candidate."""
-    from robust_nas.search import EVALUATORS, Evaluator, Scored
-
-    class Same(Evaluator):
-        def evaluate(self, candidate, context):
-            return Scored(1.5, {})
-
-    monkeypatch.setitem(EVALUATORS._found, "zero-cost", Same)

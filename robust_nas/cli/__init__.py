@@ -20,6 +20,7 @@ from robust_nas.cli import (
     count,
     evaluate,
     export,
+    rank,
     run,
     search,
     spaces,
@@ -47,6 +48,7 @@ app.command("train")(train.command)
 app.command("evaluate")(evaluate.command)
 app.command("compare")(compare.command)
 app.command("compress")(compress.command)
+app.command("rank")(rank.command)
 app.command("export")(export.command)
 app.command("count")(count.command)
 app.add_typer(spaces.app, name="spaces")

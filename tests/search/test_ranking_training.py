@@ -24,7 +24,8 @@ from robust_nas.search.ranking import supernet as supernet_file
 from robust_nas.search.ranking import train as train_file
 from robust_nas.search.ranking.batches import CommonBatches
 from robust_nas.search.ranking.paths import fair_paths
-from robust_nas.search.ranking.rank_sum import rank_shares, share_below, spearman
+from robust_nas.search.ranking.rank_sum import spearman
+from robust_nas.search.ranking.ranks import rank_shares
 from robust_nas.spaces import Size, load_space, sample
 from robust_nas.training import Loss
 from robust_nas.training.losses.natural import Natural
@@ -369,7 +370,6 @@ def test_a_supernet_that_is_not_fit_has_no_weight_in_the_sum(tmp_path, monkeypat
 
 def test_ranks():
     assert rank_shares([3.0, None, 1.0, 3.0, math.nan]) == pytest.approx([0.8, 0.2, 0.5, 0.8, 0.2])
-    assert share_below(2.0, [1.0, 2.0, 3.0, 4.0]) == 1.5 / 4
     assert spearman([1, 2, 3], [10, 30, 20]) == pytest.approx(0.5)
     assert spearman([1, 1, 1], [1, 2, 3]) == 0.0
 

@@ -46,7 +46,7 @@ def test_every_evaluator_is_tried_here():
     assert EVALUATORS.built_in.keys() == EVERY_EVALUATOR.keys()
 
 
-@pytest.mark.usefixtures("short_trainings", "zero_cost")
+@pytest.mark.usefixtures("short_trainings")
 @pytest.mark.parametrize("evaluator", EVERY_EVALUATOR)
 @pytest.mark.parametrize("space", shipped_names())
 def test_every_shipped_space_is_searched_with_every_evaluator_and_resumed(space, evaluator, tmp_path):

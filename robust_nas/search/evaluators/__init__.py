@@ -14,6 +14,7 @@ EVALUATORS = Registry(
         "train": "train:CommonTraining",
         "supernet": "supernet:InheritedWeights",
         "proxy": "proxy:ProxyScore",
+        "zero-cost": "zero_cost:ZeroCostScore",
     },
     group="robust_nas.evaluators",
 )

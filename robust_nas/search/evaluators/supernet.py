@@ -17,7 +17,7 @@ from robust_nas.search.evaluators.evaluator import Evaluator, Scored
 from robust_nas.search.evaluators.train import ranking_context
 from robust_nas.search.ranking.method import RankingContext
 from robust_nas.search.ranking.paths import TrainedPaths
-from robust_nas.search.ranking.rank_sum import share_below
+from robust_nas.search.ranking.ranks import shares_within
 from robust_nas.search.ranking.supernet import Gate, GatedPaths
 from robust_nas.search.strategy import SearchContext
 from robust_nas.spaces import CellArchitecture, CellSpace, sample
@@ -39,7 +39,7 @@ class InheritedWeights(GatedPaths, Evaluator):
         trained, reference, gate = _prepared(self, context.space, own)
         (losses,) = self.logged_losses(trained, [candidate], own)
         loss = _mean(losses)
-        share = share_below(-loss, [-each for each in reference])
+        (share,) = shares_within([-loss], [-each for each in reference]).tolist()
         prior = EVALUATORS.make("zero-cost").evaluate(candidate, context)
         score = None if prior.score is None else prior.score + gate.fit * share
         return Scored(score, {"loss": loss, "weight": float(gate.fit)})

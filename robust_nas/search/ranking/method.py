@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from robust_nas.data import Images
 
 PLAIN = Augment()
+SCORES = "scores"  # folder of the records of a run
 Columns = Mapping[str, list[float | None]]  # by name; a value for every candidate, None where it has none
 
 
@@ -43,7 +44,9 @@ class RankingContext:
 
     def log(self, part: str) -> RecordLog:
         """Return the records of one part of the ranking, such as `zero-cost`; a resumed ranking finds them again."""
-        return self.run.record_log(f"ranking: {part}", f"{part}.pt")
+        folder = self.run.folder / SCORES
+        folder.mkdir(exist_ok=True)
+        return self.run.record_log(f"ranking: {part}", f"{SCORES}/{part}.pt")
 
     def known_space(self, method: str) -> CellSpace:
         """Return the space. Raises `ConfigError` where there is none, naming the method that needs it."""
@@ -54,20 +57,23 @@ class RankingContext:
         return self.space
 
     def reduced(self, side: int) -> Images:
-        """Return the images with the means of k x k pixels, k = floor(min(H, W) / side), as uint8; k = 1 keeps them.
+        """Return the images at about `side` x `side` pixels: `reduced`."""
+        return reduced(self.images, side)
 
-        For 32x32 images and side 16 these are 2x2 means.
-        """
-        from robust_nas.data import Images
 
-        pixels = self.images.pixels
-        k = min(pixels.shape[2:]) // side
-        if k < 2:
-            return self.images
-        parts = [
-            torch.nn.functional.avg_pool2d(part.float(), k).round().byte() for part in pixels.split(2048)
-        ]
-        return Images(torch.cat(parts), self.images.labels)
+def reduced(images: Images, side: int) -> Images:
+    """Return images with the means of k x k pixels, k = floor(min(H, W) / side), as uint8; k = 1 keeps them.
+
+    For 32x32 images and side 16 these are 2x2 means.
+    """
+    from robust_nas.data import Images
+
+    k = min(images.pixels.shape[2:]) // side
+    if k < 2:
+        return images
+    pooled = torch.nn.functional.avg_pool2d
+    parts = [pooled(part.float(), k).round().byte() for part in images.pixels.split(2048)]
+    return Images(torch.cat(parts), images.labels)
 
 
 class RankingMethod(Method):

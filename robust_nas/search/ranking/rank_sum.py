@@ -10,25 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from robust_nas.lazy import stats
 from robust_nas.search.ranking.method import RankingContext
+from robust_nas.search.ranking.ranks import rank_shares
 from robust_nas.spaces import CellArchitecture
 
 Floats = npt.NDArray[np.float64]
-
-
-def rank_shares(values: Sequence[float | None]) -> Floats:
-    """Return the ranks `[n]` of values as shares of the group, 0..1; those without a value share the lowest place."""
-    numbers = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
-    numbers[np.isnan(numbers)] = -np.inf
-    found: Floats = (stats.rankdata(numbers) - 0.5) / len(numbers)
-    return found
-
-
-def share_below(value: float, reference: Sequence[float]) -> float:
-    """Return the share of a reference sample below a value, half of those equal to it among them."""
-    numbers = np.array(reference)
-    return float(((numbers < value).sum() + (numbers == value).sum() / 2) / len(numbers))
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float:
