@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from cases import SHORT, SHORT_SUPERNET
 import torch
+from cases import SHORT, SHORT_SUPERNET
 from scipy import stats
 from small_search import CLASSES, images
 

@@ -9,6 +9,10 @@ RANKINGS = Registry(
     "ranking method",
     RankingMethod,
     "robust_nas.search.ranking",
-    {"zero-cost": "zero_cost:ZeroCost", "train": "train:TrainRanking", "supernet": "supernet:SupernetRanking"},
+    {
+        "zero-cost": "zero_cost:ZeroCost",
+        "train": "train:TrainRanking",
+        "supernet": "supernet:SupernetRanking",
+    },
     group="robust_nas.rankings",
 )

@@ -20,8 +20,8 @@ from pydantic import Field
 from robust_nas.config import Fraction01, tree_hash
 from robust_nas.search.ranking.method import Columns, RankingContext, RankingMethod
 from robust_nas.search.ranking.paths import PathTraining, TrainedPaths
-from robust_nas.search.ranking.ranks import rank_shares
 from robust_nas.search.ranking.rank_sum import spearman, zero_cost
+from robust_nas.search.ranking.ranks import rank_shares
 from robust_nas.spaces import CellArchitecture
 
 

@@ -22,8 +22,8 @@ from pydantic import Field, model_validator
 from robust_nas.config import Count, Fraction01, tree_hash
 from robust_nas.errors import ConfigError, DivergenceError
 from robust_nas.search.ranking.method import Columns, RankingContext, RankingMethod
-from robust_nas.search.ranking.ranks import rank_shares
 from robust_nas.search.ranking.rank_sum import zero_cost
+from robust_nas.search.ranking.ranks import rank_shares
 from robust_nas.search.ranking.standalone import StandaloneTraining, Steps
 from robust_nas.spaces import CellArchitecture
 
