@@ -42,9 +42,14 @@ _OURS = {
     *("compression.json", "layers.json", "alpha.safetensors", "low-rank.safetensors", "latency.json"),
     *("network.py", "weights.pt", "network.onnx", "network.pt2"),
     *("journal.jsonl", "plan.json", "inherited.json", "trial.json", "outcome.json"),
-    *("analysis.json", "table.csv", "report.html"),
+    *("analysis.json", "table.csv", "ranking.csv", "report.html"),
 }
-_INSIDE = {"figures": (".png", ".svg", ".csv"), "trials": (".log",), "validation": (".json",)}  # by folder
+_INSIDE = {
+    "figures": (".png", ".svg", ".csv"),
+    "trials": (".log",),
+    "validation": (".json",),
+    "scores": (".pt",),
+}  # by folder
 
 
 def write_atomic(path: Path, data: bytes | memoryview) -> None:

@@ -15,6 +15,7 @@ PLACES = {"docs", "robust_nas", "scripts", "search_spaces", "tests"}
 ROOMS = {path.name for path in PACKAGE.iterdir() if path.is_dir()}
 NO_MODULES = {"losses", "hooks", "steps", "schedules", "strategies", "evaluators", "proxies", "activations"}
 NO_MODULES |= {
+    "rankings",
     "families",
     "datasets",
     "checks",

@@ -15,6 +15,7 @@ REGISTRIES = [
     "robust_nas.figures:FIGURES",
     "robust_nas.search:EVALUATORS",
     "robust_nas.search:PROXIES",
+    "robust_nas.search:RANKINGS",
     "robust_nas.search:STRATEGIES",
     "robust_nas.search:TABLES",
     "robust_nas.spaces:FAMILIES",

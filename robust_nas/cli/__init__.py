@@ -21,6 +21,7 @@ from robust_nas.cli import (
     count,
     evaluate,
     export,
+    rank,
     run,
     search,
     spaces,
@@ -48,6 +49,7 @@ app.command("train")(train.command)
 app.command("evaluate")(evaluate.command)
 app.command("compare")(compare.command)
 app.command("compress")(compress.command)
+app.command("rank")(rank.command)
 app.command("export")(export.command)
 app.command("count")(count.command)
 app.add_typer(benchmark.app, name="benchmark")

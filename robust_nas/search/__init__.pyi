@@ -13,6 +13,9 @@ from .one_shot.strategy import SupernetOptions as SupernetOptions
 from .proxies import PROXIES as PROXIES
 from .proxies.proxy import Proxy as Proxy
 from .random_search import RandomSearch as RandomSearch
+from .ranking import RANKINGS as RANKINGS
+from .ranking.method import RankingContext as RankingContext
+from .ranking.method import RankingMethod as RankingMethod
 from .sampled.history import Candidate as Candidate
 from .sampled.history import SampledSearch as SampledSearch
 from .sampled.strategy import SampledStrategy as SampledStrategy

@@ -16,7 +16,7 @@ from robust_nas.spaces.families import (
     names_in_words,
 )
 from robust_nas.spaces.files import is_shipped, shipped_names
-from robust_nas.spaces.genotypes import import_architecture
+from robust_nas.spaces.genotypes import import_all, import_architecture
 from robust_nas.spaces.layout import CellPlace, Layout
 from robust_nas.spaces.mlp import MLPArchitecture
 from robust_nas.spaces.nas_bench_201 import NASBench201Architecture
@@ -49,6 +49,7 @@ __all__ = [
     "architecture_from_text",
     "count",
     "has_cells",
+    "import_all",
     "import_architecture",
     "is_shipped",
     "is_staged",

@@ -130,6 +130,20 @@ RECORDS = {
         "layers": [LAYER],
         "records": RANKS,
     },
+    "ranking": {
+        "ranking": [
+            {
+                "rank": number + 1,
+                "name": f"a{number}",
+                "params": 10 + number,
+                "macs": 100,
+                "score": score,
+                "spread": 0.1,
+                "truth": 0.4 + number / 10,
+            }
+            for number, score in enumerate([2.5, 1.5, None])
+        ]
+    },
     "study": {
         **study_tree(12),
         "published": {"r_d": (0.7, 0.7, "a paper")},

@@ -4,6 +4,7 @@ from typing import Literal
 
 import pytest
 import torch
+from cases import SHORT, SHORT_SUPERNET
 from small_search import CLASSES, SMALL, Stopped, context, images, searched, trained
 
 from robust_nas.config import check
@@ -13,7 +14,13 @@ from robust_nas.search import EVALUATORS, PROXIES, RandomSearch, SampledStrategy
 from robust_nas.spaces import count
 
 VALUES = {**SMALL, "samples": 5}
-EVERY_EVALUATOR = {"short-training": {}, "proxy": {"proxy": PROXIES.make("params")}}
+EVERY_EVALUATOR = {
+    "short-training": {},
+    "train": {**SHORT, "steps": 4},
+    "supernet": {**SHORT_SUPERNET, "reference": 3},
+    "proxy": {"proxy": PROXIES.make("params")},
+    "zero-cost": {"reference": 10, "method": {"channels": 2, "cells_per_stage": 2, "batch_size": 8}},
+}
 
 
 def test_every_candidate_is_in_the_window_at_the_final_size_and_the_best_is_the_result(tmp_path):
@@ -50,6 +57,7 @@ def test_every_evaluator_is_tried_here():
 
 
 @pytest.mark.parametrize("name", EVERY_EVALUATOR)
+@pytest.mark.usefixtures("short_trainings")
 def test_an_evaluator_repeats_itself_and_fills_its_columns(name, tmp_path):
     evaluator = EVALUATORS.make(name, **EVERY_EVALUATOR[name])
     candidate = RandomSearch(**VALUES)
@@ -138,8 +146,10 @@ def test_a_strategy_with_a_state_resumes_within_what_it_asked_for(tmp_path, at, 
 def test_the_evaluator_of_a_config_is_chosen_by_name():
     found = check(RandomSearch, {"evaluator": {"name": "proxy", "proxy": {"name": "synflow"}}}, "test")
     assert found.evaluator.label == "proxy synflow"
-    with pytest.raises(ConfigError, match=r"evaluator\.proxy: got name 'snip'; allowed: params, synflow"):
-        check(RandomSearch, {"evaluator": {"name": "proxy", "proxy": "snip"}}, "test")
+    with pytest.raises(
+        ConfigError, match=r"evaluator\.proxy: got name 'zen'; allowed: params, macs, synflow"
+    ):
+        check(RandomSearch, {"evaluator": {"name": "proxy", "proxy": "zen"}}, "test")
 
 
 def test_draws_differ_between_candidates_and_between_seeds(tmp_path):

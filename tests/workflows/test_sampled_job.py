@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from cases import config
+from cases import SHORT, SHORT_SUPERNET, config
 
 from robust_nas import run_search
 from robust_nas.config import read_yaml
@@ -17,6 +17,8 @@ from robust_nas.workflows.context import load_context
 
 EVERY_EVALUATOR = {
     "short-training": {"name": "short-training", "epochs": 1},
+    "train": {"name": "train", **SHORT, "steps": 2},
+    "supernet": {"name": "supernet", **SHORT_SUPERNET, "reference": 2},
     "proxy": {"name": "proxy", "proxy": "params", "images": 8},
 }
 SEARCH = {"name": "random", "cells": 4, "channels": 2, "samples": 2}
@@ -44,6 +46,7 @@ def test_every_evaluator_is_tried_here():
     assert EVALUATORS.built_in.keys() == EVERY_EVALUATOR.keys()
 
 
+@pytest.mark.usefixtures("short_trainings")
 @pytest.mark.parametrize("evaluator", EVERY_EVALUATOR)
 @pytest.mark.parametrize("space", shipped_names())
 def test_every_shipped_space_is_searched_with_every_evaluator_and_resumed(space, evaluator, tmp_path):

@@ -22,6 +22,8 @@ class Evaluator(Method):
 
     trains: ClassVar[bool] = False  # whether it trains candidates by the run's recipe
     columns: ClassVar[tuple[str, ...]] = ()  # of a record, after those of the strategy
+    rung_key: ClassVar[str | None] = None  # the option that says how long it takes; None: there is no choice
+    least_rung: ClassVar[int] = 1  # of that option
 
     def knows(self, candidate: CellArchitecture) -> bool:
         """Return whether it can score a candidate; one that it does not know is never proposed to it."""
