@@ -6,7 +6,7 @@ A strategy is one of two kinds, and a loop serves each: `one_shot/` trains weigh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, get_args
 
@@ -19,6 +19,7 @@ from robust_nas.spaces import CellArchitecture, CellSpace, Size
 
 if TYPE_CHECKING:
     from robust_nas.data import Images
+    from robust_nas.search.evaluators.evaluator import Evaluator, Scored
     from robust_nas.training import Loss
 
 Record = Mapping[str, Any]  # one line of `metrics.jsonl`
@@ -43,6 +44,13 @@ class TrainCandidate(Protocol):
         """
 
 
+class EvaluateElsewhere(Protocol):
+    """Evaluate candidates in workers; handed in by who knows the engine."""
+
+    def __call__(self, tasks: Sequence[tuple[Evaluator, CellArchitecture]]) -> Iterator[tuple[int, Scored]]:
+        """Yield the place of every task with its score, in the order of the ends. Raises `RunError`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SearchContext:
     """Everything that a search gets, resolved once: images on their device, sizes, and where it writes."""
@@ -63,6 +71,7 @@ class SearchContext:
     ranks: Ranks = ALONE
     synchronise: bool = True  # whether a supernet's batch norms see the rows of all ranks
     train: TrainCandidate | None = None
+    elsewhere: EvaluateElsewhere | None = None  # None: candidates are evaluated one by one, in this process
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -84,6 +93,7 @@ class SearchOutcome:
     last: dict[str, Any]
     edge_weights: dict[str, list[list[float]]] | None = None
     sources: dict[str, list[list[float]]] | None = None
+    stopped: dict[str, Any] | None = None  # why a sampled search ended: reason, evaluations
 
 
 class Criterion(NamedTuple):

@@ -187,6 +187,7 @@ def _write(
             "classes": dataset.classes,
             "seconds": round(outcome.seconds, 1),
             **strategy.result(records),
+            **({} if outcome.stopped is None else {"stopped": outcome.stopped}),
             "skips": skips(found),
             "warnings": [*doubts(config), *collapsed(found)],
         },

@@ -22,6 +22,7 @@ class ShortTraining(Evaluator):
 
     trains: ClassVar[bool] = True
     columns: ClassVar[tuple[str, ...]] = ("clean", "robust")
+    rung_key: ClassVar[str | None] = "epochs"
 
     name: Literal["short-training"] = "short-training"
     epochs: Count = 5
