@@ -1,8 +1,8 @@
 """Optuna's samplers as sampled strategies (extra `optuna`): the base of `nsga2` and `tpe`.
 
-Every integer of a code is one categorical parameter of an Optuna study in memory. Gains are maximised; a network that has
-none (not accepted, or without a score) is a failed trial, which the samplers pass over. Constraints on measured columns
-reach the sampler as the violation. The study is built again by the same calls where a search is resumed.
+Every integer of a code is one categorical parameter of an Optuna study in memory. Gains are maximised; a network
+without gains (not accepted, or not scored) is a failed trial, which the samplers pass over. Constraints on measured
+columns reach the sampler as the violation. The study is built again by the same calls where a search is resumed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class OptunaStrategy(SampledStrategy):
 
         study = search.state["study"]
         with _quiet():
-            for trial, candidate in zip(search.state["trials"], candidates, strict=False):  # the last batch is cut
+            for trial, candidate in zip(
+                search.state["trials"], candidates, strict=False
+            ):  # the last batch is cut
                 trial.set_user_attr(VIOLATION, min(candidate.violation, LARGEST))
                 if candidate.gains is None:
                     study.tell(trial, state=TrialState.FAIL)

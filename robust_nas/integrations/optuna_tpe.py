@@ -1,8 +1,8 @@
 """TPE, the tree-structured Parzen estimator (Bergstra, Bardenet, Bengio and Kegl, NIPS 2011), by Optuna's `TPESampler`.
 
 `startup` random trials; then the value with the largest ratio of two densities, of the good trials and of the others,
-among `candidates` draws from the first, for every parameter by itself. With several objectives: Optuna's multi-objective
-TPE.
+among `candidates` draws from the first, for every parameter by itself. With several objectives Optuna's
+multi-objective TPE.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 from .dsara import DSARA as DSARA
-from .evolution import Evolution as Evolution
 from .evaluators import EVALUATORS as EVALUATORS
 from .evaluators.evaluator import Evaluator as Evaluator
 from .evaluators.evaluator import Scored as Scored
+from .evolution import Evolution as Evolution
+from .local_search import LocalSearch as LocalSearch
 from .loops import run_strategy as run_strategy
 from .one_shot.batch import AlphaStep as AlphaStep
 from .one_shot.batch import Batch as Batch
@@ -13,14 +14,12 @@ from .one_shot.strategy import OneShotStrategy as OneShotStrategy
 from .one_shot.strategy import SupernetOptions as SupernetOptions
 from .proxies import PROXIES as PROXIES
 from .proxies.proxy import Proxy as Proxy
-from .local_search import LocalSearch as LocalSearch
 from .random_search import RandomSearch as RandomSearch
 from .sampled.goal import Goal as Goal
 from .sampled.history import Candidate as Candidate
 from .sampled.history import Proposal as Proposal
 from .sampled.history import SampledSearch as SampledSearch
 from .sampled.strategy import SampledStrategy as SampledStrategy
-from .successive_halving import SuccessiveHalving as SuccessiveHalving
 from .strategies import STRATEGIES as STRATEGIES
 from .strategies import strategy_field as strategy_field
 from .strategies import strategy_names as strategy_names
@@ -31,3 +30,4 @@ from .strategy import SearchOutcome as SearchOutcome
 from .strategy import Strategy as Strategy
 from .strategy import TrainCandidate as TrainCandidate
 from .strategy import Trained as Trained
+from .successive_halving import SuccessiveHalving as SuccessiveHalving

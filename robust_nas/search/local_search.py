@@ -1,4 +1,4 @@
-"""Local search: evaluate the neighbours of the best network so far, move to the first better one, start again at the end.
+"""Local search: evaluate the neighbours of the best network so far, move to the first better one, restart at the end.
 
     A = front of a batch of random networks
     repeat: x = the best member of A whose neighbours are not all known
@@ -7,8 +7,8 @@
 
 A neighbour differs in one operation or in the source of one edge. With one objective A is the best network so far and
 its equals: the first-improvement search that White, Nolen and Savani (2021) found strong on NAS-Bench-201. With
-several it is the Pareto set since the start: Pareto local search in the manner of Paquete, Chiarandini and Stuetzle (2004).
-A neighbour that has a record costs nothing.
+several it is the Pareto set since the start, in the manner of Pareto local search (Paquete, Chiarandini and Stuetzle,
+2004). A neighbour that has a record costs nothing.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class LocalSearch(SampledStrategy):
         return False
 
     def _take(self, search: SampledSearch, candidate: Candidate) -> None:
-        """Put a candidate into the front; where it is better than the centre, the centre's other neighbours are left."""
+        """Put a candidate into the front; one that is better than the centre ends the work on the centre."""
         if candidate.gains is None:
             return
         state = search.state

@@ -19,7 +19,6 @@ from robust_nas.spaces import CellArchitecture, CellSpace, Size
 
 if TYPE_CHECKING:
     from robust_nas.data import Images
-    from robust_nas.search.evaluators.evaluator import Evaluator, Scored
     from robust_nas.training import Loss
 
 Record = Mapping[str, Any]  # one line of `metrics.jsonl`
@@ -44,11 +43,21 @@ class TrainCandidate(Protocol):
         """
 
 
+class Scored(NamedTuple):
+    """The score of a candidate, None where it has none, and the numbers behind it by their columns."""
+
+    score: float | None
+    measured: Mapping[str, Any]
+
+
 class EvaluateElsewhere(Protocol):
     """Evaluate candidates in workers; handed in by who knows the engine."""
 
-    def __call__(self, tasks: Sequence[tuple[Evaluator, CellArchitecture]]) -> Iterator[tuple[int, Scored]]:
-        """Yield the place of every task with its score, in the order of the ends. Raises `RunError`."""
+    def __call__(self, tasks: Sequence[tuple[CellArchitecture, int | None]]) -> Iterator[tuple[int, Scored]]:
+        """Yield the place of every task, a candidate and its rung, with its score, in the order of the ends.
+
+        Raises `RunError` for a candidate whose evaluation failed.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,8 @@
     rung lengths  L eta^(i - R + 1), i = 0 .. R - 1, rounded down; L is the evaluator's own length
     n_0 random candidates at the first rung; the best n_i = n_0 / eta^i, rounded down, go on to rung i
 
-n_0 is the largest number of which all rungs together need at most `evaluations`. An evaluation at any rung counts as one,
-and each starts from the beginning. The result is taken at the highest rung.
+n_0 is the largest number of which all rungs together need at most `evaluations`. An evaluation at any rung counts as
+one, and each starts from the beginning. The result is taken at the highest rung.
 """
 
 from __future__ import annotations

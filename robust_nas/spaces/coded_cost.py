@@ -16,7 +16,11 @@ class CodedCost:
     """Costs of the networks of a space at one size, for images of one shape (C, H, W)."""
 
     def __init__(
-        self, encoding: Encoding, size: Size, input_shape: tuple[int, int, int] = (3, 32, 32), classes: int = 10
+        self,
+        encoding: Encoding,
+        size: Size,
+        input_shape: tuple[int, int, int] = (3, 32, 32),
+        classes: int = 10,
     ) -> None:
         self.encoding, self.size, self.input_shape, self.classes = encoding, size, input_shape, classes
         self._reference = (0,) * len(encoding.sizes)

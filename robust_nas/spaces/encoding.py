@@ -1,7 +1,7 @@
 """Genotypes of a space as tuples of small integers: what sampled strategies draw, change and compare.
 
-A node that takes all of its sources has one integer an edge, its operation. A node that keeps k of n has one integer for
-the combination of sources, in the order of `itertools.combinations`, and k for the operations on them, sources
+A node that takes all of its sources has one integer an edge, its operation. A node that keeps k of n has one integer
+for the combination of sources, in the order of `itertools.combinations`, and k for the operations on them, sources
 ascending. Nodes follow each other, cells in the order of the space's kinds. Every tuple within `sizes` is a genotype.
 """
 
@@ -63,7 +63,9 @@ class Encoding:
             for position in range(place.first, place.end)
             if len(space.operations) > 1
         ]
-        self._kept = [(place, i) for place in self.places for i in range(place.kept) if len(place.combinations) > 1]
+        self._kept = [
+            (place, i) for place in self.places for i in range(place.kept) if len(place.combinations) > 1
+        ]
         nodes = space.nodes
         cells = [self.places[number : number + nodes] for number in range(0, len(self.places), nodes)]
         self._spans = {cell[0].kind: (cell[0].start, cell[-1].end) for cell in cells}

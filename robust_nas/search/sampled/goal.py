@@ -109,7 +109,6 @@ class Goal:
         front = self.front(self.within(candidates))
         return rules[self.take](front) if front else None
 
-
     def hypervolume(
         self, candidates: Sequence[Judged], reference: Mapping[str, float]
     ) -> tuple[dict[str, float], float]:
@@ -120,7 +119,11 @@ class Goal:
         """
         gains, _ = _arrays(candidates)
         signs = [1.0 if way == "max" else -1.0 for way in self.objectives.values()]
-        worst = [sign * reference[key] for key, sign in zip(self.objectives, signs, strict=True)] if reference else gains.min(axis=0).tolist()
+        worst = (
+            [sign * reference[key] for key, sign in zip(self.objectives, signs, strict=True)]
+            if reference
+            else gains.min(axis=0).tolist()
+        )
         point = {key: sign * value for key, sign, value in zip(self.objectives, signs, worst, strict=True)}
         heights = gains - np.array(worst)
         return point, _volume(heights[(heights > 0).all(axis=1)])

@@ -111,7 +111,7 @@ class SampledSearch:
         raise SearchSpaceError(f"{self.encoding.space.name}: {self._refusal(seen)}")
 
     def random_batch(self, rung: int | None = None, most: int | None = None) -> list[Proposal]:
-        """Return a batch, or `most` where that is less, of different networks by `random`; fewer where there are none."""
+        """Return a batch of different networks by `random`, at most `most`; fewer where there are no more."""
         found: dict[str, Code] = {}
         for number in self.numbers()[:most]:
             code = self.random(number, rung, found)

@@ -13,11 +13,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from robust_nas.errors import CheckpointError, DivergenceError, SearchSpaceError
-from robust_nas.search.evaluators.evaluator import Evaluator, Scored
 from robust_nas.search.sampled.asking import Numbered, run
 from robust_nas.search.sampled.history import Candidate, Measured, SampledSearch
 from robust_nas.search.sampled.strategy import SampledStrategy
-from robust_nas.search.strategy import SearchContext, SearchOutcome
+from robust_nas.search.strategy import Scored, SearchContext, SearchOutcome
 from robust_nas.spaces import CellArchitecture, count
 from robust_nas.spaces.coded_cost import CodedCost
 from robust_nas.spaces.encoding import Code, Encoding
@@ -92,10 +91,8 @@ class _Loop:
         """Yield the record of every proposal: the known ones, then the others, until the time is over."""
         new = [one for one in fresh if one.proposal not in self.evaluated]
         yield from ((one, self.evaluated[one.proposal]) for one in fresh if one not in new)
-        if self.context.elsewhere is None:
-            batches = [[one] for one in new]
-        else:
-            batches = [list(new)] if new else []
+        whole = [new] if new else []
+        batches = [[one] for one in new] if self.context.elsewhere is None else whole
         for batch in batches:
             if self.strategy.budget is not None and self._elapsed() >= self.strategy.budget:
                 return
@@ -113,25 +110,19 @@ class _Loop:
         context, size = self.context, self.strategy.size(self.context.space)
         named = [self._architecture(one.proposal.code, f"{context.name}-{one.number}") for one in batch]
         tasks = [
-            (self._at_rung(one.proposal.rung), architecture.resized(size.cells, size.channels))
+            (architecture.resized(size.cells, size.channels), one.proposal.rung)
             for one, architecture in zip(batch, named, strict=True)
         ]
         if context.elsewhere is None:
+            evaluator = self.strategy.evaluator
             scores: Iterator[tuple[int, Scored]] = (
-                (place, evaluator.evaluate(candidate, context))
-                for place, (evaluator, candidate) in enumerate(tasks)
+                (place, evaluator.at_rung(rung).evaluate(candidate, context))
+                for place, (candidate, rung) in enumerate(tasks)
             )
         else:
             scores = context.elsewhere(tasks)
         for place, scored in scores:
             yield batch[place], self._record(batch[place], named[place], scored)
-
-    def _at_rung(self, rung: int | None) -> Evaluator:
-        """Return the evaluator with the length of a rung."""
-        evaluator = self.strategy.evaluator
-        if rung is None or evaluator.rung_key is None:
-            return evaluator
-        return evaluator.model_copy(update={evaluator.rung_key: rung})
 
     def _record(self, one: Numbered, architecture: CellArchitecture, scored: Scored) -> dict[str, Any]:
         context, cost = self.context, self.search.cost(one.proposal.code)

@@ -2,8 +2,9 @@
 
 A new strategy is a subclass with `ask`, which sees every candidate evaluated so far; most need nothing else. What it
 cannot derive from them it keeps in `search.state`. Draws come from `search.generator(number)`, with the number of the
-proposal (`search.numbers()` are those of the next batch): they depend on the seed and that number alone. A resumed search
-makes the same calls from the start, with what was evaluated as a record: `ask` and `tell` must depend on nothing else.
+proposal (`search.numbers()` are those of the next batch): they depend on the seed and that number alone. A resumed
+search makes the same calls from the start, with what was evaluated as a record: `ask` and `tell` must depend on nothing
+else.
 """
 
 from __future__ import annotations
@@ -42,10 +43,11 @@ class SampledStrategy(Strategy):
     batch: Count = 4  # proposals that are asked for before any of them is told; decides the result
     macs: Window | None = None  # of a candidate at its final size
     params: Window | None = None
-    objectives: Annotated[dict[str, Direction], Field(min_length=1)] = {"score": "max"}
-    constraints: dict[str, Limits] = {}  # of measured columns
+    objectives: dict[str, Direction] = Field(default={"score": "max"}, min_length=1)
+    constraints: dict[str, Limits] = Field(default={})  # of measured columns
     take: Take = "best"  # of the first objective, or the knee of the Pareto set
-    reference: dict[str, Finite] = {}  # point of the hypervolume; {}: the worst of every objective among the candidates
+    # Point of the hypervolume; {}: the worst of every objective among the candidates.
+    reference: dict[str, Finite] = Field(default={})
     evaluator: Annotated[Evaluator, EVALUATORS.field(default="short-training")] = EVALUATORS.make(
         "short-training"
     )
@@ -64,7 +66,8 @@ class SampledStrategy(Strategy):
                     )
         if self.reference and self.reference.keys() != self.objectives.keys():
             raise ValueError(
-                f"reference: got {', '.join(self.reference)}; a value for each of {', '.join(self.objectives)} is needed"
+                f"reference: got {', '.join(self.reference)}; "
+                f"a value for each of {', '.join(self.objectives)} is needed"
             )
         if self.take == "knee" and len(self.objectives) == 1:
             raise ValueError("take: got 'knee'; it needs two objectives or more")
