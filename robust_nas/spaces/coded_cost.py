@@ -24,10 +24,7 @@ class CodedCost:
     ) -> None:
         self.encoding, self.size, self.input_shape, self.classes = encoding, size, input_shape, classes
         self._reference = (0,) * len(encoding.sizes)
-        self._reference_cost = self._base = self._count(self._reference)
-        for place in encoding.places:
-            for source in place.combinations[0]:
-                self._base = _minus(self._base, self._shift(place, source))
+        self._base = self._count(self._reference)
         self._differences: dict[tuple[int, int, int], Cost] = {}  # by place, source and operation
         self._known: dict[Code, Cost] = {}
 
@@ -49,24 +46,11 @@ class CodedCost:
     def _difference(self, place: Place, source: int, operation: int) -> Cost:
         """Return how much more an edge costs than the one that it takes the place of in the reference network.
 
-        That is the reference's edge from the same source; for another source, the reference's first edge s. So that
-        the differences of any combination of sources sum up, those of the reference's edges are relative to s too,
-        through a source that the reference does not use; `_base` has that shift.
+        The reference's nodes keep the first sources, which are inputs of the cell, and all inputs cost the same: it does
+        not matter which of its edges another source replaces.
         """
-        reference = place.combinations[0]
-        if source not in reference:
-            return _minus(self._with_edge(place, reference[0], source, operation), self._reference_cost)
-        own = _minus(self._with_edge(place, source, source, operation), self._reference_cost)
-        return own.plus(self._shift(place, source))
-
-    def _shift(self, place: Place, source: int) -> Cost:
-        """Return how much more the reference's edge from a source costs than its first one."""
-        reference = place.combinations[0]
-        free = [one for one in self.encoding.space.sources_of(place.node) if one not in reference]
-        if not free or source == reference[0]:
-            return Cost(0, 0)
-        first, own = (self._with_edge(place, old, free[0], 0) for old in (reference[0], source))
-        return _minus(first, own)
+        old = source if source in place.combinations[0] else place.combinations[0][0]
+        return _minus(self._with_edge(place, old, source, operation), self._base)
 
     def _with_edge(self, place: Place, old: int, source: int, operation: int) -> Cost:
         """Return the cost of the reference with another edge in the place of that from `old`."""
