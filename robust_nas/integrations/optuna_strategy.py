@@ -2,7 +2,8 @@
 
 Every integer of a code is one categorical parameter of an Optuna study in memory. Gains are maximised; a network
 without gains (not accepted, or not scored) is a failed trial, which the samplers pass over. Constraints on measured
-columns reach the sampler as the violation. The study is built again by the same calls where a search is resumed.
+columns reach the sampler as the violation. After many batches without anything new random
+networks are put in (our choice). The study is built again by the same calls where a search is resumed.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ class OptunaStrategy(SampledStrategy):
         """Return what the sampler suggests for a batch of trials. Raises `ConfigError` without Optuna."""
         with _quiet():
             study = search.state.get("study") or self._study(search)
+            if search.stale:
+                for proposal in search.random_batch():
+                    study.enqueue_trial({f"c{place}": value for place, value in enumerate(proposal.code)})
             trials = [study.ask() for _ in search.numbers()]
             search.state["trials"] = trials
             sizes = search.encoding.sizes

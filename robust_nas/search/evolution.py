@@ -3,7 +3,8 @@
     the first P candidates are random
     then: S of the population by chance, the best of these is changed in one choice, the child joins, the oldest leaves
 
-A child that has a record joins with it and costs no evaluation. A child outside the windows is drawn again.
+A child that has a record joins with it and costs no evaluation; after many batches of nothing else, random networks
+join (our choice). A child outside the windows is drawn again.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class Evolution(SampledStrategy):
         """Return random networks until the population is full, then children."""
         population = search.state.get("population", [])
         missing = self.population - len(population)
-        if missing > 0:
-            return search.random_batch(most=missing)
+        if missing > 0 or search.stale:
+            return search.random_batch(most=missing if missing > 0 else None)
         children = (self._child(search, population, number) for number in search.numbers())
         return [Proposal(child) for child in children if child is not None]
 

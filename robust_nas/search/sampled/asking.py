@@ -45,10 +45,9 @@ def run(strategy: Asks, search: SampledSearch, evaluate: Evaluate) -> Reason:
     `evaluate` yields what it measured of every network of a batch, in any order, each with `score`, `macs` and `params`
     among its columns. Where it yields fewer than it was given, the search ends: its time is over.
     """
-    fruitless = 0
     while len(search.candidates) < search.evaluations:
         proposals = list(strategy.ask(search))[: search.batch]
-        if not proposals or fruitless == FRUITLESS:
+        if not proposals or search.fruitless == FRUITLESS:
             return "no proposals"
         proposals, fresh = _cut(search, proposals)
         done = {one.number: (one, measured) for one, measured in evaluate(fresh)} if fresh else {}
@@ -59,7 +58,7 @@ def run(strategy: Asks, search: SampledSearch, evaluate: Evaluate) -> Reason:
             return "time"
         search.proposed += len(proposals)
         strategy.tell(search, [_answer(search, proposal) for proposal in proposals])
-        fruitless = 0 if fresh else fruitless + 1
+        search.fruitless = 0 if fresh else search.fruitless + 1
     return "evaluations"
 
 

@@ -18,6 +18,8 @@ from robust_nas.spaces.coded_cost import CodedCost
 from robust_nas.spaces.encoding import Code, Encoding
 from robust_nas.spaces.sampling import MAX_DRAWS
 
+STALE = 5  # batches in a row without an evaluation, after which strategies that change what is known draw at random
+
 Measured = Mapping[str, float | None]  # of a candidate, by column
 
 
@@ -61,6 +63,7 @@ class SampledSearch:
     candidates: list[Candidate] = field(default_factory=list)  # in the order of evaluation
     state: dict[str, Any] = field(default_factory=dict)
     proposed: int = 0  # so far, also those that were answered from the record
+    fruitless: int = 0  # batches in a row without an evaluation
     _record: dict[tuple[str, int | None], Candidate] = field(default_factory=dict, repr=False)
     _accepted: dict[Code, bool] = field(default_factory=dict, repr=False)
 
@@ -71,6 +74,11 @@ class SampledSearch:
     def numbers(self) -> range:
         """Return the numbers of the next batch of proposals."""
         return range(self.proposed, self.proposed + self.batch)
+
+    @property
+    def stale(self) -> bool:
+        """Return whether the strategy has asked for nothing new for long."""
+        return self.fruitless >= STALE
 
     def accepts(self, code: Code) -> bool:
         """Return whether a network is within the windows of MACs and parameters, and the evaluator knows it."""
