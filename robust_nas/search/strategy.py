@@ -6,6 +6,7 @@ A strategy is one of two kinds, and a loop serves each: `one_shot/` trains weigh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, get_args
@@ -48,6 +49,11 @@ class Scored(NamedTuple):
 
     score: float | None
     measured: Mapping[str, Any]
+
+
+def finite(value: float | None) -> float | None:
+    """Return a number that JSON can hold, else None."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 class EvaluateElsewhere(Protocol):

@@ -7,7 +7,6 @@ scored, such as one whose training diverges, has the score null and is never the
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from robust_nas.errors import CheckpointError, DivergenceError, SearchSpaceError
 from robust_nas.search.sampled.asking import Numbered, run
 from robust_nas.search.sampled.history import Candidate, Measured, SampledSearch
 from robust_nas.search.sampled.strategy import SampledStrategy
-from robust_nas.search.strategy import Scored, SearchContext, SearchOutcome
+from robust_nas.search.strategy import Scored, SearchContext, SearchOutcome, finite
 from robust_nas.spaces import CellArchitecture, count
 from robust_nas.spaces.coded_cost import CodedCost
 from robust_nas.spaces.encoding import Code, Encoding
@@ -137,13 +136,13 @@ class _Loop:
             "name": architecture.name,
             "macs": cost.macs,
             "params": cost.params,
-            "score": _finite(scored.score),
+            "score": finite(scored.score),
             "rung": one.proposal.rung,
         }
         columns = self.strategy.evaluator.columns
         return {
             **{column: known[column] for column in self.strategy.columns},
-            **{column: _finite(scored.measured.get(column)) for column in columns if column not in known},
+            **{column: finite(scored.measured.get(column)) for column in columns if column not in known},
         }
 
     def _log(self, fresh: Sequence[Numbered]) -> None:
@@ -195,8 +194,3 @@ class _Loop:
                     raise ValueError(f"the record of candidate {code} lacks {', '.join(sorted(missing))}")
                 self.evaluated[code, one["rung"]] = record
             self.written, self.seconds = state["written"], float(state["seconds"])
-
-
-def _finite(value: float | None) -> float | None:
-    """Return a number that JSON can hold, else None."""
-    return value if value is not None and math.isfinite(value) else None
