@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from robust_nas.config import Integer
-from robust_nas.integrations.optuna_strategy import Constraints, OptunaStrategy
+from robust_nas.integrations.optuna_strategy import OptunaStrategy
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -23,8 +23,8 @@ class NSGA2(OptunaStrategy):
     name: Literal["nsga2"] = "nsga2"
     population: Annotated[Integer, Field(ge=2)] = 20
 
-    def sampler(self, seed: int, constraints: Constraints | None) -> BaseSampler:
+    def sampler(self, seed: int) -> BaseSampler:
         """Return the sampler."""
         from optuna.samplers import NSGAIISampler
 
-        return NSGAIISampler(population_size=self.population, seed=seed, constraints_func=constraints)
+        return NSGAIISampler(population_size=self.population, seed=seed)

@@ -8,7 +8,7 @@ networks are put in (our choice). The study is built again by the same calls whe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,7 @@ from robust_nas.search import Candidate, Proposal, SampledSearch, SampledStrateg
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
-    from optuna.trial import FrozenTrial
 
-Constraints = Callable[["FrozenTrial"], Sequence[float]]
 VIOLATION = "violation"
 LARGEST = 1e300  # in the place of an infinite violation, which Optuna refuses
 
@@ -27,7 +25,7 @@ LARGEST = 1e300  # in the place of an infinite violation, which Optuna refuses
 class OptunaStrategy(SampledStrategy):
     """A strategy whose proposals are an Optuna sampler's."""
 
-    def sampler(self, seed: int, constraints: Constraints | None) -> BaseSampler:
+    def sampler(self, seed: int) -> BaseSampler:
         """Return the sampler."""
         raise NotImplementedError(f"{type(self).__name__} has no sampler")
 
@@ -56,7 +54,8 @@ class OptunaStrategy(SampledStrategy):
             for trial, candidate in zip(
                 search.state["trials"], candidates, strict=False
             ):  # the last batch is cut
-                trial.set_user_attr(VIOLATION, min(candidate.violation, LARGEST))
+                if self.constraints:
+                    trial.set_constraint(VIOLATION, min(candidate.violation, LARGEST))
                 if candidate.gains is None:
                     study.tell(trial, state=TrialState.FAIL)
                 else:
@@ -70,15 +69,10 @@ class OptunaStrategy(SampledStrategy):
                 f"strategy {self.label}: Optuna is not installed ({error}); pip install 'robust-nas[optuna]', "
                 "or choose another strategy"
             ) from None
-        constraints = _violation if self.constraints else None
         search.state["study"] = optuna.create_study(
-            directions=["maximize"] * len(self.objectives), sampler=self.sampler(search.seed, constraints)
+            directions=["maximize"] * len(self.objectives), sampler=self.sampler(search.seed)
         )
         return search.state["study"]
-
-
-def _violation(trial: FrozenTrial) -> Sequence[float]:
-    return (trial.user_attrs[VIOLATION],)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from robust_nas.config import Count
-from robust_nas.integrations.optuna_strategy import Constraints, OptunaStrategy
+from robust_nas.integrations.optuna_strategy import OptunaStrategy
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -23,7 +23,7 @@ class TPE(OptunaStrategy):
     startup: Count = 20
     candidates: Count = 24
 
-    def sampler(self, seed: int, constraints: Constraints | None) -> BaseSampler:
+    def sampler(self, seed: int) -> BaseSampler:
         """Return the sampler."""
         from optuna.samplers import TPESampler
 
@@ -31,5 +31,4 @@ class TPE(OptunaStrategy):
             n_startup_trials=self.startup,
             n_ei_candidates=self.candidates,
             seed=seed,
-            constraints_func=constraints,
         )

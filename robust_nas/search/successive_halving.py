@@ -25,7 +25,7 @@ class SuccessiveHalving(SampledStrategy):
     columns: ClassVar[tuple[str, ...]] = ("candidate", "name", "macs", "params", "score", "rung")
 
     name: Literal["successive-halving"] = "successive-halving"
-    rungs: Count = 3  # R
+    rungs: Count = 2  # R
     eta: Count = 3
 
     @model_validator(mode="after")

@@ -46,8 +46,8 @@ class CodedCost:
     def _difference(self, place: Place, source: int, operation: int) -> Cost:
         """Return how much more an edge costs than the one that it takes the place of in the reference network.
 
-        The reference's nodes keep the first sources, which are inputs of the cell, and all inputs cost the same: it does
-        not matter which of its edges another source replaces.
+        The reference's nodes keep the first sources, which are inputs of the cell, and all inputs cost the same: it
+        does not matter which of its edges another source replaces.
         """
         old = source if source in place.combinations[0] else place.combinations[0][0]
         return _minus(self._with_edge(place, old, source, operation), self._base)

@@ -1,7 +1,8 @@
 """Evaluate the candidates of a sampled search in the workers of an engine; and the context that each of them gets.
 
 A worker reads config and images once. What a candidate's training leaves is in `candidates/<name>` of the search, with
-and without an engine: a search may be resumed on another one. What else an evaluator writes in a worker is gone after it.
+and without an engine: a search may be resumed on another one. What else an evaluator writes in a worker is gone
+afterwards.
 """
 
 from __future__ import annotations

@@ -73,8 +73,8 @@ def run_search(
     With `seeds` > 1 the search is repeated with seeds `seed`, `seed + 1`, ... in subfolders; the result is the
     architecture that is best by the strategy's criterion, and `result.json` reports the spread.
 
-    With an `engine` the candidates of a sampled strategy are evaluated by its workers, a batch at a time; without one in
-    this process, one by one. Raises `ConfigError` for an engine that the strategy cannot use.
+    With an `engine` the candidates of a sampled strategy are evaluated by its workers, a batch at a time; without one
+    in this process, one by one. Raises `ConfigError` for an engine that the strategy cannot use.
     """
     folder = expand_path(out) if out else RESULTS / f"{config.name}-search"
     if seeds < 1:
