@@ -85,7 +85,7 @@ def test_what_is_outside_the_windows_or_unknown_is_never_paid_for(name):
 
 @every_strategy
 def test_a_space_that_is_exhausted_or_unknown_ends_the_search(name):
-    search, reason, paid, _ = search_of(name, knows=lambda code: set(code) <= {2, 3}, evaluations=200)
+    _, reason, paid, _ = search_of(name, knows=lambda code: set(code) <= {2, 3}, evaluations=200)
     assert reason == "no proposals"
     assert 10 < len({key for key, _ in paid}) <= 2**6
     with pytest.raises(SearchSpaceError, match="known to the evaluator"):
