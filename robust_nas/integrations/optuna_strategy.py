@@ -34,7 +34,10 @@ class OptunaStrategy(SampledStrategy):
         with _quiet():
             study = search.state.get("study") or self._study(search)
             if search.stale:
-                for proposal in search.random_batch():
+                fresh = search.random_batch()
+                if not fresh:
+                    return []
+                for proposal in fresh:
                     study.enqueue_trial({f"c{place}": value for place, value in enumerate(proposal.code)})
             trials = [study.ask() for _ in search.numbers()]
             search.state["trials"] = trials

@@ -15,9 +15,12 @@ from robust_nas.spaces import CodedCost, Encoding, Size, load_space
 
 NAMES = [name for name in STRATEGIES.built_in if STRATEGIES.get(name).kind == "sampled"]
 ENCODINGS = {name: Encoding(load_space(name)) for name in ("nas-bench-201", "dsara")}
+ENCODINGS["smallest"] = Encoding(
+    load_space("nas-bench-201", {"operations": ["none", "nor_conv_3x3"]})
+)  # 64 codes
 COSTS = {name: CodedCost(one, Size(cells=6, channels=4), (3, 16, 16)) for name, one in ENCODINGS.items()}
 every_strategy = pytest.mark.parametrize("name", NAMES)
-every_space = pytest.mark.parametrize("space", ENCODINGS)
+every_space = pytest.mark.parametrize("space", ["nas-bench-201", "dsara"])
 
 
 def smooth(encoding, seed=0):
@@ -85,7 +88,7 @@ def test_what_is_outside_the_windows_or_unknown_is_never_paid_for(name):
 
 @every_strategy
 def test_a_space_that_is_exhausted_or_unknown_ends_the_search(name):
-    _, reason, paid, _ = search_of(name, knows=lambda code: set(code) <= {2, 3}, evaluations=200)
+    _, reason, paid, _ = search_of(name, "smallest", evaluations=200)
     assert reason == "no proposals"
     assert 10 < len({key for key, _ in paid}) <= 2**6
     with pytest.raises(SearchSpaceError, match="known to the evaluator"):
