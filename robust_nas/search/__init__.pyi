@@ -2,6 +2,8 @@ from .dsara import DSARA as DSARA
 from .evaluators import EVALUATORS as EVALUATORS
 from .evaluators.evaluator import Evaluator as Evaluator
 from .evaluators.evaluator import Scored as Scored
+from .evolution import Evolution as Evolution
+from .local_search import LocalSearch as LocalSearch
 from .loops import run_strategy as run_strategy
 from .one_shot.batch import AlphaStep as AlphaStep
 from .one_shot.batch import Batch as Batch
@@ -16,7 +18,9 @@ from .random_search import RandomSearch as RandomSearch
 from .ranking import RANKINGS as RANKINGS
 from .ranking.method import RankingContext as RankingContext
 from .ranking.method import RankingMethod as RankingMethod
+from .sampled.goal import Goal as Goal
 from .sampled.history import Candidate as Candidate
+from .sampled.history import Proposal as Proposal
 from .sampled.history import SampledSearch as SampledSearch
 from .sampled.strategy import SampledStrategy as SampledStrategy
 from .strategies import STRATEGIES as STRATEGIES
@@ -34,3 +38,4 @@ from .tables import Table as Table
 from .tables import TableReader as TableReader
 from .tables import load_table as load_table
 from .tables import load_with_latency as load_with_latency
+from .successive_halving import SuccessiveHalving as SuccessiveHalving

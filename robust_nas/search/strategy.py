@@ -6,7 +6,8 @@ A strategy is one of two kinds, and a loop serves each: `one_shot/` trains weigh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, get_args
 
@@ -43,6 +44,28 @@ class TrainCandidate(Protocol):
         """
 
 
+class Scored(NamedTuple):
+    """The score of a candidate, None where it has none, and the numbers behind it by their columns."""
+
+    score: float | None
+    measured: Mapping[str, Any]
+
+
+def finite(value: float | None) -> float | None:
+    """Return a number that JSON can hold, else None."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+class EvaluateElsewhere(Protocol):
+    """Evaluate candidates in workers; handed in by who knows the engine."""
+
+    def __call__(self, tasks: Sequence[tuple[CellArchitecture, int | None]]) -> Iterator[tuple[int, Scored]]:
+        """Yield the place of every task, a candidate and its rung, with its score, in the order of the ends.
+
+        Raises `RunError` for a candidate whose evaluation failed.
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
 class SearchContext:
     """Everything that a search gets, resolved once: images on their device, sizes, and where it writes."""
@@ -63,6 +86,7 @@ class SearchContext:
     ranks: Ranks = ALONE
     synchronise: bool = True  # whether a supernet's batch norms see the rows of all ranks
     train: TrainCandidate | None = None
+    elsewhere: EvaluateElsewhere | None = None  # None: candidates are evaluated one by one, in this process
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -84,6 +108,7 @@ class SearchOutcome:
     last: dict[str, Any]
     edge_weights: dict[str, list[list[float]]] | None = None
     sources: dict[str, list[list[float]]] | None = None
+    stopped: dict[str, Any] | None = None  # why a sampled search ended: reason, evaluations
 
 
 class Criterion(NamedTuple):

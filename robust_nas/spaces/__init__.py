@@ -6,7 +6,9 @@
 from robust_nas.operations import OPERATIONS, Cost, Part
 from robust_nas.spaces.architecture import Architecture, InputShape, StageSizes
 from robust_nas.spaces.cell import Cell, CellArchitecture, Edge, has_cells
+from robust_nas.spaces.coded_cost import CodedCost
 from robust_nas.spaces.counting import count, parts
+from robust_nas.spaces.encoding import Code, Encoding
 from robust_nas.spaces.families import (
     FAMILIES,
     AnyArchitecture,
@@ -35,8 +37,11 @@ __all__ = [
     "CellArchitecture",
     "CellPlace",
     "CellSpace",
+    "Code",
+    "CodedCost",
     "Cost",
     "Edge",
+    "Encoding",
     "InputShape",
     "Layout",
     "MLPArchitecture",

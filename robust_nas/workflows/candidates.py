@@ -48,7 +48,7 @@ class CandidateJob(Options):
 class CandidateTraining:
     """Trains the candidates of a sampled search by the run's recipe, each in a run folder inside the search's."""
 
-    folder: Path
+    folder: Path  # of all candidates
     config: RunConfig
     context: JobContext
 
@@ -64,7 +64,7 @@ class CandidateTraining:
         replaced = {"epochs": epochs, "validate_from": epochs - 1, "validate_every": 1}
         options = config.training.model_copy(update=replaced)
         job = CandidateJob(architecture=architecture, training=options)
-        folder = self.folder / "candidates" / architecture.name
+        folder = self.folder / architecture.name
         with Run(folder, job, "resume") as run:
             if not run.finished:
                 network = build_network(

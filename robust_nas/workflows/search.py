@@ -11,12 +11,12 @@ from robust_nas.config import Count, Options, check, expand_path, read_yaml
 from robust_nas.data import DataOptions
 from robust_nas.distributed import ALONE, Ranks, joined, refuse_several
 from robust_nas.errors import ArchitectureError, ConfigError, RunExistsError
+from robust_nas.execution import Engine
 from robust_nas.extension import ExtensibleJob
 from robust_nas.records import RESULT, Shape, read_environment, read_json
 from robust_nas.runs import CONFIG, Mode, Progress, Run, silent, write_json
 from robust_nas.search import (
     Criterion,
-    SearchContext,
     SearchOutcome,
     Strategy,
     SupernetOptions,
@@ -27,12 +27,12 @@ from robust_nas.spaces import (
     Architecture,
     CellArchitecture,
     CellSpace,
-    Size,
     count,
     has_cells,
     load_architecture,
 )
-from robust_nas.workflows.candidates import CandidateRecipe, CandidateTraining
+from robust_nas.workflows.candidate_tasks import CANDIDATES, CandidateTasks, context_of_search, network_size
+from robust_nas.workflows.candidates import CandidateRecipe
 from robust_nas.workflows.config import RESULTS, NetworkSize, RunConfig, doubts
 from robust_nas.workflows.context import (
     JobContext,
@@ -66,28 +66,34 @@ def run_search(
     seeds: int = 1,
     progress: Progress = silent,
     context: JobContext | None = None,
+    engine: Engine | None = None,
 ) -> SearchResult:
     """Search an architecture; the folder (default `results/<name>-search`) gets `architecture.yaml` and figures.
 
     With `seeds` > 1 the search is repeated with seeds `seed`, `seed + 1`, ... in subfolders; the result is the
     architecture that is best by the strategy's criterion, and `result.json` reports the spread.
+
+    With an `engine` the candidates of a sampled strategy are evaluated by its workers, a batch at a time; without one
+    in this process, one by one. Raises `ConfigError` for an engine that the strategy cannot use.
     """
     folder = expand_path(out) if out else RESULTS / f"{config.name}-search"
     if seeds < 1:
         raise ConfigError(f"seeds: got {seeds}; at least 1 is needed")
     if not config.search.distributed:
         refuse_several(f"search with the strategy {config.search.label}")
+    if engine is not None:
+        _refuse_engine(config, engine)
     if mode == "resume":
         _refuse_other_kind(folder, seeds)
     if seeds > 1:
-        return _repeat_search(config, folder, mode, seeds, progress, context)
+        return _repeat_search(config, folder, mode, seeds, progress, context, engine)
     context = context_unless_finished(config, folder, mode, context)
     if context is not None:
         refuse_unfit(config, context)
     job = SearchJob.of(config)
     with joined() as ranks, open_run(ranks, folder, job, mode, recipe=config) as run:
         if not ranks.run_on_all(lambda: run.complete):
-            _search_once(run, config, job.space, context or load_context(config), progress, ranks)
+            _search_once(run, config, job.space, context or load_context(config), progress, ranks, engine)
         ranks.run_on_all(lambda: _draw_own(run, config))
         return ranks.run_on_all(lambda: _result(folder, config.search.criterion))
 
@@ -101,6 +107,21 @@ def refuse_unfit(config: RunConfig, context: JobContext) -> None:
         refuse_loss(config.search.weight_loss, "search.weights.loss", context)
     if config.search.trains:
         refuse_recipe(config.training, config.space.load(), context)
+
+
+def _refuse_engine(config: RunConfig, engine: Engine) -> None:
+    """Raise `ConfigError` for an engine of a strategy without candidates, or whose evaluator needs this process."""
+    strategy = config.search
+    if strategy.kind != "sampled":
+        raise ConfigError(
+            f"engine {engine.name}: strategy {strategy.label} evaluates no candidates; leave the engine out"
+        )
+    evaluator = strategy.evaluator  # type: ignore[attr-defined] # of a sampled strategy
+    if not evaluator.parallel:
+        raise ConfigError(
+            f"engine {engine.name}: evaluator {evaluator.label} works in this process alone; leave the engine out"
+        )
+    engine.refuse_unreachable()
 
 
 def _result(folder: Path, criterion: Criterion) -> SearchResult:
@@ -143,10 +164,16 @@ class SearchJob(ExtensibleJob):
 
 
 def _search_once(
-    run: Run, config: RunConfig, space: CellSpace, context: JobContext, progress: Progress, ranks: Ranks
+    run: Run,
+    config: RunConfig,
+    space: CellSpace,
+    context: JobContext,
+    progress: Progress,
+    ranks: Ranks,
+    engine: Engine | None,
 ) -> None:
     with session(run, context, ranks):
-        outcome = _found(run, config, space, context, progress, ranks)
+        outcome = _found(run, config, space, context, progress, ranks, engine)
     ranks.run_on_all(lambda: _write(run, config, space, outcome, context))
 
 
@@ -157,7 +184,7 @@ def _write(
     from robust_nas.search.spread import collapsed, skips
 
     strategy, dataset, images = config.search, context.dataset, len(context.images)
-    size = _network_size(config, space)
+    size = network_size(config, space)
     found = outcome.architecture.resized(size.cells, size.channels)
     cost = count(found, dataset.shape, dataset.classes)
     run.write("architecture.yaml", found.to_yaml())
@@ -187,6 +214,7 @@ def _write(
             "classes": dataset.classes,
             "seconds": round(outcome.seconds, 1),
             **strategy.result(records),
+            **({} if outcome.stopped is None else {"stopped": outcome.stopped}),
             "skips": skips(found),
             "warnings": [*doubts(config), *collapsed(found)],
         },
@@ -205,14 +233,6 @@ def _draw_own(run: Run, config: RunConfig) -> None:
         figures.draw_own("search", record, run.folder / "figures", about=about, figures=config.figures)
 
 
-def _network_size(config: RunConfig, space: CellSpace) -> Size:
-    """Return depth and width of the final network."""
-    return Size(
-        cells=config.network.cells or space.network.cells,
-        channels=config.network.channels or space.network.channels,
-    )
-
-
 def build_supernet(config: RunConfig, space: CellSpace, context: JobContext) -> nn.Module:
     """Return the supernet of a one-shot search before its first step, on the CPU."""
     mean, std = context.normalisation
@@ -228,27 +248,22 @@ def build_supernet(config: RunConfig, space: CellSpace, context: JobContext) -> 
 
 
 def _found(
-    run: Run, config: RunConfig, space: CellSpace, context: JobContext, progress: Progress, ranks: Ranks
+    run: Run,
+    config: RunConfig,
+    space: CellSpace,
+    context: JobContext,
+    progress: Progress,
+    ranks: Ranks,
+    engine: Engine | None,
 ) -> SearchOutcome:
     """Return what the config's strategy finds on the training images."""
-    mean, std = context.normalisation
-    search_context = SearchContext(
-        run=run,
-        space=space,
-        images=context.images.to(context.device),
-        classes=context.dataset.classes,
-        mean=mean,
-        std=std,
-        name=config.name,
-        seed=config.seed,
-        augmentation=config.data.augment,
-        network=_network_size(config, space),
-        execution=config.supernet.execution,
-        checkpoint_seconds=config.checkpoint_seconds,
-        progress=progress,
-        ranks=ranks,
-        synchronise=config.batch_norm == "synchronised",
-        train=CandidateTraining(run.folder, config, context),
+    candidates = run.folder / CANDIDATES
+    elsewhere = None
+    if engine is not None:
+        device = engine.device(config.device, context.device.type)
+        elsewhere = CandidateTasks(engine, config, candidates, device, context.dataset.checksum)
+    search_context = context_of_search(
+        run, config, space, context, candidates, progress=progress, ranks=ranks, elsewhere=elsewhere
     )
     return run_strategy(config.search, search_context)
 
@@ -260,6 +275,7 @@ def _repeat_search(
     seeds: int,
     progress: Progress,
     context: JobContext | None,
+    engine: Engine | None,
 ) -> SearchResult:
     """Searches once per seed in subfolders `seed-<n>` and writes the best one and the spread."""
     from robust_nas.search.spread import spread
@@ -276,7 +292,14 @@ def _repeat_search(
             inner: Mode = "resume" if mode == "resume" else "new"
             own = None if context is None else context.of_seed(seed)
             results.append(
-                run_search(changed, folder / f"seed-{seed}", mode=inner, progress=progress, context=own)
+                run_search(
+                    changed,
+                    folder / f"seed-{seed}",
+                    mode=inner,
+                    progress=progress,
+                    context=own,
+                    engine=engine,
+                )
             )
         records = [result.record for result in results]
         criterion = config.search.criterion

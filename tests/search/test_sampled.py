@@ -13,7 +13,7 @@ from robust_nas.runs import Run
 from robust_nas.search import EVALUATORS, PROXIES, RandomSearch, SampledStrategy, Trained
 from robust_nas.spaces import count
 
-VALUES = {**SMALL, "samples": 5}
+VALUES = {**SMALL, "evaluations": 5}
 EVERY_EVALUATOR = {
     "short-training": {},
     "train": {**SHORT, "steps": 4},
@@ -120,10 +120,7 @@ class InPairs(SampledStrategy):
     name: Literal["in-pairs"] = "in-pairs"
 
     def ask(self, search):
-        if search.state.get("told", 0) == 6:
-            return []
-        first = len(search.candidates)
-        return [search.random(first), search.random(first + 1)]
+        return [] if search.state.get("told", 0) == 6 else search.random_batch(most=2)
 
     def tell(self, search, candidates):
         assert search.candidates[-len(candidates) :] == list(candidates)
@@ -131,16 +128,20 @@ class InPairs(SampledStrategy):
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 6])
-@pytest.mark.parametrize("samples", [5, 20])
-def test_a_strategy_with_a_state_resumes_within_what_it_asked_for(tmp_path, at, samples):
-    strategy = InPairs(**{**VALUES, "samples": samples})
+@pytest.mark.parametrize("evaluations", [5, 20])
+def test_a_strategy_with_a_state_resumes_within_what_it_asked_for(tmp_path, at, evaluations):
+    strategy = InPairs(**{**VALUES, "evaluations": evaluations})
     expected, records = searched(tmp_path / "whole", strategy)
-    assert len(records) == min(samples, 6)
+    assert len(records) == min(evaluations, 6)
     if at <= len(records):
         with pytest.raises(Stopped):
             searched(tmp_path / "cut", strategy, stop_at=at)
     again, same = searched(tmp_path / "cut", strategy, mode="resume")
     assert (again.architecture, again.last, same) == (expected.architecture, expected.last, records)
+    assert again.stopped == {
+        "reason": "evaluations" if evaluations == 5 else "no proposals",
+        "evaluations": len(records),
+    }
 
 
 def test_the_evaluator_of_a_config_is_chosen_by_name():

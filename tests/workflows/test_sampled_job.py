@@ -21,7 +21,7 @@ EVERY_EVALUATOR = {
     "supernet": {"name": "supernet", **SHORT_SUPERNET, "reference": 2},
     "proxy": {"name": "proxy", "proxy": "params", "images": 8},
 }
-SEARCH = {"name": "random", "cells": 4, "channels": 2, "samples": 2}
+SEARCH = {"name": "random", "cells": 4, "channels": 2, "evaluations": 2}
 NB201 = "space={name: nas-bench-201, changes: {operations: [none, nor_conv_1x1, skip_connect]}}"
 
 
@@ -61,20 +61,21 @@ def test_every_shipped_space_is_searched_with_every_evaluator_and_resumed(space,
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("key", "value", "message"),
     [
-        ("{type: gone, name: x}", "got type 'gone'"),
-        ("{type: cell, name: x}", "cells: missing"),
-        ("{type: mlp, name: x, depth: 1, width: 2}", "it is an MLP"),
-        ("[", "not valid YAML"),
-        (3, "has no len"),
+        ("code", [1, 2], "a code of .* integers is needed"),
+        ("code", [9] * 6, "integer 0 of a code: got 9; allowed: 0.."),
+        ("code", 3, "got 3; a code of"),
+        ("record", {"score": 1.0}, "lacks candidate, macs, name, params"),
+        ("record", 3, "has no attribute"),
     ],
 )
-def test_a_damaged_candidate_in_a_checkpoint_is_an_error_of_the_checkpoint(text, message, tmp_path):
+def test_a_damaged_candidate_in_a_checkpoint_is_an_error_of_the_checkpoint(key, value, message, tmp_path):
     values = sampled(evaluator="proxy")
     killed_after_one(values, tmp_path)
     state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
-    state["candidates"][0]["architecture"] = text
+    assert len(state["evaluated"][0]["code"]) == 6
+    state["evaluated"][0][key] = value
     torch.save(state, tmp_path / CHECKPOINT)
     with pytest.raises(CheckpointError, match=rf"checkpoint\.pt: does not fit this run: .*{message}"):
         run_search(values, tmp_path, mode="resume")
