@@ -37,10 +37,10 @@ class SuccessiveHalving(SampledStrategy):
             )
         if self.eta < 2:
             raise ValueError(f"eta: got {self.eta}; at least 2 is needed")
-        if self.top_rung is not None and self.top_rung < self.eta ** (self.rungs - 1):
+        least = self.evaluator.least_rung * self.eta ** (self.rungs - 1)
+        if self.top_rung is not None and self.top_rung < least:
             raise ValueError(
-                f"evaluator.{key}: got {self.top_rung}; {self.rungs} rungs with eta {self.eta} need at least "
-                f"{self.eta ** (self.rungs - 1)}"
+                f"evaluator.{key}: got {self.top_rung}; {self.rungs} rungs with eta {self.eta} need at least {least}"
             )
         if not self._counts()[-1]:
             raise ValueError(

@@ -246,6 +246,8 @@ def _rank_once(
             std=std,
             seed=config.seed,
             space=chosen.space,
+            augmentation=config.data.augment,
+            checkpoint_seconds=config.checkpoint_seconds,
             progress=progress,
         ),
     )

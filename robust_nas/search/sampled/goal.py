@@ -21,6 +21,8 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from robust_nas.statistics.hypervolume import hypervolume
+
 Direction = Literal["max", "min"]
 Take = Literal["best", "knee"]
 
@@ -125,22 +127,7 @@ class Goal:
             else gains.min(axis=0).tolist()
         )
         point = {key: sign * value for key, sign, value in zip(self.objectives, signs, worst, strict=True)}
-        heights = gains - np.array(worst)
-        return point, _volume(heights[(heights > 0).all(axis=1)])
-
-
-def _volume(heights: NDArray[np.float64]) -> float:
-    """Return the volume of the union of the boxes from 0 to each of the points `[N, M]`, sliced along the last axis."""
-    if not len(heights):
-        return 0.0
-    if heights.shape[1] == 1:
-        return float(heights.max())
-    levels = np.unique(heights[:, -1])
-    thickness = np.diff(levels, prepend=0.0)
-    return sum(
-        float(thick) * _volume(heights[heights[:, -1] >= level, :-1])
-        for level, thick in zip(levels, thickness, strict=True)
-    )
+        return point, hypervolume(gains, worst)
 
 
 def _is_number(value: object) -> bool:
