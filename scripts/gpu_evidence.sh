@@ -144,7 +144,7 @@ print(torch.cuda.get_device_name() if gpu else platform.machine() + " CPU", "; t
   command -v nvidia-smi > /dev/null && nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
   echo
 } > "$report"
-part "Training step" 30 90 - scripts/bench_training.py --device "$device" "${training[@]}"
+part "Training step" 30 90 - scripts/bench_training.py --methods none --device "$device" "${training[@]}"
 if [ -n "$clothes" ]; then
   part "Search cost, Fashion-MNIST" 30 120 - scripts/bench_search.py "${fashion[@]}" "${steps[@]}"
 else
@@ -162,7 +162,7 @@ if [ -n "$cifar" ]; then
 else
   skip "Search cost" "no image folder of CIFAR-10 was given"
 fi
-part "Training step, wide" 30 90 - scripts/bench_training.py --device "$device" "${wide[@]}"
+part "Training step, wide" 30 90 - scripts/bench_training.py --methods none --device "$device" "${wide[@]}"
 supernet "Supernet, memory" 180 memory
 supernet "Supernet, other sizes" 180 grid
 if [ -n "$cifar" ]; then

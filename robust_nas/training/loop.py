@@ -85,11 +85,9 @@ def input_gradients(options: Training, steps: int, validation: int) -> int:
 
     `validation` is the number of validation images.
     """
-    last = options.epochs - 1
-    validated = 1 + sum(options.is_validated(epoch) for epoch in range(last))
     batches_of = (
         (options.loss.inner_attack, options.epochs * steps),
-        (options.validation_attack, validated * -(-validation // BATCH)),
+        (options.validation_attack, len(options.validated_epochs) * -(-validation // BATCH)),
     )
     return sum(
         attack.input_gradients * count
@@ -194,7 +192,7 @@ class _Training:
             state.network.train()
             state.optimiser.zero_grad()
             for hook in state.hooks:
-                hook.before_step(batch)
+                hook.before_step(state.step.attacked(batch))
             found = state.step.gradients(batch)
             for hook in state.hooks:
                 hook.after_backward()
