@@ -70,7 +70,7 @@ if [ -n "$dry" ]; then
   evidence=(--images 8 --seeds 0)
 else
   device=cuda needed=1200
-  training=(--channels 16 --batch 32) wide=(--channels 36 --batch 128)
+  training=(--channels 16 --cells 8 --batch 32 --rounds 5) wide=(--channels 36 --cells 8 --batch 128 --rounds 5)
   size=() attacks=(--width 64 --batch 128)
   fashion=(fashion device=cuda) steps=(--steps 12)
   recipe=(dsara-cifar10 name=gpu-evidence-networks data.name=image-folder "data.path=$folder" search.order=1

@@ -77,6 +77,26 @@ def test_a_loss_that_warns_is_recorded_and_printed(trained, tmp_path, call):
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("training.loss={name: j-sigr, projections: 11}", "loss: j-sigr needs at least 11 classes with these"),
+        (
+            "training.loss={name: pgd-at, attack: {name: pgd, loss: dlr-targeted, targets: 12}}",
+            "training.loss.attack: pgd-10-dlr-targeted needs at least 13 classes, the model has 10",
+        ),
+        (
+            "training.validation_attack={name: pgd, loss: ce-targeted, targets: 10}",
+            "training.validation_attack: pgd-10-ce-targeted needs at least 11 classes, the model has 10",
+        ),
+    ],
+)
+def test_what_the_classes_do_not_allow_is_refused_before_anything_starts(tmp_path, change, message):
+    with pytest.raises(ConfigError, match=message):
+        robust_nas.train(config(change), TINY, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
 def test_other_losses_show_nothing(tmp_path):
     folder = robust_nas.train(config(), TINY, tmp_path / "model")
     assert not (folder / "explanation.json").exists()

@@ -121,13 +121,8 @@ class Guard(TrainingHook):
         return record
 
     def _can_strengthen(self) -> bool:
-        attack = self.training.loss.inner_attack
-        most = self.options.most_steps
-        return (
-            attack is not None
-            and self.times < most
-            and strengthened(attack, self.times, most + 1).steps < most
-        )
+        attack, most = self.training.loss.inner_attack, self.options.most_steps
+        return attack is not None and self.times < most and gradient_steps(attack) * 2**self.times < most
 
     def _accuracy(self, attack: BoundedAttack, epoch: int) -> float:
         from robust_nas.training.validation import validate
@@ -174,13 +169,22 @@ class Guard(TrainingHook):
         self.good = _each(good, lambda tensor: tensor.to(device))
 
 
-def strengthened(attack: Attack, times: int, most: int) -> PGD:
-    """Return PGD of 2^times as many gradient steps as an attack, at most `most`, for the same loss and ball."""
-    steps = max(1, attack.crafting_passes // 2) * 2**times
+def gradient_steps(attack: Attack) -> int:
+    """Return the gradient steps that an attack takes, or takes the time of."""
+    return max(1, attack.crafting_passes // 2)
+
+
+def strengthened(attack: Attack, times: int, most: int) -> Attack:
+    """Return PGD of 2^times as many gradient steps as an attack, at most `most`, for the same loss and ball.
+
+    An attack that has as many already is returned as it is: it is never weakened.
+    """
+    if gradient_steps(attack) >= most:
+        return attack
     return PGD(
         eps=attack.eps or 0.0,
         norm=attack.norm,
-        steps=min(most, steps),
+        steps=min(most, gradient_steps(attack) * 2**times),
         loss="kl" if attack.objective == "kl" else "ce",
         keep="last",
         bn=attack.bn,
