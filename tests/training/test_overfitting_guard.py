@@ -109,7 +109,7 @@ def test_what_a_strengthened_attack_is():
 
 def test_hooks_that_take_the_weights_of_an_epoch_come_after_the_guard():
     options(hooks=[OverfittingGuard(), SWA(from_epoch=0)])
-    with pytest.raises(ConfigError, match="swa before it in the list .* list overfitting-guard first"):
+    with pytest.raises(ConfigError, match=r"swa before it in the list .* list overfitting-guard first"):
         options(hooks=[LabelSmoothing(), SWA(from_epoch=0), OverfittingGuard()])
 
 

@@ -9,7 +9,7 @@ from cases import CONFIG
 
 import robust_nas
 from robust_nas.config import apply_overrides, check
-from robust_nas.errors import FigureWarning
+from robust_nas.errors import ConfigError, FigureWarning
 from robust_nas.figures import saliency
 from robust_nas.runs import RESULT
 from robust_nas.training import JSIGR
@@ -80,7 +80,10 @@ def test_a_loss_that_warns_is_recorded_and_printed(trained, tmp_path, call):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("training.loss={name: j-sigr, projections: 11}", "loss: j-sigr needs at least 11 classes with these"),
+        (
+            "training.loss={name: j-sigr, projections: 11}",
+            "loss: j-sigr needs at least 11 classes with these",
+        ),
         (
             "training.loss={name: pgd-at, attack: {name: pgd, loss: dlr-targeted, targets: 12}}",
             "training.loss.attack: pgd-10-dlr-targeted needs at least 13 classes, the model has 10",
