@@ -247,6 +247,7 @@ def _run(
         if any(step.trains for step in config.compression.steps):
             refuse_precision(config.training.precision, shared.device)
             refuse_few_images(config.training, shared)
+            config.training.loss.refuse_network(original.model.network)
         command = f"robust-nas compress {shlex.quote(str(original.folder))} " if original.folder else ""
         refuse_out_of_reach(original.model, config.compression.steps, command)
     with Run(folder, job, mode, recipe=config) as run:
