@@ -128,7 +128,7 @@ class Bench:
                 for hook in hooks:
                     hook.before_step(step.attacked(batch))
                 step.gradients(batch)
-                for hook in hooks:
+                for hook in reversed(hooks):
                     hook.after_backward()
                 self.optimiser.step()
 

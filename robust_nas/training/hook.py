@@ -72,7 +72,7 @@ class TrainingHook:
         return None
 
     def after_backward(self) -> None:
-        """Finish the step before the optimiser moves the weights; the gradients are there."""
+        """Finish the step before the optimiser moves the weights; the gradients are there. The last hook is first."""
 
     def end_epoch(self, epoch: int) -> dict[str, Any]:
         """Finish an epoch before it is validated. Return what its record in the log holds of the hook."""

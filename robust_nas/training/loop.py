@@ -1,7 +1,7 @@
 """The training loop: one for every loss, step and hook; keeps the epoch with the best robust accuracy on validation.
 
-    every batch:   hooks mixed; augment; hooks before_step; the step leaves gradients; hooks after_backward;
-                   sum of ranks; clip; SGD
+    every batch:   hooks mixed; augment; hooks before_step; the step leaves gradients; hooks after_backward,
+                   the last first; sum of ranks; clip; SGD
     every epoch:   hooks end_epoch; validate where it is due, as the hooks apply the weights; keep the best;
                    hooks validated, which may end the training
 
@@ -194,7 +194,7 @@ class _Training:
             for hook in state.hooks:
                 hook.before_step(state.step.attacked(batch))
             found = state.step.gradients(batch)
-            for hook in state.hooks:
+            for hook in reversed(state.hooks):  # the last that moved the weights puts them back first
                 hook.after_backward()
             measured.append(self._reduced(torch.stack([found.loss, found.correct.to(found.loss.dtype)])))
             if options.clip_norm is not None:

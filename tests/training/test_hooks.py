@@ -250,6 +250,15 @@ def test_awp_raises_the_loss_of_the_step():
     assert losses[0] < losses[2]
 
 
+def test_awp_twice_puts_the_weights_back_as_awp_once_does(tmp_path):
+    """As where a recipe has it, and a method that it is compared by too."""
+    slow = {"learning_rate": 1e-9, "weight_decay": 0.0}
+    _, _, still = run_training(tmp_path / "plain", options(**slow))
+    _, _, net = run_training(tmp_path / "twice", options(hooks=[AWP(gamma=0.3), AWP(gamma=0.5)], **slow))
+    for one, other in zip(net.parameters(), still.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("hook", [AWP(gamma=0.0), AWP(gamma=0.5, warmup_epochs=2)])
 def test_awp_of_no_size_or_before_its_first_epoch_is_training_without_it(tmp_path, hook):
     plain, records, net = run_training(tmp_path / "plain", options(drop_path=0.4))
