@@ -240,8 +240,7 @@ def _run(
     refuse_several("compress")
     shared = context_unless_finished(config, folder, mode, shared)
     if shared is not None:
-        source = original.folder or Path(original.spec)
-        refuse_misfit(original.model.description, shared.dataset, source)
+        refuse_misfit(original.model.description, shared.dataset, original.folder or Path(original.spec))
         refuse_other_images_than_training(original.model, shared.dataset, other_data)
         refuse_attacks(EvaluationConfig.of(config), shared.dataset)
         if any(step.trains for step in config.compression.steps):
