@@ -124,7 +124,7 @@ def _show_plan(tree: Mapping[str, Any]) -> None:
             point["name"],
             point["arm"].replace("+", ", "),
             str(point["epochs"]),
-            str(point["passes"]),
+            f"{point['passes']:g}",
             f"{point['training_passes']:,}",
             f"{point['training_passes'] / base:.2f}",
             str(len(point["trials"])),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import SerializerFunctionWrapHandler, model_serializer
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from robust_nas.config import Options
 from robust_nas.records import RESULT, read_json
@@ -30,6 +30,10 @@ class CandidateRecipe(Training):
     def of(cls, training: Training) -> Self:
         """Return that part of a run's recipe."""
         return cls(**{key: getattr(training, key) for key in cls.model_fields if key not in cls.replaced})
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Self:
+        return self  # not by epochs that are not its own: each candidate's recipe is asked
 
     @model_serializer(mode="wrap")
     def _leave_defaults_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -62,7 +66,8 @@ class CandidateTraining:
         config, context = self.config, self.context
         mean, std = context.normalisation
         replaced = {"epochs": epochs, "validate_from": epochs - 1, "validate_every": 1}
-        options = config.training.model_copy(update=replaced)
+        recipe = {key: getattr(config.training, key) for key in Training.model_fields}
+        options = Training(**{**recipe, **replaced})  # so that hooks refuse too few epochs
         job = CandidateJob(architecture=architecture, training=options)
         folder = self.folder / architecture.name
         with Run(folder, job, "resume") as run:

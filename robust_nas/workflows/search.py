@@ -39,6 +39,7 @@ from robust_nas.workflows.context import (
     context_unless_finished,
     load_context,
     open_run,
+    refuse_attacks_in,
     refuse_loss,
     refuse_precision,
     refuse_recipe,
@@ -103,6 +104,7 @@ def refuse_unfit(config: RunConfig, context: JobContext) -> None:
     refuse_precision(config.search.own_precision, context.device)
     if config.search.kind == "one-shot":  # half of the images for the weights, half for the alphas
         ALONE.refuse_small(len(context.images) // 2, "search.batch_size")
+    refuse_attacks_in(config.search, "search", context)
     if config.search.weight_loss is not None:
         refuse_loss(config.search.weight_loss, "search.weights.loss", context)
     if config.search.trains:

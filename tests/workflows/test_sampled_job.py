@@ -8,11 +8,12 @@ import torch
 from cases import SHORT, SHORT_SUPERNET, config
 
 from robust_nas import run_search
-from robust_nas.config import read_yaml
+from robust_nas.config import check, read_yaml, to_dict
 from robust_nas.errors import CheckpointError, ConfigError, RunExistsError
 from robust_nas.runs import CHECKPOINT, read_json
 from robust_nas.search import EVALUATORS
 from robust_nas.spaces import load_space, shipped_names
+from robust_nas.workflows.candidates import CandidateRecipe
 from robust_nas.workflows.context import load_context
 
 EVERY_EVALUATOR = {
@@ -133,6 +134,15 @@ def test_a_recipe_that_no_candidate_can_have_is_refused_before_the_folder_is_mad
 def test_a_recipe_is_no_matter_where_nothing_is_trained(tmp_path):
     values = sampled(NB201, "training.auxiliary_weight=0.4", evaluator="proxy")
     assert run_search(values, tmp_path).record["candidates"] == 2
+
+
+def test_a_hook_of_late_epochs_fits_the_final_training_and_is_refused_in_shorter_ones(tmp_path):
+    late = ("training.epochs=200", "training.hooks=[{name: swa, from_epoch: 150}]", "training.ema=null")
+    values = sampled(*late, "search.evaluator.epochs=2")
+    assert check(CandidateRecipe, to_dict(CandidateRecipe.of(values.training)), "again").hooks
+    with pytest.raises(ConfigError, match="from_epoch is 150, counted from 0, but the training has 2 epochs"):
+        run_search(values, tmp_path)
+    assert not list(tmp_path.glob("candidates/*/metrics.jsonl"))
 
 
 @pytest.mark.parametrize("evaluator", EVERY_EVALUATOR)
