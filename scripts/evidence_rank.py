@@ -32,6 +32,7 @@ import robust_nas
 from robust_nas.cli import common
 from robust_nas.runs import write_atomic
 from robust_nas.search import PROXIES
+from robust_nas.spaces import NASBench201Architecture
 
 Floats = NDArray[np.float64]
 
@@ -59,7 +60,7 @@ class Row(NamedTuple):
 def nb201_rows(rows: list[dict[str, str]]) -> list[Row]:
     """Return the rows of NAS-RobBench-201."""
     texts = [row["arch_str"] for row in rows]
-    names = [robust_nas.load_architecture(text).name for text in texts]
+    names = [NASBench201Architecture.from_string(text).name for text in texts]
     truths = [float(row["advtrain/cifar10/val_pgd_8_acc"]) for row in rows]
     return [Row(*each) for each in zip(texts, names, truths, strict=True)]
 
