@@ -33,9 +33,9 @@ from .strategy import SearchOutcome as SearchOutcome
 from .strategy import Strategy as Strategy
 from .strategy import TrainCandidate as TrainCandidate
 from .strategy import Trained as Trained
+from .successive_halving import SuccessiveHalving as SuccessiveHalving
 from .tables import TABLES as TABLES
 from .tables import Table as Table
 from .tables import TableReader as TableReader
 from .tables import load_table as load_table
 from .tables import load_with_latency as load_with_latency
-from .successive_halving import SuccessiveHalving as SuccessiveHalving

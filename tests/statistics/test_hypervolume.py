@@ -24,11 +24,14 @@ def test_hypervolume_moves_with_its_reference_and_ignores_dominated_points():
     assert hypervolume(points + shift, shift) == pytest.approx(volume)
     assert hypervolume(np.vstack([points, points * 0.9]), np.zeros(3)) == pytest.approx(volume)
     assert hypervolume(np.empty((0, 3)), np.zeros(3)) == 0
+    assert hypervolume([[1.0], [3.0], [-1.0]], [0.5]) == 2.5
+    deeper = np.column_stack([points, np.full(len(points), 0.5)])
+    assert hypervolume(deeper, np.zeros(4)) == pytest.approx(volume / 2)
 
 
 @pytest.mark.parametrize(
     ("points", "reference"),
-    [([[1.0]], [0.0]), ([[1.0, 2]], [0.0, 0, 0]), ([[np.nan, 1]], [0.0, 0]), ([1.0, 2], [0.0, 0])],
+    [([[]], []), ([[1.0, 2]], [0.0, 0, 0]), ([[np.nan, 1]], [0.0, 0]), ([1.0, 2], [0.0, 0])],
 )
 def test_other_shapes_are_refused(points, reference):
     with pytest.raises(StudyError, match="got"):
