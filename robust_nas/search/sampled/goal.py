@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeGuard, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,7 +96,7 @@ class Goal:
         scored = [one for one in candidates if one.gains is not None]
         if not scored:
             return []
-        dominated = _dominates(*_arrays(scored)).any(axis=0)
+        dominated = _dominates(*_arrays(scored)).any(axis=0).tolist()
         return [one for one, out in zip(scored, dominated, strict=True) if not out]
 
     def within(self, candidates: Sequence[J]) -> list[J]:
@@ -143,7 +143,7 @@ def _volume(heights: NDArray[np.float64]) -> float:
     )
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
