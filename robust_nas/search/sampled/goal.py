@@ -96,7 +96,7 @@ class Goal:
         scored = [one for one in candidates if one.gains is not None]
         if not scored:
             return []
-        dominated = _dominates(*_arrays(scored)).any(axis=0).tolist()
+        dominated = np.asarray(_dominates(*_arrays(scored)).any(axis=0))
         return [one for one, out in zip(scored, dominated, strict=True) if not out]
 
     def within(self, candidates: Sequence[J]) -> list[J]:
