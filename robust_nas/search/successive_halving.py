@@ -59,7 +59,8 @@ class SuccessiveHalving(SampledStrategy):
     def _length(self, search: SampledSearch, rung: int) -> int:
         top = search.top_rung
         assert top is not None  # noqa: S101 - validated
-        return top // self.eta ** (self.rungs - 1 - rung)
+        length: int = top // self.eta ** (self.rungs - 1 - rung)
+        return length
 
     def ask(self, search: SampledSearch) -> Sequence[Proposal]:
         """Return the next networks of the present rung; none after the last one."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeGuard, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,7 +98,7 @@ class Goal:
         scored = [one for one in candidates if one.gains is not None]
         if not scored:
             return []
-        dominated = _dominates(*_arrays(scored)).any(axis=0)
+        dominated = np.asarray(_dominates(*_arrays(scored)).any(axis=0))
         return [one for one, out in zip(scored, dominated, strict=True) if not out]
 
     def within(self, candidates: Sequence[J]) -> list[J]:
@@ -130,7 +130,7 @@ class Goal:
         return point, hypervolume(gains, worst)
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
