@@ -27,6 +27,7 @@ class InheritedWeights(GatedPaths, Evaluator):
     """A path of one supernet for every candidate; `weight` is 0 where the supernet is not fit for the sum."""
 
     columns: ClassVar[tuple[str, ...]] = ("loss", "weight")
+    parallel: ClassVar[bool] = False  # it trains once, in the folder of the search
 
     name: Literal["supernet"] = "supernet"
     reference: Count = 64  # architectures of the sample
