@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from cases import SHORT, SHORT_SUPERNET
+from cases import SHORT, SHORT_SUPERNET, SHORT_ZERO
 from scipy import stats
 from small_search import CLASSES, images
 
@@ -18,9 +18,11 @@ from robust_nas.search.ranking.zero_cost import ZeroCost
 from robust_nas.spaces import NASBench201Architecture, Size, load_space, sample
 
 NB201 = load_space("nas-bench-201")
-SMALL = {"channels": 2, "side": 8}
-ZERO = {**SMALL, "cells_per_stage": 1, "batch_size": 4}
-CASES = {"zero-cost": ZERO, "train": {**SHORT, "rungs": (2, 4)}, "supernet": SHORT_SUPERNET}
+CASES = {
+    "zero-cost": SHORT_ZERO,
+    "train": {**SHORT, "rungs": (2, 4), "zero_cost": SHORT_ZERO},
+    "supernet": {**SHORT_SUPERNET, "zero_cost": SHORT_ZERO},
+}
 pytestmark = pytest.mark.usefixtures("short_trainings")
 every_method = pytest.mark.parametrize("name", RANKINGS.built_in)
 DEAD = NASBench201Architecture.from_string("|none~0|+|none~0|none~1|+|none~0|none~1|none~2|")

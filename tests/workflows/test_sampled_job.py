@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from cases import SHORT, SHORT_SUPERNET, config
+from cases import SHORT, SHORT_SUPERNET, SHORT_ZERO, config
 
 from robust_nas import run_search
 from robust_nas.config import check, read_yaml, to_dict
@@ -16,16 +16,13 @@ from robust_nas.spaces import load_space, shipped_names
 from robust_nas.workflows.candidates import CandidateRecipe
 from robust_nas.workflows.context import load_context
 
+ZERO_COST = {"name": "zero-cost", "reference": 10, "method": {**SHORT_ZERO, "draws": 1}}
 EVERY_EVALUATOR = {
     "short-training": {"name": "short-training", "epochs": 1},
     "train": {"name": "train", **SHORT, "steps": 2},
-    "supernet": {"name": "supernet", **SHORT_SUPERNET, "reference": 2},
+    "supernet": {"name": "supernet", **SHORT_SUPERNET, "reference": 2, "zero_cost": ZERO_COST},
     "proxy": {"name": "proxy", "proxy": "params", "images": 8},
-    "zero-cost": {
-        "name": "zero-cost",
-        "reference": 10,
-        "method": {"channels": 2, "cells_per_stage": 2, "batch_size": 8, "draws": 1},
-    },
+    "zero-cost": ZERO_COST,
 }
 SEARCH = {"name": "random", "cells": 4, "channels": 2, "evaluations": 2}
 NB201 = "space={name: nas-bench-201, changes: {operations: [none, nor_conv_1x1, skip_connect]}}"

@@ -15,13 +15,15 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
+import numpy as np
 from pydantic import Field
 
 from robust_nas.config import Fraction01, tree_hash
 from robust_nas.search.ranking.method import Columns, RankingContext, RankingMethod
 from robust_nas.search.ranking.paths import PathTraining, TrainedPaths
-from robust_nas.search.ranking.rank_sum import spearman, zero_cost
+from robust_nas.search.ranking.rank_sum import spearman
 from robust_nas.search.ranking.ranks import rank_shares
+from robust_nas.search.ranking.zero_cost import ZeroCost
 from robust_nas.spaces import CellArchitecture
 
 
@@ -77,10 +79,11 @@ class SupernetRanking(GatedPaths, RankingMethod):
     cost: ClassVar[str] = "about 0.5 CPU seconds an architecture, after 6 CPU minutes of training"
 
     name: Literal["supernet"] = "supernet"
+    zero_cost: ZeroCost = ZeroCost()  # of the sum
 
     def score(self, candidates: Sequence[CellArchitecture], context: RankingContext) -> Columns:
         """Return the sum of ranks, the adversarial loss, its weight in the sum (0 or 1), and the zero-cost score."""
-        prior = zero_cost(candidates, context)
+        prior = np.array(self.zero_cost.score(candidates, context)["score"], dtype=np.float64)
         losses, gate = self.supernet_losses(candidates, context)
         means = [sum(own) / len(own) for own in losses]
         total = prior + gate.fit * rank_shares([-mean for mean in means])

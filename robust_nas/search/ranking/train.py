@@ -22,9 +22,9 @@ from pydantic import Field, model_validator
 from robust_nas.config import Count, Fraction01, tree_hash
 from robust_nas.errors import ConfigError, DivergenceError
 from robust_nas.search.ranking.method import Columns, RankingContext, RankingMethod
-from robust_nas.search.ranking.rank_sum import zero_cost
 from robust_nas.search.ranking.ranks import rank_shares
 from robust_nas.search.ranking.standalone import StandaloneTraining, Steps
+from robust_nas.search.ranking.zero_cost import ZeroCost
 from robust_nas.spaces import CellArchitecture
 
 
@@ -37,6 +37,7 @@ class TrainRanking(StandaloneTraining, RankingMethod):
     rungs: Annotated[tuple[Steps, ...], Field(min_length=1)] = (200, 400, 800)  # steps, ascending
     keep: Annotated[Fraction01, Field(gt=0, lt=1)] = 0.5  # share of a rung that goes on to the next one
     budget: Count | None = None  # steps of all trainings together; None: every candidate is trained
+    zero_cost: ZeroCost = ZeroCost()  # which chooses what is trained, and is in the sum
 
     @model_validator(mode="after")
     def _rungs_ascend(self) -> Self:
@@ -66,7 +67,7 @@ class TrainRanking(StandaloneTraining, RankingMethod):
         A candidate whose training diverges has no score. Raises `DivergenceError` where none has one.
         """
         sizes = self.plan(len(candidates))
-        prior = zero_cost(candidates, context)
+        prior = np.array(self.zero_cost.score(candidates, context)["score"], dtype=np.float64)
         first = np.argsort(-prior, kind="stable")[: sizes[0]].tolist()
         reached = self.halving(first, sizes, candidates, context)
         if not reached:
