@@ -16,7 +16,11 @@ from robust_nas.spaces import load_space, shipped_names
 from robust_nas.workflows.candidates import CandidateRecipe
 from robust_nas.workflows.context import load_context
 
-ZERO_COST = {"name": "zero-cost", "reference": 10, "method": {**SHORT_ZERO, "draws": 1}}
+ZERO_COST = {
+    "name": "zero-cost",
+    "reference": 10,
+    "method": {**SHORT_ZERO, "draws": 1, "proxies": ["params"]},
+}
 EVERY_EVALUATOR = {
     "short-training": {"name": "short-training", "epochs": 1},
     "train": {"name": "train", **SHORT, "steps": 2},
