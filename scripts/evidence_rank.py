@@ -1,201 +1,273 @@
-"""Rankings by untrained networks for the docs: how they agree with adversarial training, on two tables.
+"""Rankings for the docs: how well do they order the networks of a table that was trained adversarially?
 
-    .venv/bin/python scripts/evidence_rank.py nb201 --table nasrobbench201.csv.gz --images cifar10/
-    .venv/bin/python scripts/evidence_rank.py nb201 --table ... --images ... --sample 300 --seed 1 --proxies
-    .venv/bin/python scripts/evidence_rank.py tiny --table tiny_robustbench.csv.gz --images cifar10/ [--proxies]
+    .venv/bin/python scripts/evidence_rank.py nb201 --table NASROBBENCH201.csv.gz --images CIFAR10/ --parts zero-cost
+    .venv/bin/python scripts/evidence_rank.py tiny --table TINY_ROBUSTBENCH.csv.gz --images CIFAR10/ --minutes 30
 
-Tables: NAS-RobBench-201 as CSV (`arch_str`, `advtrain/cifar10/val_pgd_8_acc`), and Tiny-RobustBench (DARTS space,
-`adversarial_best`). Images: CIFAR-10 as a folder of images. `--proxies` ranks by every proxy of the registry in turn,
-from one measurement. Every architecture is kept when it is measured: after a kill the same command goes on. Writes
-`<out>/<table>[-sample-seed][-proxies]/`: the run folder of `robust-nas rank`, and `agreement.csv`: Spearman's
-correlation over all, in the top half by the truth, partial given the parameters, and the difference to the parameters,
-each with a bootstrap interval over architectures (95 %).
+Tables: `nb201`, NAS-RobBench-201 in any form (`advtrain/cifar10/val_pgd_8_acc`), and `tiny`, Tiny-RobustBench
+(`adversarial_best`). Images: CIFAR-10 as an image folder.
+
+    zero-cost        params, jacobian covariance and synflow, of all networks of the table
+    proxies          every proxy of the registry
+    train            short adversarial trainings
+    supernet         a supernet under adversarial training
+    supernet-clean   one that was trained on clean images, at equal cost
+
+The settings are fixed below. They were chosen on the sample `first`; what is reported is of the sample `second`, which
+shares no network with it. Samples are stratified by the truth, a part of each stratum, and weighted back to the table.
+Every part has params and MACs on its own sample, and the rank sums of which it consists.
+
+Work is in results/rank/, by network: the same command goes on where it was killed, or where --minutes ended it. A part
+that is finished writes results/reference/rank/TABLE-PART/: `agreement.csv` (`statistics.agreements`), `scores.csv`,
+`settings.yaml`. Another sample than `second`, and --count, are in the folder's name.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
-import io
 import json
-import shutil
-from collections.abc import Callable, Sequence
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 import robust_nas
-from robust_nas.cli import common
-from robust_nas.runs import write_atomic
-from robust_nas.search import PROXIES
-from robust_nas.spaces import NASBench201Architecture
+from robust_nas.config import to_yaml
+from robust_nas.files import write_atomic
+from robust_nas.runs import Run
+from robust_nas.search import PROXIES, RankingContext, RankingMethod, Table
+from robust_nas.search.ranking.method import Columns
+from robust_nas.search.ranking.ranks import rank_shares
+from robust_nas.search.ranking.supernet import SupernetRanking
+from robust_nas.search.ranking.train import TrainRanking
+from robust_nas.search.ranking.zero_cost import ZeroCost
+from robust_nas.spaces import Cost, count
+from robust_nas.statistics import agreements, population_weights
+from robust_nas.training.losses.natural import Natural
+from robust_nas.workflows.benchmark import CONTROL, ScoreBenchmark
+from robust_nas.workflows.context import load_context, session
+from robust_nas.workflows.rank import RankJob, to_csv
+from robust_nas.workflows.rank_candidates import Candidates, KnownTruth, RankConfig, Truth
 
+RUNS, REFERENCE = Path("results/rank"), Path("results/reference/rank")
+SETTINGS = ("device=cpu", "threads=1", "seed=0", "data.name=image-folder", "data.normalise=dataset")
+TRAINED = ("data.augment.crop=4", "data.augment.flip=true")
+UNTRAINED = ("data.limit=2000",)  # images
+SAMPLES = ("first", "second")
+CONTROLS = (CONTROL, "macs")
+DRAWS = 2000  # of the bootstrap
 Floats = NDArray[np.float64]
 
-OUT = Path("results/reference/rank")
-KEPT = ("config.yaml", "ranking.csv", "agreement.csv")  # no machine's paths
-SETTINGS = (
-    "device=cpu",
-    "threads=1",
-    "data.name=image-folder",
-    "data.limit=2000",
-    "data.normalise=dataset",
-    "seed=0",
-)
-DRAWS, CONFIDENCE = 2000, 0.95  # of the bootstrap
+
+class Known(NamedTuple):
+    """A table: its truth, and the shares of its order by it at which strata end."""
+
+    column: str
+    cuts: tuple[float, ...]
 
 
-class Row(NamedTuple):
-    """An architecture of a table as text, the name that its ranking gets, and what it reached after training."""
+class Part(NamedTuple):
+    """A ranking method, its images, and how many networks of each table it ranks; None: all."""
 
-    text: str
-    name: str
-    truth: float
-
-
-def nb201_rows(rows: list[dict[str, str]]) -> list[Row]:
-    """Return the rows of NAS-RobBench-201."""
-    texts = [row["arch_str"] for row in rows]
-    names = [NASBench201Architecture.from_string(text).name for text in texts]
-    truths = [float(row["advtrain/cifar10/val_pgd_8_acc"]) for row in rows]
-    return [Row(*each) for each in zip(texts, names, truths, strict=True)]
+    method: RankingMethod
+    settings: tuple[str, ...]
+    counts: dict[str, int | None]
 
 
-def tiny_rows(rows: list[dict[str, str]]) -> list[Row]:
-    """Return the rows of Tiny-RobustBench; two lists of edges and of output nodes make a genotype."""
-    found = []
-    for row in rows:
-        cells = {key: json.loads(row[key]) for key in ("normal", "normal_concat", "reduce", "reduce_concat")}
-        parts = ", ".join(
-            f"{key}={[tuple(e) if isinstance(e, list) else e for e in v]}" for key, v in cells.items()
+KNOWN = {
+    "nb201": Known("advtrain/cifar10/val_pgd_8_acc", (0.5, 0.9, 1.0)),
+    "tiny": Known("adversarial_best", (1.0,)),
+}
+PARTS = {
+    "zero-cost": Part(ZeroCost(), UNTRAINED, {"nb201": None, "tiny": None}),
+    "proxies": Part(
+        ZeroCost(proxies=tuple(PROXIES.make(name) for name in PROXIES.built_in)),
+        UNTRAINED,
+        {"nb201": 300, "tiny": None},
+    ),
+    "train": Part(TrainRanking(rungs=(400,)), TRAINED, {"nb201": 100, "tiny": 40}),
+    "supernet": Part(SupernetRanking(clean_steps=4_000, steps=12_000), TRAINED, {"nb201": 300, "tiny": None}),
+    "supernet-clean": Part(  # a clean step has two passes, an adversarial one has four
+        SupernetRanking(clean_steps=4_000, steps=24_000, loss=Natural()),
+        TRAINED,
+        {"nb201": 300, "tiny": None},
+    ),
+}
+
+
+class OutOfTime(Exception):  # noqa: N818 - no error
+    """The minutes that were given are over."""
+
+
+class Clock:
+    """Ends a ranking after the minutes that were given, at the next thing that it begins; keeps its last words."""
+
+    def __init__(self, minutes: float) -> None:
+        self.end = time.monotonic() + 60 * minutes
+        self.words = ""
+
+    def __call__(self, job: str, done: int, total: int, note: str = "") -> None:
+        """Print the progress of a job now and then. Raises `OutOfTime`."""
+        if job == "score" and note:
+            self.words = note
+        if done == total or done % max(1, total // 20) == 0:
+            print(f"  {job} {done}/{total} {note}".rstrip(), flush=True)
+        if done < total and time.monotonic() > self.end:
+            raise OutOfTime
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows of a table, and the networks of the table that each of them represents."""
+
+    rows: list[int]
+    weights: Floats
+
+
+def sample(table: Table, known: Known, count: int | None, which: str) -> Sample:
+    """Return a stratified sample, in an order of which any beginning is balanced; without a count all rows."""
+    truth = table.column(known.column)
+    order = np.argsort(truth, kind="stable")
+    if count is None:
+        return Sample(list(range(len(table))), np.ones(len(table)))
+    rng, halves = np.random.default_rng(1), []
+    cuts = [0, *(int(share * len(order)) for share in known.cuts)]
+    for low, high in pairwise(cuts):
+        drawn = rng.permutation(order[low:high])
+        middle = len(drawn) // 2
+        halves.append((drawn[:middle] if which == SAMPLES[0] else drawn[middle:]).tolist())
+    dealt = [(row, stratum) for turn in zip(*halves, strict=False) for stratum, row in enumerate(turn)][
+        :count
+    ]
+    if len(dealt) < count:
+        raise SystemExit(f"--count: got {count}; the sample has {len(dealt)} networks")
+    sizes = {stratum: high - low for stratum, (low, high) in enumerate(pairwise(cuts))}
+    return Sample([row for row, _ in dealt], population_weights([stratum for _, stratum in dealt], sizes))
+
+
+def compared(label: str, columns: Columns, params: Floats) -> dict[str, Floats]:
+    """Return the scores of a method's columns: its parts alone and in rank sums; higher is better."""
+    if "loss" in columns:
+        own = rank_shares([None if loss is None else -loss for loss in columns["loss"]])
+        prior = np.array(columns["zero-cost"], dtype=float)
+        return {"zero-cost": prior, label: own, f"zero-cost + {label}": prior + own}  # the gate is not asked
+    found = {}
+    for name in PROXIES.built_in:
+        values = columns.get(f"proxy_{name.replace('-', '_')}")
+        if values is not None and name not in CONTROLS:
+            sign = 1.0 if PROXIES.get(name).higher_is_better else -1.0
+            found[name] = rank_shares([None if value is None else sign * value for value in values])
+    sums = {f"params + {name}": rank_shares(params.tolist()) + own for name, own in found.items()}
+    return {**found, **sums, label: rank_shares(columns["score"])}
+
+
+def measure(name: str, part: Part, which: str, given: argparse.Namespace, clock: Clock) -> None:
+    """Rank the sample of a part, and write its outcome. Raises `OutOfTime`."""
+    known = KNOWN[which]
+    config = robust_nas.load_ranking(
+        [str(given.table)],
+        column=known.column,
+        overrides=[*SETTINGS, *part.settings, f"name={which}", f"data.path={given.images}"],
+    ).model_copy(update={"method": part.method})
+    table = Truth(column=known.column).table(str(given.table))
+    number = part.counts[which] if given.count is None else given.count
+    drawn = sample(table, known, number, given.sample)
+    label = f"{which}-{name}" + ("" if given.sample == SAMPLES[1] or number is None else f"-{given.sample}")
+    label += "" if given.count is None else f"-{given.count}"
+    print(f"{label}: {len(drawn.rows)} networks", flush=True)
+    truth = KnownTruth(table.source, known.column, True, table.column(known.column)[drawn.rows].tolist(), 0)
+    chosen = Candidates([table.architecture(row) for row in drawn.rows], table.space, truth)
+    columns, seconds, costs = ranked(RUNS / label, config, chosen, clock)
+    scores = {key: np.array([getattr(cost, key) for cost in costs], dtype=float) for key in CONTROLS}
+    scores |= compared(name, columns, scores[CONTROL])
+    found = agreements(scores, truth.values, CONTROL, weights=drawn.weights, draws=DRAWS)
+    folder = REFERENCE / label
+    folder.mkdir(parents=True, exist_ok=True)
+    ScoreBenchmark(table.source, known.column, len(costs), 0, found).write(folder / "agreement.csv")
+    listed = [
+        {"id": table.ids[row], "truth": value, "weight": round(float(weight), 4)}
+        | {key: float(f"{values[place]:.6g}") for key, values in scores.items()}
+        for place, (row, value, weight) in enumerate(
+            zip(drawn.rows, truth.values, drawn.weights, strict=True)
         )
-        name = f"t{row['seed']}"
-        found.append(Row(f"{name} = Genotype({parts})", name, float(row["adversarial_best"])))
-    return found
+    ]
+    write_atomic(folder / "scores.csv", to_csv(listed).encode())
+    about = {
+        "column": known.column,
+        "networks_of_the_table": len(table),
+        "networks": len(costs),
+        "sample": "all" if number is None else given.sample,
+        "strata_end_at": list(known.cuts),
+        "cpu_seconds_a_network": round(seconds / len(costs), 3),
+        "verdict": clock.words,
+        "settings": [*SETTINGS, *part.settings],
+        "method": part.method.model_dump(mode="json"),
+    }
+    write_atomic(folder / "settings.yaml", to_yaml(about).encode())
+    print((folder / "agreement.csv").read_text(), flush=True)
 
 
-TABLES: dict[str, Callable[[list[dict[str, str]]], list[Row]]] = {"nb201": nb201_rows, "tiny": tiny_rows}
+def ranked(
+    folder: Path, config: RankConfig, chosen: Candidates, clock: Clock
+) -> tuple[Columns, float, list[Cost]]:
+    """Return the columns of the method, the CPU seconds of all calls that ended, and the costs of the networks.
+
+    Raises `OutOfTime`.
+    """
+    with Run(folder, RankJob.of(config, chosen), "resume", recipe=config) as run:
+        context = load_context(config)
+        spent = folder / "cpu_seconds.json"
+        before = float(json.loads(spent.read_text())) if spent.is_file() else 0.0
+        began = time.process_time()
+        with session(run, context):
+            mean, std = context.normalisation
+            try:
+                columns = config.method.score(
+                    chosen.architectures,
+                    RankingContext(
+                        run=run, images=context.images.to(context.device), classes=context.dataset.classes,
+                        mean=mean, std=std, seed=config.seed, space=chosen.space,
+                        augmentation=config.data.augment, checkpoint_seconds=15, progress=clock,
+                    ),
+                )  # fmt: skip
+            finally:
+                seconds = before + time.process_time() - began
+                write_atomic(spent, json.dumps(seconds).encode())
+    dataset = context.dataset
+    costs = [count(one, dataset.shape, dataset.classes) for one in chosen.architectures]
+    return columns, seconds, costs
 
 
-def main() -> None:
-    """Rank the architectures of a table, and write how the ranks agree with the truth."""
+def main(arguments: Sequence[str]) -> int:
+    """Measure the parts that are asked for, one after the other."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("which", choices=TABLES)
+    parser.add_argument("which", choices=KNOWN)
     parser.add_argument("--table", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--sample", type=int, help="a random part of the table")
-    parser.add_argument("--seed", type=int, default=0, help="of the sample")
-    parser.add_argument("--proxies", action="store_true", help="every proxy by itself too")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="needs --out")
-    parser.add_argument("--out", type=Path, default=OUT)
-    given = parser.parse_args()
-    if given.set and given.out == OUT:
-        parser.error(f"--set is not for {OUT}; name another folder with --out")
-    rows = TABLES[given.which](read(given.table))
-    label = given.which
-    if given.sample is not None:
-        kept = np.random.default_rng(given.seed).permutation(len(rows))[: given.sample]
-        rows, label = [rows[index] for index in sorted(kept)], f"{label}-{given.sample}-{given.seed}"
-    if given.proxies:
-        label += "-proxies"
-    work = Path("results") / "rank" / given.out.name / label
-    work.parent.mkdir(parents=True, exist_ok=True)
-    cells = work.with_suffix(".txt")
-    write_atomic(cells, "\n".join(row.text for row in rows).encode())
-    changes = [*SETTINGS, f"name=rank-{label}", f"data.path={given.images}"]
-    if given.proxies:
-        changes.append(f"method.proxies=[{', '.join(PROXIES.built_in)}]")
-    config = robust_nas.load_ranking([str(cells)], overrides=[*changes, *given.set])
-    with common.progress(quiet=False) as report:
-        found = robust_nas.rank(config, work, mode="resume", progress=report)
-    ranked = {row["name"]: row for row in found.record["ranking"]}
-    table = agreement([ranked[row.name] for row in rows], np.array([row.truth for row in rows]))
-    write_atomic(work / "agreement.csv", table.encode())
-    (given.out / label).mkdir(parents=True, exist_ok=True)
-    for name in KEPT:
-        shutil.copy(work / name, given.out / label / name)
-    print(table)
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV file, compressed or not."""
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
-        return list(csv.DictReader(file))
-
-
-def agreement(rows: Sequence[dict[str, Any]], truth: Floats) -> str:
-    """Return a CSV table with a line a score: correlations with the truth, with intervals."""
-    params = column(rows, "params")
-    scores = {"params": params, "macs": column(rows, "macs"), "score": column(rows, "score")}
-    for name in PROXIES.built_in:
-        key = f"proxy_{name.replace('-', '_')}"
-        if key in rows[0]:
-            sign = 1.0 if PROXIES.get(name).higher_is_better else -1.0
-            scores[name] = sign * column(rows, key)
-    usual = ("proxy_params", "proxy_jacob_cov", "proxy_synflow")
-    if all(key in rows[0] for key in usual):  # the rank sum of the default, from the means over draws
-        scores["params + jacob-cov + synflow"] = sum_of_ranks([column(rows, key) for key in usual])
-        scores["params + synflow"] = sum_of_ranks([column(rows, key) for key in (usual[0], usual[2])])
-        scores["params + jacob-cov"] = sum_of_ranks([column(rows, key) for key in usual[:2]])
-    n = len(truth)
-    chosen = np.random.default_rng(0).integers(n, size=(DRAWS, n))
-    base = statistics_of(params, truth, params)
-    base_draws = np.array([statistics_of(params[i], truth[i], params[i]) for i in chosen])
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = ("all", "top half", "partial", "kendall")
-    header = [
-        f"{name}{end}"
-        for name in (*names, "all - params", "top half - params")
-        for end in ("", " low", " high")
-    ]
-    writer.writerow(["score", "n", *header, "cpu seconds an architecture"])
-    seconds = float(np.mean(column(rows, "cpu_seconds")))
-    for name, score in scores.items():
-        value = statistics_of(score, truth, params)
-        draws = np.array([statistics_of(score[i], truth[i], params[i]) for i in chosen])
-        both = [*zip(value, draws.T, strict=True)]
-        both += [(value[k] - base[k], draws[:, k] - base_draws[:, k]) for k in (0, 1)]
-        cells = [f"{x:.3f}" for one, moved in both for x in (one, *interval(moved))]
-        writer.writerow([name, n, *cells, f"{seconds:.3f}"])
-    return text.getvalue()
-
-
-def column(rows: Sequence[dict[str, Any]], key: str) -> Floats:
-    """Return a column as numbers."""
-    return np.array([row[key] for row in rows], dtype=np.float64)
-
-
-def sum_of_ranks(columns: Sequence[Floats]) -> Floats:
-    """Return the sum of the ranks."""
-    return np.asarray(np.sum([stats.rankdata(each) for each in columns], axis=0), dtype=np.float64)
-
-
-def statistics_of(score: Floats, truth: Floats, params: Floats) -> tuple[float, float, float, float]:
-    """Return Spearman over all and in the top half by the truth, partial given params, and Kendall's tau."""
-    top = truth >= np.median(truth)
-    a, b, c = spearman(score, truth), spearman(score, params), spearman(truth, params)
-    rest = (1 - b * b) * (1 - c * c)
-    partial = (a - b * c) / rest**0.5 if rest > 1e-12 else 0.0
-    return a, spearman(score[top], truth[top]), partial, float(stats.kendalltau(score, truth)[0])
-
-
-def spearman(x: Floats, y: Floats) -> float:
-    """Return Spearman's rank correlation."""
-    return float(np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1])
-
-
-def interval(draws: Floats) -> tuple[float, float]:
-    """Return the percentile interval."""
-    low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--sample", choices=SAMPLES, default=SAMPLES[1])
+    parser.add_argument(
+        "--count", type=int, help="networks, instead of the number that is fixed for the part"
+    )
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin nothing new after so many")
+    given = parser.parse_args(arguments)
+    for name in given.parts:
+        clock = Clock(given.minutes)
+        try:
+            measure(name, PARTS[name], given.which, given, clock)
+        except OutOfTime:
+            print(f"{name}: stopped after {given.minutes:g} minutes; the same command goes on", flush=True)
+            break
+        given.minutes = (clock.end - time.monotonic()) / 60
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

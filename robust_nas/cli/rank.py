@@ -18,7 +18,8 @@ def command(
         list[str],
         typer.Argument(
             metavar="CANDIDATES... [KEY=VALUE]...",
-            help="A search space; or architectures: names, files, folders, NAS-Bench-201 strings, texts of cells.",
+            help="A search space; or a table, with --column; or architectures: names, files, folders, NAS-Bench-201 "
+            "strings, texts of cells.",
         ),
     ],
     method: Annotated[
@@ -35,6 +36,10 @@ def command(
         str | None,
         typer.Option(callback=common.filled, help="The space of the architectures, a name or a file."),
     ] = None,
+    column: Annotated[
+        str | None,
+        typer.Option(callback=common.filled, help="Of a table: what is compared with the scores."),
+    ] = None,
     allow_code: common.AllowCode = None,
     out: common.Out = None,
     resume: common.Resume = False,
@@ -46,6 +51,8 @@ def command(
     """Rank architectures by a score that costs little, with their parameters and MACs next to it.
 
     Example: [bold]robust-nas rank nas-bench-201 --sample 50 data.name=fashion-mnist[/bold]
+
+    A table of trained networks: [bold]robust-nas rank half.csv.gz --column advtrain/cifar10/val_pgd_8_acc[/bold]
 
     Continue it: [bold]robust-nas rank --resume results/nas-bench-201-rank[/bold]
 
@@ -60,7 +67,9 @@ def command(
         raise ConfigError(
             f"candidates: got only {', '.join(overrides)}; name a search space or architectures to rank"
         )
-    config = load_ranking(names, method, sample=sample, seed=seed, space=space, overrides=overrides)
+    config = load_ranking(
+        names, method, sample=sample, seed=seed, space=space, column=column, overrides=overrides
+    )
     if print_config:
         common.print_and_exit(config)
     mode = common.mode_of(resume, overwrite)
@@ -79,8 +88,27 @@ def command(
     print(f"shown              {min(MOST_ROWS, len(rows))} of {len(rows)}")
     if unscored := found.record["unscored"]:
         print(f"without a score    {unscored}, ranked last")
+    if agreement := found.record.get("agreement"):
+        _print_agreement(agreement)
     print(f"ranking            {found.folder / 'ranking.csv'}")
     print(f"best architecture  {found.folder / 'architecture.yaml'}")
+
+
+def _print_agreement(agreement: dict[str, Any]) -> None:
+    """Print how well params, MACs and score order the candidates by the truth, and the score minus params."""
+    scores = agreement["scores"]
+    columns = [(name, one["measures"]) for name, one in scores.items()]
+    columns.append(("score - params", scores["score"]["ahead_of_control"]))
+    common.table(
+        f"order by {agreement['column']}: {agreement['architectures']} networks, 95 % bootstrap intervals",
+        ["measure", *(name for name, _ in columns)],
+        [[name, *(_estimate(found[name]) for _, found in columns)] for name in columns[0][1]],
+    )
+
+
+def _estimate(found: dict[str, float | None]) -> str:
+    value, *ends = ("none" if each is None else f"{each:.3g}" for each in found.values())
+    return value if found["low"] is None else f"{value} [{', '.join(ends)}]"
 
 
 def _shown(value: Any) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from robust_nas.figures import series, style
 from robust_nas.figures.figure import Figure, Job, Record
@@ -21,12 +21,18 @@ class RankedScores(Figure):
     name: Literal["ranking"] = "ranking"
 
     def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
-        """Draw `ranking`."""
-        return plot_ranking(record["ranking"], stem, caption=caption)
+        """Draw `ranking`, and `agreement` where the candidates have a truth."""
+        return plot_ranking(record["ranking"], stem, caption=caption, agreement=record.get("agreement"))
 
 
 @style.drawing()
-def plot_ranking(rows: Sequence[series.Record], stem: Path, *, caption: str = "") -> tuple[Path, ...]:
+def plot_ranking(
+    rows: Sequence[series.Record],
+    stem: Path,
+    *,
+    caption: str = "",
+    agreement: Mapping[str, Any] | None = None,
+) -> tuple[Path, ...]:
     """Draw the score of every candidate by its parameters and, where rows have a `truth`, by it; return the paths.
 
     Args:
@@ -34,6 +40,7 @@ def plot_ranking(rows: Sequence[series.Record], stem: Path, *, caption: str = ""
             deviation of the score over draws, drawn as a bar) and `truth`. One without a score is in the table alone.
         stem: where to write, without a suffix.
         caption: method, images and seed, in a line under the plot.
+        agreement: `column`, and `scores`: of each its `measures`, of which `spearman` is written under the plot.
 
     Raises:
         RunError: there are no rows, or the files cannot be written.
@@ -43,7 +50,10 @@ def plot_ranking(rows: Sequence[series.Record], stem: Path, *, caption: str = ""
     params, truth = series.column(rows, "params"), series.column(rows, "truth")
     panels = [(params / 1e6, "parameters (millions)", "against size")]
     if (truth == truth).any():
-        panels.append((truth, "measured after training", "against the truth"))
+        measured = "measured after training" if agreement is None else agreement["column"]
+        panels.append((truth, measured, "against the truth"))
+    if agreement is not None:
+        caption = ". ".join(filter(None, (caption, _order(agreement))))
     figure, axes = style.new_figure(1, len(panels), height=3.2, caption=caption)
     for panel, (x, label, title) in zip(axes, panels, strict=True):
         at, found = series.present(x, score)
@@ -58,3 +68,13 @@ def plot_ranking(rows: Sequence[series.Record], stem: Path, *, caption: str = ""
         series.legend(panel)
     extra = [key for key in rows[0] if key not in _KEYS]
     return style.save(figure, stem, series.table(rows, (*_KEYS, *extra)))
+
+
+def _order(agreement: Mapping[str, Any]) -> str:
+    """Return Spearman's correlation of every score with the truth, in words."""
+    found = []
+    for name, one in agreement["scores"].items():
+        value, low, high = (one["measures"]["spearman"][key] for key in ("value", "low", "high"))
+        interval = "" if low is None else f" [{low:.2f}, {high:.2f}]"
+        found.append(f"{name} none" if value is None else f"{name} {value:.2f}{interval}")
+    return f"Spearman's correlation with the truth (95 % bootstrap): {', '.join(found)}"

@@ -1,7 +1,8 @@
 """A ranking as a job: from candidates and images to scores of untrained, or shortly trained, architectures.
 
 The folder gets `ranking.csv` (every candidate, best first), `architecture.yaml` (the best one), a figure, and
-`result.json`.
+`result.json`. Networks of a table have a truth, which is one of its columns; `agreement.csv` then says how well the
+score, params and MACs order them by it.
 """
 
 from __future__ import annotations
@@ -16,14 +17,11 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from robust_nas import figures
 from robust_nas.config import (
-    Count,
-    NonNegative,
     Options,
-    absolute_if_file,
     apply_overrides,
     check,
     existing_file,
@@ -33,49 +31,19 @@ from robust_nas.config import (
     tree_hash,
 )
 from robust_nas.data import DataOptions
-from robust_nas.errors import ArchitectureError, ConfigError, SearchSpaceError
 from robust_nas.records import RESULT, Shape, read_json
 from robust_nas.runs import RECIPE, Mode, Progress, Run, silent
 from robust_nas.search import RANKINGS, RankingContext, RankingMethod
 from robust_nas.search.ranking.method import Columns
-from robust_nas.search.ranking.ranks import rank_within_band
-from robust_nas.spaces import (
-    CellArchitecture,
-    CellSpace,
-    count,
-    has_cells,
-    import_all,
-    is_shipped,
-    load_architecture,
-    load_space,
-    sample,
-    shipped_names,
-)
-from robust_nas.spaces.live_edges import live
-from robust_nas.workflows.config import RESULTS, JobConfig, SpaceChoice
+from robust_nas.search.ranking.ranks import rank_shares, rank_within_band
+from robust_nas.spaces import CellArchitecture, CellSpace, count
+from robust_nas.statistics import agreements
+from robust_nas.workflows.benchmark import CONTROL, ScoreBenchmark
+from robust_nas.workflows.config import RESULTS
 from robust_nas.workflows.context import JobContext, context_unless_finished, load_context, session
+from robust_nas.workflows.rank_candidates import Candidates, KnownTruth, RankConfig, read_candidates
 
-TABLE = "ranking.csv"
-SAMPLED = 100  # architectures of a space where no number is asked for
-DRAWS = 100  # of a space for every architecture that is asked for, before it counts as too small
-
-
-class RankConfig(JobConfig):
-    """Everything that decides a ranking."""
-
-    candidates: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
-        min_length=1
-    )  # a space, or architectures
-    sample: Count | None = None  # a random part of them; of a space 100 where it is not given
-    space: SpaceChoice | None = None  # of the candidates; None: the shipped one that holds them all
-    method: Annotated[RankingMethod, RANKINGS.field(default="zero-cost")] = RANKINGS.make("zero-cost")
-    # A candidate is also ranked among those whose parameters are within a factor of 1 + band.
-    band: NonNegative = 0.25
-
-    @field_validator("candidates")
-    @classmethod
-    def _are_absolute(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(name if is_shipped("", name) else absolute_if_file(name) for name in names)
+TABLE, AGREEMENT = "ranking.csv", "agreement.csv"
 
 
 class RankJob(Options):
@@ -88,26 +56,24 @@ class RankJob(Options):
     space: CellSpace | None
     number: int
     candidates: str
+    truth: str | None = Field(default=None, exclude_if=lambda truth: truth is None)  # a digest of the numbers
 
     @classmethod
     def of(cls, config: RankConfig, chosen: Candidates) -> Self:
         """Return the record of the ranking that a config asks for."""
         digest = tree_hash({"architectures": [to_dict(one) for one in chosen.architectures]})
         shared = {key: getattr(config, key) for key in ("seed", "data", "method", "band")}
-        return cls(space=chosen.space, number=len(chosen.architectures), candidates=digest, **shared)
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """What is ranked, and the space that holds all of it, where one does."""
-
-    architectures: list[CellArchitecture]
-    space: CellSpace | None
+        truth = None if chosen.truth is None else chosen.truth.digest()
+        number = len(chosen.architectures)
+        return cls(space=chosen.space, number=number, candidates=digest, truth=truth, **shared)
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """A finished ranking: where it is, and the record of `result.json`, whose `ranking` has a row a candidate."""
+    """A finished ranking: where it is, and the record of `result.json`, whose `ranking` has a row a candidate.
+
+    Of a table it has `agreement`, as `robust-nas benchmark scores --json` prints it.
+    """
 
     folder: Path
     record: dict[str, Any]
@@ -120,13 +86,14 @@ def load_ranking(
     sample: int | None = None,
     seed: int | None = None,
     space: str | None = None,
+    column: str | None = None,
     overrides: Sequence[str] = (),
 ) -> RankConfig:
     """Return the config of a ranking, or that of its folder; with `a.b=c` overrides applied.
 
     `candidates` are a search space (a name or a file), or architectures: names, files, folders, strings of
-    NAS-Bench-201, and text files of published cells. Raises `ConfigError` that names the key, the value, and what is
-    allowed.
+    NAS-Bench-201, and text files of published cells; or the file of a table, with the `column` that is the truth.
+    Raises `ConfigError` that names the key, the value, and what is allowed.
     """
     stored = existing_file(Path(candidates[0]) / RECIPE) if len(candidates) == 1 else None
     given: dict[str, Any] = {
@@ -134,6 +101,7 @@ def load_ranking(
         "sample": sample,
         "seed": seed,
         "space": None if space is None else {"name": space},
+        "truth": None if column is None else {"column": column},
     }
     given = {key: value for key, value in given.items() if value is not None}
     if stored is not None and "candidates" in read_yaml(stored):
@@ -174,63 +142,6 @@ def rank(
     return Ranking(folder, read_json(folder / RESULT, shape))
 
 
-def read_candidates(config: RankConfig) -> Candidates:
-    """Return the candidates of a config. Raises `ArchitectureError` or `SearchSpaceError`."""
-    names, own = config.candidates, config.space.load() if config.space else None
-    if len(names) == 1 and _is_space(names[0]):
-        if own is not None:
-            raise ConfigError(
-                f"space: got {own.name!r}, and the candidates are those of the space {names[0]!r}"
-            )
-        space = load_space(names[0])
-        return Candidates(_drawn(space, config.sample or SAMPLED, config.seed), space)
-    architectures = [one for name in names for one in _read(name, own)]
-    if config.sample is not None:
-        if config.sample > len(architectures):
-            raise ConfigError(f"sample: got {config.sample}; there are {len(architectures)} candidates")
-        kept = np.random.default_rng(config.seed).permutation(len(architectures))[: config.sample]
-        architectures = [architectures[index] for index in sorted(kept)]
-    if own is not None:
-        for one in architectures:
-            if problem := own.mismatch(one):
-                raise ArchitectureError(f"{one.name}: is not of the space {own.name}: {problem}")
-        return Candidates(architectures, own)
-    spaces = (load_space(name) for name in shipped_names())
-    holds_all = (space for space in spaces if not any(space.mismatch(one) for one in architectures))
-    return Candidates(architectures, next(holds_all, None))
-
-
-def _is_space(name: str) -> bool:
-    if is_shipped("", name):
-        return True
-    path = existing_file(name)
-    return path is not None and path.suffix in (".yaml", ".yml") and "edges_per_node" in read_yaml(path)
-
-
-def _drawn(space: CellSpace, number: int, seed: int) -> list[CellArchitecture]:
-    """Return distinct random architectures of a space; those that differ in edges that compute nothing are one."""
-    found: dict[str, CellArchitecture] = {}
-    for draw in range(DRAWS * number):
-        one = sample(space, int(np.random.default_rng([seed, draw]).integers(2**32)))
-        found.setdefault(tree_hash(live(one).nameless()), one)
-        if len(found) == number:
-            return list(found.values())
-    raise SearchSpaceError(
-        f"sample: got {number}; {DRAWS * number} draws of {space.name} gave {len(found)} different architectures"
-    )
-
-
-def _read(name: str, space: CellSpace | None) -> list[CellArchitecture]:
-    """Return the architectures that a name, a folder, a string or a file of any form means."""
-    path = existing_file(name)
-    if path is not None and path.suffix not in (".yaml", ".yml", ".json"):
-        return import_all(path)
-    found = load_architecture(name)
-    if not has_cells(found):
-        raise ArchitectureError(f"{name}: is {found.called}; rankings take architectures with cells")
-    return [found]
-
-
 def _rank_once(
     run: Run, config: RankConfig, chosen: Candidates, context: JobContext, progress: Progress
 ) -> None:
@@ -252,17 +163,23 @@ def _rank_once(
         ),
     )
     dataset = context.dataset
+    if chosen.truth is not None:
+        columns = {**columns, "truth": list[float | None](chosen.truth.values)}
     rows = ranked_rows(chosen.architectures, columns, dataset.shape, dataset.classes, config.band)
     run.write(TABLE, to_csv(rows))
+    artifacts, record = [TABLE, "architecture.yaml"], {"ranking": rows}
+    if chosen.truth is not None:
+        agreement = agreement_of(rows, chosen.truth, progress)
+        run.write(AGREEMENT, agreement.to_csv())
+        artifacts, record = [*artifacts, AGREEMENT], {**record, "agreement": agreement.to_dict()}
     best = max(zip(columns["score"], chosen.architectures, strict=True), key=lambda pair: _sortable(pair[0]))
     run.write("architecture.yaml", best[1].to_yaml())
     about = (
         f"{config.name}: {len(rows)} candidates by {method.label}, {dataset.name}, "
         f"{len(context.images)} images, seed {config.seed}"
     )
-    drawn = figures.draw_figures("ranking", {"ranking": rows}, run.folder / "figures", about=about)
-    own = figures.draw_own
-    own("ranking", {"ranking": rows}, run.folder / "figures", about=about, figures=config.figures)
+    drawn = figures.draw_figures("ranking", record, run.folder / "figures", about=about)
+    figures.draw_own("ranking", record, run.folder / "figures", about=about, figures=config.figures)
     run.finish(
         {
             "seed": config.seed,
@@ -271,9 +188,9 @@ def _rank_once(
             "number": len(rows),
             "unscored": sum(row["score"] is None for row in rows),
             "cpu_seconds_this_call": round(time.process_time() - began, 1),
-            "ranking": rows,
+            **record,
         },
-        [TABLE, "architecture.yaml"],
+        artifacts,
         figures=[one.stem for one in drawn],
     )
 
@@ -295,6 +212,22 @@ def ranked_rows(
         rows.append({**own, "score": measured.pop("score"), "rank_in_band": in_band[index], **measured})
     rows.sort(key=lambda row: -_sortable(row["score"]))
     return [{**row, "rank": number} for number, row in enumerate(rows, start=1)]
+
+
+def agreement_of(
+    rows: Sequence[Mapping[str, Any]], truth: KnownTruth, progress: Progress = silent
+) -> ScoreBenchmark:
+    """Return how well params, MACs and score order the rows by the truth; one without a score counts as the lowest."""
+    sign = 1 if truth.higher_is_better else -1
+    scores = {key: np.array([row[key] for row in rows], dtype=float) for key in (CONTROL, "macs")}
+    scores["score"] = rank_shares([row["score"] for row in rows])
+    found = agreements(
+        scores,
+        [sign * row["truth"] for row in rows],
+        CONTROL,
+        report=lambda done: progress("agreement", done, len(scores)),
+    )
+    return ScoreBenchmark(truth.table, truth.column, len(rows), truth.left_out, found)
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:

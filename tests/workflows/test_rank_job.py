@@ -3,12 +3,15 @@
 import csv
 import json
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from robust_nas import load_architecture, load_ranking, rank
-from robust_nas.errors import ArchitectureError, ConfigError, RunExistsError, SearchSpaceError
+from robust_nas.errors import ArchitectureError, ConfigError, DataError, RunExistsError, SearchSpaceError
 from robust_nas.spaces.files import folder as shipped_folder
-from robust_nas.workflows.rank import read_candidates
+from robust_nas.workflows.rank import agreement_of
+from robust_nas.workflows.rank_candidates import read_candidates
 
 FAST = ("data.limit=120", "method.channels=2", "method.cells_per_stage=1", "method.batch_size=8", "threads=1")
 CELLS = """one  |nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|none~2|
@@ -80,6 +83,70 @@ def test_candidates_are_spaces_names_strings_and_texts_of_cells(tmp_path):
 def test_mistakes_are_answered_before_anything_is_written(tmp_path, candidates, options, error, words):
     with pytest.raises(error, match=words):
         rank(config(*candidates, **options), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+COLUMN = "pgd_accuracy"
+
+
+def table_of(path, networks=8):
+    """A table in CSV of random cells."""
+    names = read_candidates(config(sample=networks, seed=7)).architectures
+    rng = np.random.default_rng(0)
+    rows = [f"{number},{one.string},{rng.random():.4f},{number % 2}" for number, one in enumerate(names)]
+    path.write_text("\n".join([f"arch_id,arch_str,{COLUMN},even", *rows]))
+    return path
+
+
+def test_networks_of_a_table_are_ranked_and_compared_with_a_column_next_to_params_and_macs(tmp_path, call):
+    table = table_of(tmp_path / "table.csv")
+    done = rank(config(str(table), column=COLUMN), tmp_path / "out")
+    rows, agreement = done.record["ranking"], done.record["agreement"]
+    assert agreement["architectures"] == len(rows) == 8
+    assert (agreement["column"], agreement["left_out"]) == (COLUMN, 0)
+    for name in ("params", "macs", "score"):
+        expected = stats.spearmanr([row[name] for row in rows], [row["truth"] for row in rows])[0]
+        found = agreement["scores"][name]["measures"]["spearman"]
+        assert found["value"] == pytest.approx(expected)
+        assert found["low"] < expected < found["high"]
+    assert agreement["scores"]["params"]["ahead_of_control"]["spearman"]["value"] == 0
+    assert (tmp_path / "out" / "agreement.csv").read_text().startswith("score,measure,value")
+    assert (tmp_path / "out" / "figures" / "ranking.png").is_file()
+    assert "truth" in (tmp_path / "out" / "figures" / "ranking.csv").read_text().splitlines()[0]
+
+    moved = table.rename(tmp_path / "moved.csv")
+    assert rank(config(str(moved), column=COLUMN), tmp_path / "out", mode="resume") == done
+    with pytest.raises(RunExistsError, match="truth"):
+        rank(config(str(moved), column="even"), tmp_path / "out", mode="resume")
+    lower = load_ranking([str(moved)], column=COLUMN, overrides=[*FAST, "truth.higher_is_better=false"])
+    worst = agreement_of(rows, read_candidates(lower).truth).agreements["score"].measures["spearman"].value
+    best = agreement["scores"]["score"]["measures"]["spearman"]
+    assert worst == pytest.approx(-best["value"])
+    shown = call("rank", "--resume", str(tmp_path / "out"), "--quiet")
+    assert (shown.code, shown.err) == (0, "")
+    for words in (f"order by {COLUMN}: 8 networks", "spearman top half", "score - params"):
+        assert words in shown.out
+
+
+def test_a_table_without_a_column_and_a_column_without_a_table_are_refused(tmp_path):
+    table = str(table_of(tmp_path / "table.csv"))
+    for candidates, options, error, words in (
+        ([table], {}, ConfigError, rf"is a table; .* by --column; it has {COLUMN}, even"),
+        ([table, "arnas"], {}, ConfigError, "is a table"),
+        ([table], {"column": "pgd"}, ConfigError, rf"has no column 'pgd'; it has {COLUMN}"),
+        (
+            [table, table],
+            {"column": COLUMN},
+            ConfigError,
+            r"truth\.column: got 'pgd_accuracy' with 2 candidates",
+        ),
+        ([table], {"column": COLUMN, "sample": 2}, ConfigError, "got 2 networks .* an agreement needs 3"),
+        ([table], {"column": COLUMN, "sample": 9}, ConfigError, "sample: got 9; there are 8"),
+        ([table], {"column": COLUMN, "space": "darts"}, ArchitectureError, "is not of the space darts"),
+        (["arnas"], {"column": COLUMN}, DataError, "arnas: cannot be read"),
+    ):
+        with pytest.raises(error, match=words):
+            rank(config(*candidates, **options), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
