@@ -260,7 +260,11 @@ class _Measure:
     def __init__(self, space: TableRuns, at: Sequence[int], reference: Mapping[str, float]) -> None:
         self.space, self.length, self.reference = space, at[-1], reference
         self._sign = -1.0 if not reference and "min" in space.goal.objectives.values() else 1.0
-        dense = np.linspace(1, self.length, _DENSE).astype(int).tolist() if reference else range(1, self.length + 1)
+        dense = (
+            np.linspace(1, self.length, _DENSE).astype(int).tolist()
+            if reference
+            else range(1, self.length + 1)
+        )
         self._at = sorted({*at, *dense})
         if reference:
             front = space.goal.front(list(space.judged.values()))
@@ -339,7 +343,7 @@ def _runs(
     began, found = time.process_time(), []
     for seed in range(runs):
         found.append(space.evaluated(strategy, seed))
-        progress("strategies", seed + 1, runs, name)
+        progress(name, seed + 1, runs)
     seconds = time.process_time() - began
     if file is not None:
         tree = {"strategy": options, "runs": runs, "cpu_seconds": seconds, "evaluated": found}
@@ -349,8 +353,12 @@ def _runs(
 
 def _checked(file: Path, kept: Mapping[str, Any], space: TableRuns, runs: int) -> list[list[int]]:
     found = kept.get("evaluated")
-    sound = isinstance(found, list) and len(found) == runs and isinstance(kept.get("cpu_seconds"), int | float)
-    if not sound or not all(isinstance(rows, list) and rows and space.judged.keys() >= set(rows) for rows in found or ()):
+    sound = (
+        isinstance(found, list) and len(found) == runs and isinstance(kept.get("cpu_seconds"), int | float)
+    )
+    if not sound or not all(
+        isinstance(rows, list) and rows and space.judged.keys() >= set(rows) for rows in found or ()
+    ):
         raise CheckpointError(f"{file}: is damaged: {runs} lists of rows of the table are needed; remove it")
     return list(found or ())
 

@@ -64,7 +64,9 @@ class TableRuns:
         run(strategy, search, self._evaluate)
         return [row for one in search.candidates if (row := self.row(one.code)) is not None]
 
-    def hypervolumes(self, rows: Sequence[int], at: Sequence[int], reference: Mapping[str, float]) -> list[float]:
+    def hypervolumes(
+        self, rows: Sequence[int], at: Sequence[int], reference: Mapping[str, float]
+    ) -> list[float]:
         """Return the exact hypervolume of the first `at` rows, for every number; `at` ascends."""
         front: list[Judgement] = []
         found, first = [], 0
