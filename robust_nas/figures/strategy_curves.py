@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from robust_nas.figures import series, style
 from robust_nas.figures.figure import Figure, Job, Record
 
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))  # next to the colours
+_FIRST = 15  # the share of a run whose values are not asked for by the axis
 _POINT = ("evaluations", "mean", "low", "high", "regret", "regret_low", "regret_high", "optimal")
 
 
@@ -54,22 +56,29 @@ def plot_strategies(
         _band(value, curve["points"], ("mean", "low", "high"), look, name)
         _band(regret, curve["points"], ("regret", "regret_low", "regret_high"), look, name)
     value.axhline(optimum, color=style.GREY, linewidth=0.9, label="all of the table")
-    middles = [point["mean"] for curve in curves.values() for point in curve["points"]]
-    far = sorted([*middles, optimum])
-    start = far[len(far) // 50]  # the first evaluations are far off, and would flatten the rest
-    value.set_ylim(*((start, optimum) if optimum >= max(middles) else (optimum, far[-1 - len(far) // 50])))
-    value.margins(y=0.05)
+    ends = [*_settled(curves), optimum]
+    room = 0.06 * (max(ends) - min(ends) or 1.0)
+    value.set_ylim(min(ends) - room, max(ends) + room)
     value.set(title=measure, xlabel="evaluations", ylabel=f"{measure}, mean over runs")
     regret.set(title="regret", xlabel="evaluations", ylabel="regret, mean over runs")
     if any(point["regret"] > 0 for curve in curves.values() for point in curve["points"]):
         regret.set_yscale("log", nonpositive="mask")
-    value.legend(loc="lower right" if optimum >= max(middles) else "upper right")
+        regret.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        regret.yaxis.set_minor_formatter(NullFormatter())
+    value.legend(loc="lower right" if optimum == max(ends) else "upper right")
     rows = [
         [name, curve["runs"], *(point[key] for key in _POINT)]
         for name, curve in curves.items()
         for point in curve["points"]
     ]
     return style.save(figure, stem, (["strategy", "runs", *_POINT], rows))
+
+
+def _settled(curves: Mapping[str, Mapping[str, Any]]) -> list[float]:
+    """Return the means but for the first evaluations, which are far off and would flatten the rest."""
+    points = [point for curve in curves.values() for point in curve["points"]]
+    first = max(point["evaluations"] for point in points) / _FIRST
+    return [point["mean"] for point in points if point["evaluations"] >= first]
 
 
 def _band(axes: Axes, points: Any, keys: tuple[str, str, str], look: Mapping[str, Any], name: str) -> None:

@@ -183,10 +183,11 @@ def benchmark_strategies(
     measure = _Measure(space, at, _reference(space, reference))
     if out is not None:
         _open(out, {**_settings(space), "evaluations": at[-1], "batch": batch})
-    curves = {}
-    for name, strategy in made.items():
-        due = runs if strategy.package is None else min(runs, external_runs)
-        curves[name] = measure.curve(*_runs(space, name, strategy, due, out, progress))
+    due = {
+        name: _Due(space, name, strategy, runs if strategy.package is None else min(runs, external_runs), out)
+        for name, strategy in made.items()
+    }
+    curves = {name: measure.curve(*one.runs(progress)) for name, one in due.items()}
     found = StrategyBenchmark(
         table.source,
         len(space.rows),
@@ -223,7 +224,7 @@ def _made(
             strategy = STRATEGIES.make(name, evaluations=evaluations, batch=batch, evaluator=evaluator)
             assert isinstance(strategy, SampledStrategy)  # noqa: S101 - by its kind
             if strategy.package is not None and importlib.util.find_spec(strategy.package) is None:
-                raise ConfigError(f"{strategy.package} is not installed, which makes the proposals")
+                raise ConfigError(f"{strategy.package} is not installed, which makes its proposals")
         except ConfigError as error:
             if names is not None:
                 raise ConfigError(f"strategies: {name} cannot run on a table: {error}") from None
@@ -245,7 +246,11 @@ def _reference(space: TableRuns, given: Mapping[str, float] | None) -> dict[str,
             raise ConfigError("reference: one objective has no hypervolume; several are needed")
         return {}
     if given is None:
-        return space.goal.hypervolume(list(space.judged.values()), {})[0]
+        values = {name: space.table.column(name)[space.rows] for name in objectives}
+        return {
+            name: float((np.min if way == "max" else np.max)(values[name]))
+            for name, way in objectives.items()
+        }
     if given.keys() != objectives.keys() or not all(map(math.isfinite, given.values())):
         raise ConfigError(
             f"reference: got {', '.join(f'{name} {value}' for name, value in given.items())[:200]}; "
@@ -327,40 +332,55 @@ def _open(folder: Path, settings: dict[str, Any]) -> None:
         )
 
 
-def _runs(
-    space: TableRuns, name: str, strategy: SampledStrategy, runs: int, out: Path | None, progress: Progress
-) -> tuple[list[list[int]], float]:
-    """Return the rows that every run of a strategy evaluated, and the CPU seconds: of its file, or new ones."""
-    options = {key: value for key, value in to_dict(strategy).items() if key != "evaluator"}
-    file = None if out is None else out / f"{name}.json"
-    if file is not None and file.exists():
-        kept = _read(file)
-        changed = sorted(differences(kept.get("strategy"), options))
-        if changed or kept.get("runs") != runs:
-            what = changed[0] if changed else f"runs was {kept.get('runs')}, now {runs}"
+class _Due:
+    """The runs of one strategy: of its file in the folder, or still to be made."""
+
+    def __init__(
+        self, space: TableRuns, name: str, strategy: SampledStrategy, count: int, out: Path | None
+    ) -> None:
+        """Read the file where there is one. Raise `ConfigError` for other settings, `CheckpointError` for damage."""
+        self.space, self.name, self.strategy, self.count = space, name, strategy, count
+        self.file = None if out is None else out / f"{name}.json"
+        self.options = {key: value for key, value in to_dict(strategy).items() if key != "evaluator"}
+        self.kept: tuple[list[list[int]], float] | None = None
+        if self.file is not None and self.file.exists():
+            self.kept = self._checked(self.file, _read(self.file))
+
+    def runs(self, progress: Progress) -> tuple[list[list[int]], float]:
+        """Return the rows that every run evaluated, and the CPU seconds of all; write the file of new ones."""
+        if self.kept is not None:
+            return self.kept
+        began, found = time.process_time(), []
+        for seed in range(self.count):
+            found.append(self.space.evaluated(self.strategy, seed))
+            progress(self.name, seed + 1, self.count)
+        seconds = time.process_time() - began
+        if self.file is not None:
+            tree = {"strategy": self.options, "runs": self.count, "cpu_seconds": seconds, "evaluated": found}
+            write_atomic(self.file, json.dumps(tree, allow_nan=False).encode())
+        return found, seconds
+
+    def _checked(self, file: Path, kept: Mapping[str, Any]) -> tuple[list[list[int]], float]:
+        changed = sorted(differences(kept.get("strategy"), self.options))
+        if changed or kept.get("runs") != self.count:
+            what = changed[0] if changed else f"runs was {kept.get('runs')}, now {self.count}"
             raise ConfigError(f"{file}: was made with other settings: {what}; name another folder")
-        return _checked(file, kept, space, runs), float(kept["cpu_seconds"])
-    began, found = time.process_time(), []
-    for seed in range(runs):
-        found.append(space.evaluated(strategy, seed))
-        progress(name, seed + 1, runs)
-    seconds = time.process_time() - began
-    if file is not None:
-        tree = {"strategy": options, "runs": runs, "cpu_seconds": seconds, "evaluated": found}
-        write_atomic(file, json.dumps(tree, allow_nan=False).encode())
-    return found, seconds
+        found, seconds = kept.get("evaluated"), kept.get("cpu_seconds")
+        sound = isinstance(found, list) and len(found) == self.count and isinstance(seconds, int | float)
+        if not sound or not all(self._is_run(rows) for rows in found or ()):
+            raise CheckpointError(
+                f"{file}: is damaged: {self.count} lists of rows of the table are needed; remove it"
+            )
+        return list(found or ()), float(seconds or 0.0)
 
-
-def _checked(file: Path, kept: Mapping[str, Any], space: TableRuns, runs: int) -> list[list[int]]:
-    found = kept.get("evaluated")
-    sound = (
-        isinstance(found, list) and len(found) == runs and isinstance(kept.get("cpu_seconds"), int | float)
-    )
-    if not sound or not all(
-        isinstance(rows, list) and rows and space.judged.keys() >= set(rows) for rows in found or ()
-    ):
-        raise CheckpointError(f"{file}: is damaged: {runs} lists of rows of the table are needed; remove it")
-    return list(found or ())
+    def _is_run(self, rows: object) -> bool:
+        """Return whether it is a list of different rows of the table, no longer than a run."""
+        return (
+            isinstance(rows, list)
+            and 0 < len(rows) <= self.strategy.evaluations
+            and all(type(row) is int and row in self.space.judged for row in rows)
+            and len(set(rows)) == len(rows)
+        )
 
 
 def _read(file: Path) -> dict[str, Any]:
