@@ -36,7 +36,7 @@ from robust_nas.statistics.components import Floats
 from robust_nas.statistics.search_curves import curve
 
 EVALUATIONS = (25, 50, 100, 200, 300)
-SETTINGS, CURVES = "settings.json", "curves.csv"
+SETTINGS, CURVES, FIGURE = "settings.json", "curves.csv", "strategies"
 BEST, VOLUME = "best value", "hypervolume"
 _DENSE = 20  # hypervolumes of a curve, in addition to those asked for
 
@@ -201,7 +201,7 @@ def benchmark_strategies(
     )
     if out is not None:
         write_atomic(out / CURVES, found.to_csv().encode())
-        draw_figures("benchmark", found.record(), out, about=found.caption())
+        draw_figures("benchmark", found.record(), out, about=found.caption(), figures=[FIGURE])
     return found
 
 
