@@ -35,6 +35,56 @@ Codes = Annotated[
     ),
 ]
 
+Column = Annotated[
+    str | None,
+    typer.Option(
+        "--column", callback=common.filled, help="The objective: a column, COLUMN:min if lower is better."
+    ),
+]
+Objectives = Annotated[
+    str | None,
+    typer.Option(
+        "--objectives",
+        callback=common.filled,
+        help="Two or three in the place of --column: A,B:min,C (max is usual).",
+    ),
+]
+Latency = Annotated[
+    Path | None,
+    typer.Option(
+        "--latency", callback=common.expanded, help="A table of latencies: adds the column latency_ms."
+    ),
+]
+Device = Annotated[
+    str | None, typer.Option("--device", callback=common.filled, help="Its device, such as raspi4.")
+]
+Strategies = Annotated[
+    str | None,
+    typer.Option(
+        "--strategies",
+        callback=common.filled,
+        help="Names, A,B (default: every sampled one that can run here).",
+    ),
+]
+Evaluations = Annotated[
+    str,
+    typer.Option("--evaluations", callback=common.filled, help="Numbers to compare at; the last ends a run."),
+]
+Reference = Annotated[
+    str | None,
+    typer.Option(
+        "--reference",
+        callback=common.filled,
+        help="Point of the hypervolume, a number an objective (default: the worst of the table).",
+    ),
+]
+Folder = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", callback=common.expanded, help="A folder for runs, curves and figure; continued if there."
+    ),
+]
+
 
 @app.command("scores")
 def scores(
@@ -94,66 +144,21 @@ def scores(
 @app.command("strategies")
 def strategies(
     table: Table,
-    column: Annotated[
-        str | None,
-        typer.Option(
-            "--column", callback=common.filled, help="The objective: a column, COLUMN:min if lower is better."
-        ),
-    ] = None,
-    objectives: Annotated[
-        str | None,
-        typer.Option(
-            "--objectives",
-            callback=common.filled,
-            help="Two or three in the place of --column: A,B:min,C (max is usual).",
-        ),
-    ] = None,
-    latency: Annotated[
-        Path | None,
-        typer.Option(
-            "--latency", callback=common.expanded, help="A table of latencies: adds the column latency_ms."
-        ),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", callback=common.filled, help="Its device, such as raspi4.")
-    ] = None,
-    strategies: Annotated[
-        str | None,
-        typer.Option(
-            "--strategies",
-            callback=common.filled,
-            help="Names, A,B (default: every sampled one that can run here).",
-        ),
-    ] = None,
-    evaluations: Annotated[
-        str,
-        typer.Option(
-            "--evaluations", callback=common.filled, help="Numbers to compare at; the last ends a run."
-        ),
-    ] = "25,50,100,200,300",
+    column: Column = None,
+    objectives: Objectives = None,
+    latency: Latency = None,
+    device: Device = None,
+    strategies: Strategies = None,
+    evaluations: Evaluations = "25,50,100,200,300",
     runs: Annotated[int, typer.Option("--runs", help="Runs of a strategy, seeds 0, 1, ...", min=1)] = 200,
     external_runs: Annotated[
         int, typer.Option("--external-runs", help="At most so many of Optuna's and other packages'.", min=1)
     ] = 20,
     batch: Annotated[int, typer.Option("--batch", help="Proposals made before any is answered.", min=1)] = 1,
-    reference: Annotated[
-        str | None,
-        typer.Option(
-            "--reference",
-            callback=common.filled,
-            help="Point of the hypervolume, a number an objective (default: the worst of the table).",
-        ),
-    ] = None,
+    reference: Reference = None,
     reader: Reader = None,
     codes: Codes = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            callback=common.expanded,
-            help="A folder for runs, curves and figure; continued if there.",
-        ),
-    ] = None,
+    out: Folder = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print tables in Markdown.")] = False,
     quiet: common.Quiet = False,
     json: common.Json = False,
@@ -168,17 +173,10 @@ def strategies(
     from robust_nas.search.tables import load_table, load_with_latency
     from robust_nas.workflows.benchmark_strategies import benchmark_strategies
 
-    if (column is None) == (objectives is None):
-        raise ConfigError("--column (one objective) or --objectives (several) is needed, and not both")
     if (latency is None) != (device is None):
         raise ConfigError("--latency (a file) and --device (its column) are needed together")
-    wanted = _objectives("--column" if objectives is None else "--objectives", column or objectives or "")
+    wanted, point = _goal(column, objectives, reference)
     at = [int(one) for one in _numbers("--evaluations", evaluations, whole=True)]
-    point = None if reference is None else _numbers("--reference", reference)
-    if point is not None and len(point) != len(wanted):
-        raise ConfigError(
-            f"--reference: got {len(point)} numbers; one for each of {', '.join(wanted)} is needed"
-        )
     options = {} if codes is None else {"codes": str(codes)}
     if latency is not None and device is not None:
         known = load_with_latency(table, latency, device, reader, **options)
@@ -193,7 +191,7 @@ def strategies(
             runs=runs,
             external_runs=external_runs,
             batch=batch,
-            reference=None if point is None else dict(zip(wanted, point, strict=True)),
+            reference=point,
             out=out,
             progress=progress,
         )
@@ -203,6 +201,25 @@ def strategies(
     _show_strategies(found, markdown)
     if out is not None:
         common.say(f"wrote {out}")
+
+
+def _goal(
+    column: str | None, objectives: str | None, reference: str | None
+) -> tuple[dict[str, Direction], dict[str, float] | None]:
+    """Return objectives with directions, and the reference point if given. Raises `ConfigError`."""
+    from robust_nas.errors import ConfigError
+
+    if (column is None) == (objectives is None):
+        raise ConfigError("--column (one objective) or --objectives (several) is needed, and not both")
+    wanted = _objectives("--column" if objectives is None else "--objectives", column or objectives or "")
+    if reference is None:
+        return wanted, None
+    point = _numbers("--reference", reference)
+    if len(point) != len(wanted):
+        raise ConfigError(
+            f"--reference: got {len(point)} numbers; one for each of {', '.join(wanted)} is needed"
+        )
+    return wanted, dict(zip(wanted, point, strict=True))
 
 
 def _objectives(key: str, text: str) -> dict[str, Direction]:
