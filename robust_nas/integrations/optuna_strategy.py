@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from robust_nas.errors import ConfigError
 from robust_nas.search import Candidate, Proposal, SampledSearch, SampledStrategy
@@ -24,6 +24,8 @@ LARGEST = 1e300  # in the place of an infinite violation, which Optuna refuses
 
 class OptunaStrategy(SampledStrategy):
     """A strategy whose proposals are an Optuna sampler's."""
+
+    package: ClassVar[str | None] = "optuna"
 
     def sampler(self, seed: int) -> BaseSampler:
         """Return the sampler."""
@@ -57,7 +59,7 @@ class OptunaStrategy(SampledStrategy):
             for trial, candidate in zip(
                 search.state["trials"], candidates, strict=False
             ):  # the last batch is cut
-                if self.constraints:
+                if search.goal.constraints:
                     trial.set_constraint(VIOLATION, min(candidate.violation, LARGEST))
                 if candidate.gains is None:
                     study.tell(trial, state=TrialState.FAIL)
@@ -73,7 +75,7 @@ class OptunaStrategy(SampledStrategy):
                 "or choose another strategy"
             ) from None
         search.state["study"] = optuna.create_study(
-            directions=["maximize"] * len(self.objectives), sampler=self.sampler(search.seed)
+            directions=["maximize"] * len(search.goal.objectives), sampler=self.sampler(search.seed)
         )
         return search.state["study"]
 

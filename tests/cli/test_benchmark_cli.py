@@ -1,12 +1,13 @@
-"""`robust-nas benchmark scores` on a small table."""
+"""`robust-nas benchmark` on small tables."""
 
 import csv
 import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
-from small_tables import COLUMN, cells_csv, write
+from small_tables import COLUMN, cells_csv, darts_csv, write
 
 from robust_nas.spaces import count, load_architecture
 from robust_nas.spaces.nas_bench_201 import string_of
@@ -98,3 +99,90 @@ def test_no_torch_is_imported(table):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+STRATEGIES = (
+    "benchmark",
+    "strategies",
+    "--quiet",
+    "--table",
+    "many.csv.gz",
+    "--runs",
+    "2",
+    "--evaluations",
+    "2,6",
+)
+LATENCY = ("--latency", "latency.csv", "--device", "pixel3")
+TWO = ("--objectives", f"{COLUMN}, latency_ms:min")
+
+
+@pytest.fixture
+def many(tmp_path):
+    """A table of 200 random cells, so that draws meet one of them, and a table of their latencies."""
+    codes = ["".join(map(str, code)) for code in np.random.default_rng(0).integers(5, size=(200, 6))]
+    robust = [round(sum(map(int, code)) / 60 + int(code) % 7 / 1000, 4) for code in codes]
+    cells_csv(tmp_path / "many.csv.gz", {COLUMN: robust}, codes)
+    cells_csv(tmp_path / "latency.csv", {"pixel3_ms": [1 + number / 10 for number in range(200)]}, codes)
+
+
+@pytest.mark.usefixtures("many")
+def test_strategies_by_best_value_and_by_hypervolume(call, tmp_path):
+    one = json.loads(call(*STRATEGIES, "--column", COLUMN, "--external-runs", "1", "--json").out)
+    assert (one["measure"], list(one["left_out"])) == ("best value", ["successive-halving"])
+    assert [each["runs"] for each in one["strategies"].values()] == [2, 2, 2, 1, 1]
+    assert one["optimum"] >= one["strategies"]["random"]["points"][1]["mean"]
+    options = (*TWO, *LATENCY, "--strategies", "random,local-search", "--out", "out")
+    shown = call(*STRATEGIES, *options, "--markdown")
+    assert f"hypervolume above {COLUMN}" in shown.out
+    assert "| local-search | " in shown.out
+    with (tmp_path / "out" / "curves.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["evaluations"] for row in rows] == ["2", "6"] * 2
+    assert call(*STRATEGIES, *options, "--markdown").out == shown.out
+
+
+@pytest.mark.usefixtures("many")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "--column (one objective) or --objectives (several) is needed"),
+        (("--column", COLUMN, *TWO), "and not both"),
+        (("--column", "val_pgd_8"), "has no column 'val_pgd_8'; it has advtrain"),
+        (("--column", f"{COLUMN}:up"), "--column: got"),
+        (("--objectives", COLUMN), "--objectives: got one"),
+        (TWO, "has no column 'latency_ms'"),
+        (
+            (*TWO, "--latency", "latency.csv"),
+            "--latency (a file) and --device (its column) are needed together",
+        ),
+        ((*TWO, *LATENCY[:3], "abacus"), "has no device 'abacus'; it has pixel3"),
+        ((*TWO, "--latency", "darts.csv", "--device", "clean_best"), "is a table of darts"),
+        ((*TWO, *LATENCY, "--reference", "0"), "--reference: got 1 numbers"),
+        ((*TWO, *LATENCY, "--reference", "0,x"), "--reference: got '0,x'"),
+        (("--column", COLUMN, "--evaluations", "2,1000"), "evaluations: got 2, 1000; 1.."),
+        (("--column", COLUMN, "--evaluations", "2.5"), "--evaluations: got '2.5'; whole numbers"),
+        (("--column", COLUMN, "--strategies", "annealing"), "strategies: got 'annealing'; allowed: random"),
+        (("--column", COLUMN, "--strategies", "successive-halving"), "has no rungs"),
+    ],
+)
+def test_mistakes_about_strategies_are_named_and_nothing_is_written(options, message, call, tmp_path):
+    darts_csv(tmp_path)
+    found = call(*STRATEGIES, *options, "--out", "out")
+    assert found.code in (1, 2)
+    assert message in found.err
+    assert "Traceback" not in found.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("many")
+def test_no_torch_is_imported_for_strategies_and_their_figure(tmp_path):
+    words = [*STRATEGIES, "--column", COLUMN, "--strategies", "random,local-search,evolution", "--out", "out"]
+    code = (
+        "import sys; from robust_nas.cli import app; "
+        f"app({words!r}, standalone_mode=False); assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "strategies.png").is_file()

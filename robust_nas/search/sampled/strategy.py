@@ -33,6 +33,9 @@ class SampledStrategy(Strategy):
     columns: ClassVar[tuple[str, ...]] = ("candidate", "name", "macs", "params", "score")
     figure: ClassVar[str] = "sampled-search"
     drawn_as: ClassVar[str] = "candidates"
+    package: ClassVar[str | None] = (
+        None  # of another project, which makes the proposals; without it there is no search
+    )
     moved: ClassVar[Mapping[str, str]] = {
         "epochs": "evaluator.epochs, of the evaluator short-training",
         "samples": "evaluations",
