@@ -1,7 +1,7 @@
 """The exact hypervolume of a set of points: the volume that they dominate above a reference.
 
-Own code: neither scipy nor networkx has it. Two objectives: one sweep over the front, N log N. Every further one: a sweep
-along it, with the volume of the points above each level in the others, a factor of N each.
+Own code: neither scipy nor networkx has it. Two objectives: one sweep over the front, N log N. Every further one: a
+sweep along it, with the volume of the points above each level in the others, a factor of N each.
 """
 
 from __future__ import annotations
