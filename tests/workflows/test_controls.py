@@ -25,7 +25,7 @@ PARETO = {
     "evaluator": {"name": "proxy", "proxy": "params", "images": 8},
 }
 WIDE = (  # so that there are networks of equal MACs
-    'space.changes={"nodes": 1, "operations": ["skip_connect", "sep_conv_3x3", "dil_conv_3x3", "sep_conv_5x5", "avg_pool_3x3"]}',
+    "space.changes.operations=[skip_connect, sep_conv_3x3, dil_conv_3x3, sep_conv_5x5, avg_pool_3x3]",
     "evaluation.findings=none",
 )
 
@@ -71,11 +71,11 @@ def test_the_difference_is_paired_by_image(compared):
         missed = {*tree["clean"]["wrong_indices"], *(i for a in tree["attacks"] for i in a["broken_indices"])}
         answers[one["label"]] = [index not in missed for index in first]
         assert sum(answers[one["label"]]) == tree["robust"]["correct"]
-    points = [
-        Measurements(name=name, seeds=tuple(range(len(labels))), outcomes={"robust": np.array([answers[i] for i in labels])})
-        for name, labels in (("result", ["result"]), ("random", ["random-0", "random-1"]))
-    ]  # fmt: skip
-    expected = contrast(*points, "robust")
+    result = Measurements(name="result", seeds=(0,), outcomes={"robust": np.array([answers["result"]])})
+    both = np.array([answers["random-0"], answers["random-1"]])
+    expected = contrast(
+        result, Measurements(name="random", seeds=(0, 1), outcomes={"robust": both}), "robust"
+    )
     found = compared.controls["difference"]["robust"]
     assert found["effect"] == pytest.approx(expected.effect)
     assert found["includes_seeds"]
@@ -117,7 +117,7 @@ def test_a_run_evaluates_its_result_once_and_controls_may_follow(tmp_path, call)
     summary = robust_nas.run(config(*small, "search.controls=1"), tmp_path / "run", mode="resume")
     tree = read_json(tmp_path / "run" / summary["artifacts"]["controls"])
     assert {path.name for path in (tmp_path / "run" / "controls").iterdir()} == {"controls.json", "random-0"}
-    assert [one["robust"] for one in tree["networks"]][0] == before["robust"]
+    assert next(one["robust"] for one in tree["networks"]) == before["robust"]
     assert not tree["difference"]["robust"]["includes_seeds"]
     shown = call("run", "--resume", tmp_path / "run", "-q")
     assert (shown.code, "better than random at equal MACs" in shown.out) == (0, True)
