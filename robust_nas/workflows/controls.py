@@ -98,7 +98,7 @@ def compare_with_controls(
         place = places[one.label]
         tree = run_evaluation(config, one.folder, place, mode="resume", progress=progress, context=context)
         rows.append(_row(one, tree))
-        answers[one.label] = _answers(tree, read_environment(place)["images"]["test"], config.seed)
+        answers[one.label] = answers_of(tree, read_environment(place)["images"]["test"], config.seed)
     progress("search: controls", len(networks), len(networks))
     difference = _difference(networks, answers)
     threat = config.evaluation.threat_model
@@ -198,7 +198,7 @@ def _row(network: Network, tree: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _answers(tree: dict[str, Any], test: int, seed: int) -> dict[str, list[bool]]:
+def answers_of(tree: dict[str, Any], test: int, seed: int) -> dict[str, list[bool]]:
     """Return whether each image was answered right, clean and under every attack, in the order of the seed.
 
     Robust answers are of the images that all attacks had, which are the first of the clean ones.
