@@ -42,13 +42,14 @@ _OURS = {
     *("compression.json", "layers.json", "alpha.safetensors", "low-rank.safetensors", "latency.json"),
     *("network.py", "weights.pt", "network.onnx", "network.pt2"),
     *("journal.jsonl", "plan.json", "inherited.json", "trial.json", "outcome.json"),
-    *("analysis.json", "table.csv", "ranking.csv", "report.html"),
+    *("analysis.json", "table.csv", "ranking.csv", "report.html", "controls.json"),
 }
 _INSIDE = {
     "figures": (".png", ".svg", ".csv"),
     "trials": (".log",),
     "validation": (".json",),
     "scores": (".pt",),
+    "latency": (".json",),
 }  # by folder
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from robust_nas.cli import common, engines
+from robust_nas.cli import common, controls, engines
 from robust_nas.distributed import is_first
 
 
@@ -67,7 +67,8 @@ def command(
     )
     for doubt in doubts(config):
         common.say(f"warning: {doubt}")
-    from robust_nas.workflows.search import run_search, seeds_of
+    from robust_nas.workflows.search import run_search
+    from robust_nas.workflows.search_job import seeds_of
 
     out = common.resumed(recipe, out, resume)
     seeds = seeds or (seeds_of(out) if resume and out else 1)
@@ -79,7 +80,8 @@ def command(
         if message not in doubts(config):  # which were printed before
             common.say(f"warning: {message}")
     if json:
-        common.print_json({"folder": str(found.folder), **found.record})
+        compared = {} if found.controls is None else {"controls": found.controls}
+        common.print_json({"folder": str(found.folder), **found.record, **compared})
         return
     record, criterion = found.record, config.search.criterion
     rows = [
@@ -107,5 +109,7 @@ def command(
         print(
             f"taken              {record['taken']} of {record['candidates']} candidates, ended by {stopped['reason']}"
         )
+    if found.controls is not None:
+        controls.show(found.controls)
     if (cells := best / "figures" / "cells.png").is_file():
         print(f"cells              {cells}")

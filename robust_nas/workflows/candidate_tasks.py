@@ -21,9 +21,11 @@ from robust_nas.errors import DataError, RunError
 from robust_nas.execution import Engine, Task
 from robust_nas.runs import Progress, Run, silent
 from robust_nas.search import Scored, SearchContext
+from robust_nas.search.sampled.measured import LATENCY
 from robust_nas.search.strategy import EvaluateElsewhere, finite
 from robust_nas.spaces import CellArchitecture, CellSpace, Size, architecture_from_text, has_cells
 from robust_nas.user_code import allow_code, allowed_files
+from robust_nas.workflows.candidate_measures import MEASUREMENTS, CandidateLatency
 from robust_nas.workflows.candidates import CandidateTraining
 from robust_nas.workflows.config import RunConfig
 from robust_nas.workflows.context import JobContext, load_context
@@ -121,6 +123,10 @@ def context_of_search(
 ) -> SearchContext:
     """Return what a search, or an evaluator of one in a worker, gets; candidates are trained in that folder."""
     mean, std = context.normalisation
+    latency = None
+    if LATENCY in config.search.measured:
+        options = config.search.latency  # type: ignore[attr-defined] # of a sampled strategy
+        latency = CandidateLatency(run.folder / MEASUREMENTS, options, context)
     return SearchContext(
         run=run,
         space=space,
@@ -138,6 +144,7 @@ def context_of_search(
         ranks=ranks,
         synchronise=config.batch_norm == "synchronised",
         train=CandidateTraining(candidates, config, context),
+        latency=latency,
         elsewhere=elsewhere,
     )
 

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self, cast
+from typing import TYPE_CHECKING, cast
 
 from robust_nas import figures
-from robust_nas.config import Count, Options, check, expand_path, read_yaml
-from robust_nas.data import DataOptions
+from robust_nas.config import expand_path
 from robust_nas.distributed import ALONE, Ranks, joined, refuse_several
-from robust_nas.errors import ArchitectureError, ConfigError, RunExistsError
+from robust_nas.errors import ArchitectureError, ConfigError
 from robust_nas.execution import Engine
-from robust_nas.extension import ExtensibleJob
 from robust_nas.records import RESULT, Shape, read_environment, read_json
-from robust_nas.runs import CONFIG, Mode, Progress, Run, silent, write_json
+from robust_nas.runs import Mode, Progress, Run, silent, write_json
 from robust_nas.search import (
     Criterion,
     SearchOutcome,
-    Strategy,
-    SupernetOptions,
     run_strategy,
-    strategy_field,
 )
 from robust_nas.spaces import (
     Architecture,
@@ -31,32 +26,26 @@ from robust_nas.spaces import (
     has_cells,
     load_architecture,
 )
+from robust_nas.workflows.candidate_measures import refuse_unmeasurable
 from robust_nas.workflows.candidate_tasks import CANDIDATES, CandidateTasks, context_of_search, network_size
-from robust_nas.workflows.candidates import CandidateRecipe
-from robust_nas.workflows.config import RESULTS, NetworkSize, RunConfig, doubts
+from robust_nas.workflows.config import RESULTS, RunConfig, doubts
 from robust_nas.workflows.context import (
     JobContext,
     context_unless_finished,
     load_context,
     open_run,
+    refuse_attacks,
     refuse_attacks_in,
     refuse_loss,
     refuse_precision,
     refuse_recipe,
     session,
 )
+from robust_nas.workflows.controls import CONTROLS, compare_with_controls
+from robust_nas.workflows.search_job import SearchJob, SearchResult, SeedsJob, refuse_other_kind
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """A finished search: where it is, what it found, and the record of `result.json`."""
-
-    folder: Path
-    architecture: CellArchitecture
-    record: dict[str, Any]
 
 
 def run_search(
@@ -76,7 +65,28 @@ def run_search(
 
     With an `engine` the candidates of a sampled strategy are evaluated by its workers, a batch at a time; without one
     in this process, one by one. Raises `ConfigError` for an engine that the strategy cannot use.
+
+    With `search.controls` or `search.finalists` the result is then trained and evaluated next to other networks
+    (`workflows/controls.py`).
     """
+    if config.search.followed:
+        refuse_several("search.controls")
+    found = _searched(config, out, mode, seeds, progress, context, engine)
+    if not config.search.followed:
+        return found
+    tree = compare_with_controls(config, found, found.folder / CONTROLS, progress=progress, context=context)
+    return replace(found, controls=tree)
+
+
+def _searched(
+    config: RunConfig,
+    out: Path | None,
+    mode: Mode,
+    seeds: int,
+    progress: Progress,
+    context: JobContext | None,
+    engine: Engine | None,
+) -> SearchResult:
     folder = expand_path(out) if out else RESULTS / f"{config.name}-search"
     if seeds < 1:
         raise ConfigError(f"seeds: got {seeds}; at least 1 is needed")
@@ -85,7 +95,7 @@ def run_search(
     if engine is not None:
         _refuse_engine(config, engine)
     if mode == "resume":
-        _refuse_other_kind(folder, seeds)
+        refuse_other_kind(folder, seeds)
     if seeds > 1:
         return _repeat_search(config, folder, mode, seeds, progress, context, engine)
     context = context_unless_finished(config, folder, mode, context)
@@ -107,8 +117,11 @@ def refuse_unfit(config: RunConfig, context: JobContext) -> None:
     refuse_attacks_in(config.search, "search", context)
     if config.search.weight_loss is not None:
         refuse_loss(config.search.weight_loss, "search.weights.loss", context)
-    if config.search.trains:
+    if config.search.trains or config.search.followed:
         refuse_recipe(config.training, config.space.load(), context)
+    if config.search.followed:
+        refuse_attacks(config, context.dataset)
+    refuse_unmeasurable(config, context)
 
 
 def _refuse_engine(config: RunConfig, engine: Engine) -> None:
@@ -141,28 +154,6 @@ def _result(folder: Path, criterion: Criterion) -> SearchResult:
     return SearchResult(
         folder, cast(CellArchitecture, load_architecture(path)), read_json(folder / RESULT, shape)
     )
-
-
-class SearchJob(ExtensibleJob):
-    """What the result of a search depends on: sections of the run config, and the space as its file had it."""
-
-    name: str
-    seed: int
-    data: DataOptions
-    space: CellSpace
-    supernet: SupernetOptions
-    search: Annotated[Strategy, strategy_field()]
-    network: NetworkSize
-    batch_norm: str
-    training: CandidateRecipe | None  # of a strategy that trains its candidates
-
-    @classmethod
-    def of(cls, config: RunConfig) -> Self:
-        """Return the record of the search that a run config asks for."""
-        keys = cls.model_fields.keys() - {"space", "training", "extended"}
-        shared = {key: getattr(config, key) for key in keys}
-        training = CandidateRecipe.of(config.training) if config.search.trains else None
-        return cls(space=config.space.load(), training=training, **shared)
 
 
 def _search_once(
@@ -290,7 +281,7 @@ def _repeat_search(
         seeds = ranks.run_on_all(lambda: cast(SeedsJob, run.config).seeds)
         results = []
         for seed in range(config.seed, config.seed + seeds):
-            changed = config.model_copy(update={"seed": seed})
+            changed = config.model_copy(update={"seed": seed, "search": config.search.alone})
             inner: Mode = "resume" if mode == "resume" else "new"
             own = None if context is None else context.of_seed(seed)
             results.append(
@@ -318,45 +309,6 @@ def _repeat_search(
             return _result(folder, criterion)
 
         return ranks.run_on_all(write)
-
-
-class SeedsJob(ExtensibleJob):
-    """What the result of a repeated search depends on."""
-
-    search: SearchJob
-    seeds: Count
-
-    def extension_of(self, before: Self, folder: Path) -> Self | None:
-        """Return the job with more seeds."""
-        if self.seeds < before.seeds:
-            raise RunExistsError(
-                f"{folder}: seeds: got {self.seeds}, it has {before.seeds}; a repeated search can be given more, "
-                "not fewer: choose another folder with --out"
-            )
-        return self if self.same_but(before, "seeds") else None
-
-
-def seeds_of(folder: Path) -> int:
-    """Return how many seeds the search in a folder is repeated with; 1 where the folder does not say."""
-    path = folder / CONFIG
-    seeds = read_yaml(path).get("seeds", 1) if path.is_file() else 1
-    return check(_Seeds, {"seeds": seeds}, str(path)).seeds
-
-
-def _refuse_other_kind(folder: Path, seeds: int) -> None:
-    """Raise `RunExistsError` for one seed where the search is repeated with several, and the other way round."""
-    if not (folder / CONFIG).is_file():
-        return
-    had = seeds_of(folder)
-    if (had > 1) != (seeds > 1):
-        raise RunExistsError(
-            f"{folder}: seeds: got {seeds}, it has {had}; a search of one seed has another folder than a repeated one, "
-            "which may be given more: choose another folder with --out"
-        )
-
-
-class _Seeds(Options):
-    seeds: Count
 
 
 def draw_architecture(architecture: Architecture, stem: Path, *, caption: str = "") -> tuple[Path, ...]:

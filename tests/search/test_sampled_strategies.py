@@ -108,7 +108,7 @@ def test_constraints_hold_for_the_result_and_missing_numbers_are_never_it(name):
     taken = strategy.taken(search.candidates)
     assert -1 <= taken.measured["clean"] <= 1.5
     assert all(math.isfinite(gain) for gain in taken.gains)
-    finalists = strategy.finalists(search.candidates)
+    finalists = strategy.comparable(search.candidates)
     assert all(not search.goal.is_better(one, taken) for one in finalists)
     records = [{**one.measured, "candidate": one.number, "name": str(one.number), "rung": one.rung}
                for one in search.candidates]  # fmt: skip

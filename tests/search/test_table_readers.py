@@ -220,7 +220,7 @@ def test_a_search_on_a_table_finds_the_best_of_its_candidates(tmp_path):
     path = cells_csv(tmp_path / "all.csv", {"v": [code.count("3") for code in codes]}, codes)
     evaluator = EVALUATORS.make("table", file=str(path), column="v")
     space = load_space("nas-bench-201", {"operations": ["none", "skip_connect", "nor_conv_3x3"]})
-    strategy = RandomSearch(cells=3, channels=2, samples=6, evaluator=evaluator)
+    strategy = RandomSearch(cells=3, channels=2, evaluations=6, evaluator=evaluator)
     outcome, records = searched(tmp_path / "run", strategy, space=space)
     best = max(record["score"] for record in records)
     assert evaluator.evaluate(outcome.architecture, None).score == best

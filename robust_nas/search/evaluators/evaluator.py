@@ -27,6 +27,10 @@ class Evaluator(Method):
             return self
         return self.model_copy(update={self.rung_key: length})
 
+    def measures(self, column: str) -> bool:
+        """Return whether it returns a value of this column."""
+        return column in self.columns
+
     def knows(self, candidate: CellArchitecture) -> bool:
         """Return whether it can score a candidate; one that it does not know is never proposed to it."""
         return True

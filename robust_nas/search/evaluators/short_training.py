@@ -44,4 +44,4 @@ class ShortTraining(Evaluator):
             found = context.train(candidate, kept, held_out, self.epochs)
         except DivergenceError:
             return Scored(None, {})
-        return Scored(found.robust, {"clean": found.clean, "robust": found.robust})
+        return Scored(found.robust, {"clean": found.clean, "robust": found.robust, **found.measured})

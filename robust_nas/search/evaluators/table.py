@@ -55,6 +55,10 @@ class TableValue(Evaluator):
         stamps = tuple(_stamp(path) for path in (self.file, self.latency) if path is not None)
         return _loaded(self.file, reader.get("name"), options, self.latency, self.device, stamps)
 
+    def measures(self, column: str) -> bool:
+        """Return whether it returns a value of this column: latencies only where a table of them is given."""
+        return super().measures(column) and (column != LATENCY or self.latency is not None)
+
     def knows(self, candidate: CellArchitecture) -> bool:
         """Return whether the candidate's class has a row with all values. Raises `ArchitectureError` as `class_of`."""
         table = self.table()

@@ -11,12 +11,14 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from robust_nas.errors import CheckpointError, DivergenceError, SearchSpaceError
+from robust_nas.errors import CheckpointError, ConfigError, DivergenceError, SearchSpaceError
+from robust_nas.runs import Run
 from robust_nas.search.sampled.asking import Numbered, run
 from robust_nas.search.sampled.history import Candidate, Measured, SampledSearch
+from robust_nas.search.sampled.measured import LATENCY
 from robust_nas.search.sampled.strategy import SampledStrategy
 from robust_nas.search.strategy import Scored, SearchContext, SearchOutcome, finite
-from robust_nas.spaces import CellArchitecture, count
+from robust_nas.spaces import CellArchitecture, CellSpace, Size, count
 from robust_nas.spaces.coded_cost import CodedCost
 from robust_nas.spaces.encoding import Code, Encoding
 
@@ -27,6 +29,8 @@ def search(strategy: SampledStrategy, context: SearchContext) -> SearchOutcome:
     Raises `DivergenceError` where no candidate could be scored, and `SearchSpaceError` where none of those scored is
     within the constraints.
     """
+    if LATENCY in strategy.measured and context.latency is None:
+        raise ConfigError(f"{LATENCY}: SearchContext.latency is None; it says how to measure")
     loop = _Loop(strategy, context)
     loop.restore()
     return loop.run_to_end()
@@ -139,11 +143,18 @@ class _Loop:
             "score": finite(scored.score),
             "rung": one.proposal.rung,
         }
-        columns = self.strategy.evaluator.columns
+        measured = dict(scored.measured)
+        if LATENCY in self.strategy.measured and context.latency is not None:
+            measured[LATENCY] = context.latency(architecture)
         return {
             **{column: known[column] for column in self.strategy.columns},
-            **{column: finite(scored.measured.get(column)) for column in columns if column not in known},
+            **{column: finite(measured.get(column)) for column in self._columns if column not in known},
         }
+
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        """Return the columns after those of the strategy."""
+        return tuple(dict.fromkeys((*self.strategy.evaluator.columns, *self.strategy.measured)))
 
     def _log(self, fresh: Sequence[Numbered]) -> None:
         """Log every record whose turn it is: those before it are in the metrics."""
@@ -189,8 +200,21 @@ class _Loop:
         with run.restoring():
             for one in state["evaluated"]:
                 code, record = self.search.encoding.check(one["code"]), one["record"]
-                missing = {*self.strategy.columns, *self.strategy.evaluator.columns} - record.keys()
+                missing = {*self.strategy.columns, *self._columns} - record.keys()
                 if missing:
                     raise ValueError(f"the record of candidate {code} lacks {', '.join(sorted(missing))}")
                 self.evaluated[code, one["rung"]] = record
             self.written, self.seconds = state["written"], float(state["seconds"])
+
+
+def evaluated_networks(
+    run: Run, space: CellSpace, size: Size, names: Sequence[str]
+) -> list[CellArchitecture]:
+    """Return the candidates of these names that a search evaluated, at `size`, in the order of `names`.
+
+    Raises `CheckpointError` for a checkpoint that does not hold them.
+    """
+    state, encoding = run.load_checkpoint() or {}, Encoding(space)
+    with run.restoring():
+        codes = {one["record"]["name"]: encoding.check(one["code"]) for one in state["evaluated"]}
+        return [encoding.decode(codes[name], name, size) for name in names]

@@ -14,12 +14,13 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from robust_nas.config import Count
+from robust_nas.config import Count, CountOrZero, Number
 from robust_nas.search.duration import Duration
 from robust_nas.search.evaluators import EVALUATORS
 from robust_nas.search.evaluators.evaluator import Evaluator
 from robust_nas.search.sampled.goal import Direction, Goal, Take
 from robust_nas.search.sampled.history import Candidate, Proposal, SampledSearch
+from robust_nas.search.sampled.measured import COMPRESSED_ROBUST, MEASURED, LatencyOptions
 from robust_nas.search.strategy import Criterion, Record, Strategy
 from robust_nas.search.window import Finite, Limits, Window
 
@@ -54,10 +55,15 @@ class SampledStrategy(Strategy):
     evaluator: Annotated[Evaluator, EVALUATORS.field(default="short-training")] = EVALUATORS.make(
         "short-training"
     )
+    latency: LatencyOptions = LatencyOptions()
+    compressed_macs: Annotated[Number, Field(gt=0, lt=1)] = 0.5  # share of the MACs, of `compressed_robust`
+    # Networks of the Pareto set that are trained and evaluated next to the result, after the search.
+    finalists: CountOrZero = Field(default=0, exclude_if=lambda count: count == 0)
 
     @model_validator(mode="after")
     def _columns_exist(self) -> Self:
         measured = [column for column in self.evaluator.columns if column not in COUNTED]
+        measured += [column for column in MEASURED if column not in measured]
         for key, allowed in (("objectives", [*COUNTED, *measured]), ("constraints", ["score", *measured])):
             for column in getattr(self, key):
                 if column in ("macs", "params") and key == "constraints":
@@ -74,7 +80,32 @@ class SampledStrategy(Strategy):
             )
         if self.take == "knee" and len(self.objectives) == 1:
             raise ValueError("take: got 'knee'; it needs two objectives or more")
+        if self.finalists and len(self.objectives) == 1:
+            raise ValueError(
+                f"finalists: got {self.finalists}; they are of a Pareto set, which needs two objectives or more"
+            )
+        if COMPRESSED_ROBUST in self.measured and not self.evaluator.trains:
+            raise ValueError(
+                f"{COMPRESSED_ROBUST}: evaluator {self.evaluator.label} keeps no trained network to compress; "
+                "short-training does"
+            )
         return self
+
+    @property
+    def alone(self) -> Self:
+        """Return the strategy without controls and finalists."""
+        return self.model_copy(update={"controls": 0, "finalists": 0})
+
+    @property
+    def followed(self) -> bool:
+        """Return whether networks are trained and evaluated after the search."""
+        return self.controls + self.finalists > 0
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Return the columns of objectives and constraints that the workflow measures, not the evaluator."""
+        named = {*self.objectives, *self.constraints}
+        return tuple(one for one in MEASURED if one in named and not self.evaluator.measures(one))
 
     @property
     def goal(self) -> Goal:
@@ -110,7 +141,7 @@ class SampledStrategy(Strategy):
         """Return strategy, evaluator and number of candidates, for captions."""
         return f"{self.label}, {self.evaluations} candidates by {self.evaluator.label}"
 
-    def finalists(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+    def comparable(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Return the candidates of the highest rung that has one within the constraints: those that compare."""
         for rung in sorted({one.rung or 0 for one in candidates}, reverse=True):
             own = self.goal.within([one for one in candidates if (one.rung or 0) == rung])
@@ -120,18 +151,18 @@ class SampledStrategy(Strategy):
 
     def taken(self, candidates: Sequence[Candidate]) -> Candidate | None:
         """Return the result; None where no candidate has a score within the constraints."""
-        return self.goal.taken(self.finalists(candidates))
+        return self.goal.taken(self.comparable(candidates))
 
     def result(self, records: Sequence[Record]) -> dict[str, Any]:
         """Return the one taken with its objectives, the Pareto set, its hypervolume, and what the search evaluated."""
         candidates = [
             Candidate(one["candidate"], (), one.get("rung"), one, *self.goal.judge(one)) for one in records
         ]
-        finalists = self.finalists(candidates)
-        taken = self.goal.taken(finalists)
+        comparable = self.comparable(candidates)
+        taken = self.goal.taken(comparable)
         assert taken is not None  # noqa: S101 - the loop refused it
-        front = self.goal.front(finalists)
-        reference, volume = self.goal.hypervolume(finalists, self.reference)
+        front = self.goal.front(comparable)
+        reference, volume = self.goal.hypervolume(comparable, self.reference)
         columns = ["score", *(column for column in self.objectives if column != "score")]
         found = {
             **{column: taken.measured[column] for column in columns},

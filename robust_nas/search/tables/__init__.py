@@ -50,11 +50,16 @@ def load_with_latency(
     for an unknown device and a table of another space.
     """
     found, times = load_table(path, table, **options), load_table(latency)
+    return found.joined(times, {device_column(times, device): LATENCY})
+
+
+def device_column(times: Table, device: str) -> str:
+    """Return the column of a device, named with or without its `_ms`. Raises `ConfigError` for an unknown one."""
     column = device if device in times.columns else f"{device}_ms"
     if column not in times.columns:
         known = ", ".join(name.removesuffix("_ms") for name in times.columns)
         raise ConfigError(f"{times.source}: has no device {device[:100]!r}; it has {known}")
-    return found.joined(times, {column: LATENCY})
+    return column
 
 
 def reader_of(path: Path, table: str | None = None, **options: Any) -> TableReader:
@@ -69,4 +74,13 @@ def reader_of(path: Path, table: str | None = None, **options: Any) -> TableRead
     raise DataError(f"{path}: is in the form of no known table; forms: {forms}")
 
 
-__all__ = ["LATENCY", "TABLES", "Table", "TableReader", "load_table", "load_with_latency", "reader_of"]
+__all__ = [
+    "LATENCY",
+    "TABLES",
+    "Table",
+    "TableReader",
+    "device_column",
+    "load_table",
+    "load_with_latency",
+    "reader_of",
+]
