@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from robust_nas.cli import common, controls, engines
 from robust_nas.distributed import is_first
+
+if TYPE_CHECKING:
+    from robust_nas.search import Criterion
+    from robust_nas.workflows.search import SearchResult
 
 
 def command(
@@ -82,8 +86,13 @@ def command(
     if json:
         compared = {} if found.controls is None else {"controls": found.controls}
         common.print_json({"folder": str(found.folder), **found.record, **compared})
-        return
-    record, criterion = found.record, config.search.criterion
+    else:
+        _show(config.name, found, config.search.criterion)
+
+
+def _show(name: str, found: SearchResult, criterion: Criterion) -> None:
+    """Print what was found, a line a seed, and where it is."""
+    record = found.record
     rows = [
         [
             str(one["seed"]),
@@ -96,7 +105,7 @@ def command(
         for one in record.get("per_seed", [record])
     ]
     common.table(
-        f"{config.name}: search",
+        f"{name}: search",
         ("seed", criterion.words, "params", "MACs", "skips", "seconds"),
         rows,
     )
