@@ -11,7 +11,7 @@ from robust_nas.distributed import is_first
 
 if TYPE_CHECKING:
     from robust_nas.search import Criterion
-    from robust_nas.workflows.search import SearchResult
+    from robust_nas.workflows.search_job import SearchResult
 
 
 def command(

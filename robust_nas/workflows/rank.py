@@ -167,11 +167,13 @@ def _rank_once(
         columns = {**columns, "truth": list[float | None](chosen.truth.values)}
     rows = ranked_rows(chosen.architectures, columns, dataset.shape, dataset.classes, config.band)
     run.write(TABLE, to_csv(rows))
-    artifacts, record = [TABLE, "architecture.yaml"], {"ranking": rows}
+    artifacts = [TABLE, "architecture.yaml"]
+    record: dict[str, Any] = {"ranking": rows}
     if chosen.truth is not None:
         agreement = agreement_of(rows, chosen.truth, progress)
         run.write(AGREEMENT, agreement.to_csv())
-        artifacts, record = [*artifacts, AGREEMENT], {**record, "agreement": agreement.to_dict()}
+        artifacts.append(AGREEMENT)
+        record["agreement"] = agreement.to_dict()
     best = max(zip(columns["score"], chosen.architectures, strict=True), key=lambda pair: _sortable(pair[0]))
     run.write("architecture.yaml", best[1].to_yaml())
     about = (
