@@ -270,7 +270,9 @@ def _all_jobs(
     config: RunConfig, context: JobContext, folder: Path, mode: Mode, progress: Progress, warn: Warn
 ) -> _Made:
     """Run one job after the other, each in its own folder."""
-    found = run_search(_without_controls(config), folder / "search", mode=mode, progress=progress, context=context)
+    found = run_search(
+        _without_controls(config), folder / "search", mode=mode, progress=progress, context=context
+    )
     write_json(folder / "environment.json", read_environment(found.folder))
     for message in found.record["warnings"]:
         if message not in doubts(config):  # which were said before
