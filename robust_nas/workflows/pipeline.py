@@ -233,10 +233,15 @@ def _refuse_changed_model(folder: Path) -> None:
         )
 
 
+def _without_controls(config: RunConfig) -> RunConfig:
+    """Return the config whose search ends with its result: a run trains controls after its own network."""
+    return config.model_copy(update={"search": config.search.alone})
+
+
 def _draw_missing(config: RunConfig, folder: Path) -> None:
     """Draw what failed, and the figures that the config asks for, in a finished run's jobs, but for the compression."""
     if config.figures or not all(is_complete(folder / part) for part in ("search", "model", "evaluation")):
-        found = run_search(config, folder / "search", mode="resume")
+        found = run_search(_without_controls(config), folder / "search", mode="resume")
         model = train(config, found.architecture, folder / "model", mode="resume")
         run_evaluation(config, model, folder / "evaluation", mode="resume")
 
@@ -265,8 +270,9 @@ def _all_jobs(
     config: RunConfig, context: JobContext, folder: Path, mode: Mode, progress: Progress, warn: Warn
 ) -> _Made:
     """Run one job after the other, each in its own folder."""
-    alone = config.model_copy(update={"search": config.search.alone})  # controls come last
-    found = run_search(alone, folder / "search", mode=mode, progress=progress, context=context)
+    found = run_search(
+        _without_controls(config), folder / "search", mode=mode, progress=progress, context=context
+    )
     write_json(folder / "environment.json", read_environment(found.folder))
     for message in found.record["warnings"]:
         if message not in doubts(config):  # which were said before

@@ -155,10 +155,10 @@ def test_the_compressed_candidate_is_what_the_compression_makes_of_the_trained_o
 
 
 def test_what_a_compression_makes_no_smaller_has_no_value(tmp_path):
-    values = trained(DENSE, GDWS, compressed_macs=0.1, **COMPRESSED)
-    with pytest.raises(DivergenceError, match="none of 3 candidates could be scored"):
+    values = trained(DENSE, GDWS, evaluations=1, compressed_macs=0.1, **COMPRESSED)
+    with pytest.raises(DivergenceError, match="none of 1 candidates could be scored"):
         run_search(values, tmp_path)
-    assert columns(tmp_path, "compressed_robust") == [None] * 3
+    assert columns(tmp_path, "compressed_robust") == [None]
     assert None not in columns(tmp_path, "robust")
 
 

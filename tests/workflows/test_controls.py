@@ -119,7 +119,10 @@ def test_a_run_evaluates_its_result_once_and_controls_may_follow(tmp_path, call)
     assert {path.name for path in (tmp_path / "run" / "controls").iterdir()} == {"controls.json", "random-0"}
     assert next(one["robust"] for one in tree["networks"]) == before["robust"]
     assert not tree["difference"]["robust"]["includes_seeds"]
+    drawn = ("search.controls=1", "figures=[{name: search}]")  # of a finished run: nothing else is done
+    robust_nas.run(config(*small, *drawn), tmp_path / "run", mode="resume")
     shown = call("run", "--resume", tmp_path / "run", "-q")
+    assert not (tmp_path / "run" / "search" / "controls").exists()
     assert (shown.code, "better than random at equal MACs" in shown.out) == (0, True)
     assert "over images alone" in shown.out or "no interval" in shown.out
 
