@@ -13,6 +13,7 @@ from robust_nas.figures import series, style
 from robust_nas.figures.figure import Figure, Job, Record
 
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))  # next to the colours
+_DECADES = 4  # of regret, at most
 _FIRST = 15  # the share of a run whose values are not asked for by the axis
 _POINT = ("evaluations", "mean", "low", "high", "regret", "regret_low", "regret_high", "optimal")
 
@@ -61,8 +62,10 @@ def plot_strategies(
     value.set_ylim(min(ends) - room, max(ends) + room)
     value.set(title=measure, xlabel="evaluations", ylabel=f"{measure}, mean over runs")
     regret.set(title="regret", xlabel="evaluations", ylabel="regret, mean over runs")
-    if any(point["regret"] > 0 for curve in curves.values() for point in curve["points"]):
-        regret.set_yscale("log", nonpositive="mask")
+    lost = [point["regret"] for curve in curves.values() for point in curve["points"] if point["regret"] > 0]
+    if lost:
+        regret.set_yscale("log", nonpositive="clip")  # a band may end at 0, which is below the axis
+        regret.set_ylim(max(min(lost), max(lost) / 10**_DECADES) / 2, 2 * max(lost))
         regret.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         regret.yaxis.set_minor_formatter(NullFormatter())
     value.legend(loc="lower right" if optimum == max(ends) else "upper right")
