@@ -44,6 +44,10 @@ CONFIG = {
 # Options of what trains on common batches, for a few images and steps; the fixture `short_trainings` allows so few.
 SHORT = {"side": 8, "channels": 2, "batch_size": 4}
 SHORT_SUPERNET = {**SHORT, "steps": 4, "clean_steps": 2, "score_images": 8, "score_batch": 4}
+SHORT_ZERO_COST = {
+    "reference": 10,
+    "method": {"channels": 2, "cells_per_stage": 2, "batch_size": 8, "draws": 1},
+}
 
 
 def config(*overrides):

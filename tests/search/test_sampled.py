@@ -4,7 +4,7 @@ from typing import Literal
 
 import pytest
 import torch
-from cases import SHORT, SHORT_SUPERNET
+from cases import SHORT, SHORT_SUPERNET, SHORT_ZERO_COST
 from small_search import CLASSES, SMALL, Stopped, context, images, searched, trained
 
 from robust_nas.config import check
@@ -17,9 +17,9 @@ VALUES = {**SMALL, "evaluations": 5}
 EVERY_EVALUATOR = {
     "short-training": {},
     "train": {**SHORT, "steps": 4},
-    "supernet": {**SHORT_SUPERNET, "reference": 3},
+    "supernet": {**SHORT_SUPERNET, "reference": 3, "zero_cost": SHORT_ZERO_COST},
     "proxy": {"proxy": PROXIES.make("params")},
-    "zero-cost": {"reference": 10, "method": {"channels": 2, "cells_per_stage": 2, "batch_size": 8}},
+    "zero-cost": SHORT_ZERO_COST,
 }
 
 

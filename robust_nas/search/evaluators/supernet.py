@@ -15,6 +15,7 @@ import numpy as np
 from robust_nas.config import Count
 from robust_nas.search.evaluators.evaluator import Evaluator, Scored
 from robust_nas.search.evaluators.train import ranking_context
+from robust_nas.search.evaluators.zero_cost import ZeroCostScore
 from robust_nas.search.ranking.method import RankingContext
 from robust_nas.search.ranking.paths import TrainedPaths
 from robust_nas.search.ranking.ranks import shares_within
@@ -31,17 +32,16 @@ class InheritedWeights(GatedPaths, Evaluator):
 
     name: Literal["supernet"] = "supernet"
     reference: Count = 64  # architectures of the sample
+    zero_cost: ZeroCostScore = ZeroCostScore()  # the other part of the sum
 
     def evaluate(self, candidate: CellArchitecture, context: SearchContext) -> Scored:
         """Return the sum at the size of this evaluator, which is not that of the search."""
-        from robust_nas.search.evaluators import EVALUATORS
-
         own = ranking_context(context)
         trained, reference, gate = _prepared(self, context.space, own)
         (losses,) = self.logged_losses(trained, [candidate], own)
         loss = _mean(losses)
         (share,) = shares_within([-loss], [-each for each in reference]).tolist()
-        prior = EVALUATORS.make("zero-cost").evaluate(candidate, context)
+        prior = self.zero_cost.evaluate(candidate, context)
         score = None if prior.score is None else prior.score + gate.fit * share
         return Scored(score, {"loss": loss, "weight": float(gate.fit)})
 
