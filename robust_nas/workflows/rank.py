@@ -167,7 +167,8 @@ def _rank_once(
         columns = {**columns, "truth": list[float | None](chosen.truth.values)}
     rows = ranked_rows(chosen.architectures, columns, dataset.shape, dataset.classes, config.band)
     run.write(TABLE, to_csv(rows))
-    artifacts, record = [TABLE, "architecture.yaml"], {"ranking": rows}
+    record: dict[str, Any] = {"ranking": rows}
+    artifacts = [TABLE, "architecture.yaml"]
     if chosen.truth is not None:
         agreement = agreement_of(rows, chosen.truth, progress)
         run.write(AGREEMENT, agreement.to_csv())
