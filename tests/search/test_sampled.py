@@ -4,7 +4,7 @@ from typing import Literal
 
 import pytest
 import torch
-from cases import SHORT, SHORT_SUPERNET, SHORT_ZERO
+from cases import SHORT, SHORT_SUPERNET, SHORT_ZERO_COST
 from small_search import CLASSES, SMALL, Stopped, context, images, searched, trained
 
 from robust_nas.config import check
@@ -14,13 +14,12 @@ from robust_nas.search import EVALUATORS, PROXIES, RandomSearch, SampledStrategy
 from robust_nas.spaces import count
 
 VALUES = {**SMALL, "evaluations": 5}
-ZERO_COST = {"reference": 10, "method": {**SHORT_ZERO, "draws": 1}}
 EVERY_EVALUATOR = {
     "short-training": {},
     "train": {**SHORT, "steps": 4},
-    "supernet": {**SHORT_SUPERNET, "reference": 3, "zero_cost": ZERO_COST},
+    "supernet": {**SHORT_SUPERNET, "reference": 3, "zero_cost": SHORT_ZERO_COST},
     "proxy": {"proxy": PROXIES.make("params")},
-    "zero-cost": ZERO_COST,
+    "zero-cost": SHORT_ZERO_COST,
 }
 
 

@@ -32,7 +32,7 @@ class InheritedWeights(GatedPaths, Evaluator):
 
     name: Literal["supernet"] = "supernet"
     reference: Count = 64  # architectures of the sample
-    zero_cost: ZeroCostScore = ZeroCostScore()  # of the sum
+    zero_cost: ZeroCostScore = ZeroCostScore()  # the other part of the sum
 
     def evaluate(self, candidate: CellArchitecture, context: SearchContext) -> Scored:
         """Return the sum at the size of this evaluator, which is not that of the search."""

@@ -10,8 +10,9 @@ v = 0, the lowest score. v is clipped at 0, which rounding falls below.
 
 Batch norm: with `statistics: fixed` its mean and variance are those of the batch and count as constants, so that j_b is
 the gradient of image b alone. With `batch` (as published) they are differentiated too, and j_b is the gradient of the
-batch's sum. This sum is constant where batch norms follow the last nonlinearity, as in DARTS's cells, and J is then
-rounding noise; behind NAS-Bench-201's last ReLU it is not.
+batch's sum. This sum is constant where nothing but sums and means follows the last batch norms, and J is then rounding
+noise: so it is for some networks of DARTS's and DSARA's spaces, those in which no pooling follows them. Behind
+NAS-Bench-201's last ReLU it is not; there a difference of the two is not shown (`docs/ranking.md`).
 B batch, D numbers of an image, K classes.
 """
 
