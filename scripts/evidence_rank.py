@@ -174,7 +174,7 @@ def column(rows: Sequence[dict[str, Any]], key: str) -> Floats:
 
 def sum_of_ranks(columns: Sequence[Floats]) -> Floats:
     """Return the sum of the ranks."""
-    return np.sum([stats.rankdata(each) for each in columns], axis=0, dtype=np.float64)
+    return np.asarray(np.sum([stats.rankdata(each) for each in columns], axis=0), dtype=np.float64)
 
 
 def statistics_of(score: Floats, truth: Floats, params: Floats) -> tuple[float, float, float, float]:

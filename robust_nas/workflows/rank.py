@@ -291,7 +291,7 @@ def ranked_rows(
     rows = []
     for index, (one, cost) in enumerate(zip(architectures, costs, strict=True)):
         measured = {key: _finite(values[index]) for key, values in columns.items()}
-        own = {"rank": 0, "name": one.name, "params": cost.params, "macs": cost.macs}
+        own: dict[str, Any] = {"rank": 0, "name": one.name, "params": cost.params, "macs": cost.macs}
         rows.append({**own, "score": measured.pop("score"), "rank_in_band": in_band[index], **measured})
     rows.sort(key=lambda row: -_sortable(row["score"]))
     return [{**row, "rank": number} for number, row in enumerate(rows, start=1)]

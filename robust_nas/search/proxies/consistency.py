@@ -64,7 +64,7 @@ class Consistency(Proxy):
         with torch.no_grad():
             for parameter, g in zip(parameters, found, strict=True):
                 tiny = torch.finfo(g.dtype).tiny
-                parameter += self.beta * parameter.norm() * g / g.norm().clamp(min=tiny)
+                parameter.add_(self.beta * parameter.norm() * g / g.norm().clamp(min=tiny))
 
 
 def _layers(network: nn.Module, images: Tensor, labels: Tensor) -> Layers:

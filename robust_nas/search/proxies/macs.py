@@ -29,4 +29,4 @@ class MACs(Proxy):
 
         with attack_mode(network), torch.no_grad(), FlopCounterMode(display=False) as counter:
             network(images[:1])
-        return counter.get_total_flops() / 2
+        return float(counter.get_total_flops() / 2)

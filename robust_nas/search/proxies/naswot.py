@@ -46,9 +46,9 @@ def _patterns(count: int) -> Any:
 
     relus = (torch.ops.aten.relu.default, torch.ops.aten.relu_.default)
 
-    class Patterns(TorchDispatchMode):
+    class Patterns(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __init__(self) -> None:
-            super().__init__()
+            super().__init__()  # type: ignore[no-untyped-call]
             self.kernel = torch.zeros(count, count, dtype=torch.float64)
             self.relus = 0
 

@@ -72,8 +72,11 @@ def reduced(images: Images, side: int) -> Images:
     if k < 2:
         return images
     pooled = torch.nn.functional.avg_pool2d
-    parts = [pooled(part.float(), k).round().byte() for part in images.pixels.split(2048)]
-    return Images(torch.cat(parts), images.labels)
+    parts = torch.arange(len(images)).tensor_split(
+        -(-len(images) // 2048)
+    )  # the pixels as floats take memory
+    means = [pooled(images.subset(part).pixels.float(), k).round().byte() for part in parts]
+    return Images(torch.cat(means), images.labels)
 
 
 class RankingMethod(Method):
