@@ -39,6 +39,8 @@ from robust_nas.runs import RECIPE, Mode, Progress, Run, silent
 from robust_nas.search import RANKINGS, RankingContext, RankingMethod
 from robust_nas.search.ranking.method import Columns
 from robust_nas.search.ranking.ranks import rank_within_band
+from robust_nas.search.tables import load_table
+from robust_nas.search.tables.files import HEAD, read_text
 from robust_nas.spaces import (
     CellArchitecture,
     CellSpace,
@@ -51,13 +53,14 @@ from robust_nas.spaces import (
     sample,
     shipped_names,
 )
+from robust_nas.spaces.encoding import Encoding
 from robust_nas.spaces.live_edges import live
 from robust_nas.workflows.config import RESULTS, JobConfig, SpaceChoice
 from robust_nas.workflows.context import JobContext, context_unless_finished, load_context, session
 
 TABLE = "ranking.csv"
 SAMPLED = 100  # architectures of a space where no number is asked for
-DRAWS = 100  # of a space for every architecture that is asked for, before it counts as too small
+DRAWS = 3000  # of a space in a row that give nothing new, after which it counts as too small
 
 
 class RankConfig(JobConfig):
@@ -125,7 +128,7 @@ def load_ranking(
     """Return the config of a ranking, or that of its folder; with `a.b=c` overrides applied.
 
     `candidates` are a search space (a name or a file), or architectures: names, files, folders, strings of
-    NAS-Bench-201, and text files of published cells. Raises `ConfigError` that names the key, the value, and what is
+    NAS-Bench-201, text files of published cells, and tables of trained networks. Raises `ConfigError` that names the key, the value, and what is
     allowed.
     """
     stored = existing_file(Path(candidates[0]) / RECIPE) if len(candidates) == 1 else None
@@ -207,22 +210,36 @@ def _is_space(name: str) -> bool:
     return path is not None and path.suffix in (".yaml", ".yml") and "edges_per_node" in read_yaml(path)
 
 
+def _is_table(path: Path) -> bool:
+    """Return whether a file is a table of networks: CSV, anything that is compressed, and JSON with a key ""."""
+    return path.suffix in (".csv", ".gz") or (path.suffix == ".json" and '""' in read_text(path, HEAD))
+
+
 def _drawn(space: CellSpace, number: int, seed: int) -> list[CellArchitecture]:
     """Return distinct random architectures of a space; those that differ in edges that compute nothing are one."""
+    genotypes = math.prod(Encoding(space).sizes)
+    if number > genotypes:
+        raise SearchSpaceError(f"sample: got {number}; {space.name} has {genotypes} genotypes")
     found: dict[str, CellArchitecture] = {}
-    for draw in range(DRAWS * number):
+    draw = last = 0
+    while len(found) < number:
+        if draw - last == DRAWS:
+            raise SearchSpaceError(
+                f"sample: got {number}; {draw} draws of {space.name} gave {len(found)} different architectures"
+            )
         one = sample(space, int(np.random.default_rng([seed, draw]).integers(2**32)))
-        found.setdefault(tree_hash(live(one).nameless()), one)
-        if len(found) == number:
-            return list(found.values())
-    raise SearchSpaceError(
-        f"sample: got {number}; {DRAWS * number} draws of {space.name} gave {len(found)} different architectures"
-    )
+        draw += 1
+        if (key := tree_hash(live(one).nameless())) not in found:
+            found[key], last = one, draw
+    return list(found.values())
 
 
 def _read(name: str, space: CellSpace | None) -> list[CellArchitecture]:
     """Return the architectures that a name, a folder, a string or a file of any form means."""
     path = existing_file(name)
+    if path is not None and _is_table(path):
+        table = load_table(path)
+        return [table.architecture(row) for row in range(len(table))]
     if path is not None and path.suffix not in (".yaml", ".yml", ".json"):
         return import_all(path)
     found = load_architecture(name)

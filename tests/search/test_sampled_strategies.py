@@ -23,6 +23,16 @@ every_strategy = pytest.mark.parametrize("name", NAMES)
 every_space = pytest.mark.parametrize("space", ["nas-bench-201", "dsara"])
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("nsga2", "tpe")])
+def test_a_window_that_is_hardly_ever_met_ends_a_search_and_loses_nothing(name, monkeypatch):
+    monkeypatch.setattr("robust_nas.search.sampled.history.MAX_DRAWS", 3)
+    encoding = ENCODINGS["nas-bench-201"]
+    only = encoding.key(encoding.sample(np.random.default_rng([0, 0])))
+    search, reason, paid, _ = search_of(name, knows=lambda code: encoding.key(code) == only)
+    assert (reason, [key for key, _ in paid][:1]) == ("no proposals", [only])
+    assert {encoding.key(one.code) for one in search.candidates} == {only}
+
+
 def smooth(encoding, seed=0):
     """A landscape: every choice adds its own value, every pair of neighbouring choices a smaller one."""
     rng = np.random.default_rng(seed)
