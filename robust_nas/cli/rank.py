@@ -18,7 +18,7 @@ def command(
         list[str],
         typer.Argument(
             metavar="CANDIDATES... [KEY=VALUE]...",
-            help="A search space; or architectures: names, files, folders, NAS-Bench-201 strings, texts of cells, tables.",
+            help="A search space; or architectures: names, files, folders, tables, NAS-Bench-201 strings, texts.",
         ),
     ],
     method: Annotated[

@@ -128,8 +128,8 @@ def load_ranking(
     """Return the config of a ranking, or that of its folder; with `a.b=c` overrides applied.
 
     `candidates` are a search space (a name or a file), or architectures: names, files, folders, strings of
-    NAS-Bench-201, text files of published cells, and tables of trained networks. Raises `ConfigError` that names the key, the value, and what is
-    allowed.
+    NAS-Bench-201, text files of published cells, and tables of trained networks. Raises `ConfigError` that names the
+    key, the value, and what is allowed.
     """
     stored = existing_file(Path(candidates[0]) / RECIPE) if len(candidates) == 1 else None
     given: dict[str, Any] = {

@@ -207,29 +207,32 @@ def test_prints_and_tracebacks_are_kept_beside_the_folder_and_empty_logs_are_not
 def test_workers_and_their_server_serve_several_runs_until_the_context_ends(tmp_path):
     until = tmp_path / "until"
     until.touch()
-    with pytest.raises(ZeroDivisionError), LocalEngine(workers=1).opened() as run_tasks:
-        for name in "ab":
-            list(run_tasks([task(tmp_path, name, "process_id", until=str(until))], lambda *_: None))
-        first, second = pids([tmp_path / "a", tmp_path / "b"])
-        server = parent(second)
-        ends = run_tasks(
-            [
-                task(tmp_path, "quick", "square", n=2),
-                task(tmp_path, "long", "process_id", until=str(tmp_path / "never")),
-            ],
-            lambda *_: None,
-        )
-        assert next(ends).id == "quick"
-        ends.close()  # while nothing runs: the worker is kept
-        list(run_tasks([task(tmp_path, "c", "process_id", until=str(until))], lambda *_: None))
-        os.kill(first, signal.SIGKILL)  # while it waits for the next run
-        assert eventually(lambda: gone(first))
-        (end,) = run_tasks([task(tmp_path, "d", "process_id", until=str(until))], lambda *_: None)
-        (third, last) = pids([tmp_path / "c", tmp_path / "d"])
-        raise ZeroDivisionError
-    assert end.attempts == 1
-    assert first == second == third != last
-    assert all(gone(pid) for pid in (last, server))
+    ended = []
+
+    def kill(folder):
+        (worker,) = pids([folder])
+        server = parent(worker)
+        os.kill(worker, signal.SIGKILL)
+        assert eventually(lambda: gone(worker))
+        return server
+
+    def failing(engine):
+        with engine.opened() as run_tasks:
+            for name in "abc":
+                ended.extend(
+                    run_tasks([task(tmp_path, name, "process_id", until=str(until))], lambda *_: None)
+                )
+                if name == "b":
+                    ended.append(kill(tmp_path / "b"))  # while it waits for the next run
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        failing(LocalEngine(workers=1))
+    *_, server, last_end = ended
+    assert (last_end.attempts, last_end.error) == (1, None)
+    first, second, third = pids([tmp_path / name for name in "abc"])
+    assert first == second != third
+    assert all(gone(pid) for pid in (third, server))
 
 
 def test_a_run_that_is_closed_ends_its_workers_and_the_next_one_has_others(tmp_path):
