@@ -7,8 +7,8 @@
 
 A neighbour differs in one operation or in the source of one edge. With one objective A is the best network so far and
 its equals. White, Nolen and Savani (2021) found local search strong on NAS-Bench-201; they compare variants, of which
-this is first improvement with a batch of starts. With several objectives A is the Pareto set since the start, in the manner of Pareto local search (Paquete, Chiarandini and Stuetzle,
-2004). A neighbour that has a record costs nothing.
+this is first improvement with a batch of starts. With several objectives A is the Pareto set since the start, in the
+manner of Pareto local search (Paquete, Chiarandini and Stuetzle, 2004). A neighbour that has a record costs nothing.
 """
 
 from __future__ import annotations
