@@ -203,12 +203,8 @@ def test_the_evaluator_looks_up_the_class(tmp_path):
     lower = EVALUATORS.make("table", **options, higher_is_better=False)
     assert lower.evaluate(one, None) == (
         pytest.approx(-0.41),
-        {"value": pytest.approx(0.41)},
+        {"value": pytest.approx(0.41), "latency_ms": None},
     )
-    with pytest.raises(
-        ConfigError, match=r"objectives: got 'latency_ms'; columns .*: score, macs, params, value$"
-    ):
-        RandomSearch(evaluator=lower, objectives={"latency_ms": "min"})
     assert lower.knows(dead)
     assert lower.table() is lower.table()
     with pytest.raises(ArchitectureError, match="is not of nas-bench-201"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -24,6 +24,8 @@ from robust_nas.spaces import CellArchitecture
 class TableValue(Evaluator):
     """A column of a table, negated where a lower value is better."""
 
+    columns: ClassVar[tuple[str, ...]] = ("value", LATENCY)
+
     name: Literal["table"] = "table"
     file: AbsolutePath
     column: Annotated[str, Field(min_length=1)]
@@ -37,11 +39,6 @@ class TableValue(Evaluator):
         if (self.latency is None) != (self.device is None):
             raise ValueError("latency (a file) and device (its column) are needed together")
         return self
-
-    @property
-    def columns(self) -> tuple[str, ...]:  # type: ignore[override] # by the options
-        """Return the value, and the latency where there is a table of it."""
-        return ("value",) if self.latency is None else ("value", LATENCY)
 
     @property
     def label(self) -> str:
@@ -69,8 +66,8 @@ class TableValue(Evaluator):
         table = self.table()
         found = table.class_of(candidate)
         value = table.value(found, self.column)
-        measured = {name: table.value(found, name) for name in self.columns if name != "value"}
-        return Scored(value if self.higher_is_better else -value, {"value": value, **measured})
+        latency = table.value(found, LATENCY) if self.latency is not None else None
+        return Scored(value if self.higher_is_better else -value, {"value": value, LATENCY: latency})
 
 
 def _stamp(path: str) -> tuple[int, int]:
