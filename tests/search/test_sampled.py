@@ -17,7 +17,7 @@ VALUES = {**SMALL, "evaluations": 5}
 EVERY_EVALUATOR = {
     "short-training": {},
     "train": {**SHORT, "steps": 4},
-    "supernet": {**SHORT_SUPERNET, "reference": 3},
+    "supernet": {**SHORT_SUPERNET, "reference": 10},
     "proxy": {"proxy": PROXIES.make("params")},
     "zero-cost": {"reference": 10, "method": {"channels": 2, "cells_per_stage": 2, "batch_size": 8}},
 }

@@ -2,15 +2,17 @@
 
     score(a) = zero-cost(a) + (share of the reference sample with a higher adversarial loss, where the gate is fit)
 
-A sum of ranks needs a group: it is a reference sample of the space, drawn by the seed, which decides the gate too.
+A sum of ranks needs a group: for both terms it is one reference sample of the space, drawn by the seed, which decides
+the gate too.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from robust_nas.config import Count
 from robust_nas.search.evaluators.evaluator import Evaluator, Scored
@@ -30,7 +32,7 @@ class InheritedWeights(GatedPaths, Evaluator):
     parallel: ClassVar[bool] = False  # it trains once, in the folder of the search
 
     name: Literal["supernet"] = "supernet"
-    reference: Count = 64  # architectures of the sample
+    reference: Annotated[Count, Field(ge=10)] = 64  # architectures of the sample
 
     def evaluate(self, candidate: CellArchitecture, context: SearchContext) -> Scored:
         """Return the sum at the size of this evaluator, which is not that of the search."""
@@ -41,7 +43,7 @@ class InheritedWeights(GatedPaths, Evaluator):
         (losses,) = self.logged_losses(trained, [candidate], own)
         loss = _mean(losses)
         (share,) = shares_within([-loss], [-each for each in reference]).tolist()
-        prior = EVALUATORS.make("zero-cost").evaluate(candidate, context)
+        prior = EVALUATORS.make("zero-cost", reference=self.reference).evaluate(candidate, context)
         score = None if prior.score is None else prior.score + gate.fit * share
         return Scored(score, {"loss": loss, "weight": float(gate.fit)})
 
