@@ -3,8 +3,9 @@
     the first P candidates are random
     then: S of the population by chance, the best of these is changed in one choice, the child joins, the oldest leaves
 
-A child that has a record joins with it and costs no evaluation; after many batches of nothing else, random networks
-join (our choice). A child outside the windows is drawn again.
+The sample of a tournament has no member twice (our choice; the paper draws with replacement), and a batch of children
+is made before any of them joins. A child that has a record joins with it and costs no evaluation; after many batches of
+nothing else, random networks join (our choice). A child outside the windows is drawn again.
 """
 
 from __future__ import annotations

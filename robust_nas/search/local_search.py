@@ -6,9 +6,9 @@
             no such x: A = front of a new random batch
 
 A neighbour differs in one operation or in the source of one edge. With one objective A is the best network so far and
-its equals: the first-improvement search that White, Nolen and Savani (2021) found strong on NAS-Bench-201. With
-several it is the Pareto set since the start, in the manner of Pareto local search (Paquete, Chiarandini and Stuetzle,
-2004). A neighbour that has a record costs nothing.
+its equals. White, Nolen and Savani (2021) found local search strong on NAS-Bench-201; they compare variants, of which
+this is first improvement with a batch of starts. With several objectives A is the Pareto set since the start, in the
+manner of Pareto local search (Paquete, Chiarandini and Stuetzle, 2004). A neighbour that has a record costs nothing.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def _chosen(name: str | None, found: Mapping[str, object], path: Path) -> str:
     listed = ", ".join(list(found)[:50])
     if not found:
         raise ArchitectureError(
-            f"{path}: holds no Genotype(normal=[...], ...) and no {NASBench201Architecture.named_as}"
+            f"{path}: holds no Genotype(normal=[...], ...), nor {NASBench201Architecture.named_as}"
         )
     if name is None and len(found) > 1:
         raise ArchitectureError(f"{path}: holds {len(found)} genotypes; choose one with --name: {listed}")

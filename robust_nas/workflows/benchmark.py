@@ -74,7 +74,12 @@ class ScoreBenchmark:
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Raise `RunExistsError` where a file of results exists and may not be replaced."""
+    """Raise `RunExistsError` where a file of results exists and may not be replaced.
+
+    Raises `ConfigError` where its folder is missing.
+    """
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path}: cannot be written: there is no folder {path.parent}")
     if path.exists() and not overwrite:
         raise RunExistsError(f"{path}: exists; --overwrite replaces it")
 

@@ -18,7 +18,7 @@ from typing import Any
 from robust_nas.config import check, to_dict
 from robust_nas.distributed import ALONE, Ranks
 from robust_nas.errors import DataError, RunError
-from robust_nas.execution import Engine, Task
+from robust_nas.execution import RunTasks, Task
 from robust_nas.runs import Progress, Run, silent
 from robust_nas.search import Scored, SearchContext
 from robust_nas.search.sampled.measured import LATENCY
@@ -36,9 +36,9 @@ CANDIDATES = "candidates"
 
 @dataclass(frozen=True)
 class CandidateTasks:
-    """Hands candidates to an engine, one task each."""
+    """Hands candidates to the workers of an engine, one task each."""
 
-    engine: Engine
+    run: RunTasks
     config: RunConfig
     folder: Path  # of all candidates
     device: str
@@ -62,7 +62,7 @@ class CandidateTasks:
             )
             for candidate, rung in tasks
         ]
-        for end in self.engine.run(made, lambda *_: None):
+        for end in self.run(made, lambda *_: None):
             if end.result is None:
                 error = end.error or {"type": "unknown", "message": ""}
                 raise RunError(
@@ -130,7 +130,7 @@ def context_of_search(
     return SearchContext(
         run=run,
         space=space,
-        images=context.images.to(context.device),
+        images=context.images_on_device,
         classes=context.dataset.classes,
         mean=mean,
         std=std,

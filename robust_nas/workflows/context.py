@@ -52,6 +52,11 @@ class JobContext:
         """Return the images that search and training may see."""
         return self._split[0]
 
+    @cached_property
+    def images_on_device(self) -> Images:
+        """Return the same images on the device: one object, by whose identity what was measured on them is known."""
+        return self.images.to(self.device)
+
     @property
     def validation(self) -> Images:
         """Return the images by which choices are made, such as the epoch that is kept; a search never sees them."""

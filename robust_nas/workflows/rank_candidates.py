@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
@@ -33,13 +34,14 @@ from robust_nas.spaces import (
     sample,
     shipped_names,
 )
+from robust_nas.spaces.encoding import Encoding
 from robust_nas.spaces.live_edges import live
 from robust_nas.statistics.rank_agreement import LEAST
 from robust_nas.workflows.config import JobConfig, SpaceChoice
 
 SAMPLED = 100  # architectures of a space where no number is asked for
 MOST_LISTED = 12  # columns of a table
-DRAWS = 100  # of a space for every architecture that is asked for, before it counts as too small
+DRAWS = 3000  # of a space in a row that give nothing new, after which it counts as too small
 
 
 class Truth(Options):
@@ -189,15 +191,21 @@ def _is_space(name: str) -> bool:
 
 def _drawn(space: CellSpace, number: int, seed: int) -> list[CellArchitecture]:
     """Return distinct random architectures of a space; those that differ in edges that compute nothing are one."""
+    genotypes = math.prod(Encoding(space).sizes)
+    if number > genotypes:
+        raise SearchSpaceError(f"sample: got {number}; {space.name} has {genotypes} genotypes")
     found: dict[str, CellArchitecture] = {}
-    for draw in range(DRAWS * number):
+    draw = last = 0
+    while len(found) < number:
+        if draw - last == DRAWS:
+            raise SearchSpaceError(
+                f"sample: got {number}; {draw} draws of {space.name} gave {len(found)} different architectures"
+            )
         one = sample(space, int(np.random.default_rng([seed, draw]).integers(2**32)))
-        found.setdefault(tree_hash(live(one).nameless()), one)
-        if len(found) == number:
-            return list(found.values())
-    raise SearchSpaceError(
-        f"sample: got {number}; {DRAWS * number} draws of {space.name} gave {len(found)} different architectures"
-    )
+        draw += 1
+        if (key := tree_hash(live(one).nameless())) not in found:
+            found[key], last = one, draw
+    return list(found.values())
 
 
 def _read(name: str, space: CellSpace | None) -> list[CellArchitecture]:

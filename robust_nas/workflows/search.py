@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -252,13 +253,15 @@ def _found(
     """Return what the config's strategy finds on the training images."""
     candidates = run.folder / CANDIDATES
     elsewhere = None
-    if engine is not None:
-        device = engine.device(config.device, context.device.type)
-        elsewhere = CandidateTasks(engine, config, candidates, device, context.dataset.checksum)
-    search_context = context_of_search(
-        run, config, space, context, candidates, progress=progress, ranks=ranks, elsewhere=elsewhere
-    )
-    return run_strategy(config.search, search_context)
+    with contextlib.ExitStack() as opened:
+        if engine is not None:
+            run_tasks = opened.enter_context(engine.opened())
+            device = engine.device(config.device, context.device.type)
+            elsewhere = CandidateTasks(run_tasks, config, candidates, device, context.dataset.checksum)
+        search_context = context_of_search(
+            run, config, space, context, candidates, progress=progress, ranks=ranks, elsewhere=elsewhere
+        )
+        return run_strategy(config.search, search_context)
 
 
 def _repeat_search(

@@ -68,6 +68,7 @@ def test_tables_for_people(call):
         (None, ("--reader", "tiny-robustbench"), "line 1: has no column"),
         (None, ("--codes", "ops.json"), "codes"),
         (None, ("--out", "table.csv.gz"), "exists; --overwrite replaces it"),
+        (None, ("--out", "none/x.csv"), "cannot be written: there is no folder none"),
         (("arch,s", "0,1", "99,2"), (), "line 3: "),
         (("arch,s", "0,1", "0,2"), (), "line 3: the class of 0 comes twice, first at"),
         (("arch,s", "0,x"), (), "line 2: s: got 'x'; a finite number is needed"),

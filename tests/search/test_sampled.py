@@ -17,7 +17,7 @@ VALUES = {**SMALL, "evaluations": 5}
 EVERY_EVALUATOR = {
     "short-training": {},
     "train": {**SHORT, "steps": 4},
-    "supernet": {**SHORT_SUPERNET, "reference": 3, "zero_cost": SHORT_ZERO_COST},
+    "supernet": {**SHORT_SUPERNET, "reference": 10, "zero_cost": SHORT_ZERO_COST["method"]},
     "proxy": {"proxy": PROXIES.make("params")},
     "zero-cost": SHORT_ZERO_COST,
 }
@@ -160,3 +160,8 @@ def test_draws_differ_between_candidates_and_between_seeds(tmp_path):
         names[seed] = [record["macs"] for record in records]
     assert len(set(names[1])) > 1
     assert names[1] != names[2]
+
+
+def test_a_search_whose_time_is_over_before_its_first_candidate_says_so(tmp_path):
+    with pytest.raises(SearchSpaceError, match=r"budget: got 1e-09 s, .*no candidate was evaluated"):
+        searched(tmp_path, RandomSearch(**VALUES, budget=1e-9))

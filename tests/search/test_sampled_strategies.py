@@ -23,6 +23,47 @@ every_strategy = pytest.mark.parametrize("name", NAMES)
 every_space = pytest.mark.parametrize("space", ["nas-bench-201", "dsara"])
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("nsga2", "tpe")])
+def test_a_window_that_is_hardly_ever_met_ends_a_search_and_loses_nothing(name, monkeypatch):
+    monkeypatch.setattr("robust_nas.search.sampled.history.MAX_DRAWS", 3)
+    encoding = ENCODINGS["nas-bench-201"]
+    only = encoding.key(encoding.sample(np.random.default_rng([0, 0])))
+    search, reason, paid, _ = search_of(name, knows=lambda code: encoding.key(code) == only)
+    assert (reason, [key for key, _ in paid][:1]) == ("no proposals", [only])
+    assert {encoding.key(one.code) for one in search.candidates} == {only}
+
+
+class Asks:
+    """Asks for one proposal."""
+
+    def __init__(self, proposal):
+        self.proposal = proposal
+
+    def ask(self, search):
+        return [self.proposal]
+
+    def tell(self, search, candidates):
+        search.evaluations = len(candidates)
+
+
+@pytest.mark.parametrize(
+    "proposal", [(), ((0,) * 5, None), ((0.5,) * 6, None), ((5,) * 6, None), ((0,) * 6,), (None, None)]
+)
+def test_a_proposal_that_is_no_code_is_answered_with_what_is(proposal):
+    search, *_ = search_of("random", evaluations=1)
+    search.evaluations = 2
+    with pytest.raises(SearchSpaceError, match=r"the strategy asked for \("):
+        run(Asks(proposal), search, lambda fresh: ())
+
+
+def test_integers_of_numpy_are_those_of_python_in_the_record():
+    search, *_ = search_of("random", evaluations=1)
+    search.evaluations = 2
+    code = tuple(np.array(search.candidates[0].code) * 0 + 4)
+    run(Asks((code, None)), search, lambda fresh: ((one, {"score": 0.0}) for one in fresh))
+    assert [type(value) for value in search.candidates[-1].code] == [int] * 6
+
+
 def smooth(encoding, seed=0):
     """A landscape: every choice adds its own value, every pair of neighbouring choices a smaller one."""
     rng = np.random.default_rng(seed)

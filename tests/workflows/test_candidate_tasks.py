@@ -1,5 +1,6 @@
 """Candidates in workers: the same search as in this process, resumed on another engine; and what no engine can do."""
 
+import contextlib
 import json
 
 import pytest
@@ -9,6 +10,7 @@ from robust_nas import run_search
 from robust_nas.errors import ConfigError, RunError
 from robust_nas.execution import Ended, LocalEngine
 from robust_nas.search import EVALUATORS
+from robust_nas.search.ranking.zero_cost import ZeroCost
 from robust_nas.workflows import candidate_tasks
 
 SEARCH = {"name": "evolution", "cells": 4, "channels": 2, "evaluations": 4, "batch": 2, "population": 2}
@@ -24,7 +26,11 @@ class HereBackwards(LocalEngine):
 
     lost: str = ""
 
-    def run(self, tasks, started):
+    @contextlib.contextmanager
+    def opened(self):
+        yield self.backwards
+
+    def backwards(self, tasks, started):
         for task in reversed(tasks):
             payload = json.loads(json.dumps(task.payload))
             if task.id == self.lost:
@@ -55,6 +61,20 @@ def test_worker_processes_find_the_same(tmp_path):
     values = sampled(**PROXY, evaluations=2)
     expected = outcome(run_search(values, tmp_path / "here"))
     assert outcome(run_search(values, tmp_path / "two", engine=LocalEngine(workers=2))) == expected
+
+
+def test_a_worker_measures_the_reference_of_zero_cost_once(tmp_path, monkeypatch):
+    calls, measure = [], ZeroCost.measure
+
+    def counted(self, *rest):
+        calls.append(rest[0].name)
+        return measure(self, *rest)
+
+    monkeypatch.setattr(ZeroCost, "measure", counted)
+    method = {"channels": 2, "cells_per_stage": 1, "batch_size": 8, "draws": 1}
+    values = sampled(evaluator={"name": "zero-cost", "reference": 10, "method": method}, evaluations=3)
+    run_search(values, tmp_path / "engine", engine=HereBackwards())
+    assert len(calls) == 13
 
 
 def test_an_engine_is_refused_where_nothing_can_run_on_it(tmp_path, monkeypatch):

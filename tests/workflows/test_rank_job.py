@@ -20,6 +20,9 @@ two again |none~0|+|none~0|none~1|+|none~0|none~1|none~2|
 """
 
 
+STRING = CELLS.split()[1]
+
+
 def config(*candidates, **options):
     return load_ranking(candidates or ["nas-bench-201"], overrides=FAST, **options)
 
@@ -78,6 +81,8 @@ def test_candidates_are_spaces_names_strings_and_texts_of_cells(tmp_path):
         (["arnas"], {"space": "darts"}, ArchitectureError, "arnas: is not of the space darts"),
         (["darts"], {"space": "darts"}, ConfigError, "space: got 'darts'"),
         (["none-such"], {}, ArchitectureError, "none-such"),
+        (["nas-bench-201"], {"sample": 15626}, SearchSpaceError, "nas-bench-201 has 15625 genotypes"),
+        (["arnas", STRING], {"method": "supernet"}, ConfigError, "of no single search space"),
     ],
 )
 def test_mistakes_are_answered_before_anything_is_written(tmp_path, candidates, options, error, words):
@@ -155,8 +160,20 @@ def test_a_space_with_fewer_architectures_than_asked_for_says_how_many_it_has(tm
     every = "operations: [none, skip_connect, nor_conv_1x1, nor_conv_3x3, avg_pool_3x3]"
     assert every in text
     (tmp_path / "one.yaml").write_text(text.replace(every, "operations: [skip_connect]"))
-    with pytest.raises(SearchSpaceError, match=r"sample: got 2; 200 draws of nas-bench-201 gave 1 different"):
+    with pytest.raises(SearchSpaceError, match="sample: got 2; nas-bench-201 has 1 genotypes"):
         read_candidates(config(str(tmp_path / "one.yaml"), sample=2))
+
+
+def test_draws_of_a_space_end_where_nothing_new_comes(tmp_path, monkeypatch):
+    monkeypatch.setattr("robust_nas.workflows.rank.DRAWS", 30)
+    text = (shipped_folder() / "nas_bench_201.yaml").read_text()
+    every = "operations: [none, skip_connect, nor_conv_1x1, nor_conv_3x3, avg_pool_3x3]"
+    assert every in text
+    (tmp_path / "two.yaml").write_text(text.replace(every, "operations: [none, skip_connect]"))
+    with pytest.raises(
+        SearchSpaceError, match=r"sample: got 64; \d+ draws of nas-bench-201 gave \d+ different"
+    ):
+        read_candidates(config(str(tmp_path / "two.yaml"), sample=64))
 
 
 def test_the_command_prints_a_table_or_json_and_resumes_by_its_folder(call):

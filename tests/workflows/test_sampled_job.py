@@ -19,7 +19,12 @@ from robust_nas.workflows.context import load_context
 EVERY_EVALUATOR = {
     "short-training": {"name": "short-training", "epochs": 1},
     "train": {"name": "train", **SHORT, "steps": 2},
-    "supernet": {"name": "supernet", **SHORT_SUPERNET, "reference": 2, "zero_cost": SHORT_ZERO_COST},
+    "supernet": {
+        "name": "supernet",
+        **SHORT_SUPERNET,
+        "reference": 10,
+        "zero_cost": SHORT_ZERO_COST["method"],
+    },
     "proxy": {"name": "proxy", "proxy": "params", "images": 8},
     "zero-cost": {"name": "zero-cost", **SHORT_ZERO_COST},
 }

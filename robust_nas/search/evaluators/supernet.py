@@ -2,15 +2,17 @@
 
     score(a) = zero-cost(a) + (share of the reference sample with a higher adversarial loss, where the gate is fit)
 
-A sum of ranks needs a group: it is a reference sample of the space, drawn by the seed, which decides the gate too.
+A sum of ranks needs a group: for both terms it is one reference sample of the space, drawn by the seed, which decides
+the gate too.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from robust_nas.config import Count
 from robust_nas.search.evaluators.evaluator import Evaluator, Scored
@@ -20,6 +22,7 @@ from robust_nas.search.ranking.method import RankingContext
 from robust_nas.search.ranking.paths import TrainedPaths
 from robust_nas.search.ranking.ranks import shares_within
 from robust_nas.search.ranking.supernet import Gate, GatedPaths
+from robust_nas.search.ranking.zero_cost import ZeroCost
 from robust_nas.search.strategy import SearchContext
 from robust_nas.spaces import CellArchitecture, CellSpace, sample
 
@@ -31,8 +34,8 @@ class InheritedWeights(GatedPaths, Evaluator):
     parallel: ClassVar[bool] = False  # it trains once, in the folder of the search
 
     name: Literal["supernet"] = "supernet"
-    reference: Count = 64  # architectures of the sample
-    zero_cost: ZeroCostScore = ZeroCostScore()  # the other part of the sum
+    reference: Annotated[Count, Field(ge=10)] = 64  # architectures of the sample, for both terms
+    zero_cost: ZeroCost = ZeroCost()  # the other term
 
     def evaluate(self, candidate: CellArchitecture, context: SearchContext) -> Scored:
         """Return the sum at the size of this evaluator, which is not that of the search."""
@@ -41,7 +44,7 @@ class InheritedWeights(GatedPaths, Evaluator):
         (losses,) = self.logged_losses(trained, [candidate], own)
         loss = _mean(losses)
         (share,) = shares_within([-loss], [-each for each in reference]).tolist()
-        prior = self.zero_cost.evaluate(candidate, context)
+        prior = ZeroCostScore(method=self.zero_cost, reference=self.reference).evaluate(candidate, context)
         score = None if prior.score is None else prior.score + gate.fit * share
         return Scored(score, {"loss": loss, "weight": float(gate.fit)})
 

@@ -83,6 +83,7 @@ class SupernetRanking(GatedPaths, RankingMethod):
 
     def score(self, candidates: Sequence[CellArchitecture], context: RankingContext) -> Columns:
         """Return the sum of ranks, the adversarial loss, its weight in the sum (0 or 1), and the zero-cost score."""
+        context.known_space("supernet")  # refused before anything is measured
         prior = np.array(self.zero_cost.score(candidates, context)["score"], dtype=np.float64)
         losses, gate = self.supernet_losses(candidates, context)
         means = [sum(own) / len(own) for own in losses]

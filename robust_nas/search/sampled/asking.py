@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from operator import index
 from typing import Literal, NamedTuple, Protocol
 
+from robust_nas.errors import SearchSpaceError
 from robust_nas.search.sampled.history import Candidate, Measured, Proposal, SampledSearch
 
 FRUITLESS = 1000  # batches in a row without an evaluation, after which the search ends
@@ -46,7 +48,7 @@ def run(strategy: Asks, search: SampledSearch, evaluate: Evaluate) -> Reason:
     among its columns. Where it yields fewer than it was given, the search ends: its time is over.
     """
     while len(search.candidates) < search.evaluations:
-        proposals = list(strategy.ask(search))[: search.batch]
+        proposals = [_checked(search, each) for each in list(strategy.ask(search))[: search.batch]]
         if not proposals or search.fruitless == FRUITLESS:
             return "no proposals"
         proposals, fresh = _cut(search, proposals)
@@ -60,6 +62,15 @@ def run(strategy: Asks, search: SampledSearch, evaluate: Evaluate) -> Reason:
         strategy.tell(search, [_answer(search, proposal) for proposal in proposals])
         search.fruitless = 0 if fresh else search.fruitless + 1
     return "evaluations"
+
+
+def _checked(search: SampledSearch, proposal: Proposal) -> Proposal:
+    """Return a proposal with plain integers. Raises `SearchSpaceError` where it holds no code of the space."""
+    try:
+        code, rung = proposal
+        return Proposal(search.encoding.check(tuple(index(value) for value in code)), rung)
+    except (TypeError, ValueError) as error:
+        raise SearchSpaceError(f"the strategy asked for {str(proposal)[:200]}: {error}") from None
 
 
 def _cut(search: SampledSearch, proposals: list[Proposal]) -> tuple[list[Proposal], list[Numbered]]:

@@ -100,8 +100,8 @@ class SampledSearch:
     ) -> Code | None:
         """Return a network that is accepted and has no record at the rung, uniform among the codes, for a proposal.
 
-        Networks whose keys are in `drawn` are drawn again too. None where all of many draws that are accepted have a
-        record. Raises `SearchSpaceError` where none of many draws is accepted.
+        Networks whose keys are in `drawn` are drawn again too. None where no draw of many is accepted and new. Raises
+        `SearchSpaceError` where none is accepted and nothing was evaluated.
         """
         draws = self.generator(number)
         seen: list[Code] = []
@@ -114,7 +114,7 @@ class SampledSearch:
             accepted = True
             if self.find(code, rung) is None and self.encoding.key(code) not in drawn:
                 return code
-        if accepted:
+        if accepted or drawn or self.candidates:  # a narrow window: what was paid for is the result
             return None
         raise SearchSpaceError(f"{self.encoding.space.name}: {self._refusal(seen)}")
 

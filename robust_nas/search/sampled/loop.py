@@ -13,7 +13,7 @@ from typing import Any
 
 from robust_nas.errors import CheckpointError, ConfigError, DivergenceError, SearchSpaceError
 from robust_nas.runs import Run
-from robust_nas.search.sampled.asking import Numbered, run
+from robust_nas.search.sampled.asking import Numbered, Reason, run
 from robust_nas.search.sampled.history import Candidate, Measured, SampledSearch
 from robust_nas.search.sampled.measured import LATENCY
 from robust_nas.search.sampled.strategy import SampledStrategy
@@ -66,14 +66,19 @@ class _Loop:
         candidates = self.search.candidates
         taken = self.strategy.taken(candidates)
         if taken is None:
-            raise self._nothing_found(candidates)
+            raise self._nothing_found(candidates, reason)
         found = self._architecture(taken.code, self.context.name)
         stopped = {"reason": reason, "evaluations": len(candidates)}
         return SearchOutcome(found, self._elapsed(), dict(candidates[-1].measured), stopped=stopped)
 
-    def _nothing_found(self, candidates: Sequence[Candidate]) -> Exception:
+    def _nothing_found(self, candidates: Sequence[Candidate], reason: Reason) -> Exception:
         """Return the error of a search without a result."""
         place = f"{self.context.run.folder}: search"
+        if not candidates:
+            budget = (
+                f"budget: got {self.strategy.budget:g} s, which were over" if reason == "time" else reason
+            )
+            return SearchSpaceError(f"{place}, {budget}: no candidate was evaluated")
         nearest = self.search.goal.ordered(candidates)[:1]
         if not nearest:
             return DivergenceError(
