@@ -30,6 +30,8 @@ from .workflows.config import load_config as load_config
 from .workflows.evaluate import run_evaluation as run_evaluation
 from .workflows.export import export_model as export_model
 from .workflows.pipeline import run as run
+from .workflows.rank import load_ranking as load_ranking
+from .workflows.rank import rank as rank
 from .workflows.search import draw_architecture as draw_architecture
 from .workflows.search import run_search as run_search
 from .workflows.train import train as train

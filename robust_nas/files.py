@@ -42,9 +42,15 @@ _OURS = {
     *("compression.json", "layers.json", "alpha.safetensors", "low-rank.safetensors", "latency.json"),
     *("network.py", "weights.pt", "network.onnx", "network.pt2"),
     *("journal.jsonl", "plan.json", "inherited.json", "trial.json", "outcome.json"),
-    *("analysis.json", "table.csv", "report.html"),
+    *("analysis.json", "table.csv", "ranking.csv", "report.html", "controls.json"),
 }
-_INSIDE = {"figures": (".png", ".svg", ".csv"), "trials": (".log",), "validation": (".json",)}  # by folder
+_INSIDE = {
+    "figures": (".png", ".svg", ".csv"),
+    "trials": (".log",),
+    "validation": (".json",),
+    "scores": (".pt",),
+    "latency": (".json",),
+}  # by folder
 
 
 def write_atomic(path: Path, data: bytes | memoryview) -> None:

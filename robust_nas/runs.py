@@ -295,9 +295,9 @@ class Run:
         if self._before is not None:
             self._before.keep_checkpoint()
 
-    def record_log(self, job: str) -> RecordLog:
-        """Return the records that a job appends to its checkpoint. Raises `CheckpointError`."""
-        return RecordLog(self.folder / CHECKPOINT, job, self.hashes, self._keep_checkpoint)
+    def record_log(self, job: str, name: str = CHECKPOINT) -> RecordLog:
+        """Return the records that a job appends to its checkpoint, or to another file. Raises `CheckpointError`."""
+        return RecordLog(self.folder / name, job, self.hashes, self._keep_checkpoint)
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The last checkpoint, or None when there is none; cuts the metrics back to it.

@@ -11,6 +11,7 @@ test set has 10,000 images.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ from unittest.mock import patch
 import numpy as np
 
 from robust_nas.config import check
-from robust_nas.execution import Ended, Task
+from robust_nas.execution import Ended, RunTasks, Task
 from robust_nas.figures import FIGURES
 from robust_nas.figures.study_figure import StudyFigure
 from robust_nas.studies.config import StudyConfig
@@ -78,6 +79,11 @@ class Invented:
 
     def refuse_unreachable(self) -> None:
         """Everything is here."""
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[RunTasks]:
+        """Give `run`: it keeps nothing."""
+        yield self.run
 
     def run(self, tasks: Sequence[Task], started: Callable[[str, int], None]) -> Iterator[Ended]:
         """Yield an outcome for every task."""

@@ -70,7 +70,7 @@ if [ -n "$dry" ]; then
   evidence=(--images 8 --seeds 0)
 else
   device=cuda needed=1200
-  training=(--channels 16 --batch 32) wide=(--channels 36 --batch 128)
+  training=(--channels 16 --cells 8 --batch 32 --rounds 5) wide=(--channels 36 --cells 8 --batch 128 --rounds 5)
   size=() attacks=(--width 64 --batch 128)
   fashion=(fashion device=cuda) steps=(--steps 12)
   recipe=(dsara-cifar10 name=gpu-evidence-networks data.name=image-folder "data.path=$folder" search.order=1
@@ -144,7 +144,7 @@ print(torch.cuda.get_device_name() if gpu else platform.machine() + " CPU", "; t
   command -v nvidia-smi > /dev/null && nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
   echo
 } > "$report"
-part "Training step" 30 90 - scripts/bench_training.py --device "$device" "${training[@]}"
+part "Training step" 30 90 - scripts/bench_training.py --methods none --device "$device" "${training[@]}"
 if [ -n "$clothes" ]; then
   part "Search cost, Fashion-MNIST" 30 120 - scripts/bench_search.py "${fashion[@]}" "${steps[@]}"
 else
@@ -162,7 +162,7 @@ if [ -n "$cifar" ]; then
 else
   skip "Search cost" "no image folder of CIFAR-10 was given"
 fi
-part "Training step, wide" 30 90 - scripts/bench_training.py --device "$device" "${wide[@]}"
+part "Training step, wide" 30 90 - scripts/bench_training.py --methods none --device "$device" "${wide[@]}"
 supernet "Supernet, memory" 180 memory
 supernet "Supernet, other sizes" 180 grid
 if [ -n "$cifar" ]; then

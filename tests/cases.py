@@ -41,6 +41,11 @@ CONFIG = {
         ],
     },
 }
+# Options of what trains on common batches, for a few images and steps; the fixture `short_trainings` allows so few.
+SHORT = {"side": 8, "channels": 2, "batch_size": 4}
+SHORT_ZERO = {"channels": 2, "side": 8, "cells_per_stage": 1, "batch_size": 4}
+SHORT_ZERO_COST = {"reference": 10, "method": {**SHORT_ZERO, "draws": 1, "proxies": ["params"]}}
+SHORT_SUPERNET = {**SHORT, "steps": 4, "clean_steps": 2, "score_images": 8, "score_batch": 4}
 
 
 def config(*overrides):

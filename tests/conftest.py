@@ -110,3 +110,12 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
         return Outcome(code, out, err)
 
     return run
+
+
+@pytest.fixture
+def short_trainings(monkeypatch):
+    """Trainings on common batches may be of 2 steps, and a supernet may be scored on 4 images."""
+    from robust_nas.search.ranking import paths, standalone
+
+    monkeypatch.setattr(standalone, "LEAST_STEPS", 2)
+    monkeypatch.setattr(paths, "LEAST_IMAGES", 4)

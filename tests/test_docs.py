@@ -14,7 +14,16 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglo
 PLACES = {"docs", "robust_nas", "scripts", "search_spaces", "tests"}
 ROOMS = {path.name for path in PACKAGE.iterdir() if path.is_dir()}
 NO_MODULES = {"losses", "hooks", "steps", "schedules", "strategies", "evaluators", "proxies", "activations"}
-NO_MODULES |= {"families", "datasets", "checks", "compressors", "designs", "rules"}  # groups of entry points
+NO_MODULES |= {
+    "rankings",
+    "families",
+    "datasets",
+    "checks",
+    "compressors",
+    "designs",
+    "rules",
+    "tables",
+}  # groups of entry points
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 

@@ -14,12 +14,14 @@ from typing import NoReturn, TextIO
 import typer
 
 from robust_nas.cli import (
+    benchmark,
     common,
     compare,
     compress,
     count,
     evaluate,
     export,
+    rank,
     run,
     search,
     spaces,
@@ -47,8 +49,10 @@ app.command("train")(train.command)
 app.command("evaluate")(evaluate.command)
 app.command("compare")(compare.command)
 app.command("compress")(compress.command)
+app.command("rank")(rank.command)
 app.command("export")(export.command)
 app.command("count")(count.command)
+app.add_typer(benchmark.app, name="benchmark")
 app.add_typer(spaces.app, name="spaces")
 app.add_typer(study.app, name="study")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robust_nas.cli import common, study
+from robust_nas.cli import common, engines, study
 
 if TYPE_CHECKING:
     from robust_nas.studies.config import StudyConfig
@@ -41,12 +41,12 @@ def command(
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show what it costs and stop.")] = False,
     out: common.Out = None,
-    engine: study.EngineName = "local",
-    workers: study.Workers = None,
-    ray_address: study.Address = None,
-    cpus: study.Cpus = None,
-    gpus: study.Gpus = None,
-    retries: study.Retries = None,
+    engine: engines.EngineName = "local",
+    workers: engines.Workers = None,
+    ray_address: engines.Address = None,
+    cpus: engines.Cpus = None,
+    gpus: engines.Gpus = None,
+    retries: engines.Retries = None,
     allow_code: common.AllowCode = None,
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
@@ -71,7 +71,7 @@ def command(
     if print_config:
         common.print_and_exit(config)
     mode = common.mode_of(resume, overwrite)
-    chosen = study.engine_of(engine, workers, ray_address, cpus, gpus, retries)
+    chosen = engines.engine_of(engine, workers, ray_address, cpus, gpus, retries)
     if plan:
         _plan(config, workers or 2, json=json)
         return
@@ -124,7 +124,7 @@ def _show_plan(tree: Mapping[str, Any]) -> None:
             point["name"],
             point["arm"].replace("+", ", "),
             str(point["epochs"]),
-            str(point["passes"]),
+            f"{point['passes']:g}",
             f"{point['training_passes']:,}",
             f"{point['training_passes'] / base:.2f}",
             str(len(point["trials"])),

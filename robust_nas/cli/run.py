@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robust_nas.cli import common, compress
+from robust_nas.cli import common, compress, controls
 
 
 def command(
@@ -27,10 +27,11 @@ def command(
     config = common.resolve(recipe, overrides, print_config)
     mode = common.mode_of(resume, overwrite)
     from robust_nas.evaluation.report import RECORDED
-    from robust_nas.records import read_record
+    from robust_nas.records import read_json, read_record
     from robust_nas.workflows import pipeline
     from robust_nas.workflows.compress import COMPRESSED
     from robust_nas.workflows.config import RESULTS
+    from robust_nas.workflows.controls import COMPARED
 
     folder = common.resumed(recipe, out, resume) or RESULTS / config.name
     with common.progress(quiet) as report:
@@ -47,6 +48,8 @@ def command(
     )
     common.table(title, common.ACCURACY_HEADER, common.accuracy_rows(tree))
     common.show_evidence(tree)
+    if "controls" in summary["artifacts"]:
+        controls.show(read_json(folder / summary["artifacts"]["controls"], COMPARED))
     if "compressed" in summary:
         tree = read_record(folder / "compressed", "compression.json", COMPRESSED)
         compress.show(tree, folder / "compressed")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from robust_nas.cli import common
+from robust_nas.cli import common, controls, engines
 from robust_nas.distributed import is_first
+
+if TYPE_CHECKING:
+    from robust_nas.search import Criterion
+    from robust_nas.workflows.search_job import SearchResult
 
 
 def command(
@@ -25,6 +29,17 @@ def command(
             help="Such as random, nni:darts or file.py:Class instead of the recipe's; keys that it has too stay.",
         ),
     ] = None,
+    engine: Annotated[
+        Literal["local", "ray"] | None,
+        typer.Option(
+            help="Evaluate the candidates of a sampled strategy in workers (default: in this process)."
+        ),
+    ] = None,
+    workers: engines.Workers = None,
+    ray_address: engines.Address = None,
+    cpus: engines.Cpus = None,
+    gpus: engines.Gpus = None,
+    retries: engines.Retries = None,
     allow_code: common.AllowCode = None,
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
@@ -34,9 +49,11 @@ def command(
 ) -> None:
     """Search an architecture, by default with an adversarially trained supernet.
 
-    NNI's strategies need the extra nni.
+    NNI's strategies need the extra nni, nsga2 and tpe the extra optuna.
 
     Example: [bold]robust-nas search quickstart --seeds 3 --out results/three-seeds[/bold]
+
+    By candidates: [bold]robust-nas search quickstart --strategy evolution search.evaluations=100 --workers 2[/bold]
 
     Continue it: [bold]robust-nas search --resume results/three-seeds --seeds 5[/bold]
 
@@ -46,23 +63,36 @@ def command(
 
     config = common.resolve(recipe, overrides, print_config, strategy)
     mode = common.mode_of(resume, overwrite)
+    flags = (workers, ray_address, cpus, gpus, retries)
+    chosen = (
+        engines.engine_of(engine or "local", *flags)
+        if engine or any(flag is not None for flag in flags)
+        else None
+    )
     for doubt in doubts(config):
         common.say(f"warning: {doubt}")
-    from robust_nas.workflows.search import run_search, seeds_of
+    from robust_nas.workflows.search import run_search
+    from robust_nas.workflows.search_job import seeds_of
 
     out = common.resumed(recipe, out, resume)
     seeds = seeds or (seeds_of(out) if resume and out else 1)
     with common.progress(quiet) as report:
-        found = run_search(config, out, mode=mode, seeds=seeds, progress=report)
+        found = run_search(config, out, mode=mode, seeds=seeds, progress=report, engine=chosen)
     if not is_first():
         return
     for message in found.record["warnings"]:
         if message not in doubts(config):  # which were printed before
             common.say(f"warning: {message}")
     if json:
-        common.print_json({"folder": str(found.folder), **found.record})
-        return
-    record, criterion = found.record, config.search.criterion
+        compared = {} if found.controls is None else {"controls": found.controls}
+        common.print_json({"folder": str(found.folder), **found.record, **compared})
+    else:
+        _show(config.name, found, config.search.criterion)
+
+
+def _show(name: str, found: SearchResult, criterion: Criterion) -> None:
+    """Print what was found, a line a seed, and where it is."""
+    record = found.record
     rows = [
         [
             str(one["seed"]),
@@ -75,7 +105,7 @@ def command(
         for one in record.get("per_seed", [record])
     ]
     common.table(
-        f"{config.name}: search",
+        f"{name}: search",
         ("seed", criterion.words, "params", "MACs", "skips", "seconds"),
         rows,
     )
@@ -83,6 +113,12 @@ def command(
         shared = record["edges_shared_between_pairs"]
         print(f"edges shared between two seeds: {100 * sum(shared) / len(shared):.0f} % on average")
     print(f"architecture       {found.folder / 'architecture.yaml'}")
-    chosen = found.folder / f"seed-{record['chosen_seed']}" if "per_seed" in record else found.folder
-    if (cells := chosen / "figures" / "cells.png").is_file():
+    best = found.folder / f"seed-{record['chosen_seed']}" if "per_seed" in record else found.folder
+    if stopped := record.get("stopped"):
+        print(
+            f"taken              {record['taken']} of {record['candidates']} candidates, ended by {stopped['reason']}"
+        )
+    if found.controls is not None:
+        controls.show(found.controls)
+    if (cells := best / "figures" / "cells.png").is_file():
         print(f"cells              {cells}")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robust_nas.cli import common
-from robust_nas.errors import ConfigError
+from robust_nas.cli import common, engines
 
 if TYPE_CHECKING:
-    from robust_nas.execution import Engine
     from robust_nas.studies.config import StudyConfig
 
 app = typer.Typer(
@@ -30,19 +28,6 @@ Study = Annotated[
 Folder = Annotated[Path, typer.Argument(callback=common.expanded, help="The folder of a study.")]
 Size = Annotated[
     str | None, typer.Option(callback=common.filled, help="Which of the file's sizes: ci, small, full.")
-]
-EngineName = Annotated[Literal["local", "ray"], typer.Option(help="Where trials run.")]
-Workers = Annotated[int | None, typer.Option(help="Worker processes of the local engine; default 2.", min=1)]
-Address = Annotated[
-    str | None,
-    typer.Option(callback=common.filled, help="Of a running Ray cluster; default: a new one here."),
-]
-Cpus = Annotated[float | None, typer.Option(help="CPUs of a trial, for Ray; default 1.", min=0)]
-Gpus = Annotated[
-    float | None, typer.Option(help="GPUs of a trial, for Ray; fractions share one; default 0.", min=0)
-]
-Retries = Annotated[
-    int | None, typer.Option(help="How often a trial whose worker died is tried again.", min=0)
 ]
 
 
@@ -72,7 +57,7 @@ def plan(
     study: Study,
     overrides: common.Overrides = None,
     size: Size = None,
-    workers: Workers = None,
+    workers: engines.Workers = None,
     allow_code: common.AllowCode = None,
     calibrate: Annotated[
         bool, typer.Option(help="Time a few steps for the estimate of the study's duration.")
@@ -106,12 +91,12 @@ def run(
     overrides: common.Overrides = None,
     size: Size = None,
     out: common.Out = None,
-    engine: EngineName = "local",
-    workers: Workers = None,
-    ray_address: Address = None,
-    cpus: Cpus = None,
-    gpus: Gpus = None,
-    retries: Retries = None,
+    engine: engines.EngineName = "local",
+    workers: engines.Workers = None,
+    ray_address: engines.Address = None,
+    cpus: engines.Cpus = None,
+    gpus: engines.Gpus = None,
+    retries: engines.Retries = None,
     allow_code: common.AllowCode = None,
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
@@ -128,7 +113,7 @@ def run(
     In Python: robust_nas.run_study(robust_nas.load_study("huang-width-last", size="ci"))
     """
     config = _resolve(study, overrides, size, print_config)
-    chosen = engine_of(engine, workers, ray_address, cpus, gpus, retries)
+    chosen = engines.engine_of(engine, workers, ray_address, cpus, gpus, retries)
     mode = common.mode_of(resume, overwrite)
     from robust_nas.workflows.config import doubts
 
@@ -257,30 +242,6 @@ def _resolve(study: str, overrides: list[str] | None, size: str | None, print_co
     if print_config:
         common.print_and_exit(config)
     return config
-
-
-def engine_of(
-    name: str,
-    workers: int | None,
-    address: str | None,
-    cpus: float | None,
-    gpus: float | None,
-    retries: int | None,
-) -> Engine:
-    """Return the engine that the flags describe. Raises `ConfigError` for a flag of the other one."""
-    from robust_nas.execution import LocalEngine, RayEngine
-
-    local = {"--workers": workers}
-    cluster = {"--ray-address": address, "--cpus": cpus, "--gpus": gpus}
-    for flag, value in (local if name == "ray" else cluster).items():
-        if value is not None:
-            other = "the local engine" if name == "ray" else "ray"
-            raise ConfigError(
-                f"{flag}: got {value} for engine {name}; it is for {other}: change --engine, or leave it out"
-            )
-    given = {"workers": workers, "address": address, "cpus": cpus, "gpus": gpus, "retries": retries}
-    options = {key: value for key, value in given.items() if value is not None}
-    return RayEngine(**options) if name == "ray" else LocalEngine(**options)
 
 
 def _ratio(value: float) -> str:

@@ -7,6 +7,7 @@ a task: each ends exactly once, with a result or with an error, however its proc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -30,6 +31,10 @@ class Ended(NamedTuple):
     error: dict[str, str] | None
     attempts: int
     seconds: float  # wall time of the last attempt, without the start of its process
+
+
+Started = Callable[[str, int], None]  # is called with a task's id and the number of the attempt
+RunTasks = Callable[[Sequence[Task], Started], Iterator[Ended]]
 
 
 class Engine(Protocol):
@@ -56,9 +61,16 @@ class Engine(Protocol):
     def refuse_unreachable(self) -> None:
         """Raise `ConfigError` where it is known beforehand that no task can run."""
 
-    def run(self, tasks: Sequence[Task], started: Callable[[str, int], None]) -> Iterator[Ended]:
+    def run(self, tasks: Sequence[Task], started: Started) -> Iterator[Ended]:
         """Yield every task's end, in the order of the ends. `started(id, attempt)` is called when one begins.
 
         An exception of the function is its end and is not tried again; a process that dies is replaced and its task
         tried again, `retries` times. Closing the iterator, or an error in its user, ends what runs.
+        """
+
+    def opened(self) -> AbstractContextManager[RunTasks]:
+        """Return a context that gives `run` for several calls, one after the other.
+
+        What is started for one call serves the next ones, and ends with the context. All tasks have the function and
+        the imports of the first one.
         """

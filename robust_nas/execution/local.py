@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
@@ -27,7 +27,7 @@ from robust_nas.execution.calling import (
     log_of,
     size_of,
 )
-from robust_nas.execution.engine import LOST, Ended, Task
+from robust_nas.execution.engine import LOST, Ended, RunTasks, Started, Task
 from robust_nas.execution.forks import GPUS, ForkServer
 
 HEARTBEAT = 0.2  # seconds after which a worker is noticed to be dead whose pipe a child of its own keeps open
@@ -59,18 +59,38 @@ class LocalEngine(Options):
     def refuse_unreachable(self) -> None:
         """Refuse nothing: the workers are this machine's."""
 
-    def run(self, tasks: Sequence[Task], started: Callable[[str, int], None]) -> Iterator[Ended]:
+    def run(self, tasks: Sequence[Task], started: Started) -> Iterator[Ended]:
         """Yield every task's end; see `Engine`. Workers start when there is a task for them."""
+        with self.opened() as run:
+            yield from run(tasks, started)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[RunTasks]:
+        """Give `run` for several calls: workers and what they were forked from live until the end of the context."""
+        pool = _Pool(self)
+        try:
+            yield pool.run
+        finally:
+            pool.close()
+
+
+class _Pool:
+    """The workers of an engine, and the server that forks them from the first task on."""
+
+    def __init__(self, engine: LocalEngine) -> None:
+        self.engine = engine
+        self.slots: list[_Worker | None] = [None] * engine.workers
+        self.server: ForkServer | None = None
+
+    def run(self, tasks: Sequence[Task], started: Started) -> Iterator[Ended]:
+        """Yield every task's end; a worker that has a task when the iterator is closed is ended."""
         waiting: deque[_Attempt] = deque()
         for task in tasks:
             try:
                 waiting.append(_Attempt(task, _line(task), 1))
             except TypeError as error:
                 yield Ended(task.id, None, described(error), 1, 0.0)
-        if not waiting:
-            return
-        slots: list[_Worker | None] = [None] * min(self.workers, len(waiting))
-        server = _server(waiting[0].task, self.threads)
+        slots = self.slots
         try:
             while waiting or any(worker and worker.attempt for worker in slots):
                 for number, worker in enumerate(slots):
@@ -80,8 +100,8 @@ class LocalEngine(Options):
                     started(attempt.task.id, attempt.number)
                     if worker and worker.dead():
                         worker.end()
-                        worker = None
-                    slots[number] = worker = worker or _Worker(attempt, server, self.threads, number)
+                        worker = slots[number] = None
+                    slots[number] = worker = worker or self._worker(attempt, number)
                     worker.give(attempt)
                 for number, heard, reply in _heard(slots):
                     ended = heard.take()
@@ -90,7 +110,7 @@ class LocalEngine(Options):
                         death = heard.end()
                     if ended is None:
                         continue  # died while it had nothing to do
-                    if reply is None and ended.number <= self.retries:
+                    if reply is None and ended.number <= self.engine.retries:
                         waiting.append(ended._replace(number=ended.number + 1))
                         continue
                     if reply is None:
@@ -99,10 +119,24 @@ class LocalEngine(Options):
                     drop_empty(log_of(ended.task.folder))
                     yield Ended(ended.task.id, reply.result, reply.error, ended.number, reply.seconds)
         finally:
-            for worker in slots:
-                if worker is not None:
-                    worker.end()
-            server.close()
+            self._end(worker for worker in slots if worker is not None and worker.attempt)
+
+    def close(self) -> None:
+        """End all workers and the server."""
+        self._end(worker for worker in self.slots if worker is not None)
+        if self.server is not None:
+            self.server.close()
+
+    def _worker(self, first: _Attempt, number: int) -> _Worker:
+        threads = self.engine.threads
+        if self.server is None:
+            self.server = _server(first.task, threads)
+        return _Worker(first, self.server, threads, number)
+
+    def _end(self, workers: Iterable[_Worker]) -> None:
+        for worker in list(workers):
+            worker.end()
+            self.slots[self.slots.index(worker)] = None
 
 
 class _Attempt(NamedTuple):

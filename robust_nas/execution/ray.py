@@ -6,6 +6,7 @@ driver's folder is made equal to it. No shared file system is needed; the packag
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -13,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
@@ -23,7 +24,7 @@ from pydantic import Field
 from robust_nas.config import CountOrZero, NonNegative, Options, Positive
 from robust_nas.errors import ConfigError, DistributionError
 from robust_nas.execution.calling import Reply, call, described, encode, import_path, log_of
-from robust_nas.execution.engine import LOST, Ended, Task
+from robust_nas.execution.engine import LOST, Ended, RunTasks, Started, Task
 from robust_nas.runs import write_atomic
 
 OBJECT_STORE = 200_000_000  # bytes of a cluster of our own: tasks exchange small files
@@ -72,26 +73,48 @@ class RayEngine(Options):
         if self.address is not None:
             _refuse_unreachable(self.address)
 
-    def run(self, tasks: Sequence[Task], started: Callable[[str, int], None]) -> Iterator[Ended]:
+    def run(self, tasks: Sequence[Task], started: Started) -> Iterator[Ended]:
         """Yield every task's end; see `Engine`.
 
         Raises `ConfigError` without Ray or where no node can take a task, and `DistributionError` when the last such
         node is lost.
         """
-        ray = self._imported()
-        waiting: deque[_Attempt] = deque()
-        for task in tasks:
+        with self.opened() as run:
+            yield from run(tasks, started)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[RunTasks]:
+        """Give `run` for several calls: the connection, or the cluster of our own, lives until the end of the context.
+
+        Raises `ConfigError` without Ray.
+        """
+        ray, connected = self._imported(), False
+
+        def run(tasks: Sequence[Task], started: Started) -> Iterator[Ended]:
+            nonlocal connected
+            waiting: deque[_Attempt] = deque()
+            for task in tasks:
+                try:
+                    waiting.append(_Attempt(task, encode(task.payload, f"{task.id}: the payload"), 1))
+                except TypeError as error:
+                    yield Ended(task.id, None, described(error), 1, 0.0)
+            if not waiting:
+                return
+            if not connected:
+                self._connect(ray)
+                connected = True
             try:
-                waiting.append(_Attempt(task, encode(task.payload, f"{task.id}: the payload"), 1))
-            except TypeError as error:
-                yield Ended(task.id, None, described(error), 1, 0.0)
-        if not waiting:
-            return
-        self._connect(ray)
+                yield from self._run(ray, waiting, started)
+            except BaseException:  # also where the iterator is closed: what runs has to end
+                connected = False
+                ray.shutdown()
+                raise
+
         try:
-            yield from self._run(ray, waiting, started)
+            yield run
         finally:
-            ray.shutdown()
+            if connected:
+                ray.shutdown()
 
     def _imported(self) -> ModuleType:
         """Return Ray, set to listen on the loopback address for a cluster of our own: the import decides that."""
@@ -131,9 +154,7 @@ class RayEngine(Options):
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_end)  # Ray puts its own in place
 
-    def _run(
-        self, ray: ModuleType, waiting: deque[_Attempt], started: Callable[[str, int], None]
-    ) -> Iterator[Ended]:
+    def _run(self, ray: ModuleType, waiting: deque[_Attempt], started: Started) -> Iterator[Ended]:
         variables = {"OMP_NUM_THREADS": "1"}
         if self.address is None:
             variables["PYTHONPATH"] = import_path()

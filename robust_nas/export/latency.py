@@ -34,10 +34,11 @@ def latencies(
     *,
     batches: Sequence[int] = (1, 16),
     rounds: int = ROUNDS,
+    runtimes: Sequence[str] = ("torch", "onnxruntime"),
 ) -> tuple[Latencies, list[str]]:
     """Return `[network][runtime][batch]` to `median_ms` and `min_ms` of a call, and the gaps with reasons.
 
-    Runtimes are `torch` and `onnxruntime`; one that is not there, or fails on one of the networks, is left out for all
+    `runtimes` are some of `RUNTIMES`; one that is not there, or fails on one of the networks, is left out for all
     of them: whatever it raises is the reason of a gap, since a measurement must not cost the work before it. Networks
     are on the CPU, images of `input_shape` = (C, H, W).
     """
@@ -46,7 +47,8 @@ def latencies(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for runtime, (title, prepare) in RUNTIMES.items():
+        for runtime in runtimes:
+            title, prepare = RUNTIMES[runtime]
             try:
                 calls = prepare(networks, input_shape)
                 timed = {batch: _timed(calls, _images(batch, input_shape), rounds) for batch in batches}
@@ -72,10 +74,15 @@ def _in_torch(networks: Mapping[str, nn.Module], input_shape: tuple[int, int, in
 
 def _in_onnxruntime(networks: Mapping[str, nn.Module], input_shape: tuple[int, int, int]) -> Calls:
     """Return calls of ONNX Runtime. Raise `RobustNASError` where it is absent or cannot take one of the networks."""
+    refuse_absent()
+    return {name: OnnxModel(onnx_bytes(network, input_shape)) for name, network in networks.items()}
+
+
+def refuse_absent() -> None:
+    """Raise `ConfigError` where ONNX Runtime, or what writes its files, is not installed."""
     absent = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
     if absent:
         raise ConfigError(f"{', '.join(absent)} not installed (pip install 'robust-nas[export]')")
-    return {name: OnnxModel(onnx_bytes(network, input_shape)) for name, network in networks.items()}
 
 
 def _torch(network: nn.Module, input_shape: tuple[int, int, int]) -> Callable[[Tensor], Any]:

@@ -15,9 +15,11 @@ from .figure import draw_figures as draw_figures
 from .figure import draw_own as draw_own
 from .figure import due_figures as due_figures
 from .figure import optional as optional
+from .ranking import plot_ranking as plot_ranking
 from .saliency import plot_saliency as plot_saliency
 from .sampled_search import plot_sampled_search as plot_sampled_search
 from .search_curves import plot_search as plot_search
+from .strategy_curves import plot_strategies as plot_strategies
 from .study_budgets import plot_study_budgets as plot_study_budgets
 from .study_curve import plot_study_curve as plot_study_curve
 from .study_effects import plot_study_effects as plot_study_effects

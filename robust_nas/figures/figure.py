@@ -8,6 +8,8 @@ A figure draws itself from the record of a finished job, a mapping of plain valu
                  what the loss explains: saliency (`before` and `after` the training, `plot_saliency`)
     evaluation   the keys of evaluation.json, and examples, class_names (`plot_adversarial_grid`)
     compression  the keys of compression.json, and layers (of layers.json), records (of the low-rank training)
+    ranking      ranking (a mapping a candidate, best first, with rank, name, params, macs, score; maybe spread, truth)
+    benchmark    measure, optimum, curves (strategy to runs and points, `plot_strategies`) of strategies on a table
     study        the keys of analysis.json, and published (factor to lowest and highest best value, and its source)
 
 Epochs of records count from 0, as in the files of a run; figures show them from 1 (`series.from_one`).
@@ -25,7 +27,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from robust_nas.errors import FigureWarning, RobustNASError
 from robust_nas.registry import Method, Registry
 
-Job = Literal["search", "training", "evaluation", "compression", "study"]
+Job = Literal["search", "training", "evaluation", "compression", "ranking", "benchmark", "study"]
 Record = Mapping[str, Any]
 
 
@@ -78,6 +80,8 @@ FIGURES = Registry(
         "compression": "compression_tradeoff:CompressionTradeoff",
         "layers": "compression_layers:CompressionLayers",
         "ranks": "compression_ranks:CompressionRanks",
+        "ranking": "ranking:RankedScores",
+        "strategies": "strategy_curves:StrategyCurves",
         "study-methods": "study_methods:StudyMethods",
         "study-effects": "study_effects:StudyEffects",
         "study-budgets": "study_budgets:StudyBudgets",

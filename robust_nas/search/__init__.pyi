@@ -2,6 +2,8 @@ from .dsara import DSARA as DSARA
 from .evaluators import EVALUATORS as EVALUATORS
 from .evaluators.evaluator import Evaluator as Evaluator
 from .evaluators.evaluator import Scored as Scored
+from .evolution import Evolution as Evolution
+from .local_search import LocalSearch as LocalSearch
 from .loops import run_strategy as run_strategy
 from .one_shot.batch import AlphaStep as AlphaStep
 from .one_shot.batch import Batch as Batch
@@ -13,7 +15,12 @@ from .one_shot.strategy import SupernetOptions as SupernetOptions
 from .proxies import PROXIES as PROXIES
 from .proxies.proxy import Proxy as Proxy
 from .random_search import RandomSearch as RandomSearch
+from .ranking import RANKINGS as RANKINGS
+from .ranking.method import RankingContext as RankingContext
+from .ranking.method import RankingMethod as RankingMethod
+from .sampled.goal import Goal as Goal
 from .sampled.history import Candidate as Candidate
+from .sampled.history import Proposal as Proposal
 from .sampled.history import SampledSearch as SampledSearch
 from .sampled.strategy import SampledStrategy as SampledStrategy
 from .strategies import STRATEGIES as STRATEGIES
@@ -26,3 +33,9 @@ from .strategy import SearchOutcome as SearchOutcome
 from .strategy import Strategy as Strategy
 from .strategy import TrainCandidate as TrainCandidate
 from .strategy import Trained as Trained
+from .successive_halving import SuccessiveHalving as SuccessiveHalving
+from .tables import TABLES as TABLES
+from .tables import Table as Table
+from .tables import TableReader as TableReader
+from .tables import load_table as load_table
+from .tables import load_with_latency as load_with_latency

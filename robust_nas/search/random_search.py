@@ -1,7 +1,7 @@
-"""Random search within a window of MACs: the control that every search needs.
+"""Random search within a window of MACs and parameters: the control that every search needs.
 
-Candidates are drawn uniformly among the genotypes whose networks fit the window, with replacement, and the one with the
-best score is the result (Li and Talwalkar, 2019, show how hard that is to beat).
+Candidates are drawn uniformly among the genotypes whose networks fit the windows; a network that was evaluated is drawn
+again. The best one is the result (Li and Talwalkar, 2019, show how hard that is to beat).
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from robust_nas.search.sampled.history import SampledSearch
+from robust_nas.search.sampled.history import Proposal, SampledSearch
 from robust_nas.search.sampled.strategy import SampledStrategy
-from robust_nas.spaces import CellArchitecture
 
 
 class RandomSearch(SampledStrategy):
@@ -19,6 +18,6 @@ class RandomSearch(SampledStrategy):
 
     name: Literal["random"] = "random"
 
-    def ask(self, search: SampledSearch) -> Sequence[CellArchitecture]:
-        """Return one more draw."""
-        return [search.random(len(search.candidates))]
+    def ask(self, search: SampledSearch) -> Sequence[Proposal]:
+        """Return a batch of draws."""
+        return search.random_batch()

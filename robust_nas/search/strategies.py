@@ -20,6 +20,11 @@ STRATEGIES = Registry(
         "dsara": "search.dsara:DSARA",
         "nni": "integrations.nni_strategy:NNI",
         "random": "search.random_search:RandomSearch",
+        "local-search": "search.local_search:LocalSearch",
+        "evolution": "search.evolution:Evolution",
+        "successive-halving": "search.successive_halving:SuccessiveHalving",
+        "nsga2": "integrations.optuna_nsga2:NSGA2",
+        "tpe": "integrations.optuna_tpe:TPE",
     },
     group="robust_nas.strategies",
 )

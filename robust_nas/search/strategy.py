@@ -6,11 +6,15 @@ A strategy is one of two kinds, and a loop serves each: `one_shot/` trains weigh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, get_args
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self, get_args
 
-from robust_nas.config import Count
+from pydantic import Field
+
+from robust_nas.config import Count, CountOrZero
 from robust_nas.data.options import Augment
 from robust_nas.distributed import ALONE, Ranks
 from robust_nas.registry import Method
@@ -25,10 +29,11 @@ Record = Mapping[str, Any]  # one line of `metrics.jsonl`
 
 
 class Trained(NamedTuple):
-    """Validation accuracies (0..1) of a candidate after a short training."""
+    """Validation accuracies (0..1) of a candidate after a short training, and what its strategy wants measured."""
 
     clean: float
     robust: float
+    measured: Mapping[str, float | None] = MappingProxyType({})  # by column; an evaluator passes it on
 
 
 class TrainCandidate(Protocol):
@@ -40,6 +45,38 @@ class TrainCandidate(Protocol):
         """Return its accuracies on `validation` after `epochs` on `images`.
 
         A call with a candidate that was trained before returns what was found then. Raises `DivergenceError`.
+        """
+
+
+class MeasureLatency(Protocol):
+    """Measure how long a network takes; handed in by who knows how to run it."""
+
+    def __call__(self, architecture: CellArchitecture) -> float | None:
+        """Return milliseconds of one image at the size of `architecture`; None where it cannot be measured.
+
+        A call with an architecture that was measured before returns what was found then.
+        """
+
+
+class Scored(NamedTuple):
+    """The score of a candidate, None where it has none, and the numbers behind it by their columns."""
+
+    score: float | None
+    measured: Mapping[str, Any]
+
+
+def finite(value: float | None) -> float | None:
+    """Return a number that JSON can hold, else None."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+class EvaluateElsewhere(Protocol):
+    """Evaluate candidates in workers; handed in by who knows the engine."""
+
+    def __call__(self, tasks: Sequence[tuple[CellArchitecture, int | None]]) -> Iterator[tuple[int, Scored]]:
+        """Yield the place of every task, a candidate and its rung, with its score, in the order of the ends.
+
+        Raises `RunError` for a candidate whose evaluation failed.
         """
 
 
@@ -63,6 +100,8 @@ class SearchContext:
     ranks: Ranks = ALONE
     synchronise: bool = True  # whether a supernet's batch norms see the rows of all ranks
     train: TrainCandidate | None = None
+    latency: MeasureLatency | None = None
+    elsewhere: EvaluateElsewhere | None = None  # None: candidates are evaluated one by one, in this process
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -84,6 +123,7 @@ class SearchOutcome:
     last: dict[str, Any]
     edge_weights: dict[str, list[list[float]]] | None = None
     sources: dict[str, list[list[float]]] | None = None
+    stopped: dict[str, Any] | None = None  # why a sampled search ended: reason, evaluations
 
 
 class Criterion(NamedTuple):
@@ -115,6 +155,23 @@ class Strategy(Method):
 
     cells: Count | None = None  # depth and width during the search; None: the space's search size
     channels: Count | None = None
+    # Random architectures of the result's MACs that are trained and evaluated next to it, after the search.
+    controls: CountOrZero = Field(default=0, exclude_if=lambda count: count == 0)
+
+    @property
+    def alone(self) -> Self:
+        """Return the strategy without what follows the search: what its own result depends on."""
+        return self.model_copy(update={"controls": 0})
+
+    @property
+    def followed(self) -> bool:
+        """Return whether networks are trained and evaluated after the search."""
+        return self.controls > 0
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Return the columns that are measured of candidates in addition to the evaluator's."""
+        return ()
 
     def size(self, space: CellSpace) -> Size:
         """Return depth and width during the search."""

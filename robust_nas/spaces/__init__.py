@@ -6,7 +6,9 @@
 from robust_nas.operations import OPERATIONS, Cost, Part
 from robust_nas.spaces.architecture import Architecture, InputShape, StageSizes
 from robust_nas.spaces.cell import Cell, CellArchitecture, Edge, has_cells
+from robust_nas.spaces.coded_cost import CodedCost
 from robust_nas.spaces.counting import count, parts
+from robust_nas.spaces.encoding import Code, Encoding
 from robust_nas.spaces.families import (
     FAMILIES,
     AnyArchitecture,
@@ -16,7 +18,7 @@ from robust_nas.spaces.families import (
     names_in_words,
 )
 from robust_nas.spaces.files import is_shipped, shipped_names
-from robust_nas.spaces.genotypes import import_architecture
+from robust_nas.spaces.genotypes import import_all, import_architecture
 from robust_nas.spaces.layout import CellPlace, Layout
 from robust_nas.spaces.mlp import MLPArchitecture
 from robust_nas.spaces.nas_bench_201 import NASBench201Architecture
@@ -35,8 +37,11 @@ __all__ = [
     "CellArchitecture",
     "CellPlace",
     "CellSpace",
+    "Code",
+    "CodedCost",
     "Cost",
     "Edge",
+    "Encoding",
     "InputShape",
     "Layout",
     "MLPArchitecture",
@@ -49,6 +54,7 @@ __all__ = [
     "architecture_from_text",
     "count",
     "has_cells",
+    "import_all",
     "import_architecture",
     "is_shipped",
     "is_staged",

@@ -52,14 +52,48 @@ def import_architecture(
     """
     found = _read(path)
     name = _chosen(name, found, path)
-    value, source = found[name], f"{path}: {name}"
-    kinds = {"cell"} if isinstance(value, str) else _kinds(value, source)
+    chosen = _space_for(found[name], f"{path}: {name}", space)
+    size = Size(cells=cells or chosen.network.cells, channels=channels or chosen.network.channels)
+    return _imported(found[name], path, name, chosen, size)
+
+
+def import_all(path: Path, *, space: str | None = None) -> list[CellArchitecture]:
+    """Return every architecture of a file with published cells, at the final size of its space, in their order.
+
+    Raises `ArchitectureError` as `import_architecture` does, and for a file without any.
+    """
+    found = _read(path)
+    if not found:
+        _chosen(None, found, path)
+    spaces: dict[frozenset[str], CellSpace] = {}
+    made = []
+    for name, value in found.items():
+        kinds = frozenset(_kinds_of(value, f"{path}: {name}"))
+        if kinds not in spaces:
+            spaces[kinds] = _space_for(value, f"{path}: {name}", space)
+        chosen = spaces[kinds]
+        made.append(_imported(value, path, name, chosen, chosen.network).architecture)
+    return made
+
+
+def _kinds_of(value: ast.Call | str, source: str) -> set[str]:
+    return {"cell"} if isinstance(value, str) else _kinds(value, source)
+
+
+def _space_for(value: ast.Call | str, source: str, space: str | None) -> CellSpace:
+    """Return the space that is named, or the shipped one with these kinds of cells. Raises `ArchitectureError`."""
+    kinds = _kinds_of(value, source)
     chosen = _space_of(kinds, source) if space is None else load_space(space)
     if kinds != set(chosen.kinds):
         raise ArchitectureError(
             f"{source}: its cells are {', '.join(sorted(kinds))}; {chosen.name} has {', '.join(chosen.kinds)}"
         )
-    size = Size(cells=cells or chosen.network.cells, channels=channels or chosen.network.channels)
+    return chosen
+
+
+def _imported(value: ast.Call | str, path: Path, name: str, chosen: CellSpace, size: Size) -> Imported:
+    """Return the architecture of one genotype of a file."""
+    source = f"{path}: {name}"
     if isinstance(value, str):
         try:
             made: CellArchitecture = NASBench201Architecture.from_string(value, size.cells, size.channels)
@@ -76,7 +110,7 @@ def _chosen(name: str | None, found: Mapping[str, object], path: Path) -> str:
     listed = ", ".join(list(found)[:50])
     if not found:
         raise ArchitectureError(
-            f"{path}: holds no Genotype(normal=[...], ...) and no {NASBench201Architecture.named_as}"
+            f"{path}: holds no Genotype(normal=[...], ...), nor {NASBench201Architecture.named_as}"
         )
     if name is None and len(found) > 1:
         raise ArchitectureError(f"{path}: holds {len(found)} genotypes; choose one with --name: {listed}")

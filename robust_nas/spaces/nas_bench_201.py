@@ -7,6 +7,10 @@
 
 `cells` counts all cells: the benchmark's "N = 5 cells a stage" are 15. Its strings list `operation~source` for every
 node, such as `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|none~2|`.
+
+A cell of the benchmark has a code, the operations of its six edges as digits in the order of `OPERATIONS`, such as
+`301420`; and an index, the code as a number of base 5 (0..15624; our choice). The benchmark's ids follow no formula:
+they are data of a table.
 """
 
 from __future__ import annotations
@@ -32,7 +36,43 @@ OPERATIONS = (
 SOURCES = ((0,), (0, 1), (0, 1, 2))  # of every node
 LAYOUT = Layout(stages=("cell",) * 3, reductions=("1/3", "2/3"), filters=(1, 2, 4), stem=1)
 _NODE = r"(?:\|[a-z][a-z0-9_]*~[0-9]{1,2})+\|"
+CODE = re.compile(r"[0-4]{6}")
+CELLS = len(OPERATIONS) ** 6
 STRING = re.compile(rf"{_NODE}(?:\+{_NODE})*")
+
+
+def code_of(text: str) -> str:
+    """Return the code of a string of the benchmark. Raises `ArchitectureError` for a text that is none."""
+    found = re.findall(r"[|+]([a-z][a-z0-9_]*)~", f"+{text}")
+    known = len(found) == 6 and set(found) <= set(OPERATIONS)
+    code = "".join(str(OPERATIONS.index(operation)) for operation in found) if known else ""
+    if not known or string_of(code) != text:
+        raise ArchitectureError(
+            f"got {text[:200]!r}; a string of NAS-Bench-201 is needed: six edges of {', '.join(OPERATIONS)}"
+        )
+    return code
+
+
+def string_of(code: str) -> str:
+    """Return the string of the benchmark with this code. Raises `ArchitectureError` for a text that is no code."""
+    return "+".join(
+        "|" + "".join(f"{operation}~{source}|" for operation, source in node) for node in nodes_of(code)
+    )
+
+
+def nodes_of(code: str) -> tuple[tuple[tuple[str, int], ...], ...]:
+    """Return (operation, source) of the edges into every node of the cell with this code. Errors as `string_of`."""
+    if CODE.fullmatch(code) is None:
+        raise ArchitectureError(f"got code {code[:200]!r}; six digits 0..4 are needed, one an edge")
+    digits = iter(code)
+    return tuple(tuple((OPERATIONS[int(next(digits))], source) for source in node) for node in SOURCES)
+
+
+def code_at(index: int) -> str:
+    """Return the code of the cell with this index. Raises `ArchitectureError` for another number than 0..15624."""
+    if not 0 <= index < CELLS:
+        raise ArchitectureError(f"got index {index}; 0..{CELLS - 1} are needed")
+    return "".join(str(index // 5**place % 5) for place in reversed(range(6)))
 
 
 class NASBench201Architecture(CellArchitecture):
@@ -91,17 +131,24 @@ class NASBench201Architecture(CellArchitecture):
             "|" + "".join(f"{operation}~{source}|" for operation, source in node) for node in nodes
         )
 
+    @property
+    def code(self) -> str | None:
+        """Return the code of the cell, None for one that is not the benchmark's. Its index is `int(code, 5)`."""
+        cell = self.genotype[0]
+        sources = tuple(tuple(edge.source for edge in node) for node in cell.nodes)
+        form = (cell.kind, cell.aggregation, sources, cell.concat)
+        if form != ("cell", "sum", SOURCES, (3,)) or not set(cell.operations()) <= set(OPERATIONS):
+            return None
+        return "".join(str(OPERATIONS.index(operation)) for operation in cell.operations())
+
     def content_name(self, shipped: Mapping[str, Json]) -> str:
         """Return the operations of the edges as digits in the benchmark's order, and the size: `nb201-333333.c15.ch16`.
 
         A cell that is not the benchmark's is named as other cells are.
         """
-        cell = self.genotype[0]
-        sources = tuple(tuple(edge.source for edge in node) for node in cell.nodes)
-        form = (cell.kind, cell.aggregation, sources, cell.concat, self.layout)
-        if form != ("cell", "sum", SOURCES, (3,), LAYOUT) or not set(cell.operations()) <= set(OPERATIONS):
+        code = self.code
+        if code is None or self.layout != LAYOUT:
             return super().content_name(shipped)
-        code = "".join(str(OPERATIONS.index(operation)) for operation in cell.operations())
         return f"nb201-{code}.c{self.cells}.ch{self.channels}{self.activation_code}"
 
     def adapters_cost(

@@ -18,16 +18,29 @@ from robust_nas.statistics.contrasts import (
     with_equivalence,
 )
 from robust_nas.statistics.fronts import pareto, pareto_membership
+from robust_nas.statistics.hypervolume import hypervolume
 from robust_nas.statistics.intervals import Interval, Summary, summary
 from robust_nas.statistics.measurements import Measurements, factor_values
 from robust_nas.statistics.optima import Optimum, interior_optimum
 from robust_nas.statistics.power import smallest_effect
+from robust_nas.statistics.rank_agreement import (
+    MEASURES,
+    Agreement,
+    Estimate,
+    agreements,
+    population_weights,
+)
+from robust_nas.statistics.search_curves import CurvePoint, best_so_far, curve
 from robust_nas.statistics.trends import Slope, Trend, kendall, log2_slope, trend
 
 __all__ = [
+    "MEASURES",
+    "Agreement",
     "AtChance",
     "Contrast",
+    "CurvePoint",
     "Effect",
+    "Estimate",
     "Estimates",
     "Interval",
     "Measurements",
@@ -36,20 +49,25 @@ __all__ = [
     "Summary",
     "Trend",
     "Variance",
+    "agreements",
     "at_chance",
+    "best_so_far",
     "contrast",
     "contrasts",
+    "curve",
     "effect_of",
     "equivalent",
     "estimate",
     "factor_values",
     "holm",
+    "hypervolume",
     "interior_optimum",
     "kendall",
     "linear_effect",
     "log2_slope",
     "pareto",
     "pareto_membership",
+    "population_weights",
     "smallest_effect",
     "summary",
     "trend",

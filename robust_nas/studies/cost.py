@@ -41,7 +41,7 @@ def training_macs(macs: int, training: Training, images: int) -> int:
 def training_passes(training: Training, images: int) -> int:
     """Return the forward-pass equivalents of one training on `images` images, each counted for every image."""
     seen = images // training.batch_size * training.batch_size or images
-    return training.passes * seen * training.epochs
+    return round(training.passes * seen * training.epochs)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Rates:
         passes = sum(
             attack_passes(step.attack) * min(step.images or tested, tested) for step in evaluation.steps
         )
-        validated = training.epochs // training.validate_every * (training.validation_images or images // 10)
+        validated = len(training.validated_epochs) * (training.validation_images or images // 10)
         passes += validated * attack_passes(training.validation_attack)
         trained = training.epochs * images * training.passes
         return trained * self._at(macs, self.training) + passes * self._at(macs, self.attack)
@@ -103,7 +103,7 @@ def calibrate(
     return Rates(
         tuple(macs for *_, macs in architectures),
         tuple(
-            timings[f"train {n}"].median / images[n] / recipe.passes
+            timings[f"train {n}"].median / images[n] / recipe.loss.passes
             for n, (_, recipe, _) in enumerate(architectures)
         ),
         tuple(timings[f"attack {n}"].median / images[n] / attack_passes(attack) for n in numbers),
@@ -111,6 +111,7 @@ def calibrate(
 
 
 def _train_step(network: nn.Module, recipe: Training, x: Tensor, labels: Tensor) -> None:
+    """Take the loss and its gradients; what steps and hooks add is in the passes of the recipe."""
     import torch
 
     generator = torch.Generator(x.device).manual_seed(0)

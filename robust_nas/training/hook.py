@@ -7,6 +7,7 @@ its own in `hooks/`, and a line in `HOOKS`. A config lists the hooks of a traini
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -36,6 +37,18 @@ class Recipe(Protocol):
     def ema(self) -> float | None:
         """Return the decay of the averaged weights; None without."""
 
+    @property
+    def hooks(self) -> Sequence[HookOptions]:
+        """Return the hooks, in the order in which they are called."""
+
+    @property
+    def batch_uses(self) -> int:
+        """Return how many steps are taken by one batch."""
+
+    @property
+    def validated_epochs(self) -> list[int]:
+        """Return the epochs that are validated, from 0."""
+
 
 class TrainingHook:
     """Base of all hooks in their running form; every method does nothing by default."""
@@ -59,7 +72,7 @@ class TrainingHook:
         return None
 
     def after_backward(self) -> None:
-        """Finish the step before the optimiser moves the weights; the gradients are there."""
+        """Finish the step before the optimiser moves the weights; the gradients are there. The last hook is first."""
 
     def end_epoch(self, epoch: int) -> dict[str, Any]:
         """Finish an epoch before it is validated. Return what its record in the log holds of the hook."""
@@ -87,6 +100,7 @@ class HookOptions(Method):
     """Base of all hooks as a config names them. `needs_end`: whether it uses the number of epochs."""
 
     needs_end: ClassVar[bool] = True
+    reads_weights: ClassVar[bool] = False  # whether `end_epoch` takes the weights as those of the epoch
 
     def refuse(self, recipe: Recipe) -> None:
         """Raise `ValueError` for a recipe that the hook cannot be part of."""
@@ -104,6 +118,6 @@ class HookOptions(Method):
         """Return the hook at the begin of a training."""
         raise NotImplementedError(f"{type(self).__name__} has no algorithm")
 
-    def passes(self, loss: Loss) -> int:
-        """Return the forward-pass equivalents that the hook adds to a step, per image."""
+    def passes(self, recipe: Recipe) -> float:
+        """Return the forward-pass equivalents that the hook adds to an epoch, per image, as a mean of all epochs."""
         return 0

@@ -1,7 +1,7 @@
 """The training loop: one for every loss, step and hook; keeps the epoch with the best robust accuracy on validation.
 
-    every batch:   hooks mixed; augment; hooks before_step; the step leaves gradients; hooks after_backward;
-                   sum of ranks; clip; SGD
+    every batch:   hooks mixed; augment; hooks before_step; the step leaves gradients; hooks after_backward,
+                   the last first; sum of ranks; clip; SGD
     every epoch:   hooks end_epoch; validate where it is due, as the hooks apply the weights; keep the best;
                    hooks validated, which may end the training
 
@@ -85,11 +85,9 @@ def input_gradients(options: Training, steps: int, validation: int) -> int:
 
     `validation` is the number of validation images.
     """
-    last = options.epochs - 1
-    validated = 1 + sum(options.is_validated(epoch) for epoch in range(last))
     batches_of = (
         (options.loss.inner_attack, options.epochs * steps),
-        (options.validation_attack, validated * -(-validation // BATCH)),
+        (options.validation_attack, len(options.validated_epochs) * -(-validation // BATCH)),
     )
     return sum(
         attack.input_gradients * count
@@ -194,9 +192,9 @@ class _Training:
             state.network.train()
             state.optimiser.zero_grad()
             for hook in state.hooks:
-                hook.before_step(batch)
+                hook.before_step(state.step.attacked(batch))
             found = state.step.gradients(batch)
-            for hook in state.hooks:
+            for hook in reversed(state.hooks):  # the last that moved the weights puts them back first
                 hook.after_backward()
             measured.append(self._reduced(torch.stack([found.loss, found.correct.to(found.loss.dtype)])))
             if options.clip_norm is not None:

@@ -51,12 +51,17 @@ class Loss(Method):
         return 1
 
     @property
+    def least_classes(self) -> int:
+        """Return the number of classes below which the loss is not defined."""
+        return 2
+
+    @property
     def inner_attack(self) -> Attack | None:
         """Return the attack that makes the images of a step, the option `attack`; None where there is none."""
         return getattr(self, "attack", None)
 
     @property
-    def passes(self) -> int:
+    def passes(self) -> float:
         """Return the forward-pass equivalents of one training step, per image."""
         raise NotImplementedError(f"{type(self).__name__} does not say how many passes it takes")
 

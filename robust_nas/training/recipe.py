@@ -53,10 +53,23 @@ class Training(Options):
     precision: Literal["float32", "bf16"] = "float32"
 
     @property
-    def passes(self) -> int:
-        """Return the forward-pass equivalents of one training image: those of the step and of the hooks."""
-        hooks = sum(hook.passes(self.loss) for hook in self.hooks)
-        return self.step.passes(self.loss) + self.step.batch_uses * hooks
+    def batch_uses(self) -> int:
+        """Return how often the optimiser moves the weights by one batch."""
+        return self.step.batch_uses
+
+    @property
+    def passes(self) -> float:
+        """Return the forward-pass equivalents of one training image in an epoch, as a mean of all epochs.
+
+        Those of the step and of the hooks; validation is not among them.
+        """
+        return self.step.passes(self.loss) + sum(hook.passes(self) for hook in self.hooks)
+
+    @property
+    def validated_epochs(self) -> list[int]:
+        """Return the epochs that are validated, from 0; the last one always is."""
+        last = self.epochs - 1
+        return [*(epoch for epoch in range(last) if self.is_validated(epoch)), last]
 
     @property
     def bound_to_epochs(self) -> list[str]:

@@ -37,6 +37,10 @@ class TrainingStep:
     def __init__(self, training: TrainingContext, hooks: Sequence[TrainingHook] = ()) -> None:
         self.training, self.hooks = training, hooks
 
+    def attacked(self, batch: Batch) -> Batch:
+        """Return the batch as the loss of the next gradients sees it: hooks are given it before the step."""
+        return batch
+
     def gradients(self, batch: Batch) -> Measured:
         """Leave the gradients of this rank's share of the loss in the network's parameters, by `backward`.
 
@@ -82,6 +86,6 @@ class StepOptions(Method):
     def refuse(self, loss: Loss) -> None:
         """Raise `ValueError` for a loss that the step cannot work with."""
 
-    def passes(self, loss: Loss) -> int:
+    def passes(self, loss: Loss) -> float:
         """Return the forward-pass equivalents of one batch, per image."""
         return loss.passes

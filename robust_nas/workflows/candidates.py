@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import SerializerFunctionWrapHandler, model_serializer
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from robust_nas.config import Options
-from robust_nas.records import RESULT, read_json
+from robust_nas.records import RESULT, Shape, read_json
 from robust_nas.runs import CHECKPOINT, Run
 from robust_nas.search import Trained
+from robust_nas.search.sampled.measured import COMPRESSED_ROBUST
 from robust_nas.spaces import AnyArchitecture, CellArchitecture
 from robust_nas.training import Training
+from robust_nas.workflows.candidate_measures import compressed_robust
 from robust_nas.workflows.config import RunConfig
 from robust_nas.workflows.context import JobContext
 
 if TYPE_CHECKING:
     from robust_nas.data import Images
+
+
+COMPRESSED = "compressed"  # folder inside that of a candidate, while it is compressed
 
 
 class CandidateRecipe(Training):
@@ -30,6 +36,10 @@ class CandidateRecipe(Training):
     def of(cls, training: Training) -> Self:
         """Return that part of a run's recipe."""
         return cls(**{key: getattr(training, key) for key in cls.model_fields if key not in cls.replaced})
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Self:
+        return self  # not by epochs that are not its own: each candidate's recipe is asked
 
     @model_serializer(mode="wrap")
     def _leave_defaults_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -48,7 +58,7 @@ class CandidateJob(Options):
 class CandidateTraining:
     """Trains the candidates of a sampled search by the run's recipe, each in a run folder inside the search's."""
 
-    folder: Path
+    folder: Path  # of all candidates
     config: RunConfig
     context: JobContext
 
@@ -62,9 +72,11 @@ class CandidateTraining:
         config, context = self.config, self.context
         mean, std = context.normalisation
         replaced = {"epochs": epochs, "validate_from": epochs - 1, "validate_every": 1}
-        options = config.training.model_copy(update=replaced)
+        recipe = {key: getattr(config.training, key) for key in Training.model_fields}
+        options = Training(**{**recipe, **replaced})  # so that hooks refuse too few epochs
         job = CandidateJob(architecture=architecture, training=options)
-        folder = self.folder / "candidates" / architecture.name
+        folder = self.folder / architecture.name
+        wants = COMPRESSED_ROBUST in config.search.measured
         with Run(folder, job, "resume") as run:
             if not run.finished:
                 network = build_network(
@@ -86,7 +98,13 @@ class CandidateTraining:
                     seed=config.seed,
                     checkpoint_seconds=config.checkpoint_seconds,
                 )
-                run.finish({"clean": found.clean, "robust": found.robust}, [])
+                compressed: dict[str, float | None] = {}
+                if wants:
+                    inside = (config, context, architecture, found.state, (images, validation))
+                    compressed[COMPRESSED_ROBUST] = compressed_robust(*inside, folder / COMPRESSED)
+                run.finish({"clean": found.clean, "robust": found.robust, **compressed}, [])
                 (folder / CHECKPOINT).unlink()
-            result = read_json(folder / RESULT, {"clean": float, "robust": float})
-        return Trained(result["clean"], result["robust"])
+            shutil.rmtree(folder / COMPRESSED, ignore_errors=True)  # its networks have served
+            more: Shape = {COMPRESSED_ROBUST: (float, None)} if wants else {}
+            result = read_json(folder / RESULT, {"clean": float, "robust": float, **more})
+        return Trained(result["clean"], result["robust"], {key: result[key] for key in more})

@@ -240,13 +240,13 @@ def _run(
     refuse_several("compress")
     shared = context_unless_finished(config, folder, mode, shared)
     if shared is not None:
-        source = original.folder or Path(original.spec)
-        refuse_misfit(original.model.description, shared.dataset, source)
+        refuse_misfit(original.model.description, shared.dataset, original.folder or Path(original.spec))
         refuse_other_images_than_training(original.model, shared.dataset, other_data)
         refuse_attacks(EvaluationConfig.of(config), shared.dataset)
         if any(step.trains for step in config.compression.steps):
             refuse_precision(config.training.precision, shared.device)
             refuse_few_images(config.training, shared)
+            config.training.loss.refuse_network(original.model.network)
         command = f"robust-nas compress {shlex.quote(str(original.folder))} " if original.folder else ""
         refuse_out_of_reach(original.model, config.compression.steps, command)
     with Run(folder, job, mode, recipe=config) as run:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from robust_nas.config import absolute_path, existing_file, read_yaml
 from robust_nas.distributed import ALONE, Ranks, launched, local_rank
 from robust_nas.environment import environment
-from robust_nas.errors import ConfigError, DataError
+from robust_nas.errors import AttackError, ConfigError, DataError
 from robust_nas.extension import extends
 from robust_nas.records import ENVIRONMENT, read_environment
 from robust_nas.runs import CONFIG, RECIPE, Mode, Run, is_complete, refuse_occupied, write_json
@@ -51,6 +51,11 @@ class JobContext:
     def images(self) -> Images:
         """Return the images that search and training may see."""
         return self._split[0]
+
+    @cached_property
+    def images_on_device(self) -> Images:
+        """Return the same images on the device: one object, by whose identity what was measured on them is known."""
+        return self.images.to(self.device)
 
     @property
     def validation(self) -> Images:
@@ -152,14 +157,30 @@ def refuse_precision(precision: str, device: torch.device) -> None:
 
 
 def refuse_loss(loss: Loss, key: str, context: JobContext) -> None:
-    """Raise `ConfigError` for a loss that images of this size, or the number of ranks, do not allow."""
+    """Raise `ConfigError` for a loss that these classes, images of this size, or the number of ranks do not allow."""
     loss.refuse_ranks(launched(), key)
     _, height, width = context.dataset.shape
+    if context.dataset.classes < loss.least_classes:
+        raise ConfigError(
+            f"{key}: {loss.label} needs at least {loss.least_classes} classes with these options, "
+            f"{context.dataset.name} has {context.dataset.classes}"
+        )
     if min(height, width) < loss.least_side:
         raise ConfigError(
             f"{key}: {loss.label} needs images of at least {loss.least_side} x {loss.least_side} pixels with these "
             f"options, {context.dataset.name} has {height} x {width}"
         )
+
+
+def refuse_attacks_in(options: Options, key: str, context: JobContext) -> None:
+    """Raise `ConfigError` for an attack among options that is not defined for so few classes or such small images."""
+    from robust_nas.attacks import attacks_in
+
+    for place, attack in attacks_in(options, key):
+        try:
+            attack.refuse_undefined(context.dataset.classes, context.dataset.shape)
+        except AttackError as error:
+            raise ConfigError(f"{place}: {error}") from None
 
 
 def refuse_few_images(training: Training, context: JobContext) -> None:
@@ -168,6 +189,7 @@ def refuse_few_images(training: Training, context: JobContext) -> None:
     Raises `DataError` where a hook does not fit them, such as extra images of another shape.
     """
     refuse_loss(training.loss, "training.loss", context)
+    refuse_attacks_in(training, "training", context)
     for hook in training.hooks:
         hook.refuse_data(context.dataset.shape, context.dataset.classes)
     ALONE.refuse_small(min(training.batch_size, len(context.images)), "training.batch_size")

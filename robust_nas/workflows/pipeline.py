@@ -37,6 +37,7 @@ from robust_nas.runs import (
     write_json,
 )
 from robust_nas.search import Strategy, SupernetOptions, strategy_field
+from robust_nas.search.sampled.measured import COMPRESSED_ROBUST
 from robust_nas.spaces import CellSpace
 from robust_nas.training import Training
 from robust_nas.training.losses import with_present_names
@@ -50,10 +51,12 @@ from robust_nas.workflows.context import (
     refuse_other_images,
     refuse_recipe,
 )
+from robust_nas.workflows.controls import CONTROLS, compare_with_controls, is_compared
 from robust_nas.workflows.evaluate import run_evaluation
 from robust_nas.workflows.export import export_model
 from robust_nas.workflows.more_evaluation import answered, extended, protocol_of
-from robust_nas.workflows.search import SearchJob, refuse_unfit, run_search
+from robust_nas.workflows.search import refuse_unfit, run_search
+from robust_nas.workflows.search_job import SearchJob
 from robust_nas.workflows.train import more_epochs, train, trained_record
 
 Warn = Callable[[str], None]
@@ -83,7 +86,7 @@ def run(
     folder = expand_path(out) if out else RESULTS / config.name
     began = time.perf_counter()
     job = RunJob.of(config)
-    behind = mode == "resume" and _is_behind(folder)
+    behind = mode == "resume" and _is_behind(folder, config)
     context = load_context(config) if behind else context_unless_finished(config, folder, mode, job=job)
     if context is not None:
         _refuse_what_fails_later(config, context, folder, mode)
@@ -124,9 +127,10 @@ class RunJob(ExtensibleJob):
     @classmethod
     def of(cls, config: RunConfig) -> Self:
         """Return the record of the run that a config asks for."""
-        keys = cls.model_fields.keys() - {"space", "steps", "extended"}
+        keys = cls.model_fields.keys() - {"space", "search", "steps", "extended"}
         shared = {key: getattr(config, key) for key in keys}
-        return cls(space=config.space.load(), steps=config.evaluation.steps, **shared)
+        own = {"search": config.search.alone, "steps": config.evaluation.steps}
+        return cls(space=config.space.load(), **own, **shared)
 
     def extension_of(self, before: Self, folder: Path) -> Self | None:
         """Return the job with changes to the steps that have not begun; the last one that has may be extended."""
@@ -181,7 +185,8 @@ class RunJob(ExtensibleJob):
 
     def parts(self) -> dict[str, set[str]]:
         """Return the keys that the result of each step depends on, the steps in their order."""
-        search = set(SearchJob.model_fields) - {"training"} | ({"training"} if self.search.trains else set())
+        used = {"training": self.search.trains, "compression": COMPRESSED_ROBUST in self.search.measured}
+        search = set(SearchJob.model_fields) - {key for key, is_used in used.items() if not is_used}
         model = search | {"training"}
         evaluation = model | {"evaluation", "steps"}
         return {
@@ -200,10 +205,12 @@ class RunJob(ExtensibleJob):
         return tree
 
 
-def _is_behind(folder: Path) -> bool:
-    """Return whether the evaluation in a finished run was extended by itself, so that the summary is made again."""
+def _is_behind(folder: Path, config: RunConfig) -> bool:
+    """Return whether a finished run lacks controls, or its evaluation was extended by itself: the summary is old."""
     if not (is_finished(folder) and is_writable(folder)):
         return False
+    if not is_compared(config, folder / CONTROLS):
+        return True
     with contextlib.suppress(ConfigError, RunError):  # a damaged one is refused where it is read
         if is_extended(folder / "evaluation") and not is_finished(folder / "evaluation"):
             return True
@@ -226,10 +233,15 @@ def _refuse_changed_model(folder: Path) -> None:
         )
 
 
+def _without_controls(config: RunConfig) -> RunConfig:
+    """Return the config whose search ends with its result: a run trains controls after its own network."""
+    return config.model_copy(update={"search": config.search.alone})
+
+
 def _draw_missing(config: RunConfig, folder: Path) -> None:
     """Draw what failed, and the figures that the config asks for, in a finished run's jobs, but for the compression."""
     if config.figures or not all(is_complete(folder / part) for part in ("search", "model", "evaluation")):
-        found = run_search(config, folder / "search", mode="resume")
+        found = run_search(_without_controls(config), folder / "search", mode="resume")
         model = train(config, found.architecture, folder / "model", mode="resume")
         run_evaluation(config, model, folder / "evaluation", mode="resume")
 
@@ -258,7 +270,9 @@ def _all_jobs(
     config: RunConfig, context: JobContext, folder: Path, mode: Mode, progress: Progress, warn: Warn
 ) -> _Made:
     """Run one job after the other, each in its own folder."""
-    found = run_search(config, folder / "search", mode=mode, progress=progress, context=context)
+    found = run_search(
+        _without_controls(config), folder / "search", mode=mode, progress=progress, context=context
+    )
     write_json(folder / "environment.json", read_environment(found.folder))
     for message in found.record["warnings"]:
         if message not in doubts(config):  # which were said before
@@ -277,6 +291,10 @@ def _all_jobs(
             progress=progress,
             context=context,
         )
+    if config.search.followed:
+        compare_with_controls(
+            config, found, folder / CONTROLS, model=model, progress=progress, context=context
+        )
     models = [model] if compressed is None else [model, folder / "compressed" / "model"]
     gaps = [gap for each in models if (gap := _export(each, each.with_name("export"))) is not None]
     for gap in gaps:
@@ -292,6 +310,7 @@ _ARTIFACTS = {
     "cells": "search/figures/cells.png",
     "search_curves": "search/figures/search.png",
     "training_curves": "model/figures/training.png",
+    "controls": "controls/controls.json",
     "evaluation_figure": "evaluation/figures/evaluation.png",
 }
 _COMPRESSED = {

@@ -2,60 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self, cast
+from typing import TYPE_CHECKING, cast
 
 from robust_nas import figures
-from robust_nas.config import Count, Options, check, expand_path, read_yaml
-from robust_nas.data import DataOptions
+from robust_nas.config import expand_path
 from robust_nas.distributed import ALONE, Ranks, joined, refuse_several
-from robust_nas.errors import ArchitectureError, ConfigError, RunExistsError
-from robust_nas.extension import ExtensibleJob
+from robust_nas.errors import ArchitectureError, ConfigError
+from robust_nas.execution import Engine
 from robust_nas.records import RESULT, Shape, read_environment, read_json
-from robust_nas.runs import CONFIG, Mode, Progress, Run, silent, write_json
+from robust_nas.runs import Mode, Progress, Run, silent, write_json
 from robust_nas.search import (
     Criterion,
-    SearchContext,
     SearchOutcome,
-    Strategy,
-    SupernetOptions,
     run_strategy,
-    strategy_field,
 )
 from robust_nas.spaces import (
     Architecture,
     CellArchitecture,
     CellSpace,
-    Size,
     count,
     has_cells,
     load_architecture,
 )
-from robust_nas.workflows.candidates import CandidateRecipe, CandidateTraining
-from robust_nas.workflows.config import RESULTS, NetworkSize, RunConfig, doubts
+from robust_nas.workflows.candidate_measures import refuse_unmeasurable
+from robust_nas.workflows.candidate_tasks import CANDIDATES, CandidateTasks, context_of_search, network_size
+from robust_nas.workflows.config import RESULTS, RunConfig, doubts
 from robust_nas.workflows.context import (
     JobContext,
     context_unless_finished,
     load_context,
     open_run,
+    refuse_attacks,
+    refuse_attacks_in,
     refuse_loss,
     refuse_precision,
     refuse_recipe,
     session,
 )
+from robust_nas.workflows.controls import CONTROLS, compare_with_controls
+from robust_nas.workflows.search_job import SearchJob, SearchResult, SeedsJob, refuse_other_kind
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """A finished search: where it is, what it found, and the record of `result.json`."""
-
-    folder: Path
-    architecture: CellArchitecture
-    record: dict[str, Any]
 
 
 def run_search(
@@ -66,28 +57,55 @@ def run_search(
     seeds: int = 1,
     progress: Progress = silent,
     context: JobContext | None = None,
+    engine: Engine | None = None,
 ) -> SearchResult:
     """Search an architecture; the folder (default `results/<name>-search`) gets `architecture.yaml` and figures.
 
     With `seeds` > 1 the search is repeated with seeds `seed`, `seed + 1`, ... in subfolders; the result is the
     architecture that is best by the strategy's criterion, and `result.json` reports the spread.
+
+    With an `engine` the candidates of a sampled strategy are evaluated by its workers, a batch at a time; without one
+    in this process, one by one. Raises `ConfigError` for an engine that the strategy cannot use.
+
+    With `search.controls` or `search.finalists` the result is then trained and evaluated next to other networks
+    (`workflows/controls.py`).
     """
+    if config.search.followed:
+        refuse_several("search.controls")
+    found = _searched(config, out, mode, seeds, progress, context, engine)
+    if not config.search.followed:
+        return found
+    tree = compare_with_controls(config, found, found.folder / CONTROLS, progress=progress, context=context)
+    return replace(found, controls=tree)
+
+
+def _searched(
+    config: RunConfig,
+    out: Path | None,
+    mode: Mode,
+    seeds: int,
+    progress: Progress,
+    context: JobContext | None,
+    engine: Engine | None,
+) -> SearchResult:
     folder = expand_path(out) if out else RESULTS / f"{config.name}-search"
     if seeds < 1:
         raise ConfigError(f"seeds: got {seeds}; at least 1 is needed")
     if not config.search.distributed:
         refuse_several(f"search with the strategy {config.search.label}")
+    if engine is not None:
+        _refuse_engine(config, engine)
     if mode == "resume":
-        _refuse_other_kind(folder, seeds)
+        refuse_other_kind(folder, seeds)
     if seeds > 1:
-        return _repeat_search(config, folder, mode, seeds, progress, context)
+        return _repeat_search(config, folder, mode, seeds, progress, context, engine)
     context = context_unless_finished(config, folder, mode, context)
     if context is not None:
         refuse_unfit(config, context)
     job = SearchJob.of(config)
     with joined() as ranks, open_run(ranks, folder, job, mode, recipe=config) as run:
         if not ranks.run_on_all(lambda: run.complete):
-            _search_once(run, config, job.space, context or load_context(config), progress, ranks)
+            _search_once(run, config, job.space, context or load_context(config), progress, ranks, engine)
         ranks.run_on_all(lambda: _draw_own(run, config))
         return ranks.run_on_all(lambda: _result(folder, config.search.criterion))
 
@@ -97,10 +115,29 @@ def refuse_unfit(config: RunConfig, context: JobContext) -> None:
     refuse_precision(config.search.own_precision, context.device)
     if config.search.kind == "one-shot":  # half of the images for the weights, half for the alphas
         ALONE.refuse_small(len(context.images) // 2, "search.batch_size")
+    refuse_attacks_in(config.search, "search", context)
     if config.search.weight_loss is not None:
         refuse_loss(config.search.weight_loss, "search.weights.loss", context)
-    if config.search.trains:
+    if config.search.trains or config.search.followed:
         refuse_recipe(config.training, config.space.load(), context)
+    if config.search.followed:
+        refuse_attacks(config, context.dataset)
+    refuse_unmeasurable(config, context)
+
+
+def _refuse_engine(config: RunConfig, engine: Engine) -> None:
+    """Raise `ConfigError` for an engine of a strategy without candidates, or whose evaluator needs this process."""
+    strategy = config.search
+    if strategy.kind != "sampled":
+        raise ConfigError(
+            f"engine {engine.name}: strategy {strategy.label} evaluates no candidates; leave the engine out"
+        )
+    evaluator = strategy.evaluator  # type: ignore[attr-defined] # of a sampled strategy
+    if not evaluator.parallel:
+        raise ConfigError(
+            f"engine {engine.name}: evaluator {evaluator.label} works in this process alone; leave the engine out"
+        )
+    engine.refuse_unreachable()
 
 
 def _result(folder: Path, criterion: Criterion) -> SearchResult:
@@ -120,33 +157,17 @@ def _result(folder: Path, criterion: Criterion) -> SearchResult:
     )
 
 
-class SearchJob(ExtensibleJob):
-    """What the result of a search depends on: sections of the run config, and the space as its file had it."""
-
-    name: str
-    seed: int
-    data: DataOptions
-    space: CellSpace
-    supernet: SupernetOptions
-    search: Annotated[Strategy, strategy_field()]
-    network: NetworkSize
-    batch_norm: str
-    training: CandidateRecipe | None  # of a strategy that trains its candidates
-
-    @classmethod
-    def of(cls, config: RunConfig) -> Self:
-        """Return the record of the search that a run config asks for."""
-        keys = cls.model_fields.keys() - {"space", "training", "extended"}
-        shared = {key: getattr(config, key) for key in keys}
-        training = CandidateRecipe.of(config.training) if config.search.trains else None
-        return cls(space=config.space.load(), training=training, **shared)
-
-
 def _search_once(
-    run: Run, config: RunConfig, space: CellSpace, context: JobContext, progress: Progress, ranks: Ranks
+    run: Run,
+    config: RunConfig,
+    space: CellSpace,
+    context: JobContext,
+    progress: Progress,
+    ranks: Ranks,
+    engine: Engine | None,
 ) -> None:
     with session(run, context, ranks):
-        outcome = _found(run, config, space, context, progress, ranks)
+        outcome = _found(run, config, space, context, progress, ranks, engine)
     ranks.run_on_all(lambda: _write(run, config, space, outcome, context))
 
 
@@ -157,7 +178,7 @@ def _write(
     from robust_nas.search.spread import collapsed, skips
 
     strategy, dataset, images = config.search, context.dataset, len(context.images)
-    size = _network_size(config, space)
+    size = network_size(config, space)
     found = outcome.architecture.resized(size.cells, size.channels)
     cost = count(found, dataset.shape, dataset.classes)
     run.write("architecture.yaml", found.to_yaml())
@@ -187,6 +208,7 @@ def _write(
             "classes": dataset.classes,
             "seconds": round(outcome.seconds, 1),
             **strategy.result(records),
+            **({} if outcome.stopped is None else {"stopped": outcome.stopped}),
             "skips": skips(found),
             "warnings": [*doubts(config), *collapsed(found)],
         },
@@ -205,14 +227,6 @@ def _draw_own(run: Run, config: RunConfig) -> None:
         figures.draw_own("search", record, run.folder / "figures", about=about, figures=config.figures)
 
 
-def _network_size(config: RunConfig, space: CellSpace) -> Size:
-    """Return depth and width of the final network."""
-    return Size(
-        cells=config.network.cells or space.network.cells,
-        channels=config.network.channels or space.network.channels,
-    )
-
-
 def build_supernet(config: RunConfig, space: CellSpace, context: JobContext) -> nn.Module:
     """Return the supernet of a one-shot search before its first step, on the CPU."""
     mean, std = context.normalisation
@@ -228,29 +242,26 @@ def build_supernet(config: RunConfig, space: CellSpace, context: JobContext) -> 
 
 
 def _found(
-    run: Run, config: RunConfig, space: CellSpace, context: JobContext, progress: Progress, ranks: Ranks
+    run: Run,
+    config: RunConfig,
+    space: CellSpace,
+    context: JobContext,
+    progress: Progress,
+    ranks: Ranks,
+    engine: Engine | None,
 ) -> SearchOutcome:
     """Return what the config's strategy finds on the training images."""
-    mean, std = context.normalisation
-    search_context = SearchContext(
-        run=run,
-        space=space,
-        images=context.images.to(context.device),
-        classes=context.dataset.classes,
-        mean=mean,
-        std=std,
-        name=config.name,
-        seed=config.seed,
-        augmentation=config.data.augment,
-        network=_network_size(config, space),
-        execution=config.supernet.execution,
-        checkpoint_seconds=config.checkpoint_seconds,
-        progress=progress,
-        ranks=ranks,
-        synchronise=config.batch_norm == "synchronised",
-        train=CandidateTraining(run.folder, config, context),
-    )
-    return run_strategy(config.search, search_context)
+    candidates = run.folder / CANDIDATES
+    elsewhere = None
+    with contextlib.ExitStack() as opened:
+        if engine is not None:
+            run_tasks = opened.enter_context(engine.opened())
+            device = engine.device(config.device, context.device.type)
+            elsewhere = CandidateTasks(run_tasks, config, candidates, device, context.dataset.checksum)
+        search_context = context_of_search(
+            run, config, space, context, candidates, progress=progress, ranks=ranks, elsewhere=elsewhere
+        )
+        return run_strategy(config.search, search_context)
 
 
 def _repeat_search(
@@ -260,6 +271,7 @@ def _repeat_search(
     seeds: int,
     progress: Progress,
     context: JobContext | None,
+    engine: Engine | None,
 ) -> SearchResult:
     """Searches once per seed in subfolders `seed-<n>` and writes the best one and the spread."""
     from robust_nas.search.spread import spread
@@ -272,11 +284,18 @@ def _repeat_search(
         seeds = ranks.run_on_all(lambda: cast(SeedsJob, run.config).seeds)
         results = []
         for seed in range(config.seed, config.seed + seeds):
-            changed = config.model_copy(update={"seed": seed})
+            changed = config.model_copy(update={"seed": seed, "search": config.search.alone})
             inner: Mode = "resume" if mode == "resume" else "new"
             own = None if context is None else context.of_seed(seed)
             results.append(
-                run_search(changed, folder / f"seed-{seed}", mode=inner, progress=progress, context=own)
+                run_search(
+                    changed,
+                    folder / f"seed-{seed}",
+                    mode=inner,
+                    progress=progress,
+                    context=own,
+                    engine=engine,
+                )
             )
         records = [result.record for result in results]
         criterion = config.search.criterion
@@ -293,45 +312,6 @@ def _repeat_search(
             return _result(folder, criterion)
 
         return ranks.run_on_all(write)
-
-
-class SeedsJob(ExtensibleJob):
-    """What the result of a repeated search depends on."""
-
-    search: SearchJob
-    seeds: Count
-
-    def extension_of(self, before: Self, folder: Path) -> Self | None:
-        """Return the job with more seeds."""
-        if self.seeds < before.seeds:
-            raise RunExistsError(
-                f"{folder}: seeds: got {self.seeds}, it has {before.seeds}; a repeated search can be given more, "
-                "not fewer: choose another folder with --out"
-            )
-        return self if self.same_but(before, "seeds") else None
-
-
-def seeds_of(folder: Path) -> int:
-    """Return how many seeds the search in a folder is repeated with; 1 where the folder does not say."""
-    path = folder / CONFIG
-    seeds = read_yaml(path).get("seeds", 1) if path.is_file() else 1
-    return check(_Seeds, {"seeds": seeds}, str(path)).seeds
-
-
-def _refuse_other_kind(folder: Path, seeds: int) -> None:
-    """Raise `RunExistsError` for one seed where the search is repeated with several, and the other way round."""
-    if not (folder / CONFIG).is_file():
-        return
-    had = seeds_of(folder)
-    if (had > 1) != (seeds > 1):
-        raise RunExistsError(
-            f"{folder}: seeds: got {seeds}, it has {had}; a search of one seed has another folder than a repeated one, "
-            "which may be given more: choose another folder with --out"
-        )
-
-
-class _Seeds(Options):
-    seeds: Count
 
 
 def draw_architecture(architecture: Architecture, stem: Path, *, caption: str = "") -> tuple[Path, ...]:

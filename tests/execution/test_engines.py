@@ -86,6 +86,13 @@ def test_no_tasks_are_no_ends(engine):
     assert run(engine, []) == {}
 
 
+def test_an_opened_engine_runs_several_times(engine, task):
+    with engine.opened() as run_tasks:
+        for n in range(3):
+            (end,) = run_tasks([task(str(n), "square", n=n)], lambda *_: None)
+            assert end.result["square"] == n * n
+
+
 ERRORS = {
     "diverges": ("DivergenceError", "loss: became nan"),
     "fails": ("ZeroDivisionError", "a made-up fault"),

@@ -204,6 +204,51 @@ def test_prints_and_tracebacks_are_kept_beside_the_folder_and_empty_logs_are_not
     assert not (tmp_path / "b.log").exists()
 
 
+def test_workers_and_their_server_serve_several_runs_until_the_context_ends(tmp_path):
+    until = tmp_path / "until"
+    until.touch()
+    ended = []
+
+    def kill(folder):
+        (worker,) = pids([folder])
+        server = parent(worker)
+        os.kill(worker, signal.SIGKILL)
+        assert eventually(lambda: gone(worker))
+        return server
+
+    def failing(engine):
+        with engine.opened() as run_tasks:
+            for name in "abc":
+                ended.extend(
+                    run_tasks([task(tmp_path, name, "process_id", until=str(until))], lambda *_: None)
+                )
+                if name == "b":
+                    ended.append(kill(tmp_path / "b"))  # while it waits for the next run
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        failing(LocalEngine(workers=1))
+    *_, server, last_end = ended
+    assert (last_end.attempts, last_end.error) == (1, None)
+    first, second, third = pids([tmp_path / name for name in "abc"])
+    assert first == second != third
+    assert all(gone(pid) for pid in (third, server))
+
+
+def test_a_run_that_is_closed_ends_its_workers_and_the_next_one_has_others(tmp_path):
+    until = tmp_path / "until"
+    until.touch()
+    with LocalEngine(workers=2).opened() as run_tasks:
+        long = task(tmp_path, "long", "process_id", until=str(tmp_path / "never"))
+        ends = run_tasks([task(tmp_path, "quick", "square", n=2), long], lambda *_: None)
+        assert next(ends).id == "quick"
+        (worker,) = pids([long.folder])
+        ends.close()
+        assert gone(worker)
+        (end,) = run_tasks([task(tmp_path, "a", "process_id", until=str(until))], lambda *_: None)
+        assert end.result == {"done": True}
+
+
 def test_gpus_are_dealt_out_in_turn(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     ends = run([task(tmp_path, str(n), "gpus", count=3) for n in range(3)], workers=3)

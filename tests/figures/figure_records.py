@@ -130,6 +130,41 @@ RECORDS = {
         "layers": [LAYER],
         "records": RANKS,
     },
+    "ranking": {
+        "ranking": [
+            {
+                "rank": number + 1,
+                "name": f"a{number}",
+                "params": 10 + number,
+                "macs": 100,
+                "score": score,
+                "spread": 0.1,
+                "truth": 0.4 + number / 10,
+            }
+            for number, score in enumerate([2.5, 1.5, None])
+        ]
+    },
+    "benchmark": {
+        "measure": "best value",
+        "optimum": 0.5,
+        "curves": {
+            name: {
+                "runs": 5,
+                "points": [
+                    {
+                        "evaluations": number,
+                        **dict(zip(("mean", "low", "high"), (best, best - 0.1, best + 0.1), strict=True)),
+                        **dict(
+                            zip(("regret", "regret_low", "regret_high"), (0.5 - best, 0.0, 0.5), strict=True)
+                        ),
+                        "optimal": 0.2,
+                    }
+                    for number, best in enumerate((0.1, 0.2, value), 1)
+                ],
+            }
+            for name, value in {"random": 0.3, "a": 0.5}.items()
+        },
+    },
     "study": {
         **study_tree(12),
         "published": {"r_d": (0.7, 0.7, "a paper")},

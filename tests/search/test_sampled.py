@@ -4,6 +4,7 @@ from typing import Literal
 
 import pytest
 import torch
+from cases import SHORT, SHORT_SUPERNET, SHORT_ZERO_COST
 from small_search import CLASSES, SMALL, Stopped, context, images, searched, trained
 
 from robust_nas.config import check
@@ -12,8 +13,14 @@ from robust_nas.runs import Run
 from robust_nas.search import EVALUATORS, PROXIES, RandomSearch, SampledStrategy, Trained
 from robust_nas.spaces import count
 
-VALUES = {**SMALL, "samples": 5}
-EVERY_EVALUATOR = {"short-training": {}, "proxy": {"proxy": PROXIES.make("params")}}
+VALUES = {**SMALL, "evaluations": 5}
+EVERY_EVALUATOR = {
+    "short-training": {},
+    "train": {**SHORT, "steps": 4},
+    "supernet": {**SHORT_SUPERNET, "reference": 10, "zero_cost": SHORT_ZERO_COST["method"]},
+    "proxy": {"proxy": PROXIES.make("params")},
+    "zero-cost": SHORT_ZERO_COST,
+}
 
 
 def test_every_candidate_is_in_the_window_at_the_final_size_and_the_best_is_the_result(tmp_path):
@@ -46,10 +53,11 @@ def test_a_window_that_is_none_is_refused(window):
 
 
 def test_every_evaluator_is_tried_here():
-    assert list(EVALUATORS.built_in) == list(EVERY_EVALUATOR)
+    assert set(EVALUATORS.built_in) == {*EVERY_EVALUATOR, "table"}  # which test_table_readers.py tries
 
 
 @pytest.mark.parametrize("name", EVERY_EVALUATOR)
+@pytest.mark.usefixtures("short_trainings")
 def test_an_evaluator_repeats_itself_and_fills_its_columns(name, tmp_path):
     evaluator = EVALUATORS.make(name, **EVERY_EVALUATOR[name])
     candidate = RandomSearch(**VALUES)
@@ -112,10 +120,7 @@ class InPairs(SampledStrategy):
     name: Literal["in-pairs"] = "in-pairs"
 
     def ask(self, search):
-        if search.state.get("told", 0) == 6:
-            return []
-        first = len(search.candidates)
-        return [search.random(first), search.random(first + 1)]
+        return [] if search.state.get("told", 0) == 6 else search.random_batch(most=2)
 
     def tell(self, search, candidates):
         assert search.candidates[-len(candidates) :] == list(candidates)
@@ -123,23 +128,29 @@ class InPairs(SampledStrategy):
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 6])
-@pytest.mark.parametrize("samples", [5, 20])
-def test_a_strategy_with_a_state_resumes_within_what_it_asked_for(tmp_path, at, samples):
-    strategy = InPairs(**{**VALUES, "samples": samples})
+@pytest.mark.parametrize("evaluations", [5, 20])
+def test_a_strategy_with_a_state_resumes_within_what_it_asked_for(tmp_path, at, evaluations):
+    strategy = InPairs(**{**VALUES, "evaluations": evaluations})
     expected, records = searched(tmp_path / "whole", strategy)
-    assert len(records) == min(samples, 6)
+    assert len(records) == min(evaluations, 6)
     if at <= len(records):
         with pytest.raises(Stopped):
             searched(tmp_path / "cut", strategy, stop_at=at)
     again, same = searched(tmp_path / "cut", strategy, mode="resume")
     assert (again.architecture, again.last, same) == (expected.architecture, expected.last, records)
+    assert again.stopped == {
+        "reason": "evaluations" if evaluations == 5 else "no proposals",
+        "evaluations": len(records),
+    }
 
 
 def test_the_evaluator_of_a_config_is_chosen_by_name():
     found = check(RandomSearch, {"evaluator": {"name": "proxy", "proxy": {"name": "synflow"}}}, "test")
     assert found.evaluator.label == "proxy synflow"
-    with pytest.raises(ConfigError, match=r"evaluator\.proxy: got name 'snip'; allowed: params, synflow"):
-        check(RandomSearch, {"evaluator": {"name": "proxy", "proxy": "snip"}}, "test")
+    with pytest.raises(
+        ConfigError, match=r"evaluator\.proxy: got name 'zen'; allowed: params, macs, synflow"
+    ):
+        check(RandomSearch, {"evaluator": {"name": "proxy", "proxy": "zen"}}, "test")
 
 
 def test_draws_differ_between_candidates_and_between_seeds(tmp_path):
@@ -149,3 +160,8 @@ def test_draws_differ_between_candidates_and_between_seeds(tmp_path):
         names[seed] = [record["macs"] for record in records]
     assert len(set(names[1])) > 1
     assert names[1] != names[2]
+
+
+def test_a_search_whose_time_is_over_before_its_first_candidate_says_so(tmp_path):
+    with pytest.raises(SearchSpaceError, match=r"budget: got 1e-09 s, .*no candidate was evaluated"):
+        searched(tmp_path, RandomSearch(**VALUES, budget=1e-9))

@@ -17,7 +17,7 @@ ONE_SHOT = example("natural_alphas.py")
 SAMPLED = example("hill_climbing.py")
 PLUGINS = {
     "NaturalAlphas": (ONE_SHOT, {"epochs": 4, "batch_size": 25, "scale": 2.0}),
-    "HillClimbing": (SAMPLED, {"samples": 4, "evaluator": {"epochs": 1}}),
+    "HillClimbing": (SAMPLED, {"evaluations": 4, "evaluator": {"epochs": 1}}),
 }
 SIZE = {"cells": 4, "channels": 2}
 

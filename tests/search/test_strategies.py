@@ -23,13 +23,23 @@ from robust_nas.search import (
 )
 
 NNI = os.environ.get("ROBUST_NAS_HIDE_NNI") != "1" and importlib.util.find_spec("nni") is not None
-SAMPLED = {**SMALL, "samples": 4, "macs": "10k:1M", "evaluator": EVALUATORS.make("short-training", epochs=2)}
+SAMPLED = {
+    **SMALL,
+    "evaluations": 4,
+    "macs": "10k:1M",
+    "evaluator": EVALUATORS.make("short-training", epochs=2),
+}
 PROXY = {"evaluator": EVALUATORS.make("proxy", proxy="params")}
 OPTIONS = {
     "dsara": {**ONE_SHOT, "stage1_epochs": 1},
     "nni:darts": ONE_SHOT,
     "nni:gumbel-darts": ONE_SHOT,
     "random": SAMPLED,
+    "local-search": SAMPLED,
+    "evolution": {**SAMPLED, "population": 2, "batch": 2},
+    "successive-halving": {**SAMPLED, "rungs": 2, "eta": 2},
+    "nsga2": {**SAMPLED, "population": 2, "batch": 2},
+    "tpe": {**SAMPLED, "startup": 2, "batch": 2},
 }
 CASES = {
     name: check(STRATEGIES.get(name.partition(":")[0]), with_strategy(options, name), name)
@@ -50,7 +60,7 @@ def test_the_suite_has_every_strategy():
 
 def steps(strategy):
     """How often progress is reported in a whole search."""
-    return 4 if strategy.kind == "one-shot" else strategy.samples
+    return 4 if strategy.kind == "one-shot" else strategy.evaluations
 
 
 @every_strategy

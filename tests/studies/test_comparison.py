@@ -1,15 +1,18 @@
 """Comparisons of training methods: what is compared, at which cost, and what is concluded."""
 
 import csv
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small_study import HereEngine
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from robust_nas.attacks import ATTACKS
 from robust_nas.config import check, read_yaml, to_yaml, to_yaml_dict
@@ -22,7 +25,7 @@ from robust_nas.studies.comparison import load_comparison
 from robust_nas.studies.config import StudyConfig
 from robust_nas.studies.run.runner import plan_study, report_study, run_study
 from robust_nas.studies.run.trial import unpack
-from robust_nas.training import LOSSES, STEPS
+from robust_nas.training import HOOKS, LOSSES, STEPS
 from robust_nas.training.loop import _Training, train
 
 NETWORK = MLPArchitecture(name="mlp", depth=1, width=16)
@@ -180,38 +183,104 @@ def test_more_methods_train_only_what_is_new(finished: Path, tmp_path: Path) -> 
 
 
 def test_one_seed_has_no_interval_and_no_p(tmp_path: Path) -> None:
-    folder = run_study(comparison("natural", seeds=1), tmp_path / "one", engine=HereEngine())
+    folder = run_study(comparison("natural", "natural+swa", seeds=1), tmp_path / "one", engine=HereEngine())
     (table,) = compared(folder)["tables"]
+    assert [row["passes"] for row in table["rows"]] == [
+        23,
+        3,
+        3.5,
+    ]  # its mean is validated in one epoch of two
     difference = table["rows"][1]["differences"]["robust"]
     assert difference["effect"] != 0
     assert [difference[key] for key in ("interval", "p", "p_holm")] == [None] * 3
     assert table["rows"][1]["metrics"]["robust"]["interval"] is None
 
 
-def test_the_plan_is_what_a_training_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A forward pass of an image counts 1, its gradient 1, that of the weights 1 more."""
-    methods = ("natural", "trades", "n-fgsm", "pgd-at+awp")
-    plan, context = plan_study(comparison(*methods, equal_passes=True))
-    assert {point.method for point in plan.points} == {"pgd-at", *methods}
-    counted = 0
+class CountPasses(TorchDispatchMode):
+    """Counts the images that go through the hidden layers, W wide on both sides, forward or backward.
 
-    def count(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> None:
-        nonlocal counted
-        counted += len(output)
-        if output.requires_grad:
-            cost = len(output) * (1 + any(weight.requires_grad for weight in module.parameters()))
-            output.register_hook(lambda gradient: backward(cost))
+    A forward pass, a gradient of the inputs, or of the weights is one matrix product of W x W a layer and image, also
+    where it is differentiated again: whatever calls it.
+    """
 
-    def backward(cost: int) -> None:
-        nonlocal counted
-        counted += cost
+    def __init__(self, width: int, layers: int) -> None:
+        super().__init__()
+        self.width, self.layers, self.products = width, layers, 0
 
-    monkeypatch.setattr(_Training, "validate", lambda self: (0.0, 0.0))
+    @property
+    def passes(self) -> float:
+        return self.products / self.layers
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default):
+            one, other = args[-2:]
+            sizes = [*one.shape, other.shape[1]]
+            if sizes.count(self.width) == 2:
+                sizes.remove(self.width)
+                sizes.remove(self.width)
+                self.products += sizes[0]
+        return func(*args, **(kwargs or {}))
+
+
+DEEP = MLPArchitecture(name="deep", depth=4, width=24)  # 3 layers of 24 x 24
+# Options of hooks without which they cannot be, or would not be seen in two epochs.
+HOOK_OPTIONS: dict[str, dict[str, Any]] = {
+    "awp": {"warmup_epochs": 1},
+    "swa": {"from_epoch": 1},
+    "overfitting-guard": {"drop": 0.99, "gap": 0.99},
+}
+NO_STEP = {"frozen-sparta"}  # it changes the network before the training alone, and the MLP has no maps
+
+
+@pytest.fixture
+def extra(tmp_path: Path) -> dict[str, Any]:
+    pixels = np.zeros((8, 8, 8), np.uint8)
+    np.savez(tmp_path / "extra.npz", image=pixels, label=np.arange(8))
+    return {"path": str(tmp_path / "extra.npz")}
+
+
+def test_the_plan_is_what_a_training_takes(
+    extra: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every loss, step, attack and hook of the registries; validation is no part of it, nor are checks at the start."""
+    hooks = {
+        name: {"loss": "pgd-at", "hooks": [{"name": name, **HOOK_OPTIONS.get(name, {})}]}
+        for name in HOOKS.names()
+        if name not in NO_STEP
+    }
+    hooks["extra-images"]["hooks"][0] |= extra
+    hooks["free-awp-swa"] = {"loss": "natural", "step": "free-at", "hooks": ["awp", "swa"]}
+    names = [*LOSSES.names(), *STEPS.names()[1:], *fit_for_training()]
+    methods = [name for name in dict.fromkeys(names) if name != "pgd"]  # which is pgd-at
+    config = comparison(
+        *methods,
+        *hooks,
+        changes=[
+            f"compare.methods={json.dumps(hooks)}",
+            "compare.equal_passes=[trades]",
+            "data.limit=50",
+            "training.batch_size=40",  # of which a tenth, whose saliency j-sigr needs, is a whole number
+        ],
+        architecture=DEEP,
+    )
+    plan, context = plan_study(config)
+    assert {point.method for point in plan.points} == {*methods, *hooks}
+    count = CountPasses(DEEP.width, DEEP.depth - 1)
+
+    def unseen(*_: Any, **__: Any) -> tuple[float, float]:
+        return 0.0, 0.0
+
+    monkeypatch.setattr(_Training, "validate", unseen)
+    monkeypatch.setattr("robust_nas.training.validation.validate", unseen)  # of the guard
+    # 16 images, once, to see whether the folded copy is the model; and one, to see how many classes there are
+    monkeypatch.setattr("robust_nas.attacks.folding.same_logits", lambda *_: True)
+    monkeypatch.setattr("robust_nas.training.hooks.extra_images._classes", lambda *_: 10)
     shape: dict[str, Any] = {"input_shape": context.dataset.shape, "classes": context.dataset.classes}
     for number, point in enumerate(plan.points):
-        network, counted = build_network(point.architecture, **shape, seed=0), 0
-        network.register_forward_hook(count)
-        with Run(tmp_path / str(number), NETWORK, "new") as run:
+        network: Any = build_network(point.architecture, **shape, seed=0)
+        network.activations[0] = torch.nn.BatchNorm1d(DEEP.width)  # which SWA renews
+        count.products = 0
+        with Run(tmp_path / str(number), NETWORK, "new") as run, count:
             train(
                 run,
                 network,
@@ -221,7 +290,7 @@ def test_the_plan_is_what_a_training_takes(tmp_path: Path, monkeypatch: pytest.M
                 plan.config.data.augment,
                 seed=0,
             )
-        assert counted == plan.training_passes(point), point.name
+        assert count.passes == plan.training_passes(point), point.name
 
 
 def test_methods_of_ones_own_and_the_resolved_config(tmp_path: Path) -> None:

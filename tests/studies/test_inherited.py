@@ -22,7 +22,7 @@ from robust_nas.studies.run.inherited import (
     sub_network,
 )
 from robust_nas.studies.run.runner import run_study
-from robust_nas.workflows.search import SearchJob
+from robust_nas.workflows.search_job import SearchJob
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "evidence-fashion" / "search-seed0"
 ATTACK = PGD(eps=0.1, steps=2)

@@ -33,6 +33,20 @@ def test_grad_align_is_zero_on_a_linear_binary_model_and_at_most_two():
     assert float(misalignment(g, 0 * g)) == 0
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-18, 1e-22, 1e-30, 1e-44, 0.0])
+def test_gradients_of_confident_networks_never_give_a_nan(scale):
+    """Their squares underflow in float32: below about 1e-19 they count as none, above the scale does not matter."""
+    one, other = torch.randn(2, 3, 1, 4, 4, generator=generator())
+    factor = torch.tensor(1.0, requires_grad=True)
+    found = misalignment(one * scale, other * scale * factor + one * (0.1 * scale))
+    (slope,) = torch.autograd.grad(found, factor)
+    counts = scale > 1e-19
+    expected = misalignment(one, other + 0.1 * one) if counts else torch.zeros(())
+    torch.testing.assert_close(found.detach(), expected)
+    assert torch.isfinite(slope)
+    assert bool(slope) == counts
+
+
 def test_the_gradient_of_the_alignment_is_the_difference_of_its_values():
     """Only g(x + u) is differentiated: g(x) is held at its value."""
     model, (images, labels) = small_network().double(), small_batch()

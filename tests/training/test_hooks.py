@@ -170,8 +170,9 @@ def test_a_hook_at_its_limit_is_training_without_it(tmp_path, hook):
 @every_hook
 def test_a_hook_says_what_it_costs(hook):
     loss = LOSSES["pgd-at"]
-    assert hook.passes(loss) >= 0
-    assert options(hooks=[hook], loss=loss).passes == loss.passes + hook.passes(loss)
+    recipe = options(hooks=[hook], loss=loss)
+    assert hook.passes(recipe) >= 0
+    assert recipe.passes == loss.passes + hook.passes(recipe)
 
 
 @every_hook
@@ -186,8 +187,9 @@ def test_a_step_with_a_hook_takes_the_passes_that_it_says(hook):
         training.network.register_forward_hook(lambda module, inputs, output, seen=seen: seen.append(1))
         one_step(training, started, Batch(*small_batch(), torch.arange(8)))
         counts.append(len(seen))
-    loss, at_ends = LOSSES["pgd-at"], isinstance(hook, SWA)
-    assert counts[1] / counts[0] == 1 + (hook.passes(loss) - at_ends) / loss.passes
+    always = hook.model_copy(update={"warmup_epochs": 0}) if isinstance(hook, AWP) else hook
+    recipe, at_ends = options(hooks=[always], loss=LOSSES["pgd-at"]), isinstance(hook, SWA)
+    assert counts[1] / counts[0] == 1 + (always.passes(recipe) - at_ends) / recipe.loss.passes
 
 
 def test_swa_takes_at_most_one_pass_of_every_image_where_it_is_validated():
@@ -197,7 +199,9 @@ def test_swa_takes_at_most_one_pass_of_every_image_where_it_is_validated():
     training.network.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
     with started.applied():
         assert int(training.network[1].num_batches_tracked) == 2
-    assert sum(seen) == len(training.images) == 16 * SWA().passes(training.loss)
+    assert sum(seen) == len(training.images) == 16 * SWA(from_epoch=0).passes(options())
+    assert [SWA().passes(options(epochs=8, validate_every=n)) for n in (1, 3)] == [2 / 8, 2 / 8]
+    assert SWA().passes(options(epochs=8, validate_from=7)) == 1 / 8
     assert int(training.network[1].num_batches_tracked) == 0  # the training goes on with its own
 
 
@@ -244,6 +248,15 @@ def test_awp_raises_the_loss_of_the_step():
         losses.append(float(training.value(batch.images, batch.labels).loss.detach()))
     assert losses == sorted(losses)
     assert losses[0] < losses[2]
+
+
+def test_awp_twice_puts_the_weights_back_as_awp_once_does(tmp_path):
+    """As where a recipe has it, and a method that it is compared by too."""
+    slow = {"learning_rate": 1e-9, "weight_decay": 0.0}
+    _, _, still = run_training(tmp_path / "plain", options(**slow))
+    _, _, net = run_training(tmp_path / "twice", options(hooks=[AWP(gamma=0.3), AWP(gamma=0.5)], **slow))
+    for one, other in zip(net.parameters(), still.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("hook", [AWP(gamma=0.0), AWP(gamma=0.5, warmup_epochs=2)])

@@ -9,9 +9,9 @@ from training_cases import KL, options, run_training, same
 
 from robust_nas.attacks import FGSM, PGD, SecondOrder
 from robust_nas.data import Augment, DataOptions, load_dataset
-from robust_nas.errors import CheckpointError
+from robust_nas.errors import CheckpointError, ConfigError
 from robust_nas.runs import CHECKPOINT, Run, read_checkpoint
-from robust_nas.training import PGDAT, OverfittingGuard, Piecewise, Training, loop
+from robust_nas.training import PGDAT, SWA, LabelSmoothing, OverfittingGuard, Piecewise, Training, loop
 from robust_nas.training.hooks.overfitting_guard import Guard, strengthened
 
 
@@ -103,6 +103,14 @@ def test_what_a_strengthened_attack_is():
     assert strengthened(PGD(eps=0.1, steps=3), 2, 10).steps == 10
     assert strengthened(KL, 1, 10).loss == "kl"
     assert strengthened(SecondOrder(eps=0.1, steps=2, krylov=2), 1, 40).steps == 12
+    for attack in (PGD(eps=0.1, steps=20), SecondOrder(eps=0.1)):  # never weakened
+        assert strengthened(attack, 1, 10) is attack
+
+
+def test_hooks_that_take_the_weights_of_an_epoch_come_after_the_guard():
+    options(hooks=[OverfittingGuard(), SWA(from_epoch=0)])
+    with pytest.raises(ConfigError, match=r"swa before it in the list .* list overfitting-guard first"):
+        options(hooks=[LabelSmoothing(), SWA(from_epoch=0), OverfittingGuard()])
 
 
 def test_the_guard_puts_back_weights_optimiser_and_average(tmp_path, monkeypatch):

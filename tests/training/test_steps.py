@@ -168,6 +168,7 @@ def test_free_at_starts_as_natural_training_and_goes_on_with_the_perturbation_of
     delta = step.delta.clone()
     moved = (second.images + delta).clamp(0, 1)
     expected = Natural()(other, moved, second.labels, generator()).loss
+    assert torch.equal(step.attacked(second).images, moved)  # for hooks, such as AWP
     assert float(step.gradients(second).loss) == float(expected.detach())
 
 
@@ -205,6 +206,17 @@ def test_free_at_moves_the_weights_as_often_as_it_replays(tmp_path):
     )
     assert len(moved) == 3 * 3  # three batches
     assert {int(m.num_batches_tracked) for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {9}
+
+
+def test_hooks_see_the_images_that_free_at_trains_on(tmp_path):
+    step, seen = FreeAT(eps=0.1, replays=2), []
+
+    class Watching(TrainingHook):
+        def before_step(self, batch):
+            seen.append(batch.images.clone())
+
+    run_training(tmp_path, options(step=step, loss="natural", epochs=1), hooks=[Watching()])
+    assert 0 < (seen[1] - seen[0]).abs().max() <= 0.1 + 1e-6
 
 
 class Counting(TrainingHook):

@@ -212,6 +212,14 @@ def test_a_module_that_cannot_be_trained_is_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_loss_that_needs_more_of_the_module_is_refused_before_anything_is_written(module, tmp_path):
+    tree = {**module_options().model_dump(), "compression": {"cstar": {"ratios": [1.2]}}}
+    tree["training"]["loss"] = {"name": "iat", "layers": 1, "attack": {"name": "pgd", "eps": 0.1}}
+    with pytest.raises(ConfigError, match=r"iat mixes the outputs of layers; .* has no `mixing_points`"):
+        robust_nas.compress(CompressionConfig(**tree), module, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 LOW_RANK = {"ratios": [1.2], "epochs": 1, "finetune_epochs": 1, "baselines": []}
 
 

@@ -9,7 +9,7 @@ from cases import CONFIG
 
 import robust_nas
 from robust_nas.config import apply_overrides, check
-from robust_nas.errors import FigureWarning
+from robust_nas.errors import ConfigError, FigureWarning
 from robust_nas.figures import saliency
 from robust_nas.runs import RESULT
 from robust_nas.training import JSIGR
@@ -75,6 +75,29 @@ def test_a_loss_that_warns_is_recorded_and_printed(trained, tmp_path, call):
     assert outcome.code == 2
     assert "j-sigr needs images of at least 9 x 9 pixels with these options, digits has 8 x 8" in outcome.err
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            "training.loss={name: j-sigr, projections: 11}",
+            "loss: j-sigr needs at least 11 classes with these",
+        ),
+        (
+            "training.loss={name: pgd-at, attack: {name: pgd, loss: dlr-targeted, targets: 12}}",
+            "training.loss.attack: pgd-10-dlr-targeted needs at least 13 classes, the model has 10",
+        ),
+        (
+            "training.validation_attack={name: pgd, loss: ce-targeted, targets: 10}",
+            "training.validation_attack: pgd-10-ce-targeted needs at least 11 classes, the model has 10",
+        ),
+    ],
+)
+def test_what_the_classes_do_not_allow_is_refused_before_anything_starts(tmp_path, change, message):
+    with pytest.raises(ConfigError, match=message):
+        robust_nas.train(config(change), TINY, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 def test_other_losses_show_nothing(tmp_path):

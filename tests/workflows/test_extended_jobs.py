@@ -11,7 +11,7 @@ import robust_nas
 from robust_nas.attacks.batch_generator import BatchGenerator
 from robust_nas.config import read_yaml
 from robust_nas.errors import NothingToCompressError, RunExistsError
-from robust_nas.workflows import pipeline, search
+from robust_nas.workflows import pipeline, search, search_job
 from robust_nas.workflows import train as train_job
 
 TINY = robust_nas.ResidualArchitecture(name="tiny", stem=4, depths=(1, 1), widths=(4, 8))
@@ -94,7 +94,7 @@ def test_a_search_of_two_seeds_becomes_one_of_three(tmp_path, monkeypatch):
     assert [each["params"] for each in grown.record["per_seed"]] == [
         each["params"] for each in whole.record["per_seed"]
     ]
-    assert search.seeds_of(tmp_path / "grown") == 3
+    assert search_job.seeds_of(tmp_path / "grown") == 3
     monkeypatch.setattr(search, "_search_once", lambda *_: pytest.fail("it was finished"))
     again = robust_nas.run_search(config(), tmp_path / "grown", seeds=2, mode="resume")
     assert len(again.record["per_seed"]) == 3

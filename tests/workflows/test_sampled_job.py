@@ -5,21 +5,31 @@ import json
 
 import pytest
 import torch
-from cases import config
+from cases import SHORT, SHORT_SUPERNET, SHORT_ZERO_COST, config
 
 from robust_nas import run_search
-from robust_nas.config import read_yaml
+from robust_nas.config import check, read_yaml, to_dict
 from robust_nas.errors import CheckpointError, ConfigError, RunExistsError
 from robust_nas.runs import CHECKPOINT, read_json
 from robust_nas.search import EVALUATORS
 from robust_nas.spaces import load_space, shipped_names
+from robust_nas.workflows.candidates import CandidateRecipe
 from robust_nas.workflows.context import load_context
 
 EVERY_EVALUATOR = {
     "short-training": {"name": "short-training", "epochs": 1},
+    "train": {"name": "train", **SHORT, "steps": 2},
+    "supernet": {
+        "name": "supernet",
+        **SHORT_SUPERNET,
+        "reference": 10,
+        "zero_cost": SHORT_ZERO_COST["method"],
+    },
     "proxy": {"name": "proxy", "proxy": "params", "images": 8},
+    "zero-cost": {"name": "zero-cost", **SHORT_ZERO_COST},
 }
-SEARCH = {"name": "random", "cells": 4, "channels": 2, "samples": 2}
+FEWER = {"nodes": 2}  # instead of 4: a supernet holds every edge
+SEARCH = {"name": "random", "cells": 4, "channels": 2, "evaluations": 2}
 NB201 = "space={name: nas-bench-201, changes: {operations: [none, nor_conv_1x1, skip_connect]}}"
 
 
@@ -41,13 +51,16 @@ def killed_after_one(values, folder):
 
 
 def test_every_evaluator_is_tried_here():
-    assert EVALUATORS.built_in.keys() == EVERY_EVALUATOR.keys()
+    assert EVALUATORS.built_in.keys() == {*EVERY_EVALUATOR, "table"}  # which test_table_readers.py tries
 
 
+@pytest.mark.usefixtures("short_trainings")
 @pytest.mark.parametrize("evaluator", EVERY_EVALUATOR)
 @pytest.mark.parametrize("space", shipped_names())
 def test_every_shipped_space_is_searched_with_every_evaluator_and_resumed(space, evaluator, tmp_path):
-    values = sampled(f"space={{name: {space}}}", evaluator=evaluator)
+    fewer = evaluator == "supernet" and load_space(space).nodes == 4
+    changed = {"name": space, "changes": FEWER if fewer else {}}
+    values = sampled(f"space={json.dumps(changed)}", evaluator=evaluator)
     whole = run_search(values, tmp_path / "whole")
     assert whole.architecture.type == load_space(space).type
     assert whole.record["candidates"] == 2
@@ -58,20 +71,21 @@ def test_every_shipped_space_is_searched_with_every_evaluator_and_resumed(space,
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("key", "value", "message"),
     [
-        ("{type: gone, name: x}", "got type 'gone'"),
-        ("{type: cell, name: x}", "cells: missing"),
-        ("{type: mlp, name: x, depth: 1, width: 2}", "it is an MLP"),
-        ("[", "not valid YAML"),
-        (3, "has no len"),
+        ("code", [1, 2], "a code of .* integers is needed"),
+        ("code", [9] * 6, "integer 0 of a code: got 9; allowed: 0.."),
+        ("code", 3, "got 3; a code of"),
+        ("record", {"score": 1.0}, "lacks candidate, macs, name, params"),
+        ("record", 3, "has no attribute"),
     ],
 )
-def test_a_damaged_candidate_in_a_checkpoint_is_an_error_of_the_checkpoint(text, message, tmp_path):
+def test_a_damaged_candidate_in_a_checkpoint_is_an_error_of_the_checkpoint(key, value, message, tmp_path):
     values = sampled(evaluator="proxy")
     killed_after_one(values, tmp_path)
     state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
-    state["candidates"][0]["architecture"] = text
+    assert len(state["evaluated"][0]["code"]) == 6
+    state["evaluated"][0][key] = value
     torch.save(state, tmp_path / CHECKPOINT)
     with pytest.raises(CheckpointError, match=rf"checkpoint\.pt: does not fit this run: .*{message}"):
         run_search(values, tmp_path, mode="resume")
@@ -124,6 +138,15 @@ def test_a_recipe_that_no_candidate_can_have_is_refused_before_the_folder_is_mad
 def test_a_recipe_is_no_matter_where_nothing_is_trained(tmp_path):
     values = sampled(NB201, "training.auxiliary_weight=0.4", evaluator="proxy")
     assert run_search(values, tmp_path).record["candidates"] == 2
+
+
+def test_a_hook_of_late_epochs_fits_the_final_training_and_is_refused_in_shorter_ones(tmp_path):
+    late = ("training.epochs=200", "training.hooks=[{name: swa, from_epoch: 150}]", "training.ema=null")
+    values = sampled(*late, "search.evaluator.epochs=2")
+    assert check(CandidateRecipe, to_dict(CandidateRecipe.of(values.training)), "again").hooks
+    with pytest.raises(ConfigError, match="from_epoch is 150, counted from 0, but the training has 2 epochs"):
+        run_search(values, tmp_path)
+    assert not list(tmp_path.glob("candidates/*/metrics.jsonl"))
 
 
 @pytest.mark.parametrize("evaluator", EVERY_EVALUATOR)

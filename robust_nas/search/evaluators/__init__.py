@@ -9,6 +9,13 @@ EVALUATORS = Registry(
     "evaluator",
     Evaluator,
     "robust_nas.search.evaluators",
-    {"short-training": "short_training:ShortTraining", "proxy": "proxy:ProxyScore"},
+    {
+        "short-training": "short_training:ShortTraining",
+        "train": "train:CommonTraining",
+        "supernet": "supernet:InheritedWeights",
+        "proxy": "proxy:ProxyScore",
+        "zero-cost": "zero_cost:ZeroCostScore",
+        "table": "table:TableValue",
+    },
     group="robust_nas.evaluators",
 )

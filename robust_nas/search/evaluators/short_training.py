@@ -22,6 +22,7 @@ class ShortTraining(Evaluator):
 
     trains: ClassVar[bool] = True
     columns: ClassVar[tuple[str, ...]] = ("clean", "robust")
+    rung_key: ClassVar[str | None] = "epochs"
 
     name: Literal["short-training"] = "short-training"
     epochs: Count = 5
@@ -43,4 +44,4 @@ class ShortTraining(Evaluator):
             found = context.train(candidate, kept, held_out, self.epochs)
         except DivergenceError:
             return Scored(None, {})
-        return Scored(found.robust, {"clean": found.clean, "robust": found.robust})
+        return Scored(found.robust, {"clean": found.clean, "robust": found.robust, **found.measured})

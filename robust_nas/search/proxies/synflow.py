@@ -1,10 +1,11 @@
 """SynFlow (Tanaka et al., 2020; as a proxy: Abdelfattah et al., 2021).
 
-    R = 1^T f_|theta|(1),      score = sum_theta theta dR/dtheta
+    R = 1^T f_|theta|(1),      score = log sum_theta theta dR/dtheta
 
 f_|theta| is the network with the absolute values of its parameters and without batch norm, in float64; its input is an
-image of ones. For L linear layers without bias every layer contributes R, so that the score is L R. Our choice: the
-normalisation of the input stays, it is the same for all networks that are compared.
+image of ones. For L linear layers without bias every layer contributes R, so that the score is log(L R). Our choices:
+the logarithm, since the flow of deep networks spans many orders of magnitude; the normalisation of the input stays, it
+is the same for all networks that are compared. Without any flow the score is the logarithm of the smallest number.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class SynFlow(Proxy):
     name: Literal["synflow"] = "synflow"
 
     def score(self, network: nn.Module, images: Tensor, labels: Tensor | None, generator: Generator) -> float:
-        """Return the flow."""
+        """Return the logarithm of the flow."""
         own = _without_batch_norm(copy.deepcopy(network).double().eval())
         with torch.no_grad():
             for parameter in own.parameters():
@@ -37,7 +38,7 @@ class SynFlow(Proxy):
             total = own(torch.ones_like(images[:1], dtype=torch.float64)).sum()
             gradients = torch.autograd.grad(total, parameters, allow_unused=True)
         flows = [(p * g).sum() for p, g in zip(parameters, gradients, strict=True) if g is not None]
-        return float(torch.stack(flows).sum().detach())
+        return float(torch.stack(flows).sum().detach().clamp(min=torch.finfo(torch.float64).tiny).log())
 
 
 def _without_batch_norm(network: nn.Module) -> nn.Module:

@@ -67,7 +67,7 @@ PLANNED: Shape = {  # what is read of `plan.json`
             "stages": [{"name": str, "params": int, "macs": int}],
             "rules": [{"rule": str, "holds": bool}],
             "epochs?": int,
-            "passes?": int,
+            "passes?": float,
             "training_macs": float,
             "trials": [str],
         }

@@ -25,7 +25,8 @@ from robust_nas.spaces import CellArchitecture, CellSpace
 from robust_nas.training.losses import with_present_names
 from robust_nas.workflows.config import RunConfig
 from robust_nas.workflows.context import JobContext, load_context, refuse_other_images
-from robust_nas.workflows.search import SearchJob, build_supernet
+from robust_nas.workflows.search import build_supernet
+from robust_nas.workflows.search_job import SearchJob
 
 if TYPE_CHECKING:
     from torch import nn

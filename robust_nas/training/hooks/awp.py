@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from robust_nas.config import CountOrZero, NonNegative
 from robust_nas.lazy import torch
 from robust_nas.training.context import Batch, TrainingContext
-from robust_nas.training.hook import HookOptions, TrainingHook
-from robust_nas.training.loss import Loss
+from robust_nas.training.hook import HookOptions, Recipe, TrainingHook
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -44,9 +43,10 @@ class AWP(HookOptions):
         """Return the hook at the begin of a training."""
         return WeightPerturbation(self, training)
 
-    def passes(self, loss: Loss) -> int:
-        """Return the passes of the direction: those of one more evaluation of the loss."""
-        return loss.passes
+    def passes(self, recipe: Recipe) -> float:
+        """Return the passes of the directions: one more evaluation of the loss in every step behind the warm-up."""
+        epochs = max(0, recipe.epochs - self.warmup_epochs)
+        return recipe.batch_uses * recipe.loss.passes * epochs / recipe.epochs
 
 
 class WeightPerturbation(TrainingHook):

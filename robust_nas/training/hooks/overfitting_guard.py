@@ -11,7 +11,8 @@ epoch (at first, those of the start). The attack is strengthened to a PGD of twi
 The official code of Fast-AT (Wong et al., 2020) watches PGD-5 on training images, stops at a drop of 0.2 and keeps the
 weights before it. The second sign, images of validation, and what follows are our choice. The second sign counts while
 the attack can be strengthened: at large eps FGSM and PGD stay apart, and undoing every epoch would end the training.
-List this hook before others that read the weights at the end of an epoch, such as `swa`.
+Hooks that take the weights at the end of an epoch, such as `swa`, have to be listed after this one. What it measures is
+not counted as passes, as validation is not; nor is what a strengthened attack takes more.
 """
 
 from __future__ import annotations
@@ -58,14 +59,17 @@ class OverfittingGuard(HookOptions):
                 f"hook 'overfitting-guard' watches and strengthens the inner attack; loss {recipe.loss.label!r} has "
                 f"{what}"
             )
+        hooks = list(recipe.hooks)
+        early = [hook.label for hook in hooks[: hooks.index(self)] if hook.reads_weights]
+        if early:
+            raise ValueError(
+                f"hook 'overfitting-guard' undoes epochs, but {', '.join(early)} before it in the list has already "
+                "taken their weights; list overfitting-guard first"
+            )
 
     def start(self, training: TrainingContext) -> TrainingHook:
         """Return the hook at the begin of a training."""
         return Guard(self, training)
-
-    def passes(self, loss: Loss) -> int:
-        """Return 0: it measures a few images an epoch; strengthened attacks cost what they cost."""
-        return 0
 
 
 class Guard(TrainingHook):
@@ -117,13 +121,8 @@ class Guard(TrainingHook):
         return record
 
     def _can_strengthen(self) -> bool:
-        attack = self.training.loss.inner_attack
-        most = self.options.most_steps
-        return (
-            attack is not None
-            and self.times < most
-            and strengthened(attack, self.times, most + 1).steps < most
-        )
+        attack, most = self.training.loss.inner_attack, self.options.most_steps
+        return attack is not None and self.times < most and gradient_steps(attack) * 2**self.times < most
 
     def _accuracy(self, attack: BoundedAttack, epoch: int) -> float:
         from robust_nas.training.validation import validate
@@ -170,13 +169,22 @@ class Guard(TrainingHook):
         self.good = _each(good, lambda tensor: tensor.to(device))
 
 
-def strengthened(attack: Attack, times: int, most: int) -> PGD:
-    """Return PGD of 2^times as many gradient steps as an attack, at most `most`, for the same loss and ball."""
-    steps = max(1, attack.crafting_passes // 2) * 2**times
+def gradient_steps(attack: Attack) -> int:
+    """Return the gradient steps that an attack takes, or takes the time of."""
+    return max(1, attack.crafting_passes // 2)
+
+
+def strengthened(attack: Attack, times: int, most: int) -> Attack:
+    """Return PGD of 2^times as many gradient steps as an attack, at most `most`, for the same loss and ball.
+
+    An attack that has as many already is returned as it is: it is never weakened.
+    """
+    if gradient_steps(attack) >= most:
+        return attack
     return PGD(
         eps=attack.eps or 0.0,
         norm=attack.norm,
-        steps=min(most, steps),
+        steps=min(most, gradient_steps(attack) * 2**times),
         loss="kl" if attack.objective == "kl" else "ce",
         keep="last",
         bn=attack.bn,

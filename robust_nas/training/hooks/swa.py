@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from robust_nas.config import Count, CountOrZero
 from robust_nas.data.order import batches
@@ -20,7 +20,6 @@ from robust_nas.errors import ConfigError
 from robust_nas.lazy import torch
 from robust_nas.training.context import TrainingContext
 from robust_nas.training.hook import HookOptions, Recipe, TrainingHook
-from robust_nas.training.loss import Loss
 from robust_nas.training.modes import in_eval_mode
 
 if TYPE_CHECKING:
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
 
 class SWA(HookOptions):
     """The mean of the weights of every epoch from `from_epoch` on, counted from 0 (Izmailov et al., 2018)."""
+
+    reads_weights: ClassVar[bool] = True
 
     name: Literal["swa"] = "swa"
     from_epoch: CountOrZero | None = None  # None: at three quarters of the epochs, as published
@@ -54,9 +55,13 @@ class SWA(HookOptions):
         """Return the hook at the begin of a training."""
         return WeightMean(self, training)
 
-    def passes(self, loss: Loss) -> int:
-        """Return at most 1: a forward pass of every training image where an averaged epoch is validated."""
-        return 1
+    def passes(self, recipe: Recipe) -> float:
+        """Return the share of epochs in which the mean is validated: its statistics take a pass of every image.
+
+        At most: with fewer `images`, fewer.
+        """
+        first = self.first_epoch(recipe.epochs)
+        return sum(epoch >= first for epoch in recipe.validated_epochs) / recipe.epochs
 
 
 class WeightMean(TrainingHook):

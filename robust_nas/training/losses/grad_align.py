@@ -82,9 +82,18 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
 
 def misalignment(one: Tensor, other: Tensor) -> Tensor:
-    """Return the mean over the batch of 1 - cos of gradients `[B, C, H, W]`; 0 for an example without one."""
+    """Return the mean over the batch of 1 - cos of gradients `[B, C, H, W]`; 0 for an example without one.
+
+    A gradient counts as none where it is so small that its square underflows; the derivative of such a direction would
+    overflow. Others are scaled first: a confident network has gradients of 1e-15 (in float32 the square is 0).
+    """
     one, other = one.flatten(1), other.flatten(1)
-    known = (one != 0).any(1) & (other != 0).any(1)
+    least = torch.finfo(one.dtype).tiny ** 0.5
+    sizes = [g.detach().abs().amax(1, keepdim=True) for g in (one, other)]
+    known = (sizes[0] > least) & (sizes[1] > least)
     # Without a gradient the length has no derivative: such rows are replaced before, not after.
-    one, other = (torch.where(known.unsqueeze(1), g, 1.0) for g in (one, other))
-    return (1 - F.cosine_similarity(one, other, eps=0.0)).mul(known).mean()
+    one, other = (
+        torch.where(known, g, 1.0) / torch.where(known, size, 1.0)
+        for g, size in zip((one, other), sizes, strict=True)
+    )
+    return (1 - F.cosine_similarity(one, other, eps=0.0)).mul(known.squeeze(1)).mean()

@@ -69,17 +69,23 @@ class JSIGR(Loss):
         return self.grid if self._selects else 1
 
     @property
+    def least_classes(self) -> int:
+        """Return the projections of the Jacobian, which are orthonormal vectors over the classes."""
+        return max(super().least_classes, self.projections if self.jacobian_weight > 0 else 0)
+
+    @property
     def _selects(self) -> bool:
         return self.selective_weight > 0 and self.saliency_share > 0
 
     @property
-    def passes(self) -> int:
+    def passes(self) -> float:
         """Return 3 + 3n + 3 + share (grid^2 + 1), and 2K for an attack of K steps.
 
-        A penalised input gradient is a backward pass, whose own gradients take two more: 3.
+        A penalised input gradient is a backward pass, whose own gradients take two more: 3. The share is that of a
+        batch which it makes a whole number of; of others it is a little more.
         """
         terms = self.projections * (self.jacobian_weight > 0) + self._selects
-        saliency = _share_of(self.saliency_share, self.grid**2 + 1) if self._selects else 0
+        saliency = round(self.saliency_share * (self.grid**2 + 1), 6) if self._selects else 0
         attack = 0 if self.attack is None else attack_passes(self.attack)
         return attack + STEP_PASSES + 3 * terms + saliency
 

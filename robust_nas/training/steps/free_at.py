@@ -63,7 +63,7 @@ class FreeAT(StepOptions):
         """Return the step at the begin of a training."""
         return FreeStep(self, training, hooks)
 
-    def passes(self, loss: Loss) -> int:
+    def passes(self, loss: Loss) -> float:
         """Return m times the passes of the loss: the gradient of the images comes with that of the weights."""
         return self.replays * loss.passes
 
@@ -76,11 +76,15 @@ class FreeStep(TrainingStep):
         self.options, self.replays = options, options.replays
         self.delta: Tensor | None = None  # of this rank's rows, [B, C, H, W]
 
+    def attacked(self, batch: Batch) -> Batch:
+        """Return the batch with the present perturbation."""
+        return batch if self.delta is None else batch._replace(images=_perturbed(batch, self.delta.detach()))
+
     def gradients(self, batch: Batch) -> Measured:
         """Leave the gradients at the perturbed images, and move the perturbation by that of the images."""
         eps = self.options.eps
         delta = (torch.zeros_like(batch.images) if self.delta is None else self.delta).requires_grad_()
-        value = self.training.value((batch.images + delta).clamp(0, 1), batch.labels)
+        value = self.training.value(_perturbed(batch, delta), batch.labels)
         loss = self.backward(value.loss, batch)
         if delta.grad is not None:
             self.delta = (delta.detach() + eps * delta.grad.sign()).clamp_(-eps, eps)
@@ -101,3 +105,7 @@ class FreeStep(TrainingStep):
             whole = state["delta"]
             own = whole[self.training.ranks.rows(len(whole))].to(self.training.generator.device)
             self.delta = own.contiguous(memory_format=torch.channels_last)
+
+
+def _perturbed(batch: Batch, delta: Tensor) -> Tensor:
+    return (batch.images + delta).clamp(0, 1)

@@ -1,0 +1,96 @@
+"""What a search is known by in its folder, once or for several seeds, and what it found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field
+
+from robust_nas.compression import Compression
+from robust_nas.config import Count, Options, check, read_yaml
+from robust_nas.data import DataOptions
+from robust_nas.errors import RunExistsError
+from robust_nas.extension import ExtensibleJob
+from robust_nas.runs import CONFIG
+from robust_nas.search import Strategy, SupernetOptions, strategy_field
+from robust_nas.search.sampled.measured import COMPRESSED_ROBUST
+from robust_nas.spaces import CellArchitecture, CellSpace
+from robust_nas.workflows.candidates import CandidateRecipe
+from robust_nas.workflows.config import NetworkSize, RunConfig
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """A finished search: where it is, what it found, and the record of `result.json`."""
+
+    folder: Path
+    architecture: CellArchitecture
+    record: dict[str, Any]
+    controls: dict[str, Any] | None = None  # the content of `controls.json`, where the config asks for it
+
+
+class SearchJob(ExtensibleJob):
+    """What the result of a search depends on: sections of the run config, and the space as its file had it."""
+
+    name: str
+    seed: int
+    data: DataOptions
+    space: CellSpace
+    supernet: SupernetOptions
+    search: Annotated[Strategy, strategy_field()]
+    network: NetworkSize
+    batch_norm: str
+    training: CandidateRecipe | None  # of a strategy that trains its candidates
+    # Of a strategy that compresses them.
+    compression: Compression | None = Field(default=None, exclude_if=lambda compression: compression is None)
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Self:
+        """Return the record of the search that a run config asks for."""
+        keys = cls.model_fields.keys() - {"space", "search", "training", "compression", "extended"}
+        shared = {key: getattr(config, key) for key in keys}
+        training = CandidateRecipe.of(config.training) if config.search.trains else None
+        compression = config.compression if COMPRESSED_ROBUST in config.search.measured else None
+        own = {"search": config.search.alone, "training": training, "compression": compression}
+        return cls(space=config.space.load(), **own, **shared)
+
+
+class SeedsJob(ExtensibleJob):
+    """What the result of a repeated search depends on."""
+
+    search: SearchJob
+    seeds: Count
+
+    def extension_of(self, before: Self, folder: Path) -> Self | None:
+        """Return the job with more seeds."""
+        if self.seeds < before.seeds:
+            raise RunExistsError(
+                f"{folder}: seeds: got {self.seeds}, it has {before.seeds}; a repeated search can be given more, "
+                "not fewer: choose another folder with --out"
+            )
+        return self if self.same_but(before, "seeds") else None
+
+
+def seeds_of(folder: Path) -> int:
+    """Return how many seeds the search in a folder is repeated with; 1 where the folder does not say."""
+    path = folder / CONFIG
+    seeds = read_yaml(path).get("seeds", 1) if path.is_file() else 1
+    return check(_Seeds, {"seeds": seeds}, str(path)).seeds
+
+
+def refuse_other_kind(folder: Path, seeds: int) -> None:
+    """Raise `RunExistsError` for one seed where the search is repeated with several, and the other way round."""
+    if not (folder / CONFIG).is_file():
+        return
+    had = seeds_of(folder)
+    if (had > 1) != (seeds > 1):
+        raise RunExistsError(
+            f"{folder}: seeds: got {seeds}, it has {had}; a search of one seed has another folder than a repeated one, "
+            "which may be given more: choose another folder with --out"
+        )
+
+
+class _Seeds(Options):
+    seeds: Count
