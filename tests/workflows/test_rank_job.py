@@ -165,7 +165,7 @@ def test_a_space_with_fewer_architectures_than_asked_for_says_how_many_it_has(tm
 
 
 def test_draws_of_a_space_end_where_nothing_new_comes(tmp_path, monkeypatch):
-    monkeypatch.setattr("robust_nas.workflows.rank.DRAWS", 30)
+    monkeypatch.setattr("robust_nas.workflows.rank_candidates.DRAWS", 30)
     text = (shipped_folder() / "nas_bench_201.yaml").read_text()
     every = "operations: [none, skip_connect, nor_conv_1x1, nor_conv_3x3, avg_pool_3x3]"
     assert every in text
