@@ -95,6 +95,8 @@ def test_zero_cost_is_the_sum_of_the_ranks_by_a_plain_loop_and_the_dead_cell_is_
             )
     assert columns["score"] == pytest.approx(sums.mean(0).tolist())
     assert columns["spread"] == pytest.approx(sums.std(0, ddof=1).tolist())
+    once = scored(tmp_path / "once", method.model_copy(update={"draws": 1}))
+    assert once["spread"] == [None] * len(CANDIDATES)
     assert columns["score"].index(min(columns["score"])) == CANDIDATES.index(DEAD)
 
 

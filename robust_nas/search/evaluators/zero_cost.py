@@ -15,7 +15,7 @@ from pydantic import Field
 
 from robust_nas.config import Count
 from robust_nas.search.evaluators.evaluator import Evaluator, Scored
-from robust_nas.search.ranking.zero_cost import Values, ZeroCost
+from robust_nas.search.ranking.zero_cost import Values, ZeroCost, spread
 from robust_nas.search.strategy import SearchContext
 from robust_nas.spaces import CellArchitecture, CellSpace, sample
 
@@ -40,9 +40,8 @@ class ZeroCostScore(Evaluator):
         method, images = self.method, context.images
         fixed = (images, context.classes, context.mean, context.std, context.seed)
         found = _measured(method, (method.sized(candidate),), fixed)
-        ranked = method.ranked(found, _reference(self, context.space, fixed))[:, 0]
-        spread = float(ranked.std(ddof=min(method.draws - 1, 1)))
-        return Scored(float(ranked.mean()), {"spread": spread})
+        ranked = method.ranked(found, _reference(self, context.space, fixed))
+        return Scored(float(ranked[:, 0].mean()), {"spread": spread(ranked)[0]})
 
 
 def _measured(method: ZeroCost, small: tuple[CellArchitecture, ...], fixed: Fixed) -> list[Values]:

@@ -80,7 +80,7 @@ class ZeroCost(RankingMethod):
         ranked = self.ranked(found)
         return {
             "score": ranked.mean(0).tolist(),
-            "spread": ranked.std(0, ddof=min(self.draws - 1, 1)).tolist(),
+            "spread": spread(ranked),
             **{
                 f"proxy_{label.replace('-', '_')}": [float(np.mean(each.proxies[label])) for each in found]
                 for label in found[0].proxies
@@ -163,3 +163,10 @@ def _draw_weights(network: nn.Module, generator: torch.Generator) -> None:
             module.weight.copy_(weight)
             if module.bias is not None:
                 module.bias.zero_()
+
+
+def spread(ranked: Floats) -> list[float | None]:
+    """Return the standard deviation over the draws of scores `[draws, n]`; None where there is one draw."""
+    if len(ranked) == 1:
+        return [None] * ranked.shape[1]
+    return [float(value) for value in ranked.std(0, ddof=1)]
