@@ -120,11 +120,11 @@ class InPairs(SampledStrategy):
     name: Literal["in-pairs"] = "in-pairs"
 
     def ask(self, search):
-        return [] if search.state.get("told", 0) == 6 else search.random_batch(most=2)
+        return [] if search.state.get("answered", 0) == 6 else search.random_batch(most=2)
 
     def tell(self, search, candidates):
         assert search.candidates[-len(candidates) :] == list(candidates)
-        search.state["told"] = search.state.get("told", 0) + len(candidates)
+        search.state["answered"] = search.state.get("answered", 0) + len(candidates)
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 6])

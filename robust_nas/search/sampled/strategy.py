@@ -44,7 +44,7 @@ class SampledStrategy(Strategy):
 
     evaluations: Count = 20  # how many candidates are evaluated
     budget: Duration | None = None  # of evaluation, all calls together, after which the search ends
-    batch: Count = 4  # proposals that are asked for before any of them is told; decides the result
+    batch: Count = 4  # proposals that are made before any of them is answered; part of the result
     macs: Window | None = None  # of a candidate at its final size
     params: Window | None = None
     objectives: dict[str, Direction] = Field(default={"score": "max"}, min_length=1)
