@@ -166,8 +166,18 @@ def _search_once(
     ranks: Ranks,
     engine: Engine | None,
 ) -> None:
-    with session(run, context, ranks):
-        outcome = _found(run, config, space, context, progress, ranks, engine)
+    """Find an architecture by the config's strategy on the training images, and write it."""
+    candidates = run.folder / CANDIDATES
+    elsewhere = None
+    with session(run, context, ranks), contextlib.ExitStack() as opened:
+        if engine is not None:
+            run_tasks = opened.enter_context(engine.opened())
+            device = engine.device(config.device, context.device.type)
+            elsewhere = CandidateTasks(run_tasks, config, candidates, device, context.dataset.checksum)
+        search_context = context_of_search(
+            run, config, space, context, candidates, progress=progress, ranks=ranks, elsewhere=elsewhere
+        )
+        outcome = run_strategy(config.search, search_context)
     ranks.run_on_all(lambda: _write(run, config, space, outcome, context))
 
 
@@ -239,29 +249,6 @@ def build_supernet(config: RunConfig, space: CellSpace, context: JobContext) -> 
         execution=config.supernet.execution,
     )
     return supernet
-
-
-def _found(
-    run: Run,
-    config: RunConfig,
-    space: CellSpace,
-    context: JobContext,
-    progress: Progress,
-    ranks: Ranks,
-    engine: Engine | None,
-) -> SearchOutcome:
-    """Return what the config's strategy finds on the training images."""
-    candidates = run.folder / CANDIDATES
-    elsewhere = None
-    with contextlib.ExitStack() as opened:
-        if engine is not None:
-            run_tasks = opened.enter_context(engine.opened())
-            device = engine.device(config.device, context.device.type)
-            elsewhere = CandidateTasks(run_tasks, config, candidates, device, context.dataset.checksum)
-        search_context = context_of_search(
-            run, config, space, context, candidates, progress=progress, ranks=ranks, elsewhere=elsewhere
-        )
-        return run_strategy(config.search, search_context)
 
 
 def _repeat_search(
