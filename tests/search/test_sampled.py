@@ -109,6 +109,22 @@ def test_a_search_in_which_nothing_can_be_scored_says_so(tmp_path):
         searched(tmp_path, RandomSearch(**VALUES), train=train)
 
 
+def test_an_error_of_one_candidate_does_not_cost_those_before_it(tmp_path):
+    calls = []
+
+    def train(architecture, *_):
+        calls.append(architecture.name)
+        if len(calls) == 4:
+            raise ValueError("broken")
+        return Trained(0.5, 0.4)
+
+    with pytest.raises(ValueError, match="broken"):
+        searched(tmp_path, RandomSearch(**VALUES), train=train, checkpoint_seconds=60.0)
+    _, records = searched(tmp_path, RandomSearch(**VALUES), train=train, mode="resume")
+    assert calls == [f"found-{number}" for number in (0, 1, 2, 3, 3, 4)]
+    assert len(records) == 5
+
+
 def test_without_one_who_trains_a_short_training_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"SearchContext\.train is None"):
         searched(tmp_path, RandomSearch(**VALUES), train=None)

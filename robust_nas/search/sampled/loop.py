@@ -61,8 +61,10 @@ class _Loop:
 
     def run_to_end(self) -> SearchOutcome:
         """Return the outcome after the last candidate."""
-        reason = run(self.strategy, self.search, self._evaluate)
-        self.save()
+        try:
+            reason = run(self.strategy, self.search, self._evaluate)
+        finally:  # an error of one candidate does not cost the others
+            self.save()
         candidates = self.search.candidates
         taken = self.strategy.taken(candidates)
         if taken is None:
