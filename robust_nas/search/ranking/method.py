@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from robust_nas.config import Count
 from robust_nas.data.options import Augment
@@ -81,8 +81,6 @@ def reduced(images: Images, side: int) -> Images:
 
 class RankingMethod(Method):
     """Base of ranking methods: the size at which candidates are built and the columns of their scores."""
-
-    cost: ClassVar[str]  # in words, such as "0.2 CPU seconds an architecture"
 
     side: Count = 16  # images are reduced to about this height and width by means of k x k pixels
     channels: Count = 16

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -30,8 +30,6 @@ from robust_nas.spaces import CellArchitecture
 
 class TrainRanking(StandaloneTraining, RankingMethod):
     """Short trainings on common batches with successive halving, summed in ranks with zero-cost."""
-
-    cost: ClassVar[str] = "16 CPU seconds an architecture for 400 steps of a small NAS-Bench-201 network"
 
     name: Literal["train"] = "train"
     rungs: Annotated[tuple[Steps, ...], Field(min_length=1)] = (200, 400, 800)  # steps, ascending

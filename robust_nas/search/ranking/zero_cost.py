@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -45,8 +45,6 @@ class Values(NamedTuple):
 
 class ZeroCost(RankingMethod):
     """Ranks by proxies of untrained networks."""
-
-    cost: ClassVar[str] = "a fraction of a CPU second an architecture"
 
     name: Literal["zero-cost"] = "zero-cost"
     cells_per_stage: Count = 3
