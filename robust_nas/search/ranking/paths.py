@@ -9,7 +9,7 @@
 
 Only the operations of a path are computed. Batch norm takes the statistics of the batch everywhere. Where nodes keep k
 of their sources, every path draws its own: in a fair step each operation of an edge is then met at most once. The clean
-warm start and the small eps of the default are from our own measurement. `steps` counts paths.
+warm start and the small eps of the default are from measurements with a prototype. `steps` counts paths.
 """
 
 from __future__ import annotations

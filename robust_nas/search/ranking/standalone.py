@@ -4,7 +4,7 @@
 
 t counts SGD steps from a fresh network whose weights follow from the seed; batches x_t, augmentation and the noise of
 the attack are the same for every candidate (`batches.py`). The sum of training losses as a score: Ru et al. (NeurIPS
-2021), there without an attack. In our own measurement on NAS-Bench-201 the training loss ranks where validation
+2021), there without an attack. With a prototype on NAS-Bench-201 the training loss ranks where validation
 accuracy on a few hundred images does not, and fewer than 200 steps rank backwards.
 """
 

@@ -5,7 +5,7 @@
     fit            = reliability >= least_reliability  and  adversarial training accuracy above chance
     score(a)       = zero-cost(a) + (rank by score_super where it is fit, else 0),   zero-cost the sum of three ranks
 
-A supernet that was trained too little lowers a rank sum, and alone it ranks below params (our own measurement). Above
+A supernet that was trained too little lowers a rank sum, and alone it ranks below params (by a prototype). Above
 chance means by more than three standard errors of the images counted.
 """
 

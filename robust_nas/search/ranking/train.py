@@ -7,7 +7,7 @@
 
 Every rung trains from the start, with a schedule of its own length: the learning rate has fallen when a loss counts.
 The rank by training orders by the number of steps, then by the score of that rung; candidates that were not trained
-share its lowest place. Rank sums and numbers of steps are from our own measurement.
+share its lowest place. Rank sums and numbers of steps are from measurements with a prototype.
 """
 
 from __future__ import annotations
