@@ -1,6 +1,5 @@
 """What every engine promises: one suite, run over the local workers and over a Ray cluster of two nodes."""
 
-import importlib.util
 import json
 import os
 import socket
@@ -10,30 +9,18 @@ import threading
 import time
 
 import pytest
+from ray_cluster import NODE, needs_ray, ray_cluster
 
 from robust_nas.errors import ConfigError, DistributionError
 from robust_nas.execution import LocalEngine, RayEngine, Task
 from robust_nas.execution.calling import import_path
 
-WITHOUT_RAY = importlib.util.find_spec("ray") is None
-needs_ray = pytest.mark.skipif(WITHOUT_RAY, reason="needs the extra ray")
-NODE = {"num_cpus": 1, "object_store_memory": 100_000_000}
-
 
 @pytest.fixture(scope="module")
 def cluster():
-    from ray.cluster_utils import Cluster
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", import_path())  # the nodes import the functions of the tests
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_memory_monitor_refresh_ms", "0")  # other tests may fill the machine
-        made = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
-        try:
-            made.add_node(**NODE)
-            yield made
-        finally:
-            made.shutdown()
+    with ray_cluster() as made:
+        made.add_node(**NODE)
+        yield made
 
 
 @pytest.fixture(params=["local", pytest.param("ray", marks=[needs_ray, pytest.mark.slow])])

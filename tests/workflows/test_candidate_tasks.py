@@ -5,10 +5,11 @@ import json
 
 import pytest
 from cases import config
+from ray_cluster import needs_ray, ray_cluster
 
 from robust_nas import run_search
 from robust_nas.errors import ConfigError, RunError
-from robust_nas.execution import Ended, LocalEngine
+from robust_nas.execution import Ended, LocalEngine, RayEngine
 from robust_nas.search import EVALUATORS
 from robust_nas.search.ranking.zero_cost import ZeroCost
 from robust_nas.workflows import candidate_tasks
@@ -61,6 +62,16 @@ def test_worker_processes_find_the_same(tmp_path):
     values = sampled(**PROXY, evaluations=2)
     expected = outcome(run_search(values, tmp_path / "here"))
     assert outcome(run_search(values, tmp_path / "two", engine=LocalEngine(workers=2))) == expected
+
+
+@pytest.mark.slow
+@needs_ray
+def test_a_ray_cluster_finds_the_same(tmp_path):
+    values = sampled(**PROXY)
+    expected = outcome(run_search(values, tmp_path / "here"))
+    with ray_cluster() as cluster:
+        engine = RayEngine(address=cluster.address)
+        assert outcome(run_search(values, tmp_path / "ray", engine=engine)) == expected
 
 
 def test_a_worker_measures_the_reference_of_zero_cost_once(tmp_path, monkeypatch):
