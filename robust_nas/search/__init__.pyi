@@ -39,3 +39,10 @@ from .tables import Table as Table
 from .tables import TableReader as TableReader
 from .tables import load_table as load_table
 from .tables import load_with_latency as load_with_latency
+from .verdict import SEARCH_FINDINGS as SEARCH_FINDINGS
+from .verdict import SearchCheck as SearchCheck
+from .verdict import SearchEvidence as SearchEvidence
+from .verdict import SearchFinding as SearchFinding
+from .verdict import SearchVerdict as SearchVerdict
+from .verdict import SeedEvidence as SeedEvidence
+from .verdict import judge as judge

@@ -256,12 +256,16 @@ class _Loop:
         logits = strategy.edge_logits(search.space, alphas)
         log_weights = torch.stack(list(logits.values())).log_softmax(2)  # [kinds, E, O]
         entropies = -(log_weights.exp() * log_weights).sum(2).mean(1)
-        return {
+        record = {
             **measured.known,
             **{name: None if name in measured.absent else value for name, value in scalars.items()},
             "entropy": dict(zip(logits, entropies.tolist(), strict=True)),
             "skips": skips(strategy.derive(search, alphas, "derived")),
         }
+        if (record["step"] + 1) % self.steps == 0:  # what the verdict on the search reads
+            weights = strategy.edge_weights(search.space, alphas)
+            record["edge_weights"] = {kind: _rounded(rows) for kind, rows in weights.items()}
+        return record
 
     def _elapsed(self) -> float:
         return self.seconds + time.perf_counter() - self.began
@@ -309,3 +313,8 @@ class _Loop:
             self.epoch, self.step = state["epoch"], state["step"]
             self.seconds, self.last = state["seconds"], state["last"]
         search.mark_changed()
+
+
+def _rounded(weights: Tensor) -> list[list[float]]:
+    """Return edge weights `[E, O]` to six digits, for a record."""
+    return [[round(weight, 6) for weight in row] for row in weights.tolist()]

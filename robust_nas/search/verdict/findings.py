@@ -1,0 +1,16 @@
+"""`SEARCH_FINDINGS`, which knows the findings on a search by name, in the order in which they are shown."""
+
+from __future__ import annotations
+
+from robust_nas.registry import Registry
+from robust_nas.search.verdict.check import SearchCheck
+
+SEARCH_FINDINGS = Registry(
+    "search finding",
+    SearchCheck,
+    "robust_nas.search.verdict",
+    {
+        "control": "control:Control",
+    },
+    group="robust_nas.search_findings",
+)
