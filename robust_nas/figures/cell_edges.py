@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from robust_nas.figures.style import Table
 
+FINE = 0.015  # noise below which two decimals say too little
 Nodes = Sequence[Sequence[tuple[str, int]]]  # (operation, source) of every edge of every node
 
 
@@ -17,16 +18,18 @@ class Weight(NamedTuple):
     noise: float | None = None
 
     def __str__(self) -> str:
-        """Return it for a label: `.19 ±.02`."""
-        return _short(self.value) + ("" if self.noise is None else f" ±{_short(self.noise)}")
+        """Return it for a label: `.19 ±.02`, with a third decimal where the noise needs it: `.153 ±.005`."""
+        decimals = 3 if self.noise is not None and self.noise < FINE else 2
+        noise = "" if self.noise is None else f" ±{_short(self.noise, decimals)}"
+        return _short(self.value, decimals) + noise
 
 
 Weights = Mapping[str, Sequence[Sequence[Weight]]]  # kind -> nodes -> edges, in the order of the cells
 
 
-def _short(value: float) -> str:
-    """Return two decimals, without a zero before the point."""
-    return f"{value:.2f}".removeprefix("0")
+def _short(value: float, decimals: int) -> str:
+    """Return a number with this number of decimals, without a zero before the point."""
+    return f"{value:.{decimals}f}".removeprefix("0")
 
 
 def edge_table(

@@ -293,7 +293,7 @@ def _placed(cell: _Cell) -> dict[_Item, tuple[float, float]]:
 
 
 def _draw(axes: Axes, cell: _Cell, place: _Places, doubtful: bool) -> None:
-    line_style, tone = (_DASHES, _LIGHT) if doubtful else ("-", 1.0)
+    searched = {"linestyle": _DASHES if doubtful else "-", "capstyle": "butt" if doubtful else "round"}
     ports = _ports(cell, place)
     reach = {
         item: max(_half_width(cell, other) for other in column) for column in cell.columns for item in column
@@ -302,14 +302,11 @@ def _draw(axes: Axes, cell: _Cell, place: _Places, doubtful: bool) -> None:
         bus = edge.items[-1] == _END
         stop = next((i for i, item in enumerate(edge.items) if item.role == "label"), None)
         pieces = [edge.items] if stop is None else [edge.items[: stop + 1], edge.items[stop:]]
+        tone = _LIGHT if doubtful and not bus else 1.0
         for piece in pieces:
             line = PathPatch(_curve(piece, place, ports, reach), fill=False, edgecolor=edge.colour)
-            line.set(
-                linewidth=1.2 if bus else 1.9,
-                zorder=1 if bus else 2,
-                capstyle="butt" if doubtful else "round",
-            )
-            line.set(linestyle=line_style, alpha=tone)
+            line.set(linewidth=1.2 if bus else 1.9, zorder=1 if bus else 2, alpha=tone)
+            line.set(**({"capstyle": "round"} if bus else searched))
             axes.add_patch(line)
             if piece[-1].role == "state":
                 x, y = ports[piece[-1], piece[-2]]
@@ -323,7 +320,7 @@ def _draw(axes: Axes, cell: _Cell, place: _Places, doubtful: bool) -> None:
             corner = (x - half, y - _LABEL_HEIGHT / 2)
             box = FancyBboxPatch(corner, 2 * half, _LABEL_HEIGHT, boxstyle="round,pad=0,rounding_size=6")
             box.set(facecolor="white", edgecolor=cell.colour[item], linewidth=1.5, zorder=3)
-            box.set(linestyle=line_style)
+            box.set(linestyle=searched["linestyle"])
             axes.add_patch(box)
         else:
             face = "#E9EEF2" if text in (*_INPUTS, _OUTPUT) else "white"

@@ -35,4 +35,4 @@ def edge_noise(records: Sequence[Record]) -> dict[str, list[list[float]]]:
 
 def _walked(weights: Sequence[float]) -> float:
     """Return the root of the sum of squared changes."""
-    return math.sqrt(sum((after - before) ** 2 for before, after in zip(weights, weights[1:], strict=False)))
+    return math.sqrt(sum((after - before) ** 2 for before, after in pairwise(weights)))

@@ -80,7 +80,9 @@ def test_a_resumed_search_repeats_the_record_and_not_the_measurement(tmp_path, m
 
     with pytest.raises(Stopped):
         run_search(by_params("checkpoint_seconds=1000", **LATENCY), tmp_path, progress=stop_at_two)
-    (tmp_path / CHECKPOINT).unlink()  # as if killed: all that is known of the measurements is their own record
+    (
+        tmp_path / CHECKPOINT
+    ).unlink()  # as if killed: all that is known of the measurements is their own record
     run_search(by_params("checkpoint_seconds=1000", **LATENCY), tmp_path, mode="resume")
     assert columns(tmp_path, "latency_ms") == [1 / 8, 2 / 8, 3 / 8]
     sizes = {measured_cost(network, (1, 8, 8)).macs for network in measured}

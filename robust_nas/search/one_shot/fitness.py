@@ -138,11 +138,24 @@ def _accuracies(
     network: nn.Module, attack: PGD, images: FitnessImages, folded: nn.Module | None = None
 ) -> dict[str, float]:
     """Return clean and robust accuracy; the attack works on the folded copy where there is one, the network judges."""
+    from robust_nas.attacks import Predictor
     from robust_nas.evaluation import correctness
+    from robust_nas.evaluation.accuracy import batch_of, judge
 
     if folded is not None:
         attack = attack.model_copy(update={"fold": False})  # it is folded already
-    clean, robust = correctness(
-        network, images.judged, attack, images.generator(), attacked=folded, batch_size=images.batch_size
-    ).accuracies
-    return {"clean": clean, "robust": robust}
+    judged, predictor = images.judged, Predictor.of(network)
+    batches = torch.split(torch.arange(len(judged)), images.batch_size)
+    right = torch.cat([judge(predictor, *batch_of(judged, indices)).right for indices in batches])
+    clean = int(right.sum())
+    if clean == 0:
+        return {"clean": 0.0, "robust": 0.0}
+    found = correctness(
+        network,
+        judged.subset(right.nonzero()[:, 0]),  # no other image can be right under attack
+        attack,
+        images.generator(),
+        attacked=folded,
+        batch_size=images.batch_size,
+    )
+    return {"clean": clean / len(judged), "robust": int(found.robust.sum()) / len(judged)}

@@ -138,7 +138,8 @@ class _Loop:
     def _fitness(self, architecture: CellArchitecture, weights: Mapping[str, Tensor]) -> dict[str, Any]:
         """Return how fit the supernet is to decide; nothing of the search changes."""
         strategy, search, context = self.strategy, self.search, self.context
-        images = FitnessImages.of(*self.halves, seed=context.seed, batch_size=strategy.batch_size)
+        # As many at once as the search attacks in a step: both halves.
+        images = FitnessImages.of(*self.halves, seed=context.seed, batch_size=2 * strategy.batch_size)
         found = measure_fitness(strategy, search, images, architecture, weights, context.classes)
         if strategy.short_trainings:
             found["rank_correlation"] = rank_correlation(strategy, search, context, images)
