@@ -1,7 +1,7 @@
-"""The protocol of findings on a search: to which searches a check applies, whether the verdict needs it, what it finds.
+"""The protocol of findings on a search: to which searches a check applies, whether the verdict needs it, its finding.
 
-A new finding is a subclass with its formula and `run`, in a file of its own, and a line in `SEARCH_FINDINGS`. A check is
-a pure function of the evidence.
+A new finding is a subclass with its formula and `run`, in a file of its own, and a line in `SEARCH_FINDINGS`. A check
+is a pure function of the evidence.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class SearchFinding(Finding):
     required: bool = False  # CONCLUSIVE needs its PASS
     interval: tuple[float, float] | None = None  # 95 %, of the value or of chance, as `allowed` says
     details: dict[str, Any] = field(default_factory=dict)  # further numbers, plain values
+    alone: str = ""  # the reason of the verdict where no other required finding lacks its PASS
 
     def to_dict(self) -> dict[str, Any]:
         """Return the finding as plain values."""
@@ -60,6 +61,7 @@ class SearchCheck(Method):
         interval: tuple[float, float] | None = None,
         images: int = 0,
         details: dict[str, Any] | None = None,
+        alone: str = "",
     ) -> SearchFinding:
         """Return a finding of this check; `allowed` is the class's unless it depends on the evidence."""
         return SearchFinding(
@@ -73,4 +75,5 @@ class SearchCheck(Method):
             required=evidence.strategy.kind in self.required_of,
             interval=interval,
             details=details or {},
+            alone=alone,
         )

@@ -35,10 +35,23 @@ class Control(SearchCheck):
         count = found["controls"]
         shown = "no interval" if interval is None else f"{100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}"
         compared = f"{100 * effect:+.1f} points of robust accuracy ({shown}) against {count} random networks"
-        bounds = None if interval is None else (interval[0], interval[1])
+        bounds = None if interval is None else (float(interval[0]), float(interval[1]))
+        unreliable = [row["label"] for row in found["networks"] if row["verdict"] == "UNRELIABLE"]
+        if unreliable:
+            text = f"{compared}, but the robust accuracy of {', '.join(unreliable)} is UNRELIABLE"
+            step = "repair what the verdict of its evaluation says, and compare again"
+            return self.finding(evidence, "WARN", text, effect, interval=bounds, next_step=step)
         if bounds is not None and bounds[0] > 0:
             text = f"better than random at equal MACs: {compared}"
             return self.finding(evidence, "PASS", text, effect, interval=bounds)
         better = "; the controls are better" if bounds is not None and bounds[1] < 0 else ""
         text = f"{NOT_BETTER}: {compared}{better}"
-        return self.finding(evidence, "WARN", text, effect, interval=bounds, next_step=LONGER)
+        return self.finding(
+            evidence,
+            "WARN",
+            text,
+            effect,
+            interval=bounds,
+            next_step=LONGER,
+            alone=f"decided, but {NOT_BETTER}",
+        )
