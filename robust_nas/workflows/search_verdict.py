@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import shlex
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,14 +19,15 @@ from robust_nas.errors import RunError
 from robust_nas.files import is_writable
 from robust_nas.records import RESULT, Shape, read_environment, read_json, read_lines
 from robust_nas.runs import METRICS, write_json
-from robust_nas.search.edge_noise import edge_noise
 from robust_nas.search.verdict import SearchEvidence, SeedEvidence, judge
-from robust_nas.spaces import CellArchitecture, CellSpace, load_architecture
+from robust_nas.search.verdict.margin import edge_table
+from robust_nas.spaces import CellArchitecture, load_architecture
 from robust_nas.workflows.config import RunConfig
 from robust_nas.workflows.controls import COMPARED, FILE, RESULT_LABEL
 from robust_nas.workflows.search_job import SearchResult, caption_of
 
 VERDICT = "verdict.json"
+CELLS = Path("figures/cells")  # without a suffix
 SCHEMA_VERSION = 1
 CONTROLS = 3  # that the printed command asks for
 FINDING: Shape = {
@@ -55,32 +56,27 @@ def judge_search(
     `controls` is the folder of its controls, if there are any, and `model` that of the trained result where it is
     elsewhere. `verb` is the command that made the search, which is also the one that adds controls.
     """
-    space, folder = config.space.load(), found.folder
-    folders = seed_folders(found)
+    folder, folders = found.folder, seed_folders(found)
     seeds = [_seed_evidence(folders[seed], seed) for seed in folders]
     made = folder if verb == "search" else folder.parent
-    verdict = judge(
-        SearchEvidence(
-            strategy=config.search,
-            space=space,
-            classes=found.record.get("classes", 0),
-            seeds=seeds,
-            controls=_compared(
-                found.architecture, controls, controls / RESULT_LABEL if model is None else model
-            ),
-            add_controls=f"robust-nas {verb} --resume {shlex.quote(str(made))} search.controls={CONTROLS}",
-        )
+    evidence = SearchEvidence(
+        strategy=config.search,
+        space=config.space.load(),
+        classes=found.record["classes"],
+        seeds=seeds,
+        controls=_compared(found.architecture, controls, controls / RESULT_LABEL if model is None else model),
+        add_controls=f"robust-nas {verb} --resume {shlex.quote(str(made))} search.controls={CONTROLS}",
     )
-    tree = {"schema_version": SCHEMA_VERSION, **verdict.to_dict()}
+    tree = {"schema_version": SCHEMA_VERSION, **judge(evidence).to_dict()}
     path = folder / VERDICT
     if is_writable(folder):
         if not path.is_file() or _read(path) != tree:
             write_json(path, tree)
-        for evidence in seeds:
-            stem = folders[evidence.seed] / "figures" / "cells"
-            if _shown_verdict(stem) != tree["status"]:
+        for one in seeds:
+            inside = folders[one.seed]
+            if _shown_verdict(inside / CELLS) != tree["status"]:
                 with figures.optional("cells"):
-                    _draw(config, space, evidence, stem, tree["status"])
+                    _draw(config, replace(evidence, seeds=[one]), inside, tree["status"])
     return tree
 
 
@@ -129,43 +125,41 @@ def _shown_verdict(stem: Path) -> str | None:
         return next((row.get("verdict") for row in csv.DictReader(file)), None)
 
 
-def _draw(config: RunConfig, space: CellSpace, evidence: SeedEvidence, stem: Path, word: str) -> None:
-    """Draw the cells of one seed with their weights and the word."""
-    folder = stem.parent.parent
-    alphas = folder / "alphas.json"
-    weights = read_json(alphas)["softmax"] if alphas.is_file() else {}
+def _draw(config: RunConfig, evidence: SearchEvidence, folder: Path, word: str) -> None:
+    """Draw the cells of a search of one seed with the word, and weight and noise of every edge where they are known."""
+    (one,) = evidence.seeds
     dataset = read_environment(folder).get("dataset", "unknown data")
-    cells, concat, inputs = evidence.architecture.drawing()
+    cells, concat, inputs = one.architecture.drawing()
     figures.draw_cells(
         cells,
-        stem,
+        folder / CELLS,
         concat=concat,
         inputs=inputs,
-        caption=caption_of(config, dataset, evidence.result.get("images"), evidence.seed),
-        weights=edge_labels(space, evidence.architecture, weights, edge_noise(evidence.records)),
+        caption=caption_of(config, dataset, one.result.get("images"), one.seed),
+        weights=_weights(evidence, folder / "alphas.json"),
         verdict=word,
     )
 
 
-def edge_labels(
-    space: CellSpace,
-    architecture: CellArchitecture,
-    weights: Mapping[str, list[list[float]]],
-    noise: Mapping[str, list[list[float]]],
-) -> dict[str, list[list[figures.Weight]]] | None:
-    """Return weight and noise of every edge of an architecture per kind and node; None without weights."""
-    if not weights:
+def _weights(evidence: SearchEvidence, alphas: Path) -> figures.Weights | None:
+    """Return weight and noise of every edge per kind and node; None for a search without `alphas.json`."""
+    if not alphas.is_file():
         return None
+    space, (one,) = evidence.space, evidence.seeds
+    final = read_json(alphas, {"softmax": {str: [[float]]}})["softmax"]
+    noise = {
+        (row["kind"], row["node"], row["operation"], row["source"]): row["noise"]
+        for row in edge_table(evidence)
+    }
 
     def weight(kind: str, node: int, operation: str, source: int) -> figures.Weight:
-        edge, column = space.edges.index((node, source)), space.operations.index(operation)
-        own = noise[kind][edge][column] if kind in noise else None
-        return figures.Weight(weights[kind][edge][column], own)
+        row = final[kind][space.edges.index((node, source))]
+        known = noise.get((kind, node, operation, source))
+        return figures.Weight(row[space.operations.index(operation)], known)
 
     return {
         cell.kind: [
-            [weight(cell.kind, number, operation, source) for operation, source in node]
-            for number, node in enumerate(cell.nodes)
+            [weight(cell.kind, number, *edge) for edge in node] for number, node in enumerate(cell.nodes)
         ]
-        for cell in architecture.genotype
+        for cell in one.architecture.genotype
     }
