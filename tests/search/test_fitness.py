@@ -153,7 +153,7 @@ def test_all_ranks_measure_the_same(tmp_path):
 
 
 def test_short_trainings_are_compared_with_inherited_scores(tmp_path, monkeypatch):
-    strategy = DSARA(stage1_epochs=1, short_trainings=4, **ONE_SHOT)
+    strategy = DSARA(stage1_epochs=1, short_trainings=6, **ONE_SHOT)
     assert strategy.trains
     asked, losses, loss = [], [], rank_correlation.adversarial_loss
 
@@ -167,10 +167,10 @@ def test_short_trainings_are_compared_with_inherited_scores(tmp_path, monkeypatc
 
     monkeypatch.setattr(rank_correlation, "adversarial_loss", kept_loss)
     outcome, records = searched(tmp_path / "short", strategy, train=trained)
-    assert [(count, held, epochs) for _, count, held, epochs in asked] == [(26, 6, 5)] * 4
+    assert [(count, held, epochs) for _, count, held, epochs in asked] == [(26, 6, 5)] * 6
     assert {(one.cells, one.channels) for one, *_ in asked} == {(3, 2)}
-    assert outcome.fitness["rank_correlation"] == {"networks": 4, "kendall": 1.0, "interval": [1.0, 1.0]}
-    assert all(math.log(CLASSES) / 4 < value < 20 for value in losses)
+    assert outcome.fitness["rank_correlation"] == {"networks": 6, "kendall": 1.0, "interval": [1.0, 1.0]}
+    assert all(math.log(CLASSES) / 6 < value < 20 for value in losses)
     plain, same = searched(tmp_path / "plain", STRATEGY)
     assert (found(outcome)[:-1], records) == (found(plain)[:-1], same)
     assert {**outcome.fitness, "rank_correlation": None} == plain.fitness
@@ -178,7 +178,7 @@ def test_short_trainings_are_compared_with_inherited_scores(tmp_path, monkeypatc
 
 def test_accuracies_that_are_all_equal_rank_nothing(tmp_path):
     equal = Trained(clean=0.5, robust=0.5)
-    strategy = DSARA(stage1_epochs=1, short_trainings=3, **ONE_SHOT)
+    strategy = DSARA(stage1_epochs=1, short_trainings=6, **ONE_SHOT)
     outcome, _ = searched(tmp_path / "run", strategy, train=lambda *_: equal)
     assert outcome.fitness["rank_correlation"] is None
 
@@ -187,10 +187,10 @@ def test_short_trainings_in_the_record_and_too_few_of_them(tmp_path):
     assert "short_trainings" not in STRATEGY.model_dump()
     assert not STRATEGY.trains
     with pytest.raises(
-        ConfigError, match=r"a rank correlation needs 3 architectures; allowed: 0, or at least 3"
+        ConfigError, match=r"a rank correlation needs 6 architectures; allowed: 0, or at least 6"
     ):
-        DSARA(short_trainings=2)
+        DSARA(short_trainings=5)
     several = type(ALONE)(**{**vars(ALONE), "count": 2})
-    strategy = DSARA(stage1_epochs=1, short_trainings=3, **ONE_SHOT)
-    with Run(tmp_path / "run", strategy) as run, pytest.raises(ConfigError, match="got 3 with 2 ranks"):
+    strategy = DSARA(stage1_epochs=1, short_trainings=6, **ONE_SHOT)
+    with Run(tmp_path / "run", strategy) as run, pytest.raises(ConfigError, match="got 6 with 2 ranks"):
         loop.search(strategy, context(run, ranks=several))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from robust_nas.search.one_shot.steps import OneShotSearch
     from robust_nas.training import Loss
 
-LEAST_TRAININGS = 3  # as `statistics/rank_agreement.py`, whose import takes long
+LEAST_TRAININGS = 6  # of fewer, too many bootstrap samples have less than three different ones: no interval
 ENTROPY = "entropy"  # the first word of what is watched of the alphas
 Draw = Callable[..., list[Batch]]  # of halves by name: their batches of the step, attacked now, together
 
@@ -85,7 +85,7 @@ class OneShotStrategy(Strategy):
         """Refuse fewer architectures than a rank correlation needs."""
         if 0 < count < LEAST_TRAININGS:
             raise ValueError(
-                f"a rank correlation needs {LEAST_TRAININGS} architectures; allowed: 0, or at least {LEAST_TRAININGS}"
+                f"the interval of a rank correlation needs {LEAST_TRAININGS} architectures; allowed: 0, or at least {LEAST_TRAININGS}"
             )
         return count
 
