@@ -42,7 +42,7 @@ _OURS = {
     *("compression.json", "layers.json", "alpha.safetensors", "low-rank.safetensors", "latency.json"),
     *("network.py", "weights.pt", "network.onnx", "network.pt2"),
     *("journal.jsonl", "plan.json", "inherited.json", "trial.json", "outcome.json"),
-    *("analysis.json", "table.csv", "ranking.csv", "report.html", "controls.json"),
+    *("analysis.json", "table.csv", "ranking.csv", "report.html", "controls.json", "verdict.json"),
 }
 _INSIDE = {
     "figures": (".png", ".svg", ".csv"),

@@ -40,6 +40,18 @@ def read_json(path: Path, shape: Shape = ANY_OBJECT) -> dict[str, Any]:
     return _checked(path, _bytes(path), shape)
 
 
+def read_lines(path: Path, shape: Shape = ANY_OBJECT) -> list[dict[str, Any]]:
+    """Return every line of a file of JSON lines, each of this shape; none without the file. Raise `RunError`."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    try:
+        found = [parse_json(line) for line in lines]
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path}: damaged: {error}") from None
+    if problem := misfit(found, [shape]):
+        raise RunError(f"{path}: damaged: line {problem}")
+    return found
+
+
 def read_record(folder: Path, name: str, shape: Shape) -> dict[str, Any]:
     """Return a JSON record of a finished run, as the run wrote it.
 

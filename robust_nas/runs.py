@@ -28,7 +28,7 @@ from robust_nas.files import write_atomic as write_atomic
 from robust_nas.files import write_json as write_json
 from robust_nas.finished_files import FinishedFiles
 from robust_nas.record_log import RecordLog
-from robust_nas.records import ANY_OBJECT, Shape, file_digests, misfit, parse_json, read_environment
+from robust_nas.records import ANY_OBJECT, Shape, file_digests, read_environment, read_lines
 from robust_nas.records import ENVIRONMENT as ENVIRONMENT
 from robust_nas.records import RESULT as RESULT
 from robust_nas.records import read_json as read_json
@@ -243,15 +243,7 @@ class Run:
     def records(self, shape: Shape = ANY_OBJECT) -> list[dict[str, Any]]:
         """Every line of `metrics.jsonl` so far, each of this shape."""
         self._flush_metrics()
-        path = self.folder / METRICS
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-        try:
-            found = [parse_json(line) for line in lines]
-        except (ValueError, RecursionError) as error:
-            raise RunError(f"{path}: damaged: {error}") from None
-        if problem := misfit(found, [shape]):
-            raise RunError(f"{path}: damaged: line {problem}")
-        return found
+        return read_lines(self.folder / METRICS, shape)
 
     def _flush_metrics(self) -> int:
         """Brings the metrics to the disk and returns their length in bytes."""

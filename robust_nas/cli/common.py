@@ -312,6 +312,8 @@ STYLES = {
     "RELIABLE": "bold green",
     "INCONCLUSIVE": "bold yellow",
     "UNRELIABLE": "bold red",
+    "CONCLUSIVE": "bold green",
+    "FAILED": "bold red",
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robust_nas.cli import common, compress, controls
+from robust_nas.cli import common, compress, controls, search_verdict
 
 
 def command(
@@ -32,6 +32,7 @@ def command(
     from robust_nas.workflows.compress import COMPRESSED
     from robust_nas.workflows.config import RESULTS
     from robust_nas.workflows.controls import COMPARED
+    from robust_nas.workflows.search_verdict import JUDGED
 
     folder = common.resumed(recipe, out, resume) or RESULTS / config.name
     with common.progress(quiet) as report:
@@ -50,6 +51,8 @@ def command(
     common.show_evidence(tree)
     if "controls" in summary["artifacts"]:
         controls.show(read_json(folder / summary["artifacts"]["controls"], COMPARED))
+    if "search_verdict" in summary["artifacts"]:  # not of an earlier version
+        search_verdict.show(read_json(folder / summary["artifacts"]["search_verdict"], JUDGED))
     if "compressed" in summary:
         tree = read_record(folder / "compressed", "compression.json", COMPRESSED)
         compress.show(tree, folder / "compressed")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from robust_nas.cli import common, controls, engines
+from robust_nas.cli import common, controls, engines, search_verdict
 from robust_nas.distributed import is_first
 
 if TYPE_CHECKING:
@@ -20,7 +20,11 @@ def command(
     out: common.Out = None,
     seeds: Annotated[
         int | None,
-        typer.Option(help="Repeat with this many seeds and report the spread (default: 1).", min=1),
+        typer.Option(
+            help="Repeat with this many seeds and report the spread (default: search.seeds; of a search that is "
+            "continued, its own number).",
+            min=1,
+        ),
     ] = None,
     strategy: Annotated[
         str | None,
@@ -72,10 +76,8 @@ def command(
     for doubt in doubts(config):
         common.say(f"warning: {doubt}")
     from robust_nas.workflows.search import run_search
-    from robust_nas.workflows.search_job import seeds_of
 
     out = common.resumed(recipe, out, resume)
-    seeds = seeds or (seeds_of(out) if resume and out else 1)
     with common.progress(quiet) as report:
         found = run_search(config, out, mode=mode, seeds=seeds, progress=report, engine=chosen)
     if not is_first():
@@ -85,7 +87,7 @@ def command(
             common.say(f"warning: {message}")
     if json:
         compared = {} if found.controls is None else {"controls": found.controls}
-        common.print_json({"folder": str(found.folder), **found.record, **compared})
+        common.print_json({"folder": str(found.folder), **found.record, **compared, "verdict": found.verdict})
     else:
         _show(config.name, found, config.search.criterion)
 
@@ -120,5 +122,7 @@ def _show(name: str, found: SearchResult, criterion: Criterion) -> None:
         )
     if found.controls is not None:
         controls.show(found.controls)
+    if found.verdict is not None:
+        search_verdict.show(found.verdict)
     if (cells := best / "figures" / "cells.png").is_file():
         print(f"cells              {cells}")

@@ -1,5 +1,7 @@
 from .bars import evaluation_bars as evaluation_bars
 from .budget import plot_eps_curve as plot_eps_curve
+from .cell_edges import Weight as Weight
+from .cell_edges import Weights as Weights
 from .cells import draw_cells as draw_cells
 from .compression_layers import plot_layers as plot_layers
 from .compression_ranks import plot_ranks as plot_ranks

@@ -23,10 +23,11 @@ from matplotlib.path import Path as Curve
 
 from robust_nas.errors import ArchitectureError, RunError
 from robust_nas.figures import style
+from robust_nas.figures.cell_edges import Nodes, Weight, Weights, edge_table
 from robust_nas.figures.figure import Figure, Job, Record
 from robust_nas.figures.layout import heights
 
-Nodes = Sequence[Sequence[tuple[str, int]]]
+CONCLUSIVE = "CONCLUSIVE"  # the verdict on a search whose cells are drawn in full
 
 _INPUTS = ("cₖ₋₂", "cₖ₋₁")
 _OUTPUT = "cₖ"
@@ -44,6 +45,8 @@ _MARGIN = 12.0
 _TITLE = 22.0
 _LEGEND = 34.0
 _LINE = 11.0
+_DASHES = (0, (4.0, 2.5))
+_LIGHT = 0.55  # opacity of the edges of a search that decides nothing
 _ROOM = {"state": 2 * _RADIUS + 10, "label": _LABEL_HEIGHT + 8, "lane": 14.0}
 
 _FAMILIES = (
@@ -99,8 +102,15 @@ class Cells(Figure):
     name: Literal["cells"] = "cells"
 
     def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
-        """Draw `cells`; `concat`, where the record has it, says which states make the output."""
-        return draw_cells(record["cells"], stem, concat=record.get("concat"), caption=caption)
+        """Draw `cells`; the record may have `concat` (the states that make the output), `weights` and `verdict`."""
+        return draw_cells(
+            record["cells"],
+            stem,
+            concat=record.get("concat"),
+            caption=caption,
+            weights=record.get("weights"),
+            verdict=record.get("verdict", ""),
+        )
 
 
 def draw_cells(
@@ -110,6 +120,8 @@ def draw_cells(
     concat: Mapping[str, Sequence[int]] | None = None,
     inputs: int = 2,
     caption: str = "",
+    weights: Weights | None = None,
+    verdict: str = "",
 ) -> tuple[Path, ...]:
     """Draw cells, a panel a kind, stacked; return the paths of PNG and SVG, and of the edges as CSV.
 
@@ -120,6 +132,8 @@ def draw_cells(
         concat: kind -> the sources (2 is node 0) concatenated into the cell's output; all nodes if absent.
         inputs: of a cell, 1 or 2; with one, source 0 is the output of the cell before and 1 is node 0.
         caption: a line of text under the drawing.
+        weights: of every edge, as `cells` has them; labels show them.
+        verdict: on the search, a word; cells of any but `CONCLUSIVE` are drawn in dashed and lighter lines, and say it.
 
     Raises:
         ArchitectureError: an edge comes from a state that is not before its node.
@@ -128,12 +142,8 @@ def draw_cells(
     outputs = {
         kind: tuple((concat or {}).get(kind, range(inputs, inputs + len(cells[kind])))) for kind in cells
     }
-    figure = cells_figure(cells, outputs, caption, inputs)
-    rows: list[tuple[str, int | str, int, str]] = []
-    for kind, nodes in cells.items():
-        rows += [(kind, inputs + i, source, name) for i, node in enumerate(nodes) for name, source in node]
-        rows += [(kind, "output", source, "concat") for source in outputs[kind]]
-    return style.save(figure, stem, (("cell", "target", "source", "operation"), rows))
+    figure = cells_figure(cells, outputs, caption, inputs, weights, verdict)
+    return style.save(figure, stem, edge_table(cells, outputs, inputs, weights, verdict))
 
 
 def short_name(operation: str) -> str:
@@ -145,12 +155,23 @@ def short_name(operation: str) -> str:
 
 @style.drawing()
 def cells_figure(
-    cells: Mapping[str, Nodes], concat: Mapping[str, Sequence[int]], caption: str = "", inputs: int = 2
+    cells: Mapping[str, Nodes],
+    concat: Mapping[str, Sequence[int]],
+    caption: str = "",
+    inputs: int = 2,
+    weights: Weights | None = None,
+    verdict: str = "",
 ) -> MatplotlibFigure:
     """Return the drawing, not yet written; its one axes is in points, so that boxes fit their text."""
     if not cells or not any(cells.values()):
         raise RunError("there is no cell to draw: expected at least one kind with at least one node")
-    panels = {kind: _cell(kind, nodes, concat[kind], inputs) for kind, nodes in cells.items()}
+    panels = {
+        kind: _cell(kind, nodes, concat[kind], inputs, None if weights is None else weights[kind])
+        for kind, nodes in cells.items()
+    }
+    doubtful = verdict not in ("", CONCLUSIVE)
+    if verdict:
+        caption = f"Verdict on the search: {verdict}. {caption}".strip()
     places = {kind: _placed(cell) for kind, cell in panels.items()}
     far = max(x for place in places.values() for x, _ in place.values()) + _RADIUS + _MARGIN
     width = max(far, 72 * style.WIDTH)
@@ -170,9 +191,10 @@ def cells_figure(
     for number, (kind, cell) in enumerate(panels.items()):
         if number:
             axes.plot([_MARGIN, width - _MARGIN], [top, top], color="#D8D8D8", linewidth=0.8)
-        axes.text(_MARGIN, top + 14, f"{kind} cell", fontsize=11, fontweight="bold", va="center")
+        title = f"{kind} cell ({verdict.lower()})" if doubtful else f"{kind} cell"
+        axes.text(_MARGIN, top + 14, title, fontsize=11, fontweight="bold", va="center")
         top += _TITLE
-        _draw(axes, cell, {item: (x, y + top) for item, (x, y) in places[kind].items()})
+        _draw(axes, cell, {item: (x, y + top) for item, (x, y) in places[kind].items()}, doubtful)
         top += tall[kind]
     _legend(axes, panels.values(), top + _LEGEND / 2, width)
     if caption:
@@ -189,7 +211,13 @@ def _family(operation: str) -> tuple[str, str]:
     return _OTHER, style.BLACK
 
 
-def _cell(kind: str, nodes: Nodes, concat: Sequence[int], inputs: int) -> _Cell:
+def _cell(
+    kind: str,
+    nodes: Nodes,
+    concat: Sequence[int],
+    inputs: int,
+    weights: Sequence[Sequence[Weight]] | None = None,
+) -> _Cell:
     """Return the cell's items in columns: states at even columns by longest path, labels just before their state."""
     last = inputs + len(nodes) - 1
     rank = [0] * inputs
@@ -216,7 +244,8 @@ def _cell(kind: str, nodes: Nodes, concat: Sequence[int], inputs: int) -> _Cell:
     for target, node in enumerate(nodes, start=inputs):
         for slot, (name, source) in enumerate(node):
             label = _Item("label", (target, slot))
-            cell.text[label], cell.colour[label] = short_name(name), _family(name)[1]
+            weight = "" if weights is None else f"  {weights[target - inputs][slot]}"
+            cell.text[label], cell.colour[label] = short_name(name) + weight, _family(name)[1]
             between = range(2 * rank[source] + 1, 2 * rank[target] - 1)
             lanes = [_Item("lane", (target, slot, column)) for column in between]
             for item, column in [*zip(lanes, between, strict=True), (label, 2 * rank[target] - 1)]:
@@ -263,7 +292,8 @@ def _placed(cell: _Cell) -> dict[_Item, tuple[float, float]]:
     return {item: (x[item], y[item] - lowest) for item in x}
 
 
-def _draw(axes: Axes, cell: _Cell, place: _Places) -> None:
+def _draw(axes: Axes, cell: _Cell, place: _Places, doubtful: bool) -> None:
+    searched = {"linestyle": _DASHES if doubtful else "-", "capstyle": "butt" if doubtful else "round"}
     ports = _ports(cell, place)
     reach = {
         item: max(_half_width(cell, other) for other in column) for column in cell.columns for item in column
@@ -272,14 +302,16 @@ def _draw(axes: Axes, cell: _Cell, place: _Places) -> None:
         bus = edge.items[-1] == _END
         stop = next((i for i, item in enumerate(edge.items) if item.role == "label"), None)
         pieces = [edge.items] if stop is None else [edge.items[: stop + 1], edge.items[stop:]]
+        tone = _LIGHT if doubtful and not bus else 1.0
         for piece in pieces:
             line = PathPatch(_curve(piece, place, ports, reach), fill=False, edgecolor=edge.colour)
-            line.set(linewidth=1.2 if bus else 1.9, zorder=1 if bus else 2, capstyle="round")
+            line.set(linewidth=1.2 if bus else 1.9, zorder=1 if bus else 2, alpha=tone)
+            line.set(**({"capstyle": "round"} if bus else searched))
             axes.add_patch(line)
             if piece[-1].role == "state":
                 x, y = ports[piece[-1], piece[-2]]
                 head = [(x, y), (x - _HEAD, y - _HEAD / 2), (x - _HEAD, y + _HEAD / 2)]
-                axes.add_patch(Polygon(head, facecolor=edge.colour, edgecolor="none", zorder=2.5))
+                axes.add_patch(Polygon(head, facecolor=edge.colour, edgecolor="none", zorder=2.5, alpha=tone))
     leads_on = {edge.items[0] for edge in cell.edges} | {_END}
     for item, text in cell.text.items():
         x, y = place[item]
@@ -288,6 +320,7 @@ def _draw(axes: Axes, cell: _Cell, place: _Places) -> None:
             corner = (x - half, y - _LABEL_HEIGHT / 2)
             box = FancyBboxPatch(corner, 2 * half, _LABEL_HEIGHT, boxstyle="round,pad=0,rounding_size=6")
             box.set(facecolor="white", edgecolor=cell.colour[item], linewidth=1.5, zorder=3)
+            box.set(linestyle=searched["linestyle"])
             axes.add_patch(box)
         else:
             face = "#E9EEF2" if text in (*_INPUTS, _OUTPUT) else "white"

@@ -124,6 +124,9 @@ class SearchOutcome:
     edge_weights: dict[str, list[list[float]]] | None = None
     sources: dict[str, list[list[float]]] | None = None
     stopped: dict[str, Any] | None = None  # why a sampled search ended: reason, evaluations
+    fitness: dict[str, Any] | None = (
+        None  # of a one-shot search's supernet, to decide (`one_shot/fitness.py`)
+    )
 
 
 class Criterion(NamedTuple):
@@ -158,10 +161,13 @@ class Strategy(Method):
     # Random architectures of the result's MACs that are trained and evaluated next to it, after the search.
     controls: CountOrZero = Field(default=0, exclude_if=lambda count: count == 0)
 
+    # How many searches, each with a seed of its own, from which the best result is taken.
+    seeds: Count = Field(default=1, exclude_if=lambda count: count == 1)
+
     @property
     def alone(self) -> Self:
-        """Return the strategy without what follows the search: what its own result depends on."""
-        return self.model_copy(update={"controls": 0})
+        """Return the strategy without repetitions and what follows the search: what its own result depends on."""
+        return self.model_copy(update={"controls": 0, "seeds": 1})
 
     @property
     def followed(self) -> bool:

@@ -55,8 +55,9 @@ from robust_nas.workflows.controls import CONTROLS, compare_with_controls, is_co
 from robust_nas.workflows.evaluate import run_evaluation
 from robust_nas.workflows.export import export_model
 from robust_nas.workflows.more_evaluation import answered, extended, protocol_of
-from robust_nas.workflows.search import refuse_unfit, run_search
+from robust_nas.workflows.search import find_architecture, refuse_unfit
 from robust_nas.workflows.search_job import SearchJob
+from robust_nas.workflows.search_verdict import VERDICT, judge_search, seed_folders
 from robust_nas.workflows.train import more_epochs, train, trained_record
 
 Warn = Callable[[str], None]
@@ -233,17 +234,13 @@ def _refuse_changed_model(folder: Path) -> None:
         )
 
 
-def _without_controls(config: RunConfig) -> RunConfig:
-    """Return the config whose search ends with its result: a run trains controls after its own network."""
-    return config.model_copy(update={"search": config.search.alone})
-
-
 def _draw_missing(config: RunConfig, folder: Path) -> None:
     """Draw what failed, and the figures that the config asks for, in a finished run's jobs, but for the compression."""
     if config.figures or not all(is_complete(folder / part) for part in ("search", "model", "evaluation")):
-        found = run_search(_without_controls(config), folder / "search", mode="resume")
+        found = find_architecture(config, folder / "search", mode="resume")
         model = train(config, found.architecture, folder / "model", mode="resume")
         run_evaluation(config, model, folder / "evaluation", mode="resume")
+        judge_search(config, found, folder / CONTROLS, model=model, verb="run")
 
 
 def _refuse_what_fails_later(config: RunConfig, context: JobContext, folder: Path, mode: Mode) -> None:
@@ -260,6 +257,7 @@ class _Made(NamedTuple):
     """The records of the jobs of a run."""
 
     search: dict[str, Any]
+    search_verdict: dict[str, Any]
     training: dict[str, Any]
     evaluation: dict[str, Any]
     compression: dict[str, Any] | None
@@ -270,10 +268,8 @@ def _all_jobs(
     config: RunConfig, context: JobContext, folder: Path, mode: Mode, progress: Progress, warn: Warn
 ) -> _Made:
     """Run one job after the other, each in its own folder."""
-    found = run_search(
-        _without_controls(config), folder / "search", mode=mode, progress=progress, context=context
-    )
-    write_json(folder / "environment.json", read_environment(found.folder))
+    found = find_architecture(config, folder / "search", mode=mode, progress=progress, context=context)
+    write_json(folder / "environment.json", read_environment(seed_folders(found)[found.record["seed"]]))
     for message in found.record["warnings"]:
         if message not in doubts(config):  # which were said before
             warn(message)
@@ -295,15 +291,17 @@ def _all_jobs(
         compare_with_controls(
             config, found, folder / CONTROLS, model=model, progress=progress, context=context
         )
+    judged = judge_search(config, found, folder / CONTROLS, model=model, verb="run")
     models = [model] if compressed is None else [model, folder / "compressed" / "model"]
     gaps = [gap for each in models if (gap := _export(each, each.with_name("export"))) is not None]
     for gap in gaps:
         warn(f"not exported: {gap}")
-    return _Made(found.record, trained_record(model), verdict, compressed, gaps)
+    return _Made(found.record, judged, trained_record(model), verdict, compressed, gaps)
 
 
 _ARTIFACTS = {
     "architecture": "search/architecture.yaml",
+    "search_verdict": f"search/{VERDICT}",
     "model": "model",
     "evaluation": "evaluation/evaluation.json",
     "export": "export/network.py",
@@ -341,6 +339,7 @@ def _summary(config: RunConfig, made: _Made, folder: Path) -> dict[str, Any]:
         "schema_version": 1,
         "name": config.name,
         **_evaluated(verdict),
+        "search_verdict": made.search_verdict["status"],
         "norm": threat_model.norm,
         "eps": threat_model.eps,
         "params": made.training["params"],
@@ -352,6 +351,10 @@ def _summary(config: RunConfig, made: _Made, folder: Path) -> dict[str, Any]:
         "dataset": verdict["dataset"],
         "artifacts": dict(_ARTIFACTS),
     }
+    if (chosen := made.search.get("chosen_seed")) is not None:  # of a search over several seeds
+        for name in ("cells", "search_curves"):
+            path = _ARTIFACTS[name].removeprefix("search/")
+            summary["artifacts"][name] = f"search/seed-{chosen}/{path}"
     if made.not_exported:
         summary["not_exported"] = made.not_exported
     if made.compression is not None:

@@ -43,7 +43,15 @@ from robust_nas.workflows.context import (
     session,
 )
 from robust_nas.workflows.controls import CONTROLS, compare_with_controls
-from robust_nas.workflows.search_job import SearchJob, SearchResult, SeedsJob, refuse_other_kind
+from robust_nas.workflows.search_job import (
+    SearchJob,
+    SearchResult,
+    SeedsJob,
+    caption_of,
+    refuse_other_kind,
+    seeds_asked,
+)
+from robust_nas.workflows.search_verdict import judge_search
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,41 +62,49 @@ def run_search(
     out: Path | None = None,
     *,
     mode: Mode = "new",
-    seeds: int = 1,
+    seeds: int | None = None,
     progress: Progress = silent,
     context: JobContext | None = None,
     engine: Engine | None = None,
 ) -> SearchResult:
     """Search an architecture; the folder (default `results/<name>-search`) gets `architecture.yaml` and figures.
 
-    With `seeds` > 1 the search is repeated with seeds `seed`, `seed + 1`, ... in subfolders; the result is the
-    architecture that is best by the strategy's criterion, and `result.json` reports the spread.
+    With `seeds` > 1 (default: `search.seeds`; of a search that is continued, its own number) the search is repeated
+    with seeds `seed`, `seed + 1`, ... in subfolders; the result is the architecture that is best by the strategy's
+    criterion, and `result.json` reports the spread.
 
     With an `engine` the candidates of a sampled strategy are evaluated by its workers, a batch at a time; without one
     in this process, one by one. Raises `ConfigError` for an engine that the strategy cannot use.
 
     With `search.controls` or `search.finalists` the result is then trained and evaluated next to other networks
-    (`workflows/controls.py`).
+    (`workflows/controls.py`). It ends with the verdict on the search (`workflows/search_verdict.py`).
     """
     if config.search.followed:
         refuse_several("search.controls")
-    found = _searched(config, out, mode, seeds, progress, context, engine)
-    if not config.search.followed:
-        return found
-    tree = compare_with_controls(config, found, found.folder / CONTROLS, progress=progress, context=context)
-    return replace(found, controls=tree)
+    found = find_architecture(
+        config, out, mode=mode, seeds=seeds, progress=progress, context=context, engine=engine
+    )
+    controls = found.folder / CONTROLS
+    if config.search.followed:
+        tree = compare_with_controls(config, found, controls, progress=progress, context=context)
+        found = replace(found, controls=tree)
+    with joined() as ranks:
+        return replace(found, verdict=ranks.run_on_all(lambda: judge_search(config, found, controls)))
 
 
-def _searched(
+def find_architecture(
     config: RunConfig,
-    out: Path | None,
-    mode: Mode,
-    seeds: int,
-    progress: Progress,
-    context: JobContext | None,
-    engine: Engine | None,
+    out: Path | None = None,
+    *,
+    mode: Mode = "new",
+    seeds: int | None = None,
+    progress: Progress = silent,
+    context: JobContext | None = None,
+    engine: Engine | None = None,
 ) -> SearchResult:
+    """Do the same without controls, finalists and verdict."""
     folder = expand_path(out) if out else RESULTS / f"{config.name}-search"
+    seeds = seeds_asked(config, folder, mode, seeds)
     if seeds < 1:
         raise ConfigError(f"seeds: got {seeds}; at least 1 is needed")
     if not config.search.distributed:
@@ -200,9 +216,7 @@ def _write(
         write_json(run.folder / "alphas.json", alphas)
         artifacts.append("alphas.json")
     records = run.records()
-    caption = (
-        f"{config.name}: search on {dataset.name}, {images} images, {strategy.describe()}, seed {config.seed}"
-    )
+    caption = caption_of(config, dataset.name, images, config.seed)
     folder = run.folder / "figures"
     record = {strategy.drawn_as: records}
     curves = figures.FIGURES.make(strategy.figure)  # of a plugin, maybe
@@ -212,6 +226,7 @@ def _write(
     run.finish(
         {
             "seed": config.seed,
+            "images": images,
             "params": cost.params,
             "macs": cost.macs,
             "input_shape": list(dataset.shape),
@@ -219,6 +234,7 @@ def _write(
             "seconds": round(outcome.seconds, 1),
             **strategy.result(records),
             **({} if outcome.stopped is None else {"stopped": outcome.stopped}),
+            **({} if outcome.fitness is None else {"fitness": outcome.fitness}),
             "skips": skips(found),
             "warnings": [*doubts(config), *collapsed(found)],
         },
@@ -232,7 +248,7 @@ def _draw_own(run: Run, config: RunConfig) -> None:
     if config.figures:
         strategy = config.search
         dataset = read_environment(run.folder).get("dataset", "unknown data")
-        about = f"{config.name}: search on {dataset}, {strategy.describe()}, seed {config.seed}"
+        about = caption_of(config, dataset, None, config.seed)
         record = {strategy.drawn_as: run.records()}
         figures.draw_own("search", record, run.folder / "figures", about=about, figures=config.figures)
 
@@ -275,10 +291,11 @@ def _repeat_search(
             inner: Mode = "resume" if mode == "resume" else "new"
             own = None if context is None else context.of_seed(seed)
             results.append(
-                run_search(
+                find_architecture(
                     changed,
                     folder / f"seed-{seed}",
                     mode=inner,
+                    seeds=1,
                     progress=progress,
                     context=own,
                     engine=engine,

@@ -13,7 +13,7 @@ from robust_nas.config import Count, Options, check, read_yaml
 from robust_nas.data import DataOptions
 from robust_nas.errors import RunExistsError
 from robust_nas.extension import ExtensibleJob
-from robust_nas.runs import CONFIG
+from robust_nas.runs import CONFIG, Mode
 from robust_nas.search import Strategy, SupernetOptions, strategy_field
 from robust_nas.search.sampled.measured import COMPRESSED_ROBUST
 from robust_nas.spaces import CellArchitecture, CellSpace
@@ -29,6 +29,7 @@ class SearchResult:
     architecture: CellArchitecture
     record: dict[str, Any]
     controls: dict[str, Any] | None = None  # the content of `controls.json`, where the config asks for it
+    verdict: dict[str, Any] | None = None  # the content of `verdict.json`
 
 
 class SearchJob(ExtensibleJob):
@@ -71,6 +72,26 @@ class SeedsJob(ExtensibleJob):
                 "not fewer: choose another folder with --out"
             )
         return self if self.same_but(before, "seeds") else None
+
+
+def caption_of(config: RunConfig, dataset: str, images: int | None, seed: int) -> str:
+    """Return what figures of a search of one seed say of it; an earlier version did not record the images."""
+    searched = dataset if images is None else f"{dataset}, {images} images"
+    return f"{config.name}: search on {searched}, {config.search.describe()}, seed {seed}"
+
+
+def seeds_asked(config: RunConfig, folder: Path, mode: Mode, seeds: int | None) -> int:
+    """Return the number of seeds: what is asked for, else `search.seeds`.
+
+    A search that is continued keeps its own number without a word on it; one of several seeds gets more where
+    `search.seeds` is larger.
+    """
+    if seeds is not None:
+        return seeds
+    if mode == "resume" and (folder / CONFIG).is_file():
+        had = seeds_of(folder)
+        return had if had == 1 else max(had, config.search.seeds)
+    return config.search.seeds
 
 
 def seeds_of(folder: Path) -> int:

@@ -63,4 +63,4 @@ def searched(folder, strategy, *, mode="new", stop_at=None, **changes):
 
 def found(outcome):
     """All of an outcome but the seconds."""
-    return outcome.architecture, outcome.edge_weights, outcome.sources, outcome.last
+    return outcome.architecture, outcome.edge_weights, outcome.sources, outcome.last, outcome.fitness

@@ -13,14 +13,10 @@ from robust_nas.attacks import PGD
 from robust_nas.config import read_yaml, to_dict, to_yaml
 from robust_nas.errors import ArchitectureError, CheckpointError, ConfigError, DataError
 from robust_nas.nets import Supernet
+from robust_nas.nets.inherited import estimate_statistics, sub_network
 from robust_nas.runs import read_json
 from robust_nas.spaces import Edge, load_space
-from robust_nas.studies.run.inherited import (
-    estimate_statistics,
-    inherited_scores,
-    refuse_unscorable,
-    sub_network,
-)
+from robust_nas.studies.run.inherited import inherited_scores, refuse_unscorable
 from robust_nas.studies.run.runner import run_study
 from robust_nas.workflows.search_job import SearchJob
 
@@ -86,10 +82,9 @@ def test_absent_edges_are_rows_of_zeros():
         torch.testing.assert_close(network(x), supernet.classifier(s1.mean((2, 3))), rtol=1e-5, atol=1e-6)
 
 
-def test_statistics_are_the_sub_networks_own_and_the_supernet_stays(monkeypatch):
+def test_statistics_are_the_sub_networks_own_and_the_supernet_stays():
     from robust_nas.data import Images
 
-    monkeypatch.setattr("robust_nas.studies.run.inherited.BATCH_SIZE", 16)
     supernet = with_statistics(Supernet(load_space("dsara"), 4, 1, channels=2, cells=3, seed=1))
     before = {name: value.clone() for name, value in supernet.state_dict().items()}
     network = sub_network(supernet, supernet.derive())
@@ -97,7 +92,7 @@ def test_statistics_are_the_sub_networks_own_and_the_supernet_stays(monkeypatch)
         0, 256, (32, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
     images = Images(pixels, torch.arange(32) % 4)
-    estimate_statistics(network, images)
+    estimate_statistics(network, images, 16)
     assert not network.training
     means = [network.stem[0](network.normalise(half)).mean((0, 2, 3)) for half in images.float().split(16)]
     torch.testing.assert_close(network.stem[1].running_mean, sum(means) / 2)

@@ -17,14 +17,17 @@ from robust_nas.attacks.batch_generator import BatchGenerator, together
 from robust_nas.checkpoints import restore_optimiser
 from robust_nas.data import augment, split
 from robust_nas.data.order import batches
-from robust_nas.errors import CheckpointError
+from robust_nas.errors import CheckpointError, ConfigError
 from robust_nas.layers.batch_norm import synchronise
 from robust_nas.nets import channels_last
 from robust_nas.search.one_shot.batch import Batch, Half
+from robust_nas.search.one_shot.fitness import FitnessImages, measure_fitness
+from robust_nas.search.one_shot.rank_correlation import rank_correlation
 from robust_nas.search.one_shot.steps import OneShotSearch
 from robust_nas.search.one_shot.strategy import ENTROPY, OneShotStrategy
 from robust_nas.search.spread import skips
 from robust_nas.search.strategy import SearchContext, SearchOutcome
+from robust_nas.spaces import CellArchitecture
 from robust_nas.training.divergence import refuse_broken_weights, refuse_divergence
 from robust_nas.training.schedules import cosine
 
@@ -40,6 +43,11 @@ def search(strategy: OneShotStrategy, context: SearchContext) -> SearchOutcome:
     Continues from the run's checkpoint where there is one; with several ranks each takes its rows of every batch.
     Raises `DivergenceError` when a loss or alpha stops being finite; the checkpoint before it stays.
     """
+    if strategy.short_trainings and context.ranks.count > 1:
+        raise ConfigError(
+            f"search.short_trainings: got {strategy.short_trainings} with {context.ranks.count} ranks; short trainings "
+            "are of one process: 0 is needed"
+        )
     with strategy.session(context):
         loop = _Loop(strategy, context)
         loop.restore()
@@ -116,13 +124,26 @@ class _Loop:
         self.save()
         alphas = {name: alpha.detach() for name, alpha in search.alphas.items()}
         weights = strategy.edge_weights(search.space, alphas)
+        architecture = strategy.derive(search, alphas, self.context.name)
+        fitness = self._fitness(architecture, weights)
         return SearchOutcome(
-            strategy.derive(search, alphas, self.context.name),
+            architecture,
             self._elapsed(),
             self.last,
             {kind: rows.tolist() for kind, rows in weights.items()},
             strategy.source_weights(search.space, alphas),
+            fitness=fitness,
         )
+
+    def _fitness(self, architecture: CellArchitecture, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Return how fit the supernet is to decide; nothing of the search changes."""
+        strategy, search, context = self.strategy, self.search, self.context
+        # As many at once as the search attacks in a step: both halves.
+        images = FitnessImages.of(*self.halves, seed=context.seed, batch_size=2 * strategy.batch_size)
+        found = measure_fitness(strategy, search, images, architecture, weights, context.classes)
+        if strategy.short_trainings:
+            found["rank_correlation"] = rank_correlation(strategy, search, context, images)
+        return found
 
     def _begin_epoch(self) -> None:
         weights = self.strategy.weights

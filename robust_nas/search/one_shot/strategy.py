@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from robust_nas.attacks import Attack, inherited, training_attack_field
-from robust_nas.config import Count, Options
+from robust_nas.config import Count, CountOrZero, Options
 from robust_nas.data.options import Augment
 from robust_nas.errors import ConfigError
 from robust_nas.search.one_shot.batch import AlphaGradient, AlphaStep, Batch
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from robust_nas.search.one_shot.steps import OneShotSearch
     from robust_nas.training import Loss
 
+LEAST_TRAININGS = 6  # of fewer, too many bootstrap samples have less than three different ones: no interval
 ENTROPY = "entropy"  # the first word of what is watched of the alphas
 Draw = Callable[..., list[Batch]]  # of halves by name: their batches of the step, attacked now, together
 
@@ -75,6 +76,18 @@ class OneShotStrategy(Strategy):
     attack: Annotated[Attack, training_attack_field()] = Field(default_factory=usual_attack)
     weights: WeightOptimiser = WeightOptimiser()
     alphas: AlphaOptimiser = AlphaOptimiser()
+    # Sampled architectures that are trained for a few epochs after the search, to see whether its scores rank them.
+    short_trainings: CountOrZero = Field(default=0, exclude_if=lambda count: count == 0)
+
+    @field_validator("short_trainings")
+    @classmethod
+    def _are_enough(cls, count: int) -> int:
+        """Refuse fewer architectures than a rank correlation needs."""
+        if 0 < count < LEAST_TRAININGS:
+            raise ValueError(
+                f"the interval of a rank correlation needs {LEAST_TRAININGS} architectures; allowed: 0, or at least {LEAST_TRAININGS}"
+            )
+        return count
 
     @field_validator("attack")
     @classmethod
@@ -109,6 +122,11 @@ class OneShotStrategy(Strategy):
     def own_precision(self) -> Literal["float32", "bf16"]:
         """Return the precision of the search's steps."""
         return self.precision
+
+    @property
+    def trains(self) -> bool:
+        """Return whether networks are trained by the run's recipe after the search."""
+        return self.short_trainings > 0
 
     def session(self, context: SearchContext) -> AbstractContextManager[None]:
         """Return a context around the whole search, such as one that seeds what a foreign supernet draws from."""
@@ -159,6 +177,15 @@ class OneShotStrategy(Strategy):
         own: Any = supernet
         copy: nn.Module | None = own.folded()
         return copy
+
+    def inherited(self, search: OneShotSearch, architecture: CellArchitecture) -> nn.Module | None:
+        """Return the network of an architecture with copies of the supernet's weights; None where there is none."""
+        if not self.shares_weights:
+            return None
+        from robust_nas.nets.inherited import sub_network
+
+        supernet: Any = search.supernet
+        return sub_network(supernet, architecture)
 
     def edge_logits(self, space: CellSpace, alphas: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the logits `[E, O]` of every kind, whose softmax are the edge weights."""

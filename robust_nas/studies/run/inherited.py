@@ -1,17 +1,12 @@
 """Score cell architectures by the weights that they inherit from an adversarially trained supernet.
 
-A sub-network keeps the chosen edges of every node with their operation, weight 1 each; all other edges are absent. It
-has the supernet's own number of cells and channels, for every size of the architecture: the genotype is scored.
-A pooling keeps the batch norm that the supernet puts behind it. The supernet's batch norm statistics belong to the
-mixture of all operations, so each sub-network gets its own, re-estimated on training images before it is scored (our
-choice: the plain mean over `BATCHES` batches of clean, unaugmented images). Scores rank architectures among
-themselves; they are no accuracies of trained networks.
+A sub-network (`nets/inherited.py`) has the supernet's own number of cells and channels, for every size of the
+architecture: the genotype is scored. Its batch norm statistics are re-estimated on `BATCHES` batches of training images
+before it is scored. Scores rank architectures among themselves; they are no accuracies of trained networks.
 """
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -29,11 +24,7 @@ from robust_nas.workflows.search import build_supernet
 from robust_nas.workflows.search_job import SearchJob
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from robust_nas.data import Images
     from robust_nas.nets import Supernet
-    from robust_nas.nets.network import CellNetwork, NetworkCell
     from robust_nas.nets.supernet import SupernetCell
 
 BATCHES = 8  # of training images, for the batch norm statistics of a sub-network
@@ -79,6 +70,7 @@ def inherited_scores(
     from robust_nas.data.splits import balanced
     from robust_nas.evaluation import correctness
     from robust_nas.evaluation.accuracy import chance_of
+    from robust_nas.nets.inherited import estimate_statistics, sub_network
 
     search = refuse_unscorable(search_folder, architectures)
     context = load_context(search.config)
@@ -92,7 +84,7 @@ def inherited_scores(
     scores = []
     for done, architecture in enumerate(architectures, start=1):
         network = sub_network(supernet, architecture).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        estimate_statistics(network, calibration)
+        estimate_statistics(network, calibration, BATCH_SIZE)
         generator = torch.Generator(context.device).manual_seed(seed)
         found = correctness(network, judged, attack, generator, batch_size=BATCH_SIZE)
         clean, robust = found.accuracies
@@ -172,52 +164,3 @@ def _supernet(folder: Path, search: FinishedSearch, context: JobContext) -> Supe
     except (LookupError, RuntimeError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder / CHECKPOINT}: does not fit the supernet: {error}") from None
     return supernet
-
-
-def sub_network(supernet: Supernet, architecture: CellArchitecture) -> CellNetwork:
-    """Return the network of an architecture's genotype at the supernet's size, of copies of the supernet's modules."""
-    from robust_nas.nets import build_network
-    from robust_nas.nets.network import Node
-
-    space = supernet.space
-    cells = cast("list[SupernetCell]", supernet.cells)
-    sized = architecture.resized(len(cells), cells[0].channels // space.layout.filters[0])
-    network = build_network(
-        sized,
-        input_shape=(cast("nn.Conv2d", supernet.stem[0]).in_channels, 1, 1),
-        classes=supernet.classifier.out_features,
-        affine=False,
-    )
-    for name in ("normalise", "stem", "before_pooling", "classifier"):
-        setattr(network, name, copy.deepcopy(getattr(supernet, name)))
-    for cell, target in zip(cells, cast("list[NetworkCell]", network.cells), strict=True):
-        target.preprocess0 = copy.deepcopy(cell.preprocess0)
-        target.preprocess1 = copy.deepcopy(cell.preprocess1)
-        for number, node in enumerate(architecture.cell(cell.kind).nodes):
-            chosen = [
-                cast("nn.ModuleList", cell.edges[space.edges.index((number, edge.source))])[
-                    space.operations.index(edge.operation)
-                ]
-                for edge in node
-            ]
-            target.nodes[number] = Node(
-                [copy.deepcopy(module) for module in chosen],
-                [edge.source for edge in node],
-                space.topology.aggregation,
-            )
-    return network.to(next(supernet.parameters()).device)
-
-
-def estimate_statistics(network: nn.Module, images: Images) -> None:
-    """Replace the batch norm statistics by the mean over batches of clean `images`; leave the network in eval mode."""
-    import torch
-
-    for module in network.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.reset_running_stats()
-            module.momentum = None  # a plain mean over the batches
-    network.train()
-    with torch.no_grad():
-        for indices in torch.tensor_split(torch.arange(len(images)), math.ceil(len(images) / BATCH_SIZE)):
-            network(images.float(indices).contiguous(memory_format=torch.channels_last))
-    network.eval()
