@@ -39,6 +39,43 @@ def test_the_command_line_searches_digits_adversarially(call: Call) -> None:
     assert call(*arguments).code == 2
 
 
+TINY = (
+    *("search", "quickstart", "--quiet", "search.epochs=1", "search.stage1_epochs=0", "search.channels=2"),
+    *("search.batch_size=20", "data.limit=100", "space.changes.nodes=1"),
+)
+
+
+def test_a_search_ends_with_its_findings_and_the_word(call: Call) -> None:
+    done = call(*TINY, "--out", "found", "search.seeds=2")
+    verdict = json.loads(Path("found/verdict.json").read_text())
+    assert done.code == 0
+    assert f"verdict on the search: {verdict['status']}\n" in done.out
+    assert done.out.count("search --resume found search.controls=3") >= 1
+    for finding in verdict["findings"]:
+        assert f"{finding['status']:<8} {finding['name']}" in done.out
+        assert finding["status"] == "PASS" or f"{finding['name']}: {finding['text']}" in done.out
+    assert "edges shared between two seeds" in done.out
+    again = call("search", "--resume", "found", "--quiet", "--json")
+    record = json.loads(again.out)
+    assert record["verdict"] == verdict
+    assert len(record["per_seed"]) == 2
+    assert record["fitness"]["images"] == 45
+
+
+def test_mistakes_in_what_follows_a_search_are_bad_usage(call: Call) -> None:
+    for override, message in (
+        ("search.seeds=0", "search.seeds: got 0"),
+        (
+            "search.short_trainings=2",
+            "search.short_trainings: got 2; the interval of a rank correlation needs 6",
+        ),
+    ):
+        done = call(*TINY, override)
+        assert done.code == 2
+        assert message in done.err
+        assert not Path("results/quickstart-search").exists()
+
+
 def test_a_search_by_nni_without_it_is_bad_usage_and_leaves_nothing(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from robust_nas.errors import ArchitectureError, RunError
-from robust_nas.figures import draw_cells, style
+from robust_nas.figures import Weight, draw_cells, style
 from robust_nas.figures.cells import cells_figure, short_name
 
 OPERATIONS = (
@@ -66,10 +66,25 @@ def random_cells(seed):
 CASES = [ARNAS, SAME_SOURCE, SUPERNET, *(random_cells(seed) for seed in range(3))]
 
 
-@pytest.fixture(scope="module", params=CASES)
+def weighted(cells):
+    """Weights of all edges, with noise on every second one of a node."""
+    return {
+        kind: [
+            [Weight(0.19, 0.02) if slot % 2 else Weight(0.153, 0.0047) for slot in range(len(node))]
+            for node in nodes
+        ]
+        for kind, nodes in cells.items()
+    }
+
+
+@pytest.fixture(
+    scope="module", params=[*((case, "") for case in CASES), *((case, "INCONCLUSIVE") for case in CASES[:2])]
+)
 def drawn(request):
-    cells = request.param
-    figure = cells_figure(cells, {kind: range(2, 2 + len(nodes)) for kind, nodes in cells.items()}, "caption")
+    cells, verdict = request.param
+    outputs = {kind: range(2, 2 + len(nodes)) for kind, nodes in cells.items()}
+    weights = weighted(cells) if verdict else None
+    figure = cells_figure(cells, outputs, "caption", weights=weights, verdict=verdict)
     figure.canvas.draw()
     return cells, figure, figure.canvas.get_renderer()
 
@@ -138,6 +153,31 @@ def test_files_hold_what_was_given(tmp_path):
     edges = [(r["cell"], int(r["source"]), r["operation"]) for r in rows if r["operation"] != "concat"]
     assert edges == [(kind, s, op) for kind, nodes in ARNAS.items() for node in nodes for op, s in node]
     assert [int(r["source"]) for r in rows if r["operation"] == "concat"] == [2, 3, 4, 5] * 3
+
+
+def test_weights_are_in_labels_and_table_and_a_search_that_decides_nothing_shows_it(tmp_path):
+    weights = weighted(ARNAS)
+    looks = {}
+    for word in ("CONCLUSIVE", "INCONCLUSIVE", "FAILED"):
+        paths = draw_cells(ARNAS, tmp_path / word, caption="A search.", weights=weights, verdict=word)
+        svg = paths[1].read_text()
+        looks[word] = "dasharray" in svg
+        assert ("sep 5x5  .153 ±.005" in svg, "sep 3x3  .19 ±.02" in svg) == (True, True)
+        assert f"Verdict on the search: {word}. A search." in svg
+        assert (f"robust cell ({word.lower()})" in svg) == (word != "CONCLUSIVE")
+        with paths[2].open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert (rows[0]["weight"], rows[0]["noise"], rows[0]["verdict"]) == ("0.153", "0.0047", word)
+        assert (rows[-1]["operation"], rows[-1]["weight"], rows[-1]["verdict"]) == ("concat", "", word)
+    assert looks == {"CONCLUSIVE": False, "INCONCLUSIVE": True, "FAILED": True}
+
+
+@pytest.mark.parametrize(
+    ("value", "noise", "text"),
+    [(0.1, None, ".10"), (0.19, 0.02, ".19 ±.02"), (0.153, 0.0047, ".153 ±.005"), (1.0, 0.0, "1.000 ±.000")],
+)
+def test_a_weight_has_a_third_decimal_where_its_noise_needs_it(value, noise, text):
+    assert str(Weight(value, noise)) == text
 
 
 def test_same_call_gives_same_bytes_whatever_the_callers_settings(tmp_path):

@@ -99,7 +99,7 @@ def test_a_search_of_two_seeds_becomes_one_of_three(tmp_path, monkeypatch):
     again = robust_nas.run_search(config(), tmp_path / "grown", seeds=2, mode="resume")
     assert len(again.record["per_seed"]) == 3
     with pytest.raises(RunExistsError, match="got 1, it has 3"):
-        robust_nas.run_search(config(), tmp_path / "grown", mode="resume")
+        robust_nas.run_search(config(), tmp_path / "grown", seeds=1, mode="resume")
     with pytest.raises(RunExistsError, match="got 2, it has 1"):
         robust_nas.run_search(config(), tmp_path / "grown" / "seed-5", seeds=2, mode="resume")
     with pytest.raises(RunExistsError, match=r"different: .*search"):

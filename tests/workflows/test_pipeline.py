@@ -245,7 +245,7 @@ def test_repeated_searches_report_their_spread_and_choose_by_the_adversarial_los
     again = robust_nas.run_search(config(), tmp_path / "seeds", seeds=2, mode="resume")
     assert again.record == record
     with pytest.raises(RunExistsError, match="got 1, it has 2"):
-        robust_nas.run_search(config(), tmp_path / "seeds", mode="resume")
+        robust_nas.run_search(config(), tmp_path / "seeds", seeds=1, mode="resume")
     with pytest.raises(ConfigError, match="seeds: got 0"):
         robust_nas.run_search(config(), tmp_path / "none", seeds=0)
 
