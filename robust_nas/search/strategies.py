@@ -18,6 +18,7 @@ STRATEGIES = Registry(
     "robust_nas",
     {
         "dsara": "search.dsara:DSARA",
+        "darts": "search.darts:DARTS",
         "nni": "integrations.nni_strategy:NNI",
         "random": "search.random_search:RandomSearch",
         "local-search": "search.local_search:LocalSearch",
