@@ -5,6 +5,7 @@ One step, on a batch (x, y) of the weights' half and (v, t) of the alphas' half:
     x' = attack(w, alpha; x, y)              v' = attack(w, alpha; v, t)
     stage 1:  g  = d/dalpha L(w, alpha; v', t)
     stage 2:  u1 = d/dalpha L(w, alpha; v, t),   u2 = lambda d/dalpha L(w, alpha; v', t)
+              (with `normalise` each gradient is first divided by its norm or its loss: `min_norm.py`)
               g  = gamma* u1 + (1 - gamma*) u2         (min-norm over all alphas at once; or u1 + u2)
     alpha <- Adam(alpha, g)
     w     <- SGD(w, d/dw L(w, alpha; x', y))           (adversarial in both stages)
@@ -20,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from robust_nas.config import CountOrZero, Positive
 from robust_nas.lazy import torch
@@ -80,11 +81,21 @@ class DSARA(UnrolledStrategy):
     stage1_epochs: CountOrZero = 21  # adversarial loss alone before it; inferred from the official code
     combine: Literal["min-norm", "sum"] = "min-norm"  # of the two gradients in stage 2
     adversarial_weight: Positive = 1.0  # lambda, on the adversarial gradient of stage 2
+    # What both gradients are divided by before the min-norm step: their lengths, or their losses. Not as published.
+    normalise: Literal["none", "unit", "loss"] = Field(default="none", exclude_if=lambda by: by == "none")
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Self:
         if self.stage1_epochs > self.epochs:
             raise ValueError(f"stage1_epochs is {self.stage1_epochs}, more than the {self.epochs} epochs")
+        return self
+
+    @model_validator(mode="after")
+    def _there_is_a_min_norm_step_to_normalise_for(self) -> Self:
+        if self.normalise != "none" and self.combine == "sum":
+            raise ValueError(
+                f"normalise is {self.normalise!r}, but combine is 'sum', without a min-norm step; allowed with it: none"
+            )
         return self
 
     def stage(self, epoch: int) -> int:
@@ -93,6 +104,8 @@ class DSARA(UnrolledStrategy):
 
     def note(self, record: Record) -> str:
         """Return the stage and the losses of the last record, for progress."""
+        if record["loss_adversarial"] is None:  # the weights alone were trained
+            return super().note(record)
         natural = "" if record["loss_natural"] is None else f" natural {record['loss_natural']:.2f}"
         alphas = f"adversarial {record['loss_adversarial']:.2f}{natural}"
         return f"stage {record['stage']}, loss {record['loss_weights']:.2f}, alphas: {alphas}"
@@ -102,7 +115,7 @@ class DSARA(UnrolledStrategy):
 
         `weights_batch` is used by the second order alone.
         """
-        from robust_nas.search.min_norm import min_norm
+        from robust_nas.search.min_norm import min_norm, normalised
 
         images = (
             [alphas_batch.adversarial]
@@ -110,12 +123,15 @@ class DSARA(UnrolledStrategy):
             else [alphas_batch.natural, alphas_batch.adversarial]
         )
         found = self.alpha_gradients(search, images, alphas_batch, weights_batch)
-        loss_adversarial, u2 = found[-1]
+        loss_adversarial, adversarial = found[-1]
         if search.stage == 1:
-            return DSARAStep(u2, None, u2, None, loss_adversarial, None)
+            return DSARAStep(adversarial, None, adversarial, None, loss_adversarial, None)
         loss_natural, u1 = found[0]
-        u2 = self.adversarial_weight * u2
+        u2 = self.adversarial_weight * adversarial
         if self.combine == "sum":
             return DSARAStep(u1 + u2, u1, u2, loss_natural, loss_adversarial, None)
-        gamma, gradient = min_norm(u1, u2)
+        gamma, gradient = min_norm(
+            normalised(u1, loss_natural, self.normalise),
+            self.adversarial_weight * normalised(adversarial, loss_adversarial, self.normalise),
+        )
         return DSARAStep(gradient, u1, u2, loss_natural, loss_adversarial, gamma)
