@@ -19,6 +19,7 @@ STRATEGIES = Registry(
     {
         "dsara": "search.dsara:DSARA",
         "darts": "search.darts:DARTS",
+        "advrush": "search.advrush:AdvRush",
         "nni": "integrations.nni_strategy:NNI",
         "random": "search.random_search:RandomSearch",
         "local-search": "search.local_search:LocalSearch",
