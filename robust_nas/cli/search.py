@@ -116,7 +116,13 @@ def _show(name: str, found: SearchResult, criterion: Criterion) -> None:
         print(f"edges shared between two seeds: {100 * sum(shared) / len(shared):.0f} % on average")
     print(f"architecture       {found.folder / 'architecture.yaml'}")
     best = found.folder / f"seed-{record['chosen_seed']}" if "per_seed" in record else found.folder
-    if stopped := record.get("stopped"):
+    stopped = record.get("stopped")
+    if stopped and "epoch" in stopped:
+        print(
+            f"stopped            after epoch {stopped['at'] + 1}: {stopped['reason']}; the result is that of epoch "
+            f"{stopped['epoch'] + 1}"
+        )
+    elif stopped:
         print(
             f"taken              {record['taken']} of {record['candidates']} candidates, ended by {stopped['reason']}"
         )

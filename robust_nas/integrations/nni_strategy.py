@@ -17,11 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from robust_nas.config import Options, Positive
 from robust_nas.integrations.samples import edge_label, from_sample, node_label
 from robust_nas.lazy import torch
 from robust_nas.search import AlphaStep, Batch, OneShotStrategy, SearchContext
 from robust_nas.search.one_shot.batch import flatten
+from robust_nas.search.one_shot.optimisers import AlphaSchedule
 from robust_nas.search.one_shot.strategy import Draw
 from robust_nas.spaces import CellArchitecture, CellSpace
 
@@ -31,10 +31,8 @@ if TYPE_CHECKING:
     from robust_nas.search import OneShotSearch
 
 
-class NNIAlphaOptimiser(Options):
+class NNIAlphaOptimiser(AlphaSchedule):
     """NNI's Adam for the architecture parameters: betas 0.5, 0.999 and weight decay 1e-3 are its own and fixed."""
-
-    learning_rate: Positive = 3e-4
 
     def build(self, alphas: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
         """Return the optimiser of these parameters."""
@@ -46,6 +44,7 @@ class NNI(OneShotStrategy):
 
     distributed: ClassVar[bool] = False
     shares_weights: ClassVar[bool] = False  # its supernet is another
+    derives_by_weights: ClassVar[bool] = False
     variant: ClassVar[str | None] = "strategy"
 
     name: Literal["nni"] = "nni"
@@ -175,6 +174,8 @@ class NNI(OneShotStrategy):
 
     def note(self, record: Mapping[str, Any]) -> str:
         """Return both losses of the last record, for progress."""
+        if record["loss_adversarial"] is None:  # the weights alone were trained
+            return super().note(record)
         return f"loss {record['loss_weights']:.2f}, alphas: adversarial {record['loss_adversarial']:.2f}"
 
 

@@ -9,6 +9,7 @@ faster forms of `fused.py` and `folded.py` are held against. E edges of a cell, 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Literal, cast
 
 import torch
@@ -166,7 +167,10 @@ class Supernet(SelfFolding):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits `[B, K]` of images `[B, C, H, W]` in 0..1."""
-        edge_weights = self.edge_weights()
+        return self.mixed(x, self.edge_weights())
+
+    def mixed(self, x: Tensor, edge_weights: Mapping[str, Tensor]) -> Tensor:
+        """Return the same where operations have these weights, `[E, O]` per kind, in the place of `edge_weights`."""
         s0 = s1 = self.stem(self.normalise(x))
         for cell in cast("list[SupernetCell]", self.cells):
             plain = self.execution == "plain" or cell.changed()
@@ -213,13 +217,17 @@ class Supernet(SelfFolding):
         }
         return self.space.architecture(name, genotype)
 
-    def derive_nodes(self, edge_weights: Tensor) -> list[list[Edge]]:
-        """Return the kept edges of every node, by source, for edge weights `[E, O]` of one kind."""
+    def derive_nodes(self, edge_weights: Tensor, edges: Tensor | None = None) -> list[list[Edge]]:
+        """Return the kept edges of every node, by source, for edge weights `[E, O]` of one kind.
+
+        Edges are kept by the weight of their best operation, or by `edges` `[E]`. The weights may be any numbers.
+        """
         edge_weights = edge_weights.cpu()
         if self.space.edges_per_node != "all":  # as in DARTS, a kept edge connects
             absent = [not OPERATIONS.get(name).connects for name in self.space.operations]
-            edge_weights = edge_weights.masked_fill(torch.tensor(absent), -1.0)
+            edge_weights = edge_weights.masked_fill(torch.tensor(absent), -torch.inf)
         best, choice = (values.tolist() for values in edge_weights.max(dim=1))
+        best = best if edges is None else edges.tolist()
         nodes: list[list[Edge]] = [[] for _ in range(self.space.nodes)]
         candidates: list[list[tuple[float, Edge]]] = [[] for _ in nodes]
         for (node, source), weight, index in zip(self.space.edges, best, choice, strict=True):

@@ -1,3 +1,5 @@
+from .advrush import AdvRush as AdvRush
+from .darts import DARTS as DARTS
 from .dsara import DSARA as DSARA
 from .evaluators import EVALUATORS as EVALUATORS
 from .evaluators.evaluator import Evaluator as Evaluator

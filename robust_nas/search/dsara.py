@@ -5,17 +5,15 @@ One step, on a batch (x, y) of the weights' half and (v, t) of the alphas' half:
     x' = attack(w, alpha; x, y)              v' = attack(w, alpha; v, t)
     stage 1:  g  = d/dalpha L(w, alpha; v', t)
     stage 2:  u1 = d/dalpha L(w, alpha; v, t),   u2 = lambda d/dalpha L(w, alpha; v', t)
+              (with `normalise` each gradient is first divided by its norm or its loss: `min_norm.py`)
               g  = gamma* u1 + (1 - gamma*) u2         (min-norm over all alphas at once; or u1 + u2)
     alpha <- Adam(alpha, g)
     w     <- SGD(w, d/dw L(w, alpha; x', y))           (adversarial in both stages)
 
-Second order replaces w in the alpha gradients by the unrolled w' = w - eta (mu b + d/dw L(w; x', y) + wd w), with SGD's
-momentum buffer b, and adds the term through w' by finite differences (Liu et al., 2019, eq. 7-8):
+Second order replaces w in the alpha gradients by the unrolled w' (`one_shot/second_order.py`).
 
-    d/dalpha L(w', alpha) - eta [d/dalpha L(w + r v) - d/dalpha L(w - r v)] / (2 r),   v = d/dw' L_val,  r = r0 / ||v||
-
-With several ranks the min-norm point, the unrolled step and the finite difference are those of one rank with the whole
-batch, because losses and gradients are summed over the ranks as soon as they are taken.
+With several ranks the min-norm point is that of one rank with the whole batch, because losses and gradients are summed
+over the ranks as soon as they are taken.
 """
 
 from __future__ import annotations
@@ -23,12 +21,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from robust_nas.config import CountOrZero, Positive
 from robust_nas.lazy import torch
-from robust_nas.search.one_shot.batch import Batch, flatten
-from robust_nas.search.one_shot.strategy import OneShotStrategy
+from robust_nas.search.one_shot.batch import Batch
+from robust_nas.search.one_shot.second_order import UnrolledStrategy
 from robust_nas.search.strategy import Record
 
 if TYPE_CHECKING:
@@ -62,7 +60,7 @@ class DSARAStep(NamedTuple):
         return {column: value for column, value in found.items() if value is not None}
 
 
-class DSARA(OneShotStrategy):
+class DSARA(UnrolledStrategy):
     """DSARA's two-stage search.
 
     Defaults are those of the official ARNAS code, but for the two stages, lambda (there 0.1), the order (there 2)
@@ -83,8 +81,8 @@ class DSARA(OneShotStrategy):
     stage1_epochs: CountOrZero = 21  # adversarial loss alone before it; inferred from the official code
     combine: Literal["min-norm", "sum"] = "min-norm"  # of the two gradients in stage 2
     adversarial_weight: Positive = 1.0  # lambda, on the adversarial gradient of stage 2
-    order: Literal[1, 2] = 1  # 2: gradient through one unrolled weight step
-    finite_difference: Positive = 0.01  # r of the second order, step r / ||v||
+    # What both gradients are divided by before the min-norm step: their lengths, or their losses. Not as published.
+    normalise: Literal["none", "unit", "loss"] = Field(default="none", exclude_if=lambda by: by == "none")
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Self:
@@ -93,18 +91,12 @@ class DSARA(OneShotStrategy):
         return self
 
     @model_validator(mode="after")
-    def _unrolled_step_is_the_weights_step(self) -> Self:
-        if self.order == 2 and self.weights.loss is not None:
+    def _there_is_a_min_norm_step_to_normalise_for(self) -> Self:
+        if self.normalise != "none" and self.combine == "sum":
             raise ValueError(
-                f"order is 2, whose unrolled step is on attacked images by the cross-entropy, but weights.loss is "
-                f"{self.weights.loss.label!r}; allowed with it: order 1"
+                f"normalise is {self.normalise!r}, but combine is 'sum', without a min-norm step; allowed with it: none"
             )
         return self
-
-    @property
-    def attacks_weights_half(self) -> bool:
-        """Return whether no loss of the weights does it: the first order reads them in the weight step alone."""
-        return self.weights.loss is None
 
     def stage(self, epoch: int) -> int:
         """Return 1 before the natural loss takes part, then 2."""
@@ -112,6 +104,8 @@ class DSARA(OneShotStrategy):
 
     def note(self, record: Record) -> str:
         """Return the stage and the losses of the last record, for progress."""
+        if record["loss_adversarial"] is None:  # the weights alone were trained
+            return super().note(record)
         natural = "" if record["loss_natural"] is None else f" natural {record['loss_natural']:.2f}"
         alphas = f"adversarial {record['loss_adversarial']:.2f}{natural}"
         return f"stage {record['stage']}, loss {record['loss_weights']:.2f}, alphas: {alphas}"
@@ -121,70 +115,23 @@ class DSARA(OneShotStrategy):
 
         `weights_batch` is used by the second order alone.
         """
-        from robust_nas.search.min_norm import min_norm
+        from robust_nas.search.min_norm import min_norm, normalised
 
         images = (
             [alphas_batch.adversarial]
             if search.stage == 1
             else [alphas_batch.natural, alphas_batch.adversarial]
         )
-        if self.order == 1:
-            found = [search.alpha_loss(x, alphas_batch) for x in images]
-        else:
-            found = self._second_order(search, images, alphas_batch, weights_batch)
-        loss_adversarial, u2 = found[-1]
+        found = self.alpha_gradients(search, images, alphas_batch, weights_batch)
+        loss_adversarial, adversarial = found[-1]
         if search.stage == 1:
-            return DSARAStep(u2, None, u2, None, loss_adversarial, None)
+            return DSARAStep(adversarial, None, adversarial, None, loss_adversarial, None)
         loss_natural, u1 = found[0]
-        u2 = self.adversarial_weight * u2
+        u2 = self.adversarial_weight * adversarial
         if self.combine == "sum":
             return DSARAStep(u1 + u2, u1, u2, loss_natural, loss_adversarial, None)
-        gamma, gradient = min_norm(u1, u2)
+        gamma, gradient = min_norm(
+            normalised(u1, loss_natural, self.normalise),
+            self.adversarial_weight * normalised(adversarial, loss_adversarial, self.normalise),
+        )
         return DSARAStep(gradient, u1, u2, loss_natural, loss_adversarial, gamma)
-
-    def _second_order(
-        self, search: OneShotSearch, images: list[Tensor], alphas_batch: Batch, batch: Batch
-    ) -> list[tuple[Tensor, Tensor]]:
-        """Return loss and flat alpha gradient at the unrolled weights for each of `images`; w' is computed once."""
-        from robust_nas.attacks import attack_mode
-
-        weights, alphas = search.weights, list(search.alphas.values())
-        learning_rate = search.weight_optimiser.param_groups[0]["lr"]
-
-        def move(direction: list[Tensor], scale: float | Tensor) -> None:
-            with torch.no_grad():
-                for weight, start, change in zip(weights, original, direction, strict=True):
-                    weight.copy_(start + scale * change)
-
-        def alphas_at(direction: list[Tensor], scale: Tensor) -> Tensor:
-            move(direction, scale)
-            return flatten(search.loss_gradient(batch.adversarial, batch, alphas)[1])
-
-        result = []
-        with attack_mode(search.supernet, "batch"):
-            _, gradients = search.loss_gradient(batch.adversarial, batch, weights)
-            original = [weight.detach().clone() for weight in weights]
-            step = self._sgd_direction(search, gradients)
-            try:
-                for x in images:
-                    move(step, -learning_rate)
-                    loss, both = search.loss_gradient(x, alphas_batch, [*alphas, *weights])
-                    direct, v = flatten(both[: len(alphas)]), both[len(alphas) :]
-                    norm = flatten(v).norm()
-                    r = self.finite_difference / norm.clamp_min(torch.finfo(norm.dtype).tiny)
-                    mixed = (alphas_at(v, r) - alphas_at(v, -r)) / (2 * r)
-                    result.append((loss, direct - learning_rate * mixed))
-            finally:
-                with torch.no_grad():
-                    for weight, start in zip(weights, original, strict=True):
-                        weight.copy_(start)
-        return result
-
-    def _sgd_direction(self, search: OneShotSearch, gradients: list[Tensor]) -> list[Tensor]:
-        """Return SGD's next step, mu b + gradient + wd w, but for the learning rate and clipping."""
-        direction = []
-        for weight, gradient in zip(search.weights, gradients, strict=True):
-            buffer = search.weight_optimiser.state.get(weight, {}).get("momentum_buffer")
-            moved = gradient + self.weights.weight_decay * weight.detach()
-            direction.append(moved if buffer is None else moved + self.weights.momentum * buffer)
-        return direction

@@ -18,6 +18,8 @@ STRATEGIES = Registry(
     "robust_nas",
     {
         "dsara": "search.dsara:DSARA",
+        "darts": "search.darts:DARTS",
+        "advrush": "search.advrush:AdvRush",
         "nni": "integrations.nni_strategy:NNI",
         "random": "search.random_search:RandomSearch",
         "local-search": "search.local_search:LocalSearch",

@@ -123,10 +123,16 @@ class SearchOutcome:
     last: dict[str, Any]
     edge_weights: dict[str, list[list[float]]] | None = None
     sources: dict[str, list[list[float]]] | None = None
-    stopped: dict[str, Any] | None = None  # why a sampled search ended: reason, evaluations
+    # Why a search ended before its end: reason; of a sampled one `evaluations`, of a one-shot one the `epoch` it is of.
+    stopped: dict[str, Any] | None = None
     fitness: dict[str, Any] | None = (
-        None  # of a one-shot search's supernet, to decide (`one_shot/fitness.py`)
+        None  # whether a one-shot search's supernet can decide (`one_shot/fitness.py`)
     )
+
+    def counted(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Return the records that lead to the outcome: those up to the epoch to which an early stop went back."""
+        last = (self.stopped or {}).get("epoch")
+        return records if last is None else [record for record in records if record["epoch"] <= last]
 
 
 class Criterion(NamedTuple):

@@ -232,7 +232,7 @@ def _write(
             "input_shape": list(dataset.shape),
             "classes": dataset.classes,
             "seconds": round(outcome.seconds, 1),
-            **strategy.result(records),
+            **strategy.result(outcome.counted(records)),
             **({} if outcome.stopped is None else {"stopped": outcome.stopped}),
             **({} if outcome.fitness is None else {"fitness": outcome.fitness}),
             "skips": skips(found),

@@ -13,16 +13,17 @@ from dsara_steps import (
     alpha_gradient,
     alpha_step,
     changed,
+    direct,
     draw,
     make,
+    relative,
     snapshot,
     two_stages,
+    unrolled,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.func import functional_call
 
-from robust_nas.attacks import attack_mode
 from robust_nas.errors import ConfigError
 from robust_nas.nets import Supernet
 from robust_nas.search import DSARA, Batch, OneShotSearch
@@ -36,45 +37,6 @@ def names(supernet):
     alphas = {name for name, _ in supernet.named_parameters() if name.startswith("alphas.")}
     weights = {name for name, _ in supernet.named_parameters()} - alphas
     return weights, alphas, {name for name, _ in supernet.named_buffers()}
-
-
-def unrolled(search, images, labels, batch):
-    """d/dalpha L(w'(alpha), alpha) by autograd through one SGD step with momentum and weight decay."""
-    supernet, options = search.supernet, search.strategy.weights
-    leaves = {name: p.detach().clone().requires_grad_() for name, p in supernet.named_parameters()}
-    alphas = {name: p for name, p in leaves.items() if name.startswith("alphas.")}
-    weights = {name: p for name, p in leaves.items() if name not in alphas}
-    with attack_mode(supernet, "batch"):
-        loss = F.cross_entropy(functional_call(supernet, leaves, (batch.adversarial,)), batch.labels)
-        gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
-        buffers = [
-            search.weight_optimiser.state.get(w, {}).get("momentum_buffer", 0.0) for w in search.weights
-        ]
-        moved = {
-            name: w - options.learning_rate * (options.momentum * b + g + options.weight_decay * w)
-            for (name, w), g, b in zip(weights.items(), gradients, buffers, strict=True)
-        }
-        loss = F.cross_entropy(functional_call(supernet, {**moved, **alphas}, (images,)), labels)
-        return loss.detach(), flatten(torch.autograd.grad(loss, list(alphas.values())))
-
-
-def direct(search, images, labels):
-    """d/dalpha L(w, alpha) by plain autograd."""
-    with attack_mode(search.supernet, "batch"):
-        for alpha in search.alphas.values():
-            alpha.requires_grad_(True)
-        loss = F.cross_entropy(search.supernet(images), labels)
-        return loss.detach(), flatten(torch.autograd.grad(loss, list(search.alphas.values())))
-
-
-@pytest.fixture
-def smooth(monkeypatch):
-    """Every ReLU a SiLU: at a kink a finite difference measures the jump, not the derivative."""
-    monkeypatch.setattr(F, "relu", lambda x, inplace=False: F.silu(x))
-
-
-def relative(found, expected):
-    return float((found - expected).norm() / expected.norm())
 
 
 @pytest.mark.usefixtures("smooth")

@@ -9,7 +9,8 @@ from robust_nas.attacks import NFGSM, PGD
 from robust_nas.attacks.batch_generator import BatchGenerator, together
 from robust_nas.layers.batch_norm import synchronise
 from robust_nas.nets import Supernet
-from robust_nas.search import DSARA, Batch, OneShotSearch, WeightOptimiser
+from robust_nas.search import DARTS, DSARA, AdvRush, Batch, OneShotSearch, WeightOptimiser
+from robust_nas.search.one_shot.perturbation import perturbation_scores
 from robust_nas.training import TRADES
 
 CLASSES, IMAGES = 4, 7  # unequal rows for two ranks and for three
@@ -19,7 +20,10 @@ CASES = {
     "second order": {"attack": PGD(norm="l2", eps=0.5, steps=2, restarts=2, keep="best"), "order": 2},
     "batch statistics": {"attack": NFGSM(eps=0.1, bn="batch")},
     "loss of the weights": {"attack": NFGSM(eps=0.1)},
+    "curvature": {"attack": NFGSM(eps=0.1)},
+    "darts": {"attack": NFGSM(eps=0.1), "order": 2},
 }
+OTHERS = {"curvature": AdvRush, "darts": DARTS}
 LOSSES = {"loss of the weights": TRADES(attack=PGD(eps=0.1, steps=2, loss="kl", keep="last"))}
 
 
@@ -29,7 +33,8 @@ def steps(ranks, case, statistics="synchronised"):
     if ranks.count > 1 and statistics == "synchronised":
         synchronise(supernet)
     weights = WeightOptimiser(learning_rate=0.1, clip_norm=0.5, loss=LOSSES.get(case))
-    strategy = DSARA(epochs=2, stage1_epochs=1, weights=weights, **CASES[case])
+    stages = {} if case == "darts" else {"stage1_epochs": 1}
+    strategy = OTHERS.get(case, DSARA)(epochs=2, weights=weights, **stages, **CASES[case])
     generator = BatchGenerator()
     generator.manual_seed(3)
     search = OneShotSearch(strategy, supernet, SPACE, ranks, generator)
@@ -55,8 +60,11 @@ def steps(ranks, case, statistics="synchronised"):
         search.alpha_step(moved.gradient)
         loss, _ = search.weight_step(drawn[0])
         found |= {f"loss {step}": loss, f"gradient {step}": moved.gradient}
-        if search.stage == 2:
-            found[f"gamma {step}"] = moved.gamma
+        found |= {f"{name} {step}": value for name, value in moved.measured.items()}
+    scores = perturbation_scores(search, drawn)
+    found |= {
+        f"scores {kind}": torch.cat([own.operations.T, own.edges[None]]) for kind, own in scores.items()
+    }
     ranks.refuse_difference(supernet.state_dict(), "the end")
     return found | {"draws": generator.get_state()} | supernet.state_dict()
 

@@ -32,6 +32,8 @@ SAMPLED = {
 PROXY = {"evaluator": EVALUATORS.make("proxy", proxy="params")}
 OPTIONS = {
     "dsara": {**ONE_SHOT, "stage1_epochs": 1},
+    "darts": ONE_SHOT,
+    "advrush": {**ONE_SHOT, "stage1_epochs": 1},
     "nni:darts": ONE_SHOT,
     "nni:gumbel-darts": ONE_SHOT,
     "random": SAMPLED,

@@ -21,7 +21,10 @@ from robust_nas.errors import CheckpointError, ConfigError
 from robust_nas.layers.batch_norm import synchronise
 from robust_nas.nets import channels_last
 from robust_nas.search.one_shot.batch import Batch, Half
+from robust_nas.search.one_shot.collapse import CollapseStop
+from robust_nas.search.one_shot.derivation import Scores, derived
 from robust_nas.search.one_shot.fitness import FitnessImages, measure_fitness
+from robust_nas.search.one_shot.perturbation import attacked_batches, perturbation_scores
 from robust_nas.search.one_shot.rank_correlation import rank_correlation
 from robust_nas.search.one_shot.steps import OneShotSearch
 from robust_nas.search.one_shot.strategy import ENTROPY, OneShotStrategy
@@ -77,6 +80,7 @@ class _Loop:
         self.strategy, self.context, self.ranks = strategy, context, context.ranks
         images = context.images
         device = images.pixels.device
+        strategy.refuse_space(context.space)
         supernet = strategy.build_supernet(
             context.space,
             classes=context.classes,
@@ -102,29 +106,35 @@ class _Loop:
         self.last: dict[str, Any] = {}
         self.began = self.saved = time.perf_counter()
         self.measured: list[_Measured] = []
+        self.collapse = CollapseStop(strategy.stop_on_collapse, context.space)
 
     def run_to_end(self) -> SearchOutcome:
         """Return the outcome after the last epoch."""
         strategy, search, total = self.strategy, self.search, self.strategy.epochs * self.steps
-        while self.epoch < strategy.epochs:
+        while self.epoch < strategy.epochs and self.collapse.stopped is None:
             self._begin_epoch()
+            warm = self.epoch < strategy.warmup_epochs
+            step = strategy.warm_up_step if warm else strategy.step
             while self.step < self.steps:
                 if self.ranks.first_decides(
                     time.perf_counter() - self.saved >= self.context.checkpoint_seconds
                 ):
                     self.save()
                     self.saved = time.perf_counter()
-                self.measured.append(self._measure(strategy.step(search, self.draw)))
+                self.measured.append(self._measure(step(search, self.draw)))
                 self.step += 1
                 if len(self.measured) == READ_EVERY or self.step == self.steps:
                     self.read()
                 note = strategy.note(self.last) if self.last else ""
                 self.context.progress("search", self.epoch * self.steps + self.step, total, note)
+            if not warm:
+                self.last = self.collapse.end_epoch(search.supernet, self.last)
             self.epoch, self.step = self.epoch + 1, 0
+        search.mark_changed()
         self.save()
         alphas = {name: alpha.detach() for name, alpha in search.alphas.items()}
         weights = strategy.edge_weights(search.space, alphas)
-        architecture = strategy.derive(search, alphas, self.context.name)
+        architecture = self._derived(alphas)
         fitness = self._fitness(architecture, weights)
         return SearchOutcome(
             architecture,
@@ -132,6 +142,7 @@ class _Loop:
             self.last,
             {kind: rows.tolist() for kind, rows in weights.items()},
             strategy.source_weights(search.space, alphas),
+            self.collapse.stopped,
             fitness=fitness,
         )
 
@@ -145,6 +156,20 @@ class _Loop:
             found["rank_correlation"] = rank_correlation(strategy, search, context, images)
         return found
 
+    def _derived(self, alphas: Mapping[str, Tensor]) -> CellArchitecture:
+        """Return the architecture of the present supernet by the strategy's options."""
+        strategy, search, context = self.strategy, self.search, self.context
+        if strategy.derive_by == "perturbation":
+            half = self.halves[HALVES.index("alphas")]
+            drawn = attacked_batches(search, half, strategy.batch_size, context.seed)
+            scores = perturbation_scores(search, drawn, context.progress)
+        elif strategy.max_skips is not None:
+            weights = strategy.edge_weights(search.space, alphas)
+            scores = {kind: Scores(rows) for kind, rows in weights.items()}
+        else:
+            return strategy.derive(search, alphas, context.name)
+        return derived(search, scores, context.name, strategy.max_skips)
+
     def _begin_epoch(self) -> None:
         weights = self.strategy.weights
         self.learning_rate = cosine(
@@ -152,6 +177,11 @@ class _Loop:
         )
         for group in self.search.weight_optimiser.param_groups:
             group["lr"] = self.learning_rate
+        warm_up = self.strategy.warmup_epochs
+        for group in self.search.alpha_optimiser.param_groups:
+            group["lr"] = self.strategy.alphas.rate(
+                max(0, self.epoch - warm_up), self.strategy.epochs - warm_up
+            )
         seed = 2 * self.context.seed
         self.orders = [
             batches(len(half), self.strategy.batch_size, seed=seed + which, epoch=self.epoch)
@@ -292,6 +322,7 @@ class _Loop:
                 "alpha_optimiser": search.alpha_optimiser.state_dict(),
                 "generator": self.generator.get_state(),
                 "strategy": self.strategy.state(search),
+                "collapse": self.collapse.state(),
             }
         )
 
@@ -311,6 +342,7 @@ class _Loop:
             restore_optimiser(search.alpha_optimiser, state["alpha_optimiser"])
             self.generator.restore(state["generator"])
             self.strategy.restore(search, state.get("strategy", {}))
+            self.collapse.restore(state.get("collapse", {}))
             self.epoch, self.step = state["epoch"], state["step"]
             self.seconds, self.last = state["seconds"], state["last"]
         search.mark_changed()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from robust_nas.config import Fraction01, NonNegative, Options, Positive
 from robust_nas.lazy import torch
 from robust_nas.training.loss import Loss
 from robust_nas.training.losses import LOSSES
+from robust_nas.training.schedule import cosine
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,10 +45,36 @@ class WeightOptimiser(Options):
         )
 
 
-class AlphaOptimiser(Options):
-    """Adam for the architecture parameters."""
+class AlphaSchedule(Options):
+    """The learning rate of the architecture parameters by epoch; `cosine` ends at `min_learning_rate`."""
 
     learning_rate: Positive = 3e-4
+    schedule: Literal["constant", "cosine"] = Field(default="constant", exclude_if=lambda s: s == "constant")
+    min_learning_rate: NonNegative = Field(default=0.0, exclude_if=lambda rate: rate == 0)  # of the cosine
+
+    @model_validator(mode="after")
+    def _the_lowest_rate_is_used_and_lower(self) -> Self:
+        lowest = self.min_learning_rate
+        if self.schedule == "constant" and lowest:
+            raise ValueError(
+                f"min_learning_rate is {lowest}, but schedule is 'constant'; allowed with it: 0, or schedule: cosine"
+            )
+        if lowest > self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate is {lowest}; allowed: at most the learning_rate, {self.learning_rate}"
+            )
+        return self
+
+    def rate(self, epoch: int, epochs: int) -> float:
+        """Return the learning rate of an epoch, from 0, of those in which the alphas move."""
+        if self.schedule == "constant":
+            return self.learning_rate
+        return cosine(epoch, epochs, self.learning_rate, self.min_learning_rate)
+
+
+class AlphaOptimiser(AlphaSchedule):
+    """Adam for the architecture parameters."""
+
     betas: tuple[Fraction01, Fraction01] = (0.5, 0.999)
     weight_decay: NonNegative = 1e-3
 

@@ -68,14 +68,27 @@ class OneShotStrategy(Strategy):
     figure: ClassVar[str] = "search"
     distributed: ClassVar[bool] = True
     shares_weights: ClassVar[bool] = True
+    derives_by_weights: ClassVar[bool] = True  # whether `edge_weights` decide, and the supernet takes others
 
     augment: Augment | None = None  # None: the data section's
     precision: Literal["float32", "bf16"] = "float32"
     epochs: Count = 50
+    # Epochs, the first ones, in which the weights alone are trained; their alphas' half is not attacked.
+    warmup_epochs: CountOrZero = Field(default=0, exclude_if=lambda epochs: epochs == 0)
     batch_size: Annotated[Count, Field(ge=2)] = 32
     attack: Annotated[Attack, training_attack_field()] = Field(default_factory=usual_attack)
     weights: WeightOptimiser = WeightOptimiser()
     alphas: AlphaOptimiser = AlphaOptimiser()
+    # Of the result: by the largest edge weights, or by what the supernet loses without an operation.
+    derive_by: Literal["argmax", "perturbation"] = Field(
+        default="argmax", exclude_if=lambda by: by == "argmax"
+    )
+    max_skips: CountOrZero | None = Field(
+        default=None, exclude_if=lambda most: most is None
+    )  # of a normal cell
+    stop_on_collapse: Count | None = Field(
+        default=None, exclude_if=lambda skips: skips is None
+    )  # of a normal cell
     # Sampled architectures that are trained for a few epochs after the search, to see whether its scores rank them.
     short_trainings: CountOrZero = Field(default=0, exclude_if=lambda count: count == 0)
 
@@ -106,6 +119,28 @@ class OneShotStrategy(Strategy):
             raise ValueError(
                 f"precision is 'bf16', but weights.loss {loss.label!r} is differentiated twice; allowed for it: float32"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _alphas_move(self) -> Self:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs is {self.warmup_epochs} of {self.epochs} epochs, and the alphas would never move; "
+                f"allowed: 0..{self.epochs - 1}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _derivation_is_ours(self) -> Self:
+        for key, value, plain in (
+            ("derive_by", self.derive_by, "argmax"),
+            ("max_skips", self.max_skips, None),
+        ):
+            if value != plain and not self.derives_by_weights:
+                raise ValueError(
+                    f"{key} is {value!r}, but {self.label} derives by a rule of its own; allowed with it: "
+                    f"{plain or 'null'}"
+                )
         return self
 
     @property
@@ -208,6 +243,14 @@ class OneShotStrategy(Strategy):
         genotype = {kind: supernet.derive_nodes(rows) for kind, rows in weights.items()}
         return search.space.architecture(name, genotype)
 
+    def refuse_space(self, space: CellSpace) -> None:
+        """Raise `ConfigError` for a space that lacks what an option is about."""
+        from robust_nas.search.one_shot.derivation import refuse_space
+
+        for key, value in (("max_skips", self.max_skips), ("stop_on_collapse", self.stop_on_collapse)):
+            if value is not None:
+                refuse_space(space, key, value)
+
     def stage(self, epoch: int) -> int:
         """Return the stage, from 1, that an epoch belongs to."""
         return 1
@@ -222,6 +265,11 @@ class OneShotStrategy(Strategy):
         search.alpha_step(found.gradient)
         loss, _ = search.weight_step(weights_batch)
         return {"loss_weights": loss, **found.measured}
+
+    def warm_up_step(self, search: OneShotSearch, draw: Draw) -> Mapping[str, Tensor]:
+        """Move the weights alone; return as `step` does."""
+        loss, _ = search.weight_step(*draw("weights"))
+        return {"loss_weights": loss}
 
     def alpha_gradient(
         self, search: OneShotSearch, alphas_batch: Batch, weights_batch: Batch
