@@ -46,6 +46,7 @@ class NNI(OneShotStrategy):
 
     distributed: ClassVar[bool] = False
     shares_weights: ClassVar[bool] = False  # its supernet is another
+    own_supernet: ClassVar[bool] = False
     variant: ClassVar[str | None] = "strategy"
 
     name: Literal["nni"] = "nni"

@@ -18,6 +18,8 @@ STRATEGIES = Registry(
     "robust_nas",
     {
         "dsara": "search.dsara:DSARA",
+        "pc-darts": "search.pc_darts:PCDARTS",
+        "gdas": "search.gdas:GDAS",
         "nni": "integrations.nni_strategy:NNI",
         "random": "search.random_search:RandomSearch",
         "local-search": "search.local_search:LocalSearch",

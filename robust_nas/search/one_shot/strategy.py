@@ -67,6 +67,8 @@ class OneShotStrategy(Strategy):
     figure: ClassVar[str] = "search"
     distributed: ClassVar[bool] = True
     shares_weights: ClassVar[bool] = True
+    own_supernet: ClassVar[bool] = True
+    reads_back: ClassVar[int] = 0  # how often a step waits for the device
 
     augment: Augment | None = None  # None: the data section's
     precision: Literal["float32", "bf16"] = "float32"
