@@ -12,7 +12,7 @@ from robust_nas.nets.sampled_supernet import SampledSupernet
 from robust_nas.nets.supernet import MixedOperation
 from robust_nas.spaces import load_space
 
-SPACES = ("dsara", "darts", "nas-bench-201")
+SPACES = {"dsara": {"nodes": 2}, "darts": {"nodes": 2}, "nas-bench-201": {}}  # and changes
 
 
 def chosen(net, seed):
@@ -26,7 +26,7 @@ def chosen(net, seed):
 
 def pair(name, seed=1):
     """A fused and a plain supernet with one sample, weighted by the softmax of alpha."""
-    fused = SampledSupernet(load_space(name), 10, 3, 3, 4, mean=(0.4,) * 3, std=(0.3,) * 3)
+    fused = SampledSupernet(load_space(name, SPACES[name]), 10, 3, 3, 4, mean=(0.4,) * 3, std=(0.3,) * 3)
     fused = channels_last(unusual(fused).double())
     plain = copy.deepcopy(fused)
     plain.execution = "plain"
@@ -92,8 +92,8 @@ def test_only_what_is_sampled_is_computed(execution):
 
 
 def test_before_the_first_sample_it_is_the_mixture():
-    net = unusual(SampledSupernet(load_space("dsara"), 10, 3, 2, 4)).double()
-    whole = Supernet(load_space("dsara"), 10, 3, 2, 4).double()
+    net = unusual(SampledSupernet(load_space("dsara", SPACES["dsara"]), 10, 3, 2, 4)).double()
+    whole = Supernet(load_space("dsara", SPACES["dsara"]), 10, 3, 2, 4).double()
     whole.load_state_dict(net.state_dict())
     x, _ = batch(8, count=2)
     assert torch.equal(net(x), whole(x))
