@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from supernet_pairs import assert_same, batch, everything, unusual
 
+from robust_nas.attacks.folding import folded
 from robust_nas.nets import Supernet, channels_last
 from robust_nas.nets.sampled_supernet import SampledSupernet
 from robust_nas.nets.supernet import MixedOperation
@@ -97,3 +98,12 @@ def test_before_the_first_sample_it_is_the_mixture():
     whole.load_state_dict(net.state_dict())
     x, _ = batch(8, count=2)
     assert torch.equal(net(x), whole(x))
+
+
+def test_a_kept_trace_of_one_sample_does_not_serve_another():
+    net = pair("dsara")[1].eval().requires_grad_(False)
+    x, _ = batch(8, count=3)
+    for seed in (1, 2, 3):
+        net.take(chosen(net, seed), lambda kind, alpha: alpha.softmax(1))
+        network = folded(net, x, once=True).network
+        torch.testing.assert_close(network(x), net(x), rtol=1e-9, atol=1e-12)

@@ -80,7 +80,7 @@ SAMPLED_OR_PARTIAL = {
 
 def whole_steps(ranks, name):
     """Two steps of a strategy, each half attacked on this rank's rows, from draws for the whole batch."""
-    weights, attack = WeightOptimiser(learning_rate=0.1, clip_norm=0.5), PGD(eps=0.1, steps=2)
+    weights, attack = WeightOptimiser(learning_rate=0.1, clip_norm=0.5), NFGSM(eps=0.1)
     options = {"epochs": 2, "cells": 3, "channels": 2, "weights": weights, "attack": attack}
     strategy = STRATEGIES.get(name)(**options, **SAMPLED_OR_PARTIAL[name])
     supernet = strategy.build_supernet(SPACE, classes=CLASSES, mean=(0.0,), std=(1.0,), seed=0).double()
