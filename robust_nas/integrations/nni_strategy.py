@@ -45,6 +45,7 @@ class NNI(OneShotStrategy):
     distributed: ClassVar[bool] = False
     shares_weights: ClassVar[bool] = False  # its supernet is another
     derives_by_weights: ClassVar[bool] = False
+    own_supernet: ClassVar[bool] = False
     variant: ClassVar[str | None] = "strategy"
 
     name: Literal["nni"] = "nni"

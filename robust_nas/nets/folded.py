@@ -6,7 +6,7 @@ From a supernet to the constants of `folded_cell.py`. C channels, E edges, O ope
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, cast
@@ -89,11 +89,14 @@ class AdaptedCell:
 
 @dataclass
 class FoldedParts:
-    """A supernet as constants of one dtype; `last` is the layer before the pooling."""
+    """A supernet as constants of one dtype; `last` is the layer before the pooling.
+
+    `cells` map the outputs of the stem and of all cells before to their own: an `AdaptedCell`, or another dataclass.
+    """
 
     normalise: nn.Module
     stem: tuple[Tensor, Tensor]
-    cells: list[AdaptedCell]
+    cells: Sequence[Callable[[list[Output]], Tensor]]
     classifier: tuple[Tensor, Tensor]
     last: nn.Module | None = None
 
@@ -156,17 +159,19 @@ def fold_cell(
     channels: int,
     reduction: bool,
     inputs: int = 2,
+    chosen: Sequence[int] | None = None,
 ) -> FoldedCell:
     """Return the folded form of a cell: `ends` are (node, source) of every edge, `edge_weights` is `[E, O]`.
 
-    An operation without a fold of its own, or whose module a user has changed, is called as it is.
+    With `chosen` `[E]` it has one operation an edge. An operation without a fold of its own, or whose module a user has changed, is called as it is.
     """
     number = 1 + max(node for node, _ in ends)
     biases = [edge_weights.new_zeros(channels) for _ in range(number)]
     sources: list[list[tuple[int, Term]]] = [[] for _ in range(number + inputs - 1)]
-    for (node, source), candidates, weights in zip(ends, edges, edge_weights, strict=True):
-        for name, module, weight in zip(operations, cast(Any, candidates), weights, strict=True):
-            operation = OPERATIONS.get(name)
+    for edge, ((node, source), candidates) in enumerate(zip(ends, edges, strict=True)):
+        modules, weights = cast(Any, candidates), edge_weights[edge]
+        for index in range(len(operations)) if chosen is None else (chosen[edge],):
+            operation, module, weight = OPERATIONS.get(operations[index]), modules[index], weights[index]
             if operation.knows(module):
                 terms, bias = operation.fold(module, weight)
             else:

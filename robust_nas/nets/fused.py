@@ -37,44 +37,66 @@ def reference_forward(cell: nn.Module, edges: nn.ModuleList, kinds: tuple[type, 
     )
 
 
-def fused_nodes(
-    states: list[Tensor],
-    ends: Sequence[tuple[int, int]],
-    edges: Iterable[nn.Module],
-    operations: Sequence[str],
-    edge_weights: Tensor,
-    number: int,
-) -> list[Tensor]:
-    """Return the outputs `[B, C, H', W']` of the nodes of a cell.
+class FusedEdges:
+    """The candidates on all edges of a cell with their weights, which `add` brings to the nodes source by source.
 
-    `states` are the cell's inputs `[B, C, H, W]`, `ends` are (node, source) of every edge, `edges` the candidates `[E]`
-    `[O]`, `edge_weights` is `[E, O]`, `number` that of the nodes. Sources count the inputs first.
+    `ends` are (node, source) of every edge, `edges` the candidates `[E]` `[O]`, `edge_weights` is `[E, O]`. With
+    `chosen` `[E]`, one operation an edge is computed, the others are left out. Sources count the inputs first.
+    """
+
+    def __init__(
+        self,
+        ends: Sequence[tuple[int, int]],
+        edges: Iterable[nn.Module],
+        operations: Sequence[str],
+        edge_weights: Tensor,
+        chosen: Sequence[int] | None = None,
+    ) -> None:
+        self.operations = operations
+        every = range(len(operations))
+        computed = [every] * len(ends) if chosen is None else [(index,) for index in chosen]
+        self.columns = list(zip(ends, edges, edge_weights.unbind(), computed, strict=True))
+
+    def add(self, source: int, x: Tensor, totals: list[Tensor | None]) -> None:
+        """Add to the `totals` of the nodes what the edges that leave a source with state `x` give."""
+        state = State(x)
+        leaving = [
+            (node, cast(Any, modules), weights.unbind(), computed)
+            for (node, start), modules, weights, computed in self.columns
+            if start == source
+        ]
+        for index, name in enumerate(self.operations if leaving else ()):
+            operation = OPERATIONS.get(name)
+            column = [
+                WeightedModule(node, modules[index], weights[index])
+                for node, modules, weights, computed in leaving
+                if index in computed
+            ]
+            if column:
+                known = all(operation.knows(term.module) for term in column)
+                (operation.fuse if known else add_modules)(state, column, totals)
+
+
+def fused_nodes(states: list[Tensor], edges: FusedEdges, number: int) -> list[Tensor]:
+    """Return the outputs `[B, C, H', W']` of the nodes of a cell, `number` of them.
+
+    `states` are the cell's inputs `[B, C, H, W]`.
     """
     states, inputs = list(states), len(states)
     totals: list[Tensor | None] = [None] * number
-    columns = list(zip(ends, edges, edge_weights.unbind(), strict=True))
     for source in range(inputs + number - 1):
-        state = State(states[source])
-        leaving = [
-            (node, cast(Any, modules), weights.unbind())
-            for (node, start), modules, weights in columns
-            if start == source
-        ]
-        for index, name in enumerate(operations if leaving else ()):
-            operation = OPERATIONS.get(name)
-            column = [
-                WeightedModule(node, modules[index], weights[index]) for node, modules, weights in leaving
-            ]
-            known = all(operation.knows(term.module) for term in column)
-            (operation.fuse if known else add_modules)(state, column, totals)
+        edges.add(source, states[source], totals)
         if source >= inputs - 1:  # the node after this source has all its terms
             states.append(cast(Tensor, totals[source - inputs + 1]))
-    return [_Dense.apply(state) for state in states[inputs:]]  # type: ignore[no-untyped-call]
+    return [dense_gradient(state) for state in states[inputs:]]
+
+
+def dense_gradient(x: Tensor) -> Tensor:
+    """Return `x`, whose gradient, where it is a slice of another's, gets memory of its own: batch norm wants it so."""
+    return cast(Tensor, _Dense.apply(x))  # type: ignore[no-untyped-call]
 
 
 class _Dense(torch.autograd.Function):
-    """The identity; its gradient, a slice of the concatenation's, gets memory of its own: batch norm wants it so."""
-
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         return x.view_as(x)

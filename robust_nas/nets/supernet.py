@@ -9,7 +9,7 @@ faster forms of `fused.py` and `folded.py` are held against. E edges of a cell, 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, cast
 
 import torch
@@ -22,36 +22,53 @@ from robust_nas.layers.norm_folding import fold_norm
 from robust_nas.layers.normalise import Normalise
 from robust_nas.layers.self_folding import SelfFolding
 from robust_nas.nets.build import seeded
-from robust_nas.nets.folded import AdaptedCell, FoldedParts, FoldedSupernet, fold_adapter, fold_cell
-from robust_nas.nets.fused import fused_nodes, reference_forward
+from robust_nas.nets.folded import (
+    AdaptedCell,
+    Adapter,
+    FoldedParts,
+    FoldedSupernet,
+    Output,
+    fold_adapter,
+    fold_cell,
+)
+from robust_nas.nets.fused import FusedEdges, fused_nodes, reference_forward
 from robust_nas.nets.network import Skeleton, cuts
 from robust_nas.operations import OPERATIONS
 from robust_nas.spaces import CellArchitecture, CellPlace, CellSpace, Edge, Size
 
 
 class MixedOperation(nn.ModuleList):
-    """The weighted sum of all candidate operations on one edge."""
+    """The weighted sum of all candidate operations on one edge, or of one of them."""
 
-    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """Return `[B, C, H', W']` of `[B, C, H, W]` and weights `[O]`."""
+    def forward(self, x: Tensor, weights: Tensor, only: int | None = None) -> Tensor:
+        """Return `[B, C, H', W']` of `[B, C, H, W]` and weights `[O]`; with `only`, of that operation alone."""
         # By index, because torch.fx, which folds the supernet for attacks, cannot iterate over a tensor.
-        terms: list[Tensor] = [weights[index] * operation(x) for index, operation in enumerate(self)]
+        terms: list[Tensor] = [
+            weights[index] * operation(x) for index, operation in enumerate(self) if only in (None, index)
+        ]
         return sum(terms[1:], terms[0])
 
 
 class SupernetCell(nn.Module):
-    """A cell in which every node takes all its possible sources through mixed operations, and adds them."""
+    """A cell in which every node takes all its possible sources through mixed operations, and adds them.
 
-    def __init__(self, place: CellPlace, space: CellSpace, skeleton: Skeleton) -> None:
+    `width` is the number of channels that the operations compute, those of the cell where it is None. `chosen` `[E]`
+    limits every edge to one operation; None: all.
+    """
+
+    def __init__(
+        self, place: CellPlace, space: CellSpace, skeleton: Skeleton, width: int | None = None
+    ) -> None:
         super().__init__()
         self.kind, self.inputs = place.kind, space.topology.inputs
+        self.chosen: Sequence[int] | None = None
         *first, last = skeleton.adapters(place, self.inputs, affine=False)
         self.preprocess0 = first[0] if first else None
         self.preprocess1 = last
         self.edges = nn.ModuleList(
             MixedOperation(
                 OPERATIONS.get(operation).candidate(
-                    place.c, 2 if place.reduction and source < self.inputs else 1
+                    width or place.c, 2 if place.reduction and source < self.inputs else 1
                 )
                 for operation in space.operations
             )
@@ -66,32 +83,42 @@ class SupernetCell(nn.Module):
         states = self._adapted(s0, s1)
         for number in range(self.num_nodes):
             terms = [
-                self.edges[edge](states[source], weights[edge])
+                self.on_edge(edge, states[source], weights[edge])
                 for edge, (node, source) in enumerate(self.ends)
                 if node == number
             ]
             states.append(sum(terms[1:], terms[0]))
         return self._joined(states[self.inputs :])
 
+    def on_edge(self, edge: int, x: Tensor, weights: Tensor) -> Tensor:
+        """Return what an edge gives of its source `[B, C, H, W]` with weights `[O]`."""
+        if self.chosen is None:
+            return cast(Tensor, self.edges[edge](x, weights))
+        return cast(Tensor, self.edges[edge](x, weights, self.chosen[edge]))
+
     def fused(self, s0: Tensor, s1: Tensor, weights: Tensor) -> Tensor:
         """Compute the same as `forward`, faster."""
-        states = self._adapted(s0, s1)
-        return self._joined(
-            fused_nodes(states, self.ends, self.edges, self.operations, weights, self.num_nodes)
-        )
+        edges = FusedEdges(self.ends, self.edges, self.operations, weights, self.chosen)
+        return self._joined(fused_nodes(self._adapted(s0, s1), edges, self.num_nodes))
 
-    def fold(self, weights: Tensor) -> AdaptedCell:
+    def fold(self, weights: Tensor) -> Callable[[list[Output]], Tensor]:
         """Return the cell in eval mode as constants."""
-        adapters = [
-            fold_adapter(module, weights.dtype)
-            for module in (self.preprocess0, self.preprocess1)
-            if module is not None
-        ]
         cell = fold_cell(
-            self.ends, self.edges, self.operations, weights, self.channels, self.reduction, self.inputs
+            self.ends,
+            self.edges,
+            self.operations,
+            weights,
+            self.channels,
+            self.reduction,
+            self.inputs,
+            self.chosen,
         )
         whole = len(self.output) == self.num_nodes
-        return AdaptedCell(adapters, cell, None if whole else self.output)
+        return AdaptedCell(self._adapters(weights.dtype), cell, None if whole else self.output)
+
+    def _adapters(self, dtype: torch.dtype) -> list[Adapter]:
+        modules = (self.preprocess0, self.preprocess1)
+        return [fold_adapter(module, dtype) for module in modules if module is not None]
 
     def _adapted(self, s0: Tensor, s1: Tensor) -> list[Tensor]:
         states = [] if self.preprocess0 is None else [self.preprocess0(s0)]
@@ -124,6 +151,7 @@ class Supernet(SelfFolding):
         std: tuple[float, ...] | None = None,
         seed: int = 0,
         execution: Literal["fused", "plain"] = "fused",
+        cell: Callable[[CellPlace, CellSpace, Skeleton], SupernetCell] = SupernetCell,
     ) -> None:
         super().__init__()
         if execution not in ("fused", "plain"):
@@ -137,7 +165,7 @@ class Supernet(SelfFolding):
             self.stem = nn.Sequential(
                 nn.Conv2d(in_channels, stem, 3, padding=1, bias=False), nn.BatchNorm2d(stem)
             )
-            self.cells = nn.ModuleList(SupernetCell(place, space, skeleton) for place in places)
+            self.cells = nn.ModuleList(cell(place, space, skeleton) for place in places)
             features = places[-1].c * len(space.output)
             self.before_pooling = skeleton.before_pooling(features)
             self.classifier = nn.Linear(features, num_classes)
@@ -151,11 +179,11 @@ class Supernet(SelfFolding):
         return [parameter for name, parameter in self.named_parameters() if not name.startswith("alphas.")]
 
     def edge_weights(self) -> dict[str, Tensor]:
-        """Return the weight `[E, O]` of every operation per kind: softmax(alpha).
+        """Return the weight `[E, O]` of every operation per kind, `aggregated`: softmax(alpha)."""
+        return self.aggregated({kind: alpha.softmax(dim=1) for kind, alpha in self.alphas.items()})
 
-        Where nodes take the mean of their edges, it is divided by the number of edges: a cell adds them.
-        """
-        weights = {kind: alpha.softmax(dim=1) for kind, alpha in self.alphas.items()}
+    def aggregated(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return weights `[E, O]` as the sums of the cells want them: divided where nodes take a mean."""
         if self.space.topology.aggregation == "sum":
             return weights
         numbers = [[len(self.space.sources_of(node))] for node, _ in self.space.edges]

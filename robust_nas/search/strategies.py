@@ -20,6 +20,8 @@ STRATEGIES = Registry(
         "dsara": "search.dsara:DSARA",
         "darts": "search.darts:DARTS",
         "advrush": "search.advrush:AdvRush",
+        "pc-darts": "search.pc_darts:PCDARTS",
+        "gdas": "search.gdas:GDAS",
         "nni": "integrations.nni_strategy:NNI",
         "random": "search.random_search:RandomSearch",
         "local-search": "search.local_search:LocalSearch",

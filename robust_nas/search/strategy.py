@@ -160,6 +160,7 @@ class Strategy(Method):
     shares_weights: ClassVar[bool] = (
         False  # whether its checkpoint holds a `Supernet` to inherit weights from
     )
+    own_supernet: ClassVar[bool] = False  # whether `supernet.execution` is that of its supernet
     variant: ClassVar[str | None] = None  # the key whose values the command line writes as `name:value`
 
     cells: Count | None = None  # depth and width during the search; None: the space's search size

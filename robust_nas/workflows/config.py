@@ -187,7 +187,7 @@ class RunConfig(JobConfig):
 
     @model_validator(mode="after")
     def _the_supernet_is_used(self) -> Self:
-        if self.supernet != SupernetOptions() and not self.search.shares_weights:
+        if self.supernet != SupernetOptions() and not self.search.own_supernet:
             raise ValueError(
                 f"supernet.execution: got {self.supernet.execution!r}; "
                 f"strategy {self.search.label} trains no supernet of ours: leave it out"

@@ -18,7 +18,7 @@ from robust_nas.layers.relu_conv_bn import ReLUConvBN
 from robust_nas.nets import build_network
 from robust_nas.nets.cost import measured_cost
 from robust_nas.nets.folded import AdaptedCell, FoldedSupernet, Output, fold_adapter, fold_cell
-from robust_nas.nets.fused import fused_nodes
+from robust_nas.nets.fused import FusedEdges, fused_nodes
 from robust_nas.operations import OPERATIONS, Operation
 from robust_nas.operations.folded_terms import ModuleTerm
 from robust_nas.spaces import Size, count, load_space, sample
@@ -270,7 +270,7 @@ def test_cells_of_one_input_and_one_output_node_are_fused_and_folded(channels):
             for index, operation in enumerate(edges[edge])
         ]
         states.append(sum(terms))
-    fused = fused_nodes([x], ends, edges, NB201, weights, 3)[-1]
+    fused = fused_nodes([x], FusedEdges(ends, edges, NB201, weights), 3)[-1]
     folded_cell = fold_cell(ends, edges, NB201, weights, channels, False, inputs=1)
     adapted = AdaptedCell([fold_adapter(nn.Identity(), x.dtype)], folded_cell, output=(2,))
     for found in (fused, adapted([Output(x), Output(x)])):

@@ -9,7 +9,7 @@ from robust_nas.attacks import NFGSM, PGD
 from robust_nas.attacks.batch_generator import BatchGenerator, together
 from robust_nas.layers.batch_norm import synchronise
 from robust_nas.nets import Supernet
-from robust_nas.search import DARTS, DSARA, AdvRush, Batch, OneShotSearch, WeightOptimiser
+from robust_nas.search import DARTS, DSARA, STRATEGIES, AdvRush, Batch, OneShotSearch, WeightOptimiser
 from robust_nas.search.one_shot.perturbation import perturbation_scores
 from robust_nas.training import TRADES
 
@@ -78,6 +78,55 @@ def test_several_ranks_are_one_rank_with_the_global_batch(tmp_path, case):
         for name, value in expected.items():
             assert torch.equal(one[name], several[0][name]), name
             torch.testing.assert_close(one[name], value, rtol=1e-7, atol=1e-10, msg=name)
+
+
+SAMPLED_OR_PARTIAL = {
+    "pc-darts": {"k": 2, "warmup_epochs": 1},
+    "gdas": {},
+}
+
+
+def whole_steps(ranks, name):
+    """Two steps of a strategy, each half attacked on this rank's rows, from draws for the whole batch."""
+    weights, attack = WeightOptimiser(learning_rate=0.1, clip_norm=0.5), NFGSM(eps=0.1)
+    options = {"epochs": 2, "cells": 3, "channels": 2, "weights": weights, "attack": attack}
+    strategy = STRATEGIES.get(name)(**options, **SAMPLED_OR_PARTIAL[name])
+    supernet = strategy.build_supernet(SPACE, classes=CLASSES, mean=(0.0,), std=(1.0,), seed=0).double()
+    if ranks.count > 1:
+        synchronise(supernet)
+    generator = BatchGenerator()
+    generator.manual_seed(3)
+    search = OneShotSearch(strategy, supernet, SPACE, ranks, generator)
+    rows, share = ranks.rows(IMAGES), ranks.share(IMAGES)
+
+    def draw(*halves):
+        found = []
+        for _ in halves:
+            natural = torch.rand(IMAGES, 1, 6, 6, dtype=torch.float64, generator=generator)[rows]
+            labels = torch.randint(CLASSES, (IMAGES,), generator=generator)[rows]
+            generator.whole, generator.rows = IMAGES, rows
+            attacked = search.attack(natural, labels, generator)
+            found.append(Batch(natural, attacked, labels, share, IMAGES))
+        return found
+
+    found = {}
+    for search.epoch in range(2):
+        strategy.begin_epoch(search)
+        measured = strategy.step(search, draw)
+        found |= {f"{column} {search.epoch}": value for column, value in measured.items()}
+    ranks.refuse_difference(supernet.state_dict(), "the end")
+    return found | {"draws": generator.get_state()} | supernet.state_dict()
+
+
+@pytest.mark.parametrize("name", SAMPLED_OR_PARTIAL)
+def test_a_strategy_in_two_ranks_is_that_of_one(tmp_path, name):
+    found = results(in_ranks(whole_steps, tmp_path, [1, 2], name=name))
+    (expected,), several = found.values()
+    for one in several:
+        assert one.keys() == expected.keys()
+        for key, value in expected.items():
+            assert torch.equal(one[key], several[0][key]), key
+            torch.testing.assert_close(one[key], value, rtol=1e-7, atol=1e-10, msg=key)
 
 
 def test_local_statistics_are_another_search_with_running_statistics_that_agree(tmp_path):

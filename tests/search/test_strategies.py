@@ -34,6 +34,8 @@ OPTIONS = {
     "dsara": {**ONE_SHOT, "stage1_epochs": 1},
     "darts": ONE_SHOT,
     "advrush": {**ONE_SHOT, "stage1_epochs": 1},
+    "pc-darts": {**ONE_SHOT, "k": 2, "warmup_epochs": 1},
+    "gdas": ONE_SHOT,
     "nni:darts": ONE_SHOT,
     "nni:gumbel-darts": ONE_SHOT,
     "random": SAMPLED,
@@ -119,7 +121,7 @@ def test_a_checkpoint_of_another_kind_is_refused(strategy, tmp_path):
 
 
 @every_strategy
-def test_a_one_shot_step_reads_nothing_back_and_gives_no_unknown_column(strategy, monkeypatch):
+def test_a_one_shot_step_reads_back_what_its_strategy_says_and_gives_no_unknown_column(strategy, monkeypatch):
     if strategy.kind != "one-shot":
         pytest.skip("a sampled strategy has no step")
     torch.manual_seed(0)
@@ -136,10 +138,18 @@ def test_a_one_shot_step_reads_nothing_back_and_gives_no_unknown_column(strategy
         def refuse(*_):
             raise AssertionError("a synchronisation")
 
-        for name in ("tolist", "item", "cpu", "__bool__", "__float__", "__int__", "nonzero"):
+        read_back, tolist = [], torch.Tensor.tolist
+
+        def count(tensor):
+            read_back.append(tensor)
+            return tolist(tensor)
+
+        for name in ("item", "cpu", "__bool__", "__float__", "__int__", "nonzero"):
             monkeypatch.setattr(torch.Tensor, name, refuse)
+        monkeypatch.setattr(torch.Tensor, "tolist", count)
         measured = strategy.step(search, lambda *halves: [batch for _ in halves])
         monkeypatch.undo()
+    assert len(read_back) == strategy.reads_back
     assert measured.keys() <= set(strategy.columns)
     assert all(value.dim() == 0 for value in measured.values())
 

@@ -164,7 +164,7 @@ class _Loop:
             drawn = attacked_batches(search, half, strategy.batch_size, context.seed)
             scores = perturbation_scores(search, drawn, context.progress)
         elif strategy.max_skips is not None:
-            weights = strategy.edge_weights(search.space, alphas)
+            weights = strategy.derivation_weights(search.space, alphas)
             scores = {kind: Scores(rows) for kind, rows in weights.items()}
         else:
             return strategy.derive(search, alphas, context.name)

@@ -57,7 +57,7 @@ def perturbation_scores(
     """Return the scores of every operation and every edge, per kind, on these batches."""
     supernet: Any = search.supernet
     weights: Mapping[str, Tensor] = supernet.edge_weights()
-    edges = len(search.space.edges)
+    edges, choices = len(search.space.edges), len(search.space.operations)
     done, total = 0, edges * len(weights)
 
     def loss(kind: str, own: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ def perturbation_scores(
         for kind, own in weights.items():
             whole, operations, whole_edges = loss(kind, own), [], []
             for edge in range(edges):
-                operations.append([loss(kind, _without(own, edge, o)) - whole for o in range(own.shape[1])])
+                operations.append([loss(kind, _without(own, edge, o)) - whole for o in range(choices)])
                 whole_edges.append(loss(kind, _without(own, edge, slice(None))) - whole)
                 done += 1
                 progress("derivation", done, total)

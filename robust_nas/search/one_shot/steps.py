@@ -156,11 +156,14 @@ class OneShotSearch:
         self.supernet.train()
         value = self._weight_loss(batch)
         loss, logits = batch.share * value.loss, value.logits
+        found = torch.autograd.grad(loss, self.weights, allow_unused=True)
+        # Weights outside a sample have no gradient: neither momentum nor weight decay moves them.
+        moved = [pair for pair in zip(self.weights, found, strict=True) if pair[1] is not None]
         loss, *gradients = self.ranks.all_reduce_sum(
-            [loss.detach(), *torch.autograd.grad(loss, self.weights)]
+            [loss.detach(), *(gradient for _, gradient in moved)]
         )
         self.ranks.all_reduce_mean(local_statistics(self.supernet), batch.share)
-        for weight, gradient in zip(self.weights, gradients, strict=True):
+        for (weight, _), gradient in zip(moved, gradients, strict=True):
             weight.grad = gradient
         torch.nn.utils.clip_grad_norm_(self.weights, self.strategy.weights.clip_norm)
         self.weight_optimiser.step()

@@ -68,7 +68,10 @@ class OneShotStrategy(Strategy):
     figure: ClassVar[str] = "search"
     distributed: ClassVar[bool] = True
     shares_weights: ClassVar[bool] = True
-    derives_by_weights: ClassVar[bool] = True  # whether `edge_weights` decide, and the supernet takes others
+    derives_by_weights: ClassVar[bool] = True  # whether `derivation_weights` decide
+    mixes: ClassVar[bool] = True  # whether its supernet computes all operations, with weights that others may set
+    own_supernet: ClassVar[bool] = True
+    reads_back: ClassVar[int] = 0  # how often a step waits for the device
 
     augment: Augment | None = None  # None: the data section's
     precision: Literal["float32", "bf16"] = "float32"
@@ -141,6 +144,11 @@ class OneShotStrategy(Strategy):
                     f"{key} is {value!r}, but {self.label} derives by a rule of its own; allowed with it: "
                     f"{plain or 'null'}"
                 )
+        if self.derive_by == "perturbation" and not self.mixes:
+            raise ValueError(
+                f"derive_by is {self.derive_by!r}, but the supernet of {self.label} computes one operation an edge; "
+                "allowed with it: argmax"
+            )
         return self
 
     @property
@@ -230,6 +238,10 @@ class OneShotStrategy(Strategy):
         """Return the weights `[E, O]` of every kind."""
         return {kind: logits.softmax(1) for kind, logits in self.edge_logits(space, alphas).items()}
 
+    def derivation_weights(self, space: CellSpace, alphas: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the weights `[E, O]` of every kind by which the architecture is derived."""
+        return self.edge_weights(space, alphas)
+
     def source_weights(
         self, space: CellSpace, alphas: Mapping[str, Tensor]
     ) -> dict[str, list[list[float]]] | None:
@@ -239,7 +251,7 @@ class OneShotStrategy(Strategy):
     def derive(self, search: OneShotSearch, alphas: Mapping[str, Tensor], name: str) -> CellArchitecture:
         """Return the architecture of these parameters, at the space's final size, by DARTS's rule."""
         supernet: Any = search.supernet
-        weights = self.edge_weights(search.space, alphas)
+        weights = self.derivation_weights(search.space, alphas)
         genotype = {kind: supernet.derive_nodes(rows) for kind, rows in weights.items()}
         return search.space.architecture(name, genotype)
 
