@@ -29,7 +29,7 @@ try:
         from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableModule
         from nni.nas.oneshot.pytorch.differentiable import LinearTemperatureScheduler
         from nni.nas.oneshot.pytorch.supermodule.differentiable import GumbelSoftmax
-        from nni.nas.strategy import DARTS, GumbelDARTS
+        from nni.nas.strategy import DARTS, GumbelDARTS, Proxyless
         from pytorch_lightning import LightningModule  # noqa: F401 - NNI needs it, and does not declare it
 except ImportError as error:
     raise ConfigError(
@@ -44,12 +44,13 @@ __all__ = [
     "darts_supernet",
     "from_sample",
     "mutated",
+    "resample",
     "set_temperature",
     "to_model_space",
     "to_sample",
 ]
 
-STRATEGIES = {"darts": DARTS, "gumbel-darts": GumbelDARTS}
+STRATEGIES = {"darts": DARTS, "gumbel-darts": GumbelDARTS, "proxyless": Proxyless}
 
 
 class _ChoiceNode(MutableModule):  # type: ignore[misc] # NNI has no types
@@ -213,10 +214,22 @@ def architecture_parameters(supernet: nn.Module) -> dict[str, nn.Parameter]:
     return found
 
 
-def mutated(model: CellModelSpace, strategy: Literal["darts", "gumbel-darts"] = "darts") -> nn.Module:
+def mutated(
+    model: CellModelSpace, strategy: Literal["darts", "gumbel-darts", "proxyless"] = "darts"
+) -> nn.Module:
     """Return the supernet that a strategy of NNI's makes of a model space; the alphas come from torch's generator."""
     supernet: nn.Module = STRATEGIES[strategy]().mutate_model(model)
     return supernet
+
+
+def resample(supernet: nn.Module) -> Sample:
+    """Draw one value of every choice from the softmax of its alphas, as NNI's Proxyless does; return the sample."""
+    sample: Sample = {}
+    for module in supernet.modules():
+        choice: Any = module
+        if hasattr(choice, "arch_parameters"):
+            sample.update(choice.resample(sample))
+    return sample
 
 
 def set_temperature(supernet: nn.Module, epoch: int, epochs: int) -> None:

@@ -21,6 +21,7 @@ from robust_nas.search import (
     strategy_names,
     with_strategy,
 )
+from robust_nas.workflows.config import RunConfig
 
 NNI = os.environ.get("ROBUST_NAS_HIDE_NNI") != "1" and importlib.util.find_spec("nni") is not None
 SAMPLED = {
@@ -34,6 +35,9 @@ OPTIONS = {
     "dsara": {**ONE_SHOT, "stage1_epochs": 1},
     "nni:darts": ONE_SHOT,
     "nni:gumbel-darts": ONE_SHOT,
+    "nni:proxyless": ONE_SHOT,
+    "nni:random": SAMPLED,
+    "nni:evolution": {**SAMPLED, "population": 2, "batch": 2},
     "random": SAMPLED,
     "local-search": SAMPLED,
     "evolution": {**SAMPLED, "population": 2, "batch": 2},
@@ -42,8 +46,8 @@ OPTIONS = {
     "tpe": {**SAMPLED, "startup": 2, "batch": 2},
 }
 CASES = {
-    name: check(STRATEGIES.get(name.partition(":")[0]), with_strategy(options, name), name)
-    for name, options in OPTIONS.items()
+    name: check(STRATEGIES.get(section["name"]), section, name)
+    for name, section in ((name, with_strategy(options, name)) for name, options in OPTIONS.items())
 }
 every_strategy = pytest.mark.parametrize(
     "strategy",
@@ -134,7 +138,8 @@ def test_a_one_shot_step_reads_nothing_back_and_gives_no_unknown_column(strategy
         def refuse(*_):
             raise AssertionError("a synchronisation")
 
-        for name in ("tolist", "item", "cpu", "__bool__", "__float__", "__int__", "nonzero"):
+        read = ("tolist", "item", "cpu", "__bool__", "__float__", "__int__", "nonzero")
+        for name in () if strategy.reads_back else read:
             monkeypatch.setattr(torch.Tensor, name, refuse)
         measured = strategy.step(search, lambda *halves: [batch for _ in halves])
         monkeypatch.undo()
@@ -142,10 +147,28 @@ def test_a_one_shot_step_reads_nothing_back_and_gives_no_unknown_column(strategy
     assert all(value.dim() == 0 for value in measured.values())
 
 
-@pytest.mark.parametrize("text", ["ray", "nni", "nni:enas", "dsara:x", "", "x" * 1000])
+@pytest.mark.parametrize("text", ["ray", "nni", "nni:x", "dsara:x", "", "x" * 1000])
 def test_an_unknown_strategy_is_answered_with_the_known_ones(text):
     with pytest.raises(ConfigError, match=r"strategy: got '.*'; allowed: .*dsara.*nni:darts.*random"):
         with_strategy({}, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("nni:enas", "NNI's ENAS chooses one source a node.*; use evolution"),
+        ("nni:policy-based-rl", "needs the package tianshou; use evolution"),
+        ("nni:random-one-shot", "returns an arbitrary network; single-path"),
+        ("nni:grid-search", "enumerates a space from its first network; use random"),
+        ("nni:tpe", "use tpe"),
+        ("nni:regularized-evolution", "called nni:evolution"),
+    ],
+)
+def test_a_strategy_of_nnis_that_is_not_here_is_refused_with_the_reason(text, reason):
+    with pytest.raises(ConfigError, match=rf"strategy: got '{text}', which is .*{reason}.*; allowed: dsara"):
+        with_strategy({}, text)
+    with pytest.raises(ConfigError, match=rf"got name '{text}'; it is .*{reason}"):
+        check(RunConfig, {"name": "x", "search": {"name": text}}, "mine.yaml")
 
 
 def test_another_strategy_keeps_methods_whole_and_drops_foreign_keys():

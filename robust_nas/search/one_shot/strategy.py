@@ -106,6 +106,11 @@ class OneShotStrategy(Strategy):
         return True
 
     @property
+    def reads_back(self) -> bool:
+        """Return whether a step waits for the device: it reads which operations it samples, to compute these alone."""
+        return False
+
+    @property
     def own_precision(self) -> Literal["float32", "bf16"]:
         """Return the precision of the search's steps."""
         return self.precision
