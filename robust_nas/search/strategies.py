@@ -24,6 +24,7 @@ STRATEGIES = Registry(
         "random": "search.random_search:RandomSearch",
         "local-search": "search.local_search:LocalSearch",
         "evolution": "search.evolution:Evolution",
+        "single-path": "search.single_path:SinglePath",
         "successive-halving": "search.successive_halving:SuccessiveHalving",
         "nsga2": "integrations.optuna_nsga2:NSGA2",
         "tpe": "integrations.optuna_tpe:TPE",

@@ -6,6 +6,7 @@ import os
 
 import pytest
 import torch
+from cases import SHORT_SUPERNET, SHORT_ZERO
 from small_search import CLASSES, ONE_SHOT, SMALL, SPACE, Stopped, found, images, searched
 
 from robust_nas import figures
@@ -21,6 +22,7 @@ from robust_nas.search import (
     strategy_names,
     with_strategy,
 )
+from robust_nas.search.ranking import paths
 from robust_nas.workflows.config import RunConfig
 
 NNI = os.environ.get("ROBUST_NAS_HIDE_NNI") != "1" and importlib.util.find_spec("nni") is not None
@@ -31,6 +33,7 @@ SAMPLED = {
     "evaluator": EVALUATORS.make("short-training", epochs=2),
 }
 PROXY = {"evaluator": EVALUATORS.make("proxy", proxy="params")}
+PATHS = {"name": "supernet", **SHORT_SUPERNET, "reference": 10, "zero_cost": {**SHORT_ZERO, "proxies": ["params"]}}
 OPTIONS = {
     "dsara": {**ONE_SHOT, "stage1_epochs": 1},
     "nni:darts": ONE_SHOT,
@@ -41,14 +44,18 @@ OPTIONS = {
     "random": SAMPLED,
     "local-search": SAMPLED,
     "evolution": {**SAMPLED, "population": 2, "batch": 2},
+    "single-path": {**SAMPLED, "population": 2, "batch": 2, "evaluator": PATHS},
     "successive-halving": {**SAMPLED, "rungs": 2, "eta": 2},
     "nsga2": {**SAMPLED, "population": 2, "batch": 2},
     "tpe": {**SAMPLED, "startup": 2, "batch": 2},
 }
-CASES = {
-    name: check(STRATEGIES.get(section["name"]), section, name)
-    for name, section in ((name, with_strategy(options, name)) for name, options in OPTIONS.items())
-}
+with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(paths, "LEAST_IMAGES", 4)  # as the fixture `short_trainings`
+    CASES = {
+        name: check(STRATEGIES.get(section["name"]), section, name)
+        for name, section in ((name, with_strategy(options, name)) for name, options in OPTIONS.items())
+    }
+pytestmark = pytest.mark.usefixtures("short_trainings")
 every_strategy = pytest.mark.parametrize(
     "strategy",
     [
