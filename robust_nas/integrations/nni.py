@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from itertools import islice
 from typing import Any, Literal
 
 import torch
@@ -223,12 +224,29 @@ def mutated(
 
 
 def resample(supernet: nn.Module) -> Sample:
-    """Draw one value of every choice from the softmax of its alphas, as NNI's Proxyless does; return the sample."""
-    sample: Sample = {}
+    """Draw one value of every choice from the softmax of its alphas, as NNI's Proxyless does; return the sample.
+
+    All draws are read back from the device together; NNI reads each by itself.
+    """
+    choices: dict[str, Any] = {}
     for module in supernet.modules():
         choice: Any = module
         if hasattr(choice, "arch_parameters"):
-            sample.update(choice.resample(sample))
+            choices.setdefault(str(choice.label), choice)
+    alphas = architecture_parameters(supernet)
+    draws = [
+        torch.multinomial(alphas[label].detach().softmax(0), getattr(choice, "n_chosen", None) or 1)
+        for label, choice in choices.items()
+    ]
+    values = iter(torch.cat(draws).tolist())
+    sample: Sample = {}
+    for (label, choice), draw in zip(choices.items(), draws, strict=True):
+        drawn = list(islice(values, len(draw)))
+        sample[label] = drawn if isinstance(choice, InputChoice) else choice.names[drawn[0]]
+    for module in supernet.modules():
+        choice = module
+        if hasattr(choice, "arch_parameters"):
+            choice.resample(sample)
     return sample
 
 

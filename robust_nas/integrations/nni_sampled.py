@@ -1,9 +1,9 @@
 """NNI's multi-trial strategies as sampled strategies (extra `nni`): the base of `nni:random` and `nni:evolution`.
 
 Every integer of a code is one choice of NNI's. A metric is the gain of the first objective, since NNI knows one number
-a model; a network without gains, outside the constraints or outside the windows has none, and NNI passes it over. NNI
-proposes, everything else is ours: its experiments, training services and server are not used. A resumed search makes
-the same calls from its start.
+a model; a network without gains, outside the constraints or outside the windows has none, and NNI passes it over. Where
+NNI gives up, because it finds no network that it did not submit, random ones take their place (our choice), unknown to
+it. Its experiments, training services and server are not used. A resumed search makes the same calls from its start.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class NNISampled(SampledStrategy):
 
             search.state["nni"] = AskTell(self.theirs(search.seed), search.encoding.sizes)
         theirs: AskTell = search.state["nni"]
-        return [Proposal(code) for code in theirs.ask(search.batch, search.accepts)]
+        codes = theirs.ask(search.batch, search.accepts)
+        return [Proposal(code) for code in codes] or search.random_batch()
 
     def tell(self, search: SampledSearch, candidates: Sequence[Candidate]) -> None:
         """End the models with their metrics."""

@@ -19,8 +19,6 @@ STRATEGIES = Registry(
     {
         "dsara": "search.dsara:DSARA",
         "nni": "integrations.nni_strategy:NNI",
-        "nni:random": "integrations.nni_random:NNIRandom",
-        "nni:evolution": "integrations.nni_evolution:NNIEvolution",
         "random": "search.random_search:RandomSearch",
         "local-search": "search.local_search:LocalSearch",
         "evolution": "search.evolution:Evolution",
@@ -28,6 +26,8 @@ STRATEGIES = Registry(
         "successive-halving": "search.successive_halving:SuccessiveHalving",
         "nsga2": "integrations.optuna_nsga2:NSGA2",
         "tpe": "integrations.optuna_tpe:TPE",
+        "nni:random": "integrations.nni_random:NNIRandom",
+        "nni:evolution": "integrations.nni_evolution:NNIEvolution",
     },
     group="robust_nas.strategies",
     elsewhere={

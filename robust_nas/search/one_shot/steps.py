@@ -136,7 +136,7 @@ class OneShotSearch:
         """
         with requiring_grad(parameters), self.autocast(images):
             loss = batch.share * cross_entropy(self.supernet(images), batch.labels)
-            found = torch.autograd.grad(loss, parameters, materialize_grads=True)  # zeros where it computed none
+            found = torch.autograd.grad(loss, parameters, materialize_grads=True)  # zeros outside a sample
             loss, *gradients = self.ranks.all_reduce_sum([loss.detach(), *found])
             return loss, gradients
 
@@ -151,19 +151,19 @@ class OneShotSearch:
         self.mark_changed()
 
     def weight_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Move the weights on adversarial images, or by their own loss; return the loss and this rank's logits.
-
-        Weights that the supernet did not compute with, because it computes what it samples, are not moved.
-        """
+        """Move the weights on adversarial images, or by their own loss; return the loss and this rank's logits."""
         self.supernet.train()
         value = self._weight_loss(batch)
         loss, logits = batch.share * value.loss, value.logits
         found = torch.autograd.grad(loss, self.weights, allow_unused=True)
-        used = [number for number, gradient in enumerate(found) if gradient is not None]
-        loss, *gradients = self.ranks.all_reduce_sum([loss.detach(), *(found[number] for number in used)])
+        # Weights outside a sample have no gradient: neither momentum nor weight decay moves them.
+        moved = [pair for pair in zip(self.weights, found, strict=True) if pair[1] is not None]
+        loss, *gradients = self.ranks.all_reduce_sum(
+            [loss.detach(), *(gradient for _, gradient in moved)]
+        )
         self.ranks.all_reduce_mean(local_statistics(self.supernet), batch.share)
-        for number, gradient in zip(used, gradients, strict=True):
-            self.weights[number].grad = gradient
+        for (weight, _), gradient in zip(moved, gradients, strict=True):
+            weight.grad = gradient
         torch.nn.utils.clip_grad_norm_(self.weights, self.strategy.weights.clip_norm)
         self.weight_optimiser.step()
         self.weight_optimiser.zero_grad()

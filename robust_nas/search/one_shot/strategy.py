@@ -67,6 +67,7 @@ class OneShotStrategy(Strategy):
     figure: ClassVar[str] = "search"
     distributed: ClassVar[bool] = True
     shares_weights: ClassVar[bool] = True
+    reads_back: ClassVar[int] = 0  # how often a step waits for the device
 
     augment: Augment | None = None  # None: the data section's
     precision: Literal["float32", "bf16"] = "float32"
@@ -104,11 +105,6 @@ class OneShotStrategy(Strategy):
     def attacks_weights_half(self) -> bool:
         """Return whether a step reads attacked images of the weights' half; a loss of the weights attacks its own."""
         return True
-
-    @property
-    def reads_back(self) -> bool:
-        """Return whether a step waits for the device: it reads which operations it samples, to compute these alone."""
-        return False
 
     @property
     def own_precision(self) -> Literal["float32", "bf16"]:
