@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from itertools import islice
 from typing import Any, Literal
 
 import torch
@@ -29,7 +30,7 @@ try:
         from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableModule
         from nni.nas.oneshot.pytorch.differentiable import LinearTemperatureScheduler
         from nni.nas.oneshot.pytorch.supermodule.differentiable import GumbelSoftmax
-        from nni.nas.strategy import DARTS, GumbelDARTS
+        from nni.nas.strategy import DARTS, GumbelDARTS, Proxyless
         from pytorch_lightning import LightningModule  # noqa: F401 - NNI needs it, and does not declare it
 except ImportError as error:
     raise ConfigError(
@@ -44,12 +45,13 @@ __all__ = [
     "darts_supernet",
     "from_sample",
     "mutated",
+    "resample",
     "set_temperature",
     "to_model_space",
     "to_sample",
 ]
 
-STRATEGIES = {"darts": DARTS, "gumbel-darts": GumbelDARTS}
+STRATEGIES = {"darts": DARTS, "gumbel-darts": GumbelDARTS, "proxyless": Proxyless}
 
 
 class _ChoiceNode(MutableModule):  # type: ignore[misc] # NNI has no types
@@ -213,10 +215,39 @@ def architecture_parameters(supernet: nn.Module) -> dict[str, nn.Parameter]:
     return found
 
 
-def mutated(model: CellModelSpace, strategy: Literal["darts", "gumbel-darts"] = "darts") -> nn.Module:
+def mutated(
+    model: CellModelSpace, strategy: Literal["darts", "gumbel-darts", "proxyless"] = "darts"
+) -> nn.Module:
     """Return the supernet that a strategy of NNI's makes of a model space; the alphas come from torch's generator."""
     supernet: nn.Module = STRATEGIES[strategy]().mutate_model(model)
     return supernet
+
+
+def resample(supernet: nn.Module) -> Sample:
+    """Draw one value of every choice from the softmax of its alphas, as NNI's Proxyless does; return the sample.
+
+    All draws are read back from the device together; NNI reads each by itself.
+    """
+    choices: dict[str, Any] = {}
+    for module in supernet.modules():
+        choice: Any = module
+        if hasattr(choice, "arch_parameters"):
+            choices.setdefault(str(choice.label), choice)
+    alphas = architecture_parameters(supernet)
+    draws = [
+        torch.multinomial(alphas[label].detach().softmax(0), getattr(choice, "n_chosen", None) or 1)
+        for label, choice in choices.items()
+    ]
+    values = iter(torch.cat(draws).tolist())
+    sample: Sample = {}
+    for (label, choice), draw in zip(choices.items(), draws, strict=True):
+        drawn = list(islice(values, len(draw)))
+        sample[label] = drawn if isinstance(choice, InputChoice) else choice.names[drawn[0]]
+    for module in supernet.modules():
+        choice = module
+        if hasattr(choice, "arch_parameters"):
+            choice.resample(sample)
+    return sample
 
 
 def set_temperature(supernet: nn.Module, epoch: int, epochs: int) -> None:

@@ -49,7 +49,7 @@ class NNI(OneShotStrategy):
     variant: ClassVar[str | None] = "strategy"
 
     name: Literal["nni"] = "nni"
-    strategy: Literal["darts", "gumbel-darts"] = "darts"
+    strategy: Literal["darts", "gumbel-darts", "proxyless"] = "darts"
     alphas: NNIAlphaOptimiser = NNIAlphaOptimiser()  # type: ignore[assignment] # the same names
     precision: Literal["float32"] = "float32"
 
@@ -134,6 +134,11 @@ class NNI(OneShotStrategy):
         return from_sample(space, sample, name)
 
     @property
+    def reads_back(self) -> int:  # type: ignore[override] # of the values
+        """Return how often a step waits for the device: with `proxyless` for both of its samples."""
+        return 2 if self.strategy == "proxyless" else 0
+
+    @property
     def attacks_weights_half(self) -> bool:
         """Return whether no loss of the weights does it."""
         return self.weights.loss is None
@@ -145,11 +150,20 @@ class NNI(OneShotStrategy):
         if self.strategy == "gumbel-darts":
             nni.set_temperature(search.supernet, search.epoch, self.epochs)
 
+    def resample(self, search: OneShotSearch) -> None:
+        """Draw the operations and sources of the next batch, where the supernet computes single ones."""
+        from robust_nas.integrations import nni
+
+        if self.reads_back:
+            nni.resample(search.supernet)
+
     def step(self, search: OneShotSearch, draw: Draw) -> Mapping[str, Tensor]:
         """Move the alphas on their batch, then the weights on theirs, each attacked just before."""
+        self.resample(search)
         (batch,) = draw("alphas")
         found = self.alpha_gradient(search, batch, batch)
         search.alpha_step(found.gradient)
+        self.resample(search)
         loss, _ = search.weight_step(*draw("weights"))
         return {"loss_weights": loss, **found.measured}
 

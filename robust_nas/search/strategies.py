@@ -26,11 +26,24 @@ STRATEGIES = Registry(
         "random": "search.random_search:RandomSearch",
         "local-search": "search.local_search:LocalSearch",
         "evolution": "search.evolution:Evolution",
+        "single-path": "search.single_path:SinglePath",
         "successive-halving": "search.successive_halving:SuccessiveHalving",
         "nsga2": "integrations.optuna_nsga2:NSGA2",
         "tpe": "integrations.optuna_tpe:TPE",
+        "nni:random": "integrations.nni_random:NNIRandom",
+        "nni:evolution": "integrations.nni_evolution:NNIEvolution",
     },
     group="robust_nas.strategies",
+    elsewhere={
+        "nni:enas": "not possible: NNI's ENAS chooses one source a node, and its controller needs the package tianshou; "
+        "use evolution",
+        "nni:policy-based-rl": "not possible: its controller needs the package tianshou; use evolution",
+        "nni:random-one-shot": "not a search: NNI's RandomOneShot trains a supernet and returns an arbitrary network; "
+        "single-path trains one so, and then chooses",
+        "nni:grid-search": "not a search: NNI's GridSearch enumerates a space from its first network; use random",
+        "nni:tpe": "Optuna's here: use tpe",
+        "nni:regularized-evolution": "called nni:evolution here",
+    },
 )
 
 
@@ -49,13 +62,17 @@ def with_strategy(section: Mapping[str, Any], strategy: str) -> dict[str, Any]:
 
     `strategy` is a name, `name:variant` such as `nni:darts`, or `file.py:Class`. Raises `ConfigError` for another text.
     """
-    name, variant = (strategy, "") if is_code(strategy) else strategy.partition(":")[::2]
+    whole = is_code(strategy) or strategy in STRATEGIES.names()
+    name, variant = (strategy, "") if whole else strategy.partition(":")[::2]
     try:
         chosen = STRATEGIES.get(name)
     except UnknownMethodError:
         chosen = None
     if chosen is None or (not is_code(strategy) and strategy not in chosen.spellings(name)):
-        raise ConfigError(f"strategy: got {strategy[:200]!r}; allowed: {', '.join(strategy_names())}")
+        got = f"{strategy[:200]!r}"
+        if strategy in STRATEGIES.elsewhere:
+            got = f"{got}, which is {STRATEGIES.elsewhere[strategy]}"
+        raise ConfigError(f"strategy: got {got}; allowed: {', '.join(strategy_names())}")
     shared = {key: value for key, value in _shared(section, chosen).items() if key != "name"}
     return {"name": name, **shared, **({chosen.variant: variant} if chosen.variant else {})}
 

@@ -6,6 +6,7 @@ import os
 
 import pytest
 import torch
+from cases import SHORT_SUPERNET, SHORT_ZERO
 from small_search import CLASSES, ONE_SHOT, SMALL, SPACE, Stopped, found, images, searched
 
 from robust_nas import figures
@@ -21,6 +22,8 @@ from robust_nas.search import (
     strategy_names,
     with_strategy,
 )
+from robust_nas.search.ranking import paths
+from robust_nas.workflows.config import RunConfig
 
 NNI = os.environ.get("ROBUST_NAS_HIDE_NNI") != "1" and importlib.util.find_spec("nni") is not None
 SAMPLED = {
@@ -30,6 +33,7 @@ SAMPLED = {
     "evaluator": EVALUATORS.make("short-training", epochs=2),
 }
 PROXY = {"evaluator": EVALUATORS.make("proxy", proxy="params")}
+PATHS = {"name": "supernet", **SHORT_SUPERNET, "reference": 10, "zero_cost": {**SHORT_ZERO, "proxies": ["params"]}}
 OPTIONS = {
     "dsara": {**ONE_SHOT, "stage1_epochs": 1},
     "darts": ONE_SHOT,
@@ -38,17 +42,24 @@ OPTIONS = {
     "gdas": ONE_SHOT,
     "nni:darts": ONE_SHOT,
     "nni:gumbel-darts": ONE_SHOT,
+    "nni:proxyless": ONE_SHOT,
     "random": SAMPLED,
     "local-search": SAMPLED,
     "evolution": {**SAMPLED, "population": 2, "batch": 2},
+    "single-path": {**SAMPLED, "population": 2, "batch": 2, "evaluator": PATHS},
     "successive-halving": {**SAMPLED, "rungs": 2, "eta": 2},
     "nsga2": {**SAMPLED, "population": 2, "batch": 2},
     "tpe": {**SAMPLED, "startup": 2, "batch": 2},
+    "nni:random": SAMPLED,
+    "nni:evolution": {**SAMPLED, "population": 2, "batch": 2},
 }
-CASES = {
-    name: check(STRATEGIES.get(name.partition(":")[0]), with_strategy(options, name), name)
-    for name, options in OPTIONS.items()
-}
+with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(paths, "LEAST_IMAGES", 4)  # as the fixture `short_trainings`
+    CASES = {
+        name: check(STRATEGIES.get(section["name"]), section, name)
+        for name, section in ((name, with_strategy(options, name)) for name, options in OPTIONS.items())
+    }
+pytestmark = pytest.mark.usefixtures("short_trainings")
 every_strategy = pytest.mark.parametrize(
     "strategy",
     [
@@ -154,10 +165,28 @@ def test_a_one_shot_step_reads_back_what_its_strategy_says_and_gives_no_unknown_
     assert all(value.dim() == 0 for value in measured.values())
 
 
-@pytest.mark.parametrize("text", ["ray", "nni", "nni:enas", "dsara:x", "", "x" * 1000])
+@pytest.mark.parametrize("text", ["ray", "nni", "nni:x", "dsara:x", "", "x" * 1000])
 def test_an_unknown_strategy_is_answered_with_the_known_ones(text):
     with pytest.raises(ConfigError, match=r"strategy: got '.*'; allowed: .*dsara.*nni:darts.*random"):
         with_strategy({}, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("nni:enas", "NNI's ENAS chooses one source a node.*; use evolution"),
+        ("nni:policy-based-rl", "needs the package tianshou; use evolution"),
+        ("nni:random-one-shot", "returns an arbitrary network; single-path"),
+        ("nni:grid-search", "enumerates a space from its first network; use random"),
+        ("nni:tpe", "use tpe"),
+        ("nni:regularized-evolution", "called nni:evolution"),
+    ],
+)
+def test_a_strategy_of_nnis_that_is_not_here_is_refused_with_the_reason(text, reason):
+    with pytest.raises(ConfigError, match=rf"strategy: got '{text}', which is .*{reason}.*; allowed: dsara"):
+        with_strategy({}, text)
+    with pytest.raises(ConfigError, match=rf"got name '{text}'; it is .*{reason}"):
+        check(RunConfig, {"name": "x", "search": {"name": text}}, "mine.yaml")
 
 
 def test_another_strategy_keeps_methods_whole_and_drops_foreign_keys():

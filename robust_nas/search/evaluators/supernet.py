@@ -9,7 +9,7 @@ the gate too.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field
@@ -36,9 +36,26 @@ class InheritedWeights(GatedPaths, Evaluator):
     name: Literal["supernet"] = "supernet"
     reference: Annotated[Count, Field(ge=10)] = 64  # architectures of the sample, for both terms
     zero_cost: ZeroCost = ZeroCost()  # the other term
+    # Passes over the images that train, in which every operation of every edge sees each image once on average; a third
+    # of them is clean. None: `steps` and `clean_steps`.
+    epochs: Count | None = Field(default=None, exclude_if=lambda epochs: epochs is None)
+
+    def of_epochs(self, space: CellSpace, images: int) -> Self:
+        """Return the evaluator whose steps are those of `epochs`, with so many images to train and to score.
+
+        An epoch has K paths a batch, K the number of operations, as a step of a mixture computes K operations an edge.
+        """
+        if self.epochs is None:
+            return self
+        batches = max(1, (images - self.score_images) // self.batch_size)
+        paths = self.epochs * batches * len(space.operations)
+        clean = paths // 3
+        return self.model_copy(update={"clean_steps": clean, "steps": paths - clean, "epochs": None})
 
     def evaluate(self, candidate: CellArchitecture, context: SearchContext) -> Scored:
         """Return the sum at the size of this evaluator, which is not that of the search."""
+        if self.epochs is not None:
+            return self.of_epochs(context.space, len(context.images)).evaluate(candidate, context)
         own = ranking_context(context)
         trained, reference, gate = _prepared(self, context.space, own)
         (losses,) = self.logged_losses(trained, [candidate], own)

@@ -136,9 +136,8 @@ class OneShotSearch:
         """
         with requiring_grad(parameters), self.autocast(images):
             loss = batch.share * cross_entropy(self.supernet(images), batch.labels)
-            loss, *gradients = self.ranks.all_reduce_sum(
-                [loss.detach(), *torch.autograd.grad(loss, parameters)]
-            )
+            found = torch.autograd.grad(loss, parameters, materialize_grads=True)  # zeros outside a sample
+            loss, *gradients = self.ranks.all_reduce_sum([loss.detach(), *found])
             return loss, gradients
 
     def alpha_step(self, gradient: Tensor) -> None:
