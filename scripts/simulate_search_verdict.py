@@ -73,17 +73,15 @@ def passed(space_name: str, searches: int, options: dict[str, Any]) -> dict[str,
 def main() -> None:
     """Print a table: the share of searches that pass, and for both tests the 95 % interval."""
     searches = int(sys.argv[1]) if len(sys.argv) > 1 else 100
-    print(
-        f"| what ({searches} searches) | space | other than 2 seeds, 8 epochs of 6 steps | {' | '.join(NAMES)} |"
-    )
-    print("|---|---|---|" + "---|" * len(NAMES))
+    print(f"| what | searches | space | other than 2 seeds, 8 epochs of 6 steps | {' | '.join(NAMES)} |")
+    print("|---|---|---|---|" + "---|" * len(NAMES))
     for what, space, options in settings():
         found = passed(space, searches, options)
         shares = [f"{100 * found[name]:.1f} %" for name in NAMES]
         low, high = wilson(round(found[NAMES[-1]] * searches), searches)
         words = ", ".join(f"{key} {value}" for key, value in options.items()) or "-"
         print(
-            f"| {what} | {space} | {words} | {' | '.join(shares)} ({100 * low:.1f}-{100 * high:.1f}) |",
+            f"| {what} | {searches} | {space} | {words} | {' | '.join(shares)} ({100 * low:.1f}-{100 * high:.1f}) |",
             flush=True,
         )
 
