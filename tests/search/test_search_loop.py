@@ -163,10 +163,14 @@ def test_the_second_stage_moves_the_alphas_elsewhere(tmp_path):
 
 
 def test_the_mixing_is_the_softmax_of_the_final_alphas_and_the_architecture_its_derivation(tmp_path):
-    outcome, _, net = run_search(tmp_path, options())
+    outcome, records, net = run_search(tmp_path, options())
     assert outcome.architecture == net.derive("found")
     for kind, alpha in net.alphas.items():
         assert outcome.edge_weights[kind] == alpha.detach().softmax(1).tolist()
+    ends = [record["step"] for record in records if "edge_weights" in record]
+    assert ends == [STEPS - 1, 2 * STEPS - 1, 3 * STEPS - 1]  # of every epoch, for the verdict
+    for kind, rows in outcome.edge_weights.items():
+        assert torch.allclose(torch.tensor(records[-1]["edge_weights"][kind]), torch.tensor(rows), atol=1e-6)
 
 
 @pytest.mark.parametrize("order", [1, 2])

@@ -157,7 +157,7 @@ def kept_by_chance(sizes: Floats, last: int, correlation: float, space: CellSpac
 
 def _deviation(sizes: Floats, correlation: float) -> Floats:
     """Return the standard deviation `[C]` of the sum of blocks `[B, C]` whose neighbours correlate."""
-    return np.sqrt((sizes**2).sum(0) + 2 * correlation * (sizes[:-1] * sizes[1:]).sum(0))
+    return np.asarray(np.sqrt((sizes**2).sum(0) + 2 * correlation * (sizes[:-1] * sizes[1:]).sum(0)))
 
 
 def _log_softmax(logits: Floats) -> Floats:

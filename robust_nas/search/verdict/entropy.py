@@ -49,4 +49,4 @@ class Entropy(SearchCheck):
 
 def _mean(record: Record) -> float:
     kinds: dict[str, Any] = record["entropy"]
-    return sum(kinds.values()) / len(kinds)
+    return float(sum(kinds.values()) / len(kinds))

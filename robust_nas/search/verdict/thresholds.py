@@ -6,8 +6,8 @@ docs/search-verdict.md holds its table. Others follow the source that is named, 
 
 from __future__ import annotations
 
-# All tests against chance: one-sided level of a PASS. The usual 5 %. Agreement and margin together pass on noise in
-# less than 1 % of the simulated searches, because each has this level and they are independent under noise.
+# All tests against chance: one-sided level of a PASS. The usual 5 %. Simulated: agreement and margin together pass on
+# at most .5 % of the searches of noise, because each has about this level and they are independent under noise.
 LEVEL = 0.05
 
 # Draws of a null distribution, and the seed of all of them: a verdict is the same every time. The level that they give
@@ -18,8 +18,8 @@ SEED = 0
 # Trajectories. A block moved where its increment is at least this share of the largest one (warm-up epochs have none,
 # but for DARTS's 1e-3 at the start). More blocks than this are merged. Weights are recorded to six digits.
 MOVED, MOST_BLOCKS, SMALLEST_WEIGHT = 0.01, 12, 5e-7
-# Blocks in which the alphas moved, all in all below which the margin is not tested: of 2^B sign patterns one is the
-# search itself, and fewer than 1 / LEVEL patterns cannot tell it from noise. Four in each search is the brief's.
+# Blocks in which the alphas moved in each search, and sign patterns of all, below which the margin is not tested: of
+# 2^B patterns one is the search itself, and fewer than 1 / LEVEL cannot tell it from noise. Four blocks: our choice.
 LEAST_BLOCKS, LEAST_PATTERNS = 4, 32
 
 # Last epochs: the part of the search whose derived cells are compared with the final ones. Our choice.
