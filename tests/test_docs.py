@@ -23,6 +23,7 @@ NO_MODULES |= {
     "designs",
     "rules",
     "tables",
+    "search_findings",
 }  # groups of entry points
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

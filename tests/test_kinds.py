@@ -11,7 +11,7 @@ from robust_nas.data import DATASETS
 from robust_nas.evaluation import CHECKS
 from robust_nas.figures import FIGURES
 from robust_nas.operations import ACTIVATIONS, OPERATIONS
-from robust_nas.search import EVALUATORS, PROXIES, RANKINGS, STRATEGIES, TABLES
+from robust_nas.search import EVALUATORS, PROXIES, RANKINGS, SEARCH_FINDINGS, STRATEGIES, TABLES
 from robust_nas.spaces import FAMILIES
 from robust_nas.studies.design import DESIGNS
 from robust_nas.studies.rules import RULES
@@ -19,7 +19,7 @@ from robust_nas.training import HOOKS, LOSSES, SCHEDULES, STEPS
 
 REGISTRIES = (
     ATTACKS, COMPRESSORS, DATASETS, CHECKS, FIGURES, ACTIVATIONS, OPERATIONS, EVALUATORS, PROXIES, RANKINGS,
-    STRATEGIES, FAMILIES, DESIGNS, RULES, HOOKS, LOSSES, SCHEDULES, STEPS, TABLES,
+    STRATEGIES, FAMILIES, DESIGNS, RULES, HOOKS, LOSSES, SCHEDULES, STEPS, TABLES, SEARCH_FINDINGS,
 )  # fmt: skip
 CLASSES = {target.partition(":")[2] for registry in REGISTRIES for target in registry.built_in.values()}
 NAMES = {name for registry in REGISTRIES for name in registry.built_in}

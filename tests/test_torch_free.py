@@ -16,6 +16,7 @@ REGISTRIES = [
     "robust_nas.search:EVALUATORS",
     "robust_nas.search:PROXIES",
     "robust_nas.search:RANKINGS",
+    "robust_nas.search:SEARCH_FINDINGS",
     "robust_nas.search:STRATEGIES",
     "robust_nas.search:TABLES",
     "robust_nas.spaces:FAMILIES",

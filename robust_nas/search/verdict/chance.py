@@ -124,7 +124,6 @@ def momentum_factor(momentum: float, steps: int, blocks: int) -> float:
 
     and the factor is sqrt(V(B L) / (B V(L))) for B blocks of L steps: our calculation, of an AR(1) process.
     """
-
     if not 0 < momentum < 1:
         return 1.0
     return math.sqrt(_variance(momentum, blocks * steps) / (blocks * _variance(momentum, steps)))

@@ -9,6 +9,7 @@ optimiser's momentum.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -38,10 +39,7 @@ class LastEpochs(SearchCheck):
         if not known or len(known) < len(ways):
             text = "the records hold no edge weights of two epochs or more"
             return self.finding(evidence, "NOT RUN", text, next_step="search again for more epochs")
-        momentum = momentum_of(evidence)
-        found = [_kept(way, evidence.space, momentum, number) for number, way in enumerate(known)]
-        value = float(np.mean([share for share, _ in found]))
-        chance = Chance.of(value, np.mean([draws for _, draws in found], axis=0))
+        value, chance = kept_until_the_end(known, evidence.space, momentum_of(evidence))
         text = f"{value:.0%} of the edges are those of the last quarter's start (a walk keeps {chance.mean:.0%}, "
         text += f"at most {chance.bound:.0%})"
         return self.finding(
@@ -55,8 +53,15 @@ class LastEpochs(SearchCheck):
         )
 
 
+def kept_until_the_end(ways: Sequence[Trajectory], space: CellSpace, momentum: float) -> tuple[float, Chance]:
+    """Return the share of final edges that were there before the last part, and what walks give; means over seeds."""
+    found = [_kept(way, space, momentum, number) for number, way in enumerate(ways)]
+    value = float(np.mean([share for share, _ in found]))
+    return value, Chance.of(value, np.mean([draws for _, draws in found], axis=0))
+
+
 def _kept(way: Trajectory, space: CellSpace, momentum: float, seed: int) -> tuple[float, Floats]:
-    """Return the share of final edges that were there before the last part, and that of walks `[R]`."""
+    """Return the share of one search, and that of walks `[R]`."""
     epochs = len(way.weights)
     last = max(1, round(LAST_PART * epochs))
     share = shared(derive(way.weights[-1], space), derive(way.weights[-1 - last], space))

@@ -33,8 +33,8 @@ def simulate(
 ) -> NDArray[np.float64]:
     """Return edge weights `[N, S, B, C, E, O]` after each epoch of `steps` steps.
 
-    `drift` is the planted gradient in units of the noise of one step; `common` is the share of the noise's variance that
-    all edges of a step have in common. The planted operations are any, the same for all seeds of a search.
+    `drift` is the planted gradient in units of the noise of one step; `common` is the share of the noise's variance
+    that all edges of a step have in common. The planted operations are any, the same for all seeds of a search.
     """
     generator = np.random.default_rng(seed)
     kinds, edges, operations = len(space.kinds), len(space.edges), len(space.operations)
