@@ -74,7 +74,10 @@ def judge_search(
             write_json(path, tree)
         for one in seeds:
             inside = folders[one.seed]
-            if _shown_verdict(inside / CELLS) != tree["status"]:
+            drawn = (
+                (inside / CELLS).with_suffix(".png").is_file()
+            )  # what failed is drawn by the search itself
+            if drawn and _shown_verdict(inside / CELLS) != tree["status"]:
                 with figures.optional("cells"):
                     _draw(config, replace(evidence, seeds=[one]), inside, tree["status"])
     return tree
@@ -117,9 +120,9 @@ def _compared(result: CellArchitecture, controls: Path, model: Path) -> dict[str
 
 
 def _shown_verdict(stem: Path) -> str | None:
-    """Return the word with which the cells are drawn; None where they are not, or without one."""
+    """Return the word with which the cells are drawn, or None."""
     path = stem.with_suffix(".csv")
-    if not (path.is_file() and stem.with_suffix(".png").is_file()):
+    if not path.is_file():
         return None
     with path.open(encoding="utf-8", newline="") as file:
         return next((row.get("verdict") for row in csv.DictReader(file)), None)
