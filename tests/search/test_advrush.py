@@ -73,9 +73,7 @@ def test_the_alphas_descend_the_loss_and_then_the_weighted_curvature_too(images)
     first = alpha_gradient(search, 1, v, draw(2))
     torch.testing.assert_close(first.gradient, gradient)
     torch.testing.assert_close(first.measured[f"loss_{images}"], loss)
-    torch.testing.assert_close(
-        first.measured["loss_adversarial"], direct(search, v.adversarial, v.labels)[0]
-    )
+    torch.testing.assert_close(first.measured["loss_adversarial"], direct(search, v.adversarial, v.labels)[0])
     assert "curvature" not in first.measured
     term, of_term = curvature(search, v, 0.7)
     second = alpha_gradient(search, 2, v, draw(2))

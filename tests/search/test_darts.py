@@ -41,9 +41,16 @@ def test_it_is_dsara_without_a_second_stage(tmp_path, order):
     assert found(one)[:3] == found(two)[:3]
     for record, other in zip(records, others, strict=True):
         assert record == {key: other[key] for key in record}
-    assert found(searched(tmp_path / "other", DARTS(**{**options, "order": 3 - order}))[0])[:3] != found(one)[:3]
+    assert (
+        found(searched(tmp_path / "other", DARTS(**{**options, "order": 3 - order}))[0])[:3] != found(one)[:3]
+    )
 
 
 def test_the_second_order_is_refused_with_another_loss_of_the_weights():
-    with pytest.raises(ConfigError, match=r"order is 2.* weights\.loss is 'trades'; allowed with it: order 1"):
-        DARTS(order=2, weights=WeightOptimiser(loss=TRADES(attack=PGD(eps=0.1, steps=2, loss="kl", keep="last"))))
+    with pytest.raises(
+        ConfigError, match=r"order is 2.* weights\.loss is 'trades'; allowed with it: order 1"
+    ):
+        DARTS(
+            order=2,
+            weights=WeightOptimiser(loss=TRADES(attack=PGD(eps=0.1, steps=2, loss="kl", keep="last"))),
+        )

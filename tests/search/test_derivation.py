@@ -60,7 +60,9 @@ def test_scores_are_what_the_loss_rises_by_without_an_operation(execution):
         for edge, (node, source) in enumerate(SPACE.edges):
             rises = [plain_loss(search, drawn, (kind, edge, [o])) - whole for o in range(number)]
             all_of_it = plain_loss(search, drawn, (kind, edge, range(number))) - whole
-            torch.testing.assert_close(scores[kind].operations[edge], torch.stack(rises), rtol=1e-6, atol=1e-9)
+            torch.testing.assert_close(
+                scores[kind].operations[edge], torch.stack(rises), rtol=1e-6, atol=1e-9
+            )
             torch.testing.assert_close(scores[kind].edges[edge], all_of_it, rtol=1e-6, atol=1e-9)
             best = SPACE.operations[max(range(number), key=lambda o: rises[o])]
             nodes[node].append((float(all_of_it), Edge(best, source)))
@@ -75,7 +77,9 @@ def test_the_outcome_of_a_search_is_derived_from_scores_on_attacked_images_of_th
     strategy = DARTS(**ONE_SHOT, derive_by="perturbation", alphas=AlphaOptimiser(learning_rate=0.1))
     space = small_space(3, ["max_pool_3x3", "skip_connect", "sep_conv_3x3"])
     outcome, records = searched(tmp_path, strategy, space=space)
-    argmax, same = searched(tmp_path / "argmax", DARTS(**{**dict(strategy), "derive_by": "argmax"}), space=space)
+    argmax, same = searched(
+        tmp_path / "argmax", DARTS(**{**dict(strategy), "derive_by": "argmax"}), space=space
+    )
     assert records == same  # the skips in the records are those of the arg max
     assert outcome.edge_weights == argmax.edge_weights
     assert outcome.architecture != argmax.architecture

@@ -130,11 +130,11 @@ def test_gradients_are_normalised_before_the_min_norm_step_and_logged_as_they_ar
     loss = alpha_gradient(make(adversarial_weight=weight, normalise="loss"), 2, v, w)
     gamma, expected = min_norm(one / plain.loss_natural, weight * two / plain.loss_adversarial)
     torch.testing.assert_close((loss.gamma, loss.gradient), (gamma, expected))
-    for found in (unit, loss):
-        assert torch.equal(found.natural, plain.natural)
-        assert torch.equal(found.adversarial, plain.adversarial)
+    for step in (unit, loss):
+        assert torch.equal(step.natural, plain.natural)
+        assert torch.equal(step.adversarial, plain.adversarial)
         for norm in ("norm_natural", "norm_adversarial"):
-            assert torch.equal(found.measured[norm], plain.measured[norm])
+            assert torch.equal(step.measured[norm], plain.measured[norm])
 
 
 def test_a_search_stops_on_collapse_with_the_outcome_of_the_epoch_before(tmp_path):
@@ -177,7 +177,10 @@ def test_a_search_that_never_had_fewer_skip_connections_goes_on(tmp_path):
         ({"warmup_epochs": 4}, r"warmup_epochs is 4 of 4 epochs.*allowed: 0\.\.3"),
         ({"warmup_epochs": -1}, "warmup_epochs: got -1"),
         ({"alphas": {"min_learning_rate": 1e-5}}, "min_learning_rate is 1e-05, but schedule is 'constant'"),
-        ({"alphas": {"schedule": "cosine", "min_learning_rate": 1}}, "min_learning_rate is 1.0; allowed: at m"),
+        (
+            {"alphas": {"schedule": "cosine", "min_learning_rate": 1}},
+            "min_learning_rate is 1.0; allowed: at m",
+        ),
         ({"derive_by": "loss"}, "derive_by: got 'loss'; input should be 'argmax' or 'perturbation'"),
         ({"max_skips": -1}, "max_skips: got -1"),
         ({"stop_on_collapse": 0}, "stop_on_collapse: got 0"),
@@ -200,7 +203,9 @@ def test_a_strategy_with_a_derivation_of_its_own_refuses_ours():
 
 
 def test_a_normaliser_without_a_min_norm_step_is_refused():
-    with pytest.raises(ConfigError, match=r"normalise is 'unit', but combine is 'sum'.*allowed with it: none"):
+    with pytest.raises(
+        ConfigError, match=r"normalise is 'unit', but combine is 'sum'.*allowed with it: none"
+    ):
         DSARA(normalise="unit", combine="sum", attack=ONE_SHOT["attack"])
 
 
@@ -208,8 +213,16 @@ def test_a_normaliser_without_a_min_norm_step_is_refused():
 def test_a_space_without_what_an_option_is_about_is_refused_before_the_first_step(tmp_path, key):
     strategy = DARTS(**options(**{key: 2}))
     for name, operations, text in (
-        ("none", ["avg_pool_3x3", "sep_conv_3x3"], f"search.{key}: got 2; the space .* has no skip connection"),
-        ("alone", ["none", "skip_connect"], f"search.{key}: got 2; edges of the space .* skip connections alone"),
+        (
+            "none",
+            ["avg_pool_3x3", "sep_conv_3x3"],
+            f"search.{key}: got 2; the space .* has no skip connection",
+        ),
+        (
+            "alone",
+            ["none", "skip_connect"],
+            f"search.{key}: got 2; edges of the space .* skip connections alone",
+        ),
     ):
         with pytest.raises(ConfigError, match=text):
             searched(tmp_path / name, strategy, space=small_space(1, operations))

@@ -62,7 +62,9 @@ def steps(ranks, case, statistics="synchronised"):
         found |= {f"loss {step}": loss, f"gradient {step}": moved.gradient}
         found |= {f"{name} {step}": value for name, value in moved.measured.items()}
     scores = perturbation_scores(search, drawn)
-    found |= {f"scores {kind}": torch.cat([own.operations.T, own.edges[None]]) for kind, own in scores.items()}
+    found |= {
+        f"scores {kind}": torch.cat([own.operations.T, own.edges[None]]) for kind, own in scores.items()
+    }
     ranks.refuse_difference(supernet.state_dict(), "the end")
     return found | {"draws": generator.get_state()} | supernet.state_dict()
 

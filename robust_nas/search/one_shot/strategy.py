@@ -82,8 +82,12 @@ class OneShotStrategy(Strategy):
     derive_by: Literal["argmax", "perturbation"] = Field(
         default="argmax", exclude_if=lambda by: by == "argmax"
     )
-    max_skips: CountOrZero | None = Field(default=None, exclude_if=lambda most: most is None)  # of a normal cell
-    stop_on_collapse: Count | None = Field(default=None, exclude_if=lambda skips: skips is None)  # of a normal cell
+    max_skips: CountOrZero | None = Field(
+        default=None, exclude_if=lambda most: most is None
+    )  # of a normal cell
+    stop_on_collapse: Count | None = Field(
+        default=None, exclude_if=lambda skips: skips is None
+    )  # of a normal cell
 
     @field_validator("attack")
     @classmethod
