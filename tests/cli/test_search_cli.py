@@ -8,7 +8,10 @@ import pytest
 from cli_outcome import Call
 
 from robust_nas import integrations, load_architecture, load_config
+from robust_nas.cli.search import _show
+from robust_nas.search import DARTS
 from robust_nas.spaces import load_space
+from robust_nas.workflows.search_job import SearchResult
 
 
 def test_the_command_line_searches_digits_adversarially(call: Call) -> None:
@@ -95,3 +98,16 @@ def test_a_config_of_an_nni_search_is_checked_and_printed_without_nni(call: Call
     assert (done.code, done.err) == (0, "")
     (tmp_path / "mine.yaml").write_text(done.out)
     assert load_config(tmp_path / "mine.yaml").search.strategy == "gumbel-darts"
+
+
+def test_a_search_that_stopped_early_says_of_which_epoch_its_result_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = {"seed": 0, "loss_adversarial": 1.5, "params": 1, "macs": 1, "skips": {"robust": 1}, "seconds": 2.0,
+              "stopped": {"reason": "the robust cell has 3 skip connections", "at": 6, "epoch": 5}}  # fmt: skip
+    found = SearchResult(tmp_path, load_architecture("arnas"), record)
+    _show("tiny", found, DARTS.criterion)
+    text = " ".join(capsys.readouterr().out.split())
+    assert (
+        "stopped after epoch 7: the robust cell has 3 skip connections; the result is that of epoch 6" in text
+    )

@@ -130,11 +130,11 @@ def test_gradients_are_normalised_before_the_min_norm_step_and_logged_as_they_ar
     loss = alpha_gradient(make(adversarial_weight=weight, normalise="loss"), 2, v, w)
     gamma, expected = min_norm(one / plain.loss_natural, weight * two / plain.loss_adversarial)
     torch.testing.assert_close((loss.gamma, loss.gradient), (gamma, expected))
-    for found in (unit, loss):
-        assert torch.equal(found.natural, plain.natural)
-        assert torch.equal(found.adversarial, plain.adversarial)
+    for step in (unit, loss):
+        assert torch.equal(step.natural, plain.natural)
+        assert torch.equal(step.adversarial, plain.adversarial)
         for norm in ("norm_natural", "norm_adversarial"):
-            assert torch.equal(found.measured[norm], plain.measured[norm])
+            assert torch.equal(step.measured[norm], plain.measured[norm])
 
 
 def test_a_search_stops_on_collapse_with_the_outcome_of_the_epoch_before(tmp_path):

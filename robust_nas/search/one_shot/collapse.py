@@ -3,8 +3,8 @@
     after an epoch in which every normal cell had fewer than n skip connections, one has n or more:
     stop, and take the supernet of the epoch before
 
-DARTS+ has n = 2. A normal cell is one that does not reduce the resolution. Ours: the rule begins with the first epoch that
-ends with fewer, because the arg max of random alphas often has n of them; and the epoch before is taken.
+DARTS+ has n = 2. A normal cell is one that does not reduce the resolution. Ours: the rule begins with the first epoch
+that ends with fewer, because the arg max of random alphas often has n of them; and the epoch before is taken.
 """
 
 from __future__ import annotations

@@ -101,7 +101,8 @@ class OneShotStrategy(Strategy):
         """Refuse fewer architectures than a rank correlation needs."""
         if 0 < count < LEAST_TRAININGS:
             raise ValueError(
-                f"the interval of a rank correlation needs {LEAST_TRAININGS} architectures; allowed: 0, or at least {LEAST_TRAININGS}"
+                f"the interval of a rank correlation needs {LEAST_TRAININGS} architectures; "
+                f"allowed: 0, or at least {LEAST_TRAININGS}"
             )
         return count
 
