@@ -2,11 +2,12 @@
 
     .venv/bin/python scripts/bench_strategies.py [--quick] [--device cuda] [--rounds 5] [--only dsara gdas] [--out FILE]
 
-Every one-shot strategy of the registry that trains a supernet of ours, with its defaults, over the space `dsara`, on random images, in the last epoch:
-alphas move, and DSARA is in stage 2. A step is a whole one: both halves attacked by PGD-7, the alphas' step, the weights'
-step. Seconds are CPU time of the process on one thread, on a GPU wall time of finished work, all strategies in one process
-in turn; the ratio to DSARA is the median over the rounds, with the least and the most of them. Peak memory is that of one
-process for one strategy, beyond what it held before its second step: on a CPU the resident set, on a GPU allocations.
+Every one-shot strategy of the registry that trains a supernet of ours, with its defaults, over the space `dsara`, on
+random images, in the last epoch: alphas move, and DSARA is in stage 2. A step is a whole one: both halves attacked by
+PGD-7, the alphas' step, the weights' step. Seconds are CPU time of the process on one thread, on a GPU wall time of
+finished work, all strategies in one process in turn; the ratio to DSARA is the median over the rounds, with the least
+and the most of them. Peak memory is that of one process for one strategy, beyond what it held before its second step:
+on a CPU the resident set, on a GPU allocations.
 """
 
 from __future__ import annotations

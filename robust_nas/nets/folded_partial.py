@@ -1,4 +1,4 @@
-"""A cell of PC-DARTS's supernet in eval mode, folded for input gradients alone (`folded_cell.py`, `partial_supernet.py`).
+"""A cell of PC-DARTS's supernet (`partial_supernet.py`) in eval mode, folded for input gradients alone.
 
 The terms of one source are a function of their own, because the states between them are shuffled with channels that
 no operation sees. B batch, C channels, H height, W width, P pixels, E edges, O operations.

@@ -97,9 +97,7 @@ class PCDARTS(OneShotStrategy):
         """Return the alphas of every kind."""
         return {kind: alphas[kind] for kind in space.kinds}
 
-    def source_weights(
-        self, space: CellSpace, alphas: Mapping[str, Tensor]
-    ) -> dict[str, list[list[float]]]:
+    def source_weights(self, space: CellSpace, alphas: Mapping[str, Tensor]) -> dict[str, list[list[float]]]:
         """Return softmax(beta) over the edges of every node per kind, by source."""
         ends = [node for node, _ in space.edges]
         found = {}
