@@ -6,8 +6,8 @@ Every one-shot strategy of the registry that trains a supernet of ours, with its
 random images, in the last epoch: alphas move, and DSARA is in stage 2. A step is a whole one: both halves attacked by
 PGD-7, the alphas' step, the weights' step. Seconds are CPU time of the process on one thread, on a GPU wall time of
 finished work, all strategies in one process in turn; the ratio to DSARA is the median over the rounds, with the least
-and the most of them. Peak memory is that of one process for one strategy, beyond what it held before its second step:
-on a CPU the resident set, on a GPU allocations.
+and the most of them. Peak memory is that of one process for one strategy, beyond what it held before (its first step at
+this size, momentum included): on a CPU the resident set, on a GPU allocations.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def step_of(name: str, size: Size, device: torch.device) -> Callable[[], object]
         x = x.contiguous(memory_format=torch.channels_last)
         labels = torch.randint(10, (len(x),), device=device, generator=generator)
         parts = (x, search.attack(x, labels, generator), labels)
-        return [Batch(*own) for own in zip(*(part.split(size.batch) for part in parts), strict=True)]
+        return [Batch(*own) for own in zip(*(torch.split(part, size.batch) for part in parts), strict=True)]
 
     return lambda: strategy.step(search, draw)
 
@@ -101,13 +101,13 @@ def peak_memory(name: str, size: Size, device: str) -> float:
 def _peak(name: str, size: Size, device: str) -> float:
     torch.set_num_threads(1)
     where = torch.device(device)
+    step_of(name, size._replace(batch=2), where)()  # what the first call of a process alone allocates
     call = step_of(name, size, where)
-    call()  # what the first step alone allocates, such as momentum
     if where.type == "cuda":
         torch.cuda.reset_peak_memory_stats(where)
-        before = torch.cuda.memory_allocated(where)
+        allocated = torch.cuda.memory_allocated(where)
         call()
-        return (torch.cuda.max_memory_allocated(where) - before) / 2**20
+        return (torch.cuda.max_memory_allocated(where) - allocated) / 2**20
     Path("/proc/self/clear_refs").write_text("5")  # the peak of the resident set starts again
     before = _resident("VmRSS")
     call()

@@ -65,8 +65,8 @@ class FoldedPartialCell:
             x = states[source]
             rest = rest_of(x, width, strided)
             for node, weight in self.rests[source]:
-                term = weight * rest
-                rests[node] = term if rests[node] is None else rests[node] + term
+                term, before = weight * rest, rests[node]
+                rests[node] = term if before is None else before + term
             part = x[:, :width].contiguous(memory_format=torch.channels_last)
             for node, term in _terms(part, self.sources[source], 2 if strided else 1).items():
                 totals[node] = totals[node] + term

@@ -99,12 +99,13 @@ class PCDARTS(OneShotStrategy):
 
     def source_weights(self, space: CellSpace, alphas: Mapping[str, Tensor]) -> dict[str, list[list[float]]]:
         """Return softmax(beta) over the edges of every node per kind, by source."""
-        ends = [node for node, _ in space.edges]
-        found = {}
-        for kind in space.kinds:
-            parts = alphas[f"{kind} {BETA}"].split([ends.count(node) for node in range(space.nodes)])
-            found[kind] = [part.softmax(0).tolist() for part in parts]
-        return found
+        from robust_nas.nets.partial_supernet import shares_of_sources
+
+        betas = {kind: alphas[f"{kind} {BETA}"] for kind in space.kinds}
+        return {
+            kind: [shares.tolist() for shares in shares_of_sources(space, beta)]
+            for kind, beta in betas.items()
+        }
 
     def derive(self, search: OneShotSearch, alphas: Mapping[str, Tensor], name: str) -> CellArchitecture:
         """Return the architecture of beta softmax(alpha) by DARTS's rule, at the space's final size."""
