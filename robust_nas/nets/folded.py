@@ -163,7 +163,8 @@ def fold_cell(
 ) -> FoldedCell:
     """Return the folded form of a cell: `ends` are (node, source) of every edge, `edge_weights` is `[E, O]`.
 
-    With `chosen` `[E]` it has one operation an edge. An operation without a fold of its own, or whose module a user has changed, is called as it is.
+    With `chosen` `[E]` it has one operation an edge. An operation without a fold of its own, or whose module a user has
+    changed, is called as it is.
     """
     number = 1 + max(node for node, _ in ends)
     biases = [edge_weights.new_zeros(channels) for _ in range(number)]

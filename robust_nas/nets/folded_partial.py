@@ -1,4 +1,4 @@
-"""A cell of PC-DARTS's supernet in eval mode, folded for input gradients alone (`folded_cell.py`, `partial_supernet.py`).
+"""A cell of PC-DARTS's supernet (`partial_supernet.py`) in eval mode, folded for input gradients alone.
 
 The terms of one source are a function of their own, because the states between them are shuffled with channels that
 no operation sees. B batch, C channels, H height, W width, P pixels, E edges, O operations.
@@ -65,8 +65,8 @@ class FoldedPartialCell:
             x = states[source]
             rest = rest_of(x, width, strided)
             for node, weight in self.rests[source]:
-                term = weight * rest
-                rests[node] = term if rests[node] is None else rests[node] + term
+                term, before = weight * rest, rests[node]
+                rests[node] = term if before is None else before + term
             part = x[:, :width].contiguous(memory_format=torch.channels_last)
             for node, term in _terms(part, self.sources[source], 2 if strided else 1).items():
                 totals[node] = totals[node] + term

@@ -124,5 +124,11 @@ class PartialSupernet(Supernet):
 
 def node_softmax(space: CellSpace, beta: Tensor) -> Tensor:
     """Return the softmax `[E]` of `beta` over the edges into each node."""
-    starts = [node for node, _ in space.edges]
-    return torch.cat([part.softmax(0) for part in beta.split([starts.count(n) for n in range(space.nodes)])])
+    return torch.cat(shares_of_sources(space, beta))
+
+
+def shares_of_sources(space: CellSpace, beta: Tensor) -> list[Tensor]:
+    """Return that softmax as one vector for each node, by source."""
+    ends = [node for node, _ in space.edges]
+    parts = torch.split(beta, [ends.count(node) for node in range(space.nodes)])
+    return [part.softmax(0) for part in parts]

@@ -7,11 +7,11 @@
     alpha <- Adam(alpha, d/dalpha L(w, h; v', t))             v' = attack(w, h; v, t)
     w     <- SGD(w, d/dw L(w, h'; x', y))                     x' = attack(w, h'; x, y)
 
-h and h' are two samples of the step's first alphas, as in the authors' code, which draws one for each of its two forward
-passes and moves the weights first. tau falls linearly over the epochs. Read there (notes of it, not the text): only the
-chosen operation is computed, and the gradient reaches alpha through h_c, which depends on all alphas of the edge. Its
-later form also adds the numbers h_o of the others, which are zero, to the edge; ours, like its first form, does not.
-From memory: the linear tau, 10 to 0.1, and the two samples. E edges, O operations.
+h and h' are two samples of the step's first alphas, as in the authors' code, which draws one for each of its two
+forward passes and moves the weights first. tau falls linearly over the epochs. Read there (notes of it, not the text):
+only the chosen operation is computed, and the gradient reaches alpha through h_c, which depends on all alphas of the
+edge. Its later form also adds the numbers h_o of the others, which are zero, to the edge; ours, like its first form,
+does not. From memory: the linear tau, 10 to 0.1, and the two samples. E edges, O operations.
 """
 
 from __future__ import annotations
@@ -122,7 +122,9 @@ class GDAS(OneShotStrategy):
         ]
         best = torch.stack(
             [
-                torch.cat([relaxed(alpha.detach(), noise[kind], tau).argmax(1) for kind, alpha in alphas.items()])
+                torch.cat(
+                    [relaxed(alpha.detach(), noise[kind], tau).argmax(1) for kind, alpha in alphas.items()]
+                )
                 for noise in drawn
             ]
         )

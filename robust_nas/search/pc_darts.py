@@ -88,16 +88,15 @@ class PCDARTS(OneShotStrategy):
         """Return the alphas of every kind."""
         return {kind: alphas[kind] for kind in space.kinds}
 
-    def source_weights(
-        self, space: CellSpace, alphas: Mapping[str, Tensor]
-    ) -> dict[str, list[list[float]]]:
+    def source_weights(self, space: CellSpace, alphas: Mapping[str, Tensor]) -> dict[str, list[list[float]]]:
         """Return softmax(beta) over the edges of every node per kind, by source."""
-        ends = [node for node, _ in space.edges]
-        found = {}
-        for kind in space.kinds:
-            parts = alphas[f"{kind} {BETA}"].split([ends.count(node) for node in range(space.nodes)])
-            found[kind] = [part.softmax(0).tolist() for part in parts]
-        return found
+        from robust_nas.nets.partial_supernet import shares_of_sources
+
+        betas = {kind: alphas[f"{kind} {BETA}"] for kind in space.kinds}
+        return {
+            kind: [shares.tolist() for shares in shares_of_sources(space, beta)]
+            for kind, beta in betas.items()
+        }
 
     def derivation_weights(self, space: CellSpace, alphas: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return beta softmax(alpha) `[E, O]` of every kind."""

@@ -77,9 +77,7 @@ def test_only_what_is_sampled_is_computed(execution):
         for edge, operations in enumerate(cell.edges):
             assert type(operations) is MixedOperation
             for index, operation in enumerate(operations):
-                operation.register_forward_hook(
-                    lambda *_, called=(place, edge, index): calls.append(called)
-                )
+                operation.register_forward_hook(lambda *_, called=(place, edge, index): calls.append(called))
     for seed in (1, 2):
         sample = chosen(net, seed)
         net.take(sample, lambda kind, alpha: alpha.softmax(1))
