@@ -76,7 +76,10 @@ def test_proxyless_computes_the_sampled_operations_and_moves_alphas_by_all_of_th
     sample = bridge.resample(supernet)
     edge = supernet.cells[0].nodes[0].edges[sample["accurate.0"][0]]  # the one that the node adds
     x, seen = torch.rand(4, 1, 8, 8, dtype=torch.float64), {}
-    called = [edge[name].register_forward_hook(lambda *_, name=name: seen.setdefault(name)) for name in space.operations]
+    called = [
+        edge[name].register_forward_hook(lambda *_, name=name: seen.setdefault(name))
+        for name in space.operations
+    ]
     hook = edge.register_forward_hook(lambda _, given, out: seen.update(input=given[0], output=out))
     logits = supernet(x)
     assert [name for name in space.operations if name in seen] == [sample[edge.label]]

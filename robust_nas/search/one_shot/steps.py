@@ -158,9 +158,7 @@ class OneShotSearch:
         found = torch.autograd.grad(loss, self.weights, allow_unused=True)
         # Weights outside a sample have no gradient: neither momentum nor weight decay moves them.
         moved = [pair for pair in zip(self.weights, found, strict=True) if pair[1] is not None]
-        loss, *gradients = self.ranks.all_reduce_sum(
-            [loss.detach(), *(gradient for _, gradient in moved)]
-        )
+        loss, *gradients = self.ranks.all_reduce_sum([loss.detach(), *(gradient for _, gradient in moved)])
         self.ranks.all_reduce_mean(local_statistics(self.supernet), batch.share)
         for (weight, _), gradient in zip(moved, gradients, strict=True):
             weight.grad = gradient
