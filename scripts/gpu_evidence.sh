@@ -9,8 +9,8 @@
 # Options: --out DIR (results/gpu-evidence)  --search-epochs N (10)  --train-epochs N (20)  --seeds "0 1" (0)  --images N (1000)
 # BUDGET_S (720): seconds for all of it, the set-up included. Every part has a limit of its own and writes DIR/<part>.md
 # when it ends; DIR/report.md holds all so far. A part that fails or runs out of its time does not stop the others, and
-# makes the exit status 1; one that the budget has no room for is cut short or skipped, which the report says. The search against controls is begun where 20 minutes
-# are left, goes on for all that there is, and continues where it was when called again: BUDGET_S=25000 for most of a day's work.
+# makes the exit status 1; one that the budget has no room for is cut short or skipped, which the report says. Both searches are begun where 20 minutes
+# are left, go on for all that there is, and continue where they were when called again: BUDGET_S=25000 for most of a day's work.
 # Needs: a GPU that torch sees, Python 3.11 or newer, a network for the set-up (once), 10 GB of disk. Without FOLDER the parts
 # on CIFAR-10 are left out, without the package of Fashion-MNIST that on it.
 # PYTHON chooses the Python of the set-up. EVIDENCE_PYTHON=/path/to/python skips the set-up and uses that one.
@@ -68,20 +68,23 @@ if [ -n "$dry" ]; then
     search.batch_size=16 search.channels=2 network.channels=4 training.epochs=2 training.validate_from=1
     training.schedule.warmup_epochs=0)
   evidence=(--images 8 --seeds 0)
+  published=("${recipe[@]}" search.controls=1 evaluation.images=8)
 else
   device=cuda needed=1200
   training=(--channels 16 --cells 8 --batch 32 --rounds 5) wide=(--channels 36 --cells 8 --batch 128 --rounds 5)
   size=() attacks=(--width 64 --batch 128)
   fashion=(fashion device=cuda) steps=(--steps 12)
-  recipe=(dsara-cifar10 name=gpu-evidence-networks data.name=image-folder "data.path=$folder" search.order=1
-    "search.epochs=$search_epochs" "search.stage1_epochs=$((search_epochs * 2 / 5))"
-    "search.attack={name: fgsm-rs, eps: 8/255}" network.cells=8 network.channels=36
+  published=(dsara-cifar10 name=gpu-evidence-networks data.name=image-folder "data.path=$folder"
+    "search.epochs=$search_epochs" "search.stage1_epochs=$((search_epochs * 2 / 5))" network.cells=8 network.channels=36
     "training.epochs=$train_epochs" training.batch_size=128 "training.schedule={name: cosine, warmup_epochs: 1}"
     "training.validate_from=$((train_epochs / 2))" training.validate_every=2 training.validation_images=1000)
+  recipe=("${published[@]}" search.order=1 "search.attack={name: fgsm-rs, eps: 8/255}")
+  published+=(search.controls=3 "evaluation.images=$images")
   read -ra list <<< "$seeds"
   evidence=(--images "$images" --seeds "${list[@]}")
 fi
 recipe+=(${overrides[@]+"${overrides[@]}"})
+published+=(${overrides[@]+"${overrides[@]}"})
 networks="results/$(printf '%s\n' "${recipe[@]}" | sed -n 's/^name=//p' | tail -1)"
 cifar="${folder:-$dry}" clothes=""  # what is there to measure on
 [ ! -d /usr/share/datasets/fashion-mnist ] || clothes=yes
@@ -165,6 +168,13 @@ fi
 part "Training step, wide" 30 90 - scripts/bench_training.py --methods none --device "$device" "${wide[@]}"
 supernet "Supernet, memory" 180 memory
 supernet "Supernet, other sizes" 180 grid
+if [ -n "$cifar" ]; then
+  search="$out/published-search"
+  [ ! -f "$search/config.yaml" ] || published=(--resume "$search")
+  part "Published search" "$needed" "$((budget / 2))" - -m robust_nas search "${published[@]}" --seeds 2 --out "$search"
+else
+  skip "Published search" "no image folder of CIFAR-10 was given"
+fi
 if [ -n "$cifar" ]; then
   part "Search against controls" "$needed" "$budget" "$networks/table.md" \
     scripts/evidence.py "${recipe[@]}" "${evidence[@]}" --reference "$out/networks"

@@ -36,10 +36,14 @@ def test_every_part_has_its_own_file_and_a_failure_stops_no_other(tmp_path: Path
         "bench_training.py",
         "bench_supernet.py",
         "bench_supernet.py",
+        "-m",
         "evidence.py",
     ]
+    (published,) = [call for call in calls if call.startswith("-m robust_nas search")]
+    assert " search.controls=1 " in published
+    assert published.endswith(f"--seeds 2 --out {out / 'published-search'}")
     parts = sorted(out.glob("[0-9]*.md"))
-    assert len(parts) == 9  # with Fashion-MNIST, or why it is skipped
+    assert len(parts) == 10  # with Fashion-MNIST, or why it is skipped
     report = (out / "report.md").read_text()
     assert all(part.read_text() in report for part in parts)
     assert "| a table |" in parts[0].read_text()
@@ -52,12 +56,12 @@ def test_every_part_has_its_own_file_and_a_failure_stops_no_other(tmp_path: Path
 def test_parts_that_the_budget_has_no_room_for_are_skipped_in_words(tmp_path: Path) -> None:
     status, calls, out = run(tmp_path, "--dry-run", BUDGET_S="20")
     assert (status, calls) == (0, [])
-    assert (out / "report.md").read_text().count("**Skipped**") == 9
+    assert (out / "report.md").read_text().count("**Skipped**") == 10
 
 
 def test_without_images_the_other_parts_run_and_no_budget_but_seconds_is_taken(tmp_path: Path) -> None:
     status, calls, out = run(tmp_path)
     assert status == 1
     assert not any("evidence.py" in call or "dsara-cifar10" in call for call in calls)
-    assert (out / "report.md").read_text().count("no image folder of CIFAR-10 was given") == 2
+    assert (out / "report.md").read_text().count("no image folder of CIFAR-10 was given") == 3
     assert run(tmp_path, BUDGET_S="12m")[0] == 2

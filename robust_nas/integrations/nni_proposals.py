@@ -5,9 +5,9 @@ keeps what is submitted, and leaves the strategy as soon as a batch is full; `te
 Nothing waits, no thread and no server is started, and a call goes on where the one before was left: the state of a
 strategy is its own.
 
-A model is a code of the space (`spaces/encoding.py`): every integer is one `Categorical` of NNI's. So there is no choice
-without an effect, such as the operation of an edge that no node keeps, and a space of any topology will do. Import `nni.py` before: it
-says what to install.
+A model is a code of the space (`spaces/encoding.py`): every integer is one `Categorical` of NNI's. So there is no
+choice without an effect, such as the operation of an edge that no node keeps, and a space of any topology will do.
+Import `nni.py` before: it says what to install.
 """
 
 from __future__ import annotations

@@ -33,18 +33,16 @@ class NNISampled(SampledStrategy):
 
     def ask(self, search: SampledSearch) -> Sequence[Proposal]:
         """Return what NNI's strategy submits. Raises `ConfigError` without NNI."""
-        if "nni" not in search.state:
+        if not search.state:
             from robust_nas.integrations import nni  # noqa: F401 - refused where it is not installed
             from robust_nas.integrations.nni_proposals import AskTell
 
-            search.state["nni"] = AskTell(self.theirs(search.seed), search.encoding.sizes)
-        theirs: AskTell = search.state["nni"]
+            search.state["theirs"] = AskTell(self.theirs(search.seed), search.encoding.sizes)
+        theirs: AskTell = search.state["theirs"]
         codes = theirs.ask(search.batch, search.accepts)
         return [Proposal(code) for code in codes] or search.random_batch()
 
     def tell(self, search: SampledSearch, candidates: Sequence[Candidate]) -> None:
         """End the models with their metrics."""
-        theirs: AskTell = search.state["nni"]
-        theirs.tell(
-            [None if one.gains is None or one.violation > 0 else one.gains[0] for one in candidates]
-        )
+        theirs: AskTell = search.state["theirs"]
+        theirs.tell([None if one.gains is None or one.violation > 0 else one.gains[0] for one in candidates])

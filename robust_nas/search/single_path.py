@@ -5,9 +5,9 @@
     a*    =  the best score that evolution finds within the windows                               (`evolution.py`)
 
 Only the operations of a path are computed: a step takes the memory of one network. Ours, not the paper's: adversarial
-losses, a clean warm start, the average of the weights, regularised evolution, the sum with zero-cost, and the gate, which
-leaves out the losses of a supernet that trained too little (`evaluators/supernet.py`). A third of the steps is clean,
-and the defaults attack at half of the config's eps, as the prototype did with 4/255 of 8/255 (`docs/ranking.md`).
+losses, a clean warm start, the average of the weights, regularised evolution, the sum with zero-cost, and the gate,
+which leaves out the losses of a supernet that trained too little (`evaluators/supernet.py`). A third of the steps is
+clean, and the defaults attack at half of the config's eps, as the prototype did with 4/255 of 8/255.
 
 It is evolution with the evaluator `supernet`, under a name and with defaults of its own.
 """
@@ -27,7 +27,7 @@ from robust_nas.search.evolution import Evolution
 from robust_nas.search.strategy import Record
 
 GENTLY = 0.5  # share of the config's eps
-QUICK_ZERO_COST = {"cells_per_stage": 1, "draws": 1}  # so that it takes less time than a path's losses; our choice
+QUICK_ZERO_COST = {"cells_per_stage": 1, "draws": 1}  # less time than a path's losses; our choice
 
 
 class SinglePath(Evolution):
@@ -43,7 +43,8 @@ class SinglePath(Evolution):
     evaluations: Count = 60  # paths that are scored
     epochs: Count | None = None  # of the supernet; None: the evaluator's steps
     evaluator: Annotated[
-        Evaluator, EVALUATORS.field(lambda kind: "weight" in kind.columns, "it has no supernet", default="supernet")
+        Evaluator,
+        EVALUATORS.field(lambda kind: "weight" in kind.columns, "it has no supernet", default="supernet"),
     ] = Field(default_factory=dict, validate_default=True)  # type: ignore[arg-type] # read like a config's own
 
     @model_validator(mode="before")

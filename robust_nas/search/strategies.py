@@ -35,8 +35,8 @@ STRATEGIES = Registry(
     },
     group="robust_nas.strategies",
     elsewhere={
-        "nni:enas": "not possible: NNI's ENAS chooses one source a node, and its controller needs the package tianshou; "
-        "use evolution",
+        "nni:enas": "not possible: NNI's ENAS chooses one source a node, and its controller needs the package "
+        "tianshou; use evolution",
         "nni:policy-based-rl": "not possible: its controller needs the package tianshou; use evolution",
         "nni:random-one-shot": "not a search: NNI's RandomOneShot trains a supernet and returns an arbitrary network; "
         "single-path trains one so, and then chooses",

@@ -26,10 +26,10 @@ ENCODINGS["smallest"] = Encoding(
 )  # 64 codes
 COSTS = {name: CodedCost(one, Size(cells=6, channels=4), (3, 16, 16)) for name, one in ENCODINGS.items()}
 NNI = os.environ.get("ROBUST_NAS_HIDE_NNI") != "1" and importlib.util.find_spec("nni") is not None
+FOREIGN = pytest.mark.skipif(not NNI, reason="no NNI")
 every_strategy = pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.skipif(name.startswith("nni:") and not NNI, reason="no NNI")) for name in NAMES],
-)  # fmt: skip
+    "name", [pytest.param(name, marks=FOREIGN if name.startswith("nni:") else ()) for name in NAMES]
+)
 every_space = pytest.mark.parametrize("space", ["nas-bench-201", "dsara"])
 
 

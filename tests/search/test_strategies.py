@@ -33,7 +33,12 @@ SAMPLED = {
     "evaluator": EVALUATORS.make("short-training", epochs=2),
 }
 PROXY = {"evaluator": EVALUATORS.make("proxy", proxy="params")}
-PATHS = {"name": "supernet", **SHORT_SUPERNET, "reference": 10, "zero_cost": {**SHORT_ZERO, "proxies": ["params"]}}
+PATHS = {
+    "name": "supernet",
+    **SHORT_SUPERNET,
+    "reference": 10,
+    "zero_cost": {**SHORT_ZERO, "proxies": ["params"]},
+}
 OPTIONS = {
     "dsara": {**ONE_SHOT, "stage1_epochs": 1},
     "darts": ONE_SHOT,
