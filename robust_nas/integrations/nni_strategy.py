@@ -167,6 +167,11 @@ class NNI(OneShotStrategy):
         loss, _ = search.weight_step(*draw("weights"))
         return {"loss_weights": loss, **found.measured}
 
+    def warm_up_step(self, search: OneShotSearch, draw: Draw) -> Mapping[str, Tensor]:
+        """Move the weights alone."""
+        self.resample(search)
+        return super().warm_up_step(search, draw)
+
     def alpha_gradient(self, search: OneShotSearch, alphas_batch: Batch, weights_batch: Batch) -> AlphaStep:
         """Return the gradient of the adversarial loss in training mode."""
         search.supernet.train()

@@ -150,7 +150,8 @@ class _Loop:
         """Return how fit the supernet is to decide; nothing of the search changes."""
         strategy, search, context = self.strategy, self.search, self.context
         # As many at once as the search attacks in a step: both halves.
-        images = FitnessImages.of(*self.halves, seed=context.seed, batch_size=2 * strategy.batch_size)
+        weights_half, alphas_half = self.halves
+        images = FitnessImages.of(weights_half, alphas_half, context.seed, 2 * strategy.batch_size)
         found = measure_fitness(strategy, search, images, architecture, weights, context.classes)
         if strategy.short_trainings:
             found["rank_correlation"] = rank_correlation(strategy, search, context, images)

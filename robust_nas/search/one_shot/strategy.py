@@ -69,7 +69,9 @@ class OneShotStrategy(Strategy):
     distributed: ClassVar[bool] = True
     shares_weights: ClassVar[bool] = True
     derives_by_weights: ClassVar[bool] = True  # whether `derivation_weights` decide
-    mixes: ClassVar[bool] = True  # whether its supernet computes all operations, with weights that others may set
+    mixes: ClassVar[bool] = (
+        True  # whether its supernet computes all operations, with weights that others may set
+    )
     own_supernet: ClassVar[bool] = True
     reads_back: ClassVar[int] = 0  # how often a step waits for the device
 
