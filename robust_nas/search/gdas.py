@@ -154,6 +154,13 @@ class GDAS(OneShotStrategy):
         loss, _ = search.weight_step(*draw("weights"))
         return {"loss_weights": loss, **found.measured}
 
+    def settle(self, search: OneShotSearch) -> None:
+        """Take the operation with the largest alpha on every edge."""
+        best = {kind: alpha.detach().argmax(1) for kind, alpha in search.alphas.items()}
+        hard = {kind: torch.eye(alpha.shape[1]).to(alpha)[best[kind]] for kind, alpha in search.alphas.items()}
+        chosen = {kind: places.tolist() for kind, places in best.items()}
+        cast("SampledSupernet", search.supernet).take(chosen, lambda kind, alpha: hard[kind])
+
     def warm_up_step(self, search: OneShotSearch, draw: Draw) -> Mapping[str, Tensor]:
         """Move the weights alone, under a sample."""
         (sample,) = self.samples(search, 1)
@@ -162,6 +169,5 @@ class GDAS(OneShotStrategy):
         return super().warm_up_step(search, draw)
 
     def note(self, record: Mapping[str, Any]) -> str:
-        """Return the temperature and both losses of the last record, for progress."""
-        tau = self.tau(record["epoch"])
-        return f"tau {tau:.2g}, loss {record['loss_weights']:.2f}, alphas: {record['loss_adversarial']:.2f}"
+        """Return the temperature and the losses of the last record, for progress."""
+        return f"tau {self.tau(record['epoch']):.2g}, {super().note(record)}"

@@ -26,7 +26,6 @@ from robust_nas.spaces import CellSpace
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from robust_nas.search.strategy import Record
 
 BETA = "beta"  # the last word of the name of an edge parameter
 
@@ -106,9 +105,3 @@ class PCDARTS(OneShotStrategy):
             kind: node_softmax(space, alphas[f"{kind} {BETA}"])[:, None] * weights
             for kind, weights in self.edge_weights(space, alphas).items()
         }
-
-    def note(self, record: Record) -> str:
-        """Return the losses of the last record, for progress."""
-        adversarial = record["loss_adversarial"]
-        alphas = "warm-up" if adversarial is None else f"alphas: adversarial {adversarial:.2f}"
-        return f"loss {record['loss_weights']:.2f}, {alphas}"

@@ -25,7 +25,7 @@ from robust_nas.search import STRATEGIES, Batch, OneShotSearch, strategy_names, 
 from robust_nas.spaces import load_space
 
 NNI = os.environ.get("ROBUST_NAS_HIDE_NNI") != "1" and importlib.util.find_spec("nni") is not None
-OPTIONS = {"dsara": {"stage1_epochs": 1}}
+OPTIONS = {"dsara": {"stage1_epochs": 1}, "advrush": {"stage1_epochs": 1}, "pc-darts": {"k": 2}}
 SPACES = ("dsara", "darts", "nas-bench-201")
 EXECUTION = "supernet.execution"
 IMAGES = {"classes": CLASSES, "mean": (0.5,), "std": (0.5,)}
@@ -96,6 +96,22 @@ def stepped(search, steps=2, images=7):
         strategy.begin_epoch(search)
         scalars |= {f"{key} {number}": value for key, value in strategy.step(search, draw).items()}
     return scalars
+
+
+@every_strategy
+def test_alphas_wait_for_the_end_of_the_warm_up(name, tmp_path):
+    strategy = made(name, warmup_epochs=1)
+    outcome, records = searched(tmp_path, strategy)
+    warm, moved = (
+        [record for record in records if record["epoch"] == epoch] for epoch in (0, strategy.epochs - 1)
+    )
+    assert all(record["loss_adversarial"] is None for record in warm)
+    assert all(record["loss_adversarial"] is not None for record in moved)
+    first, *others = (record["entropy"] for record in warm)
+    assert all(entropy == first for entropy in others)
+    assert moved[-1]["entropy"] != first
+    assert "None" not in strategy.note(warm[0])
+    assert outcome.architecture.name == "found"
 
 
 @every_strategy

@@ -149,6 +149,7 @@ class _Loop:
     def _fitness(self, architecture: CellArchitecture, weights: Mapping[str, Tensor]) -> dict[str, Any]:
         """Return how fit the supernet is to decide; nothing of the search changes."""
         strategy, search, context = self.strategy, self.search, self.context
+        strategy.settle(search)
         # As many at once as the search attacks in a step: both halves.
         weights_half, alphas_half = self.halves
         images = FitnessImages.of(weights_half, alphas_half, context.seed, 2 * strategy.batch_size)

@@ -224,6 +224,9 @@ class OneShotStrategy(Strategy):
         copy: nn.Module | None = own.folded()
         return copy
 
+    def settle(self, search: OneShotSearch) -> None:
+        """Put the supernet into the state in which its fitness is measured, after the last step."""
+
     def inherited(self, search: OneShotSearch, architecture: CellArchitecture) -> nn.Module | None:
         """Return the network of an architecture with copies of the supernet's weights; None where there is none."""
         if not self.shares_weights:
