@@ -39,13 +39,13 @@ class SinglePath(Evolution):
         "batch_size": "evaluator.batch_size",
     }
 
-    name: Literal["single-path"] = "single-path"
+    name: Literal["single-path"] = "single-path"  # type: ignore[assignment] # evolution under another name
     evaluations: Count = 60  # paths that are scored
     epochs: Count | None = None  # of the supernet; None: the evaluator's steps
     evaluator: Annotated[
         Evaluator,
         EVALUATORS.field(lambda kind: "weight" in kind.columns, "it has no supernet", default="supernet"),
-    ] = Field(default_factory=dict, validate_default=True)  # type: ignore[arg-type] # read like a config's own
+    ] = Field(default_factory=dict, validate_default=True)  # read like a config's own
 
     @model_validator(mode="before")
     @classmethod
