@@ -39,7 +39,7 @@ class SinglePath(Evolution):
         "batch_size": "evaluator.batch_size",
     }
 
-    name: Literal["single-path"] = "single-path"  # type: ignore[assignment] # its own
+    name: Literal["single-path"] = "single-path"  # type: ignore[assignment] # evolution under another name
     evaluations: Count = 60  # paths that are scored
     epochs: Count | None = None  # of the supernet; None: the evaluator's steps
     evaluator: Annotated[

@@ -75,7 +75,7 @@ def begun(strategy, space, execution="fused", ranks=ALONE):
     return search
 
 
-def stepped(search, steps=2, images=7):
+def stepped(search, epochs=(0, 1), images=7):
     """The measured scalars of some steps on this rank's rows of random images, attacked as the loop does."""
     strategy, generator, ranks = search.strategy, search.generator, search.ranks
     rows = ranks.rows(images)
@@ -91,8 +91,8 @@ def stepped(search, steps=2, images=7):
         return found
 
     scalars = {}
-    for number in range(steps):
-        search.epoch = min(number, strategy.epochs - 1)
+    for number in epochs:
+        search.epoch = number
         strategy.begin_epoch(search)
         scalars |= {f"{key} {number}": value for key, value in strategy.step(search, draw).items()}
     return scalars
@@ -126,7 +126,7 @@ def test_a_step_and_a_derivation_are_valid_in_every_shipped_space_or_it_is_refus
             return
         search = begun(strategy, space)
         before = {key: alpha.detach().clone() for key, alpha in search.alphas.items()}
-        scalars = stepped(search, steps=strategy.epochs)
+        scalars = stepped(search, epochs=[strategy.epochs - 1])
     assert all(torch.isfinite(value) for value in scalars.values())
     assert any(not torch.equal(alpha, before[key]) for key, alpha in search.alphas.items())
     alphas = {key: alpha.detach() for key, alpha in search.alphas.items()}

@@ -17,7 +17,7 @@ from robust_nas.search.verdict.thresholds import KEPT_BY_DERIVED
 
 SHARPER = (
     "search until the edge weights are far from even, or derive by what the supernet loses without an operation "
-    "(search.derivation=perturbation)"
+    "(search.derive_by=perturbation)"
 )
 
 
