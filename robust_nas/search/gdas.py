@@ -157,7 +157,9 @@ class GDAS(OneShotStrategy):
     def settle(self, search: OneShotSearch) -> None:
         """Take the operation with the largest alpha on every edge."""
         best = {kind: alpha.detach().argmax(1) for kind, alpha in search.alphas.items()}
-        hard = {kind: torch.eye(alpha.shape[1]).to(alpha)[best[kind]] for kind, alpha in search.alphas.items()}
+        hard = {
+            kind: torch.eye(alpha.shape[1]).to(alpha)[best[kind]] for kind, alpha in search.alphas.items()
+        }
         chosen = {kind: places.tolist() for kind, places in best.items()}
         cast("SampledSupernet", search.supernet).take(chosen, lambda kind, alpha: hard[kind])
 
