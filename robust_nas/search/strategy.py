@@ -129,10 +129,11 @@ class SearchOutcome:
         None  # whether a one-shot search's supernet can decide (`one_shot/fitness.py`)
     )
 
-    def counted(self, records: Sequence[Record]) -> Sequence[Record]:
-        """Return the records that lead to the outcome: those up to the epoch to which an early stop went back."""
-        last = (self.stopped or {}).get("epoch")
-        return records if last is None else [record for record in records if record["epoch"] <= last]
+
+def counted(records: Sequence[Record], stopped: Mapping[str, Any] | None) -> Sequence[Record]:
+    """Return the records that lead to an outcome: those up to the epoch to which an early stop went back."""
+    last = (stopped or {}).get("epoch")
+    return records if last is None else [record for record in records if record["epoch"] <= last]
 
 
 class Criterion(NamedTuple):

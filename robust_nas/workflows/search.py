@@ -19,6 +19,7 @@ from robust_nas.search import (
     SearchOutcome,
     run_strategy,
 )
+from robust_nas.search.strategy import counted
 from robust_nas.spaces import (
     Architecture,
     CellArchitecture,
@@ -232,7 +233,7 @@ def _write(
             "input_shape": list(dataset.shape),
             "classes": dataset.classes,
             "seconds": round(outcome.seconds, 1),
-            **strategy.result(outcome.counted(records)),
+            **strategy.result(counted(records, outcome.stopped)),
             **({} if outcome.stopped is None else {"stopped": outcome.stopped}),
             **({} if outcome.fitness is None else {"fitness": outcome.fitness}),
             "skips": skips(found),

@@ -19,6 +19,7 @@ from robust_nas.errors import RunError
 from robust_nas.files import is_writable
 from robust_nas.records import RESULT, Shape, read_environment, read_json, read_lines
 from robust_nas.runs import METRICS, write_json
+from robust_nas.search.strategy import counted
 from robust_nas.search.verdict import SearchEvidence, SeedEvidence, judge
 from robust_nas.search.verdict.margin import edge_table
 from robust_nas.spaces import CellArchitecture, load_architecture
@@ -99,11 +100,12 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _seed_evidence(folder: Path, seed: int) -> SeedEvidence:
+    result = read_json(folder / RESULT)
     return SeedEvidence(
         seed=seed,
         architecture=cast(CellArchitecture, load_architecture(folder / "architecture.yaml")),
-        records=read_lines(folder / METRICS),
-        result=read_json(folder / RESULT),
+        records=counted(read_lines(folder / METRICS), result.get("stopped")),
+        result=result,
     )
 
 

@@ -14,6 +14,7 @@ from robust_nas.errors import ConfigError
 from robust_nas.runs import CHECKPOINT, read_checkpoint
 from robust_nas.search import DARTS, DSARA, STRATEGIES, AdvRush, AlphaOptimiser, AlphaStep, OneShotSearch
 from robust_nas.search.min_norm import min_norm
+from robust_nas.search.strategy import counted
 
 STEPS = 2  # of an epoch
 FAST = AlphaOptimiser(learning_rate=0.1)
@@ -149,8 +150,8 @@ def test_a_search_stops_on_collapse_with_the_outcome_of_the_epoch_before(tmp_pat
     assert "cell has" in outcome.stopped["reason"]
     assert outcome.last == seen[first * STEPS - 1]
     assert all(outcome.last["skips"][kind] == 0 for kind in SPACE.layout.stages)
-    assert outcome.counted(seen) == seen[: first * STEPS]
-    assert (whole.stopped, whole.counted(records)) == (None, records)
+    assert counted(seen, outcome.stopped) == seen[: first * STEPS]
+    assert (whole.stopped, counted(records, whole.stopped)) == (None, records)
     state = read_checkpoint(tmp_path / "stopped" / CHECKPOINT)
     for kind, rows in outcome.edge_weights.items():
         assert rows == state["supernet"][f"alphas.{kind}"].softmax(1).tolist()

@@ -183,3 +183,19 @@ def test_a_run_judges_its_search_after_its_controls(tmp_path, call):
     assert finding(second, "control")["status"] != "NOT RUN"
     shown = call("run", "--resume", tmp_path / "run", "-q")
     assert (shown.code, f"verdict on the search: {second['status']}" in shown.out) == (0, True)
+
+
+def test_a_search_that_stopped_early_is_judged_by_the_epochs_that_count(judged, tmp_path, monkeypatch):
+    folder, seen, judge = copied(judged, tmp_path), [], search_verdict.judge
+    path = folder / "seed-5" / "result.json"
+    write_json(path, {**read_json(path), "stopped": {"reason": "collapse", "epoch": 0}})
+
+    def watched(evidence):
+        seen.append([{record["epoch"] for record in one.records} for one in evidence.seeds])
+        return judge(evidence)
+
+    monkeypatch.setattr(search_verdict, "judge", watched)
+    run_search(config("search.seeds=2", *WIDE), folder, mode="resume")
+    ((stopped, whole),) = seen
+    assert stopped == {0}
+    assert len(whole) > 1
