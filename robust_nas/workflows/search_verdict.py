@@ -58,7 +58,7 @@ def judge_search(
     elsewhere. `verb` is the command that made the search, which is also the one that adds controls.
     """
     folder, folders = found.folder, seed_folders(found)
-    seeds = [_seed_evidence(folders[seed], seed) for seed in folders]
+    seeds = [seed_evidence(folders[seed], seed) for seed in folders]
     made = folder if verb == "search" else folder.parent
     evidence = SearchEvidence(
         strategy=config.search,
@@ -99,7 +99,8 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _seed_evidence(folder: Path, seed: int) -> SeedEvidence:
+def seed_evidence(folder: Path, seed: int) -> SeedEvidence:
+    """Return what the verdict reads of a finished search of one seed."""
     result = read_json(folder / RESULT)
     return SeedEvidence(
         seed=seed,
