@@ -360,35 +360,41 @@ def _precision(tree: Mapping[str, Any], precision: Mapping[str, Any]) -> str:
 
 def show_findings(tree: Mapping[str, Any]) -> None:
     """Print the findings of the checks, a line each, the verdict with its reasons, and what else is no PASS."""
+    from robust_nas.evaluation.verdict import status_of
+
+    verdict = tree["verdict"]
+    print_findings(tree["findings"], ("images", "allowed"))
+    print_verdict("verdict", {**verdict, "word": status_of(verdict)}, tree["findings"])
+
+
+def print_findings(findings: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Print a line a finding: status, name, number, and its values of these keys."""
     from rich.table import Table
     from rich.text import Text
 
-    from robust_nas.evaluation.verdict import status_of
-
-    out = console()
-    if tree["findings"]:
-        shown = Table(title=None, show_edge=False, pad_edge=False, box=None)
-        for name in ("", "finding", "number", "images", "allowed"):
-            shown.add_column(
-                name, justify="right" if name in ("number", "images") else "left", overflow="fold"
-            )
-        for finding in tree["findings"]:
-            value = finding["value"]
-            shown.add_row(
-                Text(finding["status"], style=STYLES[finding["status"]]),
-                Text(finding["name"]),
-                "" if value is None else f"{value:.4g}",
-                str(finding["images"] or ""),
-                Text(finding["allowed"]),
-            )
+    shown = Table(title=None, show_edge=False, pad_edge=False, box=None)
+    for name in ("", "finding", "number", *columns):
+        shown.add_column(name, justify="right" if name in ("number", "images") else "left", overflow="fold")
+    for finding in findings:
+        value = finding["value"]
+        shown.add_row(
+            Text(finding["status"], style=STYLES[finding["status"]]),
+            Text(finding["name"]),
+            "" if value is None else f"{value:.4g}",
+            *(Text(str(finding[key] or "")) for key in columns),
+        )
+    if findings:
         print_table(shown)
-    verdict = tree["verdict"]
-    out.print(Text.assemble("verdict: ", (status_of(verdict), STYLES[verdict["status"]])))
-    for reason in verdict["reasons"]:
-        out.print(Text(f"  {reason}"), soft_wrap=True)
-    if verdict.get("next_step"):
-        out.print(Text(f"  next: {verdict['next_step']}"), soft_wrap=True)
-    for finding in tree["findings"]:
-        reason = f"{finding['name']}: {finding['text']}"
-        if finding["status"] != "PASS" and reason not in verdict["reasons"]:
-            out.print(Text(f"{finding['status']}: {reason}"), soft_wrap=True)
+
+
+def print_verdict(title: str, verdict: Mapping[str, Any], findings: Sequence[Mapping[str, Any]]) -> None:
+    """Print the word of a verdict, its reasons and the next step, and what else is no PASS."""
+    from rich.text import Text
+
+    out, word, reasons = console(), verdict.get("word", verdict["status"]), verdict["reasons"]
+    out.print(Text.assemble(f"{title}: ", (word, STYLES[verdict["status"]])))
+    lines = [f"  {reason}" for reason in reasons]
+    lines += [f"  next: {verdict['next_step']}"] if verdict.get("next_step") else []
+    rest = [(one["status"], f"{one['name']}: {one['text']}") for one in findings if one["status"] != "PASS"]
+    for line in [*lines, *(f"{status}: {reason}" for status, reason in rest if reason not in reasons)]:
+        out.print(Text(line), soft_wrap=True)

@@ -52,7 +52,7 @@ def command(
     if "controls" in summary["artifacts"]:
         controls.show(read_json(folder / summary["artifacts"]["controls"], COMPARED))
     if "search_verdict" in summary["artifacts"]:  # not of an earlier version
-        search_verdict.show(read_json(folder / summary["artifacts"]["search_verdict"], JUDGED))
+        search_verdict.show(read_json(folder / summary["artifacts"]["search_verdict"], JUDGED), folder)
     if "compressed" in summary:
         tree = read_record(folder / "compressed", "compression.json", COMPRESSED)
         compress.show(tree, folder / "compressed")

@@ -129,6 +129,6 @@ def _show(name: str, found: SearchResult, criterion: Criterion) -> None:
     if found.controls is not None:
         controls.show(found.controls)
     if found.verdict is not None:
-        search_verdict.show(found.verdict)
+        search_verdict.show(found.verdict, found.folder)
     if (cells := best / "figures" / "cells.png").is_file():
         print(f"cells              {cells}")

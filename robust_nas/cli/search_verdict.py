@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from robust_nas.cli import common
 
 
-def show(tree: Mapping[str, Any]) -> None:
-    """Print the findings, a line each, and the word with its reasons and the next step."""
-    from rich.table import Table
-    from rich.text import Text
+def show(tree: Mapping[str, Any], folder: Path) -> None:
+    """Print the findings, a line each, and the word with its reasons and the next step, a command for this folder."""
+    from robust_nas.workflows.search_verdict import FOLDER
 
-    out = common.console()
-    if tree["findings"]:
-        shown = Table(title=None, show_edge=False, pad_edge=False, box=None)
-        for name in ("", "finding", "number", "allowed", "what to do"):
-            shown.add_column(name, justify="right" if name == "number" else "left", overflow="fold")
-        for finding in tree["findings"]:
-            value = finding["value"]
-            passed = finding["status"] == "PASS"
-            shown.add_row(
-                Text(finding["status"], style=common.STYLES[finding["status"]]),
-                Text(finding["name"]),
-                "" if value is None else f"{value:.4g}",
-                Text(finding["allowed"]),
-                Text("" if passed else finding["next_step"]),
-            )
-        common.print_table(shown)
-    word = tree["status"]
-    out.print(Text.assemble("verdict on the search: ", (word, common.STYLES[word])))
-    for reason in tree["reasons"]:
-        out.print(Text(f"  {reason}"), soft_wrap=True)
-    if tree["next_step"]:
-        out.print(Text(f"  next: {tree['next_step']}"), soft_wrap=True)
-    for finding in tree["findings"]:
-        reason = f"{finding['name']}: {finding['text']}"
-        if finding["status"] != "PASS" and reason not in tree["reasons"]:
-            out.print(Text(f"{finding['status']}: {reason}"), soft_wrap=True)
+    def here(entry: Mapping[str, Any]) -> dict[str, Any]:
+        texts = {
+            key: value.replace(FOLDER, shlex.quote(str(folder)))
+            for key, value in entry.items()
+            if key in TEXTS
+        }
+        return {**entry, **texts}
+
+    findings = [here(finding) for finding in tree["findings"]]
+    verdict = {**here(tree), "reasons": [here({"text": reason})["text"] for reason in tree["reasons"]]}
+    done = [{**one, STEP: "" if one["status"] == "PASS" else one["next_step"]} for one in findings]
+    common.print_findings(done, ("allowed", STEP))
+    common.print_verdict("verdict on the search", verdict, findings)
+
+
+TEXTS = ("text", "next_step")
+STEP = "what to do"

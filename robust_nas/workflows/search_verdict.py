@@ -9,7 +9,6 @@ edge, its noise, and the word.
 from __future__ import annotations
 
 import csv
-import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -31,6 +30,7 @@ VERDICT = "verdict.json"
 CELLS = Path("figures/cells")  # without a suffix
 SCHEMA_VERSION = 1
 CONTROLS = 3  # that the printed command asks for
+FOLDER = "FOLDER"  # in that command: of the search or run, which may be moved
 FINDING: Shape = {
     "name": str,
     "status": frozenset({"PASS", "WARN", "FAIL", "NOT RUN"}),
@@ -59,14 +59,13 @@ def judge_search(
     """
     folder, folders = found.folder, seed_folders(found)
     seeds = [seed_evidence(folders[seed], seed) for seed in folders]
-    made = folder if verb == "search" else folder.parent
     evidence = SearchEvidence(
         strategy=config.search,
         space=config.space.load(),
         classes=found.record["classes"],
         seeds=seeds,
         controls=_compared(found.architecture, controls, controls / RESULT_LABEL if model is None else model),
-        add_controls=f"robust-nas {verb} --resume {shlex.quote(str(made))} search.controls={CONTROLS}",
+        add_controls=f"robust-nas {verb} --resume {FOLDER} search.controls={CONTROLS}",
     )
     tree = {"schema_version": SCHEMA_VERSION, **judge(evidence).to_dict()}
     path = folder / VERDICT

@@ -129,8 +129,8 @@ def many(tmp_path):
 @pytest.mark.usefixtures("many")
 def test_strategies_by_best_value_and_by_hypervolume(call, tmp_path):
     one = json.loads(call(*STRATEGIES, "--column", COLUMN, "--external-runs", "1", "--json").out)
-    assert (one["measure"], list(one["left_out"])) == ("best value", ["successive-halving"])
-    assert [each["runs"] for each in one["strategies"].values()] == [2, 2, 2, 1, 1]
+    assert (one["measure"], list(one["left_out"])) == ("best value", ["single-path", "successive-halving"])
+    assert [each["runs"] for each in one["strategies"].values()] == [2, 2, 2, 1, 1, 1, 1]
     assert one["optimum"] >= one["strategies"]["random"]["points"][1]["mean"]
     options = (*TWO, *LATENCY, "--strategies", "random,local-search", "--out", "out")
     shown = call(*STRATEGIES, *options, "--markdown")

@@ -134,7 +134,7 @@ def test_count_takes_the_size_and_files(call: Call, tmp_path: Path) -> None:
         (["search", "quickstart", "--seeds", "0"], "--seeds"),
         (
             ["search", "quickstart", "--strategy", "nni"],
-            "got 'nni'; allowed: dsara, nni:darts, nni:gumbel-darts",
+            "got 'nni'; allowed: dsara, darts, advrush, pc-darts, gdas, nni:darts, nni:gumbel-darts, nni:proxyless",
         ),
         (["evaluate", "."], "is no model folder"),
         (["count", "wrn-27-2"], "'wrn-27-2': depth 27 is not 6n + 4 with n >= 1; nearest: 22 and 28"),

@@ -30,7 +30,7 @@ def test_findings_take_no_more_passes_than_the_attacks(robust, dataset, make, at
 def test_square_stays_within_its_passes_also_where_it_succeeds(robust, dataset):
     attack = {"name": "apgd", "steps": 100, "restarts": 5, "fold": False}
     found = evaluated(Negated(robust), dataset, attack, images=20, findings="budget")
-    assert statuses(found)["white box at least as strong as Square"] == "FAIL"
+    assert statuses(found)["white box at least as strong as Square"] in ("WARN", "FAIL")
     assert found.findings_passes <= found.passes
 
 

@@ -65,7 +65,7 @@ def test_float32_rounds_like_the_convolution(kernel, stride, dilation, side):
     for mine, theirs, right in zip(own, usual, exact, strict=True):
         scale = float(right.abs().max())
         error, allowed = (float((one.double() - right).abs().max()) for one in (mine, theirs))
-        assert error <= 3 * allowed + 1e-6 * scale
+        assert error <= 3 * allowed + 4e-6 * scale  # AVX2 adds in another order than AVX-512
 
 
 def test_taps_beyond_the_map_cost_nothing():

@@ -41,9 +41,8 @@ def test_the_term_is_its_definition(execution):
 
 
 @pytest.mark.usefixtures("smooth")
-@pytest.mark.parametrize("execution", ["fused", "plain"])
-def test_its_gradient_is_that_of_finite_differences(execution):
-    search = make(strategy=two_stages, execution=execution)
+def test_its_gradient_is_that_of_finite_differences():
+    search = make(strategy=two_stages)
     v, r, differences = draw(1), 1e-5, []
     _, gradient = curvature(search, v, 0.7)
     for alpha in search.alphas.values():

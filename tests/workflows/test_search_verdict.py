@@ -50,8 +50,8 @@ def test_a_search_ends_with_a_verdict_over_its_seeds(judged):
     assert not (judged.folder / "seed-5" / "verdict.json").exists()
     control = finding(verdict, "control")
     assert control["status"] == "NOT RUN"
-    quoted = "'" + str(judged.folder).replace("'", "'\"'\"'") + "'"
-    assert f"robust-nas search --resume {quoted} search.controls=3" in control["next_step"]
+    assert "robust-nas search --resume FOLDER search.controls=3" in control["next_step"]
+    assert str(judged.folder) not in (judged.folder / "verdict.json").read_text()  # it may be moved
 
 
 def test_the_fitness_of_every_seed_is_in_its_record(judged):
@@ -173,7 +173,7 @@ def test_a_run_judges_its_search_after_its_controls(tmp_path, call):
     summary = robust_nas.run(config(*small), tmp_path / "run")
     first = read_json(tmp_path / "run" / "search" / "verdict.json")
     assert summary["search_verdict"] == first["status"]
-    command = f"robust-nas run --resume {tmp_path / 'run'} search.controls=3"
+    command = "robust-nas run --resume FOLDER search.controls=3"
     assert command in finding(first, "control")["next_step"]
     chosen = read_json(tmp_path / "run" / "search" / "result.json")["chosen_seed"]
     assert summary["artifacts"]["cells"] == f"search/seed-{chosen}/figures/cells.png"
