@@ -22,6 +22,7 @@ import robust_nas
 from robust_nas.cli import common
 from robust_nas.config import Count
 from robust_nas.execution import Ended, LocalEngine, Task
+from robust_nas.runs import LOCK
 from robust_nas.studies.run.folder import is_study, outcomes
 from robust_nas.studies.run.plan import Plan, plan_tree
 from robust_nas.studies.run.runner import plan_study, timed
@@ -102,6 +103,8 @@ def main() -> None:
         done = set(outcomes(given.out)[0]) if is_study(given.out) else set()
         show(plan, plan_tree(plan, timed(plan, context), 1), done)
         return
+    if is_study(given.out):
+        (given.out / LOCK).touch()  # a clone has none
     engine = SomeTrials(workers=given.workers, parts=given.parts)
     with common.progress(quiet=False) as report:
         folder = robust_nas.run_study(config, given.out, mode="resume", engine=engine, progress=report)
