@@ -22,7 +22,7 @@ import robust_nas
 from robust_nas.cli import common
 from robust_nas.config import Count
 from robust_nas.execution import Ended, LocalEngine, Task
-from robust_nas.runs import LOCK
+from robust_nas.files import LOCK
 from robust_nas.studies.run.folder import is_study, outcomes
 from robust_nas.studies.run.plan import Plan, plan_tree
 from robust_nas.studies.run.runner import plan_study, timed

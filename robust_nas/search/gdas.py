@@ -16,7 +16,7 @@ does not. From memory: the linear tau, 10 to 0.1, and the two samples. E edges, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, cast
 
 from pydantic import model_validator
@@ -24,7 +24,6 @@ from pydantic import model_validator
 from robust_nas.config import Positive
 from robust_nas.lazy import torch
 from robust_nas.search.one_shot.strategy import Draw, OneShotStrategy
-from robust_nas.spaces import CellSpace
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -83,31 +82,11 @@ class GDAS(OneShotStrategy):
         """Return whether no loss of the weights does it."""
         return self.weights.loss is None
 
-    def build_supernet(
-        self,
-        space: CellSpace,
-        *,
-        classes: int,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        seed: int,
-        execution: Literal["fused", "plain"] = "fused",
-    ) -> nn.Module:
-        """Return the supernet of samples before its first step, on the CPU."""
+    def supernet_class(self) -> Callable[..., nn.Module]:
+        """Return the class of the supernet of samples."""
         from robust_nas.nets.sampled_supernet import SampledSupernet
 
-        size = self.size(space)
-        return SampledSupernet(
-            space,
-            classes,
-            len(mean),
-            size.channels,
-            size.cells,
-            mean=mean,
-            std=std,
-            seed=seed,
-            execution=execution,
-        )
+        return SampledSupernet
 
     def tau(self, epoch: int) -> float:
         """Return the temperature of an epoch."""

@@ -14,7 +14,8 @@ epochs. E edges of a cell, O operations.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -50,32 +51,11 @@ class PCDARTS(OneShotStrategy):
         """Return whether no loss of the weights does it."""
         return self.weights.loss is None
 
-    def build_supernet(
-        self,
-        space: CellSpace,
-        *,
-        classes: int,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        seed: int,
-        execution: Literal["fused", "plain"] = "fused",
-    ) -> nn.Module:
-        """Return the supernet before its first step, on the CPU. Raises `ConfigError` for channels that k leaves."""
+    def supernet_class(self) -> Callable[..., nn.Module]:
+        """Return what makes the supernet of partial channels; it raises `ConfigError` for channels that k leaves."""
         from robust_nas.nets.partial_supernet import PartialSupernet
 
-        size = self.size(space)
-        return PartialSupernet(
-            space,
-            classes,
-            len(mean),
-            size.channels,
-            size.cells,
-            mean=mean,
-            std=std,
-            seed=seed,
-            execution=execution,
-            k=self.k,
-        )
+        return partial(PartialSupernet, k=self.k)
 
     def architecture_parameters(self, supernet: nn.Module) -> dict[str, nn.Parameter]:
         """Return the alphas `[E, O]` by kind, then the betas `[E]`."""

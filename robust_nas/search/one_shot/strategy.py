@@ -178,6 +178,12 @@ class OneShotStrategy(Strategy):
         """Return a context around the whole search, such as one that seeds what a foreign supernet draws from."""
         return nullcontext()
 
+    def supernet_class(self) -> Callable[..., nn.Module]:
+        """Return what makes the supernet, with the arguments of `Supernet`."""
+        from robust_nas.nets import Supernet
+
+        return Supernet
+
     def build_supernet(
         self,
         space: CellSpace,
@@ -189,10 +195,8 @@ class OneShotStrategy(Strategy):
         execution: Literal["fused", "plain"] = "fused",
     ) -> nn.Module:
         """Return the supernet before its first step, on the CPU."""
-        from robust_nas.nets import Supernet
-
         size = self.size(space)
-        return Supernet(
+        return self.supernet_class()(
             space,
             classes,
             len(mean),
