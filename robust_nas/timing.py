@@ -1,15 +1,19 @@
 """How to time fairly: alternatives in one process, in turn, CPU time of one thread, the median and the minimum.
 
+And how much memory a call takes.
+
 On a shared machine wall time swings several-fold within a minute; in turn means that a slow minute meets every
 alternative alike, so that the ratios hold where the seconds do not.
 """
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -52,3 +56,19 @@ def interleaved(
             if number >= warmup:
                 seconds[name].append(clock() - began)
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
+
+
+def peak_resident(call: Callable[[], object]) -> float:
+    """Return the MiB of memory that a call takes at its peak beyond what the process holds before; Linux alone.
+
+    What the process has freed already counts as held: measure in a process of its own.
+    """
+    Path("/proc/self/clear_refs").write_text("5")  # the peak of the resident set starts again
+    before = _resident("VmRSS")
+    call()
+    return _resident("VmHWM") - before
+
+
+def _resident(key: str) -> float:
+    (kilobytes,) = re.findall(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(kilobytes) / 1024

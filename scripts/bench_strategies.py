@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +29,7 @@ from robust_nas.nets import channels_last
 from robust_nas.runs import write_atomic
 from robust_nas.search import STRATEGIES, Batch, OneShotSearch, OneShotStrategy, with_strategy
 from robust_nas.spaces import load_space
-from robust_nas.timing import interleaved
+from robust_nas.timing import interleaved, peak_resident
 
 ATTACK = PGD(eps=8 / 255, step_size=2 / 255, steps=7, keep="last")
 BASE = "dsara"
@@ -108,15 +107,7 @@ def _peak(name: str, size: Size, device: str) -> float:
         allocated = torch.cuda.memory_allocated(where)
         call()
         return (torch.cuda.max_memory_allocated(where) - allocated) / 2**20
-    Path("/proc/self/clear_refs").write_text("5")  # the peak of the resident set starts again
-    before = _resident("VmRSS")
-    call()
-    return _resident("VmHWM") - before
-
-
-def _resident(key: str) -> float:
-    (kilobytes,) = re.findall(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return int(kilobytes) / 1024
+    return peak_resident(call)
 
 
 def table(chosen: list[str], size: Size, rounds: int, device: str) -> str:

@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import csv
 import multiprocessing
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +37,7 @@ from robust_nas.attacks import FGSM, PGD
 from robust_nas.nets import Supernet, channels_last
 from robust_nas.search import DSARA, Batch, OneShotSearch
 from robust_nas.spaces import load_space
-from robust_nas.timing import Timing, interleaved
+from robust_nas.timing import Timing, interleaved, peak_resident
 
 EPS = 8 / 255
 ATTACKS = {"FGSM": FGSM(eps=EPS), "PGD-7": PGD(eps=EPS, step_size=2 / 255, steps=7, keep="last")}
@@ -212,15 +211,7 @@ def _peak(name: str, size: Size, work: str, device: str) -> float:
         before = torch.cuda.memory_allocated(where)
         call()
         return (torch.cuda.max_memory_allocated(where) - before) / 2**20
-    Path("/proc/self/clear_refs").write_text("5")  # the peak of the resident set starts again
-    resident = _resident("VmRSS")
-    call()
-    return _resident("VmHWM") - resident
-
-
-def _resident(key: str) -> float:
-    (kilobytes,) = re.findall(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return int(kilobytes) / 1024
+    return peak_resident(call)
 
 
 def peak_flops(device: torch.device) -> float:

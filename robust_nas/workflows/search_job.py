@@ -83,14 +83,13 @@ def caption_of(config: RunConfig, dataset: str, images: int | None, seed: int) -
 def seeds_asked(config: RunConfig, folder: Path, mode: Mode, seeds: int | None) -> int:
     """Return the number of seeds: what is asked for, else `search.seeds`.
 
-    A search that is continued keeps its own number without a word on it; one of several seeds gets more where
-    `search.seeds` is larger.
+    A search that is continued keeps its own number, and gets more where `search.seeds` is larger; one of a single seed
+    cannot (`refuse_other_kind`).
     """
     if seeds is not None:
         return seeds
     if mode == "resume" and (folder / CONFIG).is_file():
-        had = seeds_of(folder)
-        return had if had == 1 else max(had, config.search.seeds)
+        return max(seeds_of(folder), config.search.seeds)
     return config.search.seeds
 
 
@@ -109,7 +108,7 @@ def refuse_other_kind(folder: Path, seeds: int) -> None:
     if (had > 1) != (seeds > 1):
         raise RunExistsError(
             f"{folder}: seeds: got {seeds}, it has {had}; a search of one seed has another folder than a repeated one, "
-            "which may be given more: choose another folder with --out"
+            f"which may be given more: choose another folder with --out, or continue it with --seeds {had}"
         )
 
 

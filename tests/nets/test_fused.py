@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from supernet_pairs import CHANGED, SPACES, batch, pair
+from supernet_pairs import CHANGED, SPACES, assert_same, batch, everything, pair
 from torch import nn
 from torch.nn.utils import prune
 
@@ -11,28 +11,6 @@ from robust_nas.attacks.attacked_model import attack_mode
 from robust_nas.errors import ConfigError
 from robust_nas.nets import Supernet
 from robust_nas.spaces import load_space
-
-
-def everything(supernet, side, dtype=torch.float64):
-    """Logits, the gradients of inputs, weights and alphas, and the buffers afterwards, by name."""
-    x, labels = batch(side, dtype)
-    x.requires_grad_()
-    logits = supernet(x)
-    named = dict(supernet.named_parameters())
-    gradients = torch.autograd.grad(F.cross_entropy(logits, labels), [x, *named.values()])
-    return {
-        "logits": logits.detach(),
-        **dict(zip(["images", *named], gradients, strict=True)),
-        **dict(supernet.named_buffers()),
-    }
-
-
-def assert_same(found, expected, tolerance=1e-9):
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        scale = max(1e-6, float(value.abs().max()))
-        error = float((found[name] - value).abs().max())
-        assert error <= tolerance * scale, f"{name}: {error} of {scale}"
 
 
 @pytest.mark.parametrize(("mode", "side"), [("train", 16), ("train", 9), ("eval", 9), ("mixed", 8)])
@@ -43,7 +21,7 @@ def test_the_fused_supernet_is_the_plain_one(space, mode, side):
         net.train(mode != "eval")
         if mode == "mixed":
             net.cells[1].eval()
-    assert_same(everything(fused, side), everything(plain, side))
+    assert_same(everything(fused, *batch(side)), everything(plain, *batch(side)))
 
 
 @pytest.mark.parametrize("space", SPACES)
@@ -78,10 +56,10 @@ def test_training_steps_lead_to_the_same_weights_alphas_and_statistics(space):
 @pytest.mark.parametrize("mode", ["train", "eval"])
 @pytest.mark.parametrize("space", SPACES)
 def test_rounding_in_float32_is_of_the_size_of_the_plain_one(space, mode):
-    exact = everything(pair(space)[1].train(mode == "train"), 16)
+    exact = everything(pair(space)[1].train(mode == "train"), *batch(16))
     errors = []
     for net in pair(space, dtype=torch.float32):
-        found = everything(net.train(mode == "train"), 16, torch.float32)
+        found = everything(net.train(mode == "train"), *batch(16, torch.float32))
         errors.append(
             {
                 group: sum(float((found[name].double() - exact[name]).square().sum()) for name in names)

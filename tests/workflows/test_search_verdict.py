@@ -94,8 +94,7 @@ def test_a_finished_search_is_judged_again_only_where_it_changed(judged, tmp_pat
     asked = config("search.seeds=2", *WIDE)
     again = run_search(asked, folder, mode="resume")
     changed = {path.name for path, time in times.items() if path.stat().st_mtime_ns != time}
-    # The verdict names the folder, and a repeated search writes its result again.
-    assert changed - {"verdict.json", "result.json", "architecture.yaml"} == set()
+    assert changed - {"result.json", "architecture.yaml"} == set()  # which a repeated search writes again
     assert again.verdict["reasons"] == judged.verdict["reasons"]
     written = (folder / "verdict.json").stat().st_mtime_ns
     run_search(asked, folder, mode="resume")
@@ -145,6 +144,11 @@ def test_seeds_of_a_continued_search_are_its_own(judged, tmp_path):
     assert len(more.record["per_seed"]) == seeds_of(folder) == 3
     with pytest.raises(RunExistsError, match="seeds: got 1, it has 3"):
         run_search(config(*WIDE), folder, mode="resume", seeds=1)
+
+
+def test_a_search_of_one_seed_is_not_given_more_without_a_word(judged):
+    with pytest.raises(RunExistsError, match=r"seeds: got 3, it has 1; .* or continue it with --seeds 1"):
+        run_search(config("search.seeds=3", *WIDE), judged.folder / "seed-5", mode="resume")
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5"])
