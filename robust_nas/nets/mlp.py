@@ -66,6 +66,10 @@ class MLPNetwork(nn.Module):
             outputs.append(x)
         return [*outputs, self.classifier(x)]
 
+    def latent_layers(self) -> list[str]:
+        """Return the names of the layers at which the network can be cut (`layers/cuts.py`), the default last."""
+        return [*(f"activations.{number}" for number in range(len(self.hidden))), "features"]
+
     def forward(self, x: Tensor) -> Tensor:
         """Return logits `[B, classes]` of images `[B, C, H, W]` in 0..1."""
         return self.staged(x)[-1]

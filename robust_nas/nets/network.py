@@ -240,6 +240,17 @@ class CellNetwork(nn.Module):
         """Return for every cell the inputs of modules that cross the cut behind it: (module, number of the input)."""
         return cuts(list(self.cells), self.before_pooling)
 
+    def latent_layers(self) -> list[str]:
+        """Return the names of the layers at which the network can be cut (`layers/cuts.py`), the default last.
+
+        Behind a cell that is not the last one the cut crosses two outputs, but where cells have one input.
+        """
+        cells = list(self.cells)
+        alone = [
+            index for index in range(len(cells)) if all(c.preprocess0 is None for c in cells[index + 1 :])
+        ]
+        return ["stem", *(f"cells.{index}" for index in alone), "features"]
+
     def forward(self, x: Tensor) -> Tensor:
         """Return logits `[B, classes]` of images `[B, C, H, W]` in 0..1."""
         return self.staged(x)[-1]

@@ -252,6 +252,10 @@ class ResidualNetwork(nn.Module):
         """Return for every stage the module behind it, and the number of the input that is the stage's output."""
         return [[(module, 0)] for module in (*list(self.stages)[1:], self.norm)]
 
+    def latent_layers(self) -> list[str]:
+        """Return the names of the layers at which the network can be cut (`layers/cuts.py`), the default last."""
+        return ["stem", *(f"stages.{number}" for number in range(len(self.stages))), "features"]
+
     def forward(self, x: Tensor) -> Tensor:
         """Return logits `[B, classes]` of images `[B, C, H, W]` in 0..1."""
         return self.staged(x)[-1]

@@ -20,6 +20,7 @@ from .losses import LOSSES as LOSSES
 from .losses.grad_align import GradAlign as GradAlign
 from .losses.iat import IAT as IAT
 from .losses.j_sigr import JSIGR as JSIGR
+from .losses.ladder import Ladder as Ladder
 from .losses.mart import MART as MART
 from .losses.natural import Natural as Natural
 from .losses.pgd_at import PGDAT as PGDAT

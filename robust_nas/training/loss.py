@@ -38,6 +38,9 @@ class Loss(Method):
         False  # whether it holds gradients of the network, which training differentiates again
     )
     single_rank: ClassVar[str] = ""  # why a training of several ranks cannot have it; empty: it can
+    fits_parts: ClassVar[bool] = (
+        False  # whether it fits parts of its own to the training images (`start`), which only a training does
+    )
     warning: ClassVar[str] = ""  # what a user should know before the training; printed and recorded
 
     @property
@@ -71,6 +74,24 @@ class Loss(Method):
         Its keys are those that a figure of the room `figures` needs of a training's record; none by default.
         """
         return {}
+
+    def start(self, training: Any) -> Any:
+        """Return the `TrainingHook` that fits what the loss needs between steps, or None; it comes before all others.
+
+        `training` is the `TrainingContext`; the hook's `loss` gives the loss of a step. A training by it resumes by the
+        hook's `state`.
+        """
+        return None
+
+    def more_passes(self, epochs: int, uses: int) -> float:
+        """Return the forward-pass equivalents an epoch, per image, that a training has next to `passes`, as a mean.
+
+        `uses` is how often a step uses a batch.
+        """
+        return 0
+
+    def refuse_architecture(self, architecture: Any, key: str = "training.loss") -> None:
+        """Raise `ConfigError` for an architecture, or a family of them, whose network lacks what the loss needs."""
 
     def refuse_network(self, network: nn.Module, key: str = "training.loss") -> None:
         """Raise `ConfigError` for a network that lacks what the loss needs of it."""

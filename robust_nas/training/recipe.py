@@ -61,9 +61,10 @@ class Training(Options):
     def passes(self) -> float:
         """Return the forward-pass equivalents of one training image in an epoch, as a mean of all epochs.
 
-        Those of the step and of the hooks; validation is not among them.
+        Those of the step, of the loss between steps and of the hooks; validation is not among them.
         """
-        return self.step.passes(self.loss) + sum(hook.passes(self) for hook in self.hooks)
+        more = self.loss.more_passes(self.epochs, self.batch_uses)
+        return self.step.passes(self.loss) + more + sum(hook.passes(self) for hook in self.hooks)
 
     @property
     def validated_epochs(self) -> list[int]:

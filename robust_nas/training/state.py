@@ -68,7 +68,9 @@ class TrainingState:
             optimiser=self.optimiser,
             average=self.average,
         )
-        self.hooks = (*(hook.start(training) for hook in options.hooks), *hooks)
+        fitting = options.loss.start(training)
+        first = () if fitting is None else (fitting,)  # other hooks see the loss as it changes it
+        self.hooks = (*first, *(hook.start(training) for hook in options.hooks), *hooks)
         training.hooks.extend(self.hooks)
         self.step = options.step.start(training, self.hooks)
 

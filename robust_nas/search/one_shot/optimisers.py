@@ -10,7 +10,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from robust_nas.config import Fraction01, NonNegative, Options, Positive
 from robust_nas.lazy import torch
 from robust_nas.training.loss import Loss
-from robust_nas.training.losses import LOSSES
+from robust_nas.training.losses import loss_of_steps
 from robust_nas.training.schedule import cosine
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class WeightOptimiser(Options):
     momentum: Fraction01 = 0.9
     weight_decay: NonNegative = 3e-4
     clip_norm: Positive = 5.0
-    loss: Annotated[Loss, LOSSES.field()] | None = None
+    loss: Annotated[Loss, loss_of_steps()] | None = None
 
     @model_serializer(mode="wrap")
     def _leave_no_loss_out(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from robust_nas.search.ranking.method import RankingContext
 from robust_nas.search.ranking.standalone import GENTLE
 from robust_nas.spaces import CellArchitecture, CellSpace, Edge, Size, sample
 from robust_nas.training.loss import Loss
-from robust_nas.training.losses import LOSSES
+from robust_nas.training.losses import loss_of_steps
 from robust_nas.training.losses.natural import Natural
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class PathTraining(BatchTraining):
     sampling: Literal["uniform", "fair"] = "uniform"
     steps: Count = 12_000  # paths that are trained by `loss`
     clean_steps: CountOrZero = 4_000  # and before them by clean images
-    loss: Annotated[Loss, LOSSES.field()] = GENTLE
+    loss: Annotated[Loss, loss_of_steps()] = GENTLE
     ema: Fraction01 = 0.998
     score_attack: Annotated[
         BoundedAttack, attack_field(lambda attack: attack.for_training, "it is not fit for training")

@@ -21,7 +21,7 @@ from robust_nas.search.ranking.batches import BatchTraining, CommonBatches, Loss
 from robust_nas.search.ranking.method import RankingContext
 from robust_nas.spaces import CellArchitecture
 from robust_nas.training.loss import Loss
-from robust_nas.training.losses import LOSSES
+from robust_nas.training.losses import loss_of_steps
 from robust_nas.training.losses.pgd_at import PGDAT
 
 LEAST_STEPS = 200
@@ -44,7 +44,7 @@ Steps = Annotated[Count, AfterValidator(_long_enough)]
 class StandaloneTraining(BatchTraining):
     """A short training of one candidate."""
 
-    loss: Annotated[Loss, LOSSES.field()] = GENTLE
+    loss: Annotated[Loss, loss_of_steps()] = GENTLE
 
     def training_score(
         self, candidate: CellArchitecture, steps: int, batches: CommonBatches, context: RankingContext

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from robust_nas.registry import Registry
+from robust_nas.registry import MethodField, Registry
 from robust_nas.training.loss import Loss
 
 LOSSES = Registry(
@@ -21,11 +21,20 @@ LOSSES = Registry(
         "j-sigr": "j_sigr:JSIGR",
         "second-order": "second_order:SecondOrderAT",
         "grad-align": "grad_align:GradAlign",
+        "ladder": "ladder:Ladder",
     },
     group="robust_nas.losses",
     renamed={"pgd": "pgd-at"},
     elsewhere={"free-at": "a training step: write step: {name: free-at} next to loss: natural"},
 )
+
+
+def loss_of_steps() -> MethodField:
+    """Return what makes a field hold a loss whose steps are all that there is, for what is no training of a network."""
+    return LOSSES.field(
+        lambda loss: not loss.fits_parts,
+        "it fits parts of its own to the training images, between steps, as only the training of a network does",
+    )
 
 
 def with_present_names(tree: Any) -> Any:

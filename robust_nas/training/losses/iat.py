@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
@@ -128,22 +129,18 @@ def mixed_logits(model: nn.Module, points: Sequence[MixingPoint], images: Tensor
 @contextlib.contextmanager
 def mixed_inputs(points: Sequence[MixingPoint], shares: Sequence[Tensor], order: Tensor) -> Iterator[None]:
     """Mix the inputs of modules inside; `shares` are those of the partners, one a point."""
+    from robust_nas.layers.cuts import changed_inputs
+
     at: dict[tuple[nn.Module, int], Tensor] = {}
     for point, share in zip(points, shares, strict=True):
         for key in point:  # an input that two cuts cross is mixed by the one that is drawn
             at[key] = at[key] + share if key in at else share
-    handles = []
-    try:
-        for (module, number), share in at.items():
 
-            def mix(_: nn.Module, given: tuple[Any, ...], number: int = number, share: Tensor = share) -> Any:
-                return (*given[:number], _mixed(given[number], order, share), *given[number + 1 :])
+    def mix(x: Tensor, share: Tensor) -> Tensor:
+        return _mixed(x, order, share)
 
-            handles.append(module.register_forward_pre_hook(mix))
+    with changed_inputs({key: partial(mix, share=share) for key, share in at.items()}):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _mixed(x: Tensor, order: Tensor, share: Tensor) -> Tensor:
