@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import GetCoreSchemaHandler, SerializationInfo, ValidationInfo, create_model
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -29,6 +29,8 @@ from robust_nas.user_code import is_code, resolve
 
 class Method(Options):
     """Base of every method. `name` is what a config calls it; the registry fills it in for a plugin."""
+
+    not_preset: ClassVar[frozenset[str]] = frozenset()  # keys that no config around it gives it
 
     name: str = ""
 
@@ -200,7 +202,8 @@ class MethodField:
             raise _problem(str(error)) from None
         self._refuse_unfit(chosen, name)
         presets = self.presets() if callable(self.presets) else self.presets
-        known = {key: preset for key, preset in presets.items() if key in chosen.model_fields}
+        fields = chosen.model_fields.keys() - getattr(chosen, "not_preset", ())
+        known = {key: preset for key, preset in presets.items() if key in fields}
         options = {key: given for key, given in value.items() if key != registry.key}
         fixed = {registry.key: chosen.model_fields[registry.key].default}
         return chosen.model_validate({**fixed, **known, **options}, context=info.context)

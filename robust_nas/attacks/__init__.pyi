@@ -17,6 +17,11 @@ from .engine import AttackResult as AttackResult
 from .fgsm import FGSM as FGSM
 from .fgsm_rs import FGSMRS as FGSMRS
 from .gradient import GradientAttack as GradientAttack
+from .ladder import LatentBoundary as LatentBoundary
+from .ladder_fit import LatentFit as LatentFit
+from .ladder_folder import FittedLadder as FittedLadder
+from .ladder_folder import fit_ladder as fit_ladder
+from .ladder_folder import load_ladder as load_ladder
 from .n_fgsm import NFGSM as NFGSM
 from .noise import Noise as Noise
 from .norms import Norm as Norm

@@ -299,6 +299,7 @@ ATTACKS = Registry(
         "square": "square:Square",
         "noise": "noise:Noise",
         "transfer": "transfer:Transfer",
+        "ladder": "ladder:LatentBoundary",
         "autoattack": "autoattack:AutoAttack",
     },
     group="robust_nas.attacks",

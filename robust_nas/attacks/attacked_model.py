@@ -121,6 +121,7 @@ class AttackedModel:
         self.low_precision = bf16 and not options.twice_differentiated
         self.last_label = last_label
         self.forwards = self.backwards = 0
+        self.flags: list[str] = []  # of the result (`AttackResult.flags`)
 
     def _logits(
         self, x: Tensor, labels: Tensor, candidates: Callable[[Tensor], Tensor] | None = None

@@ -34,7 +34,7 @@ class AttackResult:
     backwards: int  # backward passes of one image, to the input alone
     loss: Tensor | None = None  # [runs, steps + 1, B] of every candidate, where a trace was asked for
     wrong: Tensor | None = None  # [runs, steps + 1, B] whether the candidate was misclassified
-    flags: tuple[str, ...] = ()  # the attack's own doubts about the model, in words
+    flags: tuple[str, ...] = ()  # what the attack itself has to say of the model or its result
 
 
 def run(
@@ -64,6 +64,7 @@ def run(
             backwards=target.backwards,
             loss=loss,
             wrong=wrong,
+            flags=tuple(target.flags),
         )
 
 

@@ -5,7 +5,7 @@
     n, b    a linear SVM for each pair of classes, on the latents            (`latent_boundaries.py`)
 
 The paper's text was not available: this follows its published code. Ours: unit normals, one layer for all networks (the
-pooled features), far fewer epochs of the decoder (20 instead of 1,000), and latents of the same images in 0..1 for the
+pooled features), far fewer epochs of the decoder (40 instead of 1,000), and latents of the same images in 0..1 for the
 decoder as for the attack (the published CIFAR decoder is fitted to latents of (x - 0.5) 2).
 
 N images, B batch, C channels, H height, W width, K classes, d numbers of a latent, flat.
@@ -41,7 +41,7 @@ class LatentFit(Options):
     svm_c: Positive = 1.0
     reconstruction: Literal["mse", "l1"] = "mse"
     decoder_width: Count = 16  # channels
-    decoder_epochs: Count = 20
+    decoder_epochs: Count = 40
     decoder_batch: Annotated[Count, Field(ge=2)] = 128
     decoder_rate: Positive = 1e-3  # of Adam
 

@@ -1,6 +1,6 @@
 """Boundaries between classes in the latent space of a network: a linear SVM for each pair, and where one is crossed.
 
-    score_st(z) = n . (A(z) * z) + b       n of unit length, above 0 on the side of t     (attention A: layers/ladder.py)
+    score_st(z) = n . (A(z) * z) + b       n of unit length, above 0 on the side of t;  A: layers/ladder.py
     z(eps)      = z + eps A(z) * n
     eps*        = min {eps >= 0: score_st(z(eps)) >= target}
 

@@ -5,7 +5,8 @@ A figure draws itself from the record of a finished job, a mapping of plain valu
 
     search       records (metrics.jsonl, a mapping a step) or candidates (a mapping each), cells (kind to nodes), concat
     training     records (metrics.jsonl, a mapping an epoch), best_epoch (that is kept), validation_attack (its label);
-                 what the loss explains: saliency (`before` and `after` the training, `plot_saliency`)
+                 what the loss explains: saliency (`before` and `after` the training, `plot_saliency`);
+                 latent_boundary (of LADDER's parts, `plot_latent_boundary`)
     evaluation   the keys of evaluation.json, and examples, class_names (`plot_adversarial_grid`)
     compression  the keys of compression.json, and layers (of layers.json), records (of the low-rank training)
     ranking      ranking (a mapping a candidate, best first, with rank, name, params, macs, score; maybe spread, truth)
@@ -73,6 +74,7 @@ FIGURES = Registry(
         "cells": "cells:Cells",
         "training": "training_curves:TrainingCurves",
         "saliency": "saliency:SaliencyPictures",
+        "latent-boundary": "latent_boundary:LatentBoundaryPictures",
         "evaluation": "evaluation:Waterfall",
         "eps-curve": "budget:EpsCurve",
         "loss-traces": "traces:LossTraces",

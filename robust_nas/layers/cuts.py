@@ -105,7 +105,7 @@ class Cut:
         return seen[-1], logits
 
     def head(self, x: Tensor, z: Tensor) -> Tensor:
-        """Return h(z), the logits `[B, K]`; `x` are images of that number, which decide nothing where the cut is one."""
+        """Return h(z), the logits `[B, K]`; `x` are any images `[B, C, H, W]`, which decide nothing."""
         with torch.no_grad(), self.changed(lambda _: z):
             logits: Tensor = self.network(x)
         return logits
