@@ -74,7 +74,7 @@ class LatentBoundary(Attack):
         """Return the nearest of the misclassified decoded images, `[B, C, H, W]`; else the image itself."""
         from robust_nas.attacks.ladder_folder import latents_for
 
-        images, labels = model.images, model.labels
+        labels = model.labels
         z, clean, parts = latents_for(self.folder, model, self.transfer)
         if int(labels.max()) >= parts.boundaries.classes:
             raise AttackError(

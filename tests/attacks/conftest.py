@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from attacked import CLASSES, SHAPE, digits_network
 from sklearn.datasets import load_digits
-from suite import SURROGATE
+from suite import LADDER, SURROGATE
 
+from robust_nas.attacks import LatentFit, fit_ladder
+from robust_nas.data import Images
 from robust_nas.nets import ModelDescription, build_network, inference_state, save_model
 from robust_nas.spaces import Size, load_space, sample
 
@@ -47,7 +49,7 @@ def digits_net():
 
 @pytest.fixture(scope="session")
 def surrogate():
-    """The model folder that the transfer attacks name."""
+    """The model folder that the transfer attacks name, and LADDER's parts of it."""
     architecture = sample(load_space("dsara"), 0, size=Size(cells=3, channels=2))
     description = ModelDescription(
         input_shape=SHAPE, class_names=tuple("abcde"), mean=(0.5, 0.5, 0.5), std=(0.3, 0.3, 0.3)
@@ -61,4 +63,7 @@ def surrogate():
         seed=1,
     )
     save_model(Path(SURROGATE), architecture, inference_state(network), description)
+    pixels = torch.randint(256, (60, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    options = LatentFit(decoder_width=4, decoder_epochs=1)
+    fit_ladder(SURROGATE, Images(pixels, torch.arange(60) % CLASSES), LADDER, options, figure=False)
     return Path(SURROGATE)

@@ -15,6 +15,7 @@ from robust_nas.attacks import (
     AutoAttack,
     CarliniWagner,
     DeepFool,
+    LatentBoundary,
     Noise,
     SecondOrder,
     Square,
@@ -24,6 +25,7 @@ from robust_nas.attacks import (
 EPS = {"linf": 0.1, "l2": 1.0}
 NORMS = ("linf", "l2")
 PLACE = tempfile.TemporaryDirectory()  # of this process
+LADDER = str(Path(PLACE.name).resolve() / "ladder")  # LADDER's parts, fitted to that model
 SURROGATE = str(Path(PLACE.name).resolve() / "surrogate")  # the model folder that the transfer attacks name
 
 
@@ -62,6 +64,9 @@ for _norm in NORMS:
         f"deepfool-eps-{_norm}": DeepFool(steps=10, candidates=3, **_common),
         f"square-{_norm}": Square(queries=20, **_common),
         f"square-restarts-{_norm}": Square(queries=6, restarts=3, **_common),
+        f"ladder-{_norm}": LatentBoundary(
+            folder=LADDER, transfer=True, norm=_norm, targets=2, steps=3, halvings=1
+        ),
         f"noise-{_norm}": Noise(draws=4, **_common),
         f"autoattack-{_norm}": AutoAttack(attacks=("apgd-ce" if _norm == "linf" else "apgd-dlr",), **_common),
         f"transfer-{_norm}": Transfer(
@@ -83,7 +88,7 @@ best_of_all = pytest.mark.parametrize(
 
 def is_random(attack):
     """Whether the draws of the generator show in the images: plain gradients and starts have none."""
-    return not isinstance(attack, FGSM | CarliniWagner | DeepFool)
+    return not isinstance(attack, FGSM | CarliniWagner | DeepFool | LatentBoundary)
 
 
 def has_bf16(attack):

@@ -78,6 +78,23 @@ def saliency(seed, count=3):
     }
 
 
+def latent_boundary(count=2):
+    """What LADDER's parts show of images along the normals of their boundaries."""
+    draws, steps = np.random.default_rng(0), [0.0, 1.0, 2.0]
+    return {
+        "layer": "features",
+        "images": draws.random((count, 1, 8, 8)).tolist(),
+        "labels": list(range(count)),
+        "targets": [9] * count,
+        "relative": steps,
+        "distance": [1.0] * count,
+        "score": [[step - 1] * count for step in steps],
+        "decoded": draws.random((len(steps), count, 1, 8, 8)).tolist(),
+        "prediction": [[0] * count for _ in steps],
+        "prediction_of_image": [0] * count,
+    }
+
+
 LAYER = {
     "name": "cells.0.conv",
     "form": "gdws",
@@ -119,6 +136,7 @@ RECORDS = {
         "records": TRAINING,
         "best_epoch": 25,
         "saliency": {"before": saliency(0), "after": saliency(1)},
+        "latent_boundary": latent_boundary(),
     },
     "evaluation": {
         **json.loads((REFERENCE / "fashion-wrn-10-1-seed0" / "evaluation.json").read_text()),

@@ -274,6 +274,7 @@ def test_the_plan_is_what_a_training_takes(
     monkeypatch.setattr("robust_nas.training.validation.validate", unseen)  # of the guard
     # 16 images, once, to see whether the folded copy is the model; and one, to see how many classes there are
     monkeypatch.setattr("robust_nas.attacks.folding.same_logits", lambda *_: True)
+    monkeypatch.setattr("robust_nas.training.losses.ladder.checked_classes", lambda *_: 10)  # by two images
     monkeypatch.setattr("robust_nas.training.hooks.extra_images._classes", lambda *_: 10)
     shape: dict[str, Any] = {"input_shape": context.dataset.shape, "classes": context.dataset.classes}
     for number, point in enumerate(plan.points):

@@ -9,7 +9,7 @@ import torch
 from cases import small_space
 from torch import nn
 
-from robust_nas.attacks import FGSM, FGSMRS, NFGSM, PGD, SecondOrder
+from robust_nas.attacks import FGSM, FGSMRS, NFGSM, PGD, LatentFit, SecondOrder
 from robust_nas.data import Augment, Images
 from robust_nas.nets import Supernet, build_network
 from robust_nas.runs import Run
@@ -30,6 +30,7 @@ from robust_nas.training import (
     FrozenSparta,
     GradAlign,
     LabelSmoothing,
+    Ladder,
     Natural,
     OverfittingGuard,
     Piecewise,
@@ -62,6 +63,7 @@ LOSSES = {
     ),
     "mart": MART(attack=PGD(eps=EPS, steps=3, keep="last")),
     "grad-align": GradAlign(attack=FGSM(eps=EPS), weight=0.5),
+    "ladder": Ladder(warmup_epochs=0, every=1, latent=LatentFit(decoder_width=4, decoder_epochs=1)),
     "second-order": SecondOrderAT(attack=SecondOrder(eps=EPS, steps=2, krylov=3, keep="last")),
 }
 PLACE = tempfile.TemporaryDirectory()  # of this process
@@ -100,9 +102,9 @@ SCHEDULES = {
 
 
 def with_eps(loss, eps):
-    """The loss with an inner attack of that eps."""
+    """The loss with an inner attack of that eps; one whose images move with the weights without them, at eps 0."""
     if loss.inner_attack is None:
-        return loss
+        return loss.model_copy(update={"weight": 0.0}) if loss.fits_parts and eps == 0 else loss
     return loss.model_copy(update={"attack": loss.inner_attack.model_copy(update={"eps": eps})})
 
 
