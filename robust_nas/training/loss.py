@@ -93,6 +93,9 @@ class Loss(Method):
     def refuse_architecture(self, architecture: Any, key: str = "training.loss") -> None:
         """Raise `ConfigError` for an architecture, or a family of them, whose network lacks what the loss needs."""
 
+    def refuse_images(self, labels: Tensor, classes: int) -> None:
+        """Raise `DataError` for training images, by their labels `[N]`, that the loss is not defined on."""
+
     def refuse_network(self, network: nn.Module, key: str = "training.loss") -> None:
         """Raise `ConfigError` for a network that lacks what the loss needs of it."""
         if self.mixes_inside and not hasattr(network, "mixing_points"):

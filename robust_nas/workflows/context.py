@@ -186,9 +186,10 @@ def refuse_attacks_in(options: Options, key: str, context: JobContext) -> None:
 def refuse_few_images(training: Training, context: JobContext) -> None:
     """Raise `ConfigError` where the training images make no batch of two, or are too small for the loss.
 
-    Raises `DataError` where a hook does not fit them, such as extra images of another shape.
+    Raises `DataError` where the loss or a hook does not fit them, such as extra images of another shape.
     """
     refuse_loss(training.loss, "training.loss", context)
+    training.loss.refuse_images(context.images.labels, context.dataset.classes)
     refuse_attacks_in(training, "training", context)
     for hook in training.hooks:
         hook.refuse_data(context.dataset.shape, context.dataset.classes)

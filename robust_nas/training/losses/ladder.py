@@ -30,6 +30,7 @@ from robust_nas.attacks.ladder_fit import (
     restored_parts,
     untrained_parts,
 )
+from robust_nas.attacks.latent_boundaries import refuse_missing_classes
 from robust_nas.config import Count, CountOrZero, NonNegative
 from robust_nas.data.order import batches
 from robust_nas.errors import ConfigError
@@ -92,6 +93,11 @@ class Ladder(Loss):
 
         with torch.device("meta"):
             self.refuse_network(build_network(architecture), key)
+
+    def refuse_images(self, labels: Tensor, classes: int) -> None:
+        """Raise `DataError` where a class has no images."""
+        if self.weight:
+            refuse_missing_classes(labels, classes, "training.loss: ladder")
 
     def refuse_network(self, network: nn.Module, key: str = "training.loss") -> None:
         """Raise `ConfigError` for a layer that the network does not have."""
@@ -167,6 +173,8 @@ class LatentParts(TrainingHook):
         self.parts: LadderParts | None = None
         self.image: Any = tuple(images.pixels.shape[1:])
         self.classes = checked_classes(self.cut, self.image)
+        self.batches = batches(len(images), training.batch_size, seed=0, epoch=0)
+        options.refuse_images(self.labels[torch.cat(self.batches).to(self.labels.device)], self.classes)
 
     def loss(self, loss: Loss) -> Loss:
         """Return the loss with its parts; in the warm-up, the natural one."""
@@ -185,7 +193,7 @@ class LatentParts(TrainingHook):
             self.cut,
             self.pixels,
             self.labels,
-            batches(len(self.labels), self.training.batch_size, seed=0, epoch=0),
+            self.batches,
             self.classes,
             options.latent,
             self.training.generator,
