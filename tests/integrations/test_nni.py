@@ -268,19 +268,18 @@ def test_a_search_is_the_plain_loop_of_darts_on_adversarial_batches(tmp_path):
     assert outcome.edge_weights == {kind: rows.tolist() for kind, rows in mixing.items()}
 
 
-@pytest.mark.parametrize(
-    ("strategy", "at"),
-    [("darts", 1), ("darts", STEPS + 2), ("gumbel-darts", 2 * STEPS), ("darts", 3 * STEPS)],
-)
-def test_a_search_stopped_after_any_step_resumes_to_the_same_bits(tmp_path, strategy, at):
-    def stop(job, done, total, note=""):
-        if done == at:
-            raise Stopped
-
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_search_stopped_after_any_step_resumes_to_the_same_bits(tmp_path, strategy):
     values = options(strategy=strategy)
     outcome, records = run_search(tmp_path / "whole", values)
-    with pytest.raises(Stopped):
-        run_search(tmp_path / "cut", values, progress=stop)
+    for mode, at in (("new", 1), ("resume", STEPS + 2), ("resume", 2 * STEPS), ("resume", 3 * STEPS)):
+
+        def stop(job, done, total, note="", at=at):
+            if done == at:
+                raise Stopped
+
+        with pytest.raises(Stopped):  # one search, killed four times
+            run_search(tmp_path / "cut", values, mode=mode, progress=stop)
     assert found(run_search(tmp_path / "cut", values, mode="resume")[0]) == found(outcome)
     assert found(run_search(tmp_path / "cut", values, mode="resume")[0]) == found(outcome)
     whole, cut = (read_checkpoint(tmp_path / name / CHECKPOINT) for name in ("whole", "cut"))

@@ -36,14 +36,19 @@ from robust_nas.training.validation import validate
     [({}, None), (FULL, None), ({"ema": 0.9}, residual), ({**FULL, "hooks": [HOOKS["awp-late"]]}, None)],
     ids=["plain", "full", "residual", "hook"],
 )
-@pytest.mark.parametrize("at", [1, 3, 4, 6])
-def test_a_training_stopped_after_any_step_resumes_to_the_same_bits(tmp_path, at, changes, build):
+def test_a_training_stopped_after_any_step_resumes_to_the_same_bits(tmp_path, changes, build):
     values = options(**changes)
     made = build or (lambda: None)
     expected, records, net = run_training(tmp_path / "whole", values, net=made())
 
-    with pytest.raises(Stopped):
-        run_training(tmp_path / "cut", values, progress=stop_at(at), net=made())
+    for mode, at in (
+        ("new", 1),
+        ("resume", 3),
+        ("resume", 4),
+        ("resume", 6),
+    ):  # one training, killed four times
+        with pytest.raises(Stopped):
+            run_training(tmp_path / "cut", values, mode=mode, progress=stop_at(at), net=made())
     found, again, resumed = run_training(tmp_path / "cut", values, mode="resume", net=made())
     assert same(found.state, expected.state)
     assert same(resumed.state_dict(), net.state_dict())
