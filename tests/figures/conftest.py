@@ -10,12 +10,6 @@ from robust_nas.figures import style
 
 
 @pytest.fixture
-def coarse(monkeypatch):
-    """Figures in few pixels, for tests that read no positions."""
-    monkeypatch.setattr(style, "DPI", 40)
-
-
-@pytest.fixture
 def drawn(monkeypatch, tmp_path):
     """Calls a plot and returns its figure, drawn once; that its files can be written is another test's matter."""
     write, seen = style.save, []

@@ -95,12 +95,19 @@ def test_a_search_stopped_after_any_step_resumes_to_the_same_bits(tmp_path, orde
     values = options(order=order)
     expected, records, net = run_search(tmp_path / "whole", values)
 
-    def stop(job, done, total, note=""):
-        raise Stopped
+    for mode, at in (
+        ("new", 1),
+        ("resume", 2),
+        ("resume", 3),
+        ("resume", 6),
+    ):  # one search, killed four times
 
-    for step in range(3 * STEPS):  # one search, killed after every step
+        def stop(job, done, total, note="", at=at):
+            if done == at:
+                raise Stopped
+
         with pytest.raises(Stopped):
-            run_search(tmp_path / "cut", values, progress=stop, mode="resume" if step else "new")
+            run_search(tmp_path / "cut", values, mode=mode, progress=stop)
     found, again, resumed = run_search(tmp_path / "cut", values, mode="resume")
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), resumed.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(net.buffers(), resumed.buffers(), strict=True))
