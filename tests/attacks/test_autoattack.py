@@ -88,13 +88,13 @@ def short(monkeypatch):
     """The package's longest attacks take a few steps; what surrounds them is as ever."""
     from pyautoattack import AutoAttack as Official
 
-    whole = Official.set_version
+    whole = Official._set_version
 
-    def set_version(self, version="standard"):
+    def few(self, version="standard"):
         whole(self, version)
         self.square.n_queries, self.fab.n_iter = 200, 10
 
-    monkeypatch.setattr(Official, "set_version", set_version)
+    monkeypatch.setattr(Official, "_set_version", few)
 
 
 @pytest.mark.usefixtures("short")
