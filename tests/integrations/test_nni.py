@@ -1,5 +1,6 @@
 """The bridge to NNI: its model spaces are ours, its supernet computes ours, its search attacks and repeats itself."""
 
+import shutil
 import signal
 import socket
 
@@ -292,6 +293,20 @@ def test_a_search_stopped_after_any_step_resumes_to_the_same_bits(tmp_path, stra
     assert len(lines[0].splitlines()) == len(records)
 
 
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """The folder of a search that was stopped in its second epoch."""
+
+    def stop(job, done, total, note=""):
+        if done == STEPS + 1:
+            raise Stopped
+
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.raises(Stopped):
+        run_search(folder, options(), progress=stop)
+    return folder
+
+
 def _swap_moments(state):
     states = state["alpha_optimiser"]["state"]  # of an edge's operations, and of a node's sources
     (edge, *_), (node, *_) = (
@@ -311,14 +326,9 @@ def _swap_moments(state):
         lambda state: state.update(job="nni"),
     ],
 )
-def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, damage):
-    def stop(job, done, total, note=""):
-        if done == STEPS + 1:
-            raise Stopped
-
+def test_a_checkpoint_that_does_not_fit_is_refused(stopped, tmp_path, damage):
     values = options()
-    with pytest.raises(Stopped):
-        run_search(tmp_path, values, progress=stop)
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
     state = read_checkpoint(tmp_path / CHECKPOINT)
     damage(state)
     torch.save(state, tmp_path / CHECKPOINT)
