@@ -32,32 +32,6 @@ from robust_nas.config import to_yaml
 from robust_nas.files import foreign
 
 ROUNDS = 4
-IMPORTS = (  # of the verbs, once for all processes
-    *(
-        "robust_nas.cli",
-        "robust_nas.workflows.pipeline",
-        "robust_nas.search.one_shot.loop",
-        "safetensors.torch",
-    ),
-    *(
-        "robust_nas.training.loop",
-        "robust_nas.evaluation.protocol",
-        "robust_nas.evaluation.sanity",
-        "torch.export",
-    ),
-    *(
-        "robust_nas.nets.supernet",
-        "robust_nas.nets.model",
-        "robust_nas.export.source",
-        "robust_nas.export.program",
-    ),
-    *(
-        "robust_nas.compression.gdws_network",
-        "robust_nas.studies.run.measure",
-        "robust_nas.studies.report.page",
-    ),
-    *("robust_nas.studies.report.analysis", "robust_nas.workflows.compress_measures"),
-)
 SAYS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir")
 CLOCK = {
     "digests",
@@ -261,7 +235,6 @@ def refuse_difference(verb: str, whole: Path, cut: Path, kills: list[Kill]) -> N
 def stress(kills: int, seed: int, say: Callable[[str], None] = print) -> Counter[str]:
     """Kill the verbs in turn, `kills` times in all; return how often each was killed. Raises `AssertionError`."""
     rounds = min(ROUNDS, -(-kills // len(VERBS)))
-    forks.CONTEXT.set_forkserver_preload([*forks.PRELOADED, *IMPORTS])
     draw, done = random.Random(seed), Counter[str]()  # noqa: S311 - moments, not secrets
     with tempfile.TemporaryDirectory() as place:
         root, log = Path(place), Path(place) / "log.txt"

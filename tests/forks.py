@@ -14,16 +14,33 @@ from robust_nas.distributed import may_print
 from robust_nas.errors import RobustNASError
 
 CONTEXT = multiprocessing.get_context("forkserver")
-PRELOADED = [
+PRELOADED = [  # what the verbs import on the way too, once for all forks
     "robust_nas",
     "torch",
     "torch._dynamo",
     "torch.distributed",
+    "torch.export",
     "sklearn.datasets",
     "matplotlib.pyplot",
     "networkx",
+    "safetensors.torch",
     "pytest",
     "hypothesis",
+    "robust_nas.cli",
+    "robust_nas.workflows.pipeline",
+    "robust_nas.workflows.compress_measures",
+    "robust_nas.search.one_shot.loop",
+    "robust_nas.nets.supernet",
+    "robust_nas.nets.model",
+    "robust_nas.training.loop",
+    "robust_nas.evaluation.protocol",
+    "robust_nas.evaluation.sanity",
+    "robust_nas.export.source",
+    "robust_nas.export.program",
+    "robust_nas.compression.gdws_network",
+    "robust_nas.studies.run.measure",
+    "robust_nas.studies.report.page",
+    "robust_nas.studies.report.analysis",
 ]
 CONTEXT.set_forkserver_preload(PRELOADED)
 SECONDS = 300  # after which a process hangs

@@ -83,6 +83,21 @@ def test_equals_the_package_called_directly():
     assert torch.equal(ours.images, expected)
 
 
+@pytest.fixture
+def short(monkeypatch):
+    """The package's longest attacks take a few steps; what surrounds them is as ever."""
+    from pyautoattack import AutoAttack as Official
+
+    whole = Official._set_version
+
+    def few(self, version="standard"):
+        whole(self, version)
+        self.square.n_queries, self.fab.n_iter = 200, 10
+
+    monkeypatch.setattr(Official, "_set_version", few)
+
+
+@pytest.mark.usefixtures("short")
 @pytest.mark.parametrize(
     ("norm", "eps", "attacks"),
     [("linf", 0.02, None), ("l2", 0.08, ("apgd-dlr", "apgd-t", "fab", "fab-t"))],

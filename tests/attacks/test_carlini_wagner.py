@@ -19,9 +19,16 @@ def easy():
     return model, images, labels, certificate(model, weight, images, labels, 2)
 
 
-def test_the_distance_on_a_linear_model_is_the_exact_one(easy):
+@pytest.fixture(scope="module")
+def nearest(easy):
+    """What the attack finds on the linear model."""
+    model, images, labels, _ = easy
+    return CarliniWagner(**FEW)(model, images, labels)
+
+
+def test_the_distance_on_a_linear_model_is_the_exact_one(easy, nearest):
     model, images, labels, exact = easy
-    adversarial = CarliniWagner(**FEW)(model, images, labels)
+    adversarial = nearest
     assert (model(adversarial).argmax(1) != labels).all()
     moved = distance("l2", adversarial - images)
     assert (moved >= exact * (1 - 1e-5)).all()  # nobody comes nearer
@@ -52,9 +59,11 @@ def test_a_search_too_coarse_for_the_ball_is_saved_by_the_projection(easy):
 
 
 @pytest.mark.parametrize("confidence", [0.0, 2.0])
-def test_confidence_is_a_margin(easy, confidence):
+def test_confidence_is_a_margin(easy, nearest, confidence):
     model, images, labels, _ = easy
-    adversarial = CarliniWagner(confidence=confidence, **FEW)(model, images, labels)
+    attack = CarliniWagner(confidence=confidence, **FEW)
+    adversarial = attack(model, images, labels) if confidence else nearest
+    assert CarliniWagner(**FEW).confidence == 0
     ahead = margin(model(adversarial), labels)
     assert (ahead >= confidence - 1e-5).all()
     assert (ahead <= confidence + 0.6).all()  # and hardly more than was asked for
@@ -64,7 +73,7 @@ def test_more_search_steps_never_go_farther(easy):
     model, images, labels, _ = easy
     moved = [
         distance("l2", CarliniWagner(**FEW | {"search_steps": n})(model, images, labels) - images)
-        for n in (2, 3, 5)
+        for n in (1, 2, 4)
     ]
     assert (moved[1] <= moved[0] + 1e-9).where(moved[0] > 0, torch.tensor(True)).all()
     assert (moved[2] <= moved[1] + 1e-9).where(moved[1] > 0, torch.tensor(True)).all()

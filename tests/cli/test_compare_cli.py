@@ -9,6 +9,7 @@ from cli_outcome import Call
 
 from robust_nas.figures import Drawn, draw_figures
 
+pytestmark = pytest.mark.usefixtures("unrendered")
 SETTINGS = (
     "data.limit=200",
     "data.validation=0.2",

@@ -7,8 +7,10 @@ from cases import config as run_config
 
 import robust_nas
 from robust_nas.config import to_dict, to_yaml
+from robust_nas.export import latency
 from robust_nas.workflows.config import EvaluationConfig
 
+pytestmark = pytest.mark.usefixtures("unrendered")
 NETWORK = robust_nas.ResidualArchitecture(name="small", stem=4, depths=(1, 1), widths=(8, 8))
 
 
@@ -17,7 +19,9 @@ def model(tmp_path_factory):
     return robust_nas.train(run_config(), NETWORK, tmp_path_factory.mktemp("compress-cli") / "model")
 
 
-def test_it_prints_the_original_beside_what_came_out(call, model, tmp_path):
+def test_it_prints_the_original_beside_what_came_out(call, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(latency, "SECONDS", 0.001)
+    monkeypatch.setattr(latency, "PACKAGES", ("none_such",))  # exports take most of the time
     found = call(
         "compress", model, "--macs", "0.7", "compression.gdws.alpha=null", "--out", tmp_path / "out", "-q"
     )

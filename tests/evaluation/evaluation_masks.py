@@ -228,7 +228,7 @@ def residual(seed):
 def cell(seed):
     """A small network of random cells."""
     space = load_space("dsara", {"nodes": 2, "layout": SMALL_LAYOUT})
-    architecture = sample(space, seed, size=Size(cells=3, channels=4))
+    architecture = sample(space, seed, size=Size(cells=3, channels=2))
     return robust_nas.build_network(architecture, input_shape=(1, 8, 8), classes=10, seed=seed)
 
 

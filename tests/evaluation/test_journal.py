@@ -67,13 +67,40 @@ def same(one, other):
         }
 
 
-def test_killed_after_any_part_it_ends_in_the_same_result(robust, dataset, tmp_path):
+def killed_every(step, model, dataset, plan, path, parts):
+    """The evaluation in processes that each die when they have saved `step` parts, but for the last one."""
+    for done in range(0, len(parts), step):
+        log = RecordLog(path, "test", ["hash"])
+        assert list(log.records) == parts[:done]  # nothing is done twice, nothing is lost
+        saved = []
+
+        def save(name, record, log=log, saved=saved):
+            log.append(name, record)
+            saved.append(name)
+            if len(saved) == step:
+                raise KilledError
+
+        journal = Journal(log.records, save)
+        if done + step <= len(parts):
+            with pytest.raises(KilledError):
+                follow_protocol(copy.deepcopy(model), dataset.test, plan, seed=3, journal=journal)
+    journal = Journal(RecordLog(path, "test", ["hash"]).records)
+    return follow_protocol(copy.deepcopy(model), dataset.test, plan, seed=3, journal=journal)
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_killed_after_any_part_it_ends_in_the_same_result(robust, dataset, tmp_path, step):
     uninterrupted, parts = whole(robust, dataset, PLAN)
     assert parts[0] == "clean"
     assert "attack 0 pgd-4 batch 2" in parts
     assert "finding 2 active test" in parts
     assert len(parts) > 12
-    for k in range(1, len(parts) + 1):
+    same(killed_every(step, robust, dataset, PLAN, tmp_path / "records.pt", parts), uninterrupted)
+
+
+def test_killed_once_it_does_the_rest_alone(robust, dataset, tmp_path):
+    uninterrupted, parts = whole(robust, dataset, PLAN)
+    for k in (1, len(parts) // 2, len(parts)):
         resumed, made = cut_after(k, robust, dataset, PLAN, tmp_path)
         same(resumed, uninterrupted)
         assert made == list(range(k + 1, len(parts) + 1))  # nothing is done twice

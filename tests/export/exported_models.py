@@ -8,7 +8,8 @@ from robust_nas.nets.model import StoredForm
 from robust_nas.spaces import Architecture, MLPArchitecture, ResidualArchitecture, Size, load_space, sample
 
 SHAPE = (1, 9, 8)
-CELLS = sample(load_space("dsara"), 3, size=Size(cells=3, channels=3))
+# A seed with every operation, in fewer nodes than the space has.
+CELLS = sample(load_space("dsara", {"nodes": 2}), 2, size=Size(cells=3, channels=3))
 RESIDUAL = ResidualArchitecture(name="found", stem=4, depths=(1, 1), widths=(4, 6))
 ROBUST = ResidualArchitecture(name="found", block="robust-res", depths=(1, 1), widths=(16, 24), scales=3)
 MLP = MLPArchitecture(name="found", depth=2, width=5, activation="softplus", initialisation="ntk")

@@ -79,12 +79,17 @@ def test_plain_source_gives_the_same_logits_bit_for_bit(name, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, unrendered):
     """A trained residual network in GDWS form, and its evaluation."""
     root = tmp_path_factory.mktemp("export")
     architecture = robust_nas.ResidualArchitecture(name="small", stem=4, depths=(1, 1), widths=(8, 8))
     trained = robust_nas.train(run_config(), architecture, root / "trained")
-    options = ["compression.gdws.budgets=[0.6]", "compression.gdws.alpha=null", "compression.max_loss=0.9"]
+    options = [
+        "compression.gdws.budgets=[0.6]",
+        "compression.gdws.alpha=null",
+        "compression.max_loss=0.9",
+        "evaluation.findings=none",
+    ]
     config = robust_nas.compression_config(trained, "gdws", options)
     robust_nas.compress(config, trained, root / "compressed")
     return root / "compressed" / "model"
@@ -112,6 +117,8 @@ def test_a_compressed_model_is_exported_checked_and_tells_its_verdict(folder, tm
     assert verdict["status"] == evaluated["verdict"]["status"]
     assert threat["eps"] == 0.1
     assert json.loads(texts["compressed"])["gdws"] >= 1
+    for row in json.loads((folder.parent / "compression.json").read_text())["networks"]:
+        assert set(row["latency_ms"]) == {"torch", "onnxruntime"}
 
 
 def test_a_verdict_of_other_weights_is_not_told(folder, tmp_path):

@@ -11,19 +11,23 @@ from robust_nas.figures import style
 
 @pytest.fixture
 def drawn(monkeypatch, tmp_path):
-    """Calls a plot and returns its figure, drawn."""
+    """Calls a plot and returns its figure, drawn once; that its files can be written is another test's matter."""
     write, seen = style.save, []
+
+    def draw(write, format="png", **_):
+        if format == "png":
+            write.__self__.draw()
+        return b""
 
     def keep(figure, stem, table):
         seen.append(figure)
         return write(figure, stem, table)
 
+    monkeypatch.setattr(style, "_rendered", draw)
     monkeypatch.setattr(style, "save", keep)
 
     def call(plot, *args, **options):
         plot(*args, tmp_path / "drawn", **options)
-        with style.drawing():
-            seen[-1].canvas.draw()
         return seen[-1]
 
     return call

@@ -8,13 +8,21 @@ from typing import get_args
 import pytest
 from figure_records import RECORDS
 
-from robust_nas.figures import FIGURES, Job, draw_figures, new_figure, save
+from robust_nas.figures import FIGURES, Job, draw_figures, new_figure, save, style
 
 every_figure = pytest.mark.parametrize("name", FIGURES.built_in)
 
 
 def test_every_kind_of_job_has_a_record_and_a_figure():
     assert set(RECORDS) == set(get_args(Job)) == {FIGURES.get(name).of for name in FIGURES.built_in}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _coarse():
+    """Figures are drawn in fewer pixels: no test here reads a position."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(style, "DPI", 80)
+        yield
 
 
 @pytest.fixture(scope="module")

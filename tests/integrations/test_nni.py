@@ -1,5 +1,6 @@
 """The bridge to NNI: its model spaces are ours, its supernet computes ours, its search attacks and repeats itself."""
 
+import shutil
 import signal
 import socket
 
@@ -268,19 +269,18 @@ def test_a_search_is_the_plain_loop_of_darts_on_adversarial_batches(tmp_path):
     assert outcome.edge_weights == {kind: rows.tolist() for kind, rows in mixing.items()}
 
 
-@pytest.mark.parametrize(
-    ("strategy", "at"),
-    [("darts", 1), ("darts", STEPS + 2), ("gumbel-darts", 2 * STEPS), ("darts", 3 * STEPS)],
-)
-def test_a_search_stopped_after_any_step_resumes_to_the_same_bits(tmp_path, strategy, at):
-    def stop(job, done, total, note=""):
-        if done == at:
-            raise Stopped
-
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_search_stopped_after_any_step_resumes_to_the_same_bits(tmp_path, strategy):
     values = options(strategy=strategy)
     outcome, records = run_search(tmp_path / "whole", values)
-    with pytest.raises(Stopped):
-        run_search(tmp_path / "cut", values, progress=stop)
+    for mode, at in (("new", 1), ("resume", STEPS + 2), ("resume", 2 * STEPS), ("resume", 3 * STEPS)):
+
+        def stop(job, done, total, note="", at=at):
+            if done == at:
+                raise Stopped
+
+        with pytest.raises(Stopped):  # one search, killed four times
+            run_search(tmp_path / "cut", values, mode=mode, progress=stop)
     assert found(run_search(tmp_path / "cut", values, mode="resume")[0]) == found(outcome)
     assert found(run_search(tmp_path / "cut", values, mode="resume")[0]) == found(outcome)
     whole, cut = (read_checkpoint(tmp_path / name / CHECKPOINT) for name in ("whole", "cut"))
@@ -291,6 +291,20 @@ def test_a_search_stopped_after_any_step_resumes_to_the_same_bits(tmp_path, stra
     lines = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "cut")]
     assert lines[0] == lines[1]
     assert len(lines[0].splitlines()) == len(records)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """The folder of a search that was stopped in its second epoch."""
+
+    def stop(job, done, total, note=""):
+        if done == STEPS + 1:
+            raise Stopped
+
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.raises(Stopped):
+        run_search(folder, options(), progress=stop)
+    return folder
 
 
 def _swap_moments(state):
@@ -312,14 +326,9 @@ def _swap_moments(state):
         lambda state: state.update(job="nni"),
     ],
 )
-def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, damage):
-    def stop(job, done, total, note=""):
-        if done == STEPS + 1:
-            raise Stopped
-
+def test_a_checkpoint_that_does_not_fit_is_refused(stopped, tmp_path, damage):
     values = options()
-    with pytest.raises(Stopped):
-        run_search(tmp_path, values, progress=stop)
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
     state = read_checkpoint(tmp_path / CHECKPOINT)
     damage(state)
     torch.save(state, tmp_path / CHECKPOINT)

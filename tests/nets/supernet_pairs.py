@@ -17,9 +17,13 @@ CHANGED = {
 }
 
 
-def pair(space, cells=4, channels=3, dtype=torch.float64, seed=0):
+FEWER = {"nodes": 2}  # of a cell, for what does not depend on their number
+
+
+def pair(space, cells=4, channels=3, dtype=torch.float64, seed=0, changes=None):
     """A fused and a plain supernet of the same weights, alphas and statistics, none of them trivial."""
-    name, changes = (space, {}) if space in SPACES else ("dsara", CHANGED[space])
+    name, own = (space, {}) if space in SPACES else ("dsara", CHANGED[space])
+    changes = own | (changes or {}) if load_space(name).nodes > 3 else own
     fused = Supernet(load_space(name, changes), 10, 3, channels, cells, mean=(0.4,) * 3, std=(0.3,) * 3)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

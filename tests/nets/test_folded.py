@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from supernet_pairs import CHANGED, SPACES, batch, pair
+from supernet_pairs import CHANGED, FEWER, SPACES, batch, pair
 
 from robust_nas.nets.folded import FoldedSupernet
 from robust_nas.nets.folded_cell import FoldedCell, folded_nodes
@@ -31,7 +31,7 @@ def test_logits_and_input_gradients_are_the_plain_ones(space, side):
 @pytest.mark.parametrize("side", [1, 2, 3, 32])
 def test_maps_of_every_size(side):
     """The choice of kernels goes by the map's size and the entries; the function is the same."""
-    fused, plain = pair("dsara", channels=2)
+    fused, plain = pair("dsara", channels=2, changes=FEWER)
     plain.eval()
     x, labels = batch(side)
     exact = judged(plain, x, labels)
@@ -48,7 +48,7 @@ def test_maps_of_every_size(side):
 
 @pytest.mark.parametrize(("channels", "cells"), [(1, 4), (3, 3), (16, 8)])
 def test_any_size(channels, cells):
-    fused, plain = pair("dsara", cells, channels)
+    fused, plain = pair("dsara", cells, channels, changes=FEWER)
     plain.eval()
     x, labels = batch(8, count=2)
     for mine, theirs in zip(judged(fused.folded(), x, labels), judged(plain, x, labels), strict=True):
@@ -56,7 +56,7 @@ def test_any_size(channels, cells):
 
 
 def test_images_in_either_memory_order_and_a_single_one():
-    folded = pair("dsara")[0].folded()
+    folded = pair("dsara", changes=FEWER)[0].folded()
     x, labels = batch(8)
     for mine, theirs in zip(judged(folded, x.contiguous(), labels), judged(folded, x, labels), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-14)
@@ -64,7 +64,7 @@ def test_images_in_either_memory_order_and_a_single_one():
 
 
 def test_it_is_a_copy_of_one_moment():
-    fused, _ = pair("dsara")
+    fused, _ = pair("dsara", changes=FEWER)
     x, _ = batch(8)
     folded = fused.folded()
     before = folded(x)
@@ -75,7 +75,7 @@ def test_it_is_a_copy_of_one_moment():
 
 
 def test_it_leaves_the_supernet_as_it_was_and_asks_for_no_weight_gradient():
-    fused, _ = pair("dsara")
+    fused, _ = pair("dsara", changes=FEWER)
     fused.train()
     before = {name: tensor.clone() for name, tensor in fused.state_dict().items()}
     x, labels = batch(8)
@@ -87,11 +87,11 @@ def test_it_leaves_the_supernet_as_it_was_and_asks_for_no_weight_gradient():
 
 
 def test_a_plain_supernet_has_none():
-    assert pair("dsara")[1].folded() is None
+    assert pair("dsara", changes=FEWER)[1].folded() is None
 
 
 def test_under_autocast_the_gradient_points_the_same_way():
-    fused, _ = pair("dsara", dtype=torch.float32)
+    fused, _ = pair("dsara", dtype=torch.float32, changes=FEWER)
     folded = fused.folded()
     x, labels = batch(16, torch.float32)
     exact = judged(folded, x, labels)
@@ -127,14 +127,14 @@ def test_pooling_and_scaling_are_the_plain_ones(batch, channels, height, width, 
 
 
 def test_a_second_derivative_is_refused_and_not_wrong():
-    folded = pair("dsara")[0].folded()
+    folded = pair("dsara", changes=FEWER)[0].folded()
     x = batch(8)[0].requires_grad_()
     with pytest.raises(RuntimeError, match="no second derivative"):
         torch.autograd.grad(folded(x).exp().sum(), x, create_graph=True)
 
 
 def test_it_can_be_made_and_used_under_inference_mode():
-    fused, _ = pair("dsara")
+    fused, _ = pair("dsara", changes=FEWER)
     with torch.inference_mode():
         folded = fused.folded()
     x, labels = batch(8)
@@ -143,6 +143,6 @@ def test_it_can_be_made_and_used_under_inference_mode():
 
 @pytest.mark.parametrize("where", ["cells.0.edges.1.3", "stem.1", "classifier", ""])
 def test_a_supernet_with_hooks_has_none(where):
-    fused, _ = pair("dsara")
+    fused, _ = pair("dsara", changes=FEWER)
     fused.get_submodule(where).register_forward_hook(lambda *_: None)
     assert fused.folded() is None

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from supernet_pairs import CHANGED, SPACES, assert_same, batch, everything, pair
+from supernet_pairs import CHANGED, FEWER, SPACES, assert_same, batch, everything, pair
 from torch import nn
 from torch.nn.utils import prune
 
@@ -26,7 +26,7 @@ def test_the_fused_supernet_is_the_plain_one(space, mode, side):
 
 @pytest.mark.parametrize("space", SPACES)
 def test_with_batch_statistics_and_frozen_buffers(space):
-    fused, plain = pair(space)
+    fused, plain = pair(space, changes=FEWER)
     with attack_mode(fused, "batch"), attack_mode(plain, "batch"):
         before = {name: buffer.clone() for name, buffer in fused.named_buffers()}
         x, labels = batch(8)
@@ -41,7 +41,7 @@ def test_with_batch_statistics_and_frozen_buffers(space):
 @pytest.mark.parametrize("space", SPACES)
 def test_training_steps_lead_to_the_same_weights_alphas_and_statistics(space):
     states = []
-    for net in pair(space):
+    for net in pair(space, changes=FEWER):
         net.train()
         optimiser = torch.optim.SGD(net.parameters(), 0.05, momentum=0.9)
         for step in range(4):
@@ -56,9 +56,9 @@ def test_training_steps_lead_to_the_same_weights_alphas_and_statistics(space):
 @pytest.mark.parametrize("mode", ["train", "eval"])
 @pytest.mark.parametrize("space", SPACES)
 def test_rounding_in_float32_is_of_the_size_of_the_plain_one(space, mode):
-    exact = everything(pair(space)[1].train(mode == "train"), *batch(16))
+    exact = everything(pair(space, changes=FEWER)[1].train(mode == "train"), *batch(16))
     errors = []
-    for net in pair(space, dtype=torch.float32):
+    for net in pair(space, dtype=torch.float32, changes=FEWER):
         found = everything(net.train(mode == "train"), *batch(16, torch.float32))
         errors.append(
             {
@@ -78,7 +78,7 @@ def test_rounding_in_float32_is_of_the_size_of_the_plain_one(space, mode):
 
 
 def test_alphas_alone_and_weights_alone_can_be_asked_for():
-    fused, plain = pair("dsara")
+    fused, plain = pair("dsara", changes=FEWER)
     x, labels = batch(8)
     for names in ("alphas", "weights"):
         found = []
@@ -93,7 +93,7 @@ def test_alphas_alone_and_weights_alone_can_be_asked_for():
 
 def test_the_second_derivative_is_the_plain_one():
     found = []
-    for net in pair("dsara", channels=2):
+    for net in pair("dsara", channels=2, changes=FEWER):
         x = batch(8, count=2)[0].requires_grad_()
         (gradient,) = torch.autograd.grad(net(x).exp().sum(), x, create_graph=True)
         found.append(
@@ -138,7 +138,7 @@ def normed(net):
 
 @pytest.mark.parametrize("change", [gelu, pruned, untracked, cumulative, frozen, normed])
 def test_what_a_user_has_changed_is_honoured(change):
-    fused, plain = pair("dsara")
+    fused, plain = pair("dsara", changes=FEWER)
     found = []
     for net in (fused, plain):
         change(net.train())
@@ -155,7 +155,7 @@ def test_what_a_user_has_changed_is_honoured(change):
 
 
 def test_hooks_inside_are_called():
-    fused, plain = pair("dsara")
+    fused, plain = pair("dsara", changes=FEWER)
     calls = []
     for net in (fused, plain):
         for module in net.cells[0].modules():
@@ -172,7 +172,7 @@ def test_an_unknown_execution_is_refused():
 
 
 def test_autocast_stays_close_to_float32():
-    fused, _ = pair("dsara", dtype=torch.float32)
+    fused, _ = pair("dsara", dtype=torch.float32, changes=FEWER)
     x, _ = batch(16, torch.float32)
     fused.eval()
     with torch.no_grad():

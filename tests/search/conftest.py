@@ -3,10 +3,21 @@
 import pytest
 import torch.nn.functional as F
 
+from robust_nas.search.one_shot import fitness
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _unrendered(unrendered):
     pass
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _short_fitness(request):
+    """The attack that measures a supernet at the end takes 2 steps, but in its own tests."""
+    with pytest.MonkeyPatch.context() as patched:
+        if request.module.__name__ != "test_fitness":
+            patched.setattr(fitness, "STEPS", 2)
+        yield
 
 
 @pytest.fixture

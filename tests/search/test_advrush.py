@@ -43,17 +43,21 @@ def test_the_term_is_its_definition(execution):
 @pytest.mark.usefixtures("smooth")
 def test_its_gradient_is_that_of_finite_differences():
     search = make(strategy=two_stages)
-    v, r, differences = draw(1), 1e-5, []
+    v, r, draws = draw(1), 1e-5, torch.Generator().manual_seed(5)
+    alphas = [alpha.detach() for alpha in search.alphas.values()]
+    starts = [alpha.clone() for alpha in alphas]
     _, gradient = curvature(search, v, 0.7)
-    for alpha in search.alphas.values():
-        for entry in alpha.detach().view(-1):
-            start, both = entry.clone(), []
-            for sign in (1, -1):
-                entry.copy_(start + sign * r)
-                both.append(curvature(search, v, 0.7)[0])
-            entry.copy_(start)
-            differences.append((both[0] - both[1]) / (2 * r))
-    assert relative(gradient, torch.stack(differences)) < 1e-6
+    along, differences = [], []
+    for _ in range(4):  # random directions, of every entry
+        direction = [torch.randn(alpha.shape, dtype=alpha.dtype, generator=draws) for alpha in alphas]
+        both = []
+        for sign in (1, -1):
+            for alpha, start, way in zip(alphas, starts, direction, strict=True):
+                alpha.copy_(start + sign * r * way)
+            both.append(curvature(search, v, 0.7)[0])
+        along.append(gradient @ torch.cat([way.flatten() for way in direction]))
+        differences.append((both[0] - both[1]) / (2 * r))
+    assert relative(torch.stack(along), torch.stack(differences)) < 1e-6
     assert gradient.norm() > 1e-8
 
 

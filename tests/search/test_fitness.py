@@ -24,6 +24,12 @@ from robust_nas.spaces import load_space
 STRATEGY = DSARA(stage1_epochs=1, **ONE_SHOT)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The outcome and the records of a search."""
+    return searched(tmp_path_factory.mktemp("whole") / "run", STRATEGY)
+
+
 class Foreign(DSARA):
     """DSARA as a strategy whose supernet gives no weights."""
 
@@ -68,7 +74,7 @@ def test_accuracies_are_those_of_the_supernet_and_of_its_sub_network_under_ten_s
     assert fitness["rank_correlation"] is None
 
 
-def test_nothing_of_the_search_changes(tmp_path, monkeypatch):
+def test_nothing_of_the_search_changes(whole, tmp_path, monkeypatch):
     supernet = trained_supernet().train()
     before = {name: value.clone() for name, value in supernet.state_dict().items()}
     draws = torch.get_rng_state()
@@ -77,7 +83,7 @@ def test_nothing_of_the_search_changes(tmp_path, monkeypatch):
     assert all(parameter.requires_grad and parameter.grad is None for parameter in supernet.parameters())
     assert all(torch.equal(value, before[name]) for name, value in supernet.state_dict().items())
     assert torch.equal(torch.get_rng_state(), draws)
-    outcome, records = searched(tmp_path / "measured", STRATEGY)
+    outcome, records = whole
     monkeypatch.setattr(loop, "measure_fitness", lambda *_: None)
     plain, same = searched(tmp_path / "plain", STRATEGY)
     assert (found(outcome)[:-1], records) == (found(plain)[:-1], same)
@@ -85,8 +91,7 @@ def test_nothing_of_the_search_changes(tmp_path, monkeypatch):
     assert plain.fitness is None
 
 
-def test_it_is_a_function_of_the_last_checkpoint(tmp_path, monkeypatch):
-    whole, _ = searched(tmp_path / "whole", STRATEGY)
+def test_it_is_a_function_of_the_last_checkpoint(whole, tmp_path, monkeypatch):
 
     def killed(*_):
         raise InterruptedError
@@ -96,7 +101,7 @@ def test_it_is_a_function_of_the_last_checkpoint(tmp_path, monkeypatch):
         with pytest.raises(InterruptedError):
             searched(tmp_path / "cut", STRATEGY)
     again, _ = searched(tmp_path / "cut", STRATEGY, mode="resume")
-    assert found(again) == found(whole)
+    assert found(again) == found(whole[0])
 
 
 @pytest.mark.parametrize(("name", "kept", "all_weight"), [("dsara", 8, 14), ("nas-bench-201", 6, 6)])
@@ -152,7 +157,7 @@ def test_all_ranks_measure_the_same(tmp_path):
     assert one == two
 
 
-def test_short_trainings_are_compared_with_inherited_scores(tmp_path, monkeypatch):
+def test_short_trainings_are_compared_with_inherited_scores(whole, tmp_path, monkeypatch):
     strategy = DSARA(stage1_epochs=1, short_trainings=6, **ONE_SHOT)
     assert strategy.trains
     asked, losses, loss = [], [], rank_correlation.adversarial_loss
@@ -171,7 +176,7 @@ def test_short_trainings_are_compared_with_inherited_scores(tmp_path, monkeypatc
     assert {(one.cells, one.channels) for one, *_ in asked} == {(3, 2)}
     assert outcome.fitness["rank_correlation"] == {"networks": 6, "kendall": 1.0, "interval": [1.0, 1.0]}
     assert all(math.log(CLASSES) / 6 < value < 20 for value in losses)
-    plain, same = searched(tmp_path / "plain", STRATEGY)
+    plain, same = whole
     assert (found(outcome)[:-1], records) == (found(plain)[:-1], same)
     assert {**outcome.fitness, "rank_correlation": None} == plain.fitness
 

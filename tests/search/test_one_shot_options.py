@@ -52,11 +52,11 @@ def test_an_option_changes_the_search_which_repeats_itself_and_resumes_to_the_sa
     outcome, records = searched(tmp_path / "whole", strategy)
     plain, _ = searched(tmp_path / "plain", make(**{**options(**more), "epochs": strategy.epochs}))
     assert found(outcome) != found(plain)
-    for at in (STEPS + 1, len(records)):
+    for mode, at in (("new", STEPS + 1), ("resume", len(records))):  # one search, killed twice
         with pytest.raises(Stopped):
-            searched(tmp_path / f"cut-{at}", strategy, stop_at=at)
-        again, same = searched(tmp_path / f"cut-{at}", strategy, mode="resume")
-        assert (found(again), same, again.stopped) == (found(outcome), records, outcome.stopped)
+            searched(tmp_path / "cut", strategy, mode=mode, stop_at=at)
+    again, same = searched(tmp_path / "cut", strategy, mode="resume")
+    assert (found(again), same, again.stopped) == (found(outcome), records, outcome.stopped)
 
 
 @pytest.mark.parametrize("name", ["dsara", "darts", "advrush"])

@@ -1,6 +1,7 @@
 """The one-shot loop: stages and records, resuming to the same bits, refusing what is damaged or has diverged."""
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -91,17 +92,23 @@ def run_search(folder, values, *, mode="new", progress=lambda *_: None, spoil=No
 
 
 @pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("at", [1, 2, 3, 6])
-def test_a_search_stopped_after_any_step_resumes_to_the_same_bits(tmp_path, at, order):
+def test_a_search_stopped_after_any_step_resumes_to_the_same_bits(tmp_path, order):
     values = options(order=order)
     expected, records, net = run_search(tmp_path / "whole", values)
 
-    def stop(job, done, total, note=""):
-        if done == at:
-            raise Stopped
+    for mode, at in (
+        ("new", 1),
+        ("resume", 2),
+        ("resume", 3),
+        ("resume", 6),
+    ):  # one search, killed four times
 
-    with pytest.raises(Stopped):
-        run_search(tmp_path / "cut", values, progress=stop)
+        def stop(job, done, total, note="", at=at):
+            if done == at:
+                raise Stopped
+
+        with pytest.raises(Stopped):
+            run_search(tmp_path / "cut", values, mode=mode, progress=stop)
     found, again, resumed = run_search(tmp_path / "cut", values, mode="resume")
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), resumed.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(net.buffers(), resumed.buffers(), strict=True))
@@ -127,9 +134,9 @@ def test_rows_of_two_halves_that_are_drawn_for_as_one():
     assert together([slice(1, 3), slice(0, 2)], [4, 3]) == [1, 2, 4, 5]
 
 
-def test_the_record_of_every_step_says_what_its_stage_did(tmp_path):
+def test_the_record_of_every_step_says_what_its_stage_did(finished):
     values = options()
-    _, records, net = run_search(tmp_path, values)
+    _, records, net = finished[1]
     assert [record["step"] for record in records] == list(range(3 * STEPS))
     assert [record["stage"] for record in records] == [1] * STEPS + [2] * 2 * STEPS
     natural = ("loss_natural", "gamma", "norm_natural", "cosine")
@@ -154,16 +161,16 @@ def test_without_a_second_stage_the_natural_loss_never_matters(tmp_path):
     assert {record["loss_natural"] for record in records} == {None}
 
 
-def test_the_second_stage_moves_the_alphas_elsewhere(tmp_path):
+def test_the_second_stage_moves_the_alphas_elsewhere(finished, tmp_path):
     one, _, _ = run_search(tmp_path / "a", options(stage1_epochs=3))
-    two, _, _ = run_search(tmp_path / "b", options(stage1_epochs=1))
+    two, _, _ = finished[1]
     added, _, _ = run_search(tmp_path / "c", options(stage1_epochs=1, combine="sum"))
     assert one.edge_weights != two.edge_weights
     assert two.edge_weights != added.edge_weights
 
 
-def test_the_mixing_is_the_softmax_of_the_final_alphas_and_the_architecture_its_derivation(tmp_path):
-    outcome, records, net = run_search(tmp_path, options())
+def test_the_mixing_is_the_softmax_of_the_final_alphas_and_the_architecture_its_derivation(finished):
+    outcome, records, net = finished[1]
     assert outcome.architecture == net.derive("found")
     for kind, alpha in net.alphas.items():
         assert outcome.edge_weights[kind] == alpha.detach().softmax(1).tolist()
@@ -209,6 +216,13 @@ def test_a_supernet_that_breaks_in_a_step_is_never_saved(tmp_path, name, at):
     assert state["supernet"][name].isfinite().all()
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a search, and what it returned."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    return folder, run_search(folder, options())
+
+
 def _wrong_alphas(state):
     state["supernet"]["alphas.robust"] = torch.zeros(5, 5)
 
@@ -228,9 +242,9 @@ def _wrong_moments(state):
         lambda state: state.update(job="train"),
     ],
 )
-def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, damage):
+def test_a_checkpoint_that_does_not_fit_is_refused(finished, tmp_path, damage):
     values = options()
-    run_search(tmp_path, values)
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
     state = read_checkpoint(tmp_path / CHECKPOINT)
     damage(state)
     torch.save(state, tmp_path / CHECKPOINT)

@@ -69,10 +69,28 @@ def steps(ranks, case, statistics="synchronised"):
     return found | {"draws": generator.get_state()} | supernet.state_dict()
 
 
+def every_case(ranks, cases):
+    """The steps of several cases, in the processes of one start."""
+    return {case: steps(ranks, case) for case in cases}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What every case gives in one rank, and in each of several: three ranks for one of them, else two."""
+    three = ["first order"]
+    two = [case for case in CASES if case not in three]
+    found = {}
+    for count, cases in ((3, three), (2, two)):
+        folder = tmp_path_factory.mktemp("ranks")
+        (alone,), several = results(in_ranks(every_case, folder, [1, count], cases=cases)).values()
+        found |= {case: (alone[case], [one[case] for one in several]) for case in cases}
+    return found
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_several_ranks_are_one_rank_with_the_global_batch(tmp_path, case):
-    found = results(in_ranks(steps, tmp_path, [1, 3 if case == "first order" else 2], case=case))
-    (expected,), several = found.values()
+def test_several_ranks_are_one_rank_with_the_global_batch(found, case):
+    expected, several = found[case]
+    assert len(several) > 1
     for one in several:
         assert one.keys() == expected.keys()
         for name, value in expected.items():
@@ -118,23 +136,28 @@ def whole_steps(ranks, name):
     return found | {"draws": generator.get_state()} | supernet.state_dict()
 
 
-@pytest.mark.parametrize("name", SAMPLED_OR_PARTIAL)
-def test_a_strategy_in_two_ranks_is_that_of_one(tmp_path, name):
-    found = results(in_ranks(whole_steps, tmp_path, [1, 2], name=name))
-    (expected,), several = found.values()
-    for one in several:
-        assert one.keys() == expected.keys()
-        for key, value in expected.items():
-            assert torch.equal(one[key], several[0][key]), key
-            torch.testing.assert_close(one[key], value, rtol=1e-7, atol=1e-10, msg=key)
+def every_strategy(ranks, names):
+    """The steps of several strategies, in the processes of one start."""
+    return {name: whole_steps(ranks, name) for name in names}
 
 
-def test_local_statistics_are_another_search_with_running_statistics_that_agree(tmp_path):
+def test_a_strategy_in_two_ranks_is_that_of_one(tmp_path):
+    found = results(in_ranks(every_strategy, tmp_path, [1, 2], names=list(SAMPLED_OR_PARTIAL)))
+    (alone,), ranks = found.values()
+    for name, expected in alone.items():
+        several = [one[name] for one in ranks]
+        for one in several:
+            assert one.keys() == expected.keys()
+            for key, value in expected.items():
+                assert torch.equal(one[key], several[0][key]), (name, key)
+                torch.testing.assert_close(one[key], value, rtol=1e-7, atol=1e-10, msg=f"{name} {key}")
+
+
+def test_local_statistics_are_another_search_with_running_statistics_that_agree(tmp_path, found):
     case = "first order"
-    found = results(in_ranks(steps, tmp_path, [1, 2], case=case, statistics="local"))
-    one, two = found[2]
+    one, two = results(in_ranks(steps, tmp_path, [2], case=case, statistics="local"))[2]
     assert all(torch.equal(one[name], two[name]) for name in one)
-    assert not torch.allclose(one["alphas.robust"], found[1][0]["alphas.robust"], rtol=1e-7)
+    assert not torch.allclose(one["alphas.robust"], found[case][0]["alphas.robust"], rtol=1e-7)
 
 
 def part_ways(ranks):

@@ -90,12 +90,15 @@ def test_a_search_repeats_itself_leaves_torchs_generator_and_resumes_to_the_same
     outcome, records = searched(tmp_path / "whole", strategy)
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(12)
-    for at in (1, 3, steps(strategy)):
-        folder = tmp_path / f"cut-{at}"
+    for mode, at in (
+        ("new", 1),
+        ("resume", 3),
+        ("resume", steps(strategy)),
+    ):  # one search, killed three times
         with pytest.raises(Stopped):
-            searched(folder, strategy, stop_at=at)
-        again, same = searched(folder, strategy, mode="resume")
-        assert (found(again), same) == (found(outcome), records)
+            searched(tmp_path / "cut", strategy, mode=mode, stop_at=at)
+    again, same = searched(tmp_path / "cut", strategy, mode="resume")
+    assert (found(again), same) == (found(outcome), records)
     other, _ = searched(tmp_path / "other", strategy, seed=4)
     assert found(other) != found(outcome)
 

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 from study_trees import study_tree
 
+from robust_nas.figures import style
 from robust_nas.figures.study_figure import is_uniform
 from robust_nas.studies.report.illustrate import illustrate
 from robust_nas.studies.report.page import inline, page, table_csv, write_report
@@ -114,6 +115,13 @@ def test_a_full_study_is_not_called_incomparable(tmp_path):
         assert ("not comparable" in page(study_tree(2, size=size), tmp_path)) == said
 
 
+@pytest.fixture
+def empty_figures(monkeypatch):
+    """Figures are made and written, but hold nothing."""
+    monkeypatch.setattr(style, "_rendered", lambda *_, **__: b'<svg xmlns="http://www.w3.org/2000/svg"/>')
+
+
+@pytest.mark.usefixtures("empty_figures")
 def test_figures_of_an_earlier_report_go(tmp_path):
     write_report(study_tree(4, seeds=1), tmp_path)
     (tmp_path / "figures" / "mine.txt").write_text("kept")

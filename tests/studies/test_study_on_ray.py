@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from ray_cluster import NODE, needs_ray, ray_cluster
-from small_study import TRIALS, small_study, table
+from small_study import TRIALS, HereEngine, small_study, table
 
-from robust_nas.execution import LocalEngine, RayEngine
+from robust_nas.execution import RayEngine
 from robust_nas.runs import read_json
 from robust_nas.studies.run.journal import read_journal
 from robust_nas.studies.run.runner import run_study
@@ -35,5 +35,5 @@ def test_a_removed_node_changes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     assert read_json(folder / "analysis.json")["cost"]["done"] == TRIALS
     done = Counter(event["trial"] for event in read_journal(folder) if event["event"] == "done")
     assert (len(done), set(done.values())) == (TRIALS, {1})
-    local = run_study(small_study(), tmp_path / "local", engine=LocalEngine(workers=2))
-    assert table(folder) == table(local)
+    here = run_study(small_study(), tmp_path / "here", engine=HereEngine())
+    assert table(folder) == table(here)

@@ -1,6 +1,7 @@
 """The training loop: what it keeps, averages, clips and drops; resuming to the same bits; when it stops."""
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -36,14 +37,19 @@ from robust_nas.training.validation import validate
     [({}, None), (FULL, None), ({"ema": 0.9}, residual), ({**FULL, "hooks": [HOOKS["awp-late"]]}, None)],
     ids=["plain", "full", "residual", "hook"],
 )
-@pytest.mark.parametrize("at", [1, 3, 4, 6])
-def test_a_training_stopped_after_any_step_resumes_to_the_same_bits(tmp_path, at, changes, build):
+def test_a_training_stopped_after_any_step_resumes_to_the_same_bits(tmp_path, changes, build):
     values = options(**changes)
     made = build or (lambda: None)
     expected, records, net = run_training(tmp_path / "whole", values, net=made())
 
-    with pytest.raises(Stopped):
-        run_training(tmp_path / "cut", values, progress=stop_at(at), net=made())
+    for mode, at in (
+        ("new", 1),
+        ("resume", 3),
+        ("resume", 4),
+        ("resume", 6),
+    ):  # one training, killed four times
+        with pytest.raises(Stopped):
+            run_training(tmp_path / "cut", values, mode=mode, progress=stop_at(at), net=made())
     found, again, resumed = run_training(tmp_path / "cut", values, mode="resume", net=made())
     assert same(found.state, expected.state)
     assert same(resumed.state_dict(), net.state_dict())
@@ -235,6 +241,14 @@ def _of_another_network(state):
     state["network"]["classifier.weight"] = torch.zeros(3, 3)
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a training with an average of the weights."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    run_training(folder, options(ema=0.9))
+    return folder
+
+
 def _wrong_momentum(state):
     first = state["optimiser"]["state"][0]
     first["momentum_buffer"] = torch.zeros(7)
@@ -257,9 +271,9 @@ def _wrong_best(state):
         lambda state: state.update(average={}),
     ],
 )
-def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, damage):
+def test_a_checkpoint_that_does_not_fit_is_refused(finished, tmp_path, damage):
     values = options(ema=0.9)
-    run_training(tmp_path, values)
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     state = read_checkpoint(tmp_path / CHECKPOINT)
     damage(state)
     torch.save(state, tmp_path / CHECKPOINT)

@@ -58,13 +58,13 @@ def test_a_plugin_is_checked_costed_trained_and_resumed_to_the_same_bits(tmp_pat
     expected, records, net = run_training(tmp_path / "whole", values)
     _, plain, _ = run_training(tmp_path / "plain", options(loss="natural"))
     assert [record["loss"] for record in records] != [record["loss"] for record in plain]
-    for at in (1, 4):
+    for mode, at in (("new", 1), ("resume", 4)):  # one training, killed twice
         with pytest.raises(Stopped):
-            run_training(tmp_path / f"cut{at}", values, progress=stop_at(at))
-        found, again, resumed = run_training(tmp_path / f"cut{at}", values, mode="resume")
-        assert same(found.state, expected.state)
-        assert same(resumed.state_dict(), net.state_dict())
-        assert again == records
+            run_training(tmp_path / "cut", values, mode=mode, progress=stop_at(at))
+    found, again, resumed = run_training(tmp_path / "cut", values, mode="resume")
+    assert same(found.state, expected.state)
+    assert same(resumed.state_dict(), net.state_dict())
+    assert again == records
 
 
 def test_the_log_holds_what_a_hook_says_of_an_epoch(tmp_path, recipe):

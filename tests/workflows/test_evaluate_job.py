@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import threading
 
@@ -33,6 +34,13 @@ EVALUATION = [
 def model(tmp_path_factory):
     chosen = config("data.limit=800", "training.epochs=5", "evaluation.threat_model.eps=0.04")
     return robust_nas.train(chosen, TINY, tmp_path_factory.mktemp("trained") / "model")
+
+
+@pytest.fixture(scope="module")
+def evaluated(model, tmp_path_factory):
+    """The finished folder of an evaluation, and what it returned."""
+    out = tmp_path_factory.mktemp("evaluated") / "out"
+    return out, robust_nas.run_evaluation(model_config(model, EVALUATION), model, out)
 
 
 def timeless(tree):
@@ -104,9 +112,9 @@ def test_what_it_leaves(model, tmp_path):
     )
 
 
-def test_it_is_what_the_library_call_says(model, tmp_path):
+def test_it_is_what_the_library_call_says(model, evaluated):
     chosen = model_config(model, EVALUATION)
-    tree = robust_nas.run_evaluation(chosen, model, tmp_path / "out")
+    _, tree = evaluated
     found = robust_nas.evaluate(
         robust_nas.load_model(model),
         robust_nas.load_dataset(chosen.data, seed=chosen.seed).test,
@@ -127,9 +135,9 @@ def test_it_is_what_the_library_call_says(model, tmp_path):
 
 
 @pytest.mark.parametrize("killed", ["records", "figures"])
-def test_it_goes_on_where_an_error_stopped_it(model, tmp_path, monkeypatch, killed):
+def test_it_goes_on_where_an_error_stopped_it(model, evaluated, tmp_path, monkeypatch, killed):
     chosen = model_config(model, EVALUATION)
-    expected = robust_nas.run_evaluation(chosen, model, tmp_path / "whole")
+    _, expected = evaluated
     with monkeypatch.context() as patched:
         if killed == "figures":
             patched.setattr(
@@ -153,9 +161,9 @@ def test_it_goes_on_where_an_error_stopped_it(model, tmp_path, monkeypatch, kill
     assert timeless(found) == timeless(expected)
 
 
-def test_a_checkpoint_of_another_job_is_refused(model, tmp_path):
+def test_a_checkpoint_of_another_job_is_refused(model, evaluated, tmp_path):
     chosen = model_config(model, EVALUATION)
-    robust_nas.run_evaluation(chosen, model, tmp_path / "out")
+    shutil.copytree(evaluated[0], tmp_path / "out")
     (tmp_path / "out" / "result.json").unlink()
     (tmp_path / "out" / "checkpoint.pt").write_bytes((model / "checkpoint.pt").read_bytes())
     with pytest.raises(CheckpointError, match="belongs to another config"):
@@ -217,9 +225,10 @@ def test_killed_again_and_again_an_evaluation_ends_in_the_same_figures(model, tm
 # More than was asked for
 
 
-def test_an_evaluation_takes_more_images_and_attacks_and_keeps_what_was_done(model, tmp_path, monkeypatch):
-    out = tmp_path / "out"
-    first = robust_nas.run_evaluation(model_config(model, EVALUATION), model, out)
+def test_an_evaluation_takes_more_images_and_attacks_and_keeps_what_was_done(
+    model, evaluated, tmp_path, monkeypatch
+):
+    out, first = shutil.copytree(evaluated[0], tmp_path / "out"), evaluated[1]
     more = [*EVALUATION, "evaluation.images=40"]
     found = robust_nas.run_evaluation(model_config(model, more), model, out, mode="resume")
     assert found["clean"]["images"] == found["robust"]["images"] == 40
@@ -247,18 +256,16 @@ def test_an_evaluation_takes_more_images_and_attacks_and_keeps_what_was_done(mod
     assert read_yaml(out / "config.yaml")["evaluation"]["findings"] == "full"
 
 
-def test_killed_in_an_extension_it_ends_in_the_same_figures(model, tmp_path):
+def test_killed_in_an_extension_it_ends_in_the_same_figures(model, evaluated, tmp_path):
     trees = []
-    for kill in (None, 1, 5):
-        out = tmp_path / f"out{kill}"
-        robust_nas.run_evaluation(model_config(model, EVALUATION), model, out)
-        chosen = model_config(model, [*EVALUATION, "evaluation.images=40"])
-        if kill is not None:
+    chosen = model_config(model, [*EVALUATION, "evaluation.images=40"])
+    for kills in ((), (1, 5)):
+        out = shutil.copytree(evaluated[0], tmp_path / f"out{len(kills)}")
+        for kill in kills:
             with pytest.raises(KeyboardInterrupt):
                 robust_nas.run_evaluation(chosen, model, out, mode="resume", progress=stop_at(kill))
         trees.append(timeless(robust_nas.run_evaluation(chosen, model, out, mode="resume")))
     assert trees[1] == trees[0]
-    assert trees[2] == trees[0]
 
 
 def stop_at(count):
@@ -279,8 +286,8 @@ def test_an_attack_keeps_its_share(model, tmp_path):
         robust_nas.run_evaluation(model_config(model, EVALUATION), model, tmp_path / "out", mode="resume")
 
 
-def test_another_threat_model_is_another_evaluation(model, tmp_path):
-    robust_nas.run_evaluation(model_config(model, EVALUATION), model, tmp_path / "out")
+def test_another_threat_model_is_another_evaluation(model, evaluated, tmp_path):
+    shutil.copytree(evaluated[0], tmp_path / "out")
     before = (tmp_path / "out" / "result.json").read_bytes()
     other = model_config(model, [*EVALUATION, "evaluation.threat_model.eps=0.03"])
     with pytest.raises(RunExistsError, match=r"different: .*eps"):

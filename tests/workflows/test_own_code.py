@@ -3,16 +3,16 @@
 import re
 from pathlib import Path
 
+import forks
 import pytest
 import yaml
 from cases import CONFIG
 from extending import example
-from run_configs import child
 
 import robust_nas
 from robust_nas.cli import main
 from robust_nas.config import apply_overrides, read_yaml
-from robust_nas.errors import CodeRefusedError, ConfigError
+from robust_nas.errors import CodeRefusedError, ConfigError, RunExistsError
 from robust_nas.studies.config import PRESETS
 from robust_nas.user_code import resolve
 from robust_nas.workflows.config import EvaluationConfig, load_config, trusting
@@ -144,28 +144,29 @@ def test_a_training_whose_code_was_changed_is_not_continued(written, tmp_path):
     architecture = robust_nas.load_architecture("wrn-10-1")
     with pytest.raises(StoppedError):
         robust_nas.train(load_config(path), architecture, out, progress=stop)
-    again = TRAIN.format(path=str(path), out=str(out))
+
+    def again():  # in a process that has not yet read the file
+        log = tmp_path / "log.txt"
+        forks.run(log, continue_training, path, out)
+        return log.read_text()
+
     text = file.read_text()
     file.write_text(text.replace("(1 - self.share) * mixed[0]", "mixed[0]"))
-    assert child(again).strip() == (
+    assert again().strip() == (
         f"{out}: was started with another version of {file}; put the file back, start again with --overwrite, "
         "or choose another folder with --out"
     )
     file.write_text(text)
-    assert child(again).strip() == "done"
+    assert again().strip() == "done"
     result = (out / "result.json").read_bytes()
     file.write_text(text.replace("(1 - self.share) * mixed[0]", "mixed[0]"))
-    assert child(again).strip() == "done"  # finished
+    assert again().strip() == "done"  # finished
     assert (out / "result.json").read_bytes() == result
 
 
-TRAIN = """
-import robust_nas
-from robust_nas.errors import RunExistsError
-from robust_nas.workflows.config import load_config
-try:
-    robust_nas.train(load_config({path!r}), robust_nas.load_architecture("wrn-10-1"), {out!r}, mode="resume")
-    print("done")
-except RunExistsError as error:
-    print(error)
-"""
+def continue_training(path, out):
+    try:
+        robust_nas.train(load_config(path), robust_nas.load_architecture("wrn-10-1"), out, mode="resume")
+        print("done", flush=True)
+    except RunExistsError as error:
+        print(error, flush=True)
