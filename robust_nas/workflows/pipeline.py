@@ -56,7 +56,7 @@ from robust_nas.workflows.evaluate import run_evaluation
 from robust_nas.workflows.export import export_model
 from robust_nas.workflows.more_evaluation import answered, extended, protocol_of
 from robust_nas.workflows.search import find_architecture, refuse_unfit
-from robust_nas.workflows.search_job import SearchJob
+from robust_nas.workflows.search_job import SearchJob, refuse_more_seeds
 from robust_nas.workflows.search_verdict import VERDICT, judge_search, seed_folders
 from robust_nas.workflows.train import more_epochs, train, trained_record
 
@@ -87,6 +87,8 @@ def run(
     folder = expand_path(out) if out else RESULTS / config.name
     began = time.perf_counter()
     job = RunJob.of(config)
+    if mode == "resume":
+        refuse_more_seeds(folder, config.search.seeds)
     behind = mode == "resume" and _is_behind(folder, config)
     context = load_context(config) if behind else context_unless_finished(config, folder, mode, job=job)
     if context is not None:

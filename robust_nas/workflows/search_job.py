@@ -57,6 +57,11 @@ class SearchJob(ExtensibleJob):
         own = {"search": config.search.alone, "training": training, "compression": compression}
         return cls(space=config.space.load(), **own, **shared)
 
+    def extension_of(self, before: Self, folder: Path) -> Self | None:
+        """Return None: a search is not extended. Raise `RunExistsError` for more short trainings, with the reason."""
+        refuse_other_trainings(self, before, folder)
+        return None
+
 
 class SeedsJob(ExtensibleJob):
     """What the result of a repeated search depends on."""
@@ -71,6 +76,7 @@ class SeedsJob(ExtensibleJob):
                 f"{folder}: seeds: got {self.seeds}, it has {before.seeds}; a repeated search can be given more, "
                 "not fewer: choose another folder with --out"
             )
+        refuse_other_trainings(self.search, before.search, folder)
         return self if self.same_but(before, "seeds") else None
 
 
@@ -109,6 +115,33 @@ def refuse_other_kind(folder: Path, seeds: int) -> None:
         raise RunExistsError(
             f"{folder}: seeds: got {seeds}, it has {had}; a search of one seed has another folder than a repeated one, "
             f"which may be given more: choose another folder with --out, or continue it with --seeds {had}"
+        )
+
+
+def refuse_other_trainings(asked: SearchJob, before: SearchJob, folder: Path) -> None:
+    """Raise `RunExistsError` where nothing but `search.short_trainings`, and the recipe that they alone need, differs."""
+    wanted, had = (getattr(one.search, "short_trainings", 0) for one in (asked, before))
+    key = {"short_trainings": had}
+    same = asked.model_copy(
+        update={"search": asked.search.model_copy(update=key), "training": before.training}
+    )
+    if wanted != had and same.same_but(before):
+        raise RunExistsError(
+            f"{folder}: search.short_trainings: got {wanted}, it has {had}; a search that has begun keeps its number, "
+            "because the supernet is measured at its end: search again in another folder with --out"
+        )
+
+
+def refuse_more_seeds(folder: Path, asked: int) -> None:
+    """Raise `RunExistsError` for more seeds than the search of the run in `folder` has, where its model has begun.
+
+    More seeds may find another architecture, and what was trained, attacked and compressed would not be of it.
+    """
+    had = seeds_of(folder / "search")
+    if (folder / "model" / CONFIG).is_file() and asked > had:
+        raise RunExistsError(
+            f"{folder}: search.seeds: got {asked}, its search has {had}; more seeds may find another architecture, and the "
+            f"model of this one has begun: choose another folder with --out, or continue it with search.seeds={had}"
         )
 
 

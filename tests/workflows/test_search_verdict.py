@@ -151,6 +151,17 @@ def test_a_search_of_one_seed_is_not_given_more_without_a_word(judged):
         run_search(config("search.seeds=3", *WIDE), judged.folder / "seed-5", mode="resume")
 
 
+@pytest.mark.parametrize("inside", [".", "seed-5"])
+def test_a_search_that_has_begun_cannot_gain_short_trainings(judged, inside):
+    asked, seeds = config("search.short_trainings=6", *WIDE), 2 if inside == "." else 1
+    with pytest.raises(RunExistsError, match=r"search\.short_trainings: got 6, it has 0; .* search again"):
+        run_search(asked, judged.folder / inside, mode="resume", seeds=seeds)
+    with pytest.raises(RunExistsError, match="was started with another config"):
+        other = config("search.short_trainings=6", "search.batch_size=7", *WIDE)
+        run_search(other, judged.folder / inside, mode="resume", seeds=seeds)
+    assert (judged.folder / inside / "result.json").is_file()
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5"])
 def test_a_wrong_number_of_seeds_is_refused(value):
     with pytest.raises(ConfigError, match=rf"search\.seeds: got '?{value}"):
@@ -185,6 +196,8 @@ def test_a_run_judges_its_search_after_its_controls(tmp_path, call):
     robust_nas.run(config(*small, "search.controls=1"), tmp_path / "run", mode="resume")
     second = read_json(tmp_path / "run" / "search" / "verdict.json")
     assert finding(second, "control")["status"] != "NOT RUN"
+    with pytest.raises(RunExistsError, match=r"search\.seeds: got 3, its search has 2; .* search\.seeds=2"):
+        robust_nas.run(config(*small, "search.seeds=3"), tmp_path / "run", mode="resume")
     shown = call("run", "--resume", tmp_path / "run", "-q")
     assert (shown.code, f"verdict on the search: {second['status']}" in shown.out) == (0, True)
 

@@ -24,7 +24,7 @@ class RankCorrelation(SearchCheck):
         """Return WARN where the interval reaches down to 0, NOT RUN where nothing was trained."""
         found = (fitness_of(evidence.chosen) or {}).get("rank_correlation") if evidence.seeds else None
         if found is None:
-            step = "search with search.short_trainings=10 to train ten sampled architectures for a short time"
+            step = "search again with search.short_trainings=10 to train ten sampled architectures for a short time"
             text = "no sampled architectures were trained"
             return self.finding(evidence, "NOT RUN", text, next_step=step)
         tau, networks = found["kendall"], found["networks"]
