@@ -334,14 +334,20 @@ def _own_latents(layer: str, model: AttackedModel) -> tuple[Tensor, Tensor]:
 
 def _source(folder: str, model: AttackedModel) -> Any:
     """Return the network that the parts were fitted to, cut at their layer."""
-    from robust_nas.layers.cuts import Cut
-    from robust_nas.nets import read_model
-
     place = expand_path(folder) / MODEL
     if not place.is_dir():
         raise AttackError(
             f"{folder}: was fitted to a module, and holds no model to transfer from; fit it to a model folder"
         )
     made, _ = load_ladder(folder)
-    network = read_model(place, model.images.device).network.to(model.images.dtype)
-    return Cut(network, made.layer)
+    images = model.images
+    times = tuple(path.stat().st_mtime_ns for path in sorted(place.iterdir()))
+    return _read_source(str(place), times, made.layer, images.device, images.dtype)
+
+
+@lru_cache(maxsize=2)  # an attack reads it for every batch
+def _read_source(place: str, times: tuple[int, ...], layer: str, device: Any, dtype: Any) -> Any:
+    from robust_nas.layers.cuts import Cut
+    from robust_nas.nets import read_model
+
+    return Cut(read_model(place, device).network.to(dtype), layer)

@@ -49,7 +49,8 @@ def test_stays_in_ball_and_box_and_leaves_everything_as_it_was(attack):
     adversarial = attack(model, images, labels, generator())
     moved = distance(attack.norm, adversarial - images)
     assert moved.max() <= attack.radius + 1e-6
-    assert moved.max() > 0
+    # What decodes images finds none for a model of one answer; `test_ladder.py` has others.
+    assert moved.max() > 0 or not attack.bounded
     assert adversarial.min() >= 0
     assert adversarial.max() <= 1
     assert not adversarial.requires_grad
