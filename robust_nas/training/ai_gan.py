@@ -32,7 +32,7 @@ from robust_nas.attacks import PGD, ThreatModel
 from robust_nas.attacks.gradient import climb
 from robust_nas.attacks.losses import ce
 from robust_nas.attacks.norms import l2, project
-from robust_nas.config import Count, CountOrZero, NonNegative, Number, Options, Positive
+from robust_nas.config import Count, CountOrZero, NonNegative, Options, Positive
 from robust_nas.lazy import F, torch
 from robust_nas.training.schedule import Schedule
 from robust_nas.training.schedules import SCHEDULES
@@ -41,6 +41,7 @@ from robust_nas.training.schedules.piecewise import Piecewise
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
+    from robust_nas.attacks import AttackResult
     from robust_nas.attacks.attacked_model import AttackedModel
     from robust_nas.nets import ai_gan
 
@@ -52,7 +53,7 @@ class AIGANTraining(Options):
 
     name: Literal["ai-gan"] = "ai-gan"
     epochs: Count = 60
-    first_stage: Annotated[Number, Field(ge=0, le=1)] = 1 / 3  # share of the epochs with the attacker
+    stage1_epochs: CountOrZero | None = None  # with the attacker; None: a third of the epochs
     batch_size: Annotated[Count, Field(ge=2)] = 128
     adversarial_weight: Positive = 10.0
     gan_weight: NonNegative = 1.0
@@ -72,14 +73,10 @@ class AIGANTraining(Options):
         """Return the method's name."""
         return self.name
 
-    @property
-    def first_epochs(self) -> int:
-        """Return the number of epochs of stage 1."""
-        return round(self.first_stage * self.epochs)
-
     def stage(self, epoch: int) -> int:
         """Return the stage of an epoch, from 0: 1 with the attacker, 2 with real images."""
-        return 1 if epoch < self.first_epochs else 2
+        first = round(self.epochs / 3) if self.stage1_epochs is None else self.stage1_epochs
+        return 1 if epoch < first else 2
 
     def attacker(self, threat_model: ThreatModel) -> PGD:
         """Return the attack towards a class, whose images are the real ones of stage 1."""
@@ -99,19 +96,20 @@ def targeted_pgd(
 
 def attacked_towards(
     attack: PGD, victim: nn.Module, images: Tensor, labels: Tensor, targets: Tensor, generator: Generator
-) -> Tensor:
-    """Return images `[B, C, H, W]` that a targeted attack leads to the classes `targets` `[B]`."""
+) -> AttackResult:
+    """Return the outcome of a targeted attack that leads to the classes `targets` `[B]`."""
     from robust_nas.attacks.engine import run
 
     def perturb(model: AttackedModel) -> Tensor:
         return climb(attack, model, targets)
 
-    return run(attack, perturb, victim, images, labels, generator, checked=True).images
+    return run(attack, perturb, victim, images, labels, generator, checked=True)
 
 
 def other_classes(labels: Tensor, classes: int, generator: Generator) -> Tensor:
     """Return a class `[B]` drawn for each image among those that are not its label."""
-    return (labels + torch.randint_like(labels, 1, classes, generator=generator)) % classes
+    offsets = torch.randint(1, classes, labels.shape, generator=generator, device=labels.device)
+    return (labels + offsets) % classes
 
 
 def each_other_class(labels: Tensor, classes: int) -> Tensor:
@@ -207,7 +205,8 @@ class AIGANStep:
         if self.options.gan_weight:
             real = images
             if stage == 1:
-                real = attacked_towards(self.attacker, self.victim, images, labels, targets, generator)
+                made = attacked_towards(self.attacker, self.victim, images, labels, targets, generator)
+                real = made.images
             with torch.no_grad():
                 fake, _ = self.perturbed(images, targets)
             for_discriminator.zero_grad()

@@ -180,13 +180,9 @@ class _Training:
                 if len(self.measured) == READ_EVERY or self.position == len(order):
                     self.read()
                 steps = self.sums["steps"]
-                loss = f"loss {self.sums['loss'] / steps:.3f}" if steps else ""
-                progress(
-                    f"stage {options.stage(self.epoch)}",
-                    self.epoch * len(order) + self.position,
-                    total,
-                    loss + note,
-                )
+                said = f"stage {options.stage(self.epoch)}"
+                said += f", loss {self.sums['loss'] / steps:.3f}" if steps else ""
+                progress("train attack", self.epoch * len(order) + self.position, total, said + note)
             note = f", success {100 * self._end_epoch():.1f} %"
         self.seconds = earlier + time.perf_counter() - began
         self.save()
