@@ -55,7 +55,9 @@ class AIGAN(BoundedAttack):
     fold: bool = False  # a pass for each class does not pay for the copy
     generator: AbsolutePath  # its folder
     digest: str = ""  # of its files
-    targets: Literal["all", "random"] = "all"  # every class but the label, or one of these, drawn for each image
+    targets: Literal["all", "random"] = (
+        "all"  # every class but the label, or one of these, drawn for each image
+    )
     transfer: bool = False  # whether the victim may be another network than the generator's
     share: NonNegative = 1.0  # of the generator's eps, to which its perturbations are scaled
     keep: Literal["best", "last"] = "best"
@@ -113,7 +115,9 @@ class AIGAN(BoundedAttack):
 
         return read_description(Path(self.generator))
 
-    def _refuse_misfit(self, found: GeneratorDescription, classes: int | None, shape: tuple[int, ...]) -> None:
+    def _refuse_misfit(
+        self, found: GeneratorDescription, classes: int | None, shape: tuple[int, ...]
+    ) -> None:
         where = f"{self.label}: generator {self.generator}"
         if found.norm != self.norm:
             raise AttackError(
@@ -130,11 +134,16 @@ class AIGAN(BoundedAttack):
         if classes is not None and found.classes != classes:
             raise AttackError(f"{where}: aims at {found.classes} classes, the model has {classes}")
 
-    def _refuse_other_victim(self, found: GeneratorDescription, network: nn.Module) -> None:
-        if not self.transfer and found.victim.digest != _victim_digest(network):
+    def refuse_model(self, model: nn.Module) -> None:
+        """Raise `AttackError` for another victim than the generator's, where the attack is no transfer."""
+        if not self.transfer:
+            self._refuse_other_victim(self._description(), model)
+
+    def _refuse_other_victim(self, found: GeneratorDescription, model: nn.Module) -> None:
+        if found.victim.digest != _victim_digest(model):
             raise AttackError(
                 f"{self.label}: generator {self.generator}: was trained for another victim, {found.victim.name} of "
-                f"digest {found.victim.digest[:16]}; this model's is {_victim_digest(network)[:16]} (its layers, "
+                f"digest {found.victim.digest[:16]}; this model's is {_victim_digest(model)[:16]} (its layers, "
                 "weights and number types decide it); transfer=true allows another one, as a transfer attack"
             )
 
@@ -146,7 +155,8 @@ class AIGAN(BoundedAttack):
         images, labels = model.images, model.labels
         made = self._load(images.device)
         self._refuse_misfit(made.description, None, tuple(images.shape[1:]))
-        self._refuse_other_victim(made.description, model.predictor.module)
+        if not self.transfer:
+            self._refuse_other_victim(made.description, model.predictor.module)
         last_label = model.last_label
         if last_label >= made.description.classes:
             raise AttackError(

@@ -210,6 +210,9 @@ class Attack(Method):
             )
         self.refuse_small_images(shape)
 
+    def refuse_model(self, model: nn.Module) -> None:
+        """Raise `AttackError` for a model that the attack was not made for, before it is run."""
+
     def refuse_small_images(self, shape: tuple[int, ...]) -> None:
         """Raise `AttackError` where the attack is not defined for images of `shape` (C, H, W)."""
         height, width = shape[1:]

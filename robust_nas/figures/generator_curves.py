@@ -76,9 +76,11 @@ def plot_generator(
         axes.set_xlabel("epoch")
         axes.set_xlim(left=0.5)  # there is no epoch 0
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-        if 0 < first:
-            axes.axvspan(0.5, first + 0.5, color=style.GREY, alpha=0.12, linewidth=0, label="stage 1: attacker")
-    if best_epoch is not None:
-        series.mark(success, best_epoch + 1, f"kept: epoch {best_epoch + 1} of {len(records)}")
+        if first > 0:
+            axes.axvspan(
+                0.5, first + 0.5, color=style.GREY, alpha=0.12, linewidth=0, label="stage 1: attacker"
+            )
+        if best_epoch is not None:
+            series.mark(axes, best_epoch + 1, f"kept: epoch {best_epoch + 1} of {len(records)}")
     series.legend(losses)
     return style.save(figure, stem, series.table(records, _EPOCH_KEYS))

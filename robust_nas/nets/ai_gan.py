@@ -20,6 +20,7 @@ B batch, C channels, H height, W width, K classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -107,7 +108,7 @@ class Discriminator(nn.Module):
         sizes = (channels, *widths)
         self.convs = nn.ModuleList(
             spectral_norm(nn.Conv2d(before, after, 4, stride=2, padding=1))
-            for before, after in zip(sizes, sizes[1:], strict=False)
+            for before, after in pairwise(sizes)
         )
         self.score = spectral_norm(nn.Conv2d(sizes[-1], 1, 1))
 

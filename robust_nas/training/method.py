@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from robust_nas.attacks import ATTACKS, inherited
+from robust_nas.attacks import ATTACKS, Attack, inherited
 from robust_nas.config import Options
 from robust_nas.errors import ConfigError
 from robust_nas.training.hook import HookOptions

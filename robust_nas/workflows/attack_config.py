@@ -42,7 +42,9 @@ class AttackTrainingConfig(JobConfig):
                 f"threat_model.norm is {self.threat_model.norm!r}; allowed for {self.method.label}: linf, l2"
             )
         if self.threat_model.eps == 0:
-            raise ValueError("threat_model.eps is 0, which leaves nothing to learn; a number above 0 is needed")
+            raise ValueError(
+                "threat_model.eps is 0, which leaves nothing to learn; a number above 0 is needed"
+            )
         return self
 
 

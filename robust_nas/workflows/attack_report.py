@@ -151,9 +151,7 @@ def _speed(
     return {
         "params": cost.params,
         "batch_size": len(x),
-        "ms_per_image": {
-            name: round(1e3 * timing.median / len(x), 5) for name, timing in timings.items()
-        },
+        "ms_per_image": {name: round(1e3 * timing.median / len(x), 5) for name, timing in timings.items()},
         "times_faster": round(timings["pgd"].ratio(timings["attack"]), 2),
         "macs": macs,
         "macs_ratio": round(macs["pgd"] / macs["attack"], 2),

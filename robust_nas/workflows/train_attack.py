@@ -92,9 +92,7 @@ def train_attack(
     model_folder = expand_path(model)
     folder = expand_path(out) if out else default_folder(model_folder, config)
     if folder.resolve() in (model_folder.resolve(), *model_folder.resolve().parents):
-        raise ConfigError(
-            f"{folder}: holds the model; what is trained against it needs a folder of its own"
-        )
+        raise ConfigError(f"{folder}: holds the model; what is trained against it needs a folder of its own")
     victim = read_model(model_folder)
     job = TrainAttackJob(
         **{key: getattr(config, key) for key in ("name", "seed", "data", "threat_model", "method", "report")},

@@ -14,8 +14,8 @@ from robust_nas.attacks import AIGAN, ThreatModel, Transfer, inherit, training_a
 from robust_nas.attacks.batch_generator import BatchGenerator
 from robust_nas.attacks.losses import margin
 from robust_nas.errors import AttackError, ConfigError
-from robust_nas.nets.generator_folder import load_generator
 from robust_nas.nets.digest import model_digest
+from robust_nas.nets.generator_folder import load_generator
 from robust_nas.training import PGDAT
 
 EPSILON = EPS["linf"]
@@ -60,7 +60,9 @@ def test_a_random_target_is_never_the_label_and_every_other_one_is_drawn(victim,
     same = (every - found).abs().flatten(2).amax(2) < 1e-6  # [K, B]
     assert same[1:].any(0).all()
     assert same[1:].any(1).all()
-    assert not torch.equal(found, attack(folder, targets="random", keep="last")(victim, images, labels, generator(4)))
+    assert not torch.equal(
+        found, attack(folder, targets="random", keep="last")(victim, images, labels, generator(4))
+    )
 
 
 def test_a_batch_that_is_split_gets_the_same_targets(victim, folder):
@@ -88,7 +90,12 @@ class Counting(nn.Module):
 
 @pytest.mark.parametrize(
     ("options", "passes"),
-    [({}, CLASSES), ({"targets": "random"}, 2), ({"keep": "last"}, CLASSES - 1), ({"targets": "random", "keep": "last"}, 0)],
+    [
+        ({}, CLASSES),
+        ({"targets": "random"}, 2),
+        ({"keep": "last"}, CLASSES - 1),
+        ({"targets": "random", "keep": "last"}, 0),
+    ],
 )
 def test_the_model_s_passes_are_counted_and_the_generator_s_are_not(folder, options, passes):
     model = Counting()
@@ -198,7 +205,11 @@ def test_in_training_the_victim_may_be_another_and_the_last_iterate_is_taken(fol
 
 
 def test_transfer_runs_it_on_the_generator_s_own_victim(folder):
-    options = {"surrogates": ("somewhere",), "eps": EPSILON, "attack": {"name": "ai-gan", "generator": folder}}
+    options = {
+        "surrogates": ("somewhere",),
+        "eps": EPSILON,
+        "attack": {"name": "ai-gan", "generator": folder},
+    }
     assert Transfer.model_validate(options).label == "transfer-ai-gan"
 
 

@@ -99,7 +99,11 @@ def test_the_discriminator_s_layers_stretch_no_direction_by_more_than_one():
 @pytest.fixture
 def folder(tmp_path):
     description = GeneratorDescription(
-        norm="l2", eps=0.5, input_shape=(1, 8, 8), class_names=("a", "b", "c"), victim=Victim(name="v", digest="d")
+        norm="l2",
+        eps=0.5,
+        input_shape=(1, 8, 8),
+        class_names=("a", "b", "c"),
+        victim=Victim(name="v", digest="d"),
     )
     save_generator(tmp_path / "made", made("l2", 0.5).state_dict(), description)
     return tmp_path / "made"
