@@ -10,9 +10,10 @@ The bound is hard: no weights make a perturbation longer than eps. One generator
 Source: AI-GAN, Bai et al. (arXiv 2002.02196; 2111.10055) for the two networks and the condition. Its layers were not
 available to us; those of AdvGAN's public code (mathcbc/advGAN_pytorch) are taken: three convolutions down with 8, 16
 and 32 channels, four residual blocks, three up, instance norm; a discriminator of three 4x4 convolutions with leaky
-ReLU. Ours: the first convolution has no instance norm, which would subtract the constant planes of the target again;
-the transposed convolutions give the sizes back that the strided ones met, so that every size from 8 x 8 on works; the
-discriminator has spectral norm (Miyato et al., 2018) instead of batch norm, and scores positions.
+ReLU. Ours: the first convolution has no instance norm, which would subtract the constant planes of the target again,
+and the others have scales and shifts by target (Dumoulin et al., 2017); the transposed convolutions give the sizes back
+that the strided ones met, so that every size from 8 x 8 on works; the discriminator has spectral norm (Miyato et al.,
+2018) instead of batch norm, and scores positions.
 
 B batch, C channels, H height, W width, K classes.
 """
@@ -30,6 +31,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 LEAST_SIDE = 8  # pixels: three strided convolutions of the discriminator leave one position of them
 SLOPE = 0.2  # of the leaky ReLU
+SPREAD = 0.3  # standard deviation of the first scales and shifts, so that targets differ from the start
 
 
 def bounded(u: Tensor, eps: float, norm: Literal["linf", "l2"]) -> Tensor:
@@ -41,19 +43,33 @@ def bounded(u: Tensor, eps: float, norm: Literal["linf", "l2"]) -> Tensor:
     return eps * (torch.tanh(length) / length) * u
 
 
+class ConditionalNorm(nn.Module):
+    """Instance norm with a scale and a shift of each channel for each target class (Dumoulin et al., 2017)."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.affine = nn.Embedding(classes, 2 * channels)
+        nn.init.normal_(self.affine.weight, std=SPREAD)
+
+    def forward(self, x: Tensor, targets: Tensor) -> Tensor:
+        """Return `[B, channels, H, W]` of the same shape; `targets` is `[B]`."""
+        scale, shift = self.affine(targets)[:, :, None, None].chunk(2, dim=1)
+        return F.instance_norm(x) * (1 + scale) + shift
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with instance norm, added to the input."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.norm1, self.norm2 = (nn.InstanceNorm2d(channels, affine=True) for _ in range(2))
+        self.norm1, self.norm2 = (ConditionalNorm(channels, classes) for _ in range(2))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, targets: Tensor) -> Tensor:
         """Return `[B, channels, H, W]` of the same shape."""
-        residual: Tensor = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
-        return x + residual
+        hidden = F.relu(self.norm1(self.conv1(x), targets))
+        return x + self.norm2(self.conv2(hidden), targets)
 
 
 class Generator(nn.Module):
@@ -78,25 +94,25 @@ class Generator(nn.Module):
         self.enter = nn.Conv2d(shape[0] + classes, first, 3, padding=1)
         self.down1 = nn.Conv2d(first, second, 3, stride=2, padding=1)
         self.down2 = nn.Conv2d(second, third, 3, stride=2, padding=1)
-        self.blocks = nn.Sequential(*(ResidualBlock(third) for _ in range(blocks)))
+        self.blocks = nn.ModuleList(ResidualBlock(third, classes) for _ in range(blocks))
         self.up1 = nn.ConvTranspose2d(third, second, 3, stride=2, padding=1)
         self.up2 = nn.ConvTranspose2d(second, first, 3, stride=2, padding=1)
         self.leave = nn.Conv2d(first, shape[0], 3, padding=1)
-        self.norm_down1, self.norm_up1 = (nn.InstanceNorm2d(second, affine=True) for _ in range(2))
-        self.norm_down2, self.norm_up2 = (
-            nn.InstanceNorm2d(channels, affine=True) for channels in (third, first)
-        )
+        self.norm_down1, self.norm_up1 = (ConditionalNorm(second, classes) for _ in range(2))
+        self.norm_down2, self.norm_up2 = (ConditionalNorm(channels, classes) for channels in (third, first))
 
     def forward(self, x: Tensor, targets: Tensor) -> Tensor:
         """Return perturbations `[B, C, H, W]` of images in 0..1 towards the classes `targets` `[B]`."""
         condition = F.one_hot(targets, self.classes).to(x.dtype)
         planes = condition[:, :, None, None].expand(-1, -1, *x.shape[2:])
         whole = F.relu(self.enter(torch.cat([x, planes], dim=1)))
-        half = F.relu(self.norm_down1(self.down1(whole)))
-        quarter = self.blocks(F.relu(self.norm_down2(self.down2(half))))
+        half = F.relu(self.norm_down1(self.down1(whole), targets))
+        quarter = F.relu(self.norm_down2(self.down2(half), targets))
+        for block in self.blocks:
+            quarter = block(quarter, targets)
         # An odd side and the even one above it have the same half: the size that is meant is given.
-        half = F.relu(self.norm_up1(self.up1(quarter, output_size=half.shape[2:])))
-        whole = F.relu(self.norm_up2(self.up2(half, output_size=whole.shape[2:])))
+        half = F.relu(self.norm_up1(self.up1(quarter, output_size=half.shape[2:]), targets))
+        whole = F.relu(self.norm_up2(self.up2(half, output_size=whole.shape[2:]), targets))
         return bounded(self.leave(whole), self.eps, self.norm)
 
 
