@@ -7,6 +7,7 @@ from .evaluation import evaluate as evaluate
 from .nets import Supernet as Supernet
 from .nets import build_network as build_network
 from .nets import load_model as load_model
+from .nets.generator_folder import load_generator as load_generator
 from .spaces import CellArchitecture as CellArchitecture
 from .spaces import CellSpace as CellSpace
 from .spaces import MLPArchitecture as MLPArchitecture
@@ -22,6 +23,8 @@ from .studies.run.runner import plan_study as plan_study
 from .studies.run.runner import report_study as report_study
 from .studies.run.runner import run_study as run_study
 from .user_code import allow_code as allow_code
+from .workflows.attack_config import AttackTrainingConfig as AttackTrainingConfig
+from .workflows.attack_config import attack_config as attack_config
 from .workflows.compress import compress as compress
 from .workflows.compression_config import compression_config as compression_config
 from .workflows.config import CompressionConfig as CompressionConfig
@@ -35,3 +38,4 @@ from .workflows.rank import rank as rank
 from .workflows.search import draw_architecture as draw_architecture
 from .workflows.search import run_search as run_search
 from .workflows.train import train as train
+from .workflows.train_attack import train_attack as train_attack

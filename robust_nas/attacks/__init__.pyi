@@ -1,3 +1,4 @@
+from .ai_gan import AIGAN as AIGAN
 from .apgd import APGD as APGD
 from .attack import ATTACKS as ATTACKS
 from .attack import Attack as Attack

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from robust_nas.attacks.attacked_model import AttackedModel
     from robust_nas.attacks.engine import AttackResult
 
-Guide = Literal["gradient", "queries", "surrogates", "chance"]
+Guide = Literal["gradient", "queries", "surrogates", "generator", "chance"]
 Compile = Literal["never", "auto", "always"]
 
 
@@ -131,7 +131,7 @@ class Attack(Method):
 
     @property
     def guided_by(self) -> Guide:
-        """Return what leads it to a perturbation: the model's gradient or answers, other models, or chance."""
+        """Return what leads it: the model's gradient or answers, other models, a trained generator, or chance."""
         return "gradient" if self.access == "gradient" else "queries"
 
     @property
@@ -209,6 +209,9 @@ class Attack(Method):
                 "list other attacks, or another loss or fewer targets"
             )
         self.refuse_small_images(shape)
+
+    def refuse_model(self, model: nn.Module) -> None:
+        """Raise `AttackError` for a model that the attack was not made for, before it is run."""
 
     def refuse_small_images(self, shape: tuple[int, ...]) -> None:
         """Raise `AttackError` where the attack is not defined for images of `shape` (C, H, W)."""
@@ -297,6 +300,7 @@ ATTACKS = Registry(
         "carlini-wagner": "carlini_wagner:CarliniWagner",
         "deepfool": "deepfool:DeepFool",
         "square": "square:Square",
+        "ai-gan": "ai_gan:AIGAN",
         "noise": "noise:Noise",
         "transfer": "transfer:Transfer",
         "ladder": "ladder:LatentBoundary",
@@ -329,10 +333,13 @@ def attack_field(
 def training_attack_field(
     *, default: str | None = None, presets: Mapping[str, Any] | None = None
 ) -> MethodField:
-    """Return the same for an attack inside a training step or a search: fit for it, and the last iterate is taken."""
+    """Return the same for an attack inside a training step or a search: fit for it, and the last iterate is taken.
+
+    A network in training is never the one that a generator was trained for, so that it may be another (`transfer`).
+    """
     return attack_field(
         lambda attack: attack.for_training,
         "it is not fit for training",
         default=default,
-        presets={"keep": "last", **(presets or {})},
+        presets={"keep": "last", "transfer": True, **(presets or {})},
     )

@@ -151,8 +151,11 @@ class GradientAttack(BoundedAttack):
         return climb(self, model)
 
 
-def climb(options: GradientAttack, target: AttackedModel) -> Tensor:
-    """Return the candidates `[B, C, H, W]` that the attack keeps."""
+def climb(options: GradientAttack, target: AttackedModel, towards: Tensor | None = None) -> Tensor:
+    """Return the candidates `[B, C, H, W]` that the attack keeps.
+
+    `towards` `[B]` are the classes that a targeted loss leads to; None: the likeliest wrong ones.
+    """
     plan = options.plan()
     images, labels = target.images, target.labels
     keep_best = options.keep == "best"
@@ -161,7 +164,9 @@ def climb(options: GradientAttack, target: AttackedModel) -> Tensor:
     if plan.loss == "kl" or targeted or (keep_best and (plan.start != "clean" or target.low_precision)):
         clean = target.logits(images)
     classes: list[Tensor | None] = [None]
-    if targeted and clean is not None:
+    if towards is not None:
+        classes = [towards]
+    elif targeted and clean is not None:
         classes = list(likeliest_wrong(clean, labels, plan.targets or min(TARGETS, clean.shape[1] - 1)))
     best = BestIterate(images, labels)
     x = images

@@ -41,8 +41,8 @@ class Transfer(BoundedAttack):
     attack: Annotated[
         Attack,
         ATTACKS.field(
-            lambda attack: attack.bounded and attack.access == "gradient",
-            "a bounded gradient attack is needed",
+            lambda attack: attack.bounded and (attack.access == "gradient" or attack.for_training),
+            "a bounded attack by gradients or by a generator is needed",
         ),
     ]
 

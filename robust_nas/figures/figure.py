@@ -10,6 +10,7 @@ A figure draws itself from the record of a finished job, a mapping of plain valu
     evaluation   the keys of evaluation.json, and examples, class_names (`plot_adversarial_grid`)
     compression  the keys of compression.json, and layers (of layers.json), records (of the low-rank training)
     ranking      ranking (a mapping a candidate, best first, with rank, name, params, macs, score; maybe spread, truth)
+    attack       records (metrics.jsonl, a mapping an epoch of the generator's training), best_epoch (that is kept)
     benchmark    measure, optimum, curves (strategy to runs and points, `plot_strategies`) of strategies on a table
     study        the keys of analysis.json, and published (factor to lowest and highest best value, and its source)
 
@@ -28,7 +29,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from robust_nas.errors import FigureWarning, RobustNASError
 from robust_nas.registry import Method, Registry
 
-Job = Literal["search", "training", "evaluation", "compression", "ranking", "benchmark", "study"]
+Job = Literal["search", "training", "evaluation", "compression", "ranking", "attack", "benchmark", "study"]
 Record = Mapping[str, Any]
 
 
@@ -83,6 +84,7 @@ FIGURES = Registry(
         "layers": "compression_layers:CompressionLayers",
         "ranks": "compression_ranks:CompressionRanks",
         "ranking": "ranking:RankedScores",
+        "generator": "generator_curves:GeneratorCurves",
         "strategies": "strategy_curves:StrategyCurves",
         "study-methods": "study_methods:StudyMethods",
         "study-effects": "study_effects:StudyEffects",

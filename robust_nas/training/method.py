@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from robust_nas.attacks import ATTACKS, inherited
+from robust_nas.attacks import ATTACKS, Attack, inherited
 from robust_nas.config import Options
 from robust_nas.errors import ConfigError
 from robust_nas.training.hook import HookOptions
@@ -42,7 +42,7 @@ def keys_of(name: str) -> dict[str, Any]:
         keys = {"loss": first}
     elif first in _steps():
         keys = {"loss": "natural", "step": first}
-    elif first in ATTACKS.names() and ATTACKS.get(first).for_training:
+    elif first in _attacks():
         keys = {"loss": {"name": "pgd-at", "attack": first}}
     else:
         raise ConfigError(
@@ -59,4 +59,12 @@ def _steps() -> list[str]:
 
 
 def _attacks() -> list[str]:
-    return [name for name in ATTACKS.names() if ATTACKS.get(name).for_training]
+    """Return the attacks of PGD-AT that a name alone means: one that reads a folder needs its key `generator` too."""
+    known = ((name, ATTACKS.get(name)) for name in ATTACKS.names())
+    return [name for name, attack in known if attack.for_training and not _needs_more(attack)]
+
+
+def _needs_more(attack: type[Attack]) -> bool:
+    """Return whether an attack has keys without a default that no threat model gives."""
+    needed = {key for key, field in attack.model_fields.items() if field.is_required()}
+    return bool(needed - {"norm", "eps"})

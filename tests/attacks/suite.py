@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from attacked import CLASSES, SHAPE
 
 from robust_nas.attacks import (
+    AIGAN,
     APGD,
     FGSM,
     FGSMRS,
@@ -21,12 +23,32 @@ from robust_nas.attacks import (
     Square,
     Transfer,
 )
+from robust_nas.nets.build import seeded
+from robust_nas.nets.generator_folder import GeneratorDescription, Victim, save_generator
 
 EPS = {"linf": 0.1, "l2": 1.0}
 NORMS = ("linf", "l2")
 PLACE = tempfile.TemporaryDirectory()  # of this process
 LADDER = str(Path(PLACE.name).resolve() / "ladder")  # LADDER's parts, fitted to that model
 SURROGATE = str(Path(PLACE.name).resolve() / "surrogate")  # the model folder that the transfer attacks name
+
+
+def made_generator(folder, norm="linf", eps=None, shape=SHAPE, classes=CLASSES, victim="none", seed=0):
+    """Write a generator of random weights that was trained for nobody, or for that digest; return its folder."""
+    description = GeneratorDescription(
+        norm=norm,
+        eps=EPS[norm] if eps is None else eps,
+        input_shape=shape,
+        class_names=tuple(f"class {index}" for index in range(classes)),
+        victim=Victim(name="nobody", digest=victim),
+    )
+    with seeded(seed):
+        state = description.build().state_dict()
+    save_generator(Path(folder), state, description)
+    return str(folder)
+
+
+GENERATORS = {norm: made_generator(Path(PLACE.name).resolve() / f"generator-{norm}", norm) for norm in NORMS}
 
 
 def losses(attack):
@@ -68,6 +90,7 @@ for _norm in NORMS:
             folder=LADDER, transfer=True, norm=_norm, targets=2, steps=3, halvings=1
         ),
         f"noise-{_norm}": Noise(draws=4, **_common),
+        f"ai-gan-{_norm}": AIGAN(generator=GENERATORS[_norm], transfer=True, **_common),
         f"autoattack-{_norm}": AutoAttack(attacks=("apgd-ce" if _norm == "linf" else "apgd-dlr",), **_common),
         f"transfer-{_norm}": Transfer(
             surrogates=(SURROGATE,), attack={"name": "pgd", "steps": 2, "loss": "margin"}, **_common
@@ -77,6 +100,9 @@ for _norm in NORMS:
     }
 ATTACKS["transfer-two"] = Transfer(
     eps=EPS["linf"], surrogates=(SURROGATE, SURROGATE), attack={"name": "apgd", "steps": 2, "fold": False}
+)
+ATTACKS["ai-gan-random"] = AIGAN(
+    eps=EPS["linf"], generator=GENERATORS["linf"], transfer=True, targets="random"
 )
 every_attack = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
 best_of_all = pytest.mark.parametrize(
@@ -88,6 +114,8 @@ best_of_all = pytest.mark.parametrize(
 
 def is_random(attack):
     """Whether the draws of the generator show in the images: plain gradients and starts have none."""
+    if isinstance(attack, AIGAN):
+        return attack.targets == "random"
     return not isinstance(attack, FGSM | CarliniWagner | DeepFool | LatentBoundary)
 
 
@@ -99,6 +127,8 @@ def has_bf16(attack):
 def changed(attack, **values):
     """The attack with other options, of the inner attack too."""
     tree = attack.model_dump()
+    if isinstance(attack, AIGAN) and "eps" in values:
+        tree["share"] = values["eps"] / attack.eps  # the generator is scaled to it
     if isinstance(attack, Transfer):
         tree["attack"] |= {key: value for key, value in values.items() if key in ("eps", "norm")}
     return type(attack).model_validate(tree | values)

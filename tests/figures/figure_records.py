@@ -162,6 +162,24 @@ RECORDS = {
             for number, score in enumerate([2.5, 1.5, None])
         ]
     },
+    "attack": {
+        "records": [
+            {
+                "epoch": epoch,
+                "stage": 1 if epoch < 10 else 2,
+                "loss": 20 - epoch / 2,
+                "adversarial": 2 - epoch / 20,
+                "gan": 0.3,
+                "hinge": 0.0,
+                "discriminator": 0.5,
+                "success": epoch / 30,
+                "validation_loss": 2 - epoch / 20,
+                "learning_rate": 1e-3,
+            }
+            for epoch in range(30)
+        ],
+        "best_epoch": 28,
+    },
     "benchmark": {
         "measure": "best value",
         "optimum": 0.5,

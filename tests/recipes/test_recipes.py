@@ -201,7 +201,12 @@ def test_an_eps_in_grey_levels_is_refused_in_every_section(key: str) -> None:
 
 @pytest.mark.parametrize("name", ATTACKS.built_in)
 def test_an_attack_made_in_python_refuses_an_eps_in_grey_levels(name: str) -> None:
-    more = {"transfer": {"surrogates": ("a",)}, "ladder": {"folder": "a"}}.get(name, {})
+    needed = {
+        "transfer": {"surrogates": ("a",)},
+        "ai-gan": {"generator": "a", "digest": "0"},
+        "ladder": {"folder": "a"},
+    }
+    more: dict[str, Any] = needed.get(name, {})
     with pytest.raises(ConfigError, match=r"eps is 8 in linf|norm: "):  # some are for l2 alone
         ATTACKS.make(name, eps=8, norm="linf", **more)
 

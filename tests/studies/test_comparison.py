@@ -49,7 +49,13 @@ SETTINGS = (
 
 
 def fit_for_training() -> list[str]:
-    return [name for name in ATTACKS.names() if ATTACKS.get(name).for_training]
+    """The attacks that a name alone means: a generator is known by its folder."""
+    known = {name: ATTACKS.get(name) for name in ATTACKS.names()}
+    return [
+        name
+        for name, attack in known.items()
+        if attack.for_training and "generator" not in attack.model_fields
+    ]
 
 
 def comparison(*losses: str, changes: Sequence[str] = (), **options: Any) -> StudyConfig:

@@ -38,7 +38,7 @@ class ListedQueries(SanityCheck):
         others = False
         for row in state.rows:
             if row.attack.guided_by != "queries":
-                others |= row.attack.guided_by != "chance"
+                others |= row.attack.guided_by in ("gradient", "surrogates")
             elif not others:
                 text = f"no gradient attack came before {row.label} in the list"
                 found.append(self.finding("NOT RUN", text, allowed="a gradient attack before it"))
