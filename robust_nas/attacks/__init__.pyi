@@ -16,12 +16,14 @@ from .deepfool import DeepFool as DeepFool
 from .engine import AttackResult as AttackResult
 from .fgsm import FGSM as FGSM
 from .fgsm_rs import FGSMRS as FGSMRS
+from .fmn import FMN as FMN
 from .gradient import GradientAttack as GradientAttack
 from .n_fgsm import NFGSM as NFGSM
 from .noise import Noise as Noise
 from .norms import Norm as Norm
 from .pgd import PGD as PGD
 from .predictor import Predictor as Predictor
+from .saved import Saved as Saved
 from .second_order import SecondOrder as SecondOrder
 from .square import Square as Square
 from .threat_model import ThreatModel as ThreatModel

@@ -57,6 +57,9 @@ def start(
     pixels, labels = check_images(images)
     pixels, labels = pixels[order], labels[order]
     refuse_without_values(predictor.module)
+    for step in options.steps:
+        share = slice(step.images)
+        step.attack.refuse_images(pixels[share], labels[share])
     surrogates = read_surrogates(options)
     refuse_misfits(surrogates, tuple(pixels.shape[1:]), int(labels.max()) + 1)
     watch = ModelWatch(predictor)
