@@ -55,3 +55,18 @@ def _threshold(size: Tensor, room: Tensor, radius: Tensor) -> Tensor:
     before = after - 1
     lam: Tensor = points.gather(1, before) - (radius - s.gather(1, before)) / slope.gather(1, before).clamp_min(1)
     return lam.clamp_min(0)
+
+
+def farthest_in_l1(images: Tensor, direction: Tensor, radius: float) -> Tensor:
+    """Return the points of the ball and the box that lie farthest along directions, `[B, C, H, W]`.
+
+    Pixels are moved to the end of the box in the order of the direction's entries until the length is used up.
+    """
+    centre, along = images.flatten(1).double(), direction.flatten(1).double()
+    room = torch.where(along > 0, 1 - centre, centre)
+    order = along.abs().argsort(1, descending=True, stable=True)
+    sorted_room = room.gather(1, order)
+    left = radius - (sorted_room.cumsum(1) - sorted_room)
+    moved = torch.zeros_like(room).scatter(1, order, left.clamp_min(0).minimum(sorted_room))
+    found: Tensor = (centre + along.sign() * moved).clamp(0, 1).to(images.dtype).view_as(images)
+    return found

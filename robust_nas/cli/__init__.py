@@ -14,6 +14,7 @@ from typing import NoReturn, TextIO
 import typer
 
 from robust_nas.cli import (
+    attack,
     benchmark,
     common,
     compare,
@@ -52,6 +53,7 @@ app.command("compress")(compress.command)
 app.command("rank")(rank.command)
 app.command("export")(export.command)
 app.command("count")(count.command)
+app.add_typer(attack.app, name="attack")
 app.add_typer(benchmark.app, name="benchmark")
 app.add_typer(spaces.app, name="spaces")
 app.add_typer(study.app, name="study")

@@ -106,12 +106,9 @@ ATTACKS |= {
     "apgd-restarts-l1": APGD(steps=5, restarts=2, **_common),
     "apgd-one-ball-l1": APGD(steps=2, **_common),
     "apgd-dlr-targeted-l1": APGD(steps=5, loss="dlr-targeted", targets=2, **_common),
-    "transfer-l1": Transfer(
-        surrogates=(SURROGATE,), attack={"name": "apgd", "steps": 1, "loss": "margin"}, **_common
-    ),
 }
-ATTACKS["transfer-two"] = Transfer(
-    eps=EPS["linf"], surrogates=(SURROGATE, SURROGATE), attack={"name": "apgd", "steps": 2, "fold": False}
+ATTACKS["transfer-two-l1"] = Transfer(
+    surrogates=(SURROGATE, SURROGATE), attack={"name": "apgd", "steps": 2, "fold": False}, **_common
 )
 every_attack = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
 best_of_all = pytest.mark.parametrize(
