@@ -25,6 +25,7 @@ from .studies.run.runner import run_study as run_study
 from .user_code import allow_code as allow_code
 from .workflows.attack_config import AttackTrainingConfig as AttackTrainingConfig
 from .workflows.attack_config import attack_config as attack_config
+from .workflows.attack_run import run_attack as run_attack
 from .workflows.compress import compress as compress
 from .workflows.compression_config import compression_config as compression_config
 from .workflows.config import CompressionConfig as CompressionConfig
@@ -35,6 +36,7 @@ from .workflows.export import export_model as export_model
 from .workflows.pipeline import run as run
 from .workflows.rank import load_ranking as load_ranking
 from .workflows.rank import rank as rank
+from .workflows.saved_set import evaluate_set as evaluate_set
 from .workflows.search import draw_architecture as draw_architecture
 from .workflows.search import run_search as run_search
 from .workflows.train import train as train

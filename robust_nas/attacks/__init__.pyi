@@ -17,6 +17,7 @@ from .deepfool import DeepFool as DeepFool
 from .engine import AttackResult as AttackResult
 from .fgsm import FGSM as FGSM
 from .fgsm_rs import FGSMRS as FGSMRS
+from .fmn import FMN as FMN
 from .gradient import GradientAttack as GradientAttack
 from .ladder import LatentBoundary as LatentBoundary
 from .ladder_fit import LatentFit as LatentFit
@@ -28,6 +29,7 @@ from .noise import Noise as Noise
 from .norms import Norm as Norm
 from .pgd import PGD as PGD
 from .predictor import Predictor as Predictor
+from .saved import Saved as Saved
 from .second_order import SecondOrder as SecondOrder
 from .square import Square as Square
 from .threat_model import ThreatModel as ThreatModel

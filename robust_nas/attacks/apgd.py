@@ -8,6 +8,8 @@
               x then goes back to the best point so far
     w_j     = ceil(p_j steps), p_0 = 0, p_1 = 0.22, p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06)
 
+In L1 the steps are sparse, and the rule is another one: `apgd_l1.py`.
+
 The lengths of the intervals are rounded down as in the authors' code: 22, 19, 16, ... of 100 steps.
 B batch, C channels, H height, W width.
 """
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
+from robust_nas.attacks.apgd_l1 import Sparse, balls
 from robust_nas.attacks.gradient import GradientAttack, Plan
 from robust_nas.attacks.losses import TARGETED, refuse_targets_without_loss
 from robust_nas.attacks.norms import Norm, direction, project
@@ -34,11 +37,13 @@ FIRST, SHRINK, SHORTEST = 0.22, 0.03, 0.06  # shares of the steps
 class APGD(GradientAttack):
     """PGD with momentum and a step size that adapts itself, from 2 eps (Croce and Hein, 2020).
 
-    A targeted loss is run once for each of the `targets` likeliest wrong classes: APGD-T.
+    A targeted loss is run once for each of the `targets` likeliest wrong classes: APGD-T. In L1 it is the authors'
+    APGD of 2021, with sparse steps in balls of 3, 2 and 1 eps (`apgd_l1.py`), which has no `rho`.
     """
 
     iterative: ClassVar[bool] = True
     parameter_free: ClassVar[bool] = True
+    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
     name: Literal["apgd"] = "apgd"
     steps: Count = 100
     loss: Literal["ce", "dlr", "dlr-targeted", "margin"] = "ce"
@@ -49,7 +54,7 @@ class APGD(GradientAttack):
     @property
     def step(self) -> float:
         """The first step size."""
-        return 2 * self.eps
+        return 2 * self.eps if self.norm != "l1" else balls(self.steps)[0][0] * self.eps
 
     @property
     def label(self) -> str:
@@ -81,7 +86,22 @@ class APGD(GradientAttack):
         return self
 
     def plan(self) -> Plan:
-        """Return the runs: `restarts` for each target class, from starts on the sphere."""
+        """Return the runs: `restarts` for each target class, from starts on the sphere (in L1: in the first ball)."""
+        targets = self.targets if self.loss in TARGETED else 1
+        if self.norm == "l1":
+            found = balls(self.steps)
+            factor, last = found[0][0], found[-1][1]
+            return Plan(
+                steps=self.steps,
+                rule=lambda images: Sparse(images, self.eps, self.steps),
+                radius=factor * self.eps,
+                start="normal",
+                start_radius=1.0,
+                outside=self.steps - last,
+                loss=self.loss,
+                targets=targets,
+                restarts=self.restarts,
+            )
         return Plan(
             steps=self.steps,
             rule=lambda images: Adaptive(images, self.eps, self.norm, self.steps, self.rho),
@@ -89,7 +109,7 @@ class APGD(GradientAttack):
             start="sphere",
             start_radius=self.eps,
             loss=self.loss,
-            targets=self.targets if self.loss in TARGETED else 1,
+            targets=targets,
             restarts=self.restarts,
         )
 

@@ -61,6 +61,7 @@ class Attack(Method):
     )
     twice_differentiated: ClassVar[bool] = False  # whether it takes second derivatives, never in bf16
     external: ClassVar[bool] = False  # whether another package runs it, in float32, on the model as it is
+    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")  # for which it is defined
 
     eps: NonNegative | None  # None: the box alone bounds the perturbation
     norm: Norm = "linf"
@@ -70,6 +71,15 @@ class Attack(Method):
     # Without it the key is not written down, so that older records still tell the same attack.
     compile: Compile = Field(default="never", exclude_if=lambda compile: compile == "never")
     eot: Count = 1
+
+    @model_validator(mode="after")
+    def _defined_in_the_norm(self) -> Self:
+        if self.norm not in self.norms:
+            raise ValueError(
+                f"norm is {self.norm!r}, allowed for {self.label}: {', '.join(self.norms)}; "
+                f"attacks that know {self.norm}: {', '.join(_defined_in(self.norm))}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _within_the_box(self) -> Self:
@@ -222,6 +232,9 @@ class Attack(Method):
                 f"pixels, got {height} x {width}"
             )
 
+    def refuse_images(self, images: Tensor, labels: Tensor) -> None:
+        """Raise `AttackError` for images uint8 or float `[N, C, H, W]`, or labels `[N]`, that it cannot take."""
+
     def perturb(self, model: AttackedModel) -> Tensor:
         """Return adversarial images `[B, C, H, W]` for `model.images` and `model.labels`: the algorithm.
 
@@ -297,6 +310,7 @@ ATTACKS = Registry(
         "pgd": "pgd:PGD",
         "second-order": "second_order:SecondOrder",
         "apgd": "apgd:APGD",
+        "fmn": "fmn:FMN",
         "carlini-wagner": "carlini_wagner:CarliniWagner",
         "deepfool": "deepfool:DeepFool",
         "square": "square:Square",
@@ -304,10 +318,16 @@ ATTACKS = Registry(
         "noise": "noise:Noise",
         "transfer": "transfer:Transfer",
         "ladder": "ladder:LatentBoundary",
+        "saved": "saved:Saved",
         "autoattack": "autoattack:AutoAttack",
     },
     group="robust_nas.attacks",
 )
+
+
+def _defined_in(norm: Norm) -> list[str]:
+    """Return the names of the built-in attacks that know a norm; asking imports their files."""
+    return [name for name in ATTACKS.built_in if norm in ATTACKS.get(name).norms]
 
 
 def attacks_in(value: object, place: str) -> Iterator[tuple[str, Attack]]:

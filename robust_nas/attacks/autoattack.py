@@ -4,7 +4,8 @@
     rand       APGD-CE, APGD-DLR with 20 forward passes per gradient, for randomised models
 
 A list of attacks uses the settings of the standard suite: 100 iterations, one restart, 9 target classes, 5,000 queries.
-With fewer than ten classes the targeted attacks go through all the other classes.
+In L1 the APGDs of the standard version are those of 2021, in three balls of 30, 30 and 40 iterations: the untargeted
+ones from five starts, APGD-T with five target classes. With fewer than ten classes the targeted attacks go through all the other classes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from robust_nas.attacks.attack import BoundedAttack, Guide, Passes
+from robust_nas.attacks.norms import Norm
 from robust_nas.config import Positive
 from robust_nas.errors import AttackError
 
@@ -38,6 +40,8 @@ PASSES: dict[str, Passes] = {  # of an example that is never broken, without the
     "fab-t": Passes(203 * TARGETS, 100 * TARGETS),
     "square": Passes(5002, 0),
 }
+BALLS = 3  # of APGD in L1, one after the other: each starts with a pass of its own
+RESTARTS_L1, TARGETS_L1 = 5, 5  # of the untargeted APGDs, and of APGD-T, of the standard version
 
 
 class AutoAttack(BoundedAttack):
@@ -48,6 +52,7 @@ class AutoAttack(BoundedAttack):
     """
 
     external: ClassVar[bool] = True
+    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
     name: Literal["autoattack"] = "autoattack"
     eps: Positive
     # The package knows none of these: it takes the module itself, in float32.
@@ -98,9 +103,32 @@ class AutoAttack(BoundedAttack):
         forward = backward = 0
         for name in self.names:
             factor = eot if name.startswith("apgd") else 1
-            forward += factor * PASSES[name].forward
-            backward += factor * PASSES[name].backward
+            took = self._passes_of(name)
+            forward += factor * took.forward
+            backward += factor * took.backward
         return Passes(forward + CHECKS, backward)
+
+    def _passes_of(self, name: OfficialAttack) -> Passes:
+        """Return the passes of one attack without EOT."""
+        if not self._in_balls or not name.startswith("apgd"):
+            return PASSES[name]
+        runs, own = (TARGETS_L1, TARGETS) if name == "apgd-t" else (RESTARTS_L1, 1)
+        forward, backward = (runs * (passes // own + BALLS - 1) for passes in PASSES[name])
+        return Passes(forward, backward)
+
+    @property
+    def _in_balls(self) -> bool:
+        """Return whether APGD runs in several balls: in L1, but for randomised models."""
+        return self.norm == "l1" and self.version == "standard"
+
+    def _restarts(self, name: OfficialAttack) -> int:
+        """Return the starts of one attack."""
+        return RESTARTS_L1 if self._in_balls and name in ("apgd-ce", "apgd-dlr") else 1
+
+    @property
+    def targets(self) -> int:
+        """Return the largest number of target classes of APGD-T."""
+        return TARGETS_L1 if self._in_balls else TARGETS
 
     def parts(self) -> tuple[AutoAttack, ...]:
         """Return one value per attack of the suite, in order."""
@@ -109,12 +137,14 @@ class AutoAttack(BoundedAttack):
     def settings(self, classes: int) -> dict[str, Any]:
         """Return every hyper-parameter that the option value does not show, by attack, and the package's version."""
         targets = {"targets": min(TARGETS, classes - 1)}
-        apgd = {"iterations": 100, "restarts": 1, "rho": 0.75}
+        apgd: dict[str, Any] = {"iterations": 100, "restarts": 1, "rho": 0.75}
         fab = {"iterations": 100, "restarts": 1, "alpha_max": 0.1, "eta": 1.05, "beta": 0.9}
+        if self._in_balls:
+            apgd = {"iterations": 100, "restarts": 1, "eps_factors": [3, 2, 1]}
         every: dict[str, dict[str, Any]] = {
-            "apgd-ce": apgd,
-            "apgd-dlr": apgd,
-            "apgd-t": {**apgd, **targets},
+            "apgd-ce": {**apgd, "restarts": self._restarts("apgd-ce")},
+            "apgd-dlr": {**apgd, "restarts": self._restarts("apgd-dlr")},
+            "apgd-t": {**apgd, "targets": min(self.targets, classes - 1), "restarts": 1},
             "fab": fab,
             "fab-t": {**fab, **targets},
             "square": {"queries": 5000, "restarts": 1, "p_init": 0.8},
@@ -143,11 +173,11 @@ class AutoAttack(BoundedAttack):
                 raise AttackError(
                     f"{name} needs at least {least} classes, the model has {classes}; list other attacks"
                 )
-            # In L2, Square starts with a window of odd side over about four fifths of the area; it must fit.
+            # In L2 and L1, Square starts with a window of odd side over about four fifths of the area; it must fit.
             side = max(round((0.8 * height * width) ** 0.5), 3)
-            if name == "square" and self.norm == "l2" and side + (side + 1) % 2 > min(height, width):
+            if name == "square" and self.norm != "linf" and side + (side + 1) % 2 > min(height, width):
                 raise AttackError(
-                    f"square in l2 cannot tile images of {height}x{width} pixels; list other attacks"
+                    f"square in {self.norm} cannot tile images of {height}x{width} pixels; list other attacks"
                 )
 
     def craft(
@@ -172,4 +202,4 @@ class AutoAttack(BoundedAttack):
         """
         from robust_nas.attacks.official_autoattack import run_official
 
-        return run_official(self, self.names, self.version, TARGETS, model, images, labels, generator)
+        return run_official(self, self.names, self.version, self.targets, model, images, labels, generator)

@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robust_nas.attacks.attack import MinimalAttack, Passes
 from robust_nas.attacks.best_iterate import BestIterate
 from robust_nas.attacks.losses import margin
 from robust_nas.attacks.minimal import distance, nearest, within_eps
+from robust_nas.attacks.norms import Norm
 from robust_nas.config import Count, NonNegative, Positive
 from robust_nas.lazy import F, torch
 
@@ -42,6 +43,7 @@ LARGEST_GRADIENT = 1e18  # its square is finite in float32; an infinite one woul
 class CarliniWagner(MinimalAttack):
     """The smallest L2 perturbation by Adam in tanh space, with a binary search for its weight (2017)."""
 
+    norms: ClassVar[tuple[Norm, ...]] = ("l2",)
     name: Literal["carlini-wagner"] = "carlini-wagner"
     norm: Literal["l2"] = "l2"
     steps: Count = 1000  # of Adam for each weight; fewer where the loss stops falling

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from robust_nas.attacks.norms import Norm
+from robust_nas.attacks.norms import Norm, length
 from robust_nas.errors import AttackError
 from robust_nas.lazy import torch
 
@@ -124,9 +124,7 @@ def own_generator(generator: Generator | None, images: Tensor) -> Generator:
 
 def perturbation(adversarial: Tensor, images: Tensor, norm: Norm) -> Tensor:
     """Return the norm of each example's perturbation, `[B]` float64."""
-    delta = (adversarial.double() - images.double()).flatten(1)
-    size: Tensor = torch.linalg.vector_norm(delta, ord=torch.inf if norm == "linf" else 2, dim=1)
-    return size
+    return length(adversarial.double() - images.double(), norm)
 
 
 def check_perturbation(adversarial: Tensor, images: Tensor, norm: Norm, eps: float, attack: str) -> float:

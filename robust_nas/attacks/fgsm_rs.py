@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from robust_nas.attacks.gradient import GradientAttack, Plan
+from robust_nas.attacks.norms import Norm
 from robust_nas.config import Positive
 
 
@@ -15,6 +16,7 @@ class FGSMRS(GradientAttack):
     """FGSM from a uniform random start, step 1.25 eps, projected (Wong et al., 2020). For training."""
 
     for_training: ClassVar[bool] = True
+    norms: ClassVar[tuple[Norm, ...]] = ("linf",)
     name: Literal["fgsm-rs"] = "fgsm-rs"
     fold: bool = False  # a single step does not pay for the copy
     norm: Literal["linf"] = "linf"

@@ -78,9 +78,10 @@ class Plan:
 
     steps: int
     rule: Callable[[Tensor], Rule]
-    radius: float | None  # of the ball that iterates are projected on; None: the box alone
+    radius: float | None  # of the ball that the start is projected on; None: the box alone
     start: Literal["clean", "uniform", "normal", "sphere"]
     start_radius: float = 0.0
+    outside: int = 0  # the first iterates, which may lie outside the ball of eps and are no candidates
     loss: str = "ce"
     targets: int | None = 1
     restarts: int = 1
@@ -179,12 +180,13 @@ def climb(options: GradientAttack, target: AttackedModel, towards: Tensor | None
             rule = plan.rule(images)
             if target.trace:
                 target.trace.begin()
-            for _ in range(plan.steps):
+            for step in range(plan.steps):
                 logits, values, gradient = options.ascent(target, x, loss)
-                if keep_best:
+                candidate = step >= plan.outside
+                if keep_best and candidate:
                     logits, values = target.without_overflow(x, logits, values, loss)
                     best.update(x, logits, values)
-                if target.trace:
+                if target.trace and candidate:
                     target.trace.add(values, misclassified(logits, labels))
                 x = rule(x, gradient, values)
             if keep_best or plan.restarts * len(classes) > 1 or target.trace:

@@ -14,15 +14,12 @@ if TYPE_CHECKING:
 
 from robust_nas.attacks.attack import MinimalAttack
 from robust_nas.attacks.best_iterate import BestIterate
-from robust_nas.attacks.norms import Norm, project
+from robust_nas.attacks.norms import Norm, length, project
 
 
 def distance(x: Tensor, images: Tensor, norm: Norm) -> Tensor:
     """How far each example is from its image, `[B]`."""
-    size: Tensor = torch.linalg.vector_norm(
-        (x - images).flatten(1), ord=torch.inf if norm == "linf" else 2, dim=1
-    )
-    return size
+    return length(x - images, norm)
 
 
 def nearest(target: AttackedModel, clean: Tensor) -> BestIterate:

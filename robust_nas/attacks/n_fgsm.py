@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from robust_nas.attacks.gradient import GradientAttack, Plan
+from robust_nas.attacks.norms import Norm
 from robust_nas.config import NonNegative, Positive
 
 
@@ -19,6 +20,7 @@ class NFGSM(GradientAttack):
 
     for_training: ClassVar[bool] = True
     bounded: ClassVar[bool] = False
+    norms: ClassVar[tuple[Norm, ...]] = ("linf",)
     name: Literal["n-fgsm"] = "n-fgsm"
     fold: bool = False  # a single step does not pay for the copy
     norm: Literal["linf"] = "linf"

@@ -1,6 +1,6 @@
 """Random noise as a control: the best of several points drawn on the sphere of radius eps, with no gradient.
 
-Linf: every pixel moves by eps, up or down; L2: a uniform direction of length eps.
+Linf: every pixel moves by eps, up or down; L2 and L1: a uniform point of the sphere.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from robust_nas.attacks.attack import BoundedAttack, Guide, Passes
 from robust_nas.attacks.best_iterate import BestIterate
 from robust_nas.attacks.losses import margin
-from robust_nas.attacks.norms import direction, project
+from robust_nas.attacks.norms import Norm, direction, on_sphere, project
 from robust_nas.config import Count
 from robust_nas.lazy import torch
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
     from robust_nas.attacks.attacked_model import AttackedModel
 
@@ -25,6 +25,7 @@ class Noise(BoundedAttack):
 
     access: ClassVar[Literal["gradient", "score", "decision"]] = "score"
     guided_by: ClassVar[Guide] = "chance"
+    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
     name: Literal["noise"] = "noise"
     draws: Count = 10
 
@@ -38,6 +39,13 @@ class Noise(BoundedAttack):
         """Return one forward pass a draw, and the image itself."""
         return Passes(self.draws + 1, 0)
 
+    def _noise(self, images: Tensor, generator: Generator) -> Tensor:
+        """Return a point of the sphere around 0, `[B, C, H, W]`."""
+        if self.norm == "l1":
+            return on_sphere(images, self.eps, "l1", generator)
+        noise = torch.empty(images.shape, dtype=images.dtype, device=images.device)
+        return self.eps * direction(noise.normal_(generator=generator), self.norm)
+
     def perturb(self, model: AttackedModel) -> Tensor:
         """Return the most harmful of the draws and of the image itself, `[B, C, H, W]`."""
         images = model.images
@@ -45,9 +53,7 @@ class Noise(BoundedAttack):
         clean = model.logits(images)
         best.update(images, clean, margin(clean, model.labels))
         for _ in range(self.draws):
-            noise = torch.empty(images.shape, dtype=images.dtype, device=images.device)
-            noise.normal_(generator=model.generator)
-            x = images + self.eps * direction(noise, self.norm)
+            x = images + self._noise(images, model.generator)
             x = project(x, images, self.eps, self.norm)
             drawn = model.verified_logits(x, model.candidate_logits(x), model.labels)
             best.update(x, drawn, margin(drawn, model.labels))

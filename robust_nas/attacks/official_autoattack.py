@@ -145,7 +145,7 @@ def _official(options: Attack, version: str, model: nn.Module, device: torch.dev
     # The package's own name, spelled out here, because it clashes with the option value's.
     from pyautoattack import AutoAttack as OfficialAutoAttack
 
-    norm = {"linf": "Linf", "l2": "L2"}[options.norm]
+    norm = {"linf": "Linf", "l2": "L2", "l1": "L1"}[options.norm]
     return OfficialAutoAttack(model, eps=options.eps, norm=norm, device=device, seed=seed, version=version)
 
 

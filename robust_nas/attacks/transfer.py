@@ -18,6 +18,7 @@ from robust_nas.attacks.attack import ATTACKS, Attack, BoundedAttack, Guide, Pas
 from robust_nas.attacks.best_iterate import BestIterate
 from robust_nas.attacks.checks import check_logits
 from robust_nas.attacks.losses import margin
+from robust_nas.attacks.norms import Norm
 from robust_nas.config import AbsolutePath, expand_path
 from robust_nas.errors import AttackError
 from robust_nas.lazy import torch
@@ -36,6 +37,11 @@ class Transfer(BoundedAttack):
 
     access: ClassVar[Literal["gradient", "score", "decision"]] = "score"
     guided_by: ClassVar[Guide] = "surrogates"
+    norms: ClassVar[tuple[Norm, ...]] = (
+        "linf",
+        "l2",
+        "l1",
+    )  # as far as the attack on the surrogates knows them
     name: Literal["transfer"] = "transfer"
     surrogates: tuple[AbsolutePath, ...] = Field(min_length=1)
     attack: Annotated[
@@ -49,10 +55,11 @@ class Transfer(BoundedAttack):
     @model_validator(mode="before")
     @classmethod
     def _inherit(cls, values: object) -> object:
-        """Gives the inner attack, written as plain keys, the norm and eps of the outer one; PGD-50 by default."""
+        """Gives the inner attack, written as plain keys, the norm and eps of the outer one; PGD-50 by default, in L1 APGD."""
         if not isinstance(values, Mapping):
             return values
-        inner = values.get("attack", {"name": "pgd", "steps": 50, "loss": "margin"})
+        usual = {"name": "apgd" if values.get("norm") == "l1" else "pgd", "steps": 50, "loss": "margin"}
+        inner = values.get("attack", usual)
         if isinstance(inner, Mapping):
             limits = {key: values[key] for key in ("norm", "eps") if key in values}
             inner = {**limits, **inner}

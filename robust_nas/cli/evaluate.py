@@ -19,14 +19,23 @@ if TYPE_CHECKING:
 Model = Annotated[str | None, typer.Argument(help="A model folder, such as results/quickstart/model.")]
 Suite = Annotated[
     str | None,
-    typer.Option(callback=common.filled, help="quick, cascade, autoattack, rand, transfer, or a YAML file."),
+    typer.Option(
+        callback=common.filled, help="quick, cascade, autoattack, rand, transfer, l1, or a YAML file."
+    ),
 ]
 Eps = Annotated[
     str | None,
     typer.Option(callback=common.filled, help="Perturbation budget on the 0..1 scale, such as 8/255."),
 ]
-Norm = Annotated[str | None, typer.Option(callback=common.filled, help="linf or l2.")]
-ImageLimit = Annotated[int | None, typer.Option(help="The largest number of test images.", min=1)]
+Norm = Annotated[str | None, typer.Option(callback=common.filled, help="linf, l2 or l1.")]
+ImageLimit = Annotated[
+    str | None,
+    typer.Option(
+        callback=common.filled,
+        metavar="N|FILE.npz",
+        help="The largest number of test images; or a set of `attack run`, whose images are judged as they are.",
+    ),
+]
 Data = Annotated[
     str | None,
     typer.Option(
@@ -68,6 +77,8 @@ def command(
 
     Example: [bold]robust-nas evaluate results/quickstart/model --suite cascade --images 100[/bold]
 
+    Saved adversarial images: [bold]robust-nas evaluate results/quickstart/model --images sets/apgd/set.npz[/bold]
+
     Any module: [bold]robust-nas evaluate --module net.py:build --weights net.safetensors --data digits --eps 0.1[/bold]
 
     In Python: robust_nas.evaluate(module, dataset.test, robust_nas.ThreatModel(eps=0.1), "cascade")
@@ -79,9 +90,19 @@ def command(
         raise typer.BadParameter("name a model folder, or a module with --module file.py:function")
     if module is None and weights is not None:
         raise typer.BadParameter("--weights goes with --module; a model folder has its own")
+    if images is not None and images.endswith(".npz"):
+        from robust_nas.cli.evaluate_set import evaluate_saved
+
+        others = {"--suite": suite, "--eps": eps, "--norm": norm, "--data": data, "--recipe": recipe}
+        others |= {"KEY=VALUE": overrides, "--resume": resume, "--overwrite": overwrite, "--strict": strict}
+        others |= {"--print-config": print_config}
+        evaluate_saved(
+            str(module or model), images, weights=weights, others=others, out=out, json=json, quiet=quiet
+        )
+        return
     changes = [
-        *_shorthands(suite, eps, norm, images),
-        *_images(data, None if module else model),
+        *_shorthands(suite, eps, norm, _count(images)),
+        *data_overrides(data, None if module else model),
         *(overrides or []),
     ]
     other_data = common.are_meant(other_data, recipe, changes)
@@ -152,7 +173,18 @@ def _shorthands(suite: str | None, eps: str | None, norm: str | None, images: in
     return changes
 
 
-def _images(data: str | None, model: str | None) -> list[str]:
+def _count(images: str | None) -> int | None:
+    """Return the number of images that an option asks for."""
+    if images is None:
+        return None
+    if not images.isdecimal() or int(images) < 1:
+        raise typer.BadParameter(
+            f"--images: got {images[:200]!r}; a number from 1, or the .npz file of a set, is needed"
+        )
+    return int(images)
+
+
+def data_overrides(data: str | None, model: str | None) -> list[str]:
     """Return the overrides that `--data` stands for: a folder with `train/` holds images, another place files.
 
     Files are of the dataset that their place is named like, else of the dataset that the model folder records.

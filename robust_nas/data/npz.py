@@ -25,13 +25,11 @@ if TYPE_CHECKING:
 IMAGE, LABEL = "image", "label"
 
 
-def checksum(path: str) -> str:
+def checksum(path: str, needed: str = f"{IMAGE} and {LABEL}") -> str:
     """Return the SHA-256 of a file; of one that did not change it is computed once. Raises `DataError` without one."""
     file = existing_file(path)
     if file is None:
-        raise DataError(
-            f"got path {path[:200]!r}: there is no such file; an .npz with {IMAGE} and {LABEL} is needed"
-        )
+        raise DataError(f"got path {path[:200]!r}: there is no such file; an .npz with {needed} is needed")
     status = file.stat()
     return _checksum(file, status.st_size, status.st_mtime_ns)
 
@@ -61,20 +59,20 @@ def _read(path: str, shape: tuple[int, ...], classes: int, *, pixels: bool) -> t
     """Return labels [N] and, where asked for, pixels [N, C, H, W]."""
     try:
         with zipfile.ZipFile(path) as archive:
-            headers = {name: _header(archive, name, path) for name in (IMAGE, LABEL)}
+            headers = {name: header(archive, name, path) for name in (IMAGE, LABEL)}
             order = _order(*headers[IMAGE], shape, path)
             (count, *_), (found, dtype) = headers[IMAGE][0], headers[LABEL]
             if found != (count,) or dtype.kind not in "iu":
                 raise DataError(
                     f"{path}: {LABEL} is {dtype} of shape {found}; whole numbers of shape ({count},) are needed"
                 )
-            labels = _array(archive, LABEL)
+            labels = array(archive, LABEL)
             bad = np.flatnonzero((labels < 0) | (labels >= classes))
             if len(bad):
                 raise DataError(
                     f"{path}: {LABEL} {labels[bad[0]]} of image {bad[0]}; labels go from 0 to {classes - 1}"
                 )
-            return labels, order(_array(archive, IMAGE)) if pixels else None
+            return labels, order(array(archive, IMAGE)) if pixels else None
     except DataError:
         raise
     except Exception as error:  # zip and header parsers raise OSError, BadZipFile, ValueError, ...
@@ -100,11 +98,13 @@ def _order(
     return orders[tuple(each)]
 
 
-def _header(archive: zipfile.ZipFile, name: str, path: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def header(
+    archive: zipfile.ZipFile, name: str, path: str, needed: str = f"{IMAGE} and {LABEL}"
+) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Return shape and type of a member. Raises `DataError` where it is missing or shorter than it says."""
     member = f"{name}.npy"
     if member not in archive.namelist():
-        raise DataError(f"{path}: has no array {name!r}; {IMAGE} and {LABEL} are needed")
+        raise DataError(f"{path}: has no array {name!r}; {needed} are needed")
     with archive.open(member) as stream:
         version = np.lib.format.read_magic(stream)
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -117,6 +117,7 @@ def _header(archive: zipfile.ZipFile, name: str, path: str) -> tuple[tuple[int, 
     return shape, dtype
 
 
-def _array(archive: zipfile.ZipFile, name: str) -> Any:
+def array(archive: zipfile.ZipFile, name: str) -> Any:
+    """Return a member whose header was read."""
     with archive.open(f"{name}.npy") as stream:
         return np.lib.format.read_array(stream, allow_pickle=False)

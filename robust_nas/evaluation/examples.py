@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from robust_nas.attacks.norms import length
 from robust_nas.evaluation.accuracy import as_float
 from robust_nas.evaluation.state import EvaluationState
 
@@ -37,8 +38,7 @@ class Examples:
         for index, found in sorted(self.found.items()):
             clean, adversarial = as_float(state.pixels[index]), found["adversarial"]
             guesses = [_guess(logits, state) for logits in (state.clean_logits[index], found["logits"])]
-            delta = (adversarial - clean).flatten()
-            linf = state.threat_model.norm == "linf"
+            size = length((adversarial - clean).unsqueeze(0), state.threat_model.norm)
             rows.append(
                 {
                     "clean": clean.numpy(),
@@ -50,7 +50,7 @@ class Examples:
                     "confidence_adversarial": guesses[1][1],
                     "attack": found["attack"],
                     "broken": found["broken"],
-                    "perturbation": float(delta.abs().max() if linf else delta.norm()),
+                    "perturbation": float(size),
                 }
             )
         return tuple(rows)

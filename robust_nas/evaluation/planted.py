@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_nas.attacks import Norm, attack_mode
-from robust_nas.attacks.norms import noise_in_ball, project
+from robust_nas.attacks.norms import noise_in_ball, on_sphere, project
 
 INNER = 48  # m
 RADIUS = 0.95  # of eps, of the inner points
@@ -95,6 +95,8 @@ def plant(
 
 def _boundary(x: Tensor, eps: float, norm: Norm, generator: torch.Generator) -> Tensor:
     """Return a random point at distance eps of each image (less where the box is in the way)."""
+    if norm == "l1":
+        return project(x + on_sphere(x, eps, norm, generator), x, eps, norm)
     noise = torch.empty(x.shape, dtype=x.dtype, device=x.device).normal_(generator=generator)
     if norm == "linf":
         return project(x + eps * noise.sign(), x, eps, norm)

@@ -59,6 +59,8 @@ def start(
     refuse_without_values(predictor.module)
     for step in options.steps:
         step.attack.refuse_model(predictor.module)
+        share = slice(step.images)
+        step.attack.refuse_images(pixels[share], labels[share])
     surrogates = read_surrogates(options)
     refuse_misfits(surrogates, tuple(pixels.shape[1:]), int(labels.max()) + 1)
     watch = ModelWatch(predictor)

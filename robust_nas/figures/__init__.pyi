@@ -17,8 +17,8 @@ from .figure import draw_figures as draw_figures
 from .figure import draw_own as draw_own
 from .figure import due_figures as due_figures
 from .figure import optional as optional
-from .latent_boundary import plot_latent_boundary as plot_latent_boundary
 from .generator_curves import plot_generator as plot_generator
+from .latent_boundary import plot_latent_boundary as plot_latent_boundary
 from .ranking import plot_ranking as plot_ranking
 from .saliency import plot_saliency as plot_saliency
 from .sampled_search import plot_sampled_search as plot_sampled_search

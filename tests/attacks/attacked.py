@@ -114,4 +114,4 @@ def assert_same_state(before, after):
 
 def distance(norm, delta):
     """How far each example moved, `[B]`, in float64."""
-    return delta.flatten(1).double().norm(p=math.inf if norm == "linf" else 2, dim=1)
+    return delta.flatten(1).double().norm(p={"linf": math.inf, "l2": 2, "l1": 1}[norm], dim=1)

@@ -4,33 +4,57 @@ import tempfile
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
-from attacked import CLASSES, SHAPE
+import torch
+from attacked import CLASSES, SHAPE, batch, generator
 
 from robust_nas.attacks import (
     AIGAN,
     APGD,
     FGSM,
     FGSMRS,
+    FMN,
     NFGSM,
     PGD,
     AutoAttack,
     CarliniWagner,
     DeepFool,
     LatentBoundary,
+    MinimalAttack,
     Noise,
+    Saved,
     SecondOrder,
     Square,
     Transfer,
 )
+from robust_nas.attacks.adversarial_set import AdversarialSet, write_set
 from robust_nas.nets.build import seeded
 from robust_nas.nets.generator_folder import GeneratorDescription, Victim, save_generator
 
-EPS = {"linf": 0.1, "l2": 1.0}
-NORMS = ("linf", "l2")
+EPS = {"linf": 0.1, "l2": 1.0, "l1": 4.0}
+NORMS = ("linf", "l2")  # that most attacks know
 PLACE = tempfile.TemporaryDirectory()  # of this process
 LADDER = str(Path(PLACE.name).resolve() / "ladder")  # LADDER's parts, fitted to that model
 SURROGATE = str(Path(PLACE.name).resolve() / "surrogate")  # the model folder that the transfer attacks name
+SAVED = str(Path(PLACE.name).resolve() / "set.npz")  # the saved images of the attack `saved`
+
+
+def saved_set():
+    """Write a set that holds the images of the suites, each moved by at most 0.1 in Linf and .5 in L2 and L1."""
+    images, _ = batch(count=24)
+    clean = torch.cat([images, (255 * images).round() / 255])
+    noise = torch.randn(clean.shape, generator=generator(7))
+    moved = (clean + 0.5 * noise / noise.flatten(1).norm(p=1, dim=1).view(-1, 1, 1, 1)).clamp(0, 1)
+    meta = {"attack": {"name": "noise"}, "label": "noise-1", "threat_model": {"norm": "l1", "eps": 0.5}}
+    meta |= {"victim": "0" * 64, "data": {}, "seed": 0, "versions": {}}
+    labels = np.zeros(len(clean), np.int64)
+    write_set(
+        Path(SAVED), AdversarialSet(images=moved.numpy(), clean=clean.numpy(), labels=labels, meta=meta)
+    )
+
+
+saved_set()
 
 
 def made_generator(folder, norm="linf", eps=None, shape=SHAPE, classes=CLASSES, victim="none", seed=0):
@@ -73,6 +97,13 @@ ATTACKS = {
     "pgd-dlr-batch": PGD(eps=EPS["linf"], steps=2, bn="batch", loss="dlr"),
     "pgd-kl-batch": PGD(eps=EPS["linf"], steps=2, bn="batch", loss="kl", keep="last"),
 }
+for _norm in (*NORMS, "l1"):
+    _common = {"eps": EPS[_norm], "norm": _norm}
+    ATTACKS |= {
+        f"fmn-{_norm}": FMN(norm=_norm, steps=8),
+        f"fmn-eps-{_norm}": FMN(steps=8, **{**_common, "eps": 2 * EPS[_norm]}),
+        f"saved-{_norm}": Saved(file=SAVED, unknown="keep", **_common),
+    }
 for _norm in NORMS:
     _common = {"eps": EPS[_norm], "norm": _norm}
     ATTACKS |= {
@@ -98,8 +129,15 @@ for _norm in NORMS:
         **{f"pgd-{loss}-{_norm}": PGD(steps=3, loss=loss, **_common) for loss in losses(PGD)},
         **{f"apgd-{loss}-{_norm}": APGD(steps=6, loss=loss, **_common) for loss in losses(APGD)},
     }
-ATTACKS["transfer-two"] = Transfer(
-    eps=EPS["linf"], surrogates=(SURROGATE, SURROGATE), attack={"name": "apgd", "steps": 2, "fold": False}
+_common = {"eps": EPS["l1"], "norm": "l1"}
+ATTACKS |= {
+    "noise-l1": Noise(draws=4, **_common),
+    "apgd-restarts-l1": APGD(steps=5, restarts=2, **_common),
+    "apgd-one-ball-l1": APGD(steps=2, **_common),
+    "apgd-dlr-targeted-l1": APGD(steps=5, loss="dlr-targeted", targets=2, **_common),
+}
+ATTACKS["transfer-two-l1"] = Transfer(
+    surrogates=(SURROGATE, SURROGATE), attack={"name": "apgd", "steps": 2, "fold": False}, **_common
 )
 ATTACKS["ai-gan-random"] = AIGAN(
     eps=EPS["linf"], generator=GENERATORS["linf"], transfer=True, targets="random"
@@ -117,6 +155,7 @@ def is_random(attack):
     if isinstance(attack, AIGAN):
         return attack.targets == "random"
     return not isinstance(attack, FGSM | CarliniWagner | DeepFool | LatentBoundary)
+    return not isinstance(attack, FGSM | MinimalAttack | Saved)
 
 
 def has_bf16(attack):

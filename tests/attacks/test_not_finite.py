@@ -45,7 +45,7 @@ def test_a_gradient_that_is_not_finite_in_a_pixel_counts_as_zero_there_and_nowhe
     images, _ = batch()
     labels = answered(conv_net(), images)
     expected = attack(Blind(conv_net(), 0.0), images, labels, generator())
-    if attack.guided_by == "gradient":
+    if attack.guided_by == "gradient" and attack.norm != "l1":  # whose sparse steps may leave that pixel out
         assert not torch.equal(attack(conv_net(), images, labels, generator()), expected)
     for value in (math.nan, math.inf, -math.inf):
         assert torch.equal(attack(Blind(conv_net(), value), images, labels, generator()), expected)

@@ -9,10 +9,10 @@ FAIL below a quarter. Our choice, by simulation (`scripts/simulate_findings.py`)
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from robust_nas.attacks import PGD
+from robust_nas.attacks import PGD, Norm
+from robust_nas.attacks.norms import diameter
 from robust_nas.evaluation.checks.check import SanityCheck
 from robust_nas.evaluation.cost import Cost, Selection
 from robust_nas.evaluation.seeds import generator_of
@@ -43,9 +43,9 @@ class ChosenClass(SanityCheck):
         return not state.predictor.abstains
 
     def _attack(self, state: EvaluationState) -> PGD:
-        norm = state.threat_model.norm
-        whole = 1.0 if norm == "linf" else math.prod(state.shape) ** 0.5
-        return PGD(norm=norm, eps=whole, steps=STEPS, loss="margin", fold=False)
+        # The whole box has the same points in every norm; in L1 steps over it are those of Linf.
+        norm: Norm = "linf" if state.threat_model.norm == "l1" else state.threat_model.norm
+        return PGD(norm=norm, eps=diameter(norm, state.shape), steps=STEPS, loss="margin", fold=False)
 
     def undefined(self, state: EvaluationState) -> str | None:
         """Return that there is nothing to attack, where the model has learned nothing."""

@@ -3,18 +3,20 @@
 Eps 0, eps/2, eps, 2 eps, then grey and unbounded (Carlini et al., 2019), under PGD on the margin, which never
 saturates: a confident model is not mistaken for a robust one. D pixels of an image.
 
-    grey       0.5 in Linf, 0.5 sqrt(D) in L2: every image can become one and the same grey
-    unbounded  1 in Linf, sqrt(D) in L2
+    grey       0.5 in Linf, 0.5 sqrt(D) in L2, 0.5 D in L1: every image can become one and the same grey
+    unbounded  1 in Linf, sqrt(D) in L2, D in L1
+
+In L1, where PGD is not defined, by APGD.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from robust_nas.attacks import PGD
+from robust_nas.attacks import APGD, PGD
+from robust_nas.attacks.norms import diameter
 from robust_nas.evaluation.checks.check import SanityCheck
 from robust_nas.evaluation.cost import Cost
 from robust_nas.evaluation.thresholds import RISE, UNBOUNDED_LEFT
@@ -38,14 +40,15 @@ class EpsCurve(SanityCheck):
     share: ClassVar[float] = 0.6
     name: Literal["eps-curve"] = "eps-curve"
 
-    def _attacks(self, state: EvaluationState) -> list[PGD]:
+    def _attacks(self, state: EvaluationState) -> list[PGD | APGD]:
         threat = state.threat_model
-        side = 1.0 if threat.norm == "linf" else math.prod(state.shape) ** 0.5
+        side = diameter(threat.norm, state.shape)
         grey = GREY * side
         small = [threat.eps * factor for factor in (0.5, 1, 2) if 0 < threat.eps * factor < grey]
         budgets = [*((eps, 10) for eps in small), (grey, 20), (side, 20)]
+        method = PGD if threat.norm in PGD.norms else APGD
         return [
-            PGD(norm=threat.norm, eps=eps, steps=steps, loss="margin", eot=state.eot)
+            method(norm=threat.norm, eps=eps, steps=steps, loss="margin", eot=state.eot)
             for eps, steps in budgets
         ]
 

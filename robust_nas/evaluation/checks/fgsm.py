@@ -20,6 +20,10 @@ class SingleStep(SurvivorCheck):
     worst: ClassVar[float] = BROKEN_BY_THE_WEAK
     name: Literal["fgsm"] = "fgsm"
 
+    def applies(self, state: EvaluationState) -> bool:
+        """Return whether a single step of length eps is defined: in L1 it would leave the box in one pixel."""
+        return state.threat_model.norm in FGSM.norms
+
     def attack(self, state: EvaluationState) -> Attack:
         """Return FGSM under the threat model."""
         return FGSM(**state.limits, eot=state.eot)

@@ -42,7 +42,10 @@ class SquareQueries(SurvivorCheck):
         return Square(**state.limits, queries=self.queries, eot=state.eot)
 
     def undefined(self, state: EvaluationState) -> str | None:
-        """Return whether the images are too small for its tiles."""
+        """Return whether the images are too small for its tiles, or Square does not know the norm."""
+        norm = state.threat_model.norm
+        if norm not in Square.norms:
+            return f"Square is not defined in {norm} here; the suite autoattack has the authors' own"
         if super().undefined(state) is None:
             return None
         height, width = state.shape[1:]

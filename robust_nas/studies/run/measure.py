@@ -9,7 +9,7 @@ belongs to stage 1, the logits are the last); the network is in eval mode throug
     stage gain   log(|h_k(x') - h_k(x)|_2 / |h_k-1(x') - h_k-1(x)|_2), mean over images; they add up to the log of the
                  whole gain from input to logits. `log_gain_rms` divides each norm by the root of its dimension, so
                  that widths compare.
-    average_sensitivity    E |<grad_x f_y(x), u>|, u uniform in the Linf ball of eps, or on the L2 sphere: our
+    average_sensitivity    E |<grad_x f_y(x), u>|, u uniform in the Linf ball of eps, or on the L2 or L1 sphere: our
                  reading of the average robustness of Zhu et al. (2022), whose definition was not available
     robust_gap   accuracy under the attack on training images less that on test images
 
@@ -25,8 +25,10 @@ from typing import Any, Protocol
 import torch
 from torch import Generator, Tensor, nn
 
-from robust_nas.attacks import Attack
+from robust_nas.attacks import Attack, Norm
 from robust_nas.attacks.best_iterate import misclassified
+from robust_nas.attacks.l1_ball import farthest_in_l1
+from robust_nas.attacks.norms import length
 from robust_nas.data import Images
 from robust_nas.evaluation.seeds import generator_of
 from robust_nas.studies.config import Metrics
@@ -119,16 +121,12 @@ def logits_of(network: nn.Module, images: Tensor) -> Tensor:
 
 
 def lipschitz_ratios(
-    images: Tensor, attacked: Tensor, clean_logits: Tensor, logits: Tensor, norm: str
+    images: Tensor, attacked: Tensor, clean_logits: Tensor, logits: Tensor, norm: Norm
 ) -> Tensor:
     """Return |f(x) - f(x')|_1 / |x - x'| of every image, float64 `[N]`; zero where the image was not moved."""
-    distance = _norm((attacked.double() - images.double()).flatten(1), norm)
+    distance = length(attacked.double() - images.double(), norm)
     change = (logits.double() - clean_logits.double()).abs().sum(1)
     return change / distance.clamp(min=LEAST_DISTANCE) * (distance > 0)
-
-
-def _norm(differences: Tensor, norm: str) -> Tensor:
-    return differences.abs().amax(1) if norm == "linf" else differences.norm(dim=1)
 
 
 def lip_max(network: nn.Module, images: Tensor, attack: Attack, steps: int, generator: Generator) -> Tensor:
@@ -143,7 +141,7 @@ def lip_max(network: nn.Module, images: Tensor, attack: Attack, steps: int, gene
         clean = logits_of(network, x)
         direction = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
         for _ in range(steps + 1):
-            moved = (x + attack.radius * _steepest(direction, attack.norm)).clamp(0, 1).requires_grad_(True)
+            moved = _farthest(x, direction, attack).requires_grad_(True)
             logits = network(moved)
             change = (logits - clean).abs().sum()
             (direction,) = torch.autograd.grad(change, moved)
@@ -152,12 +150,18 @@ def lip_max(network: nn.Module, images: Tensor, attack: Attack, steps: int, gene
     return best
 
 
-def _steepest(direction: Tensor, norm: str) -> Tensor:
-    if norm == "linf":
-        return direction.sign()
+def _farthest(x: Tensor, direction: Tensor, attack: Attack) -> Tensor:
+    """Return the points `[B, C, H, W]` of the ball around `x`, moved into the box, that lie farthest along a direction.
+
+    In L1 it is the farthest point of ball and box together: pixel after pixel is moved to the end of the box.
+    """
+    if attack.norm == "l1":
+        return farthest_in_l1(x, direction, attack.radius)
+    if attack.norm == "linf":
+        return (x + attack.radius * direction.sign()).clamp(0, 1)
     flat = direction.flatten(1)
     unit: Tensor = flat / flat.norm(dim=1, keepdim=True).clamp(min=1e-30)
-    return unit.view_as(direction)
+    return (x + attack.radius * unit.view_as(direction)).clamp(0, 1)
 
 
 def average_sensitivity(
@@ -175,9 +179,13 @@ def average_sensitivity(
             u = attack.radius * (
                 2 * torch.rand(shape, generator=generator, device=x.device, dtype=torch.float64) - 1
             )
-        else:
+        elif attack.norm == "l2":
             u = torch.randn(shape, generator=generator, device=x.device, dtype=torch.float64)
             u = attack.radius * u / u.norm(dim=1, keepdim=True)
+        else:
+            sides = torch.rand(shape, generator=generator, device=x.device, dtype=torch.float64) - 0.5
+            u = torch.empty(shape, device=x.device, dtype=torch.float64).exponential_(generator=generator)
+            u = attack.radius * sides.sign() * u / u.sum(1, keepdim=True)
         total += float((flat @ u.T).abs().mean(1).sum())
     return total / len(images)
 
