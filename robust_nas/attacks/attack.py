@@ -61,6 +61,7 @@ class Attack(Method):
     )
     twice_differentiated: ClassVar[bool] = False  # whether it takes second derivatives, never in bf16
     external: ClassVar[bool] = False  # whether another package runs it, in float32, on the model as it is
+    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")  # for which it is defined
 
     eps: NonNegative | None  # None: the box alone bounds the perturbation
     norm: Norm = "linf"
@@ -297,6 +298,11 @@ ATTACKS = Registry(
         "carlini-wagner": "carlini_wagner:CarliniWagner",
         "deepfool": "deepfool:DeepFool",
         "square": "square:Square",
+        "zoo": "zoo:ZOO",
+        "boundary": "boundary:Boundary",
+        "hop-skip-jump": "hop_skip_jump:HopSkipJump",
+        "opt": "opt:OPT",
+        "sign-opt": "sign_opt:SignOPT",
         "noise": "noise:Noise",
         "transfer": "transfer:Transfer",
         "autoattack": "autoattack:AutoAttack",
