@@ -233,7 +233,8 @@ class Oracle:
 
     def _beyond(self, limit: float) -> Tensor:
         """Return what was found `[B, C, H, W]`, moved a little farther away where that is misclassified too."""
-        rows = ((self.distance > 0) & (self.distance <= limit)).nonzero().squeeze(1)
+        inside = self.distance.isfinite() & (self.distance <= limit)
+        rows = (inside & (self.distance > 0)).nonzero().squeeze(1)
         if len(rows) == 0:
             return self.found
         images, found, size = self.images[rows], self.found[rows], self.distance[rows]

@@ -4,8 +4,8 @@
     theta'     = (theta - alpha g^) / ||..||                              g^: an estimate of the gradient of g
 
 alpha is doubled while g falls; where the first step is no descent, it is quartered until one is (15 times at most). An
-alpha below `STUCK` starts again at 1 with a tenth of beta, the length of the estimate's steps. (Cheng et al., 2019 and
-2020, and their code.) g is found by halving between a point that is misclassified and one that is not, up to a
+alpha below `STUCK` starts again at 1 with a tenth of beta, the length of the estimate's steps, until beta is as small
+as the images' type resolves (their code: until 1e-8, and then ends). (Cheng et al., 2019 and 2020, and their code.) g is found by halving between a point that is misclassified and one that is not, up to a
 tolerance of beta / 500. Ours: P; a bracket that doubles its width, instead of widening by 1 % again and again; a step
 that is not misclassified at the best distance takes one query alone, since it is no descent.
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 TRIES = 15  # of the line search, each way
 STUCK = 1e-4  # alpha, below which beta shrinks
-LEAST_BETA = 1e-8  # or what the images' type resolves: `SETTLED` roundings
+LEAST_BETA = 1e-8  # or `SETTLED` roundings, where that is more
 SETTLED = 500  # beta over the tolerance of g
 FIRST = 1e-3  # tolerance of the first g, relative
 WIDENINGS = 12  # of a bracket that starts with 1 %
@@ -57,14 +57,14 @@ class RaySearch(QueryAttack):
         alpha, beta = torch.full_like(g, self.alpha), torch.full_like(g, self.beta)
         least = max(LEAST_BETA, SETTLED * torch.finfo(g.dtype).eps)
         while True:
-            going = oracle.going(rows) & (beta >= least)
+            going = oracle.going(rows)
             rows, theta, g, alpha, beta = (kept[going] for kept in (rows, theta, g, alpha, beta))
             if len(rows) == 0:
                 return
             gradient = self.estimate(rays, theta, g, rows, beta)
             theta, g, alpha = _descend(self, rays, theta, g, gradient, rows, alpha, beta)
             stuck = alpha < STUCK
-            alpha, beta = alpha.masked_fill(stuck, 1.0), torch.where(stuck, beta / 10, beta)
+            alpha, beta = alpha.masked_fill(stuck, 1.0), torch.where(stuck, beta / 10, beta).clamp_min(least)
 
 
 class Rays:

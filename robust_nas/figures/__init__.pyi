@@ -17,6 +17,7 @@ from .figure import draw_figures as draw_figures
 from .figure import draw_own as draw_own
 from .figure import due_figures as due_figures
 from .figure import optional as optional
+from .queries import plot_queries as plot_queries
 from .ranking import plot_ranking as plot_ranking
 from .saliency import plot_saliency as plot_saliency
 from .sampled_search import plot_sampled_search as plot_sampled_search
