@@ -19,6 +19,7 @@ from robust_nas.attacks.checks import HESSIAN_PASSES, AttackOptions, check_logit
 from robust_nas.attacks.losses import Loss, margin
 from robust_nas.attacks.norms import finite
 from robust_nas.attacks.predictor import Predictor, averaged, merged
+from robust_nas.attacks.query_log import QueryLog
 from robust_nas.errors import AttackError
 
 
@@ -121,7 +122,14 @@ class AttackedModel:
         self.low_precision = bf16 and not options.twice_differentiated
         self.last_label = last_label
         self.forwards = self.backwards = 0
+        self.queries: QueryLog | None = None  # of attacks that count them
         self.flags: list[str] = []  # of the result (`AttackResult.flags`)
+
+    def query_log(self) -> QueryLog:
+        """Return the log of the queries of each image, which an attack without gradients keeps."""
+        if self.queries is None:
+            self.queries = QueryLog(self.labels, self.passes, traced=self.trace is not None)
+        return self.queries
 
     def _logits(
         self, x: Tensor, labels: Tensor, candidates: Callable[[Tensor], Tensor] | None = None

@@ -19,6 +19,7 @@ from robust_nas.attacks.checks import AttackOptions, check_inputs, own_generator
 from robust_nas.attacks.compiling import compiled_copy, refuse_uncompiled
 from robust_nas.attacks.folding import folded
 from robust_nas.attacks.predictor import Predictor, as_module
+from robust_nas.attacks.query_log import QueryTrace
 from robust_nas.errors import AttackError
 
 Perturb = Callable[[AttackedModel], Tensor]  # the adversarial images [B, C, H, W]
@@ -35,6 +36,8 @@ class AttackResult:
     loss: Tensor | None = None  # [runs, steps + 1, B] of every candidate, where a trace was asked for
     wrong: Tensor | None = None  # [runs, steps + 1, B] whether the candidate was misclassified
     flags: tuple[str, ...] = ()  # what the attack itself has to say of the model or its result
+    queries: Tensor | None = None  # [B] int64, of an attack that sees scores or decisions alone (`query_log.py`)
+    query_trace: QueryTrace | None = None  # how near it had come at which query, where a trace was asked for
 
 
 def run(
@@ -64,7 +67,9 @@ def run(
             backwards=target.backwards,
             loss=loss,
             wrong=wrong,
-            flags=tuple(target.flags),
+            flags=tuple(dict.fromkeys(target.flags)),
+            queries=target.queries.used if target.queries else None,
+            query_trace=target.queries.trace() if target.queries else None,
         )
 
 

@@ -57,4 +57,5 @@ class Noise(BoundedAttack):
             x = project(x, images, self.eps, self.norm)
             drawn = model.verified_logits(x, model.candidate_logits(x), model.labels)
             best.update(x, drawn, margin(drawn, model.labels))
+        model.query_log().count(answers=self.draws + 1)
         return model.no_worse(best.images, clean)

@@ -29,6 +29,7 @@ from pydantic import Field
 from robust_nas.attacks.attack import BoundedAttack, Passes
 from robust_nas.attacks.best_iterate import BestIterate
 from robust_nas.attacks.losses import margin
+from robust_nas.attacks.minimal import distance
 from robust_nas.attacks.norms import Norm, l2, project
 from robust_nas.config import Count, Positive
 from robust_nas.lazy import F, torch
@@ -51,7 +52,7 @@ class Square(BoundedAttack):
     access: ClassVar[Literal["gradient", "score", "decision"]] = "score"
     name: Literal["square"] = "square"
     bn: Literal["eval"] = "eval"  # examples leave the batch when they are done, so it has no statistics
-    queries: Count = 5000  # per example and restart
+    queries: Count = 5000  # per example and restart, with one more for the image itself
     p_init: Annotated[Positive, Field(le=1)] = 0.8  # share of the pixels in the first squares
     restarts: Count = 1
 
@@ -74,7 +75,9 @@ class Square(BoundedAttack):
         """Return the most harmful of all points queried and of the image itself, `[B, C, H, W]`."""
         best = BestIterate(model.images, model.labels)
         clean = model.logits(model.images)
-        best.update(model.images, clean, margin(clean, model.labels))
+        wrong = best.update(model.images, clean, margin(clean, model.labels))
+        model.query_log().count()
+        _record(model, model.images[wrong], wrong.nonzero().squeeze(1), self.norm)
         for _ in range(self.restarts):
             _climb(self, model, best)
         return model.no_worse(best.images, clean)
@@ -98,11 +101,18 @@ def _climb(options: Square, target: AttackedModel, best: BestIterate) -> None:
         logits = target.verified_logits(new, target.candidate_logits(new, labels), labels)
         new_value = margin(logits, labels)
         going = ~best.update(new, logits, new_value, rows)
+        target.query_log().count(rows)
         better = new_value > value
         x = torch.where(better.view(-1, 1, 1, 1), new, x)
         value = torch.where(better, new_value, value)
         if not going.all():
+            _record(target, new[~going], rows[~going], norm)
             rows, images, x, value = (kept[going] for kept in (rows, images, x, value))
+
+
+def _record(target: AttackedModel, x: Tensor, rows: Tensor, norm: Norm) -> None:
+    """Record that these images `[M, C, H, W]` are misclassified, and how far they are from their own."""
+    target.query_log().nearer(rows, distance(x, target.images[rows], norm))
 
 
 def _side(options: Square, query: int, height: int, width: int) -> int:

@@ -20,7 +20,7 @@ Model = Annotated[str | None, typer.Argument(help="A model folder, such as resul
 Suite = Annotated[
     str | None,
     typer.Option(
-        callback=common.filled, help="quick, cascade, autoattack, rand, transfer, l1, or a YAML file."
+        callback=common.filled, help="quick, cascade, autoattack, rand, transfer, black-box, l1, or a YAML file."
     ),
 ]
 Eps = Annotated[
@@ -242,7 +242,7 @@ def _show(tree: dict[str, Any], what: str, folder: Path) -> None:
     common.table(title, common.ACCURACY_HEADER, common.accuracy_rows(tree))
     common.show_evidence(tree)
     print(f"evaluation         {folder / 'evaluation.json'}")
-    for stem in ("evaluation", "eps_curve", "loss_traces", "examples"):
+    for stem in ("evaluation", "eps_curve", "loss_traces", "queries", "examples"):
         path = folder / "figures" / f"{stem}.png"
         if path.exists():
             print(f"{'figure: ' + stem.replace('_', ' '):<18} {path}")

@@ -13,6 +13,7 @@ from .options import suite_names as suite_names
 from .paper import paper_sentence as paper_sentence
 from .protocol import evaluate as evaluate
 from .protocol import follow_protocol as follow_protocol
+from .query_curves import query_curve as query_curve
 from .report import Evaluation as Evaluation
 from .rows import Row as Row
 from .rows import Score as Score

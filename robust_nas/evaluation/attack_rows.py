@@ -19,9 +19,10 @@ from robust_nas.evaluation.examples import SHOWN, Examples
 from robust_nas.evaluation.inputs import model_errors
 from robust_nas.evaluation.journal import Journal
 from robust_nas.evaluation.options import Step
+from robust_nas.evaluation.query_curves import query_record, query_summary
 from robust_nas.evaluation.rows import Row, Score
 from robust_nas.evaluation.seeds import generator_of, seed_of
-from robust_nas.evaluation.state import EvaluationState
+from robust_nas.evaluation.state import DOUBTS, EvaluationState
 from robust_nas.evaluation.traces import TraceRecord, curve, traced
 
 Planned = tuple[Attack, int]  # an attack and its share of the images
@@ -123,6 +124,7 @@ def _attack_batch(state: EvaluationState, attack: Attack, indices: Tensor, name:
         "forwards": result.forwards + judged.forwards,
         "backwards": result.backwards,
         "trace": traced(result),
+        "queries": query_record(result),
         "shown": {int(indices[i]): (result.images[i].cpu(), judged.logits[i].cpu()) for i in shown},
         "seconds": time.perf_counter() - began,
         # Of every part, because a resumed evaluation starts with the model as it was loaded.
@@ -144,7 +146,8 @@ def _add_row(
     if traces:
         state.traces.append(TraceRecord.joined(attack, attacked, traces))
     for record in records:
-        state.flags.update(dict.fromkeys(f"{attack.label}: {flag}" for flag in record["flags"]))
+        kind = None if attack.external else DOUBTS
+        state.flags.update(dict.fromkeys((f"{attack.label}: {flag}" for flag in record["flags"]), kind))
         state.largest = max(state.largest, record["largest"])
         state.not_finite += record["not_finite"]
         state.untouched &= record["untouched"]
@@ -166,6 +169,8 @@ def _add_row(
             broken_indices=tuple(order[broken].tolist()),
             trace=tuple(curve(state.traces[-1])) if traces else (),
             runs=state.traces[-1].runs if traces else None,
+            # An earlier version's journal has no record of them.
+            queries=query_summary([record.get("queries") for record in records], state.threat_model.eps),
         )
     )
 

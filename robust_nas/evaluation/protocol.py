@@ -60,7 +60,8 @@ def evaluate(
         data: an object with `pixels` (uint8, or float in 0..1, `[N, C, H, W]`) and `labels` (integers `[N]`), a pair of
             these, a torch `Dataset` of (image, label), or a `DataLoader` of such batches; tensors or NumPy arrays.
         threat_model: norm and eps, on the 0..1 scale.
-        suite: `quick`, `cascade`, `autoattack`, `rand`, `transfer`, a YAML file, or a list of attacks or `Step`s.
+        suite: `quick`, `cascade`, `autoattack`, `rand`, `transfer`, `black-box`, a YAML file, or a list of attacks
+            or `Step`s.
         seed: of the order of the images, of the attacks and of a random rule's draws.
         device: where the images go; default: where the model's parameters are.
         progress: called as `progress(name, fraction)`.

@@ -14,7 +14,8 @@ The tree, schema version 2; a score is `{correct, images, accuracy, interval}`, 
                   share, common, seconds, forwards, backwards, broken_indices, trace, runs};
                   `robust_nas.evaluation.protocol` says what each counts; trace is a list of {step, mean, low, high,
                   still_right}, or empty: the loss of the first run, the share right in all `runs` (of an earlier
-                  version, without `runs`: in the first)
+                  version, without `runs`: in the first); of an attack that sees answers alone also `queries`:
+                  {total, median, most, curve}, a curve of {queries, distance, success} (`query_curves.py`)
     robust        score on the common prefix under all attacks, with `attacks`, their labels, `draws`, and `precision`:
                   {width, target, images}, the images that would make the interval as narrow as the target
     findings      a list of {name, status, value, allowed, images, text, next_step}; status PASS, WARN, FAIL, NOT RUN

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from robust_nas.attacks import Attack
@@ -65,6 +65,7 @@ class Row:
     broken_indices: tuple[int, ...]  # into the test set
     trace: tuple[dict[str, float], ...] = ()
     runs: int | None = None  # over which `still_right` of the trace is counted
+    queries: dict[str, Any] = field(default_factory=dict)  # of an attack that counts them (`query_curves.py`)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as plain values; the attack as it prints itself, which is enough to run it again."""
@@ -90,4 +91,5 @@ class Row:
             "broken_indices": list(self.broken_indices),
             "trace": list(self.trace),
             "runs": self.runs,
+            **({"queries": self.queries} if self.queries else {}),
         }

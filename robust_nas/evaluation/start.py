@@ -88,6 +88,7 @@ def start(
         not_finite=clean["not_finite"],
         watch=watch,
         untouched=clean["untouched"],
+        full_depth=options.findings == "full",
     )
     for attack, _ in attacks:
         attack.refuse_undefined(classes, state.shape, predictor.abstains)

@@ -23,6 +23,8 @@ from robust_nas.evaluation.rows import Row
 from robust_nas.evaluation.seeds import generator_of, seed_of
 from robust_nas.evaluation.traces import TraceRecord
 
+DOUBTS = "attacks found where to start"  # the finding on doubts of the toolkit's own attacks about their result
+
 
 @dataclass
 class EvaluationState:
@@ -48,9 +50,11 @@ class EvaluationState:
     untouched: bool
     not_finite: int  # images with logits that are not
     largest: float = 0.0  # perturbation seen
+    full_depth: bool = False  # whether findings may take any number of passes
     rows: list[Row] = field(default_factory=list)
     traces: list[TraceRecord] = field(default_factory=list)
-    flags: dict[str, None] = field(default_factory=dict)  # the attacks' own doubts about the model
+    # The attacks' own doubts about the model, or about what they found (`DOUBTS`).
+    flags: dict[str, str | None] = field(default_factory=dict)
 
     @property
     def chance(self) -> float:
@@ -87,6 +91,13 @@ class EvaluationState:
     def guided_by(self, *guides: str) -> bool:
         """Return whether an attack of the list is led by one of these (`Attack.guided_by`)."""
         return any(part.guided_by in guides for attack in self.attacks for part in attack.parts())
+
+    def asks_for(self, *, decisions: bool) -> bool:
+        """Return whether a query attack of the list sees decisions alone; or, with False, whether one sees scores."""
+        parts = [part for attack in self.attacks for part in attack.parts()]
+        return any(
+            part.guided_by == "queries" and (part.access == "decision") == decisions for part in parts
+        )
 
     @property
     def nothing_to_attack(self) -> str | None:

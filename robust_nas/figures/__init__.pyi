@@ -19,6 +19,7 @@ from .figure import due_figures as due_figures
 from .figure import optional as optional
 from .generator_curves import plot_generator as plot_generator
 from .latent_boundary import plot_latent_boundary as plot_latent_boundary
+from .queries import plot_queries as plot_queries
 from .ranking import plot_ranking as plot_ranking
 from .saliency import plot_saliency as plot_saliency
 from .sampled_search import plot_sampled_search as plot_sampled_search

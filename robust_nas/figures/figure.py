@@ -79,6 +79,7 @@ FIGURES = Registry(
         "evaluation": "evaluation:Waterfall",
         "eps-curve": "budget:EpsCurve",
         "loss-traces": "traces:LossTraces",
+        "queries": "queries:QueryCurves",
         "examples": "examples:AdversarialGrid",
         "compression": "compression_tradeoff:CompressionTradeoff",
         "layers": "compression_layers:CompressionLayers",

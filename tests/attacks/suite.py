@@ -16,15 +16,20 @@ from robust_nas.attacks import (
     FGSMRS,
     FMN,
     NFGSM,
+    OPT,
     PGD,
+    ZOO,
     AutoAttack,
+    Boundary,
     CarliniWagner,
     DeepFool,
     LatentBoundary,
     MinimalAttack,
+    HopSkipJump,
     Noise,
     Saved,
     SecondOrder,
+    SignOPT,
     Square,
     Transfer,
 )
@@ -93,6 +98,12 @@ ATTACKS = {
     "second-order-saddle-free": SecondOrder(
         eps=EPS["linf"], steps=2, krylov=2, solver="saddle-free", loss="kl", restarts=2
     ),
+    "zoo": ZOO(queries=100, coordinates=32, learning_rate=0.1),
+    "zoo-newton-eps": ZOO(eps=2.0, queries=100, coordinates=16, solver="newton", search_steps=2, learning_rate=0.5, h=0.01),
+    "boundary": Boundary(queries=40),
+    "boundary-eps": Boundary(eps=2.0, queries=40),
+    "opt": OPT(queries=40, directions=5, estimates=2),
+    "opt-eps": OPT(eps=2.0, queries=40, directions=5, estimates=2),
     "pgd-batch": PGD(eps=EPS["linf"], steps=2, bn="batch"),
     "pgd-dlr-batch": PGD(eps=EPS["linf"], steps=2, bn="batch", loss="dlr"),
     "pgd-kl-batch": PGD(eps=EPS["linf"], steps=2, bn="batch", loss="kl", keep="last"),
@@ -120,6 +131,10 @@ for _norm in NORMS:
         f"ladder-{_norm}": LatentBoundary(
             folder=LADDER, transfer=True, norm=_norm, targets=2, steps=3, halvings=1
         ),
+        f"hop-skip-jump-{_norm}": HopSkipJump(norm=_norm, queries=40, first_estimate=20),
+        f"hop-skip-jump-eps-{_norm}": HopSkipJump(queries=40, first_estimate=20, **_common),
+        f"sign-opt-{_norm}": SignOPT(norm=_norm, queries=40, directions=5, estimates=20),
+        f"sign-opt-eps-{_norm}": SignOPT(queries=40, directions=5, estimates=20, **_common),
         f"noise-{_norm}": Noise(draws=4, **_common),
         f"ai-gan-{_norm}": AIGAN(generator=GENERATORS[_norm], transfer=True, **_common),
         f"autoattack-{_norm}": AutoAttack(attacks=("apgd-ce" if _norm == "linf" else "apgd-dlr",), **_common),
@@ -160,7 +175,12 @@ def is_random(attack):
 
 def has_bf16(attack):
     """Whether its candidates may be made in bf16."""
-    return not attack.external and not attack.twice_differentiated
+    return "bf16" in get_args(type(attack).model_fields["precision"].annotation)
+
+
+def can_fold(attack):
+    """Whether it may work on the folded copy."""
+    return type(attack).model_fields["fold"].annotation is bool
 
 
 def changed(attack, **values):

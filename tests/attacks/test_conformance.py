@@ -18,7 +18,7 @@ from attacked import (
     logits_of,
     state,
 )
-from suite import ATTACKS, best_of_all, changed, every_attack, has_bf16, is_random
+from suite import ATTACKS, best_of_all, can_fold, changed, every_attack, has_bf16, is_random
 
 from robust_nas.attacks import ATTACKS as REGISTRY
 from robust_nas.attacks import LatentBoundary, Transfer
@@ -126,6 +126,13 @@ def test_float64_stays_float64_and_the_folded_copy_gives_the_same_verdicts(attac
     if attack.external:
         with pytest.raises(AttackError, match="float64"):
             attack(model, images, labels)
+        return
+    if not can_fold(attack):
+        with pytest.raises(ValueError, match="fold"):
+            changed(attack, fold=True)
+        result = attack.run(model, images, labels, generator())
+        assert result.images.dtype == torch.float64
+        assert distance(attack.norm, result.images - images).max() <= attack.radius + 1e-12
         return
     copied = changed(attack, fold=True).run(model, images, labels, generator())
     plain = changed(attack, fold=False).run(model, images, labels, generator())

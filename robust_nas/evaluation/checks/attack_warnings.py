@@ -1,7 +1,8 @@
-"""The attacks' own doubts about the model, such as those of AutoAttack's authors (Croce and Hein, 2020)."""
+"""The attacks' own doubts about the model or their result, such as those of AutoAttack (Croce and Hein, 2020)."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robust_nas.evaluation.checks.check import SanityCheck
@@ -28,4 +29,6 @@ class AttackWarnings(SanityCheck):
 
     def run(self, state: EvaluationState, indices: Tensor, cost: Cost) -> list[Finding]:
         """Return WARN for every flag."""
-        return [self.finding("WARN", flag) for flag in state.flags]
+        return [
+            replace(self.finding("WARN", flag), name=name or self.title) for flag, name in state.flags.items()
+        ]

@@ -1,7 +1,8 @@
 """White-box attacks are at least as strong as the query attacks of the list (Carlini et al., 2019).
 
-An attack that asks for answers alone, such as Square, is held against the attacks before it. PASS up to 0.2 points of
-the images (Croce and Hein, 2020), FAIL above 5 points (our choice).
+An attack that asks for scores alone, such as Square, is held against the attacks before it; one that asks for decisions
+alone has a finding of its own (`listed_decisions.py`). PASS up to 0.2 points of the images (Croce and Hein, 2020), FAIL
+above 5 points (our choice).
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ class ListedQueries(SanityCheck):
     title: ClassVar[str] = TITLE
     allowed: ClassVar[str] = "at most 0.2 points"
     free: ClassVar[bool] = True
+    decisions: ClassVar[bool] = False  # whether it looks at attacks that see decisions alone, or at the others
     name: Literal["listed-queries"] = "listed-queries"
 
     def applies(self, state: EvaluationState) -> bool:
-        """Return whether the list has a query attack."""
-        return state.guided_by("queries")
+        """Return whether the list has such a query attack."""
+        return state.asks_for(decisions=self.decisions)
 
     def run(self, state: EvaluationState, indices: Tensor, cost: Cost) -> list[Finding]:
         """Return one finding for each query attack of the list."""
@@ -39,6 +41,8 @@ class ListedQueries(SanityCheck):
         for row in state.rows:
             if row.attack.guided_by != "queries":
                 others |= row.attack.guided_by in ("gradient", "surrogates")
+            elif (row.attack.access == "decision") != self.decisions:
+                continue
             elif not others:
                 text = f"no gradient attack came before {row.label} in the list"
                 found.append(self.finding("NOT RUN", text, allowed="a gradient attack before it"))

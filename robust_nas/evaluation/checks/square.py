@@ -1,41 +1,34 @@
 """White-box attacks are at least as strong as Square, which needs no gradient (Carlini et al., 2019).
 
-FAIL above 5 points. A fifth of the images are a control: images that the white box broke. Where Square
-breaks few of those, that it breaks no survivor says little, and the finding says so.
+FAIL above 5 points. There is a control (`with_control.py`).
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robust_nas.attacks import Square
 from robust_nas.config import Count
-from robust_nas.evaluation.checks.survivors import SurvivorCheck
+from robust_nas.evaluation.checks.with_control import ControlledCheck
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from robust_nas.attacks import Attack
-    from robust_nas.evaluation.cost import Cost
     from robust_nas.evaluation.state import EvaluationState
-    from robust_nas.evaluation.verdict import Finding
 
-CONTROL = 5  # images, one of which is a control
-POWER = 0.5  # share of the control, below which a PASS says little
 TITLE = "white box at least as strong as Square"
 
 
-class SquareQueries(SurvivorCheck):
-    """Square breaks no survivor; it is left out where the list has a query attack of its own."""
+class SquareQueries(ControlledCheck):
+    """Square breaks no survivor; it is left out where the list has an attack by scores of its own."""
 
     title: ClassVar[str] = TITLE
+    stronger: ClassVar[str] = "take more queries, or the suite autoattack"
     name: Literal["square"] = "square"
     queries: Count = 500  # per survivor
 
     def applies(self, state: EvaluationState) -> bool:
-        """Return whether the list has no query attack."""
-        return not state.guided_by("queries")
+        """Return whether the list has no attack by scores."""
+        return not state.asks_for(decisions=False)
 
     def attack(self, state: EvaluationState) -> Attack:
         """Return Square under the threat model."""
@@ -50,19 +43,6 @@ class SquareQueries(SurvivorCheck):
             return None
         height, width = state.shape[1:]
         return f"Square in {state.threat_model.norm} is not defined for images of {height} x {width} pixels"
-
-    def run(self, state: EvaluationState, indices: Tensor, cost: Cost) -> list[Finding]:
-        """Return how many survivors Square breaks, and in the text how many of those that the white box broke."""
-        broken = (state.clean_right & ~state.right).nonzero().squeeze(1)[: len(indices) // CONTROL]
-        (found,) = super().run(state, indices[: len(indices) - len(broken)], cost)
-        if not len(broken):
-            return [found]
-        judged = state.attempt(self.attack(state), broken, cost, f"{self.title} control")
-        count = int((~judged.right).sum())
-        text = f"{found.text}; it breaks {count} of {len(broken)} images that the white box broke"
-        if found.status == "PASS" and count < POWER * len(broken):
-            text += ", so that this says little: take more queries, or the suite autoattack"
-        return [replace(found, text=text)]
 
     def missed(self, state: EvaluationState) -> str:
         """Return the reason for a FAIL."""
