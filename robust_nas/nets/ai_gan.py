@@ -36,11 +36,14 @@ SPREAD = 0.3  # standard deviation of the first scales and shifts, so that targe
 
 def bounded(u: Tensor, eps: float, norm: Literal["linf", "l2"]) -> Tensor:
     """Return the perturbation `[B, C, H, W]` that `u` of any size stands for: its norm is at most eps."""
+    delta: Tensor
     if norm == "linf":
-        return eps * torch.tanh(u)
+        delta = eps * torch.tanh(u)
+        return delta
     # The norm has no gradient at 0, where the ratio tends to 1.
     length = torch.linalg.vector_norm(u, dim=(1, 2, 3), keepdim=True).clamp_min(torch.finfo(u.dtype).tiny)
-    return eps * (torch.tanh(length) / length) * u
+    delta = eps * (torch.tanh(length) / length) * u
+    return delta
 
 
 class ConditionalNorm(nn.Module):
@@ -54,7 +57,8 @@ class ConditionalNorm(nn.Module):
     def forward(self, x: Tensor, targets: Tensor) -> Tensor:
         """Return `[B, channels, H, W]` of the same shape; `targets` is `[B]`."""
         scale, shift = self.affine(targets)[:, :, None, None].chunk(2, dim=1)
-        return F.instance_norm(x) * (1 + scale) + shift
+        normed: Tensor = F.instance_norm(x) * (1 + scale) + shift
+        return normed
 
 
 class ResidualBlock(nn.Module):
@@ -69,7 +73,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, targets: Tensor) -> Tensor:
         """Return `[B, channels, H, W]` of the same shape."""
         hidden = F.relu(self.norm1(self.conv1(x), targets))
-        return x + self.norm2(self.conv2(hidden), targets)
+        residual: Tensor = self.norm2(self.conv2(hidden), targets)
+        return x + residual
 
 
 class Generator(nn.Module):

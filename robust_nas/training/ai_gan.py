@@ -213,10 +213,10 @@ class AIGANStep:
             discriminator = discriminator_loss(
                 self.discriminator(real), self.discriminator(fake), self.options.gan
             )
-            discriminator.backward()
+            torch.autograd.backward(discriminator)
             for_discriminator.step()
         for_generator.zero_grad()
         found, _ = self.losses(images, targets)
-        found.loss.backward()
+        torch.autograd.backward(found.loss)
         for_generator.step()
         return Losses(*(loss.detach() for loss in found._replace(discriminator=discriminator)))

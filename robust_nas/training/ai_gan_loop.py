@@ -63,7 +63,7 @@ def aimed(
     """Return the images with a target that `targets` makes of the labels `[B]`, on the images' device."""
     x, aims = images.float(), targets(images.labels)
     with torch.no_grad(), attack_mode(victim):
-        answers = torch.cat([victim(part.clone()).argmax(1) for part in x.split(BATCH)])
+        answers = torch.cat([victim(part.clone()).argmax(1) for part in torch.split(x, BATCH)])
     rows = aims != answers
     return AimedImages(x[rows], aims[rows])
 
@@ -74,7 +74,9 @@ def success(
     """Return the share of images that the victim answers with their target, and the mean cross-entropy, nats."""
     hits, loss = 0, 0.0
     with torch.no_grad(), attack_mode(victim):
-        for x, targets in zip(aimed.images.split(BATCH), aimed.targets.split(BATCH), strict=True):
+        for x, targets in zip(
+            torch.split(aimed.images, BATCH), torch.split(aimed.targets, BATCH), strict=True
+        ):
             attacked = project(x + generator(x, targets), x, threat_model.eps, threat_model.norm)
             logits = victim(attacked).float()
             hits += int((logits.argmax(1) == targets).sum())

@@ -114,7 +114,8 @@ def _successes(
 
 def _answers(victim: nn.Module, x: Tensor) -> Tensor:
     with torch.no_grad(), attack_mode(victim):
-        return victim(x.clone()).argmax(1)
+        answers: Tensor = victim(x.clone()).argmax(1)
+        return answers
 
 
 def _speed(
