@@ -66,7 +66,7 @@ class LadderParts:
     def decode(self, z: Tensor) -> Tensor:
         """Return G(z), images `[B, C, H, W]` in 0..1 of flat latents `[B, d]`, in their type and without a gradient."""
         with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
-            images: Tensor = self.decoder(z.unflatten(1, self.shape))
+            images: Tensor = self.decoder(z.reshape(len(z), *self.shape))
         return images.clamp(0, 1)
 
     def to_dict(self) -> dict[str, Any]:
