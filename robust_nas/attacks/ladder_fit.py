@@ -66,7 +66,7 @@ class LadderParts:
     def decode(self, z: Tensor) -> Tensor:
         """Return G(z), images `[B, C, H, W]` in 0..1 of flat latents `[B, d]`, in their type and without a gradient."""
         with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
-            images: Tensor = self.decoder(z.unflatten(1, self.shape))
+            images: Tensor = self.decoder(z.reshape(len(z), *self.shape))
         return images.clamp(0, 1)
 
     def to_dict(self) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def restored_parts(
     Raises what torch raises where the weights are not those of such a decoder.
     """
     shape = tuple(tree["shape"])
-    decoder = _decoder(shape, image, options)
+    decoder = _decoder(shape, image, options, 0)
     decoder.load_state_dict(tree["decoder"])
     parts = LadderParts(
         decoder, Boundaries(**tree["boundaries"]), shape, tree["svm_accuracy"], tree["unconverged"]
@@ -161,22 +161,22 @@ def untrained_parts(
 
 def fresh_decoder(z: Tensor, image: tuple[int, ...], options: LatentFit, generator: Generator) -> nn.Module:
     """Return a decoder for latents like z `[N, ...]`, by whose mean and deviation they are standardised."""
-    from robust_nas.nets.build import seeded
-
     channels, height, width = image
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    with seeded(seed):
-        decoder: Any = _decoder(tuple(z.shape[1:]), (channels, height, width), options)
-    decoder = decoder.to(z)
+    decoder: Any = _decoder(tuple(z.shape[1:]), (channels, height, width), options, seed).to(z)
     decoder.standardise(z)
     return cast("nn.Module", decoder)
 
 
-def _decoder(latent: tuple[int, ...], image: tuple[int, int, int], options: LatentFit) -> nn.Module:
-    """Return a decoder in eval mode, in channels-last memory order."""
+def _decoder(
+    latent: tuple[int, ...], image: tuple[int, int, int], options: LatentFit, seed: int
+) -> nn.Module:
+    """Return a decoder in eval mode, in channels-last memory order; torch's own generator stays where it is."""
     from robust_nas.layers.ladder import Decoder
+    from robust_nas.nets.build import seeded
 
-    decoder = Decoder(latent, image, options.decoder_width).requires_grad_(False).eval()
+    with seeded(seed):
+        decoder = Decoder(latent, image, options.decoder_width).requires_grad_(False).eval()
     decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch leaves it out of its stubs
     return decoder
 

@@ -133,7 +133,7 @@ class Cut:
                 f"{self.key}: {self.layer}: the network cannot be cut there, {reason}; "
                 f"it can at {', '.join(known) or FEATURES}"
             )
-        return logits.shape[1]
+        return int(logits.shape[1])
 
 
 def latent_layers(network: nn.Module) -> list[str]:

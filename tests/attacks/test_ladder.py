@@ -358,3 +358,11 @@ def test_it_takes_no_eps_inherits_none_and_no_evaluation_lists_it():
         check(EvaluationOptions, tree, "evaluation")
     with pytest.raises(ConfigError, match="a bounded gradient attack is needed"):
         Transfer(eps=0.1, surrogates=("a",), attack={"name": "ladder", "folder": "a"})
+
+
+def test_reading_parts_leaves_the_global_generator_where_it_is(fitted, tmp_path):
+    for name in ("ladder.json", "ladder.safetensors"):  # of a folder that no other test has read
+        (tmp_path / name).write_bytes((fitted[0] / name).read_bytes())
+    before = torch.get_rng_state()
+    load_ladder(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
