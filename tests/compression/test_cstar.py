@@ -265,7 +265,6 @@ def test_on_digits_it_is_more_robust_than_cutting_the_trained_weights_to_the_sam
         for tag, start in (("cstar", own), ("truncate", network)):
             factors = fit(factorise(start, constraint.ranks)[0], tag, options.finetune_epochs, 0.05, seed)
             found[tag] = accuracies(factors, factors, digits.test, PGD(eps=0.1, steps=5), 0)[1]
-        print("FOUND", seed, found)
         assert found["cstar"] > found["truncate"]
 
 

@@ -241,8 +241,8 @@ HONEST = {
     "convolutional, large eps": (lambda seed: conv_net(seed=seed), 0.3, 6, 0.2),
     "residual, small eps": (residual, None, 4, 0.02),
     "residual, adversarial": (residual, 0.15, 5, 0.1),
-    "cell, small eps": (cell, None, 4, 0.02),
-    "cell, adversarial": (cell, 0.1, 5, 0.06),
+    "cell, small eps": (cell, None, 3, 0.02),
+    "cell, adversarial": (cell, 0.1, 3, 0.06),
 }
 
 
