@@ -58,7 +58,7 @@ class SearchJob(ExtensibleJob):
         return cls(space=config.space.load(), **own, **shared)
 
     def extension_of(self, before: Self, folder: Path) -> Self | None:
-        """Return None: a search is not extended. Raise `RunExistsError` for more short trainings, with the reason."""
+        """Return None: a search is not extended. Raise `RunExistsError` for other short trainings."""
         refuse_other_trainings(self, before, folder)
         return None
 
@@ -119,7 +119,7 @@ def refuse_other_kind(folder: Path, seeds: int) -> None:
 
 
 def refuse_other_trainings(asked: SearchJob, before: SearchJob, folder: Path) -> None:
-    """Raise `RunExistsError` where nothing but `search.short_trainings`, and the recipe that they alone need, differs."""
+    """Raise `RunExistsError` where only `search.short_trainings` differs, and the recipe that they need."""
     wanted, had = (getattr(one.search, "short_trainings", 0) for one in (asked, before))
     key = {"short_trainings": had}
     same = asked.model_copy(
@@ -140,8 +140,8 @@ def refuse_more_seeds(folder: Path, asked: int) -> None:
     had = seeds_of(folder / "search")
     if (folder / "model" / CONFIG).is_file() and asked > had:
         raise RunExistsError(
-            f"{folder}: search.seeds: got {asked}, its search has {had}; more seeds may find another architecture, and the "
-            f"model of this one has begun: choose another folder with --out, or continue it with search.seeds={had}"
+            f"{folder}: search.seeds: got {asked}, its search has {had}; more seeds may find another architecture, and "
+            f"the model of this one has begun: choose another folder with --out, or continue it with search.seeds={had}"
         )
 
 

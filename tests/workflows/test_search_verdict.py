@@ -156,8 +156,8 @@ def test_a_search_that_has_begun_cannot_gain_short_trainings(judged, inside):
     asked, seeds = config("search.short_trainings=6", *WIDE), 2 if inside == "." else 1
     with pytest.raises(RunExistsError, match=r"search\.short_trainings: got 6, it has 0; .* search again"):
         run_search(asked, judged.folder / inside, mode="resume", seeds=seeds)
+    other = config("search.short_trainings=6", "search.batch_size=7", *WIDE)
     with pytest.raises(RunExistsError, match="was started with another config"):
-        other = config("search.short_trainings=6", "search.batch_size=7", *WIDE)
         run_search(other, judged.folder / inside, mode="resume", seeds=seeds)
     assert (judged.folder / inside / "result.json").is_file()
 
