@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 Model = Annotated[str | None, typer.Argument(help="A model folder, such as results/quickstart/model.")]
 Suite = Annotated[
     str | None,
-    typer.Option(callback=common.filled, help="quick, cascade, autoattack, rand, transfer, black-box, or a YAML file."),
+    typer.Option(
+        callback=common.filled, help="quick, cascade, autoattack, rand, transfer, black-box, or a YAML file."
+    ),
 ]
 Eps = Annotated[
     str | None,

@@ -1,4 +1,4 @@
-"""Attacks by answers alone in an evaluation: the finding on decision-based attacks, curves over queries, their suite."""
+"""Attacks by answers alone in an evaluation: the finding on decisions, curves over queries, their suite."""
 
 import pytest
 import torch
@@ -25,12 +25,23 @@ def checked(model, dataset, **more):
     from robust_nas.evaluation.protocol import with_rule
     from robust_nas.evaluation.start import start
 
-    tree = {"threat_model": {"eps": EPS}, "attacks": [{"attack": a} for a in AS_IT_IS[:2]], "findings": "full"}
+    tree = {
+        "threat_model": {"eps": EPS},
+        "attacks": [{"attack": a} for a in AS_IT_IS[:2]],
+        "findings": "full",
+    }
     predictor, options = with_rule(model, EvaluationOptions.model_validate(tree))
     order = random_indices(len(dataset.test.labels), 40, 0)
     journal, quiet = Journal(), lambda name, fraction: None
     state, _, attacks = start(
-        predictor, dataset.test, options, order, seed=0, device=torch.device("cpu"), journal=journal, report=quiet
+        predictor,
+        dataset.test,
+        options,
+        order,
+        seed=0,
+        device=torch.device("cpu"),
+        journal=journal,
+        report=quiet,
     )
     run_attacks(attacks, state, order, journal, quiet)
     check, cost = DecisionBased(**more), Cost()
@@ -75,12 +86,9 @@ def test_it_is_run_at_full_depth_or_where_such_an_attack_is_listed(robust, datas
 
 
 def test_the_suite_black_box_counts_queries_and_draws_its_curves(undefended, dataset, tmp_path):
-    found = evaluate(
-        undefended, dataset.test, ThreatModel(eps=0.15), "black-box", images=16, findings="none"
-    )
+    found = evaluate(undefended, dataset.test, ThreatModel(eps=0.15), "black-box", images=16, findings="none")
     assert [row.label for row in found.rows] == ["square-5000", "hop-skip-jump-5000"]
-    square, hop = found.rows
-    assert square.broken > 5
+    assert found.rows[0].broken > 5
     for row in found.rows:
         queries = row.to_dict()["queries"]
         assert queries["total"] <= row.forwards
@@ -106,7 +114,9 @@ def test_an_attack_that_does_not_start_leaves_a_gap(robust, dataset):
         def forward(self, x):
             return 0 * x.flatten(1)[:, :10] + torch.arange(10, 0, -1)
 
-    found = evaluated(Constant(), dataset, {"name": "hop-skip-jump", "queries": 20}, images=24, findings="budget")
+    found = evaluated(
+        Constant(), dataset, {"name": "hop-skip-jump", "queries": 20}, images=24, findings="budget"
+    )
     finding = by_name(found)["attacks found where to start"]
     assert finding.status == "WARN"
     assert "no misclassified starting point" in finding.text
@@ -127,7 +137,9 @@ def test_the_curve_is_the_median_and_the_share_within_eps_at_each_number_of_quer
     assert points[8] == {"queries": 8, "distance": pytest.approx(0.9), "success": 0.5}
     assert points[10] == {"queries": 10, "distance": pytest.approx(0.2), "success": 0.75}
     assert "success" not in query_curve(asked, trace)[0]
-    assert len(query_curve(torch.tensor([5000]), trace._replace(image=torch.zeros(5, dtype=torch.int64)))) <= 62
+    assert (
+        len(query_curve(torch.tensor([5000]), trace._replace(image=torch.zeros(5, dtype=torch.int64)))) <= 62
+    )
 
 
 def test_batches_are_joined_and_an_earlier_version_s_journal_has_no_curve():

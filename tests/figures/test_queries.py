@@ -25,10 +25,14 @@ CURVES = {
 
 
 def test_a_line_for_each_attack_on_both_axes_and_the_budget(drawn, legible):
-    figure = drawn(plot_queries, CURVES, norm="linf", eps=0.03, caption="wrn-10-1 on digits, 64 images, seed 0")
+    figure = drawn(
+        plot_queries, CURVES, norm="linf", eps=0.03, caption="wrn-10-1 on digits, 64 images, seed 0"
+    )
     near, fooled = figure.axes
     lines = {line.get_label(): np.asarray(line.get_xydata()) for line in near.lines}
-    np.testing.assert_allclose(lines["hop-skip-jump-5000"], [(10, 0.4), (100, 0.2), (1000, 0.06), (5000, 0.02)])
+    np.testing.assert_allclose(
+        lines["hop-skip-jump-5000"], [(10, 0.4), (100, 0.2), (1000, 0.06), (5000, 0.02)]
+    )
     np.testing.assert_allclose(lines["square-5000"], [(1000, 0.03), (5000, 0.03)])
     assert np.allclose(lines["eps 0.03"][:, 1], 0.03)
     assert [line.get_ydata()[-1] for line in fooled.lines] == [80, 70]
@@ -46,7 +50,7 @@ def test_without_any_distance_the_other_axis_is_drawn(drawn):
 
 def test_the_table_holds_every_point(tmp_path):
     _, _, table = plot_queries(CURVES, tmp_path / "q")
-    rows = list(csv.reader(table.open()))
+    rows = list(csv.reader(table.read_text().splitlines()))
     assert rows[0] == ["attack", "queries", "distance", "success"]
     assert len(rows) == 11
     assert rows[1] == ["square-5000", "1", "", "0"]
