@@ -192,6 +192,11 @@ class Attack(Method):
         raise NotImplementedError(f"{type(self).__name__} does not say how many passes it takes")
 
     @property
+    def query_budget(self) -> int | None:
+        """Return the queries of one image at most, with `eot`; None for an attack that takes gradients."""
+        return None if self.access == "gradient" else self.passes.forward * self.eot
+
+    @property
     def crafting_passes(self) -> int:
         """Return the forward-pass equivalents of one image in training, without `eot`.
 

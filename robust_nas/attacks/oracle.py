@@ -1,7 +1,7 @@
 """Attacks that see answers alone: each answer is counted, paid from its image's budget, and kept where it is of use.
 
     answer   f(x): the logits (score-based attacks) or whether they are misclassified (decision-based ones)
-    budget   `queries` answers for each image, the image itself included; what is left cuts an estimate or a search short
+    budget   `queries` answers for each image, the image itself included; its end cuts an estimate or a search short
     result   the nearest misclassified image of all that were asked for
 
 An image that is misclassified takes one query. With eps, an image takes no more queries once an adversarial example
@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
     from robust_nas.attacks.attacked_model import AttackedModel
 
-OVER, OVER_AT_LEAST = 1e-4, 1e-5  # of the distance, and in its unit: how far the last question goes beyond what is found
+OVER, OVER_AT_LEAST = (
+    1e-4,
+    1e-5,
+)  # of the distance, and in its unit: how far the last question goes beyond what is found
 LEAST = 3  # answers, from which on the last one is spent on it
 PIECE = 512  # images in a forward pass, where more are asked for at once
 NOT_FOUND = "no misclassified starting point was found for some images, which come back as they are"
@@ -129,7 +132,10 @@ class Oracle:
         owners = (rows.unsqueeze(1) if k == 1 else rows.unsqueeze(1).expand(count, k))[asked]
         questions, labels = x[asked], self.labels[owners]
         said = torch.cat(
-            [self.model.logits(*part) for part in zip(questions.split(PIECE), labels.split(PIECE), strict=True)]
+            [
+                self.model.logits(*part)
+                for part in zip(questions.split(PIECE), labels.split(PIECE), strict=True)
+            ]
         )
         logits[asked], wrong[asked] = said, misclassified(said, labels)
         before, paid = self.log.used[rows], asked.sum(1)
@@ -226,7 +232,7 @@ class Oracle:
         return torch.randn(shape, dtype=like.dtype, device=like.device, generator=self.generator)
 
     def result(self) -> Tensor:
-        """Return the nearest adversarial examples `[B, C, H, W]`; the image itself where none is, or none in the ball."""
+        """Return the nearest adversarial examples `[B, C, H, W]`; the image where none is, or none in the ball."""
         limit = torch.inf if self.eps is None else self.eps
         inside = (self.distance <= limit).view(-1, 1, 1, 1)
         return torch.where(inside, self._beyond(limit) if self.last else self.found, self.images)

@@ -25,7 +25,9 @@ class QueryTrace(NamedTuple):
     def joined(parts: list[QueryTrace]) -> QueryTrace:
         """Return the records of several parts as one."""
         if not parts:
-            return QueryTrace(*(torch.empty(0, dtype=kind) for kind in (torch.int64, torch.int64, torch.float32)))
+            return QueryTrace(
+                *(torch.empty(0, dtype=kind) for kind in (torch.int64, torch.int64, torch.float32))
+            )
         return QueryTrace(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 

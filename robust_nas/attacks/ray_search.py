@@ -5,8 +5,10 @@
 
 alpha is doubled while g falls; where the first step is no descent, it is quartered until one is (15 times at most). An
 alpha below `STUCK` starts again at 1 with a tenth of beta, the length of the estimate's steps, until beta is as small
-as the images' type resolves (their code: until 1e-8, and then ends). (Cheng et al., 2019 and 2020, and their code.) g is found by halving between a point that is misclassified and one that is not, up to a
-tolerance of beta / 500. Ours: P; a bracket that doubles its width, instead of widening by 1 % again and again; a step
+as the images' type resolves (their code: until 1e-8, and then ends). g is found by halving between a point that is
+misclassified and one that is not, up to a tolerance of beta / 500. (Cheng et al., 2019 and 2020, and their code.)
+
+Ours: P; a bracket that doubles its width, instead of widening by 1 % again and again; a step
 that is not misclassified at the best distance takes one query alone, since it is no descent.
 
 N images that still take queries, C channels, H height, W width.
@@ -103,7 +105,9 @@ class Rays:
             high[where] = torch.where(wrong, middle[where], high[where])
             low[where] = torch.where(wrong, low[where], middle[where])
 
-    def near(self, theta: Tensor, g: Tensor, rows: Tensor, tolerance: Tensor, *, below: bool = False) -> Tensor:
+    def near(
+        self, theta: Tensor, g: Tensor, rows: Tensor, tolerance: Tensor, *, below: bool = False
+    ) -> Tensor:
         """Return g of these directions, looked for from a guess `[N]`; infinite where it is not found.
 
         With `below`, it is not looked for above the guess.
@@ -117,7 +121,9 @@ class Rays:
             if len(where) == 0:
                 break
             from_above = inside[where]
-            length = torch.where(from_above, (high[where] - width[where]).clamp_min(0), low[where] + width[where])
+            length = torch.where(
+                from_above, (high[where] - width[where]).clamp_min(0), low[where] + width[where]
+            )
             wrong = self.wrong(theta[where], length, rows[where])
             high[where] = torch.where(wrong, length, high[where])
             low[where] = torch.where(wrong, low[where], length)

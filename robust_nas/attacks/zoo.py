@@ -5,11 +5,11 @@
     g_i = (L(x' + h e_i) - L(x' - h e_i)) / 2h                      two queries for each coordinate i
     h_i = (L(x' + h e_i) - 2 L(x') + L(x' - h e_i)) / h^2           no further query
     adam    a step of Adam on coordinate i, which counts its own steps
-    newton  x'_i <- x'_i - rate g_i / h_i                           h_i < 0 counts as 1, and h_i < 0.1 as 0.1 (their code)
+    newton  x'_i <- x'_i - rate g_i / h_i                           h_i < 0 counts as 1, h_i < 0.1 as 0.1 (their code)
 
-In each step `coordinates` drawn at random are moved, then clipped to the box (the code's variant without tanh). z may be
-log-probabilities (the paper's) or logits: differences of two are the same. Next to the box, the two points are one in
-the box and one on its face, and the quotients are those of unequal steps. Every point asked for may be the result.
+In each step `coordinates` drawn at random are moved, then clipped to the box (the code's variant without tanh). z may
+be log-probabilities (the paper's) or logits: differences of two are the same. Next to a face of the box, one of the two
+points is on the face, and the quotients are those of unequal steps. Every point asked for may be the result.
 
 c is searched as Carlini and Wagner do, per image: `search_steps` (their code: 1) share the budget equally; c grows
 tenfold until an adversarial example appears, then halves the interval. Coordinates are not drawn by importance and
@@ -75,7 +75,9 @@ def _descend(options: ZOO, oracle: Oracle, rows: Tensor, c: Tensor, kept: int) -
     """Descend until `kept` queries are left; return which of all images `[B]` had an adversarial example by then."""
     found = torch.zeros_like(c, dtype=torch.bool)
     x = oracle.images[rows]
-    value = options.objective_of(margin(oracle.clean[rows], oracle.labels[rows]), torch.zeros_like(c[rows]), c[rows])
+    value = options.objective_of(
+        margin(oracle.clean[rows], oracle.labels[rows]), torch.zeros_like(c[rows]), c[rows]
+    )
     first, second, steps = (torch.zeros_like(x).flatten(1) for _ in range(3))  # Adam's, of each coordinate
     n = min(options.coordinates, oracle.size)
     while True:
@@ -150,7 +152,9 @@ def differences(
     return slope, curvature, wrong
 
 
-def _adam(slope: Tensor, first: Tensor, second: Tensor, steps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _adam(
+    slope: Tensor, first: Tensor, second: Tensor, steps: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return Adam's step for each coordinate, and its moments and number of steps, `[N, n]` each."""
     first = BETA1 * first + (1 - BETA1) * slope
     second = BETA2 * second + (1 - BETA2) * slope.square()

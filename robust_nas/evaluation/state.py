@@ -23,7 +23,9 @@ from robust_nas.evaluation.rows import Row
 from robust_nas.evaluation.seeds import generator_of, seed_of
 from robust_nas.evaluation.traces import TraceRecord
 
-DOUBTS = "attacks found where to start"  # the finding on doubts of the toolkit's own attacks about their result
+DOUBTS = (
+    "attacks found where to start"  # the finding on doubts of the toolkit's own attacks about their result
+)
 
 
 @dataclass
@@ -95,9 +97,7 @@ class EvaluationState:
     def asks_for(self, *, decisions: bool) -> bool:
         """Return whether a query attack of the list sees decisions alone; or, with False, whether one sees scores."""
         parts = [part for attack in self.attacks for part in attack.parts()]
-        return any(
-            part.guided_by == "queries" and (part.access == "decision") == decisions for part in parts
-        )
+        return any(part.guided_by == "queries" and (part.access == "decision") == decisions for part in parts)
 
     @property
     def nothing_to_attack(self) -> str | None:

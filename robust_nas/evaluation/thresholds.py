@@ -48,10 +48,10 @@ REACHED, BLIND = 0.5, 0.25
 PLANTED_FOUND, PLANTED_MISSED = 0.9, 0.7
 PLANTED_FEW = 8  # below which none found is no proof
 
-# Attacks on survivors (FGSM, noise, Square, HopSkipJump, transfer, more effort): by how much the robust accuracy would fall if they
-# broke all survivors at their rate, and above one image. Our choice; weak attacks that succeed at all are the stronger
-# evidence. Simulated: at an L2 eps far beyond the training, Square broke 5 of 24 survivors of an honest network, at
-# 23 % robust accuracy: in shares of the survivors that was a FAIL.
+# Attacks on survivors (FGSM, noise, Square, HopSkipJump, transfer, more effort): by how much the robust accuracy would
+# fall if they broke all survivors at their rate, and above one image. Our choice; weak attacks that succeed at all are
+# the stronger evidence. Simulated: at an L2 eps far beyond the training, Square broke 5 of 24 survivors of an
+# honest network, at 23 % robust accuracy: in shares of the survivors that was a FAIL.
 BROKEN, BROKEN_BY_THE_WEAK = 0.05, 0.02
 SQUARE_GAIN = 0.002  # of all images, where Square is in the list: AutoAttack's own rule
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from robust_nas.errors import RunError
 from robust_nas.figures import series, style
@@ -37,9 +38,7 @@ class QueryCurves(Figure):
         """Draw the curve of every one of `attacks` that has one."""
         threat = record.get("threat_model") or {}
         curves = {row["label"]: row["queries"]["curve"] for row in _asking(record)}
-        return plot_queries(
-            curves, stem, norm=threat.get("norm", ""), eps=threat.get("eps"), caption=caption
-        )
+        return plot_queries(curves, stem, norm=threat.get("norm", ""), eps=threat.get("eps"), caption=caption)
 
 
 def _asking(record: Record) -> list[Record]:
@@ -70,7 +69,9 @@ def plot_queries(
         RunError: there is no point, or the files cannot be written.
     """
     if not any(curves.values()):
-        raise RunError(f"there is nothing to draw for queries: expected at least one point, got {dict(curves)}")
+        raise RunError(
+            f"there is nothing to draw for queries: expected at least one point, got {dict(curves)}"
+        )
     figure, (near, fooled) = style.new_figure(1, 2, height=3.4, width=8.6, caption=caption)
     for number, (label, points) in enumerate(curves.items()):
         colour = style.CYCLE[number % len(style.CYCLE)]
@@ -87,9 +88,14 @@ def plot_queries(
     positive = [series.column(points, "distance") for points in curves.values()]
     if any(np.nanmax(np.nan_to_num(values), initial=0) > 0 for values in positive):
         near.set_yscale("log", nonpositive="mask")
+        near.yaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:.3g}"))
+        near.yaxis.set_minor_formatter(NullFormatter())
     for axes in (near, fooled):
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:,.0f}"))
         axes.set_xlabel("queries of an image")
     series.legend(near)
-    table = [[label, *(point.get(key) for key in _KEYS)] for label, points in curves.items() for point in points]
+    table = [
+        [label, *(point.get(key) for key in _KEYS)] for label, points in curves.items() for point in points
+    ]
     return style.save(figure, stem, (("attack", *_KEYS), table))

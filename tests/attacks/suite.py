@@ -99,7 +99,9 @@ ATTACKS = {
         eps=EPS["linf"], steps=2, krylov=2, solver="saddle-free", loss="kl", restarts=2
     ),
     "zoo": ZOO(queries=100, coordinates=32, learning_rate=0.1),
-    "zoo-newton-eps": ZOO(eps=2.0, queries=100, coordinates=16, solver="newton", search_steps=2, learning_rate=0.5, h=0.01),
+    "zoo-newton-eps": ZOO(
+        eps=4.0, queries=100, coordinates=16, solver="newton", weight=100.0, learning_rate=1.0
+    ),
     "boundary": Boundary(queries=40),
     "boundary-eps": Boundary(eps=2.0, queries=40),
     "opt": OPT(queries=40, directions=5, estimates=2),

@@ -17,6 +17,7 @@ from attacked import (
     generator,
     logits_of,
     state,
+    undecided_net,
 )
 from suite import ATTACKS, best_of_all, can_fold, changed, every_attack, has_bf16, is_random
 
@@ -42,7 +43,7 @@ def test_every_attack_of_the_registry_is_in_the_suite():
 
 @every_attack
 def test_stays_in_ball_and_box_and_leaves_everything_as_it_was(attack):
-    model = conv_net()
+    model = undecided_net()
     images, _ = batch()
     labels = answered(model, images)
     kept, kept_labels, before = images.clone(), labels.clone(), state(model)
@@ -164,7 +165,7 @@ def test_bf16_candidates_stay_in_the_ball(attack):
 
 @every_attack
 def test_deterministic_by_generator_also_under_no_grad_and_inference_mode(attack):
-    model = conv_net()
+    model = undecided_net()
     images, _ = batch()
     labels = answered(model, images)
     first = attack(model, images, labels)  # without a generator, that of seed 0
@@ -179,7 +180,7 @@ def test_deterministic_by_generator_also_under_no_grad_and_inference_mode(attack
 
 @every_attack
 def test_channels_last_images_come_back_so_and_the_draw_is_the_same(attack):
-    model = conv_net()
+    model = undecided_net()
     images, _ = batch()
     labels = answered(model, images)
     first = attack(model, images, labels, generator())
@@ -206,7 +207,7 @@ def test_an_exception_leaves_the_model_as_it_was(attack):
 
 @every_attack
 def test_what_it_took_is_counted(attack):
-    model = conv_net()
+    model = undecided_net()
     images, _ = batch()
     labels = answered(model, images)
     seen = [0]
@@ -221,6 +222,12 @@ def test_what_it_took_is_counted(attack):
     else:
         # Another package is first asked for the number of classes, with one image.
         assert result.forwards == seen[0] - attack.external
+    if attack.access == "gradient" or isinstance(attack, Transfer):
+        assert result.queries is None
+    else:  # of each image, which add up to the passes where the model itself answers
+        assert result.queries.shape == labels.shape
+        assert result.queries.sum() == seen[0]
+        assert result.queries.max() <= attack.passes.forward
 
 
 # Where it runs

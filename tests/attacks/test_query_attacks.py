@@ -1,6 +1,7 @@
 """Attacks by answers alone: exact distances on linear models, exact counts, budgets that hold, and their estimates."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -175,7 +176,9 @@ def test_g_is_the_exact_distance_along_a_direction():
     with asked(model, images, labels, attack) as target:
         rays = Rays(Oracle(attack, target))
         theta = torch.randn(images.shape, generator=generator(4), dtype=torch.float64)
-        theta = rays.unit(theta - 0.5 * torch.sign(gap).view(-1, 1, 1, 1) * (weight[0] - weight[1]).view(1, 1, 4, 4))
+        theta = rays.unit(
+            theta - 0.5 * torch.sign(gap).view(-1, 1, 1, 1) * (weight[0] - weight[1]).view(1, 1, 4, 4)
+        )
         known = -gap / (theta.flatten(1) @ (weight[0] - weight[1]))
         assert (known > 0).all()
         inside = known < 0.3  # before the box clips
@@ -306,7 +309,7 @@ def test_the_trace_falls_and_ends_at_what_comes_back():
             own = trace.image == image
             queries, distances = trace.queries[own].tolist(), trace.distance[own].tolist()
             assert queries == sorted(set(queries))
-            assert all(later < earlier for earlier, later in zip(distances, distances[1:], strict=False))
+            assert all(later < earlier for earlier, later in pairwise(distances))
             assert not queries or queries[-1] <= result.queries[image]
             # Farther than found by the last question's step at most.
             least = distances[-1] if distances else 0.0

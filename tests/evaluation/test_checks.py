@@ -89,11 +89,12 @@ def surrogate(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def states(surrogate):
-    """A model as it is under attacks with a trace; a random one; one with Square in the list; one with a doubt.
+    """A model as it is under attacks with a trace; a random one; one with query attacks in the list; one with a doubt.
 
-    The last one has surrogates too.
+    That has surrogates too. The last one has findings at full depth.
     """
     queries = [{"name": "pgd", "steps": 3}, {"name": "square", "queries": 5}]
+    queries.append({"name": "hop-skip-jump", "queries": 5})
     doubtful = attacked(linear().eval(), options(surrogates=[surrogate]))
     doubtful.flags["its gradients are zero"] = None
     return {
@@ -101,6 +102,7 @@ def states(surrogate):
         "random": attacked(Predictor(Noisy(), samples=2), options(deployed={"eot": 2})),
         "queries": attacked(linear().eval(), options(attacks=queries)),
         "doubtful": doubtful,
+        "full": attacked(linear().eval(), options(findings="full")),
     }
 
 
@@ -180,7 +182,7 @@ def test_paid_checks_have_titles_of_their_own():
 
 def test_every_file_of_a_check_is_in_the_registry():
     folder = Path(sys.modules["robust_nas.evaluation.checks"].__file__).parent
-    files = {file.stem for file in folder.glob("*.py")} - {"__init__", "check", "survivors"}
+    files = {file.stem for file in folder.glob("*.py")} - {"__init__", "check", "survivors", "with_control"}
     assert files == {place.partition(":")[0] for place in CHECKS.built_in.values()}
 
 

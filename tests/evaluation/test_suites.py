@@ -14,6 +14,7 @@ LABELS = {
     "autoattack": ["autoattack"],
     "rand": ["autoattack-rand"],
     "transfer": ["pgd-20", "transfer-pgd-50-margin"],
+    "black-box": ["square-5000", "hop-skip-jump-5000"],
 }
 
 

@@ -115,7 +115,7 @@ def test_overrides_reach_every_room() -> None:
         ("space.changes.layout.filters=[1]", ["filters has 1 entries"]),
         ("threads=0", ["threads", "got 0"]),
         ("evaluation.attacks=[]", ["evaluation.attacks", "got []"]),
-        ("evaluation.suite=cascad", ["'cascad'", "autoattack, cascade, quick, rand, transfer"]),
+        ("evaluation.suite=cascad", ["'cascad'", "autoattack, black-box, cascade, quick, rand, transfer"]),
         ("evaluation.suite=transfer", ["suite transfer", "attacks.1.attack.surrogates", "missing"]),
         (
             "evaluation={suite: cascade, attacks: [{attack: {name: fgsm}}]}",

@@ -38,7 +38,7 @@ class DecisionBased(ControlledCheck):
 
     def missed(self, state: EvaluationState) -> str:
         """Return the reason for a FAIL."""
-        return "an attack that sees decisions alone does what the white box did not; run the suites autoattack and black-box"
+        return "an attack that sees decisions alone does what the white box did not; run the suite autoattack"
 
     def fine(self, state: EvaluationState) -> str:
         """Return the text of a PASS."""

@@ -27,7 +27,9 @@ class ListedQueries(SanityCheck):
     title: ClassVar[str] = TITLE
     allowed: ClassVar[str] = "at most 0.2 points"
     free: ClassVar[bool] = True
-    decisions: ClassVar[bool] = False  # whether it looks at attacks that see decisions alone, or at the others
+    decisions: ClassVar[bool] = (
+        False  # whether it looks at attacks that see decisions alone, or at the others
+    )
     name: Literal["listed-queries"] = "listed-queries"
 
     def applies(self, state: EvaluationState) -> bool:
