@@ -138,7 +138,9 @@ def _refuse_misfit(found: AdversarialSet, path: str) -> None:
         pixels = getattr(found, name)
         low, high = float(pixels.min()), float(pixels.max())
         if not (low >= 0 and high <= 1):  # written so that NaN fails it too
-            raise DataError(f"{path}: {name} reach from {low:.6g} to {high:.6g}; pixels lie in 0..1, without NaN")
+            raise DataError(
+                f"{path}: {name} reach from {low:.6g} to {high:.6g}; pixels lie in 0..1, without NaN"
+            )
     if found.labels.min() < 0:
         raise DataError(f"{path}: label {found.labels.min()}; classes are counted from 0")
     if problem := misfit(found.meta, META):

@@ -202,4 +202,6 @@ class AutoAttack(BoundedAttack):
         """
         from robust_nas.attacks.official_autoattack import run_official
 
-        return run_official(self, self.names, self.version, self.targets, model, images, labels, generator)
+        return run_official(
+            self, self.names, self.version, (self.targets, TARGETS), model, images, labels, generator
+        )

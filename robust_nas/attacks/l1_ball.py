@@ -53,7 +53,9 @@ def _threshold(size: Tensor, room: Tensor, radius: Tensor) -> Tensor:
     s = torch.cat([torch.zeros_like(rise[:, :1]), rise.cumsum(1)], 1)  # [B, 2 D], at each breakpoint
     after = (s < radius).sum(1, keepdim=True).clamp(1, s.shape[1] - 1)  # the first breakpoint with s >= r
     before = after - 1
-    lam: Tensor = points.gather(1, before) - (radius - s.gather(1, before)) / slope.gather(1, before).clamp_min(1)
+    lam: Tensor = points.gather(1, before) - (radius - s.gather(1, before)) / slope.gather(
+        1, before
+    ).clamp_min(1)
     return lam.clamp_min(0)
 
 
@@ -64,7 +66,7 @@ def farthest_in_l1(images: Tensor, direction: Tensor, radius: float) -> Tensor:
     """
     centre, along = images.flatten(1).double(), direction.flatten(1).double()
     room = torch.where(along > 0, 1 - centre, centre)
-    order = along.abs().argsort(1, descending=True, stable=True)
+    order = along.abs().argsort(dim=1, descending=True, stable=True)
     sorted_room = room.gather(1, order)
     left = radius - (sorted_room.cumsum(1) - sorted_room)
     moved = torch.zeros_like(room).scatter(1, order, left.clamp_min(0).minimum(sorted_room))

@@ -70,7 +70,9 @@ class Saved(BoundedAttack):
         """Raise `AttackError` for a set of other images than of `shape`, or that goes farther than eps."""
         found = self._set()
         if found.images.shape[1:] != tuple(shape):
-            raise AttackError(f"{self.file}: holds images of shape {found.images.shape[1:]}, these are {shape}")
+            raise AttackError(
+                f"{self.file}: holds images of shape {found.images.shape[1:]}, these are {shape}"
+            )
         if int(found.labels.max()) >= classes:
             raise AttackError(f"{self.file}: has label {found.labels.max()}, the model has {classes} classes")
         images, clean = torch.from_numpy(found.images), torch.from_numpy(found.clean)
@@ -119,7 +121,9 @@ class Saved(BoundedAttack):
     def _set(self) -> AdversarialSet:
         """Return the set. Raises `DataError` where the file changed since the config was read."""
         if adversarial_set.checksum(self.file) != self.checksum:
-            raise DataError(f"{self.file}: is not the file of this attack any more; its SHA-256 was {self.checksum}")
+            raise DataError(
+                f"{self.file}: is not the file of this attack any more; its SHA-256 was {self.checksum}"
+            )
         return adversarial_set.read_set(self.file)
 
     def _within(self, size: Tensor) -> Tensor:

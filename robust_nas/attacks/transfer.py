@@ -37,7 +37,11 @@ class Transfer(BoundedAttack):
 
     access: ClassVar[Literal["gradient", "score", "decision"]] = "score"
     guided_by: ClassVar[Guide] = "surrogates"
-    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")  # as far as the attack on the surrogates knows them
+    norms: ClassVar[tuple[Norm, ...]] = (
+        "linf",
+        "l2",
+        "l1",
+    )  # as far as the attack on the surrogates knows them
     name: Literal["transfer"] = "transfer"
     surrogates: tuple[AbsolutePath, ...] = Field(min_length=1)
     attack: Annotated[

@@ -9,7 +9,13 @@ import typer
 
 from robust_nas.cli import common
 
-CONFIG_KEYS = ("data", "evaluation", "seed", "device", "threads")  # of the recipe; the others are the attack's
+CONFIG_KEYS = (
+    "data",
+    "evaluation",
+    "seed",
+    "device",
+    "threads",
+)  # of the recipe; the others are the attack's
 Attack = Annotated[str, typer.Argument(help="The name of an attack, or a YAML file with `name` and options.")]
 Model = Annotated[str, typer.Argument(help="A model folder, such as results/quickstart/model.")]
 Values = Annotated[
@@ -28,7 +34,9 @@ def command(
     overrides: Values = None,
     data: Annotated[
         str | None,
-        typer.Option(callback=common.filled, help="As of evaluate: a dataset, an image folder, or where it is now."),
+        typer.Option(
+            callback=common.filled, help="As of evaluate: a dataset, an image folder, or where it is now."
+        ),
     ] = None,
     images: Annotated[int | None, typer.Option(help="The largest number of images.", min=1)] = None,
     part: Annotated[str, typer.Option(help="test or validation.")] = "test",
@@ -108,7 +116,11 @@ def show_set(title: str, record: dict[str, Any]) -> None:
         rows.append([words, f"{found['count']} of {found['of']}", common.percent(found["share"]), interval])
     common.table(title, ("images", "count", "share", "95 % interval"), rows)
     sizes = [
-        [norm, "-" if size is None else f"{size['median']:.4g}", "-" if size is None else f"{size['largest']:.4g}"]
+        [
+            norm,
+            "-" if size is None else f"{size['median']:.4g}",
+            "-" if size is None else f"{size['largest']:.4g}",
+        ]
         for norm, size in record["distances"].items()
     ]
     common.table("distance of the images turned wrong", ("norm", "median", "largest"), sizes)

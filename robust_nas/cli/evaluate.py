@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 Model = Annotated[str | None, typer.Argument(help="A model folder, such as results/quickstart/model.")]
 Suite = Annotated[
     str | None,
-    typer.Option(callback=common.filled, help="quick, cascade, autoattack, rand, transfer, l1, or a YAML file."),
+    typer.Option(
+        callback=common.filled, help="quick, cascade, autoattack, rand, transfer, l1, or a YAML file."
+    ),
 ]
 Eps = Annotated[
     str | None,
@@ -176,7 +178,9 @@ def _count(images: str | None) -> int | None:
     if images is None:
         return None
     if not images.isdecimal() or int(images) < 1:
-        raise typer.BadParameter(f"--images: got {images[:200]!r}; a number from 1, or the .npz file of a set, is needed")
+        raise typer.BadParameter(
+            f"--images: got {images[:200]!r}; a number from 1, or the .npz file of a set, is needed"
+        )
     return int(images)
 
 

@@ -43,6 +43,8 @@ def evaluate_saved(
         print("victim             the set was made for this very model")
     else:
         name = meta.get("model") or meta["victim"][:12]
-        print(f"victim             another model, {name}: a transfer attack, an upper bound of the robust accuracy")
+        print(
+            f"victim             another model, {name}: a transfer attack, an upper bound of the robust accuracy"
+        )
     if out is not None:
         print(f"{RECORD:<18} {out / RECORD}")

@@ -113,7 +113,9 @@ def refuse_occupied(folder: Path) -> None:
     if folder.is_dir() and not any(folder.iterdir()):
         return
     if folder.exists() or folder.is_symlink():
-        raise RunExistsError(f"{folder}: exists already and is not overwritten; choose another folder with --out")
+        raise RunExistsError(
+            f"{folder}: exists already and is not overwritten; choose another folder with --out"
+        )
     above = next(parent for parent in folder.absolute().parents if parent.exists())
     if not above.is_dir():
         raise RunExistsError(f"{folder}: {above} is a file, so that no folder can be made in it")
@@ -163,7 +165,9 @@ def _run(
         answers.append((before, after))
     seconds = time.perf_counter() - began
     progress(f"attack: {attack.label}", len(batches), len(batches))
-    clean, adversarial = (torch.cat(each) for each in zip(*((x, r.images.cpu()) for x, r in parts), strict=True))
+    clean, adversarial = (
+        torch.cat(each) for each in zip(*((x, r.images.cpu()) for x, r in parts), strict=True)
+    )
     before, after = (Judged.joined(list(each)) for each in zip(*answers, strict=True))
     labels = chosen.labels.cpu()
     record = {
@@ -233,7 +237,9 @@ def measured(clean: Tensor, adversarial: Tensor, before: Judged, after: Judged) 
     distances: dict[str, dict[str, float] | None] = {}
     for norm in ORDER:
         size = length(delta, norm)
-        distances[norm] = {"median": float(size.median()), "largest": float(size.max())} if len(size) else None
+        distances[norm] = (
+            {"median": float(size.median()), "largest": float(size.max())} if len(size) else None
+        )
     return {
         "images": len(right),
         "clean": share(int(right.sum()), len(right)),

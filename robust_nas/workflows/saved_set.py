@@ -90,9 +90,7 @@ def _predictor(network: nn.Module, deployed: Any) -> Any:
     return Predictor(network, samples=deployed.samples, abstains=deployed.abstains)
 
 
-def _model(
-    model: str, weights: Path | None, found: AdversarialSet, path: Path
-) -> tuple[nn.Module, str, Any]:
+def _model(model: str, weights: Path | None, found: AdversarialSet, path: Path) -> tuple[nn.Module, str, Any]:
     """Return network, digest and inference rule (None: one pass). Raises `ConfigError` for another kind of images."""
     from robust_nas.nets import read_model
     from robust_nas.nets.user_module import load_module, module_digest, source_of
@@ -107,7 +105,9 @@ def _model(
     read = read_model(folder)
     shape, names = read.description.input_shape, list(read.description.class_names)
     if tuple(found.clean.shape[1:]) != tuple(shape):
-        raise ConfigError(f"{path}: holds images of shape {found.clean.shape[1:]}, {folder} takes {tuple(shape)}")
+        raise ConfigError(
+            f"{path}: holds images of shape {found.clean.shape[1:]}, {folder} takes {tuple(shape)}"
+        )
     theirs = found.meta["data"].get("class_names", names)
     if theirs != names:
         raise ConfigError(

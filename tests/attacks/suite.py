@@ -44,7 +44,9 @@ def saved_set():
     meta = {"attack": {"name": "noise"}, "label": "noise-1", "threat_model": {"norm": "l1", "eps": 0.5}}
     meta |= {"victim": "0" * 64, "data": {}, "seed": 0, "versions": {}}
     labels = np.zeros(len(clean), np.int64)
-    write_set(Path(SAVED), AdversarialSet(images=moved.numpy(), clean=clean.numpy(), labels=labels, meta=meta))
+    write_set(
+        Path(SAVED), AdversarialSet(images=moved.numpy(), clean=clean.numpy(), labels=labels, meta=meta)
+    )
 
 
 saved_set()
