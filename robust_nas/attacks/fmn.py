@@ -1,19 +1,19 @@
 """FMN: the smallest perturbation, by a ball whose radius adapts itself (Pintor, Roli, Brendel and Biggio, 2021).
 
     m(x)    = max_{j != y} z_j(x) - z_y(x),  g = grad m(x_t)         x_0 = x; x_t is adversarial where m > 0
-    eps_t   = min(eps_{t-1} (1 - gamma_t), d*)                       where x_t is adversarial, d* the least distance so far
+    eps_t   = min(eps_{t-1} (1 - gamma_t), d*)                       where x_t is adversarial, d* the least distance yet
               eps_{t-1} (1 + gamma_t)                                where it is not, and an earlier one was
               max(eps_{t-1}, ||x_t - x||_p + |m(x_t)| / ||g||_q) (1 + gamma_t)    where none was; eps_{-1} = 0
-    x_{t+1} = P(x_t + alpha_t g / ||g||_2)                           P: onto the ball of radius eps_t around x, and the box
+    x_{t+1} = P(x_t + alpha_t g / ||g||_2)                           P: onto the ball of radius eps_t and the box
 
     alpha_t = alpha_T + (alpha - alpha_T) (1 + cos(pi t / T)) / 2    alpha_T = alpha / 100;  gamma_t alike, to 0.001
 
 for p of Linf, L2 and L1, q its dual norm. eps_t is never above the distance to the farthest image of the box. The
-schedules and the length of a step are those of the authors' code. The last case is
-published as the distance to the boundary of the tangent plane alone; that the radius grows is ours: where the box
-shortens x_t - x, the published one comes ever closer to the boundary and never crosses it. Algorithm 1 of the paper clips to the box after the
-projection; here P is exact in L1 and Linf (`norms.py`). An image that is misclassified is kept as it is. After the
-last step its point is judged, too. With `eps`, the nearest example is projected onto the ball and judged again.
+schedules and the length of a step are those of the authors' code. The last case is published as the distance to the
+boundary of the tangent plane alone; that the radius grows is ours: where the box shortens x_t - x, the published one
+comes ever closer to the boundary and never crosses it. Algorithm 1 of the paper clips to the box after the projection;
+here P is exact in L1 and Linf (`norms.py`). An image that is misclassified is kept as it is. After the last step its
+point is judged, too. With `eps`, the nearest example is projected onto the ball and judged again.
 
 B batch, N examples that are right at first, C channels, H height, W width, K classes.
 """

@@ -47,8 +47,8 @@ def run_official(
     """Return the package's adversarial images and warnings; every attack gets what those before it left unbroken.
 
     `options` holds norm, eps and what is refused, `targets` the most target classes of APGD-T and FAB-T. The package
-    averages passes of its own, so it gets the module of a predictor rather than its rule. The model, all global generators, the trace function
-    and the package's logger are left as they were.
+    averages passes of its own, so it gets the module of a predictor rather than its rule. The model, all global
+    generators, the trace function and the package's logger are left as they were.
     """
     predictor = Predictor.of(model)
     flags = _Flags()
