@@ -72,7 +72,7 @@ class Sparse:
         """Takes note of an iterate; the point to go on from and its gradient."""
         if self.best_x is None:
             self.best_x, self.best_gradient, self.best = x, gradient, loss
-            self.moved = self._moved()
+            self.moved = self._moved(x)
             self.k = self._k()
             self.size = torch.full_like(self.moved, self.radius)
             return x, gradient
@@ -84,7 +84,7 @@ class Sparse:
         if self.since < self.interval:
             return x, gradient
         self.since, before = 0, self.moved
-        self.moved = self._moved()
+        self.moved = self._moved(self.best_x)
         self.k = self._k()
         sparser = self.moved < DENSER * before
         shorter = (self.size / SLOWER).clamp_min(SHORTEST * self.radius)
@@ -92,10 +92,9 @@ class Sparse:
         wide = sparser.view(-1, 1, 1, 1)
         return torch.where(wide, self.best_x, x), torch.where(wide, self.best_gradient, gradient)
 
-    def _moved(self) -> Tensor:
+    def _moved(self, best_x: Tensor) -> Tensor:
         """How many pixels of the best point are not the image's, `[B, 1]`."""
-        assert self.best_x is not None
-        return (self.best_x != self.images).flatten(1).sum(1, keepdim=True).to(self.images.dtype)
+        return (best_x != self.images).flatten(1).sum(1, keepdim=True).to(self.images.dtype)
 
     def _k(self) -> Tensor:
         """How many pixels the next steps move, int64 `[B, 1]`."""

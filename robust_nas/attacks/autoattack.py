@@ -5,7 +5,8 @@
 
 A list of attacks uses the settings of the standard suite: 100 iterations, one restart, 9 target classes, 5,000 queries.
 In L1 the APGDs of the standard version are those of 2021, in three balls of 30, 30 and 40 iterations: the untargeted
-ones from five starts, APGD-T with five target classes. With fewer than ten classes the targeted attacks go through all the other classes.
+ones from five starts, APGD-T with five target classes. With fewer than ten classes the targeted attacks go through all
+the other classes.
 """
 
 from __future__ import annotations
@@ -202,4 +203,6 @@ class AutoAttack(BoundedAttack):
         """
         from robust_nas.attacks.official_autoattack import run_official
 
-        return run_official(self, self.names, self.version, self.targets, model, images, labels, generator)
+        return run_official(
+            self, self.names, self.version, (self.targets, TARGETS), model, images, labels, generator
+        )

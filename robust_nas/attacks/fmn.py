@@ -1,18 +1,19 @@
 """FMN: the smallest perturbation, by a ball whose radius adapts itself (Pintor, Roli, Brendel and Biggio, 2021).
 
     m(x)    = max_{j != y} z_j(x) - z_y(x),  g = grad m(x_t)         x_0 = x; x_t is adversarial where m > 0
-    eps_t   = min(eps_{t-1} (1 - gamma_t), d*)                       where x_t is adversarial, d* the least distance so far
+    eps_t   = min(eps_{t-1} (1 - gamma_t), d*)                       where x_t is adversarial, d* the least distance yet
               eps_{t-1} (1 + gamma_t)                                where it is not, and an earlier one was
-              (||x_t - x||_p + |m(x_t)| / ||g||_q) (1 + gamma_t)     where none was: over the boundary of the tangent plane
-    x_{t+1} = P(x_t + alpha_t g / ||g||_2)                           P: onto the ball of radius eps_t around x, and the box
+              max(eps_{t-1}, ||x_t - x||_p + |m(x_t)| / ||g||_q) (1 + gamma_t)    where none was; eps_{-1} = 0
+    x_{t+1} = P(x_t + alpha_t g / ||g||_2)                           P: onto the ball of radius eps_t and the box
 
     alpha_t = alpha_T + (alpha - alpha_T) (1 + cos(pi t / T)) / 2    alpha_T = alpha / 100;  gamma_t alike, to 0.001
 
 for p of Linf, L2 and L1, q its dual norm. eps_t is never above the distance to the farthest image of the box. The
-schedules and the length of a step are those of the authors' code. The factor 1 + gamma_t of the last case is ours: where
-the box shortens x_t - x, the published radius comes ever closer to the boundary and never crosses it. Algorithm 1 of the paper clips to the box after the
-projection; here P is exact in L1 and Linf (`norms.py`). An image that is misclassified is kept as it is. After the
-last step its point is judged, too. With `eps`, the nearest example is projected onto the ball and judged again.
+schedules and the length of a step are those of the authors' code. The last case is published as the distance to the
+boundary of the tangent plane alone; that the radius grows is ours: where the box shortens x_t - x, the published one
+comes ever closer to the boundary and never crosses it. Algorithm 1 of the paper clips to the box after the projection;
+here P is exact in L1 and Linf (`norms.py`). An image that is misclassified is kept as it is. After the last step its
+point is judged, too. With `eps`, the nearest example is projected onto the ball and judged again.
 
 B batch, N examples that are right at first, C channels, H height, W width, K classes.
 """
@@ -69,7 +70,7 @@ class FMN(MinimalAttack):
         farthest = torch.linalg.vector_norm(
             torch.maximum(images, 1 - images).flatten(1), ord=ORDER[self.norm], dim=1
         )
-        x, radius = images, farthest
+        x, radius = images, torch.zeros_like(farthest)
         found = torch.zeros_like(labels, dtype=torch.bool)
         for step in range(self.steps if len(rows) else 0):
             logits, value, g = model.gradient(x, partial(margin, labels=labels), labels)
@@ -80,8 +81,8 @@ class FMN(MinimalAttack):
             gamma = _annealed(self.gamma, LAST_GAMMA, step / self.steps)
             least = size if closest.loss is None else -closest.loss[rows]
             slope = torch.linalg.vector_norm(g.flatten(1), ord=DUAL[self.norm], dim=1)
-            larger = (1 + gamma) * torch.where(found, radius, size + value.abs() / slope)
-            radius = torch.where(wrong, (radius * (1 - gamma)).minimum(least), larger)
+            tangent = torch.where(found, radius, (size + value.abs() / slope).maximum(radius))
+            radius = torch.where(wrong, (radius * (1 - gamma)).minimum(least), tangent * (1 + gamma))
             radius = radius.nan_to_num(torch.inf).minimum(farthest)
             alpha = _annealed(self.alpha, LAST_STEP * self.alpha, step / self.steps)
             x = project(x + alpha * unit(g, 2), images, radius, self.norm)

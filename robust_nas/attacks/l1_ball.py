@@ -66,7 +66,7 @@ def farthest_in_l1(images: Tensor, direction: Tensor, radius: float) -> Tensor:
     """
     centre, along = images.flatten(1).double(), direction.flatten(1).double()
     room = torch.where(along > 0, 1 - centre, centre)
-    order = along.abs().argsort(1, descending=True, stable=True)
+    order = along.abs().argsort(dim=1, descending=True, stable=True)
     sorted_room = room.gather(1, order)
     left = radius - (sorted_room.cumsum(1) - sorted_room)
     moved = torch.zeros_like(room).scatter(1, order, left.clamp_min(0).minimum(sorted_room))

@@ -38,7 +38,7 @@ def run_official(
     options: Attack,
     names: Sequence[str],
     version: str,
-    targets: int,
+    targets: tuple[int, int],
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
@@ -46,9 +46,9 @@ def run_official(
 ) -> AttackResult:
     """Return the package's adversarial images and warnings; every attack gets what those before it left unbroken.
 
-    `options` holds norm, eps and what is refused, `targets` the most target classes. The package averages passes of its
-    own, so it gets the module of a predictor rather than its rule. The model, all global generators, the trace function
-    and the package's logger are left as they were.
+    `options` holds norm, eps and what is refused, `targets` the most target classes of APGD-T and FAB-T. The package
+    averages passes of its own, so it gets the module of a predictor rather than its rule. The model, all global
+    generators, the trace function and the package's logger are left as they were.
     """
     predictor = Predictor.of(model)
     flags = _Flags()
@@ -74,8 +74,9 @@ def run_official(
             counted = _Logits(predictor.module, x, options)
             official = _official(options, version, counted, x.device, seed)
             official.attacks_to_run = list(names)
-            official.apgd_targeted.n_target_classes = min(targets, classes - 1)
-            official.fab.n_target_classes = min(targets, classes - 1)
+            official.apgd_targeted.n_target_classes, official.fab.n_target_classes = (
+                min(most, classes - 1) for most in targets
+            )
             adversarial, _ = official.run_standard_evaluation(x, y, batch_size=len(x))
             adversarial = torch.where(counted.met.view(-1, 1, 1, 1), counted.not_finite, adversarial)
         check_perturbation(adversarial, x, options.norm, options.radius, options.label)

@@ -55,7 +55,7 @@ class Transfer(BoundedAttack):
     @model_validator(mode="before")
     @classmethod
     def _inherit(cls, values: object) -> object:
-        """Gives the inner attack, written as plain keys, the norm and eps of the outer one; PGD-50 by default, in L1 APGD."""
+        """Gives the inner attack, as plain keys, the norm and eps of the outer one; PGD-50 by default (L1: APGD)."""
         if not isinstance(values, Mapping):
             return values
         usual = {"name": "apgd" if values.get("norm") == "l1" else "pgd", "steps": 50, "loss": "margin"}

@@ -21,14 +21,14 @@ def evaluate_saved(
     json: bool,
     quiet: bool,
 ) -> None:
-    """Print the answers of a model, or of a `file.py:function`, on a set; `others` are options that do not go with it."""
+    """Print the answers of a model, or of a `file.py:function`, on a set; `others` are options that do not fit."""
     from robust_nas.workflows.saved_set import RECORD, evaluate_set
 
     given = [name for name, value in others.items() if value]
     if given:
         raise typer.BadParameter(
-            f"--images {file} evaluates saved images as they are; {', '.join(given)} does not go with it. To use the set "
-            "in a suite, list the attack {name: saved, file: " + file + "}"
+            f"--images {file} evaluates saved images as they are; {', '.join(given)} does not go with it. To use the "
+            "set in a suite, list the attack {name: saved, file: " + file + "}"
         )
     with common.progress(quiet) as report:
         record = evaluate_set(model, file, out, weights=weights, progress=report)
