@@ -190,11 +190,11 @@ class Evidence:
         chosen = test.subset(random_indices(len(test), self.images, 0))
         network = read_model(self.model(method, 0)).network.eval()
         began = time.process_time()
-        found = made.run(
-            network, chosen.float(), chosen.labels, torch.Generator().manual_seed(0), trace=True
-        )
+        found = made.run(network, chosen.float(), chosen.labels, torch.Generator().manual_seed(0), trace=True)
         points = query_curve(found.queries, found.query_trace, eps)
-        write_json(self.target / f"queries-{method}-{attack}.json", {"norm": norm, "eps": eps, "points": points})
+        write_json(
+            self.target / f"queries-{method}-{attack}.json", {"norm": norm, "eps": eps, "points": points}
+        )
         at = {
             f"success_{budget}": max((p["success"] for p in points if p["queries"] <= budget), default=0.0)
             for budget in BUDGETS

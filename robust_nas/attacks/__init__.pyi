@@ -20,12 +20,12 @@ from .fgsm import FGSM as FGSM
 from .fgsm_rs import FGSMRS as FGSMRS
 from .fmn import FMN as FMN
 from .gradient import GradientAttack as GradientAttack
+from .hop_skip_jump import HopSkipJump as HopSkipJump
 from .ladder import LatentBoundary as LatentBoundary
 from .ladder_fit import LatentFit as LatentFit
 from .ladder_folder import FittedLadder as FittedLadder
 from .ladder_folder import fit_ladder as fit_ladder
 from .ladder_folder import load_ladder as load_ladder
-from .hop_skip_jump import HopSkipJump as HopSkipJump
 from .n_fgsm import NFGSM as NFGSM
 from .noise import Noise as Noise
 from .norms import Norm as Norm
@@ -34,8 +34,8 @@ from .oracle import Oracle as Oracle
 from .oracle import QueryAttack as QueryAttack
 from .pgd import PGD as PGD
 from .predictor import Predictor as Predictor
-from .saved import Saved as Saved
 from .query_log import QueryTrace as QueryTrace
+from .saved import Saved as Saved
 from .second_order import SecondOrder as SecondOrder
 from .sign_opt import SignOPT as SignOPT
 from .square import Square as Square

@@ -36,7 +36,9 @@ class AttackResult:
     loss: Tensor | None = None  # [runs, steps + 1, B] of every candidate, where a trace was asked for
     wrong: Tensor | None = None  # [runs, steps + 1, B] whether the candidate was misclassified
     flags: tuple[str, ...] = ()  # what the attack itself has to say of the model or its result
-    queries: Tensor | None = None  # [B] int64, of an attack that sees scores or decisions alone (`query_log.py`)
+    queries: Tensor | None = (
+        None  # [B] int64, of an attack that sees scores or decisions alone (`query_log.py`)
+    )
     query_trace: QueryTrace | None = None  # how near it had come at which query, where a trace was asked for
 
 

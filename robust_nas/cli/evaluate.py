@@ -20,7 +20,8 @@ Model = Annotated[str | None, typer.Argument(help="A model folder, such as resul
 Suite = Annotated[
     str | None,
     typer.Option(
-        callback=common.filled, help="quick, cascade, autoattack, rand, transfer, black-box, l1, or a YAML file."
+        callback=common.filled,
+        help="quick, cascade, autoattack, rand, transfer, black-box, l1, or a YAML file.",
     ),
 ]
 Eps = Annotated[
