@@ -10,7 +10,8 @@ From a point p, with d_j random of length r, and m the margin of the label over 
              has the wrong sign on a quarter of the pixels, which takes half of its way (s) from the step of an attack
 
     p   the image; a random point of the ball; the point that a short attack on the margin reaches
-    r   in the threat model's norm; eps / 8 (close), where a differentiable model is close to its tangent; eps (far), where the attack works
+    r   in the threat model's norm; eps / 8 (close), where a differentiable model is close to its tangent; eps (far),
+        where the attack works
 
 PASS where the mean over the images is at least 0.8 close and 0.4 far, from every point, and c is at least 0.5 close on
 90 % of the images, and s at 0.75, and the median of s is at least 0.9; FAIL below 0.5, 0.2, 75 % and 0.8. An image
