@@ -94,18 +94,13 @@ def command(
     if images is not None and images.endswith(".npz"):
         from robust_nas.cli.evaluate_set import evaluate_saved
 
-        others = {"--suite": suite, "--eps": eps, "--norm": norm, "--data": data, "--recipe": recipe}
-        others |= {"KEY=VALUE": overrides, "--resume": resume, "--overwrite": overwrite, "--strict": strict}
-        others |= {"--print-config": print_config}
-        evaluate_saved(
-            str(module or model), images, weights=weights, others=others, out=out, json=json, quiet=quiet
-        )
+        others: dict[str, object] = {"--suite": suite, "--eps": eps, "--norm": norm, "--data": data}
+        others |= {"--recipe": recipe, "KEY=VALUE": overrides, "--resume": resume, "--overwrite": overwrite}
+        others |= {"--strict": strict, "--print-config": print_config}
+        evaluate_saved(str(module or model), images, weights, others, out, json=json, quiet=quiet)
         return
-    changes = [
-        *_shorthands(suite, eps, norm, _count(images)),
-        *data_overrides(data, None if module else model),
-        *(overrides or []),
-    ]
+    changes = _shorthands(suite, eps, norm, _count(images))
+    changes += [*data_overrides(data, None if module else model), *(overrides or [])]
     other_data = common.are_meant(other_data, recipe, changes)
 
     config = _config(recipe, module, model, changes)

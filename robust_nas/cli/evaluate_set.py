@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import typer
 
 from robust_nas.cli import common
-from robust_nas.cli.attack_run import show_set
+from robust_nas.cli.set_table import show_set
 
 
 def evaluate_saved(
     model: str,
     file: str,
-    *,
     weights: Path | None,
-    others: dict[str, Any],
+    others: Mapping[str, object],
     out: Path | None,
+    *,
     json: bool,
     quiet: bool,
 ) -> None:

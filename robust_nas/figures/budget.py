@@ -27,7 +27,6 @@ _NORMS = {
     "linf": "Linf, 0..1 scale",
     "l2": "L2 norm, pixels on the 0..1 scale",
     "l1": "L1 norm, pixels on the 0..1 scale",
-    "l1": "L1 norm, pixels on the 0..1 scale",
 }
 _PAD = 0.03
 _LETTER, _SPACE = 0.0128, 0.006  # of the axis: a letter of a tick label, and what must be free between two

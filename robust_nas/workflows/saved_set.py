@@ -62,7 +62,7 @@ def evaluate_set(
     for number, (name, pixels) in enumerate(images.items()):
         progress("saved set", number, len(images))
         parts = []
-        for x, y in zip(pixels.split(BATCH), labels.split(BATCH), strict=True):
+        for x, y in zip(torch.split(pixels, BATCH), torch.split(labels, BATCH), strict=True):
             with model_errors("the model cannot take images", x):
                 draws = 1 if deployed is None else deployed.draws
                 parts.append(judge(predictor, x.to(place), y.to(place), draws=draws))

@@ -12,6 +12,7 @@ import robust_nas
 from robust_nas.attacks import Saved
 from robust_nas.attacks.adversarial_set import read_set
 from robust_nas.errors import AttackError, ConfigError, DataError, RobustNASError, RunExistsError
+from robust_nas.nets import read_model
 from robust_nas.workflows.config import model_config
 
 TINY = robust_nas.ResidualArchitecture(name="tiny", stem=8, depths=(1, 1), widths=(8, 16))
@@ -41,7 +42,7 @@ def test_what_a_run_saves(model, made):
     assert 0.05 < moved <= 0.06 + 1e-6
     assert len(found) == record["images"] == 24
     assert found.meta["threat_model"] == {"norm": "linf", "eps": 0.06}
-    assert found.meta["victim"] == robust_nas.load_model(model).digest
+    assert found.meta["victim"] == read_model(model).digest
     assert record["robust"]["count"] + record["success"]["count"] == record["clean"]["count"]
     assert record["passes"] == {"forward": 6.0, "backward": 4.0}
     assert list(folder.parent.iterdir()) == [folder]  # nothing is left of the making
