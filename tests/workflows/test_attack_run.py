@@ -84,7 +84,7 @@ def test_a_saved_set_in_a_list_breaks_what_it_broke(model, made, tmp_path):
         robust_nas.run_evaluation(more, model, tmp_path / "more")
     smaller = model_config(model, [*changes, "evaluation.threat_model.eps=0.05"])
     with pytest.raises(
-        AttackError, match="more than eps 0.05 of the threat model; it was made with eps 0.06"
+        AttackError, match=r"more than eps 0\.05 of the threat model; it was made with eps 0\.06"
     ):
         robust_nas.run_evaluation(smaller, model, tmp_path / "more")
 
