@@ -134,7 +134,7 @@ class Oracle:
         said = torch.cat(
             [
                 self.model.logits(*part)
-                for part in zip(questions.split(PIECE), labels.split(PIECE), strict=True)
+                for part in zip(torch.split(questions, PIECE), torch.split(labels, PIECE), strict=True)
             ]
         )
         logits[asked], wrong[asked] = said, misclassified(said, labels)

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -30,11 +29,12 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 LEAST_SIDE = 8  # pixels: three strided convolutions of the discriminator leave one position of them
+NORMS = ("linf", "l2")  # in which it has a bound
 SLOPE = 0.2  # of the leaky ReLU
 SPREAD = 0.3  # standard deviation of the first scales and shifts, so that targets differ from the start
 
 
-def bounded(u: Tensor, eps: float, norm: Literal["linf", "l2"]) -> Tensor:
+def bounded(u: Tensor, eps: float, norm: str) -> Tensor:
     """Return the perturbation `[B, C, H, W]` that `u` of any size stands for: its norm is at most eps."""
     delta: Tensor
     if norm == "linf":
@@ -80,7 +80,8 @@ class ResidualBlock(nn.Module):
 class Generator(nn.Module):
     """G(x, t): a perturbation of at most eps that is to make the victim answer t for x.
 
-    `shape` is that of an image (C, H, W); `widths` are the channels of the three convolutions down.
+    `shape` is that of an image (C, H, W); `widths` are the channels of the three convolutions down. Raises `ValueError`
+    for a norm but `linf` and `l2`.
     """
 
     def __init__(
@@ -88,12 +89,14 @@ class Generator(nn.Module):
         shape: tuple[int, int, int],
         classes: int,
         *,
-        norm: Literal["linf", "l2"],
+        norm: str,
         eps: float,
         widths: Sequence[int] = (8, 16, 32),
         blocks: int = 4,
     ) -> None:
         super().__init__()
+        if norm not in NORMS:
+            raise ValueError(f"norm is {norm!r}; allowed for a generator: {', '.join(NORMS)}")
         self.shape, self.classes, self.norm, self.eps = shape, classes, norm, eps
         first, second, third = widths
         self.enter = nn.Conv2d(shape[0] + classes, first, 3, padding=1)
