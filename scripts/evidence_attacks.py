@@ -191,12 +191,15 @@ class Evidence:
         network = read_model(self.model(method, 0)).network.eval()
         began = time.process_time()
         found = made.run(network, chosen.float(), chosen.labels, torch.Generator().manual_seed(0), trace=True)
-        points = query_curve(found.queries, found.query_trace, eps)
-        write_json(
-            self.target / f"queries-{method}-{attack}.json", {"norm": norm, "eps": eps, "points": points}
-        )
+        asked, trace = found.queries, found.query_trace
+        if asked is None or trace is None:
+            raise RuntimeError(f"{made.label} does not count its queries")
+        points = query_curve(asked, trace, eps)
+        curve = {"norm": norm, "eps": eps, "points": points}
+        write_json(self.target / f"queries-{method}-{attack}.json", curve)
+        near = trace.distance <= eps
         at = {
-            f"success_{budget}": max((p["success"] for p in points if p["queries"] <= budget), default=0.0)
+            f"success_{budget}": len(trace.image[near & (trace.queries <= budget)].unique()) / len(chosen)
             for budget in BUDGETS
             if budget <= self.queries
         }
@@ -208,8 +211,8 @@ class Evidence:
             "images": len(chosen),
             **at,
             "median_distance": points[-1]["distance"],
-            "mean_queries": float(found.queries.float().mean()),
-            "most_queries": int(found.queries.max()),
+            "mean_queries": float(asked.float().mean()),
+            "most_queries": int(asked.max()),
             "seconds": round(time.process_time() - began, 1),
         }
 

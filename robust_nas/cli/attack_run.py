@@ -93,6 +93,10 @@ def _show(record: dict[str, Any], folder: Path) -> None:
     show_set(f"{title}{threat['norm']} {eps}, seed {record['seed']}", record)
     passes, count = record["passes"], record["images"]
     print(f"passes an image    {passes['forward']:.4g} forward, {passes['backward']:.4g} backward")
+    if record["queries"]:
+        print(
+            f"queries an image   {record['queries']['mean']:.4g} on average, {record['queries']['most']} at most"
+        )
     print(f"time               {record['seconds']:.3g} s, {1000 * record['seconds'] / count:.3g} ms an image")
     for flag in record["flags"]:
         print(f"warning            {flag}")

@@ -5,7 +5,8 @@ evaluation of as many images or fewer. Every image is attacked, also one that th
 
     attack.json   attack (its options), label, threat_model, model, victim, data, images, clean and robust (counts and
                   shares with Wilson's interval), success (of the images that were right), distances of the successes in
-                  each norm (median and largest, float64), passes of one image, seconds, flags, seed, versions
+                  each norm (median and largest, float64), passes of one image, queries of an attack that counts them
+                  (mean and most of an image), seconds, flags, seed, versions
 
 The folder gets its name when everything is in it. N images, B of them in a batch.
 """
@@ -189,6 +190,7 @@ def _run(
             "forward": sum(result.forwards for _, result in parts) / len(labels),
             "backward": sum(result.backwards for _, result in parts) / len(labels),
         },
+        "queries": _queries([result for _, result in parts]),
         "seconds": seconds,
         "flags": list(dict.fromkeys(flag for _, result in parts for flag in result.flags)),
     }
@@ -247,6 +249,12 @@ def measured(clean: Tensor, adversarial: Tensor, before: Judged, after: Judged) 
         "success": share(int(broken.sum()), int(right.sum())) if right.any() else None,
         "distances": distances,
     }
+
+
+def _queries(results: Sequence[AttackResult]) -> dict[str, float] | None:
+    """Return what an attack by answers alone asked for one image; None for others."""
+    counts = [count for result in results if result.queries is not None for count in result.queries.tolist()]
+    return {"mean": sum(counts) / len(counts), "most": max(counts)} if counts else None
 
 
 def share(count: int, of: int) -> dict[str, float]:
