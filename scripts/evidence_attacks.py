@@ -199,7 +199,8 @@ class Evidence:
         write_json(self.target / f"queries-{method}-{attack}.json", curve)
         near = trace.distance <= eps
         at = {
-            f"success_{budget}": len(trace.image[near & (trace.queries <= budget)].unique()) / len(chosen)
+            f"success_{budget}": len(set(trace.image[near & (trace.queries <= budget)].tolist()))
+            / len(chosen)
             for budget in BUDGETS
             if budget <= self.queries
         }

@@ -193,8 +193,12 @@ class Attack(Method):
 
     @property
     def query_budget(self) -> int | None:
-        """Return the queries of one image at most, with `eot`; None for an attack that takes gradients."""
-        return None if self.access == "gradient" else self.passes.forward * self.eot
+        """Return the queries of one image at most, with `eot`; None for an attack that does not live on answers.
+
+        Such an attack counts its queries (`attacks/query_log.py`).
+        """
+        asks = self.access != "gradient" and self.guided_by in ("queries", "chance")
+        return self.passes.forward * self.eot if asks else None
 
     @property
     def crafting_passes(self) -> int:

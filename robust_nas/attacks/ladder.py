@@ -46,7 +46,7 @@ class LatentBoundary(Attack):
     bounded: ClassVar[bool] = False
     not_preset: ClassVar[frozenset[str]] = frozenset({"eps"})
     access: ClassVar[Literal["gradient", "score", "decision"]] = "score"
-    guided_by: ClassVar[Guide] = "queries"
+    guided_by: ClassVar[Guide] = "generator"
 
     name: Literal["ladder"] = "ladder"
     folder: AbsolutePath

@@ -25,7 +25,6 @@ from robust_nas.attacks import (
     DeepFool,
     HopSkipJump,
     LatentBoundary,
-    MinimalAttack,
     Noise,
     Saved,
     SecondOrder,
@@ -100,7 +99,13 @@ ATTACKS = {
     ),
     "zoo": ZOO(queries=100, coordinates=32, learning_rate=0.1),
     "zoo-newton-eps": ZOO(
-        eps=4.0, queries=100, coordinates=16, solver="newton", weight=100.0, learning_rate=1.0
+        eps=4.0,
+        queries=100,
+        coordinates=16,
+        solver="newton",
+        weight=100.0,
+        learning_rate=1.0,
+        h=0.2,  # smaller ones are lost in rounding
     ),
     "boundary": Boundary(queries=40),
     "boundary-eps": Boundary(eps=2.0, queries=40),
@@ -172,8 +177,7 @@ def is_random(attack):
     """Whether the draws of the generator show in the images: plain gradients and starts have none."""
     if isinstance(attack, AIGAN):
         return attack.targets == "random"
-    return not isinstance(attack, FGSM | CarliniWagner | DeepFool | LatentBoundary)
-    return not isinstance(attack, FGSM | MinimalAttack | Saved)
+    return not isinstance(attack, FGSM | CarliniWagner | DeepFool | FMN | LatentBoundary | Saved)
 
 
 def has_bf16(attack):
