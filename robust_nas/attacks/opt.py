@@ -3,8 +3,8 @@
     g^(theta)  = 1/q sum_i (g(theta + beta u_i) - g(theta)) / beta u_i       u_i normal, of length 1, i = 1 .. q
 
 from g of `ray_search.py`, whose line search takes the step. An estimate takes q searches of the boundary, of about 12
-queries each: Sign-OPT (`sign_opt.py`) takes one query for each u_i. The constants are those of the authors' code.
-N images that still take queries, C channels, H height, W width.
+queries each: Sign-OPT (`sign_opt.py`) takes one query for each u_i. The constants are from memory of the
+authors' code and from public ports. N images that still take queries, C channels, H height, W width.
 """
 
 from __future__ import annotations

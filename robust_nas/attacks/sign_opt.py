@@ -3,10 +3,10 @@
     g^(theta)  = 1/Q sum_i sign(g(theta + beta u_i) - g(theta)) u_i          u_i normal, of length 1, i = 1 .. Q
     sign       = -1 where P(x + g(theta) (theta + beta u_i) / ||..||) is misclassified, else +1
 
-g and the line search are those of `ray_search.py`; Q = 200 as in the authors' code.
+g and the line search are those of `ray_search.py`; Q = 200 from memory of the authors' code and from public ports.
 
-Linf: lengths are largest entries, and theta' = clip(theta - alpha sign(g^)) to -1..1. The authors' code for Linf moves
-by g^ itself, as in L2; the sign is ours: the directions of length 1 are a cube, at whose corners g of a linear model is
+Linf: lengths are largest entries, and theta' = clip(theta - alpha sign(g^)) to -1..1. As remembered, the authors' code
+for Linf moves by g^ itself, as in L2; the sign is ours: the directions of length 1 are a cube, at whose corners g of a linear model is
 least. N images that still take queries, C channels, H height, W width.
 """
 
