@@ -12,9 +12,10 @@ should be misclassified, and of the x', about a quarter (paper, section 2.3).
     x':  above 25 %: epsilon times 1.5;     below 10 %: divided by it
 
 Start values and the factor are from memory of the authors' code and from public ports of it, which ask for s in every
-10th step and look at the last 100 s and 30 x'. Ours: every 5th step, and windows of 10 and 20, since budgets here are of thousands of queries, not of
-hundreds of thousands; the walk starts on the boundary, on the straight line to the first misclassified image. An image
-whose epsilon falls below 1e-6 has converged (1e-7 there: in float32 that moves nothing).
+10th step and look at the last 100 s and 30 x'. Ours: every 5th step, and windows of 10 and 20, since budgets here are
+of thousands of queries, not of hundreds of thousands; the walk starts on the boundary, on the straight line to the
+first misclassified image. An image whose epsilon falls below 1e-6 has converged (1e-7 there: in float32 that moves
+nothing).
 
 N images that still take queries, C channels, H height, W width.
 """

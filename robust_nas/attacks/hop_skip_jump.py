@@ -9,9 +9,9 @@
     B_t      = B_0 sqrt(t);    theta = gamma / d^{3/2} (L2), gamma / d^2 (Linf)
     delta_t  = sqrt(d) theta ||x~_{t-1} - x|| (L2), d theta ||x~_{t-1} - x|| (Linf); 0.1 at t = 1
 
-Algorithm 2 of the paper; its constants from memory of the authors' code and from public ports. Ours: an estimate takes
-at most half of the queries left, so that its direction can still be used; theta is no smaller than 8 roundings of the images' type.
-N images that still take queries, d values in an image, C channels, H height, W width.
+Algorithm 2 of the paper; its constants from memory of the authors' code and from public ports. Ours: an estimate
+takes at most half of the queries left, so that its direction can still be used; theta is no smaller than 8 roundings
+of the images' type. N images that still take queries, d values in an image, C channels, H height, W width.
 """
 
 from __future__ import annotations

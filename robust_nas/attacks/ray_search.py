@@ -6,7 +6,8 @@
 alpha is doubled while g falls; where the first step is no descent, it is quartered until one is (15 times at most). An
 alpha below `STUCK` starts again at 1 with a tenth of beta, the length of the estimate's steps, until beta is as small
 as the images' type resolves (their code: until 1e-8, and then ends). g is found by halving between a point that is
-misclassified and one that is not, up to a tolerance of beta / 500. (Cheng et al., 2019 and 2020; constants from memory of their code.)
+misclassified and one that is not, up to a tolerance of beta / 500. (Cheng et al., 2019 and 2020; constants from memory
+of their code.)
 
 Ours: P; a bracket that doubles its width, instead of widening by 1 % again and again; a step
 that is not misclassified at the best distance takes one query alone, since it is no descent.

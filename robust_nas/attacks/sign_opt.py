@@ -5,9 +5,9 @@
 
 g and the line search are those of `ray_search.py`; Q = 200 from memory of the authors' code and from public ports.
 
-Linf: lengths are largest entries, and theta' = clip(theta - alpha sign(g^)) to -1..1. As remembered, the authors' code
-for Linf moves by g^ itself, as in L2; the sign is ours: the directions of length 1 are a cube, at whose corners g of a linear model is
-least. N images that still take queries, C channels, H height, W width.
+Linf: lengths are largest entries, and theta' = clip(theta - alpha sign(g^)) to -1..1. As remembered, the authors'
+code for Linf moves by g^ itself, as in L2; the sign is ours: the directions of length 1 are a cube, at whose corners
+g of a linear model is least. N images that still take queries, C channels, H height, W width.
 """
 
 from __future__ import annotations
