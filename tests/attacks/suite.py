@@ -154,7 +154,7 @@ for _norm in NORMS:
 _common = {"eps": EPS["l1"], "norm": "l1"}
 ATTACKS |= {
     "noise-l1": Noise(draws=4, **_common),
-    "autoattack-l1": AutoAttack(attacks=("fab",), **{**_common, "eps": 2 * EPS["l1"]}),
+    "autoattack-l1": AutoAttack(attacks=("apgd-ce",), **_common),
     "apgd-restarts-l1": APGD(steps=5, restarts=2, **_common),
     "apgd-one-ball-l1": APGD(steps=2, **_common),
     "apgd-dlr-targeted-l1": APGD(steps=5, loss="dlr-targeted", targets=2, **_common),

@@ -356,7 +356,7 @@ def test_it_takes_no_eps_inherits_none_and_no_evaluation_lists_it():
         ConfigError, match="got attack 'ladder', which does not fit here: an evaluation needs"
     ):
         check(EvaluationOptions, tree, "evaluation")
-    with pytest.raises(ConfigError, match="a bounded gradient attack is needed"):
+    with pytest.raises(ConfigError, match="a bounded attack by gradients or by a generator is needed"):
         Transfer(eps=0.1, surrogates=("a",), attack={"name": "ladder", "folder": "a"})
 
 

@@ -232,7 +232,7 @@ def test_fewer_classes_than_the_attacks_need():
     [
         (
             {"suite": "cascad"},
-            "'cascad' is neither a suite nor a file; suites: autoattack, cascade, quick, rand",
+            "'cascad' is neither a suite nor a file; suites: autoattack, black-box, cascade, l1, quick, rand",
         ),
         ({"suite": "none.yaml"}, "'none.yaml' is neither a suite nor a file"),
         ({"suite": "transfer"}, r"suite transfer: attacks\.1\.attack\.surrogates: missing"),
@@ -287,7 +287,7 @@ def test_surrogates_that_do_not_fit_are_refused_before_the_first_pass(tmp_path, 
         ({"eps": -0.1}, "eps: got -0.1"),
         ({"eps": "8/0"}, "eps: got '8/0'"),
         ({"eps": "nan"}, "eps: got nan"),
-        ({"norm": "l1"}, "norm: got 'l1'"),
+        ({"norm": "l3"}, "norm: got 'l3'"),
     ],
 )
 def test_threat_models_that_are_none(keys, message):

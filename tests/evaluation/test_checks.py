@@ -150,7 +150,8 @@ def test_finds_what_it_announces_and_costs_no_more(name, states):
             assert finding.text
             assert finding.allowed
             assert finding.images <= max(len(indices), sum(row.attacked for row in state.rows))
-        assert found[0].name == one.title
+        # A doubt of an attack may bring a name of its own.
+        assert found[0].name in {one.title, *filter(None, state.flags.values())}
         assert (cost.passes == 0) == one.free
         assert cost.passes <= one.cost(state) * len(indices)
         after = state.predictor.state_dict()
@@ -257,7 +258,10 @@ def test_a_standard_check_with_other_options_takes_its_own_place():
     found = follow_protocol(linear().eval(), data(), plan)
     plain = follow_protocol(linear().eval(), data(), options(findings="full"))
     assert [finding.name for finding in found.findings] == [finding.name for finding in plain.findings]
-    assert "Square with 7 queries" in found.findings[-1].text or "square-7" in found.findings[-1].text
+    (square,) = (
+        finding for finding in found.findings if finding.name == "white box at least as strong as Square"
+    )
+    assert "Square with 7 queries" in square.text or "square-7" in square.text
 
 
 def test_a_list_without_checks_is_not_written_down():

@@ -115,7 +115,10 @@ def test_overrides_reach_every_room() -> None:
         ("space.changes.layout.filters=[1]", ["filters has 1 entries"]),
         ("threads=0", ["threads", "got 0"]),
         ("evaluation.attacks=[]", ["evaluation.attacks", "got []"]),
-        ("evaluation.suite=cascad", ["'cascad'", "autoattack, black-box, cascade, quick, rand, transfer"]),
+        (
+            "evaluation.suite=cascad",
+            ["'cascad'", "autoattack, black-box, cascade, l1, quick, rand, transfer"],
+        ),
         ("evaluation.suite=transfer", ["suite transfer", "attacks.1.attack.surrogates", "missing"]),
         (
             "evaluation={suite: cascade, attacks: [{attack: {name: fgsm}}]}",
@@ -205,6 +208,7 @@ def test_an_attack_made_in_python_refuses_an_eps_in_grey_levels(name: str) -> No
         "transfer": {"surrogates": ("a",)},
         "ai-gan": {"generator": "a", "digest": "0"},
         "ladder": {"folder": "a"},
+        "saved": {"file": "a", "checksum": "0"},
     }
     more: dict[str, Any] = needed.get(name, {})
     with pytest.raises(ConfigError, match=r"eps is 8 in linf|norm: "):  # some are for l2 alone

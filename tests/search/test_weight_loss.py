@@ -32,7 +32,9 @@ def strategy(loss, **changes):
 
 
 def test_every_loss_of_the_registry_is_tried():
-    assert {loss.name for loss in LOSSES} == set(REGISTRY.built_in)
+    # What fits parts between steps is refused by a search (`test_ladder_training.py`).
+    named = {name for name in REGISTRY.built_in if not REGISTRY.get(name).fits_parts}
+    assert {loss.name for loss in LOSSES} == named
 
 
 @pytest.fixture(scope="module")
