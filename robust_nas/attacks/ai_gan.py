@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from robust_nas.nets.generator_folder import GeneratorDescription, StoredGenerator
 
 FILES = ("generator.json", "generator.safetensors")  # of a generator folder, which decide its images
-SAME_EPS = 1e-9  # relative, for the rounding of `share`
+SAME_EPS = 1e-6  # relative, for the rounding of `share`
 
 
 class AIGAN(BoundedAttack):
@@ -109,6 +109,7 @@ class AIGAN(BoundedAttack):
         """
         super().refuse_undefined(classes, shape, abstains)
         self._refuse_misfit(self._description(), classes, shape)
+        self._refuse_changed()
 
     def _description(self) -> GeneratorDescription:
         from robust_nas.nets.generator_folder import read_description
@@ -125,14 +126,22 @@ class AIGAN(BoundedAttack):
             )
         if not math.isclose(self.eps, self.share * found.eps, rel_tol=SAME_EPS, abs_tol=0.0):
             raise AttackError(
-                f"{where}: was trained for eps {found.eps:.6g}, eps is {self.eps:.6g} with share {self.share:.6g}; "
-                f"allowed: eps {self.share * found.eps:.6g}, or share={self.eps / found.eps:.6g}, which scales its "
+                f"{where}: was trained for eps {found.eps:.9g}, eps is {self.eps:.9g} with share {self.share:.9g}; "
+                f"allowed: eps {self.share * found.eps:.9g}, or share={self.eps / found.eps:.9g}, which scales its "
                 "perturbations"
             )
         if found.input_shape != tuple(shape):
             raise AttackError(f"{where}: takes images of shape {found.input_shape}, these are {tuple(shape)}")
         if classes is not None and found.classes != classes:
             raise AttackError(f"{where}: aims at {found.classes} classes, the model has {classes}")
+
+    def _refuse_changed(self) -> None:
+        now = _digest(self.generator)
+        if self.digest and now != self.digest:
+            raise AttackError(
+                f"{self.label}: generator {self.generator}: has changed since its digest was taken; it was "
+                f"{self.digest}, is {now}"
+            )
 
     def refuse_model(self, model: nn.Module) -> None:
         """Raise `AttackError` for another victim than the generator's, where the attack is no transfer."""
@@ -209,12 +218,7 @@ class AIGAN(BoundedAttack):
         if known is not None and known.stamp == stamp:
             return known.generator
         found = read_generator(self.generator, device)
-        now = _digest(self.generator)
-        if self.digest and now != self.digest:
-            raise AttackError(
-                f"{self.label}: generator {self.generator}: has changed since its digest was taken; it was "
-                f"{self.digest}, is {now}"
-            )
+        self._refuse_changed()
         while len(_LOADED) >= MOST_LOADED:
             del _LOADED[next(iter(_LOADED))]
         _LOADED[key] = _Loaded(stamp, found)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -217,21 +218,27 @@ def _draw(record: dict[str, Any], made: FittedLadder, folder: Path) -> None:
 
 
 def _write(folder: Path, made: FittedLadder, parts: LadderParts, source: Path | None) -> None:
-    """Write the folder; its `ladder.json` comes last."""
+    """Write the folder under another name, and give it its own at the end."""
     from safetensors.torch import save
 
     tree = parts.to_dict()
     tensors = {f"decoder.{name}": tensor.contiguous() for name, tensor in tree["decoder"].items()}
     tensors |= {key: tree["boundaries"][key].contiguous() for key in ("normals", "offsets", "units")}
-    folder.mkdir(parents=True, exist_ok=True)
-    if source is not None:
-        names = ("architecture.yaml", "model.json", "model.safetensors")
-        (folder / MODEL).mkdir(exist_ok=True)
-        for path in (source / name for name in names):
-            if path.is_file():
-                shutil.copyfile(path, folder / MODEL / path.name)
     text = json.dumps(to_dict(made), indent=2) + "\n"
-    write_together({folder / WEIGHTS: save(tensors), folder / DESCRIPTION: text.encode()})
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        place.chmod(0o755)
+        if source is not None:
+            (place / MODEL).mkdir()
+            for path in (source / name for name in ("architecture.yaml", "model.json", "model.safetensors")):
+                if path.is_file():
+                    shutil.copyfile(path, place / MODEL / path.name)
+        write_together({place / WEIGHTS: save(tensors), place / DESCRIPTION: text.encode()})
+        place.rename(folder)
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
 
 
 def load_ladder(folder: str | Path) -> tuple[FittedLadder, LadderParts]:

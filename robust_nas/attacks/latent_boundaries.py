@@ -137,11 +137,16 @@ def fit_boundaries(
 ) -> Fitted:
     """Return a linear SVM for each pair of classes, from the first `per_class` latents `[N, d]` of each.
 
-    `c` weighs the errors against the width of the margin. Raises `DataError` where a class has no latents.
+    `c` weighs the errors against the width of the margin. Raises `DataError` where a class has no latents, or
+    where some are not finite.
     """
     from robust_nas.layers.ladder import attention as attention_of
 
     refuse_missing_classes(labels, classes, "latent boundaries")
+    if not latents.isfinite().all():
+        raise DataError(
+            "latent boundaries: some latents are not finite, so that none can be fitted: the network has diverged"
+        )
     seen = attention_of(latents, attention) * latents
     parts = [seen[labels == number][:per_class].double().cpu() for number in range(classes)]
     scale = float(torch.cat(parts).std(correction=0)) or 1.0

@@ -30,19 +30,22 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 LEAST_SIDE = 8  # pixels: three strided convolutions of the discriminator leave one position of them
 NORMS = ("linf", "l2")  # in which it has a bound
+NEAR_EPS = 3.0  # by which the root mean square of what a bounded perturbation is made of is multiplied, in L2
 SLOPE = 0.2  # of the leaky ReLU
 SPREAD = 0.3  # standard deviation of the first scales and shifts, so that targets differ from the start
 
 
 def bounded(u: Tensor, eps: float, norm: str) -> Tensor:
-    """Return the perturbation `[B, C, H, W]` that `u` of any size stands for: its norm is at most eps."""
+    """Return the perturbation `[B, C, H, W]` that `u` of any size encodes: its norm is at most eps."""
     delta: Tensor
     if norm == "linf":
         delta = eps * torch.tanh(u)
         return delta
-    # The norm has no gradient at 0, where the ratio tends to 1.
+    # The norm has no gradient at 0, where the ratio tends to 1. Its root mean square, and not its length, which grows
+    # with the pixels, is what tanh sees: otherwise every perturbation has length eps, without a gradient of it.
     length = torch.linalg.vector_norm(u, dim=(1, 2, 3), keepdim=True).clamp_min(torch.finfo(u.dtype).tiny)
-    delta = eps * (torch.tanh(length) / length) * u
+    near = NEAR_EPS * length / u[0].numel() ** 0.5
+    delta = eps * (torch.tanh(near) / length) * u
     return delta
 
 

@@ -24,6 +24,7 @@ from robust_nas.nets.cost import measured_cost
 from robust_nas.runs import Progress
 from robust_nas.timing import interleaved
 from robust_nas.training.ai_gan import attacked_towards, each_other_class, targeted_pgd
+from robust_nas.training.validation import BATCH
 from robust_nas.workflows.attack_config import AttackReport
 
 Towards = Callable[[Tensor, Tensor, Tensor], Tensor]  # images, labels and targets to adversarial images
@@ -86,12 +87,13 @@ def _successes(
     """Return for each target class how many pairs each attack won, and how many right images it fooled by any."""
     x, labels = images.float(), images.labels
     aims = each_other_class(labels, len(class_names))  # [K - 1, N]
-    clean = _answers(victim, x)
+    clean = torch.cat([_answers(victim, part) for part in torch.split(x, BATCH)])
     right = clean == labels
     found: dict[str, list[Tensor]] = {name: [] for name in attacks}
     for number, targets in enumerate(aims, 1):
         for name, attack in attacks.items():
-            found[name].append(_answers(victim, attack(x, labels, targets)))
+            parts = zip(*(torch.split(each, BATCH) for each in (x, labels, targets)), strict=True)
+            found[name].append(torch.cat([_answers(victim, attack(*part)) for part in parts]))
         progress("measure attack", number, len(aims))
     answers = {name: torch.stack(rows) for name, rows in found.items()}  # [K - 1, N]
     counted = aims != clean

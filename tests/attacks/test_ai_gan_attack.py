@@ -148,6 +148,25 @@ def test_another_norm_or_eps_is_refused(victim, folder):
             one.refuse_undefined(CLASSES, SHAPE)
 
 
+def test_the_share_that_a_refusal_names_is_taken_as_it_is_typed(victim, tmp_path):
+    images, labels = batch()
+    place = made_generator(tmp_path / "wide", eps=0.3, victim=model_digest(victim))
+    with pytest.raises(AttackError) as refused:
+        AIGAN(generator=place, eps=0.1)(victim, images, labels)
+    share = float(str(refused.value).split("or share=")[1].split(",")[0])
+    assert share != 1 / 3
+    AIGAN(generator=place, eps=0.1, share=share)(victim, images, labels)
+
+
+def test_a_generator_that_changed_is_refused_before_anything_starts(victim, tmp_path):
+    place = made_generator(tmp_path / "changing", victim=model_digest(victim))
+    attack = AIGAN(generator=place, eps=EPS["linf"])
+    attack.refuse_undefined(CLASSES, SHAPE)
+    made_generator(tmp_path / "changing", victim=model_digest(victim), seed=1)
+    with pytest.raises(AttackError, match="has changed since its digest was taken"):
+        attack.refuse_undefined(CLASSES, SHAPE)
+
+
 def test_a_share_of_eps_scales_the_perturbation(victim, folder):
     images, labels = batch(low=0.2, high=0.8)
     whole = attack(folder, targets="random", keep="last")

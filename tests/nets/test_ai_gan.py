@@ -55,6 +55,19 @@ def test_no_weights_leave_the_ball_and_the_gradient_is_finite(norm):
         assert all(parameter.grad.isfinite().all() for parameter in generator.parameters())
 
 
+def test_a_hinge_shortens_an_l2_perturbation_of_a_large_image():
+    network = made("l2", eps=2.0, shape=(1, 28, 28))
+    x, targets = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(1)), torch.arange(4) % 3
+    before = size(network(x, targets), "l2").mean().item()
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
+    for _ in range(10):
+        optimiser.zero_grad()
+        (network(x, targets).flatten(1).norm(dim=1) - 1.0).clamp_min(0).mean().backward()
+        optimiser.step()
+    after = size(network(x, targets), "l2").mean().item()
+    assert after < 0.9 * before
+
+
 @settings(max_examples=8)
 @given(channels=st.sampled_from([1, 3]), height=st.integers(8, 17), width=st.integers(8, 17))
 def test_every_size_from_8_on_works(channels, height, width):
