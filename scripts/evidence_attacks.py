@@ -177,6 +177,7 @@ class Evidence:
         from robust_nas.attacks import ATTACKS
         from robust_nas.data import random_indices
         from robust_nas.evaluation import query_curve
+        from robust_nas.evaluation.query_curves import within
         from robust_nas.nets import read_model
         from robust_nas.workflows.context import load_context
 
@@ -197,7 +198,7 @@ class Evidence:
         points = query_curve(asked, trace, eps)
         curve = {"norm": norm, "eps": eps, "points": points}
         write_json(self.target / f"queries-{method}-{attack}.json", curve)
-        near = trace.distance <= eps
+        near = within(trace.distance, eps)
         at = {
             f"success_{budget}": len(set(trace.image[near & (trace.queries <= budget)].tolist()))
             / len(chosen)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robust_nas.attacks.attack import BoundedAttack, Guide, Passes
-from robust_nas.attacks.best_iterate import BestIterate
+from robust_nas.attacks.best_iterate import BestIterate, misclassified
 from robust_nas.attacks.losses import margin
+from robust_nas.attacks.minimal import distance
 from robust_nas.attacks.norms import Norm, direction, on_sphere, project
 from robust_nas.config import Count
 from robust_nas.lazy import torch
@@ -52,10 +53,19 @@ class Noise(BoundedAttack):
         best = BestIterate(images, model.labels)
         clean = model.logits(images)
         best.update(images, clean, margin(clean, model.labels))
+        log = model.query_log()
+        log.count()
+        wrong = misclassified(clean, model.labels)
+        near = images.new_zeros(len(wrong)).masked_fill(~wrong, torch.inf)  # [B] the nearest success so far
+        log.nearer(wrong.nonzero().squeeze(1), near[wrong])
         for _ in range(self.draws):
             x = images + self._noise(images, model.generator)
             x = project(x, images, self.eps, self.norm)
             drawn = model.verified_logits(x, model.candidate_logits(x), model.labels)
             best.update(x, drawn, margin(drawn, model.labels))
-        model.query_log().count(answers=self.draws + 1)
+            log.count()
+            size = distance(x, images, self.norm)
+            nearer = misclassified(drawn, model.labels) & (size < near)
+            log.nearer(nearer.nonzero().squeeze(1), size[nearer])
+            near = torch.where(nearer, size, near)
         return model.no_worse(best.images, clean)

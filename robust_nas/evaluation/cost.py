@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Selection = Literal["all", "right", "survivors"]
@@ -10,6 +10,7 @@ Selection = Literal["all", "right", "survivors"]
 
 @dataclass
 class Cost:
-    """Passes that a check has made, forward and backward, of one image each."""
+    """Passes that a check has made, forward and backward, of one image each, and what its attacks had to say."""
 
     passes: int = 0
+    flags: set[str] = field(default_factory=set)

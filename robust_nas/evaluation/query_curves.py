@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 POINTS = 60  # of a curve, at most, evenly spread over the logarithm of the queries
 
 
+def within(distance: Tensor, eps: float) -> Tensor:
+    """Return which distances `[N]` are at most eps, up to the rounding that a ball allows."""
+    from robust_nas.attacks.checks import TOLERANCE
+
+    return distance <= eps + TOLERANCE * max(1.0, eps)
+
+
 def query_record(result: AttackResult) -> dict[str, Any] | None:
     """Return the part of a result that a journal keeps; None for an attack that counts no queries."""
     if result.queries is None or result.query_trace is None:
@@ -76,6 +83,6 @@ def query_curve(asked: Tensor, trace: QueryTrace, eps: float | None = None) -> l
             "distance": middle if math.isfinite(middle) else None,
         }
         if eps is not None:
-            point["success"] = float((best <= eps * (1 + 1e-6)).float().mean())
+            point["success"] = float(within(best, eps).float().mean())
         points.append(point)
     return points

@@ -99,7 +99,7 @@ def _paid(check: SanityCheck, state: EvaluationState, journal: Journal, left: fl
         return _record([check.finding("PASS", "nothing to test: no image is left for it")])
     with _guarded(check):
         undefined = check.undefined(state)
-        cost = max(check.cost(state), 1)
+        cost = 0 if undefined else max(check.cost(state), 1)
     if undefined is not None:
         return _record([check.finding("NOT RUN", undefined)])
     count = int(min(len(images), left * check.share // cost))

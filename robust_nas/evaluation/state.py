@@ -147,6 +147,7 @@ class EvaluationState:
                     seed=seed_of(self.seed, "judge finding", name, number),
                 )
             cost.passes += result.forwards + result.backwards + judged.forwards
+            cost.flags.update(result.flags)
             parts.append(judged)
         return Judged.joined(parts)
 

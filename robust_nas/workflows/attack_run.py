@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from robust_nas import figures, user_code
 from robust_nas._version import __version__
@@ -84,11 +84,17 @@ def run_attack(
     """
     from robust_nas.nets import read_model
 
+    if part not in get_args(Part):
+        raise ConfigError(f"part: got {str(part)[:200]!r}; allowed: {', '.join(get_args(Part))}")
+    if images is not None and images < 1:
+        raise ConfigError(f"images: got {images}; a number from 1 is needed, or None for all")
     folder, place = expand_path(out), expand_path(model)
     with user_code.allow_code(allow_code):
         refuse_occupied(folder)
         config = model_config(place, list(overrides))
         chosen = attack_of(attack, options or {}, config.evaluation.threat_model)
+        if config.evaluation.deployed.samples is not None:  # a random model: as in an evaluation
+            chosen = chosen.for_random_model(config.evaluation.deployed.eot)
         found = read_model(place)
         context = load_context(config)
         refuse_misfit_of(chosen, found, config, context, other_data or names_data(overrides))
@@ -156,6 +162,7 @@ def _run(
     chosen = source.subset(order)
     attack.refuse_images(chosen.pixels, chosen.labels)
     predictor, _ = with_rule(model.network.to(context.device).eval(), config.evaluation)
+    attack.refuse_model(predictor.module)
     began, parts, answers = time.perf_counter(), [], []
     batches = torch.split(torch.arange(len(order)), config.evaluation.batch_size)
     for number, rows in enumerate(batches):

@@ -6,7 +6,7 @@ from evaluation_bad_networks import Negated, Quantised, Zeroed
 from evaluation_networks import EPS
 from small_cascade import AS_IT_IS, by_name, evaluated, statuses
 
-from robust_nas.attacks import HopSkipJump, Square, ThreatModel
+from robust_nas.attacks import HopSkipJump, Noise, Square, ThreatModel
 from robust_nas.attacks.query_log import QueryTrace
 from robust_nas.evaluation import Cost, evaluate, query_curve
 from robust_nas.evaluation.checks.decision_based import TITLE, DecisionBased
@@ -66,7 +66,7 @@ def test_an_honest_network_passes_and_the_control_shows_the_power(robust, datase
     assert "images that the white box broke" in finding.text
     assert "says little" not in finding.text
     weak = checked(robust, dataset, queries=3)
-    assert weak.status == "PASS"
+    assert weak.status == "WARN"  # it did not even start
     assert "so that this says little: take more queries, or the suite black-box" in weak.text
 
 
@@ -158,3 +158,36 @@ def test_batches_are_joined_and_an_earlier_version_s_journal_has_no_curve():
 def test_the_budget_of_an_attack_is_its_attribute():
     assert HopSkipJump(queries=70, eot=3).query_budget == 210
     assert Square(eps=0.1, queries=70, restarts=2).query_budget == 141
+
+
+class SaysZero(torch.nn.Module):
+    """A model whose answer is class 0 for every image, with a gradient."""
+
+    def forward(self, x):
+        far = x.flatten(1).sum(1, keepdim=True) / 1000
+        return torch.cat([far + 9, -far.expand(-1, 9)], dim=1)
+
+
+def test_a_decision_based_finding_without_a_start_is_no_pass(dataset):
+    finding = checked(SaysZero(), dataset, queries=20)
+    assert (finding.name, finding.status) == (TITLE, "WARN")
+    assert "no misclassified starting point" in finding.text
+
+
+def test_findings_by_queries_say_that_l1_is_not_theirs(robust, dataset):
+    found = by_name(evaluated(robust, dataset, {"name": "noise", "draws": 2}, norm="l1", eps=0.5, images=12))
+    for title, attack in ((TITLE, "HopSkipJump"), (SQUARE, "Square")):
+        assert found[title].status == "NOT RUN"
+        assert f"{attack} is not defined in l1" in found[title].text
+
+
+@pytest.mark.parametrize("eps", [1 / 255, 8 / 255, 0.3])
+def test_a_curve_ends_with_what_the_attack_broke(undefended, dataset, eps):
+    images, labels = dataset.test.draw(60, 0).float(), dataset.test.draw(60, 0).labels
+    for attack in (Square(eps=eps, queries=40), Noise(eps=eps, draws=20)):
+        result = attack.run(undefended, images, labels, torch.Generator().manual_seed(0), trace=True)
+        with torch.no_grad():
+            broken = (undefended(result.images).argmax(1) != labels).float().mean()
+        assert query_curve(result.queries, result.query_trace, eps)[-1]["success"] == pytest.approx(
+            float(broken)
+        )

@@ -12,6 +12,7 @@ import robust_nas
 from robust_nas.attacks import Saved
 from robust_nas.attacks.adversarial_set import read_set
 from robust_nas.errors import AttackError, ConfigError, DataError, RobustNASError, RunExistsError
+from robust_nas.evaluation.inference_rule import InferenceRule
 from robust_nas.nets import read_model
 from robust_nas.workflows.config import model_config
 
@@ -56,6 +57,31 @@ def test_the_same_run_is_the_same_file_and_nothing_is_overwritten(model, made, t
     with pytest.raises(RunExistsError, match="exists already and is not overwritten"):
         robust_nas.run_attack("noise", model, folder)
     assert (folder / "set.npz").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"part": "trainn"}, "part: got 'trainn'; allowed: test, validation"),
+        ({"images": 0}, "images: got 0; a number from 1 is needed"),
+    ],
+)
+def test_what_is_no_part_or_number_of_images_is_refused(model, tmp_path, keys, message):
+    with pytest.raises(ConfigError, match=message):
+        robust_nas.run_attack("noise", model, tmp_path / "out", **keys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_random_model_is_attacked_by_its_average_as_in_an_evaluation(model, tmp_path):
+    record = robust_nas.run_attack(
+        "pgd",
+        model,
+        tmp_path / "out",
+        options={"steps": 1},
+        images=4,
+        overrides=["evaluation.deployed.samples=3"],
+    )
+    assert record["attack"]["eot"] == InferenceRule(samples=3).eot > 1
 
 
 def test_a_set_is_known_to_be_the_models_own_or_another_ones(model, made, tmp_path):

@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robust_nas.attacks import HopSkipJump
+from robust_nas.attacks.oracle import NOT_FOUND
 from robust_nas.config import Count
 from robust_nas.evaluation.checks.with_control import ControlledCheck
 
 if TYPE_CHECKING:
     from robust_nas.attacks import Attack
+    from robust_nas.evaluation.cost import Cost
     from robust_nas.evaluation.state import EvaluationState
 
 TITLE = "white box at least as strong as decision-based"
@@ -31,6 +33,16 @@ class DecisionBased(ControlledCheck):
     def applies(self, state: EvaluationState) -> bool:
         """Return whether findings are at full depth, and the list has no decision-based attack."""
         return state.full_depth and not state.asks_for(decisions=True)
+
+    def undefined(self, state: EvaluationState) -> str | None:
+        """Return whether HopSkipJump does not know the norm."""
+        if state.threat_model.norm in HopSkipJump.norms:
+            return super().undefined(state)
+        return f"HopSkipJump is not defined in {state.threat_model.norm}"
+
+    def doubt(self, cost: Cost, broken: int) -> str:
+        """Return that it never started, where it broke nothing at all and some images had no starting point."""
+        return NOT_FOUND if NOT_FOUND in cost.flags and not broken else ""
 
     def attack(self, state: EvaluationState) -> Attack:
         """Return HopSkipJump under the threat model."""

@@ -32,10 +32,18 @@ class ControlledCheck(SurvivorCheck):
         broken = (state.clean_right & ~state.right).nonzero().squeeze(1)[: len(indices) // CONTROL]
         (found,) = super().run(state, indices[: len(indices) - len(broken)], cost)
         if not len(broken):
-            return [found]
+            return [self._doubted(found, cost, 0)]
         judged = state.attempt(self.attack(state), broken, cost, f"{self.title} control")
         count = int((~judged.right).sum())
         text = f"{found.text}; it breaks {count} of {len(broken)} images that the white box broke"
         if found.status == "PASS" and count < POWER * len(broken):
             text += f", so that this says little: {self.stronger}"
-        return [replace(found, text=text)]
+        return [self._doubted(replace(found, text=text), cost, count)]
+
+    def doubt(self, cost: Cost, broken: int) -> str:
+        """Return why a PASS says nothing where the attack broke `broken` images of the control; empty where it does."""
+        return ""
+
+    def _doubted(self, found: Finding, cost: Cost, broken: int) -> Finding:
+        doubt = self.doubt(cost, broken) if found.status == "PASS" else ""
+        return replace(found, status="WARN", text=f"{found.text}; {doubt}") if doubt else found
