@@ -36,7 +36,7 @@ class Victim(Options):
 
 
 class GeneratorDescription(Options):
-    """What a generator is, and for what it was trained."""
+    """A generator's sizes and bounds, and the victim that it was trained against."""
 
     schema_version: Literal[1] = 1
     method: Literal["ai-gan"] = "ai-gan"

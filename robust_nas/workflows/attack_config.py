@@ -10,7 +10,7 @@ from pydantic import model_validator
 
 from robust_nas.attacks import ThreatModel
 from robust_nas.config import Count, Options, apply_overrides, check, read_yaml
-from robust_nas.config_paths import seen_from_file
+from robust_nas.config_paths import YAML, seen_from_file
 from robust_nas.errors import ConfigError
 from robust_nas.training.ai_gan import AIGANTraining
 from robust_nas.user_code import own_config
@@ -58,10 +58,10 @@ def attack_config(
     if method not in METHODS:
         raise ConfigError(f"--method: got {method[:200]!r}; allowed: {', '.join(METHODS)}")
     path: Path | None = Path(source)
-    if Path(source).is_dir():
-        path, tree = _of_model(Path(source), method)
-    else:
+    if Path(source).suffix in YAML:
         tree = seen_from_file(read_yaml(Path(source)), Path(source))
+    else:
+        path, tree = _of_model(Path(source), method)
     changed = apply_overrides(tree, overrides)
     if path is not None and path == Path(source):
         with own_config(Path.cwd()):

@@ -253,3 +253,8 @@ def test_a_network_is_trained_on_its_images(finished, tmp_path):
     folder = robust_nas.train(config(f"training.loss={loss}"), NETWORK, tmp_path / "model")
     assert (folder / "model.safetensors").is_file()
     assert (folder / CHECKPOINT).is_file()
+
+
+def test_a_model_that_is_not_there_is_named_as_no_model_folder(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere: is no model folder"):
+        robust_nas.attack_config(tmp_path / "nowhere")
