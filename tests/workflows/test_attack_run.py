@@ -11,6 +11,7 @@ from cases import config
 import robust_nas
 from robust_nas.attacks import Saved
 from robust_nas.attacks.adversarial_set import read_set
+from robust_nas.config_paths import seen_from_file
 from robust_nas.errors import AttackError, ConfigError, DataError, RobustNASError, RunExistsError
 from robust_nas.evaluation.inference_rule import InferenceRule
 from robust_nas.nets import read_model
@@ -151,3 +152,9 @@ def test_mistakes_are_said_before_anything_starts_and_leave_no_folder(
         robust_nas.run_attack(name, model, tmp_path / "a" / "b", options=options, overrides=overrides)
     assert isinstance(caught.value, ConfigError)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_of_a_set_in_a_config_lies_next_to_it(tmp_path):
+    tree = {"attacks": [{"attack": {"name": "saved", "file": "set.npz"}}]}
+    seen = seen_from_file(tree, tmp_path / "evaluation.yaml")
+    assert seen["attacks"][0]["attack"]["file"] == str(tmp_path / "set.npz")
