@@ -12,7 +12,7 @@ BASE = (
     "yaml_reader",
 )  # fmt: skip
 ROOMS = (
-    "execution", "statistics", "figures", "data", "layers", "operations", "spaces", "nets", "attacks", "defences",
+    "execution", "statistics", "figures", "data", "layers", "operations", "spaces", "defences", "nets", "attacks",
     "evaluation", "training", "search", "compression", "export", "integrations", "workflows", "studies", "cli",
 )  # fmt: skip
 LEVEL = dict.fromkeys(BASE, 0) | {room: number for number, room in enumerate(ROOMS, 1)}

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robust_nas.defences import Defended
 from robust_nas.errors import AttackError
 
 
@@ -72,8 +73,12 @@ class Predictor(nn.Module):
 
     @staticmethod
     def of(model: nn.Module) -> Predictor:
-        """Return the model itself where it is a predictor, else a deterministic one around it."""
-        return model if isinstance(model, Predictor) else Predictor(model)
+        """Return the model itself where it is a predictor, else one with its defence's rule, or a deterministic one."""
+        if isinstance(model, Predictor):
+            return model
+        if isinstance(model, Defended):
+            return Predictor(model, samples=model.samples, abstains=model.abstains)
+        return Predictor(model)
 
     @property
     def random(self) -> bool:

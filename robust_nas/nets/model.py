@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,6 +35,7 @@ from robust_nas.config import (
     expand_path,
     to_dict,
 )
+from robust_nas.defences import Defended, StoredDefence
 from robust_nas.errors import CheckpointError, CodeRefusedError, ConfigError, NoModelError
 from robust_nas.layers.factorised import LayerForm, rebuild
 from robust_nas.layers.normalise import Normalise
@@ -47,6 +48,7 @@ from robust_nas.spaces import Architecture, load_architecture
 from robust_nas.user_code import names_by_content
 
 ARCHITECTURE, WEIGHTS, DESCRIPTION = "architecture.yaml", "model.safetensors", "model.json"
+OWN = "defence."  # before the names of a defence's tensors
 
 
 class StoredForm(Options):
@@ -72,6 +74,8 @@ class ModelDescription(Options):
     made_by: dict[str, Any] = Field(default={})
     layers: tuple[StoredForm, ...] = ()  # in the order in which they are rebuilt
     module: str | None = None
+    # Of a plain model there is no such key.
+    defence: StoredDefence | None = Field(default=None, exclude_if=lambda defence: defence is None)
 
     @property
     def forms(self) -> tuple[LayerForm, ...]:
@@ -103,16 +107,31 @@ class Model:
         return model_digest(self.network, architecture=architecture, layers=forms)
 
     @property
+    def undefended(self) -> Model:
+        """The model without the defence around it; itself where there is none. Its weights are the same tensors."""
+        if not isinstance(self.network, Defended):
+            return self
+        description = self.description.model_copy(update={"defence": None})
+        return replace(self, network=self.network.module, description=description)
+
+    @property
     def name(self) -> str:
         """The architecture's name, or the module's."""
         return str(self.description.module) if self.architecture is None else self.architecture.name
 
 
 def inference_state(network: nn.Module) -> dict[str, torch.Tensor]:
-    """The tensors that a model keeps: all but the auxiliary head, on the CPU, contiguous."""
+    """The tensors that a model keeps: all but the auxiliary head, on the CPU, contiguous.
+
+    Of a network with a defence they are the network's own, and the defence's as `defence.<name>`.
+    """
+    own: dict[str, torch.Tensor] = {}
+    if isinstance(network, Defended):
+        own = {f"{OWN}{name}": tensor for name, tensor in network.own_state().items()}
+        network = network.module
     return {
         name: tensor.detach().cpu().contiguous()
-        for name, tensor in network.state_dict().items()
+        for name, tensor in {**network.state_dict(), **own}.items()
         if not name.startswith("auxiliary.")
     }
 
@@ -170,12 +189,13 @@ def read_model(
         )
     architecture, build = _builder(folder, description, module)
     try:
-        expected = build(torch.device("meta")).state_dict()
+        expected = _expected(build(torch.device("meta")), description.defence)
     except (RuntimeError, OverflowError, TypeError) as error:  # sizes that no tensor can have
         raise CheckpointError(f"{folder / ARCHITECTURE}: no network can be built: {error}") from None
     except ValueError as error:  # forms that do not fit the network
         raise CheckpointError(f"{folder / DESCRIPTION}: layers: {error}") from None
     state = load_tensors(folder / WEIGHTS, expected)
+    own = {name.removeprefix(OWN): state.pop(name) for name in list(state) if name.startswith(OWN)}
     network = build(torch.device("cpu"))
     stated = {} if foreign else _normalisation(network)
     try:
@@ -183,12 +203,33 @@ def read_model(
     except RuntimeError as error:
         raise CheckpointError(f"{folder / WEIGHTS}: cannot be loaded: {error}") from None
     bad = [
-        name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()
+        name
+        for name, tensor in {**state, **own}.items()
+        if tensor.is_floating_point() and not tensor.isfinite().all()
     ]
     if bad:
         raise CheckpointError(f"{folder / WEIGHTS}: {bad[0]} holds NaN or infinite values")
     _refuse_other_normalisation(stated, state, folder)
-    return Model(network.to(device).eval(), architecture, description, folder)
+    found = Model(network.eval(), architecture, description, folder)
+    if description.defence is not None:
+        bare = replace(found, description=description.model_copy(update={"defence": None}))
+        defended = description.defence.around(network, bare.digest, str(folder / DESCRIPTION))
+        defended.load_state_dict(
+            own, strict=False
+        )  # the names were compared above; the network has its tensors
+        found = replace(found, network=defended.eval())
+    found.network.to(device)
+    return found
+
+
+def _expected(network: nn.Module, defence: StoredDefence | None) -> dict[str, torch.Tensor]:
+    """Return the tensors that the weights' file should hold, on the meta device."""
+    state: dict[str, torch.Tensor] = network.state_dict()
+    if defence is None:
+        return state
+    with torch.device("meta"):
+        own = defence.method.wrap(network, defence.values).own_state()
+    return {**state, **{f"{OWN}{name}": tensor for name, tensor in own.items()}}
 
 
 def _normalisation(network: nn.Module) -> dict[str, torch.Tensor]:

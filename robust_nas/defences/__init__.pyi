@@ -1,0 +1,6 @@
+from .blur import Blur as Blur
+from .defence import DEFENCES as DEFENCES
+from .defence import Defence as Defence
+from .defended import Defended as Defended
+from .stored import Calibration as Calibration
+from .stored import StoredDefence as StoredDefence

@@ -1,0 +1,70 @@
+"""A network with a defence around it: the torch half of the room's protocol."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import ClassVar, Protocol
+
+from torch import Tensor, nn
+
+
+class DefenceFacts(Protocol):
+    """What the module asks of its `Defence`, whose `repr` holds every option."""
+
+    abstains: ClassVar[bool]
+
+    @property
+    def inference_samples(self) -> int | None:
+        """Return the forward passes of one answer."""
+
+
+class Defended(nn.Module):
+    """Base of what `Defence.wrap` returns: images `[B, C, H, W]` in 0..1 to logits `[B, K]`, K + 1 where it abstains.
+
+    `module` is the undefended network. A subclass says what `forward` does; tensors of its own (buffers, parameters,
+    modules) are stored with the model folder. What is printed of it is all that decides its answers but those.
+    """
+
+    def __init__(
+        self, module: nn.Module, defence: DefenceFacts, values: Mapping[str, float] | None = None
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.defence = defence
+        self.values = dict(values or {})
+
+    @property
+    def samples(self) -> int | None:
+        """Return the forward passes of one answer, of a random defence; None for a deterministic one."""
+        return self.defence.inference_samples
+
+    @property
+    def abstains(self) -> bool:
+        """Return whether the last logit means "rejected"."""
+        return self.defence.abstains
+
+    def own_state(self) -> dict[str, Tensor]:
+        """Return the tensors of the defence itself, without those of the network."""
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("module.")}
+
+    def extra_repr(self) -> str:
+        """Return options and calibrated values: they decide the answers, so that the digest has to know them."""
+        return f"{self.defence!r}, {json.dumps(self.values, sort_keys=True)}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of images under the defence."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward pass")
+
+
+class BeforeNetwork(Defended):
+    """A defence that changes images and asks the network once: f(t(x)); the subclass says what t is."""
+
+    def transformed(self, x: Tensor) -> Tensor:
+        """Return the images as the network gets them, of the same shape."""
+        raise NotImplementedError(f"{type(self).__name__} transforms nothing")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the network's logits of the transformed images."""
+        logits: Tensor = self.module(self.transformed(x))
+        return logits
