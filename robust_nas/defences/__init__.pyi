@@ -1,6 +1,10 @@
 from .blur import Blur as Blur
+from .certificates import Certificates as Certificates
+from .certificates import certified_accuracy as certified_accuracy
 from .defence import DEFENCES as DEFENCES
 from .defence import Defence as Defence
 from .defended import Defended as Defended
+from .randomized_smoothing import RandomizedSmoothing as RandomizedSmoothing
+from .rse import RSE as RSE
 from .stored import Calibration as Calibration
 from .stored import StoredDefence as StoredDefence
