@@ -9,8 +9,8 @@ most frequent ones differ no more than a fair coin's sides would with probabilit
 image's answer is wrong with probability alpha at most. The noise is in units of pixels 0..1 and nothing is clipped, as
 in the official code. Defaults are the paper's, but `n` (published: 100000), `samples` and `batch_size`, which are ours.
 
-What attacks meet, and an evaluation judges, is another classifier: the mean softmax of f over `samples` draws, which has
-a gradient and few draws. Cohen's g counts votes, and its certificate is of g alone.
+What attacks meet, and an evaluation judges, is another classifier: the mean softmax of f over `samples` draws, which
+has a gradient and takes few passes. Cohen's g counts votes, and the certificate is of g alone.
 
 B batch, C channels, H height, W width, K classes.
 """

@@ -155,7 +155,7 @@ def test_no_images_have_no_certificates():
 
 
 def test_what_cannot_certify_is_refused():
-    with pytest.raises(ConfigError, match="n is 9: at alpha 0.001 so few draws certify nothing"):
+    with pytest.raises(ConfigError, match=r"n is 9: at alpha 0.001 so few draws certify nothing"):
         RandomizedSmoothing(n=9)
     assert RandomizedSmoothing(n=10).n == 10
     with pytest.raises(ConfigError, match="training mode"):

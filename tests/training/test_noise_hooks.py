@@ -1,5 +1,7 @@
 """Training with noise: on the images, as for randomised smoothing, and before the convolutions, as for RSE."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from training_cases import (
@@ -64,7 +66,7 @@ def test_steps_get_noisy_images_of_their_own_draws(tmp_path):
     hooks = [GaussianNoise(sigma=0.5)]
     run_training(tmp_path / "noisy", options(loss=Natural(), hooks=hooks), hooks=[noisy])
     assert len(noisy.seen) == len(plain.seen) == 6
-    assert all(0 <= images.min() and images.max() <= 1 for images in plain.seen)
+    assert all(images.min() >= 0 and images.max() <= 1 for images in plain.seen)
     assert all(images.min() < -0.3 and images.max() > 1.3 for images in noisy.seen)
     first, second = (images - images.mean() for images in noisy.seen[:2])
     assert not torch.equal(first, second)
@@ -112,7 +114,7 @@ def test_an_inner_attack_meets_the_noise_of_its_own_passes():
     Standard().start(training, [hook]).gradients(batch)
     hook.after_backward()
     assert len(seen) == 4  # three of the attack, one of the step
-    assert all((one - other).std() > 0.5 for one, other in zip(seen, seen[1:], strict=False))
+    assert all((one - other).std() > 0.5 for one, other in pairwise(seen))
 
 
 @pytest.mark.parametrize("hooks", [[AWP(gamma=0.05), NoiseLayers()], [NoiseLayers(), AWP(gamma=0.05)]])

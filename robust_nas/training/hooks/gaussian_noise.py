@@ -1,4 +1,4 @@
-"""Training with Gaussian noise, for randomised smoothing (Cohen, Rosenfeld and Kolter, ICML 2019; Lecuyer et al., 2019).
+"""Training with Gaussian noise, for randomised smoothing (Cohen, Rosenfeld and Kolter, ICML 2019).
 
     L(f, x + e, y),   e ~ N(0, sigma^2 I)    one draw for every image of every batch, after augmentation, not clipped
 
