@@ -120,7 +120,7 @@ class RandomizedSmoothing(Defence):
                 f"defence {self.label}: the network is in training mode, in which the images of a batch decide each "
                 "other's answers; call .eval() before"
             )
-        total = 0
+        votes = []
         with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
             for start in range(0, draws, self.batch_size):
                 noise = image.new_empty(min(self.batch_size, draws - start), *image.shape)
@@ -128,8 +128,8 @@ class RandomizedSmoothing(Defence):
                     draw.normal_(generator=generator)
                 logits = network(image + self.sigma * noise)
                 answers = logits.argmax(1)[logits.isfinite().all(1)]
-                total = total + torch.bincount(answers, minlength=logits.shape[1]).cpu()
-        return torch.as_tensor(total)
+                votes.append(torch.bincount(answers, minlength=logits.shape[1]).cpu())
+        return torch.stack(votes).sum(0)
 
 
 def lower_bound(successes: int, trials: int, alpha: float) -> float:
