@@ -27,6 +27,7 @@ from robust_nas.workflows.context import (
     refuse_attacks,
     session,
 )
+from robust_nas.workflows.deployed_rule import with_own_rule
 from robust_nas.workflows.evaluation_record import Origin, recorded
 from robust_nas.workflows.more_evaluation import (
     answered,
@@ -129,6 +130,7 @@ def _evaluate_folder(
             f"{folder}: holds the model; an evaluation needs a folder of its own, such as {model_folder}/evaluation"
         )
     model = read_model(model_folder, module=module)
+    config = with_own_rule(config, model)
     job = evaluate_job(config, relative(model_folder, folder), model.digest)
 
     def fits(dataset: Dataset) -> None:
