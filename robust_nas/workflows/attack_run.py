@@ -95,7 +95,7 @@ def run_attack(
         config = model_config(place, list(overrides))
         chosen = attack_of(attack, options or {}, config.evaluation.threat_model)
         found = read_model(place)
-        config = with_own_rule(config, found)
+        config = with_own_rule(config, found.network, place)
         if config.evaluation.deployed.samples is not None:  # a random model: as in an evaluation
             chosen = chosen.for_random_model(config.evaluation.deployed.eot)
         context = load_context(config)

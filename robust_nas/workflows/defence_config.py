@@ -10,8 +10,9 @@ from pydantic import Field
 
 from robust_nas.config import Count, apply_overrides, check
 from robust_nas.defences import DEFENCES, Defence
-from robust_nas.errors import ConfigError
+from robust_nas.errors import ConfigError, UnknownMethodError
 from robust_nas.evaluation.inference_rule import InferenceRule
+from robust_nas.user_code import own_config
 from robust_nas.workflows.config import EvaluationConfig, JobConfig, stored_config, trusting
 
 
@@ -29,6 +30,12 @@ def defence_config(folder: Path | str, method: str, overrides: Sequence[str] = (
     An override is an option of the defence (`sigma=1`, or `method.sigma=1`) unless the config has a key of this name.
     Raises `ConfigError`.
     """
+    with own_config(Path.cwd()):
+        try:
+            method = str(DEFENCES.get(method).model_fields["name"].default)
+        except UnknownMethodError:
+            known = f"{', '.join(DEFENCES.names())}, or file.py:Class of your own"
+            raise ConfigError(f"--with: got {method[:200]!r}; allowed: {known}") from None
     path, stored = stored_config(Path(folder), EvaluationConfig)
     tree = {key: value for key, value in stored.items() if key in JobConfig.model_fields and key != "figures"}
     changes = [_of_method(text) for text in overrides]

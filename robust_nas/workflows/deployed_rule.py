@@ -9,6 +9,8 @@ from robust_nas.errors import ConfigError
 from robust_nas.workflows.config import EvaluationConfig
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from robust_nas.defences import Defence
     from robust_nas.nets import Model
 
@@ -19,22 +21,20 @@ def defence_of(model: Model) -> Defence | None:
     return None if stored is None else stored.method
 
 
-def with_own_rule(config: EvaluationConfig, model: Model) -> EvaluationConfig:
-    """Return the config with the rule of the model's defence; that of a model without one as it is.
+def with_own_rule(config: EvaluationConfig, network: nn.Module, source: object) -> EvaluationConfig:
+    """Return the config with the rule of a network's defence; that of a network without one as it is.
 
     Raises `ConfigError` where `evaluation.deployed` says something else.
     """
+    from robust_nas.defences import Defended
     from robust_nas.evaluation.start import with_rule
 
-    defence = defence_of(model)
-    if defence is None:
+    if not isinstance(network, Defended):
         return config
     try:
-        _, options = with_rule(model.network, config.evaluation)
+        _, options = with_rule(network, config.evaluation)
     except ConfigError as error:
-        raise ConfigError(
-            f"evaluation.{error} ({model.folder or model.name} has the defence {defence.label})"
-        ) from None
+        raise ConfigError(f"evaluation.{error} ({source} has the defence {network.defence.label})") from None
     return config.model_copy(update={"evaluation": options})
 
 

@@ -103,7 +103,7 @@ def _model(model: str, weights: Path | None, found: AdversarialSet, path: Path) 
         return network, module_digest(network, source), None
     folder = expand_path(model)
     config, read = model_config(folder), read_model(folder)
-    deployed = with_own_rule(config, read).evaluation.deployed
+    deployed = with_own_rule(config, read.network, folder).evaluation.deployed
     shape, names = read.description.input_shape, list(read.description.class_names)
     if tuple(found.clean.shape[1:]) != tuple(shape):
         raise ConfigError(
