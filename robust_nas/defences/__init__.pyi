@@ -1,6 +1,9 @@
 from .blur import Blur as Blur
+from .crop_resize import CropResize as CropResize
 from .defence import DEFENCES as DEFENCES
 from .defence import Defence as Defence
 from .defended import Defended as Defended
+from .jpeg import JPEG as JPEG
 from .stored import Calibration as Calibration
 from .stored import StoredDefence as StoredDefence
+from .straight_through import straight_through as straight_through

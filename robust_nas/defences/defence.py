@@ -60,8 +60,15 @@ class Defence(Method):
     def wrap(self, network: nn.Module, values: Mapping[str, float] | None = None) -> Defended:
         """Return the module that attacks meet, in the mode of the network, whose parameters it shares.
 
-        Raises `ConfigError` for a defence that was not calibrated.
+        Raises `ConfigError` for a defence that was not calibrated, and for a network that has a defence already.
         """
+        from robust_nas.defences.defended import Defended
+
+        if isinstance(network, Defended):
+            raise ConfigError(
+                f"defence {self.label}: the network has a defence already, {network.defence!r}; put it around the "
+                "undefended network, its `module`"
+            )
         if self.calibrates and not values:
             raise ConfigError(
                 f"defence {self.label}: has not been calibrated; give it the values that calibrate() returns on "
@@ -79,6 +86,10 @@ DEFENCES = Registry(
     "defence",
     Defence,
     "robust_nas.defences",
-    {"blur": "blur:Blur"},
+    {
+        "blur": "blur:Blur",
+        "jpeg": "jpeg:JPEG",
+        "crop-resize": "crop_resize:CropResize",
+    },
     group="robust_nas.defences",
 )
