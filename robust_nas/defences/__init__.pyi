@@ -1,9 +1,13 @@
 from .blur import Blur as Blur
+from .certificates import Certificates as Certificates
+from .certificates import certified_accuracy as certified_accuracy
 from .crop_resize import CropResize as CropResize
 from .defence import DEFENCES as DEFENCES
 from .defence import Defence as Defence
 from .defended import Defended as Defended
 from .jpeg import JPEG as JPEG
+from .randomized_smoothing import RandomizedSmoothing as RandomizedSmoothing
+from .rse import RSE as RSE
 from .stored import Calibration as Calibration
 from .stored import StoredDefence as StoredDefence
 from .straight_through import straight_through as straight_through

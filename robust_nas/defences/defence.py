@@ -20,8 +20,9 @@ from robust_nas.errors import ConfigError
 from robust_nas.registry import Method, Registry
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Generator, Tensor, nn
 
+    from robust_nas.defences.certificates import Certificates
     from robust_nas.defences.defended import Defended
 
 
@@ -76,6 +77,10 @@ class Defence(Method):
             )
         return self.build(network, values or {}).train(network.training)
 
+    def certify(self, defended: Defended, images: Tensor, generator: Generator) -> Certificates:
+        """Return certified classes and radii of images, of a defence that `certifies`; eval mode, on their device."""
+        raise NotImplementedError(f"{type(self).__name__} certifies nothing")
+
     @property
     def not_exported(self) -> str | None:
         """Return why the forward pass cannot be exported as a graph, or None."""
@@ -90,6 +95,8 @@ DEFENCES = Registry(
         "blur": "blur:Blur",
         "jpeg": "jpeg:JPEG",
         "crop-resize": "crop_resize:CropResize",
+        "randomized-smoothing": "randomized_smoothing:RandomizedSmoothing",
+        "rse": "rse:RSE",
     },
     group="robust_nas.defences",
 )

@@ -8,7 +8,9 @@ from .hooks.early_stopping import EarlyStopping as EarlyStopping
 from .hooks.eps_schedule import EpsSchedule as EpsSchedule
 from .hooks.extra_images import ExtraImages as ExtraImages
 from .hooks.frozen_sparta import FrozenSparta as FrozenSparta
+from .hooks.gaussian_noise import GaussianNoise as GaussianNoise
 from .hooks.label_smoothing import LabelSmoothing as LabelSmoothing
+from .hooks.noise_layers import NoiseLayers as NoiseLayers
 from .hooks.overfitting_guard import OverfittingGuard as OverfittingGuard
 from .hooks.swa import SWA as SWA
 from .loop import TrainingOutcome as TrainingOutcome

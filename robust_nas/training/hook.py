@@ -46,6 +46,10 @@ class Recipe(Protocol):
         """Return how many steps are taken by one batch."""
 
     @property
+    def moves_images(self) -> bool:
+        """Return whether the step changes the images of a batch."""
+
+    @property
     def validated_epochs(self) -> list[int]:
         """Return the epochs that are validated, from 0."""
 
@@ -59,6 +63,10 @@ class TrainingHook:
     def mixed(self, images: Images, indices: Tensor) -> tuple[Images, Tensor]:
         """Return the images of a whole batch before they are augmented, and their indices, -1 for those of others."""
         return images, indices
+
+    def augmented(self, images: Tensor) -> Tensor:
+        """Return the images `[B, C, H, W]` of a whole batch as a step gets them, after augmentation; called once."""
+        return images
 
     def loss(self, loss: Loss) -> Loss:
         """Return the loss of the next step: the one given, or a copy of it with other options."""

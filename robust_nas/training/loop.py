@@ -1,7 +1,7 @@
 """The training loop: one for every loss, step and hook; keeps the epoch with the best robust accuracy on validation.
 
-    every batch:   hooks mixed; augment; hooks before_step; the step leaves gradients; hooks after_backward,
-                   the last first; sum of ranks; clip; SGD
+    every batch:   hooks mixed; augment; hooks augmented; hooks before_step; the step leaves gradients;
+                   hooks after_backward, the last first; sum of ranks; clip; SGD
     every epoch:   hooks end_epoch; validate where it is due, as the hooks apply the weights; keep the best;
                    hooks validated, which may end the training
 
@@ -211,7 +211,10 @@ class _Training:
             part, indices = hook.mixed(part, indices)
         rows, share = self.ranks.rows(self.whole), self.ranks.share(self.whole)
         generator.whole, generator.rows = self.whole, rows
-        x = augment(part.pixels, self.augmentation, generator)[rows]
+        x = augment(part.pixels, self.augmentation, generator)
+        for hook in self.state.hooks:
+            x = hook.augmented(x)
+        x = x[rows]
         return Batch(x.contiguous(memory_format=torch.channels_last), part.labels[rows], indices[rows], share)
 
     def _reduced(self, own: Tensor) -> Tensor:

@@ -58,6 +58,11 @@ class Training(Options):
         return self.step.batch_uses
 
     @property
+    def moves_images(self) -> bool:
+        """Return whether the step changes the images of a batch."""
+        return self.step.moves_images
+
+    @property
     def passes(self) -> float:
         """Return the forward-pass equivalents of one training image in an epoch, as a mean of all epochs.
 

@@ -73,6 +73,7 @@ class StepOptions(Method):
     """Base of all steps as a config names them. `needs_end`: whether it uses the number of epochs."""
 
     needs_end: ClassVar[bool] = True
+    moves_images: ClassVar[bool] = False  # whether it changes the images of a batch, within 0..1
 
     def start(self, training: TrainingContext, hooks: Sequence[TrainingHook]) -> TrainingStep:
         """Return the step at the begin of a training; `hooks` have penalties that it adds."""

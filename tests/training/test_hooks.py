@@ -9,6 +9,7 @@ from training_cases import (
     extra_images,
     generator,
     linear_network,
+    loss_under,
     options,
     run_training,
     same,
@@ -26,8 +27,10 @@ from robust_nas.training import (
     EpsSchedule,
     ExtraImages,
     FrozenSparta,
+    GaussianNoise,
     LabelSmoothing,
     Natural,
+    NoiseLayers,
     OverfittingGuard,
     Standard,
     TrainingContext,
@@ -68,6 +71,8 @@ def start(hook, training):
 def one_step(training, hooks, batch):
     """What the loop does until the optimiser moves the weights; the weights in the step come back."""
     step = Standard().start(training, hooks)
+    for hook in hooks:
+        batch = batch._replace(images=hook.augmented(batch.images))
     for hook in hooks:
         hook.before_step(batch)
     inside = {name: p.detach().clone() for name, p in training.network.named_parameters()}
@@ -132,7 +137,7 @@ def test_a_hook_comes_back_with_its_state(hook):
     "hook", [hook for hook in HOOKS.values() if type(hook) not in OWN_NETWORK], ids=lambda hook: hook.name
 )
 def test_a_training_with_a_hook_resumes_to_the_same_bits(tmp_path, hook):
-    values = options(hooks=[hook])
+    values = options(hooks=[hook], loss=loss_under(hook, options().loss))
     assert_resumes(tmp_path, values)
 
 
@@ -145,6 +150,8 @@ LIMITS = {
     "overfitting-guard": OverfittingGuard(images=8, drop=0.99, gap=0.99),
     "early-stopping": EarlyStopping(patience=2),
     "extra-images": ExtraImages(path=extra_images(), share=0.0),
+    "gaussian-noise": GaussianNoise(sigma=0.0),
+    "noise-layers": NoiseLayers(std_init=0.0, std_inner=0.0),
 }
 
 
@@ -155,8 +162,9 @@ def test_every_hook_of_the_registry_has_a_limit():
 
 @pytest.mark.parametrize("hook", LIMITS.values(), ids=LIMITS.keys())
 def test_a_hook_at_its_limit_is_training_without_it(tmp_path, hook):
-    plain, records, net = run_training(tmp_path / "plain", options())
-    found, again, other = run_training(tmp_path / "hook", options(hooks=[hook]))
+    loss = loss_under(hook, options().loss)
+    plain, records, net = run_training(tmp_path / "plain", options(loss=loss))
+    found, again, other = run_training(tmp_path / "hook", options(loss=loss, hooks=[hook]))
     assert same(other.state_dict(), net.state_dict())
     keys = ("epoch", "loss", "train_accuracy")
     assert [{k: r[k] for k in keys} for r in again] == [{k: r[k] for k in keys} for r in records]
@@ -169,7 +177,7 @@ def test_a_hook_at_its_limit_is_training_without_it(tmp_path, hook):
 
 @every_hook
 def test_a_hook_says_what_it_costs(hook):
-    loss = LOSSES["pgd-at"]
+    loss = loss_under(hook, LOSSES["pgd-at"])
     recipe = options(hooks=[hook], loss=loss)
     assert hook.passes(recipe) >= 0
     assert recipe.passes == loss.passes + hook.passes(recipe)
@@ -178,9 +186,9 @@ def test_a_hook_says_what_it_costs(hook):
 @every_hook
 def test_a_step_with_a_hook_takes_the_passes_that_it_says(hook):
     """Those of every step; measuring and renewing statistics at the end of an epoch are counted apart."""
-    counts = []
+    counts, loss = [], loss_under(hook, LOSSES["pgd-at"])
     for hooks in ([], [hook]):
-        training, seen = context(network()), []
+        training, seen = context(network(), loss), []
         started = [start(each, training) for each in hooks]
         for each in started:
             each.end_epoch(0)  # where it begins late
@@ -188,7 +196,7 @@ def test_a_step_with_a_hook_takes_the_passes_that_it_says(hook):
         one_step(training, started, Batch(*small_batch(), torch.arange(8)))
         counts.append(len(seen))
     always = hook.model_copy(update={"warmup_epochs": 0}) if isinstance(hook, AWP) else hook
-    recipe, at_ends = options(hooks=[always], loss=LOSSES["pgd-at"]), isinstance(hook, SWA)
+    recipe, at_ends = options(hooks=[always], loss=loss), isinstance(hook, SWA)
     assert counts[1] / counts[0] == 1 + (always.passes(recipe) - at_ends) / recipe.loss.passes
 
 

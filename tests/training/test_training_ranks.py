@@ -18,6 +18,7 @@ from robust_nas.training import (
     EarlyStopping,
     EpsSchedule,
     ExtraImages,
+    GaussianNoise,
     LabelSmoothing,
     Natural,
     OverfittingGuard,
@@ -44,6 +45,7 @@ RECIPES = {
         ],
     },
     "awp": {"loss": PGD_AT, "hooks": [AWP(gamma=0.02)]},
+    "gaussian-noise": {"loss": Natural(), "hooks": [GaussianNoise(sigma=0.3)]},
 }
 REFUSED = {name for name, recipe in RECIPES.items() if recipe["loss"].single_rank}
 

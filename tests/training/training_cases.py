@@ -28,10 +28,12 @@ from robust_nas.training import (
     ExtraImages,
     FreeAT,
     FrozenSparta,
+    GaussianNoise,
     GradAlign,
     LabelSmoothing,
     Ladder,
     Natural,
+    NoiseLayers,
     OverfittingGuard,
     Piecewise,
     SecondOrderAT,
@@ -92,6 +94,8 @@ HOOKS = {
     "early-stopping": EarlyStopping(patience=1, least_gain=0.9),
     "extra-images": ExtraImages(path=extra_images(), share=0.4),
     "frozen-sparta": FrozenSparta(model="none", digest="0" * 16),  # which takes no part in a step
+    "gaussian-noise": GaussianNoise(sigma=0.25),
+    "noise-layers": NoiseLayers(std_init=0.2, std_inner=0.1),
 }
 STEPS = {"standard": Standard(), "free-at": FreeAT(eps=EPS, replays=3)}
 SCHEDULES = {
@@ -203,6 +207,11 @@ def stop_at(step):
 def loss_for(step):
     """A loss that the step can work with."""
     return Natural() if isinstance(step, FreeAT) else LOSSES["pgd-at"]
+
+
+def loss_under(hook, loss):
+    """The loss, or one that the hook can be part of a recipe with."""
+    return Natural() if isinstance(hook, GaussianNoise) else loss
 
 
 def same_state(one, other):

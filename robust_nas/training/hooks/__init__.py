@@ -18,6 +18,8 @@ HOOKS = Registry(
         "early-stopping": "early_stopping:EarlyStopping",
         "extra-images": "extra_images:ExtraImages",
         "frozen-sparta": "frozen_sparta:FrozenSparta",
+        "gaussian-noise": "gaussian_noise:GaussianNoise",
+        "noise-layers": "noise_layers:NoiseLayers",
     },
     group="robust_nas.hooks",
 )

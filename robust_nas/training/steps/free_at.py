@@ -35,6 +35,7 @@ class FreeAT(StepOptions):
     """
 
     needs_end: ClassVar[bool] = False
+    moves_images: ClassVar[bool] = True
 
     name: Literal["free-at"] = "free-at"
     replays: Count = 8  # m
