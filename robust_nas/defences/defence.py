@@ -53,6 +53,13 @@ class Defence(Method):
         """
         return {}
 
+    def score(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Return the score `[B]` of a detector, which abstains; `values["threshold"]` says from where on it rejects.
+
+        `network` is the undefended one, and `images` are `[B, C, H, W]`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no score")
+
     def build(self, network: nn.Module, values: Mapping[str, float]) -> Defended:
         """Return the module with the defence: its formula. `values` are what `calibrate` returned."""
         raise NotImplementedError(f"{type(self).__name__} has no module")
@@ -79,6 +86,10 @@ DEFENCES = Registry(
     "defence",
     Defence,
     "robust_nas.defences",
-    {"blur": "blur:Blur"},
+    {
+        "blur": "blur:Blur",
+        "feature-squeezing": "feature_squeezing:FeatureSqueezing",
+        "squeezer": "squeezer:SqueezedInput",
+    },
     group="robust_nas.defences",
 )
