@@ -61,6 +61,8 @@ class Attack(Method):
     )
     twice_differentiated: ClassVar[bool] = False  # whether it takes second derivatives, never in bf16
     external: ClassVar[bool] = False  # whether another package runs it, in float32, on the model as it is
+    of_twin: ClassVar[bool] = False  # whether it is made on a defended model's network without the defence
+    weighs_rejection: ClassVar[bool] = False  # whether its loss sees class and rejection of a detector apart
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")  # for which it is defined
 
     eps: NonNegative | None  # None: the box alone bounds the perturbation
@@ -332,6 +334,8 @@ ATTACKS = Registry(
         "noise": "noise:Noise",
         "transfer": "transfer:Transfer",
         "ladder": "ladder:LatentBoundary",
+        "unaware": "unaware:Unaware",
+        "joint": "joint:Joint",
         "saved": "saved:Saved",
         "autoattack": "autoattack:AutoAttack",
     },

@@ -54,6 +54,13 @@ class Defence(Method):
         """
         return {}
 
+    def score(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Return the score `[B]` of a detector, which abstains; `values["threshold"]` says from where on it rejects.
+
+        `network` is the undefended one, and `images` are `[B, C, H, W]`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no score")
+
     def build(self, network: nn.Module, values: Mapping[str, float]) -> Defended:
         """Return the module with the defence: its formula. `values` are what `calibrate` returned."""
         raise NotImplementedError(f"{type(self).__name__} has no module")
@@ -97,6 +104,8 @@ DEFENCES = Registry(
         "crop-resize": "crop_resize:CropResize",
         "randomized-smoothing": "randomized_smoothing:RandomizedSmoothing",
         "rse": "rse:RSE",
+        "feature-squeezing": "feature_squeezing:FeatureSqueezing",
+        "squeezer": "squeezer:SqueezedInput",
     },
     group="robust_nas.defences",
 )
