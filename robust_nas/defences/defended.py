@@ -43,7 +43,7 @@ class Defended(nn.Module):
         super().__init__()
         self.module = module
         self.defence = defence
-        self.values = dict(values or {})
+        self.values = {name: float(value) for name, value in (values or {}).items()}
 
     @property
     def samples(self) -> int | None:

@@ -25,11 +25,19 @@ CASES = {  # name -> options, calibrated values
     "blur": ({"sigma": 0.6}, {}),
     "jpeg": ({"quality": 40}, {}),
     "crop-resize": ({"share": 0.7, "samples": 3}, {}),
+    "feature-squeezing": ({"fpr": 0.25}, {"threshold": 0.05, "channels": 1}),
+    "squeezer": ({"by": "bit-3"}, {}),
+    "randomized-smoothing": ({"sigma": 0.2, "samples": 3}, {}),
+    "rse": ({"samples": 3}, {}),
 }
 OTHER = {  # name -> options, each of which decides the answers
     "blur": [{"sigma": 0.61}],
     "jpeg": [{"quality": 41}],
     "crop-resize": [{"share": 0.6}, {"samples": 4}],
+    "feature-squeezing": [{"squeezers": ["bit-2"]}],
+    "squeezer": [{"by": "median-2"}],
+    "randomized-smoothing": [{"sigma": 0.3}, {"samples": 4}],
+    "rse": [{"std_init": 0.3}, {"std_inner": 0.2}, {"samples": 4}],
 }
 EPS = 0.1
 every = pytest.mark.parametrize("name", CASES)
@@ -204,7 +212,7 @@ def test_options_are_read_without_torch():
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, unrendered):
     folder = tmp_path_factory.mktemp("trained") / "model"
-    network = robust_nas.MLPArchitecture(name="mlp", depth=1, width=8)
+    network = robust_nas.ResidualArchitecture(name="small", stem=4, depths=(1,), widths=(4,))
     return robust_nas.train(config("training.epochs=1"), network, folder)
 
 
