@@ -22,7 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from robust_nas.attacks import APGD, FGSM, PGD, Attack, HopSkipJump, Square
+from robust_nas.attacks import APGD, FGSM, PGD, Attack, HopSkipJump, Predictor, Square
+from robust_nas.defences import Defence, FeatureSqueezing, RandomizedSmoothing, SqueezedInput
+from robust_nas.evaluation.accuracy import Judged, judge
 from robust_nas.figures import style
 from robust_nas.statistics.linear_worst_case import LogisticFit, fit_logistic, margins, worst_margins
 from robust_nas.statistics.proportions import wilson
@@ -122,13 +124,92 @@ ATTACKS: dict[str, Attack] = {
 def attacked(fit: LogisticFit, test: Half) -> dict[str, Floats]:
     """Return the margins `[N]` after every attack, of the images that it found."""
     network = network_of(fit)
-    images = torch.tensor(test.x, dtype=torch.float32).view(-1, 1, 8, 8)
-    labels = torch.tensor((test.y > 0).astype(np.int64))
+    images, labels = tensors(test)
     found = {}
     for name, attack in ATTACKS.items():
         moved = attack(network, images, labels, torch.Generator().manual_seed(0))
         found[name] = margins(fit.weights, fit.bias, moved.flatten(1).double().numpy(), test.y)
     return found
+
+
+DEFENCES: dict[str, Defence] = {
+    "4 grey levels (squeezer bit-2)": SqueezedInput(by="bit-2"),
+    "median of 2x2 (squeezer median-2)": SqueezedInput(by="median-2"),
+    "detector (feature-squeezing)": FeatureSqueezing(),
+    "noise and a vote (randomized-smoothing, sigma 0.1)": RandomizedSmoothing(sigma=0.1, samples=32, n=2000),
+}
+
+
+def families(fit: LogisticFit, train: Half, test: Half) -> tuple[list[dict[str, Any]], Floats]:
+    """Return a row a defence: clean, under an attack made on the bare model, and under one made on the defended model.
+
+    Also the certified L2 radii `[N]` of randomized smoothing, 0 where its answer is wrong or it abstains.
+    """
+    network = network_of(fit)
+    images, labels = tensors(test)
+    unaware = PGD(eps=EPS, steps=40, loss="margin")
+    on_bare = unaware(network, images, labels, torch.Generator().manual_seed(0))
+    rows = [
+        {
+            "defence": "none",
+            "clean": share(judge(Predictor.of(network), images, labels)),
+            "attacked unaware": share(judge(Predictor.of(network), on_bare, labels)),
+            "attacked adaptively": share(judge(Predictor.of(network), on_bare, labels)),
+            "false alarms": "",
+        }
+    ]
+    radii = np.zeros(len(labels))
+    for name, defence in DEFENCES.items():
+        values = defence.calibrate(network, *tensors(train))
+        defended = defence.wrap(network, values)
+        predictor = Predictor.of(defended)
+        adaptive = unaware.for_random_model(16) if defence.random else unaware
+        moved = adaptive(defended, images, labels, torch.Generator().manual_seed(0))
+        clean = judge(predictor, images, labels, seed=1)
+        alarms = share_of(int(clean.rejected.sum()), len(labels)) if defence.abstains else ""
+        rows.append(
+            {
+                "defence": name,
+                "clean": share(clean),
+                "attacked unaware": share(judge(predictor, on_bare, labels, seed=2)),
+                "attacked adaptively": share(judge(predictor, moved, labels, seed=3)),
+                "false alarms": alarms,
+            }
+        )
+        if isinstance(defence, RandomizedSmoothing):
+            found = defence.certify(defended, images, torch.Generator().manual_seed(0))
+            radii = np.where(found.classes.numpy() == labels.numpy(), found.radii.numpy(), 0.0)
+    return rows, radii
+
+
+def tensors(half: Half) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return images `[N, 1, 8, 8]` and classes `[N]`, 0 a three and 1 an eight."""
+    images = torch.tensor(half.x, dtype=torch.float32).view(-1, 1, 8, 8)
+    return images, torch.tensor((half.y > 0).astype(np.int64))
+
+
+def share(judged: Judged) -> str:
+    """Return how many answers are right (or rejected) as a share with its interval."""
+    return share_of(int(judged.right.sum()), len(judged.right))
+
+
+def share_of(count: int, total: int) -> str:
+    """Return a share in %, with Wilson's interval."""
+    low, high = wilson(count, total)
+    return f"{100 * count / total:.1f} [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def certified_against_exact(fit: LogisticFit, test: Half, radii: Floats) -> list[dict[str, Any]]:
+    """Return the share of images that are certified at an L2 radius, next to the share whose distance is that large."""
+    distance = margins(fit.weights, fit.bias, test.x, test.y) / np.linalg.norm(fit.weights)
+    return [
+        {
+            "L2 radius": radius,
+            "certified": share_of(int((radii > radius).sum()), len(radii)),
+            "exact": share_of(int((distance > radius).sum()), len(radii)),
+        }
+        for radius in (0.1, 0.2, 0.3)
+    ]
 
 
 def table_of(fits: dict[str, list[LogisticFit]], tests: Sequence[Half]) -> list[dict[str, Any]]:
@@ -304,7 +385,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         draw_curves(fits, tests, options.out / "accuracy-over-eps")
         draw_weights(fits, options.out / "weight-maps")
         draw_attacks(after, exact, len(tests[0].y), options.out / "attacks")
-    text = markdown(rows)
+    plain, (train, test, _) = fits[PLAIN][0], split[0]
+    defended, radii = families(plain, train, test)
+    certified = certified_against_exact(plain, test, radii)
+    text = "\n".join(markdown(each) for each in (rows, defended, certified))
     (options.out / "table.md").write_text(text)
     print(text)
     print(f"pictures and CSV: {options.out}")

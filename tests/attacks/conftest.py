@@ -64,7 +64,9 @@ def few_iterations(monkeypatch):
 @pytest.fixture(scope="session")
 def surrogate():
     """The model folder that the transfer attacks name, and LADDER's parts of it."""
-    architecture = ResidualArchitecture(name="surrogate", stem=4, depths=(1,), widths=(4,))  # read again for every batch
+    architecture = ResidualArchitecture(
+        name="surrogate", stem=4, depths=(1,), widths=(4,)
+    )  # read again for every batch
     description = ModelDescription(
         input_shape=SHAPE, class_names=tuple("abcde"), mean=(0.5, 0.5, 0.5), std=(0.3, 0.3, 0.3)
     )

@@ -21,6 +21,8 @@ def tutorial(monkeypatch, unrendered):
         for name, attack in script.ATTACKS.items()
     }
     monkeypatch.setattr(script, "ATTACKS", attacks)
+    name, smoothing = list(script.DEFENCES.items())[-1]
+    monkeypatch.setitem(script.DEFENCES, name, smoothing.model_copy(update={"n": 100, "samples": 4}))
     return script
 
 
