@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 Squeeze = Callable[["Tensor"], "Tensor"]  # images [B, C, H, W] in 0..1, before and after
 
-ACCEPTED = "bit-I (I in 1..8), median-K (K from 2), nlm-SEARCH-BLOCK-STRENGTH (such as nlm-13-3-2; odd windows)"
+ACCEPTED = (
+    "bit-I (I in 1..8), median-K (K from 2), nlm-SEARCH-BLOCK-STRENGTH (such as nlm-13-3-2; odd windows)"
+)
 LEAST = {"bit": (1,), "median": (2,), "nlm": (3, 1, 1)}
 
 
@@ -130,7 +132,9 @@ def non_local_means(x: Tensor, search: int, block: int, strength: int) -> Tensor
         )
         for image in x.detach().cpu().double().numpy()
     ]
-    found = torch.stack([torch.from_numpy(image) for image in images]).reshape(x.shape)  # one channel is dropped
+    found = torch.stack([torch.from_numpy(image) for image in images]).reshape(
+        x.shape
+    )  # one channel is dropped
     return _straight_through(found.to(x).clamp(0, 1), x)
 
 
