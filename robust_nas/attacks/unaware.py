@@ -36,7 +36,6 @@ class Unaware(BoundedAttack):
 
     access: ClassVar[Literal["gradient", "score", "decision"]] = "score"  # of the defended model
     guided_by: ClassVar[Guide] = "surrogates"
-    of_twin: ClassVar[bool] = True
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")  # as far as the inner attack knows them
     name: Literal["unaware"] = "unaware"
     attack: Annotated[
@@ -75,6 +74,11 @@ class Unaware(BoundedAttack):
     def label(self) -> str:
         """Return the name of the inner attack too: `unaware-apgd-ce`."""
         return f"unaware-{self.attack.label}"
+
+    @property
+    def on_twin(self) -> Attack:
+        """Return the inner attack."""
+        return self.attack
 
     @property
     def passes(self) -> Passes:
