@@ -37,5 +37,6 @@ from .step import Measured as Measured
 from .step import StepOptions as StepOptions
 from .step import TrainingStep as TrainingStep
 from .steps import STEPS as STEPS
+from .steps.er_cla import ERCLA as ERCLA
 from .steps.free_at import FreeAT as FreeAT
 from .steps.standard import Standard as Standard

@@ -19,6 +19,8 @@ from robust_nas.training.loss import Loss
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from robust_nas.spaces import Architecture
+
 
 class Measured(NamedTuple):
     """What a step measured, on the device: sums over the ranks are those of the whole batch."""
@@ -86,6 +88,9 @@ class StepOptions(Method):
 
     def refuse(self, loss: Loss) -> None:
         """Raise `ValueError` for a loss that the step cannot work with."""
+
+    def refuse_architecture(self, architecture: Architecture | type[Architecture]) -> None:
+        """Raise `ConfigError` for a network that the step cannot be for; of a search only the family is known."""
 
     def passes(self, loss: Loss) -> float:
         """Return the forward-pass equivalents of one batch, per image."""

@@ -219,6 +219,7 @@ def refuse_cell_options(training: Training, architecture: Architecture | type[Ar
             f"{architecture.called}, which has nothing but its images to mix; allowed for it: layers 0"
         )
     training.loss.refuse_architecture(architecture)
+    training.step.refuse_architecture(architecture)
     for key, supported, what in (
         ("auxiliary_weight", architecture.supports_auxiliary_head, "auxiliary head"),
         ("drop_path", architecture.supports_drop_path, "drop path"),

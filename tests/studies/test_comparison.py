@@ -235,7 +235,11 @@ HOOK_OPTIONS: dict[str, dict[str, Any]] = {
     "swa": {"from_epoch": 1},
     "overfitting-guard": {"drop": 0.99, "gap": 0.99},
 }
-NO_STEP = {"frozen-sparta"}  # it changes the network before the training alone, and the MLP has no maps
+NO_STEP = {
+    "frozen-sparta",
+    "noise-layers",
+}  # they are of maps, which the MLP does not have, and add no passes
+HOOK_LOSS = {"gaussian-noise": "natural"}  # of hooks that an attack cannot be next to
 
 
 @pytest.fixture
@@ -250,7 +254,7 @@ def test_the_plan_is_what_a_training_takes(
 ) -> None:
     """Every loss, step, attack and hook of the registries; validation is no part of it, nor are checks at the start."""
     hooks = {
-        name: {"loss": "pgd-at", "hooks": [{"name": name, **HOOK_OPTIONS.get(name, {})}]}
+        name: {"loss": HOOK_LOSS.get(name, "pgd-at"), "hooks": [{"name": name, **HOOK_OPTIONS.get(name, {})}]}
         for name in HOOKS.names()
         if name not in NO_STEP
     }

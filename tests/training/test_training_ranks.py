@@ -45,6 +45,10 @@ RECIPES = {
         ],
     },
     "awp": {"loss": PGD_AT, "hooks": [AWP(gamma=0.02)]},
+    "er-cla": {
+        "loss": Natural(),
+        "step": {"name": "er-cla", "critic_width": 8, "critic_rate": 0.01, "clip": 0.3, "weight": 1.0},
+    },
     "gaussian-noise": {"loss": Natural(), "hooks": [GaussianNoise(sigma=0.3)]},
 }
 REFUSED = {name for name, recipe in RECIPES.items() if recipe["loss"].single_rank}

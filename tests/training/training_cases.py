@@ -16,6 +16,7 @@ from robust_nas.runs import Run
 from robust_nas.spaces import ResidualArchitecture
 from robust_nas.training import (
     AWP,
+    ERCLA,
     IAT,
     JSIGR,
     MART,
@@ -97,7 +98,11 @@ HOOKS = {
     "gaussian-noise": GaussianNoise(sigma=0.25),
     "noise-layers": NoiseLayers(std_init=0.2, std_inner=0.1),
 }
-STEPS = {"standard": Standard(), "free-at": FreeAT(eps=EPS, replays=3)}
+STEPS = {
+    "standard": Standard(),
+    "free-at": FreeAT(eps=EPS, replays=3),
+    "er-cla": ERCLA(critic_width=8, critic_rate=0.01, clip=0.3),
+}
 SCHEDULES = {
     "cosine": Cosine(final=0.1),
     "cosine-warmup": Cosine(warmup_epochs=2),

@@ -9,6 +9,6 @@ STEPS = Registry(
     "step",
     StepOptions,
     "robust_nas.training.steps",
-    {"standard": "standard:Standard", "free-at": "free_at:FreeAT"},
+    {"standard": "standard:Standard", "free-at": "free_at:FreeAT", "er-cla": "er_cla:ERCLA"},
     group="robust_nas.steps",
 )
