@@ -49,6 +49,24 @@ def _of_method(override: str) -> str:
     return override if key in DefenceConfig.model_fields else f"method.{override.lstrip()}"
 
 
+def split_warnings(folder: Path, config: DefenceConfig) -> list[dict[str, str]]:
+    """Return a warning where the validation split is not that of the training, which has then seen images of it."""
+    _, stored = stored_config(folder, EvaluationConfig)
+    trained = check(
+        JobConfig, {key: stored[key] for key in stored if key in JobConfig.model_fields}, str(folder)
+    )
+    now, then = ((each.seed, each.data.validation) for each in (config, trained))
+    if now == then:
+        return []
+    return [
+        {
+            "text": f"the validation split is of seed {now[0]} and share {now[1]:g}, the training's of seed {then[0]} "
+            f"and share {then[1]:g}: the network was trained on images of it",
+            "advice": "leave seed and data.validation as they were",
+        }
+    ]
+
+
 def refuse_rule(folder: Path) -> None:
     """Raise `ConfigError` for a model whose recipe says that it is random, or rejects images, by itself."""
     _, stored = stored_config(folder, EvaluationConfig)

@@ -27,7 +27,7 @@ from robust_nas.extension import ExtensibleJob
 from robust_nas.records import Shape, read_record
 from robust_nas.runs import CONFIG, RECIPE, Mode, Progress, Run, silent, write_atomic, write_json
 from robust_nas.workflows.context import JobContext, context_unless_finished, load_context, session
-from robust_nas.workflows.defence_config import DefenceConfig, refuse_rule
+from robust_nas.workflows.defence_config import DefenceConfig, refuse_rule, split_warnings
 from robust_nas.workflows.deployed_rule import defence_of
 from robust_nas.workflows.evaluate import refuse_misfit, relative
 from robust_nas.workflows.training_images import refuse_other_images_than_training
@@ -119,7 +119,9 @@ def defend(
                 context = context or load_context(config)
                 with session(run, JobContext(config, context.dataset, context.device)):
                     made = _defend(config, plain, context, folder, module, progress)
-                write_json(folder / RECORD, {"name": config.name, "model": job.model, **made})
+                said = [*split_warnings(model_folder, config), *_warnings(config.method)]
+                record = {"name": config.name, "model": job.model, **made, "warnings": said}
+                write_json(folder / RECORD, record)
                 counted = {key: made[key]["accuracy"]["share"] for key in ("undefended", "defended")}
                 names = sorted(path.name for path in (folder / MODEL).iterdir() if path.is_file())
                 run.finish(counted, [RECORD, *(f"{MODEL}/{name}" for name in names)])
@@ -181,7 +183,6 @@ def _defend(
         "defended": after,
         "network": digest,
         "digest": found.digest,
-        "warnings": _warnings(method),
     }
 
 

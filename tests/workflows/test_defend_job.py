@@ -137,6 +137,20 @@ def test_a_finished_one_is_shown_and_another_is_refused(plain, blurred):
             robust_nas.defend(other, plain, folder, mode="resume")
 
 
+def test_another_split_than_the_trainings_is_warned_of(plain, blurred, tmp_path):
+    assert json.loads((blurred.parent / "defence.json").read_text())["warnings"] == []
+    for number, change in enumerate(("seed=1", "data.validation=0.3")):
+        folder = defended(plain, tmp_path / str(number), "blur", change).parent
+        (warning,) = json.loads((folder / "defence.json").read_text())["warnings"]
+        assert "the network was trained on images of it" in warning["text"]
+
+
+def test_one_killed_before_its_end_can_be_overwritten(plain, tmp_path):
+    folder = defended(plain, tmp_path / "made", "jpeg").parent
+    (folder / "result.json").unlink()
+    assert defended(plain, folder, "blur", mode="overwrite").is_dir()
+
+
 @pytest.mark.parametrize(
     ("method", "options", "error", "reason"),
     [
