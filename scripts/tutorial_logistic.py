@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,14 +88,16 @@ def with_noise(train: Half, seed: int) -> LogisticFit:
     return fit_logistic(x, np.tile(train.y, COPIES))
 
 
+def adversarial(eps: float, train: Half, seed: int) -> LogisticFit:
+    """Return the fit to the worst case within eps (Linf)."""
+    return fit_logistic(train.x, train.y, eps=eps)
+
+
 FITS: dict[str, Callable[[Half, int], LogisticFit]] = {
     PLAIN: lambda train, seed: fit_logistic(train.x, train.y),
     "ridge by 5 folds": ridge_by_folds,
     f"noise, sigma {NOISE}": with_noise,
-    **{
-        f"adversarial, eps {eps:g}": lambda train, seed, eps=eps: fit_logistic(train.x, train.y, eps=eps)
-        for eps in TRAINED_AT
-    },
+    **{f"adversarial, eps {eps:g}": partial(adversarial, eps) for eps in TRAINED_AT},
 }
 
 
@@ -105,11 +108,11 @@ def robust_accuracy(fit: LogisticFit, half: Half, eps: float) -> float:
 
 def network_of(fit: LogisticFit) -> nn.Module:
     """Return the classifier as a torch module of images `[B, 1, 8, 8]`, with the margin as the difference of logits."""
-    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    layer = nn.Linear(64, 2)
     with torch.no_grad():
-        network[1].weight.copy_(torch.tensor(np.stack([-fit.weights / 2, fit.weights / 2])))
-        network[1].bias.copy_(torch.tensor([-fit.bias / 2, fit.bias / 2]))
-    return network.eval()
+        layer.weight.copy_(torch.tensor(np.stack([-fit.weights / 2, fit.weights / 2])))
+        layer.bias.copy_(torch.tensor([-fit.bias / 2, fit.bias / 2]))
+    return nn.Sequential(nn.Flatten(), layer).eval()
 
 
 ATTACKS: dict[str, Attack] = {

@@ -120,7 +120,7 @@ class RandomizedSmoothing(Defence):
                 f"defence {self.label}: the network is in training mode, in which the images of a batch decide each "
                 "other's answers; call .eval() before"
             )
-        total = 0
+        total: Tensor | int = 0
         with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
             for start in range(0, draws, self.batch_size):
                 noise = image.new_empty(min(self.batch_size, draws - start), *image.shape)
