@@ -28,7 +28,6 @@ from robust_nas.attacks.attack import BoundedAttack, Passes
 from robust_nas.attacks.best_iterate import BestIterate, misclassified
 from robust_nas.attacks.losses import bound
 from robust_nas.attacks.norms import on_sphere, project
-from robust_nas.attacks.predictor import merged
 from robust_nas.config import Count, Positive
 from robust_nas.lazy import torch
 
@@ -111,6 +110,8 @@ class Joint(BoundedAttack):
 
     def _round(self, model: AttackedModel, best: BestIterate, weight: Tensor) -> Tensor:
         """Return which examples `[B]` had a candidate of a wrong class, accepted or not."""
+        from robust_nas.attacks.predictor import merged  # torch classes: not for who reads options
+
         images, labels = model.images, model.labels
         rejects = model.rejects
         of_class = bound(self.loss, labels, clean=None, targets=None)
