@@ -27,4 +27,10 @@ def _row(row: Mapping[str, Any]) -> list[str]:
     if robust is not None:
         low, high = robust["interval"]
         shown = [common.percent(robust["accuracy"]), f"{100 * low:.1f} .. {100 * high:.1f}"]
-    return [row["kind"], row["attack"] or "-", common.percent(clean["accuracy"]), *shown, str(clean["images"])]
+    return [
+        row["kind"],
+        row["attack"] or "-",
+        common.percent(clean["accuracy"]),
+        *shown,
+        str(clean["images"]),
+    ]

@@ -59,7 +59,9 @@ def with_queries(tree):
 
 
 def _roc(auc, detected):
-    points = [{"false_alarms": x, "detected": y} for x, y in zip((1.0, 0.2, 0.05, 0.0), detected, strict=True)]
+    points = [
+        {"false_alarms": x, "detected": y} for x, y in zip((1.0, 0.2, 0.05, 0.0), detected, strict=True)
+    ]
     return {"images": 40, "clean_images": 64, "auc": auc, "at_threshold": points[2], "points": points}
 
 
