@@ -64,7 +64,7 @@ def compressed(x: Tensor, quality: int) -> Tensor:
     return torch.from_numpy(decoded).permute(0, 3, 1, 2).to(x.device, x.dtype) / 255
 
 
-def _round_trip(pixels: np.ndarray, quality: int) -> np.ndarray:  # type: ignore[type-arg]
+def _round_trip(pixels: np.ndarray, quality: int) -> np.ndarray:
     """Return an image `[H, W, C]` uint8, encoded and decoded."""
     from PIL import Image
 
