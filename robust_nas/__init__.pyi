@@ -31,6 +31,9 @@ from .workflows.compression_config import compression_config as compression_conf
 from .workflows.config import CompressionConfig as CompressionConfig
 from .workflows.config import RunConfig as RunConfig
 from .workflows.config import load_config as load_config
+from .workflows.defence_config import DefenceConfig as DefenceConfig
+from .workflows.defence_config import defence_config as defence_config
+from .workflows.defend import defend as defend
 from .workflows.evaluate import run_evaluation as run_evaluation
 from .workflows.export import export_model as export_model
 from .workflows.pipeline import run as run

@@ -5,6 +5,7 @@ With ROBUST_NAS_HIDE_NNI=1 the tests run as if NNI and Lightning were not instal
 
 import base64
 import ctypes
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -27,6 +28,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.is_relative_to(TESTS) and item.path.relative_to(TESTS).as_posix() in SLOW:
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish():
+    """Leave modules and thousands of collected tests out of garbage collection: they stay to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 NOTHING = {

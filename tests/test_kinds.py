@@ -8,6 +8,7 @@ from package_files import modules
 from robust_nas.attacks import ATTACKS
 from robust_nas.compression import COMPRESSORS
 from robust_nas.data import DATASETS
+from robust_nas.defences import DEFENCES
 from robust_nas.evaluation import CHECKS
 from robust_nas.figures import FIGURES
 from robust_nas.operations import ACTIVATIONS, OPERATIONS
@@ -18,7 +19,7 @@ from robust_nas.studies.rules import RULES
 from robust_nas.training import HOOKS, LOSSES, SCHEDULES, STEPS
 
 REGISTRIES = (
-    ATTACKS, COMPRESSORS, DATASETS, CHECKS, FIGURES, ACTIVATIONS, OPERATIONS, EVALUATORS, PROXIES, RANKINGS,
+    ATTACKS, COMPRESSORS, DATASETS, DEFENCES, CHECKS, FIGURES, ACTIVATIONS, OPERATIONS, EVALUATORS, PROXIES, RANKINGS,
     STRATEGIES, FAMILIES, DESIGNS, RULES, HOOKS, LOSSES, SCHEDULES, STEPS, TABLES, SEARCH_FINDINGS,
 )  # fmt: skip
 CLASSES = {target.partition(":")[2] for registry in REGISTRIES for target in registry.built_in.values()}

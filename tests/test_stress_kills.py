@@ -1,4 +1,4 @@
-"""Twenty kills of `scripts/stress_kills.py`: the same results, and no litter."""
+"""Ten kills of `scripts/stress_kills.py`: the same results, and no litter."""
 
 import importlib
 from pathlib import Path
@@ -15,4 +15,4 @@ def test_killed_at_random_instants_every_verb_ends_in_the_same_result(
     for folder in ("tests", "tests/studies", "scripts"):
         monkeypatch.syspath_prepend(str(ROOT / folder))
     script = importlib.import_module("stress_kills")
-    assert script.stress(20, 3).total() == 20
+    assert script.stress(10, 3).total() == 10

@@ -11,6 +11,7 @@ REGISTRIES = [
     "robust_nas.operations:OPERATIONS",
     "robust_nas.compression:COMPRESSORS",
     "robust_nas.data:DATASETS",
+    "robust_nas.defences:DEFENCES",
     "robust_nas.evaluation:CHECKS",
     "robust_nas.figures:FIGURES",
     "robust_nas.search:EVALUATORS",

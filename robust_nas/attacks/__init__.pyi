@@ -21,6 +21,7 @@ from .fgsm_rs import FGSMRS as FGSMRS
 from .fmn import FMN as FMN
 from .gradient import GradientAttack as GradientAttack
 from .hop_skip_jump import HopSkipJump as HopSkipJump
+from .joint import Joint as Joint
 from .ladder import LatentBoundary as LatentBoundary
 from .ladder_fit import LatentFit as LatentFit
 from .ladder_folder import FittedLadder as FittedLadder
@@ -44,4 +45,5 @@ from .threat_model import inherit as inherit
 from .threat_model import inherited as inherited
 from .transfer import Transfer as Transfer
 from .transfer import transfer_attack as transfer_attack
+from .unaware import Unaware as Unaware
 from .zoo import ZOO as ZOO

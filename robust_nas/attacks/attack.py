@@ -61,6 +61,7 @@ class Attack(Method):
     )
     twice_differentiated: ClassVar[bool] = False  # whether it takes second derivatives, never in bf16
     external: ClassVar[bool] = False  # whether another package runs it, in float32, on the model as it is
+    weighs_rejection: ClassVar[bool] = False  # whether its loss sees class and rejection of a detector apart
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")  # for which it is defined
 
     eps: NonNegative | None  # None: the box alone bounds the perturbation
@@ -169,6 +170,11 @@ class Attack(Method):
         return self.model_copy(
             update={key: factor * value for key, value in given.items() if value is not None}
         )
+
+    @property
+    def on_twin(self) -> Attack | None:
+        """Return the attack that it makes on a defended model's network without the defence; None: it makes none."""
+        return None
 
     def parts(self) -> tuple[Attack, ...]:
         """Return the attacks that a report lists one by one, in the order in which they run."""
@@ -332,6 +338,8 @@ ATTACKS = Registry(
         "noise": "noise:Noise",
         "transfer": "transfer:Transfer",
         "ladder": "ladder:LatentBoundary",
+        "unaware": "unaware:Unaware",
+        "joint": "joint:Joint",
         "saved": "saved:Saved",
         "autoattack": "autoattack:AutoAttack",
     },

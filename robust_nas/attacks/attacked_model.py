@@ -6,6 +6,7 @@ B batch, C channels, H height, W width, K classes, J losses.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -124,6 +125,15 @@ class AttackedModel:
         self.forwards = self.backwards = 0
         self.queries: QueryLog | None = None  # of attacks that count them
         self.flags: list[str] = []  # of the result (`AttackResult.flags`)
+        self.rejects = False  # whether its logits have one more, the last, for a rejection (`with_rejection`)
+
+    def with_rejection(self) -> AttackedModel:
+        """Return the same model whose logits keep the one that means "rejected", with a count of its own passes."""
+        found = copy.copy(self)
+        found.predictor = Predictor(self.predictor.module, samples=self.predictor.samples)
+        found.rejects = self.predictor.abstains
+        found.forwards = found.backwards = 0
+        return found
 
     def query_log(self) -> QueryLog:
         """Return the log of the queries of each image, which an attack without gradients keeps."""

@@ -31,7 +31,7 @@ from robust_nas.attacks.ladder_fit import (
     restored_parts,
 )
 from robust_nas.config import Count, Options, check, expand_path, to_dict
-from robust_nas.errors import AttackError, CheckpointError, DataError, RunExistsError
+from robust_nas.errors import AttackError, CheckpointError, ConfigError, DataError, RunExistsError
 from robust_nas.files import is_empty, write_together
 from robust_nas.lazy import torch
 
@@ -163,6 +163,12 @@ def _network(model: Any, images: LabelledImages) -> nn.Module:
     if found.description.input_shape != tuple(images.pixels.shape[1:]):
         raise DataError(
             f"{model}: takes images {found.description.input_shape}, these are {tuple(images.pixels.shape[1:])}"
+        )
+    stored = found.description.defence
+    if stored is not None and (stored.method.inference_samples is not None or stored.method.abstains):
+        raise ConfigError(
+            f"{model}: its defence {stored.method.label} is random or rejects images, and the parts are fitted to "
+            "single answers; fit them to the undefended model"
         )
     return found.network
 

@@ -20,6 +20,7 @@ from robust_nas.cli import (
     compare,
     compress,
     count,
+    defend,
     evaluate,
     export,
     rank,
@@ -48,6 +49,7 @@ app.command("run")(run.command)
 app.command("search")(search.command)
 app.command("train")(train.command)
 app.command("evaluate")(evaluate.command)
+app.command("defend")(defend.command)
 app.command("compare")(compare.command)
 app.command("compress")(compress.command)
 app.command("rank")(rank.command)

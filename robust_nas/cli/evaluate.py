@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from robust_nas.cli import common
+from robust_nas.cli.defence_table import show_defence
 from robust_nas.config import Verbatim, expand_path
 from robust_nas.errors import ConfigError
 
@@ -236,9 +237,11 @@ def _show(tree: dict[str, Any], what: str, folder: Path) -> None:
         f"suite {tree['suite']}, seed {tree['seed']}"
     )
     common.table(title, common.ACCURACY_HEADER, common.accuracy_rows(tree))
+    if "defence" in tree:
+        show_defence(tree["defence"])
     common.show_evidence(tree)
     print(f"evaluation         {folder / 'evaluation.json'}")
-    for stem in ("evaluation", "eps_curve", "loss_traces", "queries", "examples"):
+    for stem in ("evaluation", "eps_curve", "loss_traces", "queries", "roc", "certified", "examples"):
         path = folder / "figures" / f"{stem}.png"
         if path.exists():
             print(f"{'figure: ' + stem.replace('_', ' '):<18} {path}")

@@ -1,10 +1,15 @@
 from .blur import Blur as Blur
 from .certificates import Certificates as Certificates
 from .certificates import certified_accuracy as certified_accuracy
+from .crop_resize import CropResize as CropResize
 from .defence import DEFENCES as DEFENCES
 from .defence import Defence as Defence
 from .defended import Defended as Defended
+from .feature_squeezing import FeatureSqueezing as FeatureSqueezing
+from .jpeg import JPEG as JPEG
 from .randomized_smoothing import RandomizedSmoothing as RandomizedSmoothing
 from .rse import RSE as RSE
+from .squeezer import SqueezedInput as SqueezedInput
 from .stored import Calibration as Calibration
 from .stored import StoredDefence as StoredDefence
+from .straight_through import straight_through as straight_through

@@ -54,6 +54,13 @@ class Defence(Method):
         """
         return {}
 
+    def score(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Return the score `[B]` of a detector, which abstains; `values["threshold"]` says from where on it rejects.
+
+        `network` is the undefended one, and `images` are `[B, C, H, W]`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no score")
+
     def build(self, network: nn.Module, values: Mapping[str, float]) -> Defended:
         """Return the module with the defence: its formula. `values` are what `calibrate` returned."""
         raise NotImplementedError(f"{type(self).__name__} has no module")
@@ -61,8 +68,15 @@ class Defence(Method):
     def wrap(self, network: nn.Module, values: Mapping[str, float] | None = None) -> Defended:
         """Return the module that attacks meet, in the mode of the network, whose parameters it shares.
 
-        Raises `ConfigError` for a defence that was not calibrated.
+        Raises `ConfigError` for a defence that was not calibrated, and for a network that has a defence already.
         """
+        from robust_nas.defences.defended import Defended
+
+        if isinstance(network, Defended):
+            raise ConfigError(
+                f"defence {self.label}: the network has a defence already, {network.defence!r}; put it around the "
+                "undefended network, its `module`"
+            )
         if self.calibrates and not values:
             raise ConfigError(
                 f"defence {self.label}: has not been calibrated; give it the values that calibrate() returns on "
@@ -86,8 +100,12 @@ DEFENCES = Registry(
     "robust_nas.defences",
     {
         "blur": "blur:Blur",
+        "jpeg": "jpeg:JPEG",
+        "crop-resize": "crop_resize:CropResize",
         "randomized-smoothing": "randomized_smoothing:RandomizedSmoothing",
         "rse": "rse:RSE",
+        "feature-squeezing": "feature_squeezing:FeatureSqueezing",
+        "squeezer": "squeezer:SqueezedInput",
     },
     group="robust_nas.defences",
 )

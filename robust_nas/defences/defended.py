@@ -8,11 +8,22 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
 
+from robust_nas.config import Options, to_dict
+from robust_nas.user_code import names_by_content
+
 
 class DefenceFacts(Protocol):
-    """What the module asks of its `Defence`, whose `repr` holds every option."""
+    """What the module asks of its `Defence`, an option value."""
 
     abstains: ClassVar[bool]
+
+    @property
+    def label(self) -> str:
+        """Return a short name for messages."""
+
+    @property
+    def not_exported(self) -> str | None:
+        """Return why the forward pass cannot be exported as a graph, or None."""
 
     @property
     def inference_samples(self) -> int | None:
@@ -32,7 +43,7 @@ class Defended(nn.Module):
         super().__init__()
         self.module = module
         self.defence = defence
-        self.values = dict(values or {})
+        self.values = {name: float(value) for name, value in (values or {}).items()}
 
     @property
     def samples(self) -> int | None:
@@ -49,8 +60,12 @@ class Defended(nn.Module):
         return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("module.")}
 
     def extra_repr(self) -> str:
-        """Return options and calibrated values: they decide the answers, so that the digest has to know them."""
-        return f"{self.defence!r}, {json.dumps(self.values, sort_keys=True)}"
+        """Return options and calibrated values: they decide the answers, so that the digest has to know them.
+
+        A defence of the user's own is printed by the text of its file, wherever that lies.
+        """
+        options = to_dict(self.defence) if isinstance(self.defence, Options) else repr(self.defence)
+        return f"{json.dumps(names_by_content(options), sort_keys=True)}, {json.dumps(self.values, sort_keys=True)}"
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits of images under the defence."""

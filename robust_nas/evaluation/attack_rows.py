@@ -15,6 +15,7 @@ from robust_nas.attacks.engine import seeded_globally
 from robust_nas.config import to_dict
 from robust_nas.errors import AttackError
 from robust_nas.evaluation.accuracy import judge
+from robust_nas.evaluation.defended import kind_of
 from robust_nas.evaluation.examples import SHOWN, Examples
 from robust_nas.evaluation.inputs import model_errors
 from robust_nas.evaluation.journal import Journal
@@ -171,6 +172,7 @@ def _add_row(
             runs=state.traces[-1].runs if traces else None,
             # An earlier version's journal has no record of them.
             queries=query_summary([record.get("queries") for record in records], state.threat_model.eps),
+            kind=kind_of(attack, state.predictor),
         )
     )
 

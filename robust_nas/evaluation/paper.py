@@ -19,8 +19,11 @@ def paper_sentence(tree: Mapping[str, Any], *, model: str, images: str) -> str:
     """
     threat, rule = tree["threat_model"], tree["deployed"]
     parts = [f"answers with the mean of {rule['samples']} random passes"] if rule["samples"] else []
-    parts += ["may reject an input"] if rule["abstains"] else []
-    answers = f" ({', '.join(parts)})" if parts else ""
+    if rule["abstains"]:
+        share = tree["clean"].get("rejected")
+        rate = "" if share is None else f", as it does {100 * share:.1f} % of the clean ones"
+        parts.append(f"may reject an input{rate}; a rejection counts as right")
+    answers = f" ({'; '.join(parts)})" if parts else ""
     attacks = " + ".join(tree["robust"]["attacks"])
     doubts = [*(warning["text"] for warning in tree.get("warnings", ())), *tree["notes"]]
     accuracies = (

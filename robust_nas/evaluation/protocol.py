@@ -33,6 +33,8 @@ from robust_nas.data import random_indices
 from robust_nas.evaluation.accuracy import LabelledImages
 from robust_nas.evaluation.attack_rows import run_attacks, score
 from robust_nas.evaluation.checks import with_standard
+from robust_nas.evaluation.comparison import compared
+from robust_nas.evaluation.defence_record import defence_record
 from robust_nas.evaluation.inputs import chosen_device, dtypes, labelled, notes
 from robust_nas.evaluation.journal import Journal
 from robust_nas.evaluation.options import EvaluationOptions, Step
@@ -108,6 +110,7 @@ def follow_protocol(
         predictor, images, options, order, seed=seed, device=device, journal=journal, report=report
     )
     examples = run_attacks(attacks, state, order, journal, report)
+    state.side_by_side = compared(state, journal, report)
     report("findings", 0.0)
     collected = Collected()
     if options.findings != "none":
@@ -142,4 +145,7 @@ def follow_protocol(
         device=str(device),
         model_dtypes=dtypes(predictor),
         notes=notes(predictor, images.pixels),
+        defence=None
+        if state.side_by_side is None
+        else defence_record(state, clean["rejected"], state.side_by_side),
     )

@@ -20,6 +20,8 @@ The tree, schema version 2; a score is `{correct, images, accuracy, interval}`, 
                   {width, target, images}, the images that would make the interval as narrow as the target
     findings      a list of {name, status, value, allowed, images, text, next_step}; status PASS, WARN, FAIL, NOT RUN
     eps_curve     a list of {eps, accuracy, low, high, images, attack}
+    defence       of a defended model alone: `robust_nas.evaluation.defence_record` says what it holds; a row of its
+                  `attacks` has a `kind` too, adaptive (made on the defended model) or unaware (made elsewhere)
     verdict       {status, reasons, next_step, findings_version}; RELIABLE, INCONCLUSIVE or UNRELIABLE; the step
                   answers the first reason; without a version, the findings are of version 1
 
@@ -67,6 +69,11 @@ SAID: Shape = {  # of images and weights, here and in `compression.json`
     "tested?": ({"text": str, "available?": int}, None),
     "warnings?": [{"text": str, "advice": str}],
 }
+DEFENCE: Shape = {
+    "name": str,
+    "rows": [{"kind": str, "attack": (str, None), "clean": SCORE, "robust": (SCORE, None)}],
+    "false_alarms": ({"rejected": int, "images": int, "rate": float, "interval": [float, float]}, None),
+}
 RECORDED: Shape = {
     "dataset": str,
     "seed": int,
@@ -78,6 +85,7 @@ RECORDED: Shape = {
     "robust": {**SCORE, "attacks": [str], "precision?": {"width": float, "target": float, "images": int}},
     "findings": [FINDING],
     "verdict": VERDICT,
+    "defence?": DEFENCE,
     "notes?": [str],
     "sentence?": str,
     **SAID,
@@ -109,6 +117,7 @@ class Evaluation:
     dtype: str = "float32"  # of the images as the model gets them, and of the logits as they are judged
     model_dtypes: tuple[str, ...] = ()  # floating-point types of its tensors
     notes: tuple[str, ...] = ()  # what a reader has to know of the inputs
+    defence: dict[str, Any] | None = None  # of a defended model (`defence_record.py`)
 
     @property
     def seconds(self) -> float:
@@ -161,6 +170,7 @@ class Evaluation:
             },
             "findings": [finding.to_dict() for finding in self.findings],
             "eps_curve": list(self.eps_curve),
+            **({} if self.defence is None else {"defence": self.defence}),
             "verdict": {
                 "status": verdict.status,
                 "reasons": list(verdict.reasons),

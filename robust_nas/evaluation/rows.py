@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from robust_nas.attacks import Attack
 
@@ -66,6 +66,7 @@ class Row:
     trace: tuple[dict[str, float], ...] = ()
     runs: int | None = None  # over which `still_right` of the trace is counted
     queries: dict[str, Any] = field(default_factory=dict)  # of an attack that counts them (`query_curves.py`)
+    kind: Literal["adaptive", "unaware"] | None = None  # of an attack on a defended model (`defended.py`)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as plain values; the attack as it prints itself, which is enough to run it again."""
@@ -92,4 +93,5 @@ class Row:
             "trace": list(self.trace),
             "runs": self.runs,
             **({"queries": self.queries} if self.queries else {}),
+            **({"kind": self.kind} if self.kind else {}),
         }

@@ -14,6 +14,7 @@ from robust_nas.defences import Defended
 from robust_nas.errors import ConfigError
 from robust_nas.evaluation.accuracy import Judged, LabelledImages, as_float, judge
 from robust_nas.evaluation.attack_rows import Planned, planned
+from robust_nas.evaluation.defended import with_baselines
 from robust_nas.evaluation.fingerprint import ModelWatch
 from robust_nas.evaluation.inputs import dtypes, model_errors, refuse_without_values
 from robust_nas.evaluation.journal import Journal
@@ -69,7 +70,8 @@ def start(
     watch = ModelWatch(predictor)
     clean = _clean(predictor, pixels, labels, options, seed, device, journal, report, watch)
     classes = clean["logits"].shape[1] - predictor.abstains
-    steps = [step for step in options.steps if step.suits(classes)]
+    listed = [step for step in options.steps if step.suits(classes)]
+    steps = with_baselines(listed, predictor, options)
     attacks = planned(steps, len(order), classes)
     state = EvaluationState(
         predictor=predictor,

@@ -21,6 +21,7 @@ from robust_nas.evaluation.inference_rule import InferenceRule
 from robust_nas.evaluation.inputs import model_errors
 from robust_nas.evaluation.rows import Row
 from robust_nas.evaluation.seeds import generator_of, seed_of
+from robust_nas.evaluation.side_by_side import SideBySide
 from robust_nas.evaluation.traces import TraceRecord
 
 DOUBTS = (
@@ -57,6 +58,7 @@ class EvaluationState:
     traces: list[TraceRecord] = field(default_factory=list)
     # The attacks' own doubts about the model, or about what they found (`DOUBTS`).
     flags: dict[str, str | None] = field(default_factory=dict)
+    side_by_side: SideBySide | None = None  # of a defended model, after the attacks
 
     @property
     def chance(self) -> float:

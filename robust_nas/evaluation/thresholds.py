@@ -55,6 +55,10 @@ PLANTED_FEW = 8  # below which none found is no proof
 BROKEN, BROKEN_BY_THE_WEAK = 0.05, 0.02
 SQUARE_GAIN = 0.002  # of all images, where Square is in the list: AutoAttack's own rule
 
+# Adaptive and unaware attack on the same images: level of McNemar's exact test, and images that no test speaks of. Our
+# choice; the level is that of the intervals.
+WEAKER = 0.05
+
 # Accuracy against eps. Our choice: two images of 64 are within the luck of a random start.
 RISE, UNBOUNDED_LEFT = 0.05, 0.05
 

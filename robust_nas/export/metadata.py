@@ -2,7 +2,8 @@
 
 Keys: `format` ("exported by robust_nas ..."), `name`, `input` (name, shape of an image, range), `output`,
 `class_names`, `normalisation` (mean and std, which are inside; null for a module of the user's own, which may do
-anything inside), `compressed` (how many layers stand in which form), `made_by`, `threat_model` and `verdict` (clean and
+anything inside), `compressed` (how many layers stand in which form), `defence` (of a defended model: options and
+values), `made_by`, `threat_model` and `verdict` (clean and
 robust accuracy, attacks, images, seed, status, warnings) of the evaluation of these weights, or null: not evaluated;
 `versions`.
 """
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 
 from robust_nas._version import __version__
+from robust_nas.config import to_dict
 from robust_nas.evaluation.finished import finished_evaluations
 from robust_nas.evaluation.verdict import version_of
 from robust_nas.export.onnx import INPUT, OUTPUT
@@ -38,6 +40,7 @@ def metadata(model: Model) -> dict[str, Any]:
         "class_names": list(description.class_names),
         "normalisation": _normalisation(description),
         "compressed": dict(forms) or None,
+        **_defence(description),
         "made_by": description.made_by,
         "threat_model": threat_model,
         "verdict": verdict,
@@ -45,6 +48,17 @@ def metadata(model: Model) -> dict[str, Any]:
     }
     # A `nan` in the source would be a name, and in ONNX it is no JSON to other readers.
     return json.loads(json.dumps(values), parse_constant=str)  # type: ignore[no-any-return]
+
+
+def _defence(description: ModelDescription) -> dict[str, Any]:
+    """Return the defence, which is inside, and how an abstaining one rejects; of a plain model no key."""
+    stored = description.defence
+    if stored is None:
+        return {}
+    found: dict[str, Any] = {"defence": {**to_dict(stored.method), "values": stored.values}}
+    if stored.method.abstains:
+        found["output"] = {"name": OUTPUT, "meaning": "logits, one a class, and a last one: rejected"}
+    return found
 
 
 def _normalisation(description: ModelDescription) -> dict[str, Any]:

@@ -3,6 +3,7 @@ from .budget import plot_eps_curve as plot_eps_curve
 from .cell_edges import Weight as Weight
 from .cell_edges import Weights as Weights
 from .cells import draw_cells as draw_cells
+from .certified import plot_certified as plot_certified
 from .compression_layers import plot_layers as plot_layers
 from .compression_ranks import plot_ranks as plot_ranks
 from .compression_tradeoff import plot_compression as plot_compression
@@ -21,6 +22,7 @@ from .generator_curves import plot_generator as plot_generator
 from .latent_boundary import plot_latent_boundary as plot_latent_boundary
 from .queries import plot_queries as plot_queries
 from .ranking import plot_ranking as plot_ranking
+from .roc import plot_roc as plot_roc
 from .saliency import plot_saliency as plot_saliency
 from .sampled_search import plot_sampled_search as plot_sampled_search
 from .search_curves import plot_search as plot_search

@@ -80,6 +80,8 @@ FIGURES = Registry(
         "eps-curve": "budget:EpsCurve",
         "loss-traces": "traces:LossTraces",
         "queries": "queries:QueryCurves",
+        "roc": "roc:DetectionCurves",
+        "certified": "certified:CertifiedCurve",
         "examples": "examples:AdversarialGrid",
         "compression": "compression_tradeoff:CompressionTradeoff",
         "layers": "compression_layers:CompressionLayers",

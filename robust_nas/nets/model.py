@@ -45,7 +45,7 @@ from robust_nas.nets.digest import model_digest
 from robust_nas.nets.weights import load_tensors
 from robust_nas.runs import CHECKPOINT, write_atomic
 from robust_nas.spaces import Architecture, load_architecture
-from robust_nas.user_code import names_by_content
+from robust_nas.user_code import from_elsewhere, names_by_content
 
 ARCHITECTURE, WEIGHTS, DESCRIPTION = "architecture.yaml", "model.safetensors", "model.json"
 OWN = "defence."  # before the names of a defence's tensors
@@ -302,6 +302,9 @@ def _read_description(path: Path) -> ModelDescription:
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from None
     try:
-        return check(ModelDescription, tree, str(path))
+        with from_elsewhere():  # a defence may be of somebody's own file
+            return check(ModelDescription, tree, str(path))
+    except CodeRefusedError:
+        raise
     except ConfigError as error:
         raise CheckpointError(str(error)) from None

@@ -1,4 +1,4 @@
-"""The Wilson score interval of a proportion (Wilson, 1927), by scipy.
+"""The Wilson score interval of a proportion (Wilson, 1927), and McNemar's exact test of two, by scipy.
 
     centre = (p + z^2 / 2n) / (1 + z^2 / n)
     half   = z / (1 + z^2 / n) * sqrt(p (1 - p) / n + z^2 / 4n^2)
@@ -27,6 +27,17 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
     # The bounds at no and at full success are exactly 0 and 1; rounding must not say otherwise.
     low = 0.0 if successes == 0 else float(found.low)
     return low, 1.0 if successes == n else float(found.high)
+
+
+def discordant(only_first: int, only_second: int) -> float:
+    """Return the p value of McNemar's exact test: whether two rates on the same images differ (McNemar, 1947).
+
+    The counts are of the images on which one of the two succeeded alone; each is as likely where they do not differ.
+    """
+    from scipy.stats import binomtest  # here, because configs are checked without scipy
+
+    pairs = only_first + only_second
+    return float(binomtest(only_first, pairs).pvalue) if pairs else 1.0
 
 
 def images_needed(proportion: float, width: float, confidence: float = 0.95) -> int:

@@ -29,6 +29,7 @@ from robust_nas.errors import AttackError, ConfigError, RunExistsError
 from robust_nas.runs import Progress, silent, write_json
 from robust_nas.workflows.config import EvaluationConfig, model_config
 from robust_nas.workflows.context import JobContext, load_context
+from robust_nas.workflows.deployed_rule import with_own_rule
 from robust_nas.workflows.training_images import names_data, refuse_other_images_than_training
 
 if TYPE_CHECKING:
@@ -93,9 +94,10 @@ def run_attack(
         refuse_occupied(folder)
         config = model_config(place, list(overrides))
         chosen = attack_of(attack, options or {}, config.evaluation.threat_model)
+        found = read_model(place)
+        config = with_own_rule(config, found.network, place)
         if config.evaluation.deployed.samples is not None:  # a random model: as in an evaluation
             chosen = chosen.for_random_model(config.evaluation.deployed.eot)
-        found = read_model(place)
         context = load_context(config)
         refuse_misfit_of(chosen, found, config, context, other_data or names_data(overrides))
         return _run(chosen, found, config, context, folder, images, part, progress)

@@ -52,6 +52,7 @@ from robust_nas.workflows.context import (
     refuse_precision,
     session,
 )
+from robust_nas.workflows.deployed_rule import read_undefended
 from robust_nas.workflows.evaluate import refuse_misfit, relative
 from robust_nas.workflows.evaluation_record import Origin, validation_warnings
 from robust_nas.workflows.training_images import CHECKSUM, refuse_other_images_than_training
@@ -169,12 +170,10 @@ def _compress_folder(
     context: JobContext | None,
     other_data: bool,
 ) -> dict[str, Any]:
-    from robust_nas.nets import read_model
-
     folder = expand_path(out) if out else default_folder(model_folder)
     if folder.resolve() in (model_folder.resolve(), *model_folder.resolve().parents):
         raise ConfigError(f"{folder}: holds the model; what is compressed needs a folder of its own")
-    model = read_model(model_folder)
+    model = read_undefended(model_folder)
     job = CompressJob.of(config, relative(model_folder, folder), model.digest)
     original = OriginalModel(model, model_folder)
     return _run(config, job, original, folder, mode, progress, context, other_data)

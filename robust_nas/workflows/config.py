@@ -353,6 +353,9 @@ def stored_config(folder: Path, kind: type[JobConfig]) -> tuple[Path | None, dic
     tree = tree if path is None or path.name == RECIPE else (tree or {}).get("config")
     if not isinstance(tree, dict):
         raise ConfigError(f"{folder}: holds no config of a training{inner or '; name a --recipe'}")
+    missing = [key for key, field in kind.model_fields.items() if field.is_required() and key not in tree]
+    if missing and inner:  # of the run that made the model inside, such as a defence
+        raise ConfigError(f"{folder}: is no model folder{inner}")
     return path, {key: with_present_names(tree[key]) for key in kind.model_fields if key in tree}
 
 

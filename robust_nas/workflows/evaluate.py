@@ -27,6 +27,7 @@ from robust_nas.workflows.context import (
     refuse_attacks,
     session,
 )
+from robust_nas.workflows.deployed_rule import with_own_rule
 from robust_nas.workflows.evaluation_record import Origin, recorded
 from robust_nas.workflows.more_evaluation import (
     answered,
@@ -129,6 +130,7 @@ def _evaluate_folder(
             f"{folder}: holds the model; an evaluation needs a folder of its own, such as {model_folder}/evaluation"
         )
     model = read_model(model_folder, module=module)
+    config = with_own_rule(config, model.network, model_folder)
     job = evaluate_job(config, relative(model_folder, folder), model.digest)
 
     def fits(dataset: Dataset) -> None:
@@ -153,6 +155,7 @@ def _evaluate_module(
     folder = expand_path(out) if out else RESULTS / f"{config.name}-evaluation"
     path, name = source_of(module)
     network = load_module(module, weights)
+    config = with_own_rule(config, network, module)
     digest = known_digest(folder, module_digest(network, path))
     job = evaluate_job(config, f"{relative(path, folder)}:{name}", digest)
     origin = Origin.of_module(module, weights)

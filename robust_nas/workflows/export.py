@@ -11,6 +11,7 @@ from robust_nas.config import expand_path
 from robust_nas.errors import ConfigError, RunError, RunExistsError
 from robust_nas.runs import Progress, silent, write_atomic
 from robust_nas.workflows.config import EvaluationConfig
+from robust_nas.workflows.deployed_rule import defence_of
 
 if TYPE_CHECKING:
     import torch
@@ -83,9 +84,27 @@ def refuse_export(
         if form != "source":
             _refuse_occupied(folder / FILES[form], overwrite)
     model = read_model(model_folder, module=module)
+    _refuse_defence(model, forms)
     if "source" in forms:
         refuse_source(model, folder, overwrite=overwrite)
     return model
+
+
+def _refuse_defence(model: Model, forms: Sequence[Form]) -> None:
+    """Raise `ConfigError` for a defence whose forward pass is no graph, and for the source of any."""
+    defence = defence_of(model)
+    if defence is None:
+        return
+    if defence.not_exported is not None:
+        raise ConfigError(
+            f"{model.folder}: its defence {defence.label} cannot be exported: {defence.not_exported}; "
+            "load_model(folder) gives the defended model, and the undefended one can be exported"
+        )
+    if "source" in forms:
+        raise ConfigError(
+            f"{model.folder}: has the defence {defence.label}, which is no part of an architecture's plain source; "
+            "--format onnx and --format program deliver the defended model"
+        )
 
 
 def checked_forms(forms: Sequence[str]) -> list[Form]:

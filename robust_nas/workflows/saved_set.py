@@ -17,6 +17,7 @@ from robust_nas.errors import ConfigError, DataError
 from robust_nas.runs import Progress, silent, write_json
 from robust_nas.workflows.attack_run import measured, refuse_occupied
 from robust_nas.workflows.context import choose_device
+from robust_nas.workflows.deployed_rule import with_own_rule
 
 if TYPE_CHECKING:
     from torch import nn
@@ -101,8 +102,8 @@ def _model(model: str, weights: Path | None, found: AdversarialSet, path: Path) 
         network = load_module(model, weights)
         return network, module_digest(network, source), None
     folder = expand_path(model)
-    deployed = model_config(folder).evaluation.deployed
-    read = read_model(folder)
+    config, read = model_config(folder), read_model(folder)
+    deployed = with_own_rule(config, read.network, folder).evaluation.deployed
     shape, names = read.description.input_shape, list(read.description.class_names)
     if tuple(found.clean.shape[1:]) != tuple(shape):
         raise ConfigError(

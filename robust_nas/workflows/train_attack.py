@@ -17,6 +17,7 @@ from robust_nas.runs import Mode, Progress, Run, silent, write_json
 from robust_nas.training.ai_gan import AIGANTraining
 from robust_nas.workflows.attack_config import AttackReport, AttackTrainingConfig
 from robust_nas.workflows.context import JobContext, context_unless_finished, load_context, session
+from robust_nas.workflows.deployed_rule import refuse_rule_of
 from robust_nas.workflows.evaluate import refuse_misfit, relative
 from robust_nas.workflows.training_images import refuse_other_images_than_training
 
@@ -94,6 +95,7 @@ def train_attack(
     if folder.resolve() in (model_folder.resolve(), *model_folder.resolve().parents):
         raise ConfigError(f"{folder}: holds the model; what is trained against it needs a folder of its own")
     victim = read_model(model_folder)
+    refuse_rule_of(victim, f"the training of {config.method.label}")
     job = TrainAttackJob(
         **{key: getattr(config, key) for key in ("name", "seed", "data", "threat_model", "method", "report")},
         model=relative(model_folder, folder),

@@ -10,10 +10,10 @@ from attacked import CLASSES, SHAPE, digits_network
 from sklearn.datasets import load_digits
 from suite import LADDER, SURROGATE
 
-from robust_nas.attacks import LatentFit, fit_ladder
+from robust_nas.attacks import LatentFit, fit_ladder, official_autoattack
 from robust_nas.data import Images
 from robust_nas.nets import ModelDescription, build_network, inference_state, save_model
-from robust_nas.spaces import Size, load_space, sample
+from robust_nas.spaces import ResidualArchitecture
 
 EPS = 0.1  # Linf, that it is trained against
 
@@ -47,10 +47,26 @@ def digits_net():
     return model.eval(), images[1500:1580], labels[1500:1580]
 
 
+@pytest.fixture
+def few_iterations(monkeypatch):
+    """The authors' package makes 10 iterations instead of 100, where the length of its attacks decides nothing."""
+
+    def shortened(*arguments):
+        official = made(*arguments)
+        for attack in (official.apgd, official.apgd_targeted):
+            attack.n_iter = attack.n_iter_orig = 10
+        return official
+
+    made = official_autoattack._official
+    monkeypatch.setattr(official_autoattack, "_official", shortened)
+
+
 @pytest.fixture(scope="session")
 def surrogate():
     """The model folder that the transfer attacks name, and LADDER's parts of it."""
-    architecture = sample(load_space("dsara"), 0, size=Size(cells=3, channels=2))
+    architecture = ResidualArchitecture(
+        name="surrogate", stem=4, depths=(1,), widths=(4,)
+    )  # read again for every batch
     description = ModelDescription(
         input_shape=SHAPE, class_names=tuple("abcde"), mean=(0.5, 0.5, 0.5), std=(0.3, 0.3, 0.3)
     )

@@ -24,6 +24,7 @@ from robust_nas.attacks import (
     CarliniWagner,
     DeepFool,
     HopSkipJump,
+    Joint,
     LatentBoundary,
     Noise,
     Saved,
@@ -31,6 +32,7 @@ from robust_nas.attacks import (
     SignOPT,
     Square,
     Transfer,
+    Unaware,
 )
 from robust_nas.attacks.adversarial_set import AdversarialSet, write_set
 from robust_nas.nets.build import seeded
@@ -120,6 +122,7 @@ for _norm in (*NORMS, "l1"):
     ATTACKS |= {
         f"fmn-{_norm}": FMN(norm=_norm, steps=8),
         f"fmn-eps-{_norm}": FMN(steps=8, **{**_common, "eps": 2 * EPS[_norm]}),
+        f"unaware-{_norm}": Unaware(attack={"name": "apgd", "steps": 3}, undefended="attack", **_common),
         f"saved-{_norm}": Saved(file=SAVED, unknown="keep", **_common),
     }
 for _norm in NORMS:
@@ -142,6 +145,8 @@ for _norm in NORMS:
         f"hop-skip-jump-eps-{_norm}": HopSkipJump(queries=40, first_estimate=20, **_common),
         f"sign-opt-{_norm}": SignOPT(norm=_norm, queries=40, directions=5, estimates=20),
         f"sign-opt-eps-{_norm}": SignOPT(queries=40, directions=5, estimates=20, **_common),
+        f"joint-{_norm}": Joint(steps=3, rounds=3, **_common),
+        f"joint-ce-{_norm}": Joint(steps=4, rounds=2, loss="ce", **_common),
         f"noise-{_norm}": Noise(draws=4, **_common),
         f"ai-gan-{_norm}": AIGAN(generator=GENERATORS[_norm], transfer=True, **_common),
         f"autoattack-{_norm}": AutoAttack(attacks=("apgd-ce" if _norm == "linf" else "apgd-dlr",), **_common),
@@ -195,6 +200,6 @@ def changed(attack, **values):
     tree = attack.model_dump()
     if isinstance(attack, AIGAN) and "eps" in values:
         tree["share"] = values["eps"] / attack.eps  # the generator is scaled to it
-    if isinstance(attack, Transfer):
+    if isinstance(attack, Transfer | Unaware):
         tree["attack"] |= {key: value for key, value in values.items() if key in ("eps", "norm")}
     return type(attack).model_validate(tree | values)

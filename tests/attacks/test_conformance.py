@@ -25,7 +25,7 @@ from robust_nas.attacks import ATTACKS as REGISTRY
 from robust_nas.attacks import LatentBoundary, Transfer
 from robust_nas.errors import AttackError
 
-pytestmark = pytest.mark.usefixtures("surrogate")
+pytestmark = pytest.mark.usefixtures("surrogate", "few_iterations")
 
 
 def test_every_attack_of_the_registry_is_in_the_suite():

@@ -25,7 +25,7 @@ from robust_nas.attacks import (
 )
 from robust_nas.errors import AttackError
 
-pytestmark = pytest.mark.usefixtures("surrogate")
+pytestmark = pytest.mark.usefixtures("surrogate", "few_iterations")
 
 # Models of every kind
 

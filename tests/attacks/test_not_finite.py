@@ -12,7 +12,7 @@ from robust_nas.attacks import APGD, FGSM, PGD, AutoAttack, DeepFool, Predictor
 from robust_nas.attacks.checks import TOLERANCE
 from robust_nas.attacks.norms import direction, unit
 
-pytestmark = pytest.mark.usefixtures("surrogate")
+pytestmark = pytest.mark.usefixtures("surrogate", "few_iterations")
 
 
 class _Replace(torch.autograd.Function):
@@ -48,7 +48,8 @@ def test_a_gradient_that_is_not_finite_in_a_pixel_counts_as_zero_there_and_nowhe
     expected = attack(Blind(conv_net(), 0.0), images, labels, generator())
     if attack.guided_by == "gradient" and attack.norm != "l1":  # whose sparse steps may leave that pixel out
         assert not torch.equal(attack(conv_net(), images, labels, generator()), expected)
-    for value in (math.nan, math.inf, -math.inf):
+    values = (math.nan, math.inf, -math.inf) if attack.access == "gradient" else (math.nan,)
+    for value in values:
         assert torch.equal(attack(Blind(conv_net(), value), images, labels, generator()), expected)
 
 

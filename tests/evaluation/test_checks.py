@@ -19,10 +19,12 @@ from robust_nas import ResidualArchitecture, ThreatModel, build_network
 from robust_nas.attacks import PGD, Predictor
 from robust_nas.config import check
 from robust_nas.data import random_indices
+from robust_nas.defences import Blur
 from robust_nas.errors import CodeRefusedError, ConfigError
 from robust_nas.evaluation import CHECKS, Cost, EvaluationOptions, SanityCheck, Step, follow_protocol
 from robust_nas.evaluation.attack_rows import run_attacks
 from robust_nas.evaluation.checks import with_standard
+from robust_nas.evaluation.comparison import compared
 from robust_nas.evaluation.journal import Journal
 from robust_nas.evaluation.protocol import with_rule
 from robust_nas.evaluation.start import start
@@ -73,6 +75,7 @@ def attacked(model, plan):
         predictor, images, plan, order, seed=0, device=torch.device("cpu"), journal=journal, report=quiet
     )
     run_attacks(attacks, state, order, journal, quiet)
+    state.side_by_side = compared(state, journal, quiet)
     return state
 
 
@@ -91,7 +94,7 @@ def surrogate(tmp_path_factory):
 def states(surrogate):
     """A model as it is under attacks with a trace; a random one; one with query attacks in the list; one with a doubt.
 
-    That has surrogates too. The last one has findings at full depth.
+    That has surrogates too. Then one with findings at full depth, and one with a defence.
     """
     queries = [{"name": "pgd", "steps": 3}, {"name": "square", "queries": 5}]
     queries.append({"name": "hop-skip-jump", "queries": 5})
@@ -103,6 +106,7 @@ def states(surrogate):
         "queries": attacked(linear().eval(), options(attacks=queries)),
         "doubtful": doubtful,
         "full": attacked(linear().eval(), options(findings="full")),
+        "defended": attacked(Blur(sigma=0.5).wrap(linear().eval()), options()),
     }
 
 

@@ -129,4 +129,4 @@ def test_the_sentence_never_leaves_out_the_verdict(tree, status, said):
 def test_a_random_or_abstaining_rule_is_part_of_the_sentence(tree):
     rule = {"samples": 4, "eot": 2, "draws": 1, "abstains": True}
     sentence = paper_sentence({**tree, "deployed": rule}, model="net", images="24 images")
-    assert "net (answers with the mean of 4 random passes, may reject an input) was" in sentence
+    assert "net (answers with the mean of 4 random passes; may reject an input" in sentence

@@ -58,6 +58,27 @@ def with_queries(tree):
     return {**tree, "attacks": [*tree["attacks"], last]}
 
 
+def _roc(auc, detected):
+    points = [
+        {"false_alarms": x, "detected": y} for x, y in zip((1.0, 0.2, 0.05, 0.0), detected, strict=True)
+    ]
+    return {"images": 40, "clean_images": 64, "auc": auc, "at_threshold": points[2], "points": points}
+
+
+ROC = {"unaware": _roc(0.9, (1.0, 0.95, 0.75, 0.0)), "adaptive": _roc(0.55, (1.0, 0.3, 0.1, 0.0))}
+CERTIFIED = {
+    "norm": "l2",
+    "radius": 0.4,
+    "images": 64,
+    "points": [{"radius": r, "accuracy": a} for r, a in ((0, 0.9), (0.25, 0.6), (0.5, 0.2))],
+}
+
+
+def with_defence(tree):
+    """An evaluation of a detector that certifies."""
+    return {**tree, "defence": {"name": "feature-squeezing", "roc": ROC, "certified": CERTIFIED}}
+
+
 def example(number, eps=0.125, channels=1, **more):
     random = np.random.default_rng(number)
     clean = np.repeat(DIGITS[number][None], channels, 0)
@@ -150,7 +171,9 @@ RECORDS = {
         "latent_boundary": latent_boundary(),
     },
     "evaluation": {
-        **with_queries(json.loads((REFERENCE / "fashion-wrn-10-1-seed0" / "evaluation.json").read_text())),
+        **with_defence(
+            with_queries(json.loads((REFERENCE / "fashion-wrn-10-1-seed0" / "evaluation.json").read_text()))
+        ),
         "examples": [example(number) for number in range(3)],
         "class_names": [str(digit) for digit in range(10)],
     },

@@ -60,7 +60,7 @@ PLOTS = {
 }
 
 
-@pytest.mark.parametrize("n", [4, 13, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [4, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("plot", PLOTS.values(), ids=PLOTS)
 def test_legible(drawn, legible, plot, n):
     legible(drawn(lambda *a, **k: plot(study_tree(n, failed=1), *a, **k), caption=CAPTION))
@@ -78,13 +78,6 @@ def test_one_seed_odd_names_and_missing_numbers(drawn, legible, plot):
     tree["points"][4]["lip_stages"]["trained"] = []
     tree["inherited"]["pairs"][0]["inherited"] = None
     legible(drawn(lambda *a, **k: plot(tree, *a, **k)))
-
-
-@pytest.mark.parametrize("plot", PLOTS.values(), ids=PLOTS)
-def test_equal_values_give_equal_bytes(tmp_path, plot):
-    first, second = (plot(study_tree(5), tmp_path / name) for name in "ab")
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
-    assert [path.suffix for path in first] == [".png", ".svg", ".csv"]
 
 
 @pytest.mark.parametrize("plot", PLOTS.values(), ids=PLOTS)

@@ -180,7 +180,7 @@ def found(outcome):
     return outcome.architecture, outcome.edge_weights, outcome.sources, outcome.last
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", ["darts"])
 def test_a_search_repeats_itself_by_its_seed_and_leaves_the_world_as_it_was(
     strategy, tmp_path, monkeypatch, capfd
 ):
@@ -269,7 +269,7 @@ def test_a_search_is_the_plain_loop_of_darts_on_adversarial_batches(tmp_path):
     assert outcome.edge_weights == {kind: rows.tolist() for kind, rows in mixing.items()}
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", ["gumbel-darts"])  # whose steps draw
 def test_a_search_stopped_after_any_step_resumes_to_the_same_bits(tmp_path, strategy):
     values = options(strategy=strategy)
     outcome, records = run_search(tmp_path / "whole", values)

@@ -28,6 +28,7 @@ CHECKS = Registry(
         "attack-warnings": "attack_warnings:AttackWarnings",
         "listed-queries": "listed_queries:ListedQueries",
         "listed-decisions": "listed_decisions:ListedDecisions",
+        "adaptive": "adaptive:AdaptiveAttack",
         "deterministic": "deterministic:Deterministic",
         "other-images": "other_images:OtherImages",
         "zero-gradients": "zero_gradients:ZeroGradients",

@@ -73,7 +73,7 @@ class FrozenSparta(HookOptions):
         from robust_nas.nets import extract_sparta, load_sparta, read_model
 
         self._refuse_changed()
-        load_sparta(network, extract_sparta(read_model(Path(self.model)).network))
+        load_sparta(network, extract_sparta(read_model(Path(self.model)).undefended.network))
 
     def _refuse_changed(self) -> None:
         try:

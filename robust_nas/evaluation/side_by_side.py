@@ -1,0 +1,53 @@
+"""An attack on the network without its defence and one on the defended model: what each breaks of the same images.
+
+Both start for themselves, and nothing is pooled. n images, the first of the evaluation's order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from robust_nas.attacks import Attack
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """A detector's scores `[n]`, and of which attacked images the class is wrong, accepted or not."""
+
+    of_clean: Tensor
+    of_unaware: Tensor
+    of_adaptive: Tensor
+    fooled_unaware: Tensor  # [n] bool
+    fooled_adaptive: Tensor  # [n] bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certified:
+    """Certificates of the first m images: class -1 where it abstains, and a radius in `norm`."""
+
+    right: Tensor  # [m] bool, the class is the label
+    radii: Tensor  # [m]
+    norm: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SideBySide:
+    """What is right `[n]`, as the images are and under the attacks; an image that is wrong as it is stays so."""
+
+    inner: Attack  # made on the network without the defence
+    unaware: Attack  # the same, as an attack on the defended model
+    adaptive: Attack  # made on the defended model
+    clean: Tensor  # of the defended model
+    unaware_right: Tensor
+    adaptive_right: Tensor
+    twin_clean: Tensor  # of the network without the defence
+    twin_right: Tensor  # under the inner attack
+    scores: Scores | None  # of a detector
+    certified: Certified | None  # of a defence that certifies
+    passes: int  # of attacks and judgements, without the certificates
+    seconds: float

@@ -1,0 +1,64 @@
+"""What a defence means for other jobs: its inference rule, with which a config has to agree, and what they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robust_nas.errors import ConfigError
+from robust_nas.workflows.config import EvaluationConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from robust_nas.defences import Defence
+    from robust_nas.nets import Model
+
+
+def defence_of(model: Model) -> Defence | None:
+    """Return the defence around a model, or None."""
+    stored = model.description.defence
+    return None if stored is None else stored.method
+
+
+def with_own_rule(config: EvaluationConfig, network: nn.Module, source: object) -> EvaluationConfig:
+    """Return the config with the rule of a network's defence; that of a network without one as it is.
+
+    Raises `ConfigError` where `evaluation.deployed` says something else.
+    """
+    from robust_nas.defences import Defended
+    from robust_nas.evaluation.start import with_rule
+
+    if not isinstance(network, Defended):
+        return config
+    try:
+        _, options = with_rule(network, config.evaluation)
+    except ConfigError as error:
+        raise ConfigError(f"evaluation.{error} ({source} has the defence {network.defence.label})") from None
+    return config.model_copy(update={"evaluation": options})
+
+
+def refuse_rule_of(model: Model, what: str) -> None:
+    """Raise `ConfigError` for a model whose defence is random or abstains, where one pass is taken for the answer."""
+    defence = defence_of(model)
+    if defence is None or (defence.inference_samples is None and not defence.abstains):
+        return
+    why = "rejects images" if defence.abstains else "answers by the mean of several random passes"
+    raise ConfigError(
+        f"{model.folder or model.name}: its defence {defence.label} {why}, and {what} takes one pass for the answer; "
+        "take the undefended model"
+    )
+
+
+def read_undefended(folder: Path) -> Model:
+    """Return the model of a folder. Raise `ConfigError` for one with a defence, which is of this very network."""
+    from robust_nas.nets import read_model
+
+    model = read_model(folder)
+    defence = defence_of(model)
+    if defence is not None:
+        raise ConfigError(
+            f"{folder}: has the defence {defence.label}, which was made for its network as it is; "
+            "compress the undefended model, then defend it"
+        )
+    return model

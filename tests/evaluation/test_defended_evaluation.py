@@ -1,0 +1,277 @@
+"""Evaluations of defended models: rows and their kinds, the adaptive finding, the section `defence`, and resuming."""
+
+import json
+
+import pytest
+import torch
+from defences_for_tests import Certifying, Noise, Shattered, Zeroed
+from evaluation_networks import EPS, Images, timeless
+from small_cascade import SMALL, by_name, evaluated
+
+from robust_nas.attacks import APGD, PGD, Predictor, Unaware
+from robust_nas.defences import Blur, FeatureSqueezing
+from robust_nas.errors import AttackError
+from robust_nas.evaluation import CHECKS, Cost, EvaluationOptions, Journal, certified, follow_protocol
+from robust_nas.evaluation.detection import roc
+from robust_nas.evaluation.side_by_side import SideBySide
+from robust_nas.statistics.proportions import discordant
+
+TITLE = "adaptive at least as strong as unaware"
+PGD10 = {"name": "pgd", "steps": 10}
+JOINT = {"name": "joint", "steps": 6, "rounds": 2}
+KEYS = {"findings": "none", "images": 24}
+
+
+def detector(network, dataset, **options):
+    defence = FeatureSqueezing(squeezers=("bit-2",), **options)
+    images = Images(dataset.train.pixels[-200:].float() / 255, dataset.train.labels[-200:])
+    return defence.wrap(network, defence.calibrate(network, images.pixels, images.labels))
+
+
+def rows(found):
+    return [(row.label, row.kind) for row in found.rows]
+
+
+# Rows
+
+
+def test_an_undefended_model_has_neither_rows_nor_keys_of_a_defence(alone, robust, dataset):
+    tree = evaluated(robust, dataset, PGD10, images=12).to_dict()
+    assert "defence" not in tree
+    assert all("kind" not in row for row in tree["attacks"])
+    assert tree["findings"] == []
+
+
+def test_a_defended_model_gets_an_unaware_row_of_the_strongest_iterative_attack(robust, dataset):
+    found = evaluated(Blur().wrap(robust), dataset, *SMALL, **KEYS)
+    assert rows(found) == [
+        ("unaware-apgd-ce", "unaware"), ("pgd-10", "adaptive"), ("apgd-ce", "adaptive"), ("apgd-t", "adaptive"),
+    ]  # fmt: skip
+    assert found.rows[0].attack.attack.steps == 20
+    assert found.rows[0].attacked == found.clean.correct
+
+
+def test_a_detector_gets_a_joint_row_too_and_what_is_listed_is_not_added(robust, dataset):
+    model = detector(robust, dataset)
+    few = {**KEYS, "images": 4}
+    assert [label for label, _ in rows(evaluated(model, dataset, PGD10, **few))] == [
+        "unaware-pgd-10", "joint-5x40", "pgd-10",
+    ]  # fmt: skip
+    own = {"name": "unaware", "attack": {"name": "pgd", "steps": 3}}
+    found = evaluated(model, dataset, PGD10, JOINT, own, **few)
+    assert rows(found) == [("pgd-10", "adaptive"), ("joint-2x6", "adaptive"), ("unaware-pgd-3", "unaware")]
+    table = {row["kind"]: row["attack"] for row in found.defence["rows"]}
+    assert table == {"undefended": "pgd-3", "unaware": "unaware-pgd-3", "adaptive": "joint-2x6"}
+
+
+def test_what_is_added_has_the_share_of_the_attack_that_it_follows(robust, dataset):
+    tree = {
+        "threat_model": {"eps": EPS},
+        "attacks": [{"attack": PGD10, "images": 16}, {"attack": {"name": "noise"}}],
+        **KEYS,
+    }
+    found = follow_protocol(Blur().wrap(robust), dataset.test, EvaluationOptions.model_validate(tree))
+    assert [row.images for row in found.rows] == [16, 16, 24]
+
+
+def test_an_unaware_attack_on_a_model_without_a_defence_is_refused_before_any_pass(dataset):
+    class Model(torch.nn.Module):
+        def forward(self, x):
+            pytest.fail("asked")
+
+    with pytest.raises(AttackError, match="has no defence"):
+        evaluated(Model(), dataset, {"name": "unaware"}, images=8)
+
+
+# The finding
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """The finding without the others, which cost more."""
+    only = [CHECKS.make("adaptive")]
+    monkeypatch.setattr("robust_nas.evaluation.protocol.with_standard", lambda extra: only)
+
+
+@pytest.mark.parametrize("defence", [Zeroed(), Shattered()])
+def test_a_defence_that_hides_its_gradient_fails_and_is_unreliable(alone, undefended, dataset, defence):
+    found = evaluated(defence.wrap(undefended), dataset, *SMALL[:2], images=32)
+    finding = by_name(found)[TITLE]
+    assert finding.status == "FAIL", finding
+    assert finding.value >= 6
+    assert found.verdict.status == "UNRELIABLE"
+    unaware, adaptive = (found.defence["rows"][place]["robust"]["correct"] for place in (1, 2))
+    assert unaware < adaptive
+    assert found.robust.correct <= unaware  # the worst case is over both
+
+
+@pytest.mark.parametrize("network", ["robust", "undefended"])
+def test_honest_defences_pass(alone, request, dataset, network):
+    model = request.getfixturevalue(network)
+    for defended in (Blur().wrap(model), detector(model, dataset), Noise().wrap(model)):
+        attacks = (
+            ({"name": "apgd", "steps": 8}, JOINT) if defended.abstains else ({"name": "pgd", "steps": 5},)
+        )
+        found = evaluated(defended, dataset, *attacks, images=24, deployed={"eot": 4, "draws": 3})
+        assert by_name(found)[TITLE].status == "PASS", by_name(found)[TITLE]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "status"),
+    [(0, 6, "FAIL"), (0, 5, "WARN"), (1, 2, "PASS"), (20, 0, "PASS"), (10, 14, "WARN"), (0, 0, "PASS")],
+)
+def test_the_status_follows_mcnemar_s_exact_test(ours, theirs, status):
+    n = 60
+    index = torch.arange(n)
+    attack = APGD(eps=0.1)
+    found = SideBySide(
+        inner=attack,
+        unaware=Unaware(eps=0.1, attack=attack),
+        adaptive=attack,
+        clean=torch.ones(n, dtype=torch.bool),
+        adaptive_right=index >= ours,
+        unaware_right=(index < n - theirs),
+        twin_clean=index >= 0,
+        twin_right=index >= 0,
+        scores=None,
+        certified=None,
+        passes=0,
+        seconds=0.0,
+    )
+
+    class State:
+        side_by_side = found
+
+    (finding,) = CHECKS.make("adaptive").run(State(), index, Cost())
+    assert (finding.status, finding.value, finding.images) == (status, theirs - ours, n)
+
+
+def test_mcnemar_is_a_sign_test_of_the_discordant_images():
+    assert discordant(0, 0) == 1
+    assert discordant(0, 5) == pytest.approx(2 / 32)
+    assert discordant(3, 9) == discordant(9, 3) == pytest.approx(2 * sum((1, 12, 66, 220)) / 2**12)
+
+
+# The section
+
+
+def test_the_rows_are_each_attack_alone_on_the_same_images(robust, dataset):
+    model = detector(robust, dataset)
+    found = evaluated(model, dataset, PGD10, JOINT, **KEYS)
+    table = {row["kind"]: row for row in found.defence["rows"]}
+    assert list(table) == ["undefended", "unaware", "adaptive"]
+    assert {row["clean"]["images"] for row in table.values()} == {found.defence["images"]} == {24}
+    assert table["unaware"]["robust"]["correct"] >= table["adaptive"]["robust"]["correct"]
+    assert table["unaware"]["clean"] == table["adaptive"]["clean"] == found.clean.to_dict()
+    alone = evaluated(robust, dataset, PGD10, **KEYS)
+    assert abs(table["undefended"]["robust"]["correct"] - alone.robust.correct) <= 1  # another start
+    assert found.defence["name"] == "feature-squeezing"
+    assert found.defence["options"]["squeezers"] == ["bit-2"]
+    assert found.defence["values"] == model.values
+    alarms = found.defence["false_alarms"]
+    assert alarms["rate"] == pytest.approx(found.rejected)
+    assert alarms["rejected"] == round(24 * found.rejected)
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_the_comparison_repeats_and_resumes_to_the_same_record(robust, dataset):
+    model = detector(robust, dataset)
+    journal = Journal()
+    tree = {
+        "threat_model": {"eps": EPS},
+        "attacks": [{"attack": PGD10}, {"attack": JOINT}],
+        "images": 20,
+        "batch_size": 8,
+        "findings": "none",
+    }
+    options = EvaluationOptions.model_validate(tree)
+
+    def run(journal):
+        return follow_protocol(model, dataset.test, options, journal=journal).to_dict()
+
+    first = run(journal)
+    names = [name for name in journal.records if name.startswith("side by side")]
+    assert len(names) == 3
+    part = {name: record for name, record in journal.records.items() if name != names[1]}
+    assert same(run(Journal(part)), first)
+    kept = Journal(dict(journal.records), lambda name, record: pytest.fail(f"{name} made again"))
+    assert run(kept) == first
+
+
+def same(tree, other):
+    trees = [timeless({**each, "defence": {**each["defence"], "seconds": 0}}) for each in (tree, other)]
+    return trees[0] == trees[1]
+
+
+def test_scores_tell_attacked_images_from_clean_ones_or_not(undefended, dataset):
+    model = detector(undefended, dataset)
+    found = evaluated(model, dataset, {"name": "apgd", "steps": 15}, {**JOINT, "steps": 15}, eps=0.1, **KEYS)
+    curves = found.defence["roc"]
+    assert set(curves) == {"unaware", "adaptive"}
+    assert curves["adaptive"]["auc"] < curves["unaware"]["auc"]
+    for curve in curves.values():
+        assert curve["points"][0] == {"false_alarms": 1.0, "detected": 1.0}
+        assert curve["points"][-1] == {"false_alarms": 0.0, "detected": 0.0}
+
+
+def test_the_curve_is_that_of_scikit_learn():
+    from sklearn.metrics import roc_auc_score, roc_curve
+
+    draws = torch.Generator().manual_seed(0)
+    clean = (8 * torch.rand(20, generator=draws)).round()  # with ties
+    attacked = (8 * torch.rand(15, generator=draws)).round() + 1
+    found = roc(clean, attacked, 4.0)
+    truth = [0] * 20 + [1] * 15
+    scores = torch.cat([clean, attacked]).numpy()
+    false, true, _ = roc_curve(truth, scores, drop_intermediate=False)
+    points = [(point["false_alarms"], point["detected"]) for point in reversed(found["points"])]
+    assert [x for x, _ in points] == pytest.approx(false.tolist())
+    assert [y for _, y in points] == pytest.approx(true.tolist())
+    assert found["auc"] == pytest.approx(roc_auc_score(truth, scores))
+    assert found["at_threshold"]["false_alarms"] == pytest.approx(float((clean > 4).float().mean()))
+    assert roc(clean, attacked[:0], 4.0) is None
+    many = roc(torch.rand(300, generator=draws), torch.rand(300, generator=draws), 0.5)
+    assert len(many["points"]) == 60
+
+
+# Certificates
+
+
+def test_certified_accuracy_is_at_the_radius_that_covers_eps(robust, dataset):
+    model = Certifying().wrap(robust)
+    found = evaluated(model, dataset, PGD10, norm="l2", eps=0.35, **KEYS)
+    row = found.defence["rows"][-1]
+    right = found.clean.correct  # the first image abstains, images from the fourth on have radius .4 and more
+    assert row["kind"] == "certified"
+    assert row["attack"] is None
+    assert row["clean"]["correct"] == right - 1
+    assert row["robust"]["correct"] == right - 4
+    section = found.defence["certified"]
+    assert (section["norm"], section["radius"], section["images"]) == ("l2", 0.35, 24)
+    assert section["points"][0] == {"radius": 0.0, "accuracy": pytest.approx((right - 1) / 24)}
+    accuracies = [point["accuracy"] for point in section["points"]]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert accuracies[-1] == pytest.approx(1 / 24)
+    assert found.defence["false_alarms"] is None
+    assert found.defence["roc"] is None
+
+
+def test_an_l2_certificate_covers_other_balls_and_no_other_does():
+    assert certified.needed_radius("linf", 0.1, "l2", 64) == pytest.approx(0.8)
+    assert certified.needed_radius("l1", 0.1, "l2", 64) == 0.1
+    assert certified.needed_radius("l1", 0.1, "l1", 64) == 0.1
+    assert certified.needed_radius("l2", 0.1, "linf", 64) is None
+
+
+def test_a_certificate_of_another_norm_has_no_robust_score(robust, dataset):
+    found = evaluated(Certifying(norm="l1").wrap(robust), dataset, PGD10, **KEYS)
+    assert found.defence["rows"][-1]["robust"] is None
+    assert found.defence["certified"]["radius"] is None
+
+
+def test_the_predictor_of_a_defended_model_is_evaluated_the_same(robust, dataset):
+    model = Blur().wrap(robust)
+    first, second = (evaluated(each, dataset, PGD10, **KEYS) for each in (model, Predictor(model)))
+    assert same(first.to_dict(), second.to_dict())
+    attack = PGD(eps=EPS, steps=10)
+    assert first.rows[0].attack.attack == attack
