@@ -44,6 +44,11 @@ class Defence(Method):
         """Return the forward passes whose mean softmax is the answer of a random defence; None: it is not random."""
         return None
 
+    @property
+    def false_alarm_rate(self) -> float | None:
+        """Return the share of legitimate images that an abstaining defence was calibrated to reject, or None."""
+        return None
+
     def refuse_images(self, shape: tuple[int, ...], classes: int) -> None:
         """Raise `ConfigError` where the defence is not defined for images of `shape` (C, H, W) or so many classes."""
 
@@ -57,7 +62,7 @@ class Defence(Method):
     def score(self, network: nn.Module, images: Tensor) -> Tensor:
         """Return the score `[B]` of a detector, which abstains; `values["threshold"]` says from where on it rejects.
 
-        `network` is the undefended one, and `images` are `[B, C, H, W]`.
+        `network` is the undefended one, and `images` are `[B, C, H, W]`. A detector without one has no ROC curve.
         """
         raise NotImplementedError(f"{type(self).__name__} has no score")
 

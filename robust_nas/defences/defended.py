@@ -26,6 +26,10 @@ class DefenceFacts(Protocol):
         """Return why the forward pass cannot be exported as a graph, or None."""
 
     @property
+    def false_alarm_rate(self) -> float | None:
+        """Return the share of legitimate images that may be rejected, or None."""
+
+    @property
     def inference_samples(self) -> int | None:
         """Return the forward passes of one answer."""
 

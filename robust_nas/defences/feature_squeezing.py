@@ -55,6 +55,11 @@ class FeatureSqueezing(Defence):
     squeezers: tuple[Squeezer, ...] | None = Field(default=None, min_length=1)
     fpr: Annotated[Number, Field(gt=0, lt=1)] = 0.05
 
+    @property
+    def false_alarm_rate(self) -> float:
+        """Return `fpr`."""
+        return self.fpr
+
     def chosen(self, channels: int) -> tuple[str, ...]:
         """Return the names of the squeezers for images of so many channels."""
         return self.squeezers or (GREY if channels == 1 else COLOUR)

@@ -80,8 +80,10 @@ def _run_each(
         attacked = state.right[:share].nonzero().squeeze(1)
         report(attack.label, 0.0)
         records = []
+        # What a defended model gets beyond the list may have another length when the list is extended.
+        known = repr(attack) if attack.on_twin or attack.weighs_rejection else attack.label
         for batch, indices, fraction in journal.batches(attacked, state.batch_size):
-            name = f"attack {position} {attack.label} {batch}"
+            name = f"attack {position} {known} {batch}"
             record = journal.once(name, lambda: _attack_batch(state, attack, indices, name))  # noqa: B023
             state.right[indices] = record["right"]
             state.draws[:, indices] &= record["draws"]
@@ -91,7 +93,7 @@ def _run_each(
         if len(attacked) == 0:
             report(attack.label, 1.0)
         else:
-            ended = f"attack {position} {attack.label} ended{journal.extension}"
+            ended = f"attack {position} {known} ended{journal.extension}"
             end = journal.once(ended, lambda: {"untouched": state.watch.unchanged_values()})
             state.untouched &= end["untouched"]
         _add_row(state, attack, share, attacked, records, order)

@@ -14,10 +14,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from robust_nas.attacks import APGD, Attack, Joint, Predictor, Unaware, attack_mode
+from robust_nas.attacks import APGD, Attack, Predictor, Unaware, attack_mode
 from robust_nas.defences import Defence, Defended
 from robust_nas.evaluation.accuracy import Judged, judge
-from robust_nas.evaluation.defended import defended_in, strongest
+from robust_nas.evaluation.defended import defended_in, inner_attack, joint_attack, strongest
 from robust_nas.evaluation.inputs import model_errors
 from robust_nas.evaluation.journal import Journal
 from robust_nas.evaluation.seeds import generator_of, seed_of
@@ -40,14 +40,14 @@ def compared(
     records = []
     report(NAME, 0.0)
     for batch, indices, fraction in journal.batches(state.select("all")[:MOST], state.batch_size):
-        name = f"{NAME} {inner.label} {adaptive.label} {batch}"
+        name = f"{NAME} {inner!r} {adaptive!r} {batch}"
         records.append(
             journal.once(name, lambda: _batch(state, defended, inner, adaptive, indices, name))  # noqa: B023
         )
         report(NAME, fraction)
     state.untouched &= all(record["untouched"] for record in records)
     joined = {key: torch.cat([record[key] for record in records]) for key in records[0]["kept"]}
-    scores = {key: joined.pop(key) for key in Scores.__annotations__ if key in joined}
+    scores = {key: joined.pop(key) for key in Scores.__annotations__ if key in joined}  # all of them, or none
     return SideBySide(
         inner=inner,
         unaware=Unaware(**state.limits, attack=inner),
@@ -63,14 +63,11 @@ def compared(
 def attacks_of(state: EvaluationState) -> tuple[Attack, Attack]:
     """Return the attack on the network without the defence, and the one on the defended model.
 
-    They are those of the list; on a detector the second one is the joint attack.
+    They are the strongest of the list; on a detector the second one is the joint attack.
     """
-    inner = next((attack.on_twin for attack in state.attacks if attack.on_twin), None)
     single = strongest(state.attacks) or APGD(**state.limits, eot=state.eot)
-    heeding = [attack for attack in state.attacks if attack.weighs_rejection]
-    if state.predictor.abstains and (heeding or state.threat_model.norm in Joint.norms):
-        single = heeding[-1] if heeding else Joint(**state.limits, eot=state.eot)
-    return inner or APGD(**state.limits), single
+    joint = joint_attack(state.attacks, state.limits) if state.predictor.abstains else None
+    return inner_attack(state.attacks, state.limits), joint or single
 
 
 def _defence(defended: Defended) -> Defence:
@@ -110,7 +107,7 @@ def _batch(
     }
     passes = sum(each.forwards + each.backwards for each in (of_twin, of_model))
     passes += sum(each.forwards for each in (before, after, unaware, own))
-    if state.predictor.abstains:
+    if state.predictor.abstains and type(_defence(defended)).score is not Defence.score:
         kept |= _scores(defended, x, of_twin.images, of_model.images)
         kept |= {
             "fooled_unaware": clean & _fooled(unaware, y),
@@ -161,7 +158,7 @@ def _certificates(state: EvaluationState, defended: Defended, indices: Tensor, n
     with torch.no_grad(), attack_mode(defended), model_errors("certificates fail on images", x):
         found = certify(defended, x, generator)
     return {
-        "right": found.classes.eq(y).cpu(),
+        "right": found.classes.cpu().eq(y.cpu()),
         "radii": found.radii.float().cpu(),
         "norm": str(found.norm),
         "seconds": time.perf_counter() - began,

@@ -3,7 +3,8 @@
     unaware    the strongest iterative attack of the list on the undefended network, judged on the defended model
     adaptive   every attack that is made on the defended model itself
 
-An attack that is listed is not added. What is added comes first, so that a list that is extended keeps its places.
+Neither is added where one of the list makes at least as many passes. What is added comes last, on what the list left
+right, so that attacks of the list keep their places and their records where it is extended.
 """
 
 from __future__ import annotations
@@ -26,33 +27,54 @@ def defended_in(predictor: Predictor) -> Defended | None:
 
 
 def kind_of(attack: Attack, predictor: Predictor) -> Kind | None:
-    """Return whether an attack is made on the defended model or elsewhere; None for a model without a defence."""
+    """Return "adaptive" where the defended model itself leads, else "unaware"; None without a defence."""
     if defended_in(predictor) is None:
         return None
-    return "unaware" if attack.guided_by == "surrogates" else "adaptive"
+    return "adaptive" if attack.guided_by in ("gradient", "queries") else "unaware"
 
 
 def strongest(attacks: Iterable[Attack]) -> Attack | None:
-    """Return the last iterative attack without targets that sees classes alone, or None."""
-    found = [attack for attack in attacks if attack.iterative and not attack.targeted]
+    """Return the last iterative attack by gradients, without targets, that sees classes alone, or None."""
+    found = [
+        attack
+        for attack in attacks
+        if attack.iterative and not attack.targeted and attack.access == "gradient"
+    ]
     return next((attack for attack in reversed(found) if not attack.weighs_rejection), None)
 
 
+def inner_attack(attacks: Iterable[Attack], limits: Mapping[str, Any]) -> Attack:
+    """Return what is made on the network without the defence: the strongest of the list, or a listed longer one."""
+    attacks = tuple(attacks)
+    single = strongest(attacks)
+    usual = APGD(**limits) if single is None else single.model_copy(update={"eot": 1})
+    listed = [attack.on_twin for attack in attacks if attack.on_twin]
+    return max([*listed, usual], key=lambda attack: attack.passes.total)
+
+
+def joint_attack(attacks: Iterable[Attack], limits: Mapping[str, Any]) -> Attack | None:
+    """Return what weighs the rejection of a detector: the usual one, or a listed longer one; None: not in this norm."""
+    listed = [attack for attack in attacks if attack.weighs_rejection]
+    usual = [Joint(**limits)] if limits["norm"] in Joint.norms else []
+    return max([*listed, *usual], key=lambda attack: attack.passes.total, default=None)
+
+
 def with_baselines(steps: Sequence[Step], predictor: Predictor, options: EvaluationOptions) -> Sequence[Step]:
-    """Return the attacks of the list, after those that a defended model gets in any case."""
+    """Return the attacks of the list, before those that a defended model gets in any case."""
     if defended_in(predictor) is None or not steps:
         return steps
     limits: Mapping[str, Any] = {"norm": options.threat_model.norm, "eps": options.threat_model.eps}
-    single = strongest(step.attack for step in steps)
+    attacks = [step.attack for step in steps]
+    single = strongest(attacks)
     shares = [step.images for step in steps if step.attack is single] or [steps[-1].images]
     added: list[Attack] = []
-    if not any(step.attack.on_twin for step in steps):
-        made = APGD(**limits) if single is None else single.model_copy(update={"eot": 1})
-        added.append(Unaware(**limits, attack=made))
-    heeded = any(step.attack.weighs_rejection for step in steps)
-    if predictor.abstains and not heeded and limits["norm"] in Joint.norms:
-        added.append(Joint(**limits))
+    inner = inner_attack(attacks, limits)
+    if not any(attack.on_twin == inner for attack in attacks):
+        added.append(Unaware(**limits, attack=inner))
+    joint = joint_attack(attacks, limits) if predictor.abstains else None
+    if joint is not None and joint not in attacks:
+        added.append(joint)
     if predictor.random:
         added = [attack.for_random_model(options.deployed.eot) for attack in added]
     like = steps[-1].model_copy(update={"images": shares[-1], "min_classes": None, "max_classes": None})
-    return [*(like.model_copy(update={"attack": attack}) for attack in added), *steps]
+    return [*steps, *(like.model_copy(update={"attack": attack}) for attack in added)]

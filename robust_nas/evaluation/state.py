@@ -93,8 +93,9 @@ class EvaluationState:
         return untargeted[-1] if untargeted else None
 
     def guided_by(self, *guides: str) -> bool:
-        """Return whether an attack of the list is led by one of these (`Attack.guided_by`)."""
-        return any(part.guided_by in guides for attack in self.attacks for part in attack.parts())
+        """Return whether an attack of the list is led by one of these (`Attack.guided_by`), but for its own twin."""
+        parts = [part for attack in self.attacks for part in attack.parts() if not attack.on_twin]
+        return any(part.guided_by in guides for part in parts)
 
     def asks_for(self, *, decisions: bool) -> bool:
         """Return whether a query attack of the list sees decisions alone; or, with False, whether one sees scores."""

@@ -64,3 +64,4 @@ RISE, UNBOUNDED_LEFT = 0.05, 0.05
 
 # EOT sample curve: fall beyond the suite's own passes. Our choice.
 EOT_FALL = 0.1
+FALSE_ALARMS = 0.1  # clean images that a detector may reject, whatever it was calibrated to

@@ -19,7 +19,7 @@ from robust_nas import ResidualArchitecture, ThreatModel, build_network
 from robust_nas.attacks import PGD, Predictor
 from robust_nas.config import check
 from robust_nas.data import random_indices
-from robust_nas.defences import Blur
+from robust_nas.defences import Blur, FeatureSqueezing
 from robust_nas.errors import CodeRefusedError, ConfigError
 from robust_nas.evaluation import CHECKS, Cost, EvaluationOptions, SanityCheck, Step, follow_protocol
 from robust_nas.evaluation.attack_rows import run_attacks
@@ -94,12 +94,13 @@ def surrogate(tmp_path_factory):
 def states(surrogate):
     """A model as it is under attacks with a trace; a random one; one with query attacks in the list; one with a doubt.
 
-    That has surrogates too. Then one with findings at full depth, and one with a defence.
+    That has surrogates too. Then one with findings at full depth, one with a defence, and a detector.
     """
     queries = [{"name": "pgd", "steps": 3}, {"name": "square", "queries": 5}]
     queries.append({"name": "hop-skip-jump", "queries": 5})
     doubtful = attacked(linear().eval(), options(surrogates=[surrogate]))
     doubtful.flags["its gradients are zero"] = None
+    detector = FeatureSqueezing(squeezers=("bit-2",)).wrap(linear().eval(), {"threshold": 0.5, "channels": 1})
     return {
         "plain": attacked(linear().eval(), options()),
         "random": attacked(Predictor(Noisy(), samples=2), options(deployed={"eot": 2})),
@@ -107,6 +108,7 @@ def states(surrogate):
         "doubtful": doubtful,
         "full": attacked(linear().eval(), options(findings="full")),
         "defended": attacked(Blur(sigma=0.5).wrap(linear().eval()), options()),
+        "detector": attacked(detector, options()),
     }
 
 

@@ -1,6 +1,7 @@
 """Evaluations of defended models: rows and their kinds, the adaptive finding, the section `defence`, and resuming."""
 
 import json
+from typing import Literal
 
 import pytest
 import torch
@@ -9,11 +10,12 @@ from evaluation_networks import EPS, Images, timeless
 from small_cascade import SMALL, by_name, evaluated
 
 from robust_nas.attacks import APGD, PGD, Predictor, Unaware
-from robust_nas.defences import Blur, FeatureSqueezing
+from robust_nas.defences import Blur, Defended, FeatureSqueezing
 from robust_nas.errors import AttackError
 from robust_nas.evaluation import CHECKS, Cost, EvaluationOptions, Journal, certified, follow_protocol
 from robust_nas.evaluation.detection import roc
 from robust_nas.evaluation.side_by_side import SideBySide
+from robust_nas.evaluation.state import EvaluationState
 from robust_nas.statistics.proportions import discordant
 
 TITLE = "adaptive at least as strong as unaware"
@@ -45,23 +47,40 @@ def test_an_undefended_model_has_neither_rows_nor_keys_of_a_defence(alone, robus
 def test_a_defended_model_gets_an_unaware_row_of_the_strongest_iterative_attack(robust, dataset):
     found = evaluated(Blur().wrap(robust), dataset, *SMALL, **KEYS)
     assert rows(found) == [
-        ("unaware-apgd-ce", "unaware"), ("pgd-10", "adaptive"), ("apgd-ce", "adaptive"), ("apgd-t", "adaptive"),
+        ("pgd-10", "adaptive"), ("apgd-ce", "adaptive"), ("apgd-t", "adaptive"), ("unaware-apgd-ce", "unaware"),
     ]  # fmt: skip
-    assert found.rows[0].attack.attack.steps == 20
-    assert found.rows[0].attacked == found.clean.correct
+    assert found.rows[-1].attack.attack.steps == 20
+    assert found.rows[-1].attacked == found.robust.correct + found.rows[-1].broken
 
 
 def test_a_detector_gets_a_joint_row_too_and_what_is_listed_is_not_added(robust, dataset):
     model = detector(robust, dataset)
     few = {**KEYS, "images": 4}
     assert [label for label, _ in rows(evaluated(model, dataset, PGD10, **few))] == [
-        "unaware-pgd-10", "joint-5x40", "pgd-10",
+        "pgd-10", "unaware-pgd-10", "joint-5x40",
     ]  # fmt: skip
-    own = {"name": "unaware", "attack": {"name": "pgd", "steps": 3}}
-    found = evaluated(model, dataset, PGD10, JOINT, own, **few)
-    assert rows(found) == [("pgd-10", "adaptive"), ("joint-2x6", "adaptive"), ("unaware-pgd-3", "unaware")]
+    own = {"name": "unaware", "attack": {"name": "pgd", "steps": 12}}
+    longer = {"name": "joint", "steps": 45}
+    found = evaluated(model, dataset, PGD10, longer, own, **few)
+    assert rows(found) == [("pgd-10", "adaptive"), ("joint-5x45", "adaptive"), ("unaware-pgd-12", "unaware")]
     table = {row["kind"]: row["attack"] for row in found.defence["rows"]}
-    assert table == {"undefended": "pgd-3", "unaware": "unaware-pgd-3", "adaptive": "joint-2x6"}
+    assert table == {"undefended": "pgd-12", "unaware": "unaware-pgd-12", "adaptive": "joint-5x45"}
+
+
+def test_what_is_listed_and_shorter_does_not_take_the_place_of_the_usual_ones(robust, dataset):
+    weak = {"name": "unaware", "attack": {"name": "fgsm"}}
+    found = evaluated(
+        detector(robust, dataset), dataset, PGD10, {**JOINT, "rounds": 1}, weak, **{**KEYS, "images": 4}
+    )
+    assert [label for label, _ in rows(found)] == [
+        "pgd-10",
+        "joint-1x6",
+        "unaware-fgsm",
+        "unaware-pgd-10",
+        "joint-5x40",
+    ]
+    table = {row["kind"]: row["attack"] for row in found.defence["rows"]}
+    assert table == {"undefended": "pgd-10", "unaware": "unaware-pgd-10", "adaptive": "joint-5x40"}
 
 
 def test_what_is_added_has_the_share_of_the_attack_that_it_follows(robust, dataset):
@@ -71,7 +90,7 @@ def test_what_is_added_has_the_share_of_the_attack_that_it_follows(robust, datas
         **KEYS,
     }
     found = follow_protocol(Blur().wrap(robust), dataset.test, EvaluationOptions.model_validate(tree))
-    assert [row.images for row in found.rows] == [16, 16, 24]
+    assert [row.images for row in found.rows] == [16, 24, 16]
 
 
 def test_an_unaware_attack_on_a_model_without_a_defence_is_refused_before_any_pass(dataset):
@@ -141,9 +160,90 @@ def test_the_status_follows_mcnemar_s_exact_test(ours, theirs, status):
 
     class State:
         side_by_side = found
+        right = torch.zeros(n, dtype=torch.bool)
+        predictor = Predictor(torch.nn.Identity())
 
     (finding,) = CHECKS.make("adaptive").run(State(), index, Cost())
     assert (finding.status, finding.value, finding.images) == (status, theirs - ours, n)
+
+
+@pytest.mark.parametrize(
+    ("rate", "fpr", "status"), [(0.02, 0.05, "PASS"), (0.3, 0.05, "WARN"), (0.9, 0.9, "WARN")]
+)
+def test_a_detector_that_rejects_clean_images_is_warned_of(rate, fpr, status):
+    logits = torch.tensor([0.0, 1.0, 0.0]).repeat(100, 1)
+    logits[: round(100 * rate), 2] = 2
+    defence = FeatureSqueezing(squeezers=("bit-2",), fpr=fpr)
+
+    class State:
+        predictor = Predictor.of(defence.wrap(torch.nn.Identity(), {"threshold": 1.0, "channels": 1}))
+        clean_logits, classes, labels = logits, 2, torch.ones(100)
+
+    check = CHECKS.make("false-alarms")
+    assert check.applies(State())
+    (finding,) = check.run(State(), torch.arange(100), Cost())
+    assert (finding.status, finding.value) == (status, pytest.approx(rate))
+
+
+def test_images_that_the_comparison_alone_broke_are_warned_of(robust, dataset):
+    found = evaluated(Blur().wrap(robust), dataset, {"name": "square", "queries": 3}, images=48)
+    finding = by_name(found)[TITLE]
+    assert finding.status == "WARN"
+    assert "of them right: list stronger ones" in finding.text
+
+
+def test_in_l1_a_detector_is_not_reliable(alone, robust, dataset):
+    found = evaluated(detector(robust, dataset), dataset, {"name": "apgd", "steps": 5}, images=12, norm="l1")
+    assert by_name(found)[TITLE].status == "WARN"
+    assert "no attack weighs the rejection in l1" in by_name(found)[TITLE].text
+
+
+def test_surrogates_are_still_tried_on_a_defended_model(robust, dataset):
+    state = type("State", (), {"surrogates": ("m",), "attacks": (Unaware(eps=EPS),)})()
+    state.guided_by = EvaluationState.guided_by.__get__(state)
+    assert CHECKS.make("transfer").applies(state)
+
+
+class Unscored(Blur):
+    """A detector without a score: it rejects what is dark."""
+
+    abstains = True
+    name: Literal["unscored"] = "unscored"
+
+    def build(self, network, values):
+        class Dark(Defended):
+            def forward(self, x):
+                logits = self.module(x)
+                return torch.cat([logits, logits.amax(1, keepdim=True) + 0.1 - x.mean((1, 2, 3))[:, None]], 1)
+
+        return Dark(network, self, values)
+
+
+def test_a_detector_without_a_score_is_evaluated_without_a_curve(robust, dataset):
+    found = evaluated(Unscored().wrap(robust), dataset, PGD10, **{**KEYS, "images": 4})
+    assert found.defence["roc"] is None
+    assert found.defence["false_alarms"]["images"] == 4
+
+
+def test_an_attack_more_keeps_the_records_of_those_before_it(robust, dataset):
+    model, entries = Blur().wrap(robust), {}
+
+    def evaluation(*attacks, journal=None):
+        tree = {"threat_model": {"eps": EPS}, "attacks": [{"attack": attack} for attack in attacks], **KEYS}
+        return follow_protocol(model, dataset.test, EvaluationOptions.model_validate(tree), journal=journal)
+
+    def kept(*attacks):
+        return evaluation(*attacks, journal=Journal(dict(entries), entries.__setitem__))
+
+    first = kept({"name": "pgd", "steps": 2})
+    more = kept({"name": "pgd", "steps": 2}, PGD10)
+    assert rows(first)[-1][0] == "unaware-pgd-2"
+    assert [label for label, _ in rows(more)] == ["pgd-2", "pgd-10", "unaware-pgd-10"]
+    one, other = (timeless(each.to_dict()) for each in (more, evaluation({"name": "pgd", "steps": 2}, PGD10)))
+    for tree in (one, other):
+        tree["defence"]["seconds"] = 0
+    assert one == other
+    assert any(name.startswith("attack 0 pgd-2") for name in entries)
 
 
 def test_mcnemar_is_a_sign_test_of_the_discordant_images():
@@ -274,4 +374,4 @@ def test_the_predictor_of_a_defended_model_is_evaluated_the_same(robust, dataset
     first, second = (evaluated(each, dataset, PGD10, **KEYS) for each in (model, Predictor(model)))
     assert same(first.to_dict(), second.to_dict())
     attack = PGD(eps=EPS, steps=10)
-    assert first.rows[0].attack.attack == attack
+    assert first.rows[-1].attack.attack == attack

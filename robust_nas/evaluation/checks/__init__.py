@@ -29,6 +29,7 @@ CHECKS = Registry(
         "listed-queries": "listed_queries:ListedQueries",
         "listed-decisions": "listed_decisions:ListedDecisions",
         "adaptive": "adaptive:AdaptiveAttack",
+        "false-alarms": "false_alarms:FalseAlarms",
         "deterministic": "deterministic:Deterministic",
         "other-images": "other_images:OtherImages",
         "zero-gradients": "zero_gradients:ZeroGradients",

@@ -5,6 +5,8 @@
 
 FAIL where c > b and p < 0.05: the gradient of the defence leads the attack astray, and the robust accuracy with it.
 WARN where c leads b by over 2 points of n and more than one image. Nothing is pooled: each attack has its own start.
+WARN, too, where the two broke over 2 points of n and more than one image that the list left right (of a deterministic
+rule), and where no attack weighs the rejection of a detector (L1 has none).
 """
 
 from __future__ import annotations
@@ -60,4 +62,11 @@ class AdaptiveAttack(SanityCheck):
             text += (
                 ": the attack on the defended model is misled, such as by a gradient that the defence hides"
             )
+        missed = int(((broken | other) & state.right[: len(found.clean)]).sum())
+        if missed > 1 and missed / count > BROKEN_BY_THE_WEAK and not state.predictor.random:
+            status = "WARN" if status == "PASS" else status
+            text += f"; the attacks of the list left {missed} of them right: list stronger ones, such as apgd"
+        if state.predictor.abstains and not found.adaptive.weighs_rejection:
+            status = "WARN" if status == "PASS" else status
+            text += f"; no attack weighs the rejection in {state.threat_model.norm}: a detector may mislead them all"
         return [self.finding(status, text, lead, count)]
