@@ -86,7 +86,7 @@ class FeatureSqueezing(Defence):
                 f"validation images for one false alarm, got {len(images)}; give more images or a larger fpr"
             )
         with torch.no_grad():
-            scores = torch.cat([self.score(network, part) for part in images.split(BATCH)])
+            scores = torch.cat([self.score(network, part) for part in torch.split(images, BATCH)])
         threshold = float(scores.sort().values[len(images) - allowed - 1])
         return {"threshold": threshold, "channels": float(images.shape[1])}
 

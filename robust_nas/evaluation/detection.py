@@ -25,8 +25,7 @@ def roc(clean: Tensor, attacked: Tensor, threshold: float) -> dict[str, Any] | N
     """
     if not len(attacked) or not len(clean):
         return None
-    levels = torch.cat([clean, attacked]).unique()
-    thresholds = [-torch.inf, *levels.tolist()]
+    thresholds = [-torch.inf, *sorted({*clean.tolist(), *attacked.tolist()})]
     curve = [_rates(clean, attacked, level) for level in thresholds]
     kept = sorted(
         {round(place * (len(curve) - 1) / (POINTS - 1)) for place in range(POINTS)}

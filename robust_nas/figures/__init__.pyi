@@ -22,8 +22,8 @@ from .generator_curves import plot_generator as plot_generator
 from .latent_boundary import plot_latent_boundary as plot_latent_boundary
 from .queries import plot_queries as plot_queries
 from .ranking import plot_ranking as plot_ranking
-from .saliency import plot_saliency as plot_saliency
 from .roc import plot_roc as plot_roc
+from .saliency import plot_saliency as plot_saliency
 from .sampled_search import plot_sampled_search as plot_sampled_search
 from .search_curves import plot_search as plot_search
 from .strategy_curves import plot_strategies as plot_strategies
