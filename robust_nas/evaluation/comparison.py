@@ -154,7 +154,7 @@ def _certificates(state: EvaluationState, defended: Defended, indices: Tensor, n
     began = time.perf_counter()
     x, y = state.batch(indices)
     generator = generator_of(state.device, state.seed, name)
-    certify: Any = _defence(defended).certify
+    certify = cast(Any, defended.defence).certify
     with torch.no_grad(), attack_mode(defended), model_errors("certificates fail on images", x):
         found = certify(defended, x, generator)
     return {
