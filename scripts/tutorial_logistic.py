@@ -163,8 +163,7 @@ def families(fit: LogisticFit, train: Half, test: Half) -> tuple[list[dict[str, 
     ]
     radii = np.zeros(len(labels))
     for name, defence in DEFENCES.items():
-        values = defence.calibrate(network, *tensors(train))
-        defended = defence.wrap(network, values)
+        defended = defence.wrap(network, defence.calibrate(network, *tensors(train)))
         predictor = Predictor.of(defended)
         adaptive = unaware.for_random_model(16) if defence.random else unaware
         moved = adaptive(defended, images, labels, torch.Generator().manual_seed(0))
