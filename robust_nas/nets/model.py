@@ -123,15 +123,22 @@ class Model:
 def inference_state(network: nn.Module) -> dict[str, torch.Tensor]:
     """The tensors that a model keeps: all but the auxiliary head, on the CPU, contiguous.
 
-    Of a network with a defence they are the network's own, and the defence's as `defence.<name>`.
+    Of a network with a defence they are the network's own, and the defence's as `defence.<name>`. Raises `ConfigError`
+    where the network has a tensor of such a name itself.
     """
     own: dict[str, torch.Tensor] = {}
     if isinstance(network, Defended):
-        own = {f"{OWN}{name}": tensor for name, tensor in network.own_state().items()}
+        own = _own_tensors(network)
         network = network.module
+    state: dict[str, torch.Tensor] = network.state_dict()
+    if both := sorted(own.keys() & state.keys()):
+        raise ConfigError(
+            f"{both[0]}: is the name of a tensor of the network and, in a model folder, of one of its defence; rename "
+            f"the network's module {OWN.rstrip('.')!r}"
+        )
     return {
         name: tensor.detach().cpu().contiguous()
-        for name, tensor in {**network.state_dict(), **own}.items()
+        for name, tensor in {**state, **own}.items()
         if not name.startswith("auxiliary.")
     }
 
@@ -189,13 +196,13 @@ def read_model(
         )
     architecture, build = _builder(folder, description, module)
     try:
-        expected = _expected(build(torch.device("meta")), description.defence)
+        expected, expected_own = _expected(build(torch.device("meta")), description.defence)
     except (RuntimeError, OverflowError, TypeError) as error:  # sizes that no tensor can have
         raise CheckpointError(f"{folder / ARCHITECTURE}: no network can be built: {error}") from None
     except ValueError as error:  # forms that do not fit the network
         raise CheckpointError(f"{folder / DESCRIPTION}: layers: {error}") from None
-    state = load_tensors(folder / WEIGHTS, expected)
-    own = {name.removeprefix(OWN): state.pop(name) for name in list(state) if name.startswith(OWN)}
+    state = load_tensors(folder / WEIGHTS, {**expected, **expected_own})
+    own = {name.removeprefix(OWN): state.pop(name) for name in expected_own}
     network = build(torch.device("cpu"))
     stated = {} if foreign else _normalisation(network)
     try:
@@ -213,23 +220,26 @@ def read_model(
     found = Model(network.eval(), architecture, description, folder)
     if description.defence is not None:
         bare = replace(found, description=description.model_copy(update={"defence": None}))
-        defended = description.defence.around(network, bare.digest, str(folder / DESCRIPTION))
-        defended.load_state_dict(
-            own, strict=False
-        )  # the names were compared above; the network has its tensors
+        defended = description.defence.around(network, bare.digest, own, str(folder / DESCRIPTION))
         found = replace(found, network=defended.eval())
     found.network.to(device)
     return found
 
 
-def _expected(network: nn.Module, defence: StoredDefence | None) -> dict[str, torch.Tensor]:
-    """Return the tensors that the weights' file should hold, on the meta device."""
+def _expected(
+    network: nn.Module, defence: StoredDefence | None
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Return the tensors of the network and of its defence that the weights' file should hold, on the meta device."""
     state: dict[str, torch.Tensor] = network.state_dict()
     if defence is None:
-        return state
+        return state, {}
     with torch.device("meta"):
-        own = defence.method.wrap(network, defence.values).own_state()
-    return {**state, **{f"{OWN}{name}": tensor for name, tensor in own.items()}}
+        return state, _own_tensors(defence.method.wrap(network, defence.values))
+
+
+def _own_tensors(defended: Defended) -> dict[str, torch.Tensor]:
+    """Return the tensors of the defence itself, by their names in the weights' file."""
+    return {f"{OWN}{name}": tensor for name, tensor in defended.own_state().items()}
 
 
 def _normalisation(network: nn.Module) -> dict[str, torch.Tensor]:

@@ -303,6 +303,20 @@ def distribute(network: nn.Module, batch_norm: str, ranks: Ranks) -> None:
 
 
 @contextlib.contextmanager
+def threads_of(config: JobConfig) -> Iterator[None]:
+    """Set torch's threads as the config says, inside."""
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        if config.threads != "auto":
+            torch.set_num_threads(config.threads)
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
 def session(run: Run, context: JobContext, ranks: Ranks = ALONE) -> Iterator[None]:
     """Set threads as the config says, inside; and write `environment.json` of the run.
 
@@ -313,10 +327,7 @@ def session(run: Run, context: JobContext, ranks: Ranks = ALONE) -> Iterator[Non
     config, dataset, device = context.config, context.dataset, context.device
     if ranks.first:
         refuse_other_images(run.folder, dataset)
-    threads = torch.get_num_threads()
-    try:
-        if config.threads != "auto":
-            torch.set_num_threads(config.threads)
+    with threads_of(config):
         record = environment(
             config,
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -330,8 +341,6 @@ def session(run: Run, context: JobContext, ranks: Ranks = ALONE) -> Iterator[Non
         if ranks.first and not run.finished:  # of a finished one, a figure is drawn again at most
             write_json(run.folder / ENVIRONMENT, record)
         yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def choose_device(name: str) -> torch.device:

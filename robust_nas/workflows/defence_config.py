@@ -55,14 +55,15 @@ def split_warnings(folder: Path, config: DefenceConfig) -> list[dict[str, str]]:
     trained = check(
         JobConfig, {key: stored[key] for key in stored if key in JobConfig.model_fields}, str(folder)
     )
-    now, then = ((each.seed, each.data.validation) for each in (config, trained))
+    now, then = ((each.seed, each.data.validation, each.data.limit) for each in (config, trained))
     if now == then:
         return []
+    made = "of seed {}, share {:g} and limit {}"
     return [
         {
-            "text": f"the validation split is of seed {now[0]} and share {now[1]:g}, the training's of seed {then[0]} "
-            f"and share {then[1]:g}: the network was trained on images of it",
-            "advice": "leave seed and data.validation as they were",
+            "text": f"the validation split is {made.format(*now)}, the training's {made.format(*then)}: the network "
+            "was trained on images of it",
+            "advice": "leave seed, data.validation and data.limit as they were",
         }
     ]
 

@@ -12,6 +12,7 @@ The job sees the validation split alone, which is cut from the training set: it 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,7 +27,13 @@ from robust_nas.errors import ConfigError
 from robust_nas.extension import ExtensibleJob
 from robust_nas.records import Shape, read_record
 from robust_nas.runs import CONFIG, RECIPE, Mode, Progress, Run, silent, write_atomic, write_json
-from robust_nas.workflows.context import JobContext, context_unless_finished, load_context, session
+from robust_nas.workflows.context import (
+    JobContext,
+    context_unless_finished,
+    load_context,
+    session,
+    threads_of,
+)
 from robust_nas.workflows.defence_config import DefenceConfig, refuse_rule, split_warnings
 from robust_nas.workflows.deployed_rule import defence_of
 from robust_nas.workflows.evaluate import refuse_misfit, relative
@@ -93,6 +100,7 @@ def defend(
     Results go to `<model>-defended`; the defended model is the model folder `<folder>/model`. `module` is the user's
     own, as it was before it was compressed, where the folder holds no architecture.
 
+    The defence is calibrated and put on before the folder is touched: what it refuses costs nothing that was there.
     Raises `ConfigError` for a model that has a defence, and for images for which the defence is not defined, and
     `DataError` for other images than those of the training, unless `other_data` says that they are meant.
     """
@@ -109,16 +117,19 @@ def defend(
         refuse_rule(model_folder)
         job = _job(config, relative(model_folder, folder), plain.digest)
         context = context_unless_finished(config, folder, mode, context, job)
+        calibrated: Calibrated | None = None
         if context is not None:
             dataset = context.dataset
             refuse_misfit(plain.description, dataset, model_folder)
             refuse_other_images_than_training(plain, dataset, other_data)
             config.method.refuse_images(dataset.shape, dataset.classes)
+            calibrated = calibrate(config, plain, context)
         with Run(folder, job, mode, recipe=config) as run:
             if not run.finished:
                 context = context or load_context(config)
+                calibrated = calibrated or calibrate(config, plain, context)
                 with session(run, JobContext(config, context.dataset, context.device)):
-                    made = _defend(config, plain, context, folder, module, progress)
+                    made = _defend(config, plain, context, calibrated, folder, module, progress)
                 said = [*split_warnings(model_folder, config), *_warnings(config.method)]
                 record = {"name": config.name, "model": job.model, **made, "warnings": said}
                 write_json(folder / RECORD, record)
@@ -143,31 +154,54 @@ def _refuse_defended(model: Model, method: Defence) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Calibrated:
+    """A defence around the network, and the validation images that it was calibrated on; all are on one device."""
+
+    images: Tensor
+    labels: Tensor
+    values: dict[str, float]
+    defended: Defended
+
+
+def calibrate(config: DefenceConfig, plain: Model, context: JobContext) -> Calibrated:
+    """Return the defence around the network of `plain`, calibrated; nothing is written.
+
+    Raises `ConfigError` for a network, or too few images, for which the defence is not defined.
+    """
+    from robust_nas.attacks.engine import seeded_globally
+    from robust_nas.nets import inference_state
+
+    method, device = config.method, context.device
+    validation = context.validation.draw(config.images or len(context.validation), config.seed)
+    network = plain.network.to(device).eval()
+    images, labels = validation.float().to(device), validation.labels.to(device)
+    with threads_of(config), seeded_globally(config.seed, device):  # a calibration may draw, and a module
+        found = method.calibrate(network, images, labels)
+        values = StoredDefence.of(method, found, None, network="").values  # refuses what is no number
+        defended = method.wrap(network, values).to(device)
+    inference_state(defended)  # refuses tensors of one name
+    return Calibrated(images, labels, values, defended)
+
+
 def _defend(
     config: DefenceConfig,
     plain: Model,
     context: JobContext,
+    calibrated: Calibrated,
     folder: Path,
     module: nn.Module | None,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Calibrate, save the model folder and return what `defence.json` holds of it."""
-    from robust_nas.attacks.engine import seeded_globally
-
-    method, checksum = config.method, context.dataset.checksum
-    digest = plain.digest
-    validation = context.validation.draw(config.images or len(context.validation), config.seed)
-    network = plain.network.to(context.device).eval()
-    images, labels = validation.float().to(context.device), validation.labels.to(context.device)
-    before = _counted(network, images, labels, config.seed, "undefended", progress)
-    with seeded_globally(config.seed, context.device):  # a calibration may draw
-        values = method.calibrate(network, images, labels)
-    used = Calibration(
-        dataset=context.dataset.name, checksum=checksum, images=len(validation), seed=config.seed
-    )
-    stored = StoredDefence.of(method, values, used if method.calibrates else None, digest)
-    defended = method.wrap(network, stored.values)
+    """Count, save the model folder and return what `defence.json` holds of it."""
+    method, dataset, digest = config.method, context.dataset, plain.digest
+    images, labels, defended = calibrated.images, calibrated.labels, calibrated.defended
+    before = _counted(plain.network, images, labels, config.seed, "undefended", progress)
     after = _counted(defended, images, labels, config.seed, "defended", progress)
+    used = Calibration(dataset=dataset.name, checksum=dataset.checksum, images=len(labels), seed=config.seed)
+    stored = StoredDefence.of(
+        method, calibrated.values, used if method.calibrates else None, digest, defended.own_state()
+    )
     found = _saved(plain, stored, defended, folder / MODEL, module)
     return {
         "schema_version": 1,

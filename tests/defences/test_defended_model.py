@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from robust_nas.config import to_dict
 from robust_nas.defences import Blur, StoredDefence
 from robust_nas.errors import CheckpointError
 from robust_nas.nets import inference_state, read_model, save_model
@@ -37,12 +38,18 @@ def test_a_plain_model_has_no_key_of_a_defence(model_folder):
     assert "defence" not in json.loads((model_folder / "model.json").read_text())
 
 
+def test_a_defence_without_tensors_is_sealed_as_it_always_was():
+    stored = StoredDefence.of(Blur(), {}, None, "0" * 64)
+    assert (stored.seal, "tensors" in to_dict(stored)) == ("4056355aceb3b1c0", False)
+
+
 @pytest.mark.parametrize(
     ("path", "value", "reason"),
     [
         (("method", "sigma"), 0.9, "were changed"),
         (("values", "threshold"), 1.0, "were changed"),
         (("network",), "0" * 64, "were changed"),
+        (("tensors",), "0" * 16, "were changed"),
         (("method", "sigma"), -1, "greater than 0"),
         (("method", "name"), "blurr", "blur"),
     ],

@@ -6,6 +6,7 @@ import pickle
 import shutil
 import struct
 import tempfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
+from torch import nn
 
+from robust_nas.defences import Blur, Defended, StoredDefence
 from robust_nas.errors import CheckpointError, ConfigError
 from robust_nas.nets import (
     ModelDescription,
@@ -87,6 +90,29 @@ def test_the_auxiliary_head_does_not_travel(tmp_path: Path) -> None:
     network.eval()
     with torch.no_grad():
         assert torch.equal(load_model(tmp_path)(x), network(x))
+
+
+class Shifted(Defended):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__(module, Blur())
+        self.register_buffer("bias", torch.zeros(3))
+
+
+def test_a_module_called_defence_is_of_the_network(tmp_path: Path) -> None:
+    network = nn.Sequential(OrderedDict(flat=nn.Flatten(), defence=nn.Linear(128, 3))).eval()
+    description = DESCRIPTION.model_copy(update={"module": "net.py:build"})
+    save_model(tmp_path / "plain", None, inference_state(network), description)
+    fresh = nn.Sequential(OrderedDict(flat=nn.Flatten(), defence=nn.Linear(128, 3)))
+    plain = read_model(tmp_path / "plain", module=fresh)
+    x = torch.rand(2, *SHAPE)
+    assert torch.equal(plain.network(x), network(x))
+    blur = Blur(sigma=0.5)
+    sealed = description.model_copy(update={"defence": StoredDefence.of(blur, {}, None, plain.digest)})
+    save_model(tmp_path / "blurred", None, inference_state(blur.wrap(network)), sealed)
+    blurred = load_model(tmp_path / "blurred", module=fresh)
+    assert torch.equal(blurred(x), blur.wrap(network)(x))
+    with pytest.raises(ConfigError, match=r"defence\.bias: is the name of a tensor of the network"):
+        inference_state(Shifted(network))
 
 
 @pytest.mark.parametrize("name", ["architecture.yaml", "model.safetensors", "model.json"])

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from robust_nas.workflows.attack_config import attack_config
 from robust_nas.workflows.compression_config import compression_config
 from robust_nas.workflows.config import model_config
 from robust_nas.workflows.context import load_context
+from robust_nas.workflows.defend import calibrate
 from robust_nas.workflows.export import check_export
 
 NETWORK = robust_nas.MLPArchitecture(name="mlp", depth=1, width=16)
@@ -43,6 +45,31 @@ class Doubts(Defence):
         with torch.no_grad():
             return {"threshold": float(network(images).softmax(1).amax(1).quantile(self.share))}
     def build(self, network, values):
+        return Module(network, self, values)
+"""
+
+SHIFT = """
+import torch
+from robust_nas.defences import Defence
+from robust_nas.defences.defended import BeforeNetwork
+PLACES, THREADS = [], []
+class Module(BeforeNetwork):
+    def __init__(self, *given):
+        super().__init__(*given)
+        self.register_buffer("shift", 0.1 * torch.rand(1, 8, 8))
+    def to(self, device):
+        PLACES.append(device)
+        return super().to(device)
+    def transformed(self, x):
+        return x + self.shift
+class Shift(Defence):
+    refuses: bool = False
+    def calibrate(self, network, images, labels):
+        THREADS.append(torch.get_num_threads())
+        return {}
+    def build(self, network, values):
+        if self.refuses:
+            raise ValueError("no such network")
         return Module(network, self, values)
 """
 
@@ -72,6 +99,12 @@ def blurred(plain, tmp_path_factory):
 @pytest.fixture(scope="module")
 def cropped(plain, tmp_path_factory):
     return defended(plain, tmp_path_factory.mktemp("crop") / "made", "crop-resize", "samples=3", "share=0.9")
+
+
+@pytest.fixture
+def shift(tmp_path):
+    (tmp_path / "shift.py").write_text(SHIFT)
+    return f"{tmp_path / 'shift.py'}:Shift"
 
 
 @pytest.fixture(scope="module")
@@ -124,9 +157,10 @@ def test_other_test_images_change_nothing(plain, doubting, tmp_path):
     assert made["own"] == made["other"]
 
 
-def test_a_finished_one_is_shown_and_another_is_refused(plain, blurred):
+def test_a_finished_one_is_shown_and_another_is_refused(plain, blurred, monkeypatch):
     folder = blurred.parent
     given = robust_nas.defence_config(plain, "blur", ["sigma=0.5"])
+    monkeypatch.delattr("robust_nas.workflows.context.load_context")  # it reads no images
     record = robust_nas.defend(given, plain, folder, mode="resume")
     assert record == json.loads((folder / "defence.json").read_text())
     with pytest.raises(RunExistsError, match="exists already"):
@@ -139,7 +173,7 @@ def test_a_finished_one_is_shown_and_another_is_refused(plain, blurred):
 
 def test_another_split_than_the_trainings_is_warned_of(plain, blurred, tmp_path):
     assert json.loads((blurred.parent / "defence.json").read_text())["warnings"] == []
-    for number, change in enumerate(("seed=1", "data.validation=0.3")):
+    for number, change in enumerate(("seed=1", "data.validation=0.3", "data.limit=90")):
         folder = defended(plain, tmp_path / str(number), "blur", change).parent
         (warning,) = json.loads((folder / "defence.json").read_text())["warnings"]
         assert "the network was trained on images of it" in warning["text"]
@@ -161,12 +195,54 @@ def test_one_killed_before_its_end_can_be_overwritten(plain, tmp_path):
         ("jpeg", ["quality=101"], ConfigError, "method.quality: got 101"),
         ("crop-resize", ["share=0.99"], ConfigError, "leaves nothing to draw"),
         ("blur", ["images=0"], ConfigError, "images: got 0"),
+        ("feature-squeezing", ["images=10"], ConfigError, "needs at least 20 validation images"),
+        ("rse", [], ConfigError, "noise layers precede convolutions, and MLPNetwork has none"),
     ],
 )
 def test_a_mistake_leaves_no_folder(plain, tmp_path, method, options, error, reason):
     with pytest.raises(error, match=reason):
         defended(plain, tmp_path / "made", method, *options)
     assert not (tmp_path / "made").exists()
+    (tmp_path / "made").mkdir()
+    with pytest.raises(error, match=reason):
+        defended(plain, tmp_path / "made", method, *options)
+    assert not list((tmp_path / "made").iterdir())
+
+
+def test_a_network_that_build_refuses_does_not_cost_what_would_be_overwritten(plain, shift, tmp_path):
+    folder = defended(plain, tmp_path / "made", "jpeg").parent
+    with pytest.raises(ValueError, match="no such network"):
+        defended(plain, folder, shift, "refuses=true", mode="overwrite")
+    assert (folder / "result.json").is_file()
+
+
+def test_a_random_tensor_of_a_defence_is_of_the_seed_and_an_edited_one_is_refused(plain, shift, tmp_path):
+    one, two = (defended(plain, tmp_path / name, shift) for name in ("one", "two"))
+    assert read_model(one).digest == read_model(two).digest
+    other = defended(plain, tmp_path / "other", shift, "seed=6")
+    shutil.copy(other / "model.safetensors", one)
+    with pytest.raises(CheckpointError, match="its tensors were changed"):
+        read_model(one)
+
+
+def test_a_defence_is_put_on_by_the_threads_and_on_the_device_of_the_job(plain, shift):
+    given = robust_nas.defence_config(plain, shift, ["threads=2"])
+    context, before = load_context(given), torch.get_num_threads()
+    made = calibrate(given, read_model(plain), context)
+    code = __import__("sys").modules[type(made.defended).__module__]
+    assert (code.PLACES, code.THREADS, torch.get_num_threads()) == ([context.device], [2], before)
+
+
+def test_a_tensor_of_the_network_under_the_name_of_the_defences_is_refused(plain, shift, tmp_path):
+    network = torch.nn.Sequential(OrderedDict(flat=torch.nn.Flatten(), defence=torch.nn.Linear(64, 10)))
+    network.defence.register_buffer("shift", torch.zeros(1, 8, 8))
+    own = read_model(plain).description.model_copy(update={"module": "net.py:build"})
+    save_model(tmp_path / "own", None, inference_state(network), own)
+    shutil.copy(plain / "recipe.yaml", tmp_path / "own")
+    (tmp_path / "made").mkdir()
+    with pytest.raises(ConfigError, match=r"defence\.shift: is the name of a tensor of the network"):
+        defended(tmp_path / "own", tmp_path / "made", shift, module=network)
+    assert not list((tmp_path / "made").iterdir())
 
 
 def test_a_model_that_cannot_be_defended_is_refused(plain, blurred, tmp_path):
