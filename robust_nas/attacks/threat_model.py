@@ -42,6 +42,21 @@ def refuse_beyond_images(norm: Norm, eps: float | None) -> None:
         raise ValueError(f"eps is {eps:.6g} in linf, but images lie in 0..1{hint}")
 
 
+def with_limits(inner: object, outer: Mapping[str, Any]) -> object:
+    """Return an attack within another one: plain keys get the outer one's norm and eps; a value stays as it is."""
+    if not isinstance(inner, Mapping):
+        return inner
+    return {**{key: outer[key] for key in ("norm", "eps") if key in outer}, **inner}
+
+
+def refuse_other_limits(inner: Any, outer: Any, called: str) -> None:
+    """Raise `ValueError` for an attack within another one that has another norm or eps."""
+    for key in ("norm", "eps"):
+        got, wanted = getattr(inner, key), getattr(outer, key)
+        if got != wanted:
+            raise ValueError(f"attack has {key} {got!r}, {called} {wanted!r}; they must be the same")
+
+
 @contextmanager
 def inherit(threat_model: object, surrogates: object = ()) -> Iterator[None]:
     """Give norm and eps of a threat model (a value, or its keys) to every attack that is read inside.

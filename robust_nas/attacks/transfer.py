@@ -19,6 +19,7 @@ from robust_nas.attacks.best_iterate import BestIterate
 from robust_nas.attacks.checks import check_logits
 from robust_nas.attacks.losses import margin
 from robust_nas.attacks.norms import Norm
+from robust_nas.attacks.threat_model import refuse_other_limits, with_limits
 from robust_nas.config import AbsolutePath, expand_path
 from robust_nas.errors import AttackError
 from robust_nas.lazy import torch
@@ -59,18 +60,11 @@ class Transfer(BoundedAttack):
         if not isinstance(values, Mapping):
             return values
         usual = {"name": "apgd" if values.get("norm") == "l1" else "pgd", "steps": 50, "loss": "margin"}
-        inner = values.get("attack", usual)
-        if isinstance(inner, Mapping):
-            limits = {key: values[key] for key in ("norm", "eps") if key in values}
-            inner = {**limits, **inner}
-        return {**values, "attack": inner}
+        return {**values, "attack": with_limits(values.get("attack", usual), values)}
 
     @model_validator(mode="after")
     def _one_threat_model(self) -> Self:
-        for key in ("norm", "eps"):
-            got, outer = getattr(self.attack, key), getattr(self, key)
-            if got != outer:
-                raise ValueError(f"attack has {key} {got!r}, the transfer {outer!r}; they must be the same")
+        refuse_other_limits(self.attack, self, "the transfer")
         if self.attack.compile != "never":
             raise ValueError(
                 f"attack has compile {self.attack.compile!r}; surrogates are read again for every batch, "

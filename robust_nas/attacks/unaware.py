@@ -19,6 +19,7 @@ from robust_nas.attacks.attack import ATTACKS, Attack, BoundedAttack, Guide, Pas
 from robust_nas.attacks.best_iterate import BestIterate
 from robust_nas.attacks.losses import margin
 from robust_nas.attacks.norms import Norm
+from robust_nas.attacks.threat_model import refuse_other_limits, with_limits
 from robust_nas.errors import AttackError
 
 if TYPE_CHECKING:
@@ -56,18 +57,11 @@ class Unaware(BoundedAttack):
             return values
         inner = values.get("attack", "apgd")
         inner = {"name": inner} if isinstance(inner, str) else inner
-        if isinstance(inner, Mapping):
-            inner = {**{key: values[key] for key in ("norm", "eps") if key in values}, **inner}
-        return {**values, "attack": inner}
+        return {**values, "attack": with_limits(inner, values)}
 
     @model_validator(mode="after")
     def _one_threat_model(self) -> Self:
-        for key in ("norm", "eps"):
-            got, outer = getattr(self.attack, key), getattr(self, key)
-            if got != outer:
-                raise ValueError(
-                    f"attack has {key} {got!r}, the unaware attack {outer!r}; they must be the same"
-                )
+        refuse_other_limits(self.attack, self, "the unaware attack")
         return self
 
     @property

@@ -10,12 +10,12 @@ share of the side is larger by default because our images are small, and crops a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from robust_nas.config import Count, Number
-from robust_nas.defences.defence import Defence
+from robust_nas.defences.defence import RandomDefence
 from robust_nas.errors import ConfigError
 from robust_nas.lazy import F, torch
 
@@ -25,19 +25,12 @@ if TYPE_CHECKING:
     from robust_nas.defences.defended import Defended
 
 
-class CropResize(Defence):
+class CropResize(RandomDefence):
     """The answer is the mean softmax over `samples` random crops; `share` is a crop's side by the image's, 0..1."""
-
-    random: ClassVar[bool] = True
 
     name: Literal["crop-resize"] = "crop-resize"
     share: Annotated[Number, Field(gt=0, lt=1)] = 0.75
     samples: Count = 30
-
-    @property
-    def inference_samples(self) -> int | None:
-        """Return the number of crops whose mean softmax is the answer."""
-        return self.samples
 
     def refuse_images(self, shape: tuple[int, ...], classes: int) -> None:
         """Raise `ConfigError` where the crop of an image is all of it."""

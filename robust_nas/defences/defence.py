@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
+from robust_nas.config import Count
 from robust_nas.errors import ConfigError
 from robust_nas.registry import Method, Registry
 
@@ -97,6 +98,19 @@ class Defence(Method):
     def not_exported(self) -> str | None:
         """Return why the forward pass cannot be exported as a graph, or None."""
         return "its answer is random" if self.random else None
+
+
+class RandomDefence(Defence):
+    """Base of defences that draw in every forward pass; the answer is the mean softmax over `samples` passes."""
+
+    random: ClassVar[bool] = True
+
+    samples: Count = 10
+
+    @property
+    def inference_samples(self) -> int:
+        """Return the forward passes of an answer."""
+        return self.samples
 
 
 DEFENCES = Registry(

@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 
 from robust_nas.config import Count, Number, Positive
 from robust_nas.defences.certificates import ABSTAINS, Certificates
-from robust_nas.defences.defence import Defence
+from robust_nas.defences.defence import RandomDefence
 from robust_nas.errors import ConfigError
 from robust_nas.lazy import stats, torch
 
@@ -34,14 +34,13 @@ if TYPE_CHECKING:
     from robust_nas.defences.defended import Defended
 
 
-class RandomizedSmoothing(Defence):
+class RandomizedSmoothing(RandomDefence):
     """Gaussian noise of standard deviation `sigma` on every image, and the certificate of the majority of its draws.
 
     `n0` and `n`: draws that choose and that certify a class, with `batch_size` of them in a forward pass. `samples`:
     draws of an answer in an evaluation.
     """
 
-    random: ClassVar[bool] = True
     certifies: ClassVar[bool] = True
     trained_with: ClassVar[str] = "the hook gaussian-noise with the same sigma"
 
@@ -50,7 +49,6 @@ class RandomizedSmoothing(Defence):
     n0: Count = 100
     n: Count = 10_000
     alpha: Annotated[Number, Field(gt=0, lt=1)] = 0.001
-    samples: Count = 10
     batch_size: Count = 256
 
     @model_validator(mode="after")
@@ -61,11 +59,6 @@ class RandomizedSmoothing(Defence):
                 "alpha^(1/n) above 1/2 is needed"
             )
         return self
-
-    @property
-    def inference_samples(self) -> int:
-        """Return the draws whose mean softmax is the answer that attacks meet."""
-        return self.samples
 
     def build(self, network: nn.Module, values: Mapping[str, float]) -> Defended:
         """Return the network behind the noise."""

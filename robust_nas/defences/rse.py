@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from robust_nas.config import Count, NonNegative
-from robust_nas.defences.defence import Defence
+from robust_nas.config import NonNegative
+from robust_nas.defences.defence import RandomDefence
 from robust_nas.lazy import torch
 
 if TYPE_CHECKING:
@@ -24,24 +24,17 @@ if TYPE_CHECKING:
     from robust_nas.layers.cuts import Change
 
 
-class RSE(Defence):
+class RSE(RandomDefence):
     """Noise layers before all convolutions, and the mean softmax of `samples` forward passes.
 
     Noise is in units of what the layer gets: the first one of a network that normalises gets normalised pixels.
     """
 
-    random: ClassVar[bool] = True
     trained_with: ClassVar[str] = "the hook noise-layers with the same noise"
 
     name: Literal["rse"] = "rse"
     std_init: NonNegative = 0.2
     std_inner: NonNegative = 0.1
-    samples: Count = 10
-
-    @property
-    def inference_samples(self) -> int:
-        """Return S."""
-        return self.samples
 
     def build(self, network: nn.Module, values: Mapping[str, float]) -> Defended:
         """Return the network with noise layers. Raises `ConfigError` where it has no convolutions."""

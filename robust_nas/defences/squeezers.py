@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator
 
+from robust_nas.defences.straight_through import straight_through
 from robust_nas.errors import ConfigError
 from robust_nas.lazy import torch
 
@@ -87,7 +88,7 @@ def refuse_images(name: str, shape: tuple[int, ...]) -> None:
 def bit_depth(x: Tensor, bits: int) -> Tensor:
     """Return images with 2^bits levels a pixel."""
     top = 2**bits - 1
-    return _straight_through(torch.round(x * top) / top, x)
+    return straight_through(x, torch.round(x * top) / top)
 
 
 def median(x: Tensor, size: int) -> Tensor:
@@ -135,9 +136,4 @@ def non_local_means(x: Tensor, search: int, block: int, strength: int) -> Tensor
     found = torch.stack([torch.from_numpy(image) for image in images]).reshape(
         x.shape
     )  # one channel is dropped
-    return _straight_through(found.to(x).clamp(0, 1), x)
-
-
-def _straight_through(value: Tensor, x: Tensor) -> Tensor:
-    """Return exactly `value`, with the gradient of the identity; it can be traced by torch.fx."""
-    return value.detach() + (x - x.detach())
+    return straight_through(x, found.to(x).clamp(0, 1))

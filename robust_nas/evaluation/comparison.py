@@ -15,11 +15,14 @@ import torch
 from torch import Tensor
 
 from robust_nas.attacks import APGD, Attack, Predictor, Unaware, attack_mode
+from robust_nas.config import to_dict
 from robust_nas.defences import Defence, Defended
 from robust_nas.evaluation.accuracy import Judged, judge
-from robust_nas.evaluation.defended import defended_in, inner_attack, joint_attack, strongest
+from robust_nas.evaluation.attack_rows import score
+from robust_nas.evaluation.defended import defended_in, inner_attack, joint_attack, kind_of, strongest
 from robust_nas.evaluation.inputs import model_errors
 from robust_nas.evaluation.journal import Journal
+from robust_nas.evaluation.rows import Row
 from robust_nas.evaluation.seeds import generator_of, seed_of
 from robust_nas.evaluation.side_by_side import Certified, Scores, SideBySide
 from robust_nas.evaluation.state import EvaluationState
@@ -52,12 +55,49 @@ def compared(
         inner=inner,
         unaware=Unaware(**state.limits, attack=inner),
         adaptive=adaptive,
+        left=state.right[: len(joined["clean"])].clone(),
         **joined,
         scores=Scores(**scores) if scores else None,
         certified=_certified(state, defended, journal) if _defence(defended).certifies else None,
         passes=sum(record["passes"] for record in records),
         seconds=sum(record["seconds"] for record in records),
     )
+
+
+def add_to_worst_case(state: EvaluationState, found: SideBySide, order: Tensor) -> None:
+    """Count what the comparison broke and the list left right: a row for each of its attacks that broke such an image.
+
+    The worst case is over all attempts. The passes are in the section `defence`. Answers of a random rule are left out:
+    by chance alone more attempts turn more of them. `order` `[N]` as in `run_attacks`.
+    """
+    if state.predictor.random:
+        return
+    count = min(len(found.clean), state.common)  # images that every attack of the list had in its share
+    for attack, right in ((found.unaware, found.unaware_right), (found.adaptive, found.adaptive_right)):
+        before = state.right[:count].clone()
+        broken = (before & ~right[:count]).nonzero().squeeze(1)
+        if not len(broken):
+            continue
+        state.right[:count] &= right[:count]
+        state.draws[:, :count] &= right[:count]
+        state.rows.append(
+            Row(
+                label=f"{attack.label}, alone",
+                attack=attack,
+                parameters={**to_dict(attack), **attack.settings(state.classes)},
+                model_form="of the section defence",
+                images=count,
+                attacked=int(before.sum()),
+                broken=len(broken),
+                share=score(state.right[:count]),
+                common=score(state.right[: state.common]),
+                seconds=0.0,
+                forwards=0,
+                backwards=0,
+                broken_indices=tuple(order[broken].tolist()),
+                kind=kind_of(attack, state.predictor),
+            )
+        )
 
 
 def attacks_of(state: EvaluationState) -> tuple[Attack, Attack]:

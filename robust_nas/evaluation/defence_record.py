@@ -12,8 +12,8 @@
     roc                     of a detector: {score of clean images against those of each attack}, `detection.py`
     certified               {norm, radius, images, seconds, points}, `certified.py`
 
-A rejected image counts as right. The robust accuracy of the evaluation is the worst case over all of its attacks, and
-is not among the rows.
+A rejected image counts as right. The robust accuracy of the evaluation is the worst case over all of its attacks and,
+of a deterministic defence, over both of these; it is not among the rows.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from robust_nas.config import to_dict
 from robust_nas.evaluation import certified
+from robust_nas.evaluation.attack_rows import score
 from robust_nas.evaluation.defended import defended_in
 from robust_nas.evaluation.detection import roc
-from robust_nas.evaluation.rows import Score
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,17 +65,13 @@ def _row(kind: str, label: str | None, clean: Tensor, robust: Tensor | None) -> 
     return {
         "kind": kind,
         "attack": label,
-        "clean": _score(clean),
-        "robust": None if robust is None else _score(robust),
+        "clean": score(clean).to_dict(),
+        "robust": None if robust is None else score(robust).to_dict(),
     }
 
 
-def _score(right: Tensor) -> dict[str, Any]:
-    return Score(correct=int(right.sum()), images=len(right)).to_dict()
-
-
 def _false_alarms(rejected: Tensor) -> dict[str, Any]:
-    found = Score(correct=int(rejected.sum()), images=len(rejected))
+    found = score(rejected)
     return {
         "rejected": found.correct,
         "images": found.images,

@@ -33,7 +33,7 @@ from robust_nas.data import random_indices
 from robust_nas.evaluation.accuracy import LabelledImages
 from robust_nas.evaluation.attack_rows import run_attacks, score
 from robust_nas.evaluation.checks import with_standard
-from robust_nas.evaluation.comparison import compared
+from robust_nas.evaluation.comparison import add_to_worst_case, compared
 from robust_nas.evaluation.defence_record import defence_record
 from robust_nas.evaluation.inputs import chosen_device, dtypes, labelled, notes
 from robust_nas.evaluation.journal import Journal
@@ -111,6 +111,8 @@ def follow_protocol(
     )
     examples = run_attacks(attacks, state, order, journal, report)
     state.side_by_side = compared(state, journal, report)
+    if state.side_by_side is not None:
+        add_to_worst_case(state, state.side_by_side, order)
     report("findings", 0.0)
     collected = Collected()
     if options.findings != "none":

@@ -42,6 +42,7 @@ class SideBySide:
     inner: Attack  # made on the network without the defence
     unaware: Attack  # the same, as an attack on the defended model
     adaptive: Attack  # made on the defended model
+    left: Tensor  # right after the attacks of the list
     clean: Tensor  # of the defended model
     unaware_right: Tensor
     adaptive_right: Tensor

@@ -147,6 +147,7 @@ def test_the_status_follows_mcnemar_s_exact_test(ours, theirs, status):
         inner=attack,
         unaware=Unaware(eps=0.1, attack=attack),
         adaptive=attack,
+        left=torch.zeros(n, dtype=torch.bool),
         clean=torch.ones(n, dtype=torch.bool),
         adaptive_right=index >= ours,
         unaware_right=(index < n - theirs),
@@ -160,7 +161,6 @@ def test_the_status_follows_mcnemar_s_exact_test(ours, theirs, status):
 
     class State:
         side_by_side = found
-        right = torch.zeros(n, dtype=torch.bool)
         predictor = Predictor(torch.nn.Identity())
 
     (finding,) = CHECKS.make("adaptive").run(State(), index, Cost())
@@ -190,6 +190,11 @@ def test_images_that_the_comparison_alone_broke_are_warned_of(robust, dataset):
     finding = by_name(found)[TITLE]
     assert finding.status == "WARN"
     assert "of them right: list stronger ones" in finding.text
+    adaptive = found.defence["rows"][2]["robust"]["correct"]
+    assert found.robust.correct <= adaptive  # which counts in the worst case, as a row of its own
+    assert found.rows[-1].label == "apgd-ce, alone"
+    assert (found.rows[-1].kind, found.rows[-1].common) == ("adaptive", found.robust)
+    assert found.rows[-1].broken == len(found.rows[-1].broken_indices) > 0
 
 
 def test_in_l1_a_detector_is_not_reliable(alone, robust, dataset):

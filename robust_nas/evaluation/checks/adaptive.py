@@ -62,7 +62,7 @@ class AdaptiveAttack(SanityCheck):
             text += (
                 ": the attack on the defended model is misled, such as by a gradient that the defence hides"
             )
-        missed = int(((broken | other) & state.right[: len(found.clean)]).sum())
+        missed = int(((broken | other) & found.left).sum())
         if missed > 1 and missed / count > BROKEN_BY_THE_WEAK and not state.predictor.random:
             status = "WARN" if status == "PASS" else status
             text += f"; the attacks of the list left {missed} of them right: list stronger ones, such as apgd"
