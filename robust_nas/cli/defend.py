@@ -89,14 +89,14 @@ def show(record: dict[str, Any], folder: Path) -> None:
             name,
             _share(counted["accuracy"]),
             *([_share(counted["false_alarms"])] if detects else []),
-            str(passes),
+            str(draws),
         ]
-        for name, counted, passes in (
+        for name, counted, draws in (
             ("undefended", record["undefended"], 1),
             (record["label"], record["defended"], rule["samples"] or 1),
         )
     ]
-    header = ["", "right and accepted" if detects else "right", *(["rejected"] if detects else []), "passes"]
+    header = ["", "right and accepted" if detects else "right", *(["rejected"] if detects else []), "draws"]
     common.table(
         f"{record['name']}: {validation['images']} validation images of {validation['dataset']}, not attacked",
         header,
