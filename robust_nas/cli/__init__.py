@@ -1,6 +1,7 @@
 """The command line `robust-nas`: one file per verb; parse, call the library, print.
 
-Exit codes: 0 done, 1 failed, 2 bad usage, 143 ended by SIGTERM. Errors of this package are printed without a traceback.
+Exit codes: 0 done, 1 failed, 2 bad usage, 130 ended by Ctrl-C, 143 by SIGTERM.
+Errors of this package are printed without a traceback.
 """
 
 from __future__ import annotations
@@ -90,10 +91,9 @@ def main() -> None:
             typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except SystemExit as end:
-        if end.code not in (INTERRUPTED, TERMINATED):
-            raise
-        _say_ended("interrupted" if end.code == INTERRUPTED else "terminated")
-        sys.exit(1 if end.code == INTERRUPTED else TERMINATED)
+        if end.code in (INTERRUPTED, TERMINATED):
+            _say_ended("interrupted" if end.code == INTERRUPTED else "terminated")
+        raise
     except MemoryError:
         _out_of_memory()
     except RuntimeError as error:
