@@ -22,6 +22,7 @@ from robust_nas.cli import (
     compress,
     count,
     defend,
+    doctor,
     evaluate,
     export,
     rank,
@@ -56,6 +57,7 @@ app.command("compress")(compress.command)
 app.command("rank")(rank.command)
 app.command("export")(export.command)
 app.command("count")(count.command)
+app.command("doctor")(doctor.command)
 app.add_typer(attack.app, name="attack")
 app.add_typer(benchmark.app, name="benchmark")
 app.add_typer(spaces.app, name="spaces")
