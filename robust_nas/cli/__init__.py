@@ -27,6 +27,7 @@ from robust_nas.cli import (
     export,
     rank,
     run,
+    runs,
     search,
     spaces,
     study,
@@ -60,6 +61,7 @@ app.command("count")(count.command)
 app.command("doctor")(doctor.command)
 app.add_typer(attack.app, name="attack")
 app.add_typer(benchmark.app, name="benchmark")
+app.add_typer(runs.app, name="runs")
 app.add_typer(spaces.app, name="spaces")
 app.add_typer(study.app, name="study")
 

@@ -1,0 +1,185 @@
+"""Compare finished runs: where their configs differ, and their accuracies on the same images, paired.
+
+Two evaluations are paired where both are of the same images (`tested`: checksum, part): on the images that both took,
+the difference has McNemar's exact p value and an interval over images (`statistics/contrasts.py`). Robust answers are
+paired under one norm and eps alone. One model a run: the interval does not cover new trainings, and the record says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robust_nas.config import differences, read_yaml
+from robust_nas.errors import ConfigError, RunError
+from robust_nas.records import read_json
+from robust_nas.runs import CONFIG, RECIPE
+from robust_nas.statistics.contrasts import Contrast, contrasts, holm
+from robust_nas.statistics.measurements import Measurements
+from robust_nas.workflows.run_table import RunRow, row_of
+
+PLACES = ("", "evaluation", "model/evaluation")  # of `evaluation.json`, as seen from a run's folder
+EVALUATION = "evaluation.json"
+MISSING = "(not there)"
+
+
+class Pair(NamedTuple):
+    """A run against the first one: contrasts `run - first` by `clean` and `robust`, or why there is none."""
+
+    run: str
+    first: str
+    contrasts: dict[str, Contrast]
+    why_not: str = ""
+    notes: tuple[str, ...] = ()
+
+
+class RunComparison(NamedTuple):
+    """Rows of the runs, the values of every key at which their configs differ, and the pairs, Holm-corrected."""
+
+    rows: list[RunRow]
+    config: dict[str, list[Any]]
+    pairs: list[Pair]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        pairs = [
+            {
+                **pair._asdict(),
+                "contrasts": {key: each.to_dict() for key, each in pair.contrasts.items()},
+                "notes": list(pair.notes),
+            }
+            for pair in self.pairs
+        ]
+        return {"runs": [row._asdict() for row in self.rows], "config": self.config, "pairs": pairs}
+
+
+def compare_runs(folders: Sequence[Path | str]) -> RunComparison:
+    """Compare runs with the first of them.
+
+    Raises `ConfigError` for fewer than two folders, one given twice, and one that is no run; `RunError` for a damaged
+    record.
+    """
+    places = [Path(folder) for folder in folders]
+    if len({place.resolve() for place in places}) < max(len(places), 2):
+        given = ", ".join(map(str, places)) or "none"
+        raise ConfigError(f"runs to compare: got {given}; at least two different folders are needed")
+    for place in places:
+        if not (place / CONFIG).is_file():
+            raise ConfigError(f"{place}: is no run: it has no {CONFIG}")
+    rows = [row_of(place) for place in places]
+    pairs = [_pair(place, places[0]) for place in places[1:]]
+    return RunComparison(rows, _config_differences(places), _corrected(pairs))
+
+
+def _config_differences(places: Sequence[Path]) -> dict[str, list[Any]]:
+    """Return the values of every run at every key where one differs from the first."""
+    trees = [read_yaml(place / (RECIPE if (place / RECIPE).is_file() else CONFIG)) for place in places]
+    keys: set[str] = set()
+    for tree in trees[1:]:
+        keys |= differences(trees[0], tree)
+    return {key: [_value(tree, key) for tree in trees] for key in sorted(keys)}
+
+
+def _value(tree: Any, key: str) -> Any:
+    for part in key.split("."):
+        if not isinstance(tree, Mapping) or part not in tree:
+            return MISSING
+        tree = tree[part]
+    return tree
+
+
+class _Answers(NamedTuple):
+    """What an evaluation kept of every image: by index in the test set, right as it is, and under all attacks."""
+
+    tree: dict[str, Any]
+    clean: dict[int, bool]
+    robust: dict[int, bool]
+
+
+def _answers(place: Path) -> _Answers | str:
+    """Return the answers of a run's evaluation, or why there are none."""
+    file = next(
+        (place / inner / EVALUATION for inner in PLACES if (place / inner / EVALUATION).is_file()), None
+    )
+    if file is None:
+        return f"{place} has no {EVALUATION}: robust-nas evaluate makes one"
+    tree = read_json(file)
+    try:
+        tested, clean, robust = tree["tested"], tree["clean"], tree["robust"]
+        order = _order(tested["available"], tested["images"], tested["seed"])
+        wrong = set(clean["wrong_indices"])
+        broken = set().union(*(attack["broken_indices"] for attack in tree["attacks"]))
+        common = order[: robust["images"]]
+    except (KeyError, TypeError) as error:
+        return f"{file} does not say which images were wrong ({error}): an earlier version wrote it; evaluate again"
+    found = _Answers(
+        tree,
+        {index: index not in wrong for index in order},
+        {index: index not in wrong and index not in broken for index in common},
+    )
+    for what, answers, record in (("clean", found.clean, clean), ("robust", found.robust, robust)):
+        if sum(answers.values()) != record["correct"]:
+            raise RunError(
+                f"{file}: damaged: {what}: {sum(answers.values())} images right, {record['correct']} said"
+            )
+    return found
+
+
+def _order(available: int, images: int, seed: int) -> list[int]:
+    """Return the indices of the test images that an evaluation took, in its order."""
+    from robust_nas.data import random_indices
+
+    found: list[int] = random_indices(available, images, seed).tolist()
+    return found
+
+
+def _pair(place: Path, first: Path) -> Pair:
+    """Return the paired differences of a run to the first one, before Holm's correction."""
+    ours, theirs = _answers(place), _answers(first)
+    if isinstance(ours, str) or isinstance(theirs, str):
+        return Pair(
+            str(place), str(first), {}, why_not=" and ".join(e for e in (ours, theirs) if isinstance(e, str))
+        )
+    tested = [answers.tree["tested"] for answers in (ours, theirs)]
+    if any(tested[0].get(key) != tested[1].get(key) for key in ("checksum", "part")):
+        names = " and ".join(f"{each['dataset']} ({each['part']})" for each in tested)
+        return Pair(str(place), str(first), {}, why_not=f"they were evaluated on other images: {names}")
+    notes, metrics = [], {"clean": (ours.clean, theirs.clean)}
+    threats = [answers.tree["threat_model"] for answers in (ours, theirs)]
+    if all(threats[0][key] == threats[1][key] for key in ("norm", "eps")):
+        metrics["robust"] = (ours.robust, theirs.robust)
+    else:
+        sizes = " and ".join(f"{each['norm']} {each['eps']:.4g}" for each in threats)
+        notes.append(f"robust accuracies are of other threat models: {sizes}")
+    suites = [answers.tree.get("suite") for answers in (ours, theirs)]
+    if suites[0] != suites[1]:
+        notes.append(f"the attacks differ: {suites[0] or 'a list'} and {suites[1] or 'a list'}")
+    found: dict[str, Contrast] = {}
+    for key, (a, b) in metrics.items():
+        both = sorted(a.keys() & b.keys())
+        if not both:
+            notes.append(f"{key}: no image was taken by both")
+            continue
+        points = [
+            Measurements(name=str(name), seeds=(0,), outcomes={key: _row(answers, both)})
+            for name, answers in ((place, a), (first, b))
+        ]
+        found[key] = contrasts([(points[0], points[1])], key)[0]
+    return Pair(str(place), str(first), found, notes=tuple(notes))
+
+
+def _row(answers: Mapping[int, bool], indices: Sequence[int]) -> NDArray[np.bool_]:
+    return np.array([[answers[index] for index in indices]], dtype=np.bool_)
+
+
+def _corrected(pairs: Sequence[Pair]) -> list[Pair]:
+    """Return the pairs with Holm's correction over the robust contrasts, and over the clean ones."""
+    corrected = {
+        key: iter(holm([pair.contrasts[key] for pair in pairs if key in pair.contrasts]))
+        for key in ("clean", "robust")
+    }
+    return [pair._replace(contrasts={key: next(corrected[key]) for key in pair.contrasts}) for pair in pairs]

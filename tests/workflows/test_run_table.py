@@ -1,0 +1,194 @@
+"""Runs as a table: what each is and measured, broken ones too; compared image by image; removed safely."""
+
+import fcntl
+import json
+import shutil
+
+import numpy as np
+import pytest
+from cases import config
+
+import robust_nas
+from robust_nas.errors import ConfigError, RunError, RunExistsError
+from robust_nas.statistics.contrasts import contrast
+from robust_nas.statistics.measurements import Measurements
+from robust_nas.workflows.run_table import VERBS, list_runs, remove_run, row_of
+
+NETWORK = robust_nas.MLPArchitecture(name="mlp", depth=1, width=16)
+SETTINGS = (
+    *("training.epochs=4", "training.loss=natural", "evaluation.suite=null", "evaluation.findings=none"),
+    "evaluation.attacks=[{attack: {name: fgsm}}]",
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _undrawn(unrendered):
+    pass
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Return a folder of three runs: two evaluated trainings, on other numbers of images, and an unfinished one."""
+    root = tmp_path_factory.mktemp("results")
+    for name, more in (("a", ("evaluation.images=60",)), ("b", ("seed=1", "evaluation.images=80"))):
+        recipe = config(*SETTINGS, *more, f"name={name}")
+        robust_nas.train(recipe, NETWORK, root / name)
+        robust_nas.run_evaluation(recipe, root / name)
+    shutil.copytree(root / "a", root / "group" / "c")
+    (root / "group" / "c" / "result.json").unlink()
+    return root
+
+
+def test_the_rows_are_what_the_records_say(runs):
+    a, b, c = list_runs(runs)
+    record = json.loads((runs / "a" / "evaluation" / "evaluation.json").read_text())
+    trained = json.loads((runs / "a" / "result.json").read_text())
+    assert (a.verb, a.state, a.name, a.data, a.seed) == ("train", "done", "a", "digits", 5)
+    assert (a.clean, a.robust) == (record["clean"]["accuracy"], record["robust"]["accuracy"])
+    assert (a.macs, a.seconds) == (trained["macs"], trained["seconds"])
+    assert (b.seed, c.state, c.verb) == (1, "unfinished", "train")
+    assert row_of(runs / "a" / "evaluation")[1:3] == ("evaluate", "done")
+
+
+def test_rows_are_kept_sorted_and_wrong_words_refused(runs):
+    assert [row.name for row in list_runs(runs, state="done", sort="-seed")] == ["a", "b"]
+    assert list_runs(runs, data="cifar10") == []
+    assert [row.state for row in list_runs(runs, sort="clean")][-1] == "done"
+    with pytest.raises(ConfigError, match="sort: got 'robus'; did you mean 'robust'"):
+        list_runs(runs, sort="robus")
+    with pytest.raises(ConfigError, match=r"state: got 'finished'; .*allowed: done, running"):
+        list_runs(runs, state="finished")
+    with pytest.raises(ConfigError, match="is no folder"):
+        list_runs(runs / "none")
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [("result.json", "{"), ("environment.json", "[]"), ("config.yaml", ""), ("config.yaml", b"\xff\xfe")],
+)
+def test_a_damaged_run_is_listed_as_broken(runs, tmp_path, file, text):
+    shutil.copytree(runs / "a", tmp_path / "a")
+    (tmp_path / "a" / file).write_bytes(text if isinstance(text, bytes) else text.encode())
+    (row,) = list_runs(tmp_path)
+    assert row.state == "broken"
+    assert file in row.problem
+
+
+def test_a_run_in_use_is_running_and_not_removed(runs, tmp_path):
+    shutil.copytree(runs / "group" / "c", tmp_path / "c")
+    with (tmp_path / "c" / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert list_runs(tmp_path)[0].state == "running"
+        with pytest.raises(RunError, match="a process may work in it"):
+            remove_run(tmp_path / "c")
+    assert list_runs(tmp_path)[0].state == "unfinished"
+    (tmp_path / "c" / "notes.txt").write_text("mine")
+    with pytest.raises(RunExistsError, match=r"holds what no run wrote: notes\.txt"):
+        remove_run(tmp_path / "c")
+    (tmp_path / "c" / "notes.txt").unlink()
+    remove_run(tmp_path / "c")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(RunExistsError, match="is no run"):
+        remove_run(tmp_path)
+
+
+def answers(folder):
+    tree = json.loads((folder / "evaluation" / "evaluation.json").read_text())
+    wrong = set(tree["clean"]["wrong_indices"])
+    broken = {index for attack in tree["attacks"] for index in attack["broken_indices"]}
+    return wrong, wrong | broken
+
+
+def test_a_comparison_is_the_paired_test_on_the_images_that_both_took(runs):
+    found = robust_nas.compare_runs([runs / "a", runs / "b"])
+    assert found.config["seed"] == [5, 1]
+    assert found.config["name"] == ["a", "b"]
+    (pair,) = found.pairs
+    from robust_nas.data import random_indices
+
+    orders = [set(random_indices(360, count, seed).tolist()) for count, seed in ((60, 5), (80, 1))]
+    both = sorted(orders[0] & orders[1])
+    assert 0 < len(both) < 60
+    for number, key in enumerate(("clean", "robust")):
+        points = [
+            Measurements(
+                name=name,
+                seeds=(0,),
+                outcomes={key: np.array([[index not in answers(runs / name)[number] for index in both]])},
+            )
+            for name in ("b", "a")
+        ]
+        expected = contrast(*points, key)
+        ours = pair.contrasts[key]
+        assert (ours.effect, ours.interval, ours.p, ours.images) == (
+            expected.effect,
+            expected.interval,
+            expected.p,
+            len(both),
+        )
+        assert ours.p_holm == ours.p  # one pair
+
+
+def test_what_cannot_be_paired_says_why(runs, tmp_path):
+    shutil.copytree(runs / "a", tmp_path / "other")
+    path = tmp_path / "other" / "evaluation" / "evaluation.json"
+    tree = json.loads(path.read_text())
+    path.write_text(json.dumps({**tree, "threat_model": {**tree["threat_model"], "eps": 0.3}}))
+    (pair,) = robust_nas.compare_runs([runs / "a", tmp_path / "other"]).pairs
+    assert list(pair.contrasts) == ["clean"]
+    assert "other threat models: linf 0.3 and linf" in pair.notes[0]
+    path.write_text(json.dumps({**tree, "tested": {**tree["tested"], "checksum": "0"}}))
+    assert "other images" in robust_nas.compare_runs([runs / "a", tmp_path / "other"]).pairs[0].why_not
+    path.unlink()
+    assert "no evaluation.json" in robust_nas.compare_runs([runs / "a", tmp_path / "other"]).pairs[0].why_not
+    with pytest.raises(ConfigError, match="at least two different folders"):
+        robust_nas.compare_runs([runs / "a", runs / "a"])
+    with pytest.raises(ConfigError, match="is no run"):
+        robust_nas.compare_runs([runs / "a", tmp_path])
+
+
+def test_the_commands(call, runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "results")
+    listed = call("runs", "list", tmp_path / "results", "--verb", "train")
+    assert listed.code == 0, listed.err
+    assert "group/c" in listed.out
+    rows = json.loads(call("runs", "list", tmp_path / "results", "--json").out)
+    assert [row["state"] for row in rows] == ["done", "done", "unfinished"]
+    assert call("runs", "list", tmp_path / "results", "--csv").out.count("\n") == 4
+    shown = call("runs", "show", tmp_path / "results" / "a")
+    assert "model.safetensors" in shown.out
+    compared = call("runs", "compare", tmp_path / "results" / "a", tmp_path / "results" / "b")
+    assert compared.code == 0, compared.err
+    assert "on the images that both took" in compared.out
+    removed = call("runs", "clean", tmp_path / "results", "--yes")
+    assert removed.code == 0, removed.err
+    assert not (tmp_path / "results" / "group" / "c").exists()
+    assert (tmp_path / "results" / "a").exists()
+    assert call("runs", "clean", tmp_path / "results", "--state", "done").code == 2
+
+
+def test_every_job_is_known_by_its_sections():
+    from robust_nas.workflows.compress import CompressJob
+    from robust_nas.workflows.defend import DefendJob
+    from robust_nas.workflows.evaluate import EvaluateJob
+    from robust_nas.workflows.pipeline import RunJob
+    from robust_nas.workflows.rank import RankJob
+    from robust_nas.workflows.search_job import SearchJob, SeedsJob
+    from robust_nas.workflows.train import TrainJob
+    from robust_nas.workflows.train_attack import TrainAttackJob
+
+    jobs = {
+        "run": [RunJob],
+        "compress": [CompressJob],
+        "evaluate": [EvaluateJob],
+        "attack train": [TrainAttackJob],
+        "defend": [DefendJob],
+        "rank": [RankJob],
+        "search": [SearchJob, SeedsJob],
+        "train": [TrainJob],
+        "study": [robust_nas.StudyConfig],
+    }
+    assert jobs.keys() == {verb for verb, _ in VERBS}
+    for verb, classes in jobs.items():
+        for job in classes:
+            assert next(name for name, keys in VERBS if keys <= job.model_fields.keys()) == verb
