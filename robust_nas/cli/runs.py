@@ -59,7 +59,7 @@ def list_(
         out.writerows(rows)
     else:
         _print_aligned(HEADER, as_texts(rows, root))
-        print(f"{len(rows)} runs in {root}")
+        print(f"{len(rows)} run{'' if len(rows) == 1 else 's'} in {root}")
         for row in rows:
             if row.problem:
                 common.say(f"broken: {row.folder}: {row.problem}")

@@ -37,6 +37,10 @@ class Dataset:
     remarks: tuple[Remark, ...] = ()
     other_form: Callable[[str], bool] | None = None  # whether a checksum of the other form is of these images
 
+    def __repr__(self) -> str:
+        sizes = f"{len(self.train)} training and {len(self.test)} test images"
+        return f"<Dataset {self.name}: {sizes} of {'x'.join(map(str, self.shape))}, {self.classes} classes>"
+
     def __post_init__(self) -> None:
         for name in self.class_names:
             check_class_name(name, self.name)

@@ -27,6 +27,10 @@ class Images:
     pixels: Tensor
     labels: Tensor
 
+    def __repr__(self) -> str:
+        count, *shape = self.pixels.shape
+        return f"<Images: {count} of {'x'.join(map(str, shape))}, on {self.pixels.device}>"
+
     def __post_init__(self) -> None:
         pixels, labels = self.pixels, self.labels
         if pixels.dtype != torch.uint8 or pixels.ndim != 4:

@@ -32,12 +32,14 @@ that were tested, warnings, and a sentence for a paper.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 from robust_nas.config import to_dict
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.evaluation.rows import Row, Score
 from robust_nas.evaluation.verdict import FINDINGS_VERSION, Finding, Verdict
+from robust_nas.figures.bars import evaluation_bars
 from robust_nas.records import Shape
 
 SCHEMA_VERSION = 2
@@ -118,6 +120,27 @@ class Evaluation:
     model_dtypes: tuple[str, ...] = ()  # floating-point types of its tensors
     notes: tuple[str, ...] = ()  # what a reader has to know of the inputs
     defence: dict[str, Any] | None = None  # of a defended model (`defence_record.py`)
+
+    def __repr__(self) -> str:
+        threat = self.options.threat_model
+        return (
+            f"<Evaluation: {100 * self.clean.accuracy:.1f} % clean, {100 * self.robust.accuracy:.1f} % robust "
+            f"({threat.norm} eps {threat.eps:.4g}, {self.robust.images} images, "
+            f"{self.options.suite or 'attacks of its own'}, seed {self.seed}), {self.verdict.status}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks: what was right before the attacks, after each, and after all of them."""
+        bars = evaluation_bars(self.to_dict())
+        rows = "".join(
+            f"<tr><td>{escape(bar['label'])}</td><td>{100 * bar['accuracy']:.1f} %</td>"
+            f"<td>{100 * bar['low']:.1f} .. {100 * bar['high']:.1f}</td><td>{bar['images']}</td></tr>"
+            for bar in bars
+        )
+        header = "<tr><th>after</th><th>still right</th><th>95 % interval</th><th>images</th></tr>"
+        reasons = escape("; ".join(self.verdict.reasons))
+        said = f"{escape(repr(self))}{f'<br>{reasons}' if reasons else ''}"
+        return f"<table><thead>{header}</thead><tbody>{rows}</tbody></table><p>{said}</p>"
 
     @property
     def seconds(self) -> float:

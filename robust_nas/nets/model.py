@@ -97,6 +97,12 @@ class Model:
     description: ModelDescription
     folder: Path | None = field(default=None)
 
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.description.input_shape))
+        params = sum(parameter.numel() for parameter in self.network.parameters())
+        where = "" if self.folder is None else f", {self.folder}"
+        return f"<Model {self.name}: {shape} to {len(self.description.class_names)} classes, {params:,} params{where}>"
+
     @property
     def digest(self) -> str:
         """Return the digest of everything that decides the model's answers."""
