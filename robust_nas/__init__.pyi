@@ -10,6 +10,8 @@ from .nets import load_model as load_model
 from .nets.generator_folder import load_generator as load_generator
 from .spaces import CellArchitecture as CellArchitecture
 from .spaces import CellSpace as CellSpace
+from .spaces import EnsembleArchitecture as EnsembleArchitecture
+from .spaces import MeanFieldArchitecture as MeanFieldArchitecture
 from .spaces import MLPArchitecture as MLPArchitecture
 from .spaces import ResidualArchitecture as ResidualArchitecture
 from .spaces import count as count

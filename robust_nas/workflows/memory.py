@@ -60,10 +60,10 @@ def refuse_memory(architecture: Architecture, training: Training, context: JobCo
         fit = there * particles // needed
         advice = f"got {particles} particles; {f'at most {fit} fit' if fit else 'not even one fits'}"
     raise ConfigError(
-        f"{architecture.name}: {params:,} parameters need at least {_gigabytes(needed)} with gradients and the "
-        f"optimiser's state, {'the machine' if device.type == 'cpu' else device} has {_gigabytes(there)}; {advice}"
+        f"{architecture.name}: {params:,} parameters need at least {_in_words(needed)} with gradients and the "
+        f"optimiser's state, {'the machine' if device.type == 'cpu' else device} has {_in_words(there)}; {advice}"
     )
 
 
-def _gigabytes(number: int) -> str:
-    return f"{number / 1e9:,.1f} GB"
+def _in_words(number: int) -> str:
+    return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"

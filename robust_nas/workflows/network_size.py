@@ -8,7 +8,13 @@ from pydantic import Field, model_validator
 
 from robust_nas.config import Count, Options, Positive, check
 from robust_nas.errors import ArchitectureError
-from robust_nas.spaces import Architecture, EnsembleArchitecture, MeanFieldArchitecture, Particles
+from robust_nas.spaces import (
+    Architecture,
+    EnsembleArchitecture,
+    MeanFieldArchitecture,
+    Particles,
+    WrappedArchitecture,
+)
 
 _ONLY_WHERE_SET: Any = Field(
     default=None, exclude_if=lambda value: value is None
@@ -47,11 +53,16 @@ class NetworkSize(Options):
         """Return depth and width alone: what a search depends on."""
         return NetworkSize(cells=self.cells, channels=self.channels)
 
-    def family(self, member: type[Architecture]) -> type[Architecture]:
-        """Return the family of the network that is trained, from that of the architecture found."""
+    @property
+    def wrapper(self) -> type[WrappedArchitecture] | None:
+        """Return the family that the architecture is made into, or None."""
         if self.particles:
             return EnsembleArchitecture
-        return MeanFieldArchitecture if self.posterior else member
+        return MeanFieldArchitecture if self.posterior else None
+
+    def family(self, member: type[Architecture]) -> type[Architecture]:
+        """Return the family of the network that is trained, from that of the architecture found."""
+        return self.wrapper or member
 
     def made_of(self, architecture: Architecture) -> Architecture:
         """Return the ensemble, or the network with a posterior, of this architecture, or itself.
@@ -59,8 +70,8 @@ class NetworkSize(Options):
         One that is already what the config asks for stays as it is. Raises `ConfigError` for another one, and for a
         member that cannot be one.
         """
-        family = self.family(type(architecture))
-        if not (self.particles or self.posterior):
+        family = self.wrapper
+        if family is None:
             return architecture
         keys = family.model_fields.keys() & type(self).model_fields.keys()
         own = {key: value for key in keys if (value := getattr(self, key)) is not None}

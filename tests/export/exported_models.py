@@ -5,7 +5,15 @@ import torch
 from robust_nas.layers.factorised import rebuild
 from robust_nas.nets import Model, ModelDescription, build_network
 from robust_nas.nets.model import StoredForm
-from robust_nas.spaces import Architecture, MLPArchitecture, ResidualArchitecture, Size, load_space, sample
+from robust_nas.spaces import (
+    Architecture,
+    EnsembleArchitecture,
+    MLPArchitecture,
+    ResidualArchitecture,
+    Size,
+    load_space,
+    sample,
+)
 
 SHAPE = (1, 9, 8)
 # A seed with every operation, in fewer nodes than the space has.
@@ -18,11 +26,13 @@ FOLDED = ("stages.0.0.conv1.pointwise", "biased", ()), ("stages.0.0.norm2", "ide
 TUCKER = ("stages.1.0.conv1", "tucker-2", (3, 4)), ("stages.1.0.conv1.core", "gdws", (1, 2, 1))
 LOW = ("stages.1.0.shortcut", "low-rank", (2,)), ("classifier", "low-rank", (2,))
 SPARTA = ResidualArchitecture(name="found", stem=4, depths=(1, 2), widths=(4, 6), activation="sparta")
+ENSEMBLE = EnsembleArchitecture(name="found", member=RESIDUAL, particles=2)
 MODELS = {
     "cells": (CELLS, ()),
     "residual": (RESIDUAL, ()),
     "robust-res": (ROBUST, ()),
     "mlp": (MLP, ()),
+    "ensemble": (ENSEMBLE, ()),
     "sparta": (SPARTA, ()),
     "sparta cells": (CELLS.with_options(activation="sparta-1x1"), ()),
     "compressed": (RESIDUAL, (*GDWS, *FOLDED, *TUCKER, *LOW)),

@@ -12,6 +12,7 @@ from robust_nas.export import export_source
 from robust_nas.nets import Model, ModelDescription, build_network
 from robust_nas.spaces import (
     Architecture,
+    EnsembleArchitecture,
     MLPArchitecture,
     ResidualArchitecture,
     Size,
@@ -29,7 +30,8 @@ ROBUST = ResidualArchitecture(
     name="found", block="robust-res", depths=(2, 1), widths=(16, 24), scales=3, activation="silu"
 )
 MLP = MLPArchitecture(name="found", depth=2, width=5, activation="softplus", initialisation="ntk")
-FAMILIES = {"cells": CELLS, "residual": RESIDUAL, "robust-res": ROBUST, "mlp": MLP}
+ENSEMBLE = EnsembleArchitecture(name="found", member=CELLS, particles=2)
+FAMILIES = {"cells": CELLS, "residual": RESIDUAL, "robust-res": ROBUST, "mlp": MLP, "ensemble": ENSEMBLE}
 every_family = pytest.mark.parametrize("architecture", FAMILIES.values(), ids=FAMILIES.keys())
 
 
