@@ -41,6 +41,7 @@ class Loss(Method):
     fits_parts: ClassVar[bool] = (
         False  # whether it fits parts of its own to the training images (`start`), which only a training does
     )
+    plain: ClassVar[bool] = False  # whether it is the cross-entropy on the images of a step, and nothing else
     warning: ClassVar[str] = ""  # what a user should know before the training; printed and recorded
 
     @property

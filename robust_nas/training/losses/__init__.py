@@ -22,6 +22,7 @@ LOSSES = Registry(
         "second-order": "second_order:SecondOrderAT",
         "grad-align": "grad_align:GradAlign",
         "ladder": "ladder:Ladder",
+        "adv-bnn": "adv_bnn:AdvBNN",
     },
     group="robust_nas.losses",
     renamed={"pgd": "pgd-at"},
