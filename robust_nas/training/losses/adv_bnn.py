@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PrivateAttr
 
@@ -39,6 +39,8 @@ class AdvBNN(Loss):
 
     `prior_sigma`: standard deviation of the prior of every weight. `alpha`: weight of the divergence.
     """
+
+    fits_parts: ClassVar[bool] = True
 
     name: Literal["adv-bnn"] = "adv-bnn"
     attack: Annotated[Attack, training_attack_field(default="pgd")] = Field(default={}, validate_default=True)

@@ -30,11 +30,11 @@ class IndependentParticles(ParticleStepOptions):
     name: Literal["ensemble"] = "ensemble"
 
     def refuse(self, loss: Loss) -> None:
-        """Raise `ValueError` for a loss that fits parts to one network."""
+        """Raise `ValueError` for a loss that is bound to one network and its images."""
         if loss.fits_parts:
             raise ValueError(
-                f"step 'ensemble' trains each particle by itself, but loss {loss.label!r} fits its parts to the "
-                "whole network; it needs a loss without them, such as pgd-at"
+                f"step 'ensemble' trains each particle by itself, but loss {loss.label!r} is bound to a "
+                "whole network; it needs one that is not, such as pgd-at"
             )
 
     def start(self, training: TrainingContext, hooks: Sequence[TrainingHook]) -> TrainingStep:
