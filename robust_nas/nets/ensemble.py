@@ -42,12 +42,12 @@ class ParticleEnsemble(nn.Module):
         )
         self.particles = particles
         self.inference_samples = draws
-        self.generator: torch.Generator | None = None  # None: torch's global one, of the CPU
+        self.generator: torch.Generator | None = None  # of passes in training mode; None: torch's global one
 
     def member_logits(self, x: Tensor) -> Tensor:
         """Return the logits `[n, B, K]` of all particles for images `[B, C, H, W]` in 0..1.
 
-        On a GPU by one vectorised pass, where that is possible; on a CPU a loop is no slower (docs/methods/ensembles.md).
+        On a GPU by one vectorised pass, where that is possible; on a CPU a loop is faster (docs/methods/ensembles.md).
         """
         if x.is_cuda and _is_vectorisable(self.members):
             return vectorised_logits(self.members, x)
@@ -68,13 +68,20 @@ class ParticleEnsemble(nn.Module):
         """Return for every stage the outputs of all particles, next to each other in dimension 1; and the answer."""
         members: Iterable[Any] = self.members if self.inference_samples is None else [self._one()]
         *stages, logits = zip(*[member.staged(x) for member in members], strict=True)
-        return [*(torch.cat(stage, 1) for stage in stages), log_mean_softmax(torch.stack(logits), len(logits))]
+        return [
+            *(torch.cat(stage, 1) for stage in stages),
+            log_mean_softmax(torch.stack(logits), len(logits)),
+        ]
 
     def _one(self) -> nn.Module:
         """Return a particle, drawn uniformly."""
-        device = "cpu" if self.generator is None else self.generator.device
-        drawn = torch.randint(self.particles, (), generator=self.generator, device=device)
-        return self.members[int(drawn)]
+        generator = self.generator if self.training else None
+        device = "cpu" if generator is None else generator.device
+        return self.members[int(torch.randint(self.particles, (), generator=generator, device=device))]
+
+    def draw_from(self, generator: torch.Generator) -> None:
+        """Let passes in training mode draw from a generator."""
+        self.generator = generator
 
     def extra_repr(self) -> str:
         """Return the particles that an answer draws."""

@@ -39,7 +39,7 @@ class MeanFieldNetwork(nn.Module):
         super().__init__()
         self.member = NETWORKS.get(member)(classes=classes, mean=mean, std=std, **arguments)
         self.inference_samples = samples
-        self.generator: torch.Generator | None = None  # None: torch's global one
+        self.generator: torch.Generator | None = None  # of passes in training mode; None: torch's global one
         start = initial_sigma + math.log(-math.expm1(-initial_sigma))  # softplus(start) = initial_sigma
         self.rho = nn.ParameterDict(
             {
@@ -60,8 +60,13 @@ class MeanFieldNetwork(nn.Module):
         return {name: mu + sigma * self._noise(mu) for name, (mu, sigma) in self.posterior().items()}
 
     def _noise(self, like: Tensor) -> Tensor:
+        generator = self.generator if self.training else None
         # Not `randn_like`, whose draws depend on the memory format.
-        return torch.randn(like.shape, generator=self.generator, dtype=like.dtype, device=like.device)
+        return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+
+    def draw_from(self, generator: torch.Generator) -> None:
+        """Let passes in training mode draw from a generator, on the device of the weights."""
+        self.generator = generator
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits `[B, K]` of images `[B, C, H, W]` in 0..1, all by one draw of the weights."""

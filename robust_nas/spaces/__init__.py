@@ -9,7 +9,7 @@ from robust_nas.spaces.cell import Cell, CellArchitecture, Edge, has_cells
 from robust_nas.spaces.coded_cost import CodedCost
 from robust_nas.spaces.counting import count, parts
 from robust_nas.spaces.encoding import Code, Encoding
-from robust_nas.spaces.ensemble import EnsembleArchitecture
+from robust_nas.spaces.ensemble import EnsembleArchitecture, Particles
 from robust_nas.spaces.families import (
     FAMILIES,
     AnyArchitecture,
@@ -52,6 +52,7 @@ __all__ = [
     "MeanFieldArchitecture",
     "NASBench201Architecture",
     "Part",
+    "Particles",
     "ResidualArchitecture",
     "Size",
     "StageSizes",

@@ -3,8 +3,8 @@
     w = mu + sigma * e,   sigma = softplus(rho),   e ~ N(0, I), fresh in every forward pass
     p(x) = 1/S sum_s softmax f(x; w_s)             S = `samples`
 
-Every trained tensor has a posterior but scale and shift of batch norms (our choice). `initial_sigma` is the sigma at the
-start, 0.08 to 0.1 in the released code of Adv-BNN; S = 16 is our choice.
+Every trained tensor has a posterior but scale and shift of batch norms (our choice). `initial_sigma` is the sigma at
+the start, 0.08 to 0.1 in the released code of Adv-BNN; S = 16 is our choice.
 """
 
 from __future__ import annotations
