@@ -12,6 +12,7 @@ from training_cases import (
     loss_for,
     network,
     options,
+    residual,
     residual_for,
     run_training,
     same_state,
@@ -278,9 +279,29 @@ READS = ("__bool__", "__int__", "__float__", "__index__", "item", "tolist", "cpu
 )
 def test_a_training_step_reads_nothing_back_from_the_device(tmp_path, monkeypatch, loss, build):
     """After the first one, in which the folded copy is traced and compared."""
-    values = options(loss=loss, clip_norm=1.0, hooks=[{"name": "awp"}])
-    with Run(tmp_path, values) as run:
-        job = loop._Training(run, build(), images(24), images(8), values, Augment(crop=1, flip=True), 3)
+    assert reads_of_a_step(tmp_path, monkeypatch, build(), loss=loss) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"step": STEPS["ensemble"], "loss": LOSSES["pgd-at"]},
+        # whose first step sees one particle alone
+        {"step": STEPS["ig-bnn"], "loss": PGDAT(attack=PGD(eps=0.1, steps=2, fold=False, keep="last"))},
+        {"loss": LOSSES["adv-bnn"]},
+    ],
+    ids=["ensemble", "ig-bnn", "adv-bnn"],
+)
+def test_nothing_is_read_back_for_particles_and_posteriors(tmp_path, monkeypatch, changes):
+    build = residual_for(changes.get("step", changes["loss"]))
+    assert reads_of_a_step(tmp_path, monkeypatch, build, **changes) == []
+
+
+def reads_of_a_step(folder, monkeypatch, network, **changes):
+    """Return what two steps read back from the device, behind a first one."""
+    values = options(clip_norm=1.0, hooks=[{"name": "awp"}], **changes)
+    with Run(folder, values) as run:
+        job = loop._Training(run, network, images(24), images(8), values, Augment(crop=1, flip=True), 3)
         batch = torch.arange(8)
         job._one_step(batch)
         reads = []
@@ -295,8 +316,8 @@ def test_a_training_step_reads_nothing_back_from_the_device(tmp_path, monkeypatc
                 patched.setattr(torch.Tensor, name, noted)
             job._one_step(batch)
             job._one_step(batch)
-        assert reads == []
         job.read()
+    return reads
 
 
 def test_a_recipe_writes_step_and_hooks_only_where_they_are_not_the_default():
