@@ -51,7 +51,7 @@ EPS = 0.1
 SPACE = small_space()
 ARCHITECTURE = Supernet(SPACE, CLASSES, 1, channels=2, cells=3, seed=1).derive().resized(3, 2)
 RESIDUAL = ResidualArchitecture(name="residual", stem=2, depths=(1, 1), widths=(2, 4))
-ENSEMBLE = EnsembleArchitecture(name="ensemble", member=RESIDUAL, particles=3)
+ENSEMBLE = EnsembleArchitecture(name="ensemble", member=RESIDUAL, particles=2)
 POSTERIOR = MeanFieldArchitecture(name="posterior", member=RESIDUAL, samples=2)
 FULL = {"ema": 0.9, "drop_path": 0.3, "auxiliary_weight": 0.4, "clip_norm": 5.0, "nesterov": True}
 

@@ -17,8 +17,6 @@ B batch, C channels, H height, W width, K classes.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PrivateAttr
@@ -61,7 +59,7 @@ class AdvBNN(Loss):
     def refuse_network(self, network: nn.Module, key: str = "training.loss") -> None:
         """Raise `ConfigError` for the same."""
         super().refuse_network(network, key)
-        if not hasattr(network, "kl"):
+        if not hasattr(network, "drawing_from"):
             raise _refusal(key, type(network).__name__)
 
     def start(self, training: TrainingContext) -> TrainingHook:
@@ -80,9 +78,10 @@ class AdvBNN(Loss):
 
         self.refuse_network(model)
         posterior: Any = model
-        # A folded copy would keep one draw; and declared as it is, its draws are the training's, not a seed's.
+        # A folded copy would keep one draw. Not declared random, the network draws by `generator` in the attack too, and
+        # no seed is read back from the device.
         attack = self.attack.model_copy(update={"fold": False})
-        with drawing_by(model, generator):
+        with posterior.drawing_from(generator):
             logits = model(attack.craft(Predictor(model), images, labels, generator))
         divergence = posterior.kl(self.prior_sigma) / (self._images or len(images))
         return LossValue(cross_entropy(logits, labels) + self.alpha * divergence, logits)
@@ -100,17 +99,6 @@ class KnownImages(TrainingHook):
         """Return the loss that knows the number."""
         own: Any = loss
         return own.of_images(self.count)  # type: ignore[no-any-return]
-
-
-@contextlib.contextmanager
-def drawing_by(network: Any, generator: Generator) -> Iterator[None]:
-    """Let a network draw its weights by a generator inside; it comes back as it was."""
-    before = network.generator
-    network.generator = generator
-    try:
-        yield
-    finally:
-        network.generator = before
 
 
 def _refusal(key: str, network: Any) -> ConfigError:
