@@ -3,8 +3,8 @@
     L = CE(f(x'; w), y) + alpha/N KL(q || p),     w ~ q = N(mu, sigma^2),    p = N(0, prior_sigma^2)
     x' = argmax over the ball of E_w CE(f(x'; w), y)
 
-w is drawn anew for every gradient of the attack (`attack.eot` draws, whose mean softmax is attacked), and once for the
-loss: one draw for the whole batch. N is the number of training images. The paper's text was not available; loss, prior
+w is drawn afresh for every gradient of the attack (`attack.eot` draws, whose mean softmax is attacked), and once for
+the loss: one draw for the whole batch. N is the number of training images. The paper's text was not available; loss, prior
 (0.08), alpha (1, no option there) and one draw a gradient are those of the released code. Its attack has 10 steps of
 0.007 without a random start; here it is any attack that is fit for training, by default PGD of 10 steps of eps / 4.
 
@@ -78,8 +78,8 @@ class AdvBNN(Loss):
 
         self.refuse_network(model)
         posterior: Any = model
-        # A folded copy would keep one draw. Not declared random, the network draws by `generator` in the attack too, and
-        # no seed is read back from the device.
+        # A folded copy would keep one draw. Not declared random, the network draws by `generator` in the attack too,
+        # and no seed is read back from the device.
         attack = self.attack.model_copy(update={"fold": False})
         with posterior.drawing_from(generator):
             logits = model(attack.craft(Predictor(model), images, labels, generator))

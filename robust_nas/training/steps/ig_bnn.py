@@ -6,9 +6,10 @@
     phi_i   = sum_j [k(th_j, th_i) grad_j L - gamma/n grad_{th_j} k(th_j, th_i)]           (Algorithm 1, line 10)
 
 By the ICLR 2022 submission ("Bayesian Learning with Information Gain Provably Bounds Risk for a Robust Adversarial
-Defense"); the paper of ICML 2022 was not available. The factor 1/p(D) of Eq 8, a constant, is left out. Eq 9 is signed:
-descending it lowers the mutual information of attacked images and raises that of clean ones. With `absolute` the term is
-|IG(x_b) - IG(x'_b)| of each image, as in Proposition 1; it is 0 where both are the same, as the paper wants it.
+Defense"); the paper of ICML 2022 was not available. The factor 1/p(D) of Eq 8, a constant, is left out. Eq 9 is
+signed: descending it lowers the mutual information of attacked images and raises that of clean ones. With `absolute` the
+term is |IG(x_b) - IG(x'_b)| of each image, as in Proposition 1; it is least where both are the same, which is what the
+paper asks for in words.
 
 phi is left in the place of the gradients (`training/svgd.py`): the optimiser's momentum and weight decay follow it, and
 penalties of hooks are each particle's own, not through the kernel. With one particle IG is 0, and phi the gradient of
@@ -23,8 +24,8 @@ n particles, P trained numbers of each, B batch, K classes.
 
 from __future__ import annotations
 
+import hashlib
 import math
-import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -91,7 +92,7 @@ class InformationGainStep(TrainingStep):
 
     def gradients(self, batch: Batch) -> Measured:
         """Leave phi in the particles' gradients."""
-        attacked = random.Random(f"{self.seed} {self.taken}").randrange(len(self.weights))
+        attacked = _drawn(self.seed, self.taken, len(self.weights))
         self.taken += 1
         loss, logits = self._loss(batch, attacked)
         self._leave_directions(batch.share * loss, batch.share)
@@ -141,6 +142,12 @@ class InformationGainStep(TrainingStep):
     def restore(self, state: dict[str, Any]) -> None:
         """Put them back."""
         self.seed, self.taken = int(state["seed"]), int(state["taken"])
+
+
+def _drawn(seed: int, number: int, count: int) -> int:
+    """Return a number below `count`, uniform over the numbers of steps."""
+    digest = hashlib.sha256(f"{seed} {number}".encode()).digest()
+    return int.from_bytes(digest, "big") % count
 
 
 def _stacked(tensors: Sequence[Tensor], count: int) -> Tensor:
