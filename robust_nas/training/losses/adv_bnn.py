@@ -4,9 +4,9 @@
     x' = argmax over the ball of E_w CE(f(x'; w), y)
 
 w is drawn afresh for every gradient of the attack (`attack.eot` draws, whose mean softmax is attacked), and once for
-the loss: one draw for the whole batch. N is the number of training images. The paper's text was not available; loss, prior
-(0.08), alpha (1, no option there) and one draw a gradient are those of the released code. Its attack has 10 steps of
-0.007 without a random start; here it is any attack that is fit for training, by default PGD of 10 steps of eps / 4.
+the loss: one draw for the whole batch. N is the number of training images. The paper's text was not available; loss,
+prior (0.08), alpha (1, no option there) and one draw a gradient are those of the released code. Its attack has 10 steps
+of 0.007 without a random start; here it is any that is fit for training, by default PGD of 10 steps of eps / 4.
 
 Batch norms: the attack sees running statistics, as in the released code, the loss those of the batch. The prior is the
 KL: a recipe's `weight_decay` comes on top of it, for mu and for what sigma is made of, so that it belongs at 0.

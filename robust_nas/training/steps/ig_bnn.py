@@ -7,9 +7,9 @@
 
 By the ICLR 2022 submission ("Bayesian Learning with Information Gain Provably Bounds Risk for a Robust Adversarial
 Defense"); the paper of ICML 2022 was not available. The factor 1/p(D) of Eq 8, a constant, is left out. Eq 9 is
-signed: descending it lowers the mutual information of attacked images and raises that of clean ones. With `absolute` the
-term is |IG(x_b) - IG(x'_b)| of each image, as in Proposition 1; it is least where both are the same, which is what the
-paper asks for in words.
+signed: descending it lowers the mutual information of attacked images and raises that of clean ones. With `absolute`
+the term is |IG(x_b) - IG(x'_b)| of each image, as in Proposition 1; it is least where both are the same, which is what
+the paper asks for in words.
 
 phi is left in the place of the gradients (`training/svgd.py`): the optimiser's momentum and weight decay follow it, and
 penalties of hooks are each particle's own, not through the kernel. With one particle IG is 0, and phi the gradient of
