@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.distributions import Normal
 from training_cases import (
     EPS,
     KL,
@@ -20,10 +19,10 @@ from training_cases import (
     small_for,
     small_network,
     with_eps,
+    with_prior,
 )
 
 from robust_nas.attacks import FGSM, FGSMRS, NFGSM, PGD
-from robust_nas.attacks.predictor import Predictor
 from robust_nas.config import check
 from robust_nas.errors import ConfigError
 from robust_nas.training import (
@@ -170,22 +169,6 @@ def penalised(loss, model, images, labels):
     selective = float((gradient * (1 - free.float())).square().sum()) / 2
     natural = float(F.cross_entropy(logits.detach(), labels))
     return natural + loss.jacobian_weight * jacobian + selective
-
-
-def with_prior(loss, model, images, labels):
-    """The cross-entropy of the drawn network, and the divergence over the number of images."""
-    draws = generator()
-    attack = loss.attack.model_copy(update={"fold": False})
-    with model.drawing_from(draws):
-        attack.craft(Predictor(model), images, labels, draws)  # which draws too
-        natural = float(F.cross_entropy(model(images), labels).detach())
-    divergence = sum(
-        float(
-            torch.distributions.kl_divergence(Normal(mu, sigma), Normal(0.0, loss.prior_sigma)).sum().detach()
-        )
-        for mu, sigma in model.posterior().values()
-    )
-    return natural + loss.alpha * divergence / len(images)
 
 
 AT_ZERO = {

@@ -8,8 +8,10 @@ import pytest
 import torch
 from cases import small_space
 from torch import nn
+from torch.distributions import Normal
 
 from robust_nas.attacks import FGSM, FGSMRS, NFGSM, PGD, LatentFit, SecondOrder
+from robust_nas.attacks.predictor import Predictor
 from robust_nas.data import Augment, Images
 from robust_nas.nets import Supernet, build_network
 from robust_nas.runs import Run
@@ -129,6 +131,22 @@ def with_eps(loss, eps):
     if loss.inner_attack is None:
         return loss.model_copy(update={"weight": 0.0}) if loss.fits_parts and eps == 0 else loss
     return loss.model_copy(update={"attack": loss.inner_attack.model_copy(update={"eps": eps})})
+
+
+def with_prior(loss, model, images, labels):
+    """The cross-entropy of the drawn network, and the divergence over the number of images."""
+    draws = generator()
+    attack = loss.attack.model_copy(update={"fold": False})
+    with model.drawing_from(draws):
+        attack.craft(Predictor(model), images, labels, draws)  # which draws too
+        natural = float(nn.functional.cross_entropy(model(images), labels).detach())
+    divergence = sum(
+        float(
+            torch.distributions.kl_divergence(Normal(mu, sigma), Normal(0.0, loss.prior_sigma)).sum().detach()
+        )
+        for mu, sigma in model.posterior().values()
+    )
+    return natural + loss.alpha * divergence / len(images)
 
 
 def options(**changes):
