@@ -9,9 +9,10 @@ and shift of batch norms are trained as they are. Their statistics in training a
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -40,6 +41,7 @@ class MeanFieldNetwork(nn.Module):
         self.member = NETWORKS.get(member)(classes=classes, mean=mean, std=std, **arguments)
         self.inference_samples = samples
         self.generator: torch.Generator | None = None  # of passes in training mode; None: torch's global one
+        self.present: torch.Generator | None = None  # of all passes inside `drawing_from`
         start = initial_sigma + math.log(-math.expm1(-initial_sigma))  # softplus(start) = initial_sigma
         self.rho = nn.ParameterDict(
             {
@@ -60,13 +62,22 @@ class MeanFieldNetwork(nn.Module):
         return {name: mu + sigma * self._noise(mu) for name, (mu, sigma) in self.posterior().items()}
 
     def _noise(self, like: Tensor) -> Tensor:
-        generator = self.generator if self.training else None
+        generator = self.present or (self.generator if self.training else None)
         # Not `randn_like`, whose draws depend on the memory format.
         return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
 
     def draw_from(self, generator: torch.Generator) -> None:
         """Let passes in training mode draw from a generator, on the device of the weights."""
         self.generator = generator
+
+    @contextlib.contextmanager
+    def drawing_from(self, generator: torch.Generator) -> Iterator[None]:
+        """Let all passes inside, in any mode, draw from a generator, on the device of the weights."""
+        before, self.present = self.present, generator
+        try:
+            yield
+        finally:
+            self.present = before
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits `[B, K]` of images `[B, C, H, W]` in 0..1, all by one draw of the weights."""

@@ -19,6 +19,7 @@ from .loss import Loss as Loss
 from .loss import LossValue as LossValue
 from .loss import cross_entropy as cross_entropy
 from .losses import LOSSES as LOSSES
+from .losses.adv_bnn import AdvBNN as AdvBNN
 from .losses.grad_align import GradAlign as GradAlign
 from .losses.iat import IAT as IAT
 from .losses.j_sigr import JSIGR as JSIGR
@@ -37,6 +38,8 @@ from .step import Measured as Measured
 from .step import StepOptions as StepOptions
 from .step import TrainingStep as TrainingStep
 from .steps import STEPS as STEPS
+from .steps.ensemble import IndependentParticles as IndependentParticles
 from .steps.er_cla import ERCLA as ERCLA
 from .steps.free_at import FreeAT as FreeAT
+from .steps.ig_bnn import IGBNN as IGBNN
 from .steps.standard import Standard as Standard

@@ -6,7 +6,8 @@ Shapes: images are float `[B, C, H, W]` in 0..1, labels int64 `[B]`; with severa
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
@@ -66,12 +67,22 @@ class TrainingContext:
         """Return the loss of the next step: the recipe's, as the hooks change it, one after the other."""
         return reduce(lambda loss, hook: hook.loss(loss), self.hooks, self.loss)
 
-    def value(self, images: Tensor, labels: Tensor) -> LossValue:
-        """Return the present loss, with that of the auxiliary head, in the recipe's precision."""
+    def of(self, network: nn.Module) -> TrainingContext:
+        """Return the same training with a part of its network in the place of the network."""
+        return replace(self, network=network)
+
+    @contextlib.contextmanager
+    def computing(self, images: Tensor) -> Iterator[Loss]:
+        """Give the present loss; inside are the recipe's precision and smoothed labels."""
         loss = self.present_loss
         smoothing = max((hook.label_smoothing for hook in self.hooks), default=0.0)
         smoothed = smoothed_labels(smoothing, loss) if smoothing else contextlib.nullcontext()
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16), smoothed:
+            yield loss
+
+    def value(self, images: Tensor, labels: Tensor) -> LossValue:
+        """Return the present loss, with that of the auxiliary head, in the recipe's precision."""
+        with self.computing(images) as loss:
             value = loss(self.network, images, labels, self.generator)
             if not self.auxiliary_weight:
                 return value

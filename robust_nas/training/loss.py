@@ -39,8 +39,9 @@ class Loss(Method):
     )
     single_rank: ClassVar[str] = ""  # why a training of several ranks cannot have it; empty: it can
     fits_parts: ClassVar[bool] = (
-        False  # whether it fits parts of its own to the training images (`start`), which only a training does
+        False  # whether it fits parts of its own to the training images, or counts them (`start`), as a training does
     )
+    plain: ClassVar[bool] = False  # whether it is the cross-entropy on the images of a step, and nothing else
     warning: ClassVar[str] = ""  # what a user should know before the training; printed and recorded
 
     @property

@@ -1,7 +1,7 @@
 """A training method as comparisons know it: a loss, a step and hooks; and the short names of methods.
 
 trades          a loss, with its published options
-free-at         a training step, on natural training
+free-at         a training step, on its usual loss: natural training, or pgd-at for steps of particles
 n-fgsm          an attack that is fit for training, inside PGD-AT
 trades+awp+swa  any of these with hooks
 """
@@ -41,7 +41,7 @@ def keys_of(name: str) -> dict[str, Any]:
     if is_code(first) or first in LOSSES.names():
         keys = {"loss": first}
     elif first in _steps():
-        keys = {"loss": "natural", "step": first}
+        keys = {"loss": STEPS.get(first).usual_loss, "step": first}
     elif first in _attacks():
         keys = {"loss": {"name": "pgd-at", "attack": first}}
     else:

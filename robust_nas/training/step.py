@@ -60,6 +60,13 @@ class TrainingStep:
         whole.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
+    def penalise(self, batch: Batch) -> None:
+        """Add the gradients of this rank's share of the hooks' penalties to those that are there."""
+        for hook in self.hooks:
+            penalty = hook.penalty()
+            if penalty is not None:
+                (batch.share * penalty).backward()  # type: ignore[no-untyped-call]
+
     def state(self) -> dict[str, Any]:
         """Return what the next step depends on, the same on every rank: tensors, numbers, strings, lists, dicts."""
         return {}
@@ -76,6 +83,7 @@ class StepOptions(Method):
 
     needs_end: ClassVar[bool] = True
     moves_images: ClassVar[bool] = False  # whether it changes the images of a batch, within 0..1
+    usual_loss: ClassVar[str] = "natural"  # of a comparison that names the step alone
 
     def start(self, training: TrainingContext, hooks: Sequence[TrainingHook]) -> TrainingStep:
         """Return the step at the begin of a training; `hooks` have penalties that it adds."""

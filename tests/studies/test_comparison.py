@@ -1,4 +1,7 @@
-"""Comparisons of training methods: what is compared, at which cost, and what is concluded."""
+"""Comparisons of training methods: what is compared, at which cost, and what is concluded.
+
+It is longer than usual because the passes of every method are counted here, on the network that it is for.
+"""
 
 import csv
 import json
@@ -20,7 +23,7 @@ from robust_nas.errors import ConfigError, StudyError
 from robust_nas.execution import Ended, Task
 from robust_nas.nets import build_network
 from robust_nas.runs import Run, read_json
-from robust_nas.spaces import MLPArchitecture
+from robust_nas.spaces import Architecture, EnsembleArchitecture, MeanFieldArchitecture, MLPArchitecture
 from robust_nas.studies.comparison import load_comparison
 from robust_nas.studies.config import StudyConfig
 from robust_nas.studies.run.runner import plan_study, report_study, run_study
@@ -239,6 +242,10 @@ NO_STEP = {
     "frozen-sparta",
     "noise-layers",
 }  # they are of maps, which the MLP does not have, and add no passes
+PARTICLES = EnsembleArchitecture(name="particles", member=DEEP, particles=3)
+POSTERIOR = MeanFieldArchitecture(name="posterior", member=DEEP)
+# Networks of methods that are not for every one.
+OWN_NETWORK: dict[str, Architecture] = {"ensemble": PARTICLES, "ig-bnn": PARTICLES, "adv-bnn": POSTERIOR}
 HOOK_LOSS = {"gaussian-noise": "natural"}  # of hooks that an attack cannot be next to
 
 
@@ -261,7 +268,9 @@ def test_the_plan_is_what_a_training_takes(
     hooks["extra-images"]["hooks"][0] |= extra
     hooks["free-awp-swa"] = {"loss": "natural", "step": "free-at", "hooks": ["awp", "swa"]}
     names = [*LOSSES.names(), *STEPS.names()[1:], *fit_for_training()]
-    methods = [name for name in dict.fromkeys(names) if name != "pgd"]  # which is pgd-at
+    methods = [
+        name for name in dict.fromkeys(names) if name != "pgd" and name not in OWN_NETWORK
+    ]  # pgd is pgd-at
     config = comparison(
         *methods,
         *hooks,
@@ -302,6 +311,33 @@ def test_the_plan_is_what_a_training_takes(
                 seed=0,
             )
         assert count.passes == plan.training_passes(point), point.name
+
+
+@pytest.mark.parametrize("name", OWN_NETWORK)
+def test_the_plan_is_what_a_training_of_particles_or_of_a_posterior_takes(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass of all particles is one. IG-BNN attacks one particle: the plan is the most that it can take."""
+    particles = getattr(OWN_NETWORK[name], "particles", 1)
+    changes = ["data.limit=50", "training.batch_size=40"]
+    config = comparison(name, changes=changes, architecture=OWN_NETWORK[name])
+    plan, context = plan_study(config)
+    (point,) = (point for point in plan.points if point.method == name)
+    monkeypatch.setattr(_Training, "validate", lambda *_: (0.0, 0.0))
+    monkeypatch.setattr("robust_nas.attacks.folding.same_logits", lambda *_: True)
+    built = build_network(
+        point.architecture, input_shape=context.dataset.shape, classes=context.dataset.classes, seed=0
+    )
+    count = CountPasses(DEEP.width, DEEP.depth - 1)
+    augmentation = plan.config.data.augment
+    with Run(tmp_path, NETWORK, "new") as run, count:
+        train(run, built, context.images, context.validation, point.training, augmentation, seed=0)
+    attack = point.training.loss.inner_attack
+    assert attack is not None
+    spared = (
+        attack.crafting_passes * (1 - 1 / particles) * 40 * point.training.epochs if name == "ig-bnn" else 0
+    )
+    assert count.passes / particles == pytest.approx(plan.training_passes(point) - spared)
 
 
 def test_methods_of_ones_own_and_the_resolved_config(tmp_path: Path) -> None:
@@ -387,5 +423,6 @@ def test_a_mistake_is_found_without_torch() -> None:
 )
 def test_every_method_is_named_by_its_name_alone(name: str) -> None:
     """With the attack of its publication, under the threat model."""
-    config = comparison(name, equal_passes=True, architecture="wrn-10-1")  # one that can be mixed inside
+    network = OWN_NETWORK.get(name, "wrn-10-1")  # which can be mixed inside
+    config = comparison(name, equal_passes=True, architecture=network)
     assert name in [method.label for design in config.space for method in getattr(design, "methods", ())]

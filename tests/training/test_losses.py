@@ -14,10 +14,12 @@ from training_cases import (
     generator,
     linear_network,
     options,
-    residual,
+    residual_for,
     small_batch,
+    small_for,
     small_network,
     with_eps,
+    with_prior,
 )
 
 from robust_nas.attacks import FGSM, FGSMRS, NFGSM, PGD
@@ -29,6 +31,7 @@ from robust_nas.training import (
     MART,
     PGDAT,
     TRADES,
+    AdvBNN,
     GradAlign,
     Ladder,
     Natural,
@@ -54,6 +57,7 @@ TRAINED = {
     SecondOrderAT: 1,
     GradAlign: 1,
     Ladder: 2,
+    AdvBNN: 1,
 }  # passes that move batch norm, of one step
 
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
@@ -65,7 +69,7 @@ def test_every_loss_of_the_registry_is_in_the_suite():
 
 @every_loss
 def test_a_loss_is_a_finite_scalar_that_every_weight_has_a_part_in(loss):
-    model, (images, labels) = small_network(), small_batch()
+    model, (images, labels) = small_for(loss), small_batch()
     value = loss(model, images, labels, generator())
     assert value.loss.shape == ()
     assert value.loss.isfinite()
@@ -83,7 +87,7 @@ def test_its_gradient_is_the_derivative_along_a_direction(loss):
     """At eps = 0, where no attack of its own moves with the weights."""
     loss = with_eps(loss, 0.0)
     images, labels = (t.double() if t.is_floating_point() else t for t in small_batch())
-    model = small_network().double()
+    model = small_for(loss).double()
     loss(model, images, labels, generator()).loss.backward()
     weights = list(model.parameters())
     draws = generator(5)
@@ -103,7 +107,7 @@ def test_its_gradient_is_the_derivative_along_a_direction(loss):
 def test_a_loss_is_decided_by_its_generator_and_leaves_the_global_one_alone(loss):
     images, labels = small_batch()
     before = torch.get_rng_state()
-    found = [loss(small_network(), images, labels, generator(seed)).loss.item() for seed in (0, 0, 1)]
+    found = [loss(small_for(loss), images, labels, generator(seed)).loss.item() for seed in (0, 0, 1)]
     assert torch.equal(torch.get_rng_state(), before)
     assert found[0] == found[1]
     assert (found[0] == found[2]) == (loss.inner_attack is None and not loss.fits_parts)
@@ -111,13 +115,14 @@ def test_a_loss_is_decided_by_its_generator_and_leaves_the_global_one_alone(loss
 
 @every_loss
 def test_a_loss_leaves_a_training_model_that_moved_its_batch_norm_once_per_image_seen(loss):
-    model, (images, labels) = small_network(), small_batch()
+    model, (images, labels) = small_for(loss), small_batch()
     copies = images.clone(), labels.clone()
     loss(model, images, labels, generator())
     assert all(module.training for module in model.modules())
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     # the attack's passes leave no trace; TRADES trains on clean and on attacked images
-    assert int(model[1].num_batches_tracked) == TRAINED[type(loss)]
+    tracked = {int(buffer) for name, buffer in model.named_buffers() if name.endswith("num_batches_tracked")}
+    assert tracked == {TRAINED[type(loss)]}
     assert torch.equal(images, copies[0])
     assert torch.equal(labels, copies[1])
 
@@ -170,6 +175,7 @@ AT_ZERO = {
     MART: boosted,
     IAT: mixup,
     JSIGR: penalised,
+    AdvBNN: with_prior,
 }  # what a loss without perturbations is, where it is not the natural one
 
 
@@ -177,12 +183,12 @@ AT_ZERO = {
 def test_at_eps_zero_every_loss_is_its_natural_form(loss):
     # no noise around TRADES's start either: it is clipped to a ball of radius zero
     images, labels = small_batch()
-    found = with_eps(loss, 0.0)(small_network(), images, labels, generator())
-    natural = Natural()(small_network(), images, labels, generator())
+    found = with_eps(loss, 0.0)(small_for(loss), images, labels, generator())
+    natural = Natural()(small_for(loss), images, labels, generator())
     limit = AT_ZERO.get(type(loss), lambda *_: natural.loss.item())
     loss = with_eps(loss, 0.0)
-    assert found.loss.item() == pytest.approx(limit(loss, small_network(), images, labels), rel=1e-5)
-    if not isinstance(loss, IAT):  # which sees mixed images
+    assert found.loss.item() == pytest.approx(limit(loss, small_for(loss), images, labels), rel=1e-5)
+    if not isinstance(loss, IAT | AdvBNN):  # which see mixed images, or by another draw
         torch.testing.assert_close(found.logits, natural.logits)
 
 
@@ -194,10 +200,10 @@ def test_bf16_logits_give_a_float32_loss(loss):
             options(loss=loss, precision="bf16")
         return
     with torch.autocast("cpu", torch.bfloat16):
-        value = loss(small_network(), images, labels, generator())
+        value = loss(small_for(loss), images, labels, generator())
     assert value.loss.dtype == torch.float32
     assert value.loss.item() == pytest.approx(
-        loss(small_network(), images, labels, generator()).loss.item(), rel=0.1
+        loss(small_for(loss), images, labels, generator()).loss.item(), rel=0.1
     )
 
 
@@ -206,7 +212,7 @@ def test_the_order_of_channels_in_memory_changes_rounding_alone(loss):
     images, labels = (t.double() if t.is_floating_point() else t for t in small_batch())
     found = []
     for order in (torch.contiguous_format, torch.channels_last):
-        model = small_network().double().to(memory_format=order)
+        model = small_for(loss).double().to(memory_format=order)
         value = loss(model, images.contiguous(memory_format=order), labels, generator())
         value.loss.backward()
         found.append([value.loss.detach(), *(weight.grad for weight in model.parameters())])
@@ -217,7 +223,7 @@ def test_the_order_of_channels_in_memory_changes_rounding_alone(loss):
 @every_loss
 def test_a_training_by_it_that_is_stopped_resumes_to_the_same_bits(loss, tmp_path):
     values = options(loss=loss.model_copy(update={"projections": 2}) if isinstance(loss, JSIGR) else loss)
-    assert_resumes(tmp_path, values, residual)
+    assert_resumes(tmp_path, values, lambda: residual_for(loss))
 
 
 @every_loss
@@ -226,7 +232,7 @@ def test_a_loss_counts_the_passes_of_its_attack_and_of_its_training_step(loss, m
 
     Of all else, a forward pass or a gradient is one, and three where the training goes back through it.
     """
-    model, (images, labels) = small_network(), small_batch()
+    model, (images, labels) = small_for(loss), small_batch()
     passes, reached = (
         [],
         set(),

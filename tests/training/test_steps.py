@@ -13,9 +13,11 @@ from training_cases import (
     network,
     options,
     residual,
+    residual_for,
     run_training,
     same_state,
     small_batch,
+    small_for,
     small_network,
 )
 
@@ -69,7 +71,7 @@ def test_every_step_of_the_registry_is_in_the_suite():
 
 @every_step
 def test_a_step_leaves_gradients_in_the_parameters_and_a_sound_model(step):
-    model, batch = small_network(), Batch(*small_batch(), torch.arange(8))
+    model, batch = small_for(step), Batch(*small_batch(), torch.arange(8))
     before = [p.detach().clone() for p in model.parameters()]
     global_draws = torch.get_rng_state()
     measured = started(step, model).gradients(batch)
@@ -87,7 +89,7 @@ def test_a_step_leaves_gradients_in_the_parameters_and_a_sound_model(step):
 def test_a_step_is_decided_by_the_generator(step):
     found = []
     for _ in range(2):
-        model = small_network()
+        model = small_for(step)
         started(step, model).gradients(Batch(*small_batch(), torch.arange(8)))
         found.append(gradients(model))
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
@@ -96,7 +98,7 @@ def test_a_step_is_decided_by_the_generator(step):
 @every_step
 def test_a_step_adds_the_penalties_of_hooks_and_weighs_all_by_the_share(step):
     batch = Batch(*small_batch(), torch.arange(8))
-    plain, ridge, part = small_network(), small_network(), small_network()
+    plain, ridge, part = small_for(step), small_for(step), small_for(step)
     whole = started(step, plain).gradients(batch)
     found = started(step, ridge, [Ridge(ridge), Ridge(ridge), TrainingHook()]).gradients(batch)
     half = started(step, part, [Ridge(part)] * 2).gradients(batch._replace(share=0.5))
@@ -109,7 +111,7 @@ def test_a_step_adds_the_penalties_of_hooks_and_weighs_all_by_the_share(step):
 
 @every_step
 def test_a_step_comes_back_with_its_state(step):
-    one, other = started(step, small_network()), started(step, small_network())
+    one, other = started(step, small_for(step)), started(step, small_for(step))
     one.gradients(Batch(*small_batch(), torch.arange(8)))
     other.restore(one.state())
     assert same_state(other.state(), one.state())
@@ -123,7 +125,7 @@ def test_a_step_comes_back_with_its_state(step):
 def test_a_step_says_what_it_costs(step):
     loss = loss_for(step)
     assert options(step=step, loss=loss).passes == step.passes(loss) > 0
-    assert step.batch_uses == started(step, small_network()).replays
+    assert step.batch_uses == started(step, small_for(step)).replays
     awp = options(step=step, loss=loss, hooks=[{"name": "awp"}])
     assert awp.passes == step.passes(loss) + step.batch_uses * loss.passes
 
@@ -131,22 +133,23 @@ def test_a_step_says_what_it_costs(step):
 @every_step
 def test_a_step_takes_the_passes_that_it_says(step):
     """A pass forward in training mode comes with both gradients: 3."""
-    model, loss = small_network(), loss_for(step)
+    model, loss = small_for(step), loss_for(step)
     images, labels = small_batch()
     attack = loss.inner_attack
     crafted = 0 if attack is None else attack.crafting_passes
     running, trained = started(step, model), []
-    handle = model.register_forward_hook(lambda module, inputs, output: trained.append(module.training))
+    networks = getattr(model, "members", [model])  # a pass of all particles is one
+    for module in networks:
+        module.register_forward_hook(lambda module, inputs, output: trained.append(module.training))
     for _ in range(running.replays):
         running.gradients(Batch(images, labels, torch.arange(8)))
-    handle.remove()
-    assert step.passes(loss) == 3 * sum(trained) + step.batch_uses * crafted
+    assert step.passes(loss) == 3 * sum(trained) / len(networks) + step.batch_uses * crafted
 
 
 @every_step
 def test_a_training_by_a_step_resumes_to_the_same_bits(tmp_path, step):
     values = options(step=step, loss=loss_for(step))
-    assert_resumes(tmp_path, values)
+    assert_resumes(tmp_path, values, lambda: residual_for(step))
 
 
 def free(model, **options):
@@ -276,9 +279,29 @@ READS = ("__bool__", "__int__", "__float__", "__index__", "item", "tolist", "cpu
 )
 def test_a_training_step_reads_nothing_back_from_the_device(tmp_path, monkeypatch, loss, build):
     """After the first one, in which the folded copy is traced and compared."""
-    values = options(loss=loss, clip_norm=1.0, hooks=[{"name": "awp"}])
-    with Run(tmp_path, values) as run:
-        job = loop._Training(run, build(), images(24), images(8), values, Augment(crop=1, flip=True), 3)
+    assert reads_of_a_step(tmp_path, monkeypatch, build(), loss=loss) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"step": STEPS["ensemble"], "loss": LOSSES["pgd-at"]},
+        # whose first step sees one particle alone
+        {"step": STEPS["ig-bnn"], "loss": PGDAT(attack=PGD(eps=0.1, steps=2, fold=False, keep="last"))},
+        {"loss": LOSSES["adv-bnn"]},
+    ],
+    ids=["ensemble", "ig-bnn", "adv-bnn"],
+)
+def test_nothing_is_read_back_for_particles_and_posteriors(tmp_path, monkeypatch, changes):
+    build = residual_for(changes.get("step", changes["loss"]))
+    assert reads_of_a_step(tmp_path, monkeypatch, build, **changes) == []
+
+
+def reads_of_a_step(folder, monkeypatch, network, **changes):
+    """Return what two steps read back from the device, behind a first one."""
+    values = options(clip_norm=1.0, hooks=[{"name": "awp"}], **changes)
+    with Run(folder, values) as run:
+        job = loop._Training(run, network, images(24), images(8), values, Augment(crop=1, flip=True), 3)
         batch = torch.arange(8)
         job._one_step(batch)
         reads = []
@@ -293,8 +316,8 @@ def test_a_training_step_reads_nothing_back_from_the_device(tmp_path, monkeypatc
                 patched.setattr(torch.Tensor, name, noted)
             job._one_step(batch)
             job._one_step(batch)
-        assert reads == []
         job.read()
+    return reads
 
 
 def test_a_recipe_writes_step_and_hooks_only_where_they_are_not_the_default():

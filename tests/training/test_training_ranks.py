@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from in_ranks import in_ranks, results
-from training_cases import FULL, LOSSES, extra_images, images, network, options
+from training_cases import FULL, LOSSES, NEEDED, STEPS, extra_images, images, network, options, residual_for
 
 from robust_nas.attacks import PGD
 from robust_nas.data import Augment, augment
@@ -50,6 +50,14 @@ RECIPES = {
         "step": {"name": "er-cla", "critic_width": 8, "critic_rate": 0.01, "clip": 0.3, "weight": 1.0},
     },
     "gaussian-noise": {"loss": Natural(), "hooks": [GaussianNoise(sigma=0.3)]},
+    "ensemble": {"loss": PGD_AT, "step": STEPS["ensemble"]},
+    "ig-bnn": {"loss": PGD_AT, "step": STEPS["ig-bnn"]},
+}
+OWN_NETWORK = {  # of recipes whose network has neither auxiliary head nor drop path
+    name: found
+    for name, recipe in RECIPES.items()
+    for found in (recipe["loss"], recipe.get("step"))
+    if type(found) in NEEDED
 }
 REFUSED = {name for name, recipe in RECIPES.items() if recipe["loss"].single_rank}
 
@@ -64,8 +72,10 @@ def run_trainings(ranks, folder_of):
     Guard._accuracy = lambda self, attack, epoch: 0.9 - 0.6 * epoch  # it undoes the second epoch
     found = {}
     for name, recipe in RECIPES.items():
-        values = options(**{**FULL, **recipe}, batch_size=7)
-        net = network(auxiliary=True).double()
+        own = OWN_NETWORK.get(name)
+        without = {} if own is None else {"auxiliary_weight": 0.0, "drop_path": 0.0}
+        values = options(**{**FULL, **without, **recipe}, batch_size=7)
+        net = (network(auxiliary=True) if own is None else residual_for(own)).double()
         if ranks.count > 1:
             synchronise(net)
         augmentation = Augment(crop=1, flip=True)

@@ -8,21 +8,25 @@ import pytest
 import torch
 from cases import small_space
 from torch import nn
+from torch.distributions import Normal
 
 from robust_nas.attacks import FGSM, FGSMRS, NFGSM, PGD, LatentFit, SecondOrder
+from robust_nas.attacks.predictor import Predictor
 from robust_nas.data import Augment, Images
 from robust_nas.nets import Supernet, build_network
 from robust_nas.runs import Run
-from robust_nas.spaces import ResidualArchitecture
+from robust_nas.spaces import EnsembleArchitecture, MeanFieldArchitecture, ResidualArchitecture
 from robust_nas.training import (
     AWP,
     ERCLA,
     IAT,
+    IGBNN,
     JSIGR,
     MART,
     PGDAT,
     SWA,
     TRADES,
+    AdvBNN,
     Cosine,
     EarlyStopping,
     EpsSchedule,
@@ -31,6 +35,7 @@ from robust_nas.training import (
     FrozenSparta,
     GaussianNoise,
     GradAlign,
+    IndependentParticles,
     LabelSmoothing,
     Ladder,
     Natural,
@@ -48,6 +53,8 @@ EPS = 0.1
 SPACE = small_space()
 ARCHITECTURE = Supernet(SPACE, CLASSES, 1, channels=2, cells=3, seed=1).derive().resized(3, 2)
 RESIDUAL = ResidualArchitecture(name="residual", stem=2, depths=(1, 1), widths=(2, 4))
+ENSEMBLE = EnsembleArchitecture(name="ensemble", member=RESIDUAL, particles=2)
+POSTERIOR = MeanFieldArchitecture(name="posterior", member=RESIDUAL, samples=2)
 FULL = {"ema": 0.9, "drop_path": 0.3, "auxiliary_weight": 0.4, "clip_norm": 5.0, "nesterov": True}
 
 # The conformance suites: every method of the registries, each with the options that it is tested with.
@@ -68,6 +75,7 @@ LOSSES = {
     "grad-align": GradAlign(attack=FGSM(eps=EPS), weight=0.5),
     "ladder": Ladder(warmup_epochs=0, every=1, latent=LatentFit(decoder_width=4, decoder_epochs=1)),
     "second-order": SecondOrderAT(attack=SecondOrder(eps=EPS, steps=2, krylov=3, keep="last")),
+    "adv-bnn": AdvBNN(attack=PGD(eps=EPS, steps=3, keep="last")),
 }
 PLACE = tempfile.TemporaryDirectory()  # of this process
 
@@ -102,6 +110,14 @@ STEPS = {
     "standard": Standard(),
     "free-at": FreeAT(eps=EPS, replays=3),
     "er-cla": ERCLA(critic_width=8, critic_rate=0.01, clip=0.3),
+    "ensemble": IndependentParticles(),
+    "ig-bnn": IGBNN(gamma=0.5),
+    "ig-bnn-absolute": IGBNN(absolute=True, bandwidth="scaled-median"),
+}
+NEEDED = {  # the network that a loss or a step is for, where not every one will do
+    AdvBNN: POSTERIOR,
+    IndependentParticles: ENSEMBLE,
+    IGBNN: ENSEMBLE,
 }
 SCHEDULES = {
     "cosine": Cosine(final=0.1),
@@ -115,6 +131,22 @@ def with_eps(loss, eps):
     if loss.inner_attack is None:
         return loss.model_copy(update={"weight": 0.0}) if loss.fits_parts and eps == 0 else loss
     return loss.model_copy(update={"attack": loss.inner_attack.model_copy(update={"eps": eps})})
+
+
+def with_prior(loss, model, images, labels):
+    """The cross-entropy of the drawn network, and the divergence over the number of images."""
+    draws = generator()
+    attack = loss.attack.model_copy(update={"fold": False})
+    with model.drawing_from(draws):
+        attack.craft(Predictor(model), images, labels, draws)  # which draws too
+        natural = float(nn.functional.cross_entropy(model(images), labels).detach())
+    divergence = sum(
+        float(
+            torch.distributions.kl_divergence(Normal(mu, sigma), Normal(0.0, loss.prior_sigma)).sum().detach()
+        )
+        for mu, sigma in model.posterior().values()
+    )
+    return natural + loss.alpha * divergence / len(images)
 
 
 def options(**changes):
@@ -154,6 +186,21 @@ def small_network(classes=5):
             nn.Flatten(),
             nn.Linear(6 * 25, classes),
         ).train()
+
+
+def residual_for(method):
+    """A residual network that a loss or a step can train."""
+    architecture = NEEDED.get(type(method), RESIDUAL)
+    return build_network(architecture, input_shape=(1, 8, 8), classes=CLASSES, seed=0)
+
+
+def small_for(method):
+    """A network for images 2 x 5 x 5 that a loss or a step can train."""
+    if type(method) not in NEEDED:
+        return small_network()
+    member = RESIDUAL.model_copy(update={"depths": (1,), "widths": (3,), "strides": (1,)})
+    architecture = NEEDED[type(method)].model_copy(update={"member": member})
+    return build_network(architecture, input_shape=(2, 5, 5), classes=5, seed=0).train()
 
 
 def linear_network(classes=3, side=2):

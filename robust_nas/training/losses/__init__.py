@@ -22,6 +22,7 @@ LOSSES = Registry(
         "second-order": "second_order:SecondOrderAT",
         "grad-align": "grad_align:GradAlign",
         "ladder": "ladder:Ladder",
+        "adv-bnn": "adv_bnn:AdvBNN",
     },
     group="robust_nas.losses",
     renamed={"pgd": "pgd-at"},
@@ -33,7 +34,7 @@ def loss_of_steps() -> MethodField:
     """Return what makes a field hold a loss whose steps are all that there is, for what is no training of a network."""
     return LOSSES.field(
         lambda loss: not loss.fits_parts,
-        "it fits parts of its own to the training images, between steps, as only the training of a network does",
+        "it fits parts of its own to the training images, or counts them, as only the training of a network does",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from robust_nas.training.loss import STEP_PASSES, Loss, LossValue, cross_entropy
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 class Natural(Loss):
     """Cross-entropy on clean images."""
+
+    plain: ClassVar[bool] = True
 
     name: Literal["natural"] = "natural"
 

@@ -6,7 +6,7 @@ of 10 steps of eps / 4, which at eps 8/255 is 2/255 as usual. Clean images are n
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 class PGDAT(Loss):
     """Cross-entropy on adversarial images alone (Madry et al., 2018)."""
+
+    plain: ClassVar[bool] = True
 
     name: Literal["pgd-at"] = "pgd-at"
     attack: Annotated[Attack, training_attack_field(default="pgd")] = Field(default={}, validate_default=True)

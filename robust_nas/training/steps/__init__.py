@@ -9,6 +9,12 @@ STEPS = Registry(
     "step",
     StepOptions,
     "robust_nas.training.steps",
-    {"standard": "standard:Standard", "free-at": "free_at:FreeAT", "er-cla": "er_cla:ERCLA"},
+    {
+        "standard": "standard:Standard",
+        "free-at": "free_at:FreeAT",
+        "er-cla": "er_cla:ERCLA",
+        "ensemble": "ensemble:IndependentParticles",
+        "ig-bnn": "ig_bnn:IGBNN",
+    },
     group="robust_nas.steps",
 )
