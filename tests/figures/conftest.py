@@ -11,12 +11,12 @@ from robust_nas.figures import style
 
 @pytest.fixture
 def drawn(monkeypatch, tmp_path):
-    """Calls a plot and returns its figure, drawn once; that its files can be written is another test's matter."""
+    """Calls a plot and returns its figure, laid out but not painted: that its files are written is another test's matter."""
     write, seen = style.save, []
 
     def draw(write, format="png", **_):
         if format == "png":
-            write.__self__.draw()
+            write.__self__.figure.draw_without_rendering()
         return b""
 
     def keep(figure, stem, table):
