@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 else:
     torch = LazyModule("torch")
     F = LazyModule("torch.nn.functional")
-    special = LazyModule("scipy.special")  # its functions alone: a distribution of `stats` takes 60 times as long
+    special = LazyModule("scipy.special")  # of one number 60 times as fast as the distributions of `stats`
     stats = LazyModule("scipy.stats")
 
 __all__ = ["F", "LazyModule", "special", "stats", "torch"]

@@ -31,7 +31,7 @@ OPTIONS = [
 def model(tmp_path_factory):
     """A residual network trained for an epoch, and its evaluation beside it."""
     folder = tmp_path_factory.mktemp("compress") / "model"
-    robust_nas.train(run_config("evaluation.findings=none"), NETWORK, folder)
+    robust_nas.train(run_config(), NETWORK, folder)
     robust_nas.run_evaluation(robust_nas.workflows.config.model_config(folder), folder)
     return folder
 
