@@ -19,6 +19,7 @@ from hypothesis import settings
 settings.register_profile("robust_nas", deadline=None, max_examples=60, derandomize=True)
 settings.load_profile("robust_nas")
 
+gc.disable()  # what is imported and collected stays to the end: it is looked through once
 TESTS = Path(__file__).parent
 SLOW = {line.split()[0] for line in (TESTS / "slow.txt").read_text().splitlines()}  # by scripts/slow_tests.py
 
@@ -34,6 +35,8 @@ def pytest_collection_finish():
     """Leave modules and thousands of collected tests out of garbage collection: they stay to the end."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 100)  # as often as Python does it takes one second in twenty-five
+    gc.enable()
 
 
 NOTHING = {

@@ -25,10 +25,16 @@ def heights(
     """
     ordered = _order(graph, [list(column) for column in columns])
     y = {item: float(position) for column in ordered for position, item in enumerate(column)}
+    ends = {item: _ends(graph, item) for item in y}
+    sizes = {number: [size[item] for item in column] for number, column in enumerate(ordered)}
+    before: list[dict[Hashable, float]] = []
     for sweep in range(200):
-        for column in ordered if sweep % 2 else reversed(ordered):
-            wanted = [_pull(graph, item, y) for item in column]
-            y.update(zip(column, _apart(wanted, [size[item] for item in column]), strict=True))
+        for number in range(len(ordered)) if sweep % 2 else reversed(range(len(ordered))):
+            wanted = [_pull(ends[item], y[item], y) for item in ordered[number]]
+            y.update(zip(ordered[number], _apart(wanted, sizes[number]), strict=True))
+        if before == [y, y]:
+            break  # neither direction moves anything: all further sweeps give the same
+        before = [*before[-1:], dict(y)]
     return y
 
 
@@ -84,11 +90,15 @@ def _crossings(graph: nx.DiGraph, columns: Columns) -> int:
     return total
 
 
-def _pull(graph: nx.DiGraph, item: Hashable, y: Mapping[Hashable, float]) -> float:
-    ends = [(before, weight) for before, _, weight in graph.in_edges(item, data="weight")]
-    ends += [(after, weight) for _, after, weight in graph.out_edges(item, data="weight")]
+def _ends(graph: nx.DiGraph, item: Hashable) -> list[tuple[Hashable, float]]:
+    """Return the neighbours of an item, each with the weight of its edge."""
+    before = [(end, weight) for end, _, weight in graph.in_edges(item, data="weight")]
+    return before + [(end, weight) for _, end, weight in graph.out_edges(item, data="weight")]
+
+
+def _pull(ends: Sequence[tuple[Hashable, float]], own: float, y: Mapping[Hashable, float]) -> float:
     total = sum(weight for _, weight in ends)
-    return sum(y[end] * weight for end, weight in ends) / total if total else y[item]
+    return sum(y[end] * weight for end, weight in ends) / total if total else own
 
 
 def _apart(wanted: Sequence[float], sizes: Sequence[float]) -> list[float]:

@@ -68,6 +68,9 @@ Table = tuple[Sequence[str], Sequence[Sequence[Any]]]
 @contextmanager
 def drawing() -> Iterator[None]:
     """Set how figures are drawn and written inside, whatever the caller's own matplotlibrc says."""
+    if matplotlib.rcParams["svg.hashsalt"] == _RC["svg.hashsalt"]:  # inside another drawing: all is set
+        yield
+        return
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_RC)

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robust_nas.errors import StudyError
-from robust_nas.lazy import stats
+from robust_nas.lazy import special
 from robust_nas.statistics.measurements import Measurements
 
 Floats = NDArray[np.float64]
@@ -113,7 +113,7 @@ class Estimates:
         if others and degrees.size and np.all(degrees > 0):
             elsewhere = (self.degrees[~used] @ self.seed_variance[~used]) / others
             ours = (degrees @ own) / degrees.sum()
-            if ours > elsewhere * stats.f.isf(GUARD, degrees.sum(), others):
+            if ours > elsewhere * special.fdtri(degrees.sum(), others, 1 - GUARD):
                 terms = part * own
                 return float(terms.sum()), float(terms.sum() ** 2 / (terms**2 / degrees).sum()), False
         return float(part.sum() * self.pooled), float(self.degrees.sum()), True

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from robust_nas.errors import StudyError
-from robust_nas.lazy import stats
+from robust_nas.lazy import special
 from robust_nas.statistics.components import Estimates, Floats, Variance, estimate
 from robust_nas.statistics.intervals import Interval
 from robust_nas.statistics.measurements import Measurements
@@ -49,7 +49,7 @@ class Effect:
         """Return the p value of "effect outside -+margin" (TOST); 1 where seeds or everything is unknown."""
         if self.p is None or not self.includes_seeds:
             return 1.0
-        return float(stats.t.sf((margin - abs(self.effect)) / self.se, self.degrees))
+        return float(special.stdtr(self.degrees, (abs(self.effect) - margin) / self.se))
 
 
 @dataclass(frozen=True)
@@ -192,8 +192,8 @@ def effect_of(
         return Effect(effect, se, variance.degrees, None, None, False, False)
     if se == 0:  # numbers of a few seeds that are all equal do not tell how others would differ
         return Effect(effect, se, variance.degrees, None, None, includes_seeds, variance.pooled)
-    half = float(stats.t.ppf((1 + confidence) / 2, variance.degrees)) * se
-    p = 2 * float(stats.t.sf(abs(effect) / se, variance.degrees))
+    half = float(special.stdtrit(variance.degrees, (1 + confidence) / 2)) * se
+    p = 2 * float(special.stdtr(variance.degrees, -abs(effect) / se))
     interval = (effect - half, effect + half)
     return Effect(effect, se, variance.degrees, interval, p, includes_seeds, variance.pooled)
 

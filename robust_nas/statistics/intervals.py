@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from robust_nas.lazy import stats
+from robust_nas.lazy import special
 from robust_nas.statistics.components import Floats, estimate
 from robust_nas.statistics.measurements import Measurements
 from robust_nas.statistics.proportions import wilson
@@ -73,7 +73,7 @@ def summary(
     sd = float(values.std(ddof=1)) if S > 1 else None
     seed = image = both = None
     if sd is not None and S >= LEAST_SEEDS:
-        half = float(stats.t.ppf((1 + confidence) / 2, S - 1)) * sd / S**0.5
+        half = float(special.stdtrit(S - 1, (1 + confidence) / 2)) * sd / S**0.5
         seed = (mean - half, mean + half)
     if estimates.images:
         moved = _over_images(estimates.per_image[0], draws, rng)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.random import Generator
 
 from robust_nas.errors import StudyError
-from robust_nas.lazy import stats
+from robust_nas.lazy import special
 from robust_nas.statistics.components import Estimates, Floats, estimate
 from robust_nas.statistics.contrasts import Effect, holm_adjusted, linear_effect
 from robust_nas.statistics.intervals import Interval
@@ -148,7 +148,7 @@ def _lack_of_fit(x: Floats, solve: Floats, estimates: Estimates) -> tuple[float,
     if np.trace(noise) <= 0:
         return 1.0, None
     excess = float(off @ np.linalg.pinv(noise, rcond=1e-9, hermitian=True) @ off) / spare
-    return excess, float(stats.f.sf(excess, spare, estimates.degrees.sum()))
+    return excess, float(special.fdtrc(spare, estimates.degrees.sum(), max(excess, 0.0)))
 
 
 def _ends(

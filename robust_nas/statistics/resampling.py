@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.random import Generator
 
-from robust_nas.lazy import stats
+from robust_nas.lazy import special
 from robust_nas.statistics.components import Estimates, Floats
 
 CHUNK = 2_000_000  # weights held at once
@@ -54,4 +54,4 @@ def seed_noise(estimates: Estimates, draws: int, rng: Generator) -> Floats:
 def t_stretch(degrees: float, confidence: float) -> float:
     """Return the ratio of Student's interval to the normal one, by which a bootstrap of few seeds is too narrow."""
     tail = (1 + confidence) / 2
-    return float(stats.t.ppf(tail, degrees) / stats.norm.ppf(tail))
+    return float(special.stdtrit(degrees, tail) / special.ndtri(tail))

@@ -153,9 +153,14 @@ for _norm in NORMS:
         f"transfer-{_norm}": Transfer(
             surrogates=(SURROGATE,), attack={"name": "pgd", "steps": 2, "loss": "margin"}, **_common
         ),
-        **{f"pgd-{loss}-{_norm}": PGD(steps=3, loss=loss, **_common) for loss in losses(PGD)},
-        **{f"apgd-{loss}-{_norm}": APGD(steps=6, loss=loss, **_common) for loss in losses(APGD)},
     }
+# A loss knows no norm, so each has one of the two: the other one for the other family.
+for _number, _loss in enumerate(losses(PGD)):
+    _norm = NORMS[_number % 2]
+    ATTACKS[f"pgd-{_loss}-{_norm}"] = PGD(steps=3, loss=_loss, eps=EPS[_norm], norm=_norm)
+for _loss in losses(APGD):
+    _norm = NORMS[(losses(PGD).index(_loss) + 1) % 2]
+    ATTACKS[f"apgd-{_loss}-{_norm}"] = APGD(steps=6, loss=_loss, eps=EPS[_norm], norm=_norm)
 _common = {"eps": EPS["l1"], "norm": "l1"}
 ATTACKS |= {
     "noise-l1": Noise(draws=4, **_common),

@@ -1,5 +1,6 @@
 """What stands in an exported graph: plain operators, folded norms, and nothing of the machine that made it."""
 
+import contextlib
 import copy
 import subprocess
 import sys
@@ -39,20 +40,30 @@ def test_gathered_channels_are_one_gather_on_axis_1(compressed):
     assert not set(operators(compressed[1])) & {"Transpose", "Reshape", "GatherND", "GatherElements"}
 
 
-def test_a_channels_last_network_gives_the_same_graph(compressed):
-    network, graph = compressed
-    own = copy.deepcopy(network).to(memory_format=torch.channels_last)
-    assert onnx_bytes(own, SHAPE) == graph
-
-
-def test_the_network_is_left_as_it_was(compressed):
+@pytest.fixture(scope="module")
+def program(compressed):
+    """The archive of the same network, in training mode; that it is left as it was is looked at here."""
     network = copy.deepcopy(compressed[0]).train()
+    with left_as_it_was(network):
+        return program_bytes(network, SHAPE)
+
+
+@contextlib.contextmanager
+def left_as_it_was(network):
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    assert onnx_bytes(network, SHAPE) == compressed[1]  # of eval mode, and the same bytes again
-    program_bytes(network, SHAPE)
+    strides = [parameter.stride() for parameter in network.parameters()]
+    yield
     assert network.training
     assert all(parameter.requires_grad for parameter in network.parameters())
+    assert [parameter.stride() for parameter in network.parameters()] == strides
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_a_channels_last_network_in_training_gives_the_same_graph_and_is_left_as_it_was(compressed):
+    network, graph = compressed
+    own = copy.deepcopy(network).to(memory_format=torch.channels_last).train()
+    with left_as_it_was(own):
+        assert onnx_bytes(own, SHAPE) == graph  # of eval mode, and the same bytes again
 
 
 def test_opset_and_format_are_the_stated_ones_and_no_other_domain_is_needed(compressed):
@@ -81,9 +92,9 @@ def test_bottleneck_blocks_export():
             torch.testing.assert_close(exported(images(count)), network(images(count)), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("form", [onnx_bytes, program_bytes])
-def test_nothing_of_the_makers_machine_travels_with_it(form, compressed):
-    written = form(compressed[0], SHAPE)
+@pytest.mark.parametrize("form", ["onnx", "program"])
+def test_nothing_of_the_makers_machine_travels_with_it(form, compressed, program):
+    written = {"onnx": compressed[1], "program": program}[form]
     for place in (robust_nas.__file__, torch.__file__):
         assert str(Path(place).parent).encode() not in written
     assert b".py" not in written
@@ -103,8 +114,8 @@ torch.save(program(torch.load(sys.argv[2], weights_only=True)).detach(), sys.arg
 """
 
 
-def test_a_program_is_loaded_without_this_package(compressed, tmp_path):
-    (tmp_path / "network.pt2").write_bytes(program_bytes(compressed[0], SHAPE))
+def test_a_program_is_loaded_without_this_package(compressed, program, tmp_path):
+    (tmp_path / "network.pt2").write_bytes(program)
     torch.save(images(3), tmp_path / "images.pt")
     files = [str(tmp_path / name) for name in ("network.pt2", "images.pt", "logits.pt")]
     done = subprocess.run(

@@ -81,16 +81,17 @@ def test_a_space_of_another_topology_is_refused():
 
 def test_a_frozen_model_is_our_network_of_the_architecture(both):
     space, model_space = both
-    published = load_architecture({"dsara": "arnas", "darts": "darts_v2"}[space.name])
-    for architecture in (sample(space, 1, size=SMALL), published.resized(SMALL.cells, SMALL.channels)):
-        frozen = model_space.freeze(to_sample(space, architecture)).eval()
-        network = build_network(architecture, input_shape=(1, 8, 8), seed=7).eval()
-        network.load_state_dict(frozen.state_dict())
-        images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-        assert torch.equal(frozen(images), network(images))
-        assert sum(p.numel() for p in frozen.parameters()) == count(architecture, (1, 8, 8)).params
-        own = {parameter.data_ptr() for parameter in model_space.parameters()}
-        assert own.isdisjoint(parameter.data_ptr() for parameter in frozen.parameters())
+    drawn = sample(space, 1, size=SMALL)
+    published = load_architecture("arnas").resized(SMALL.cells, SMALL.channels)
+    architecture = {"darts": drawn, "dsara": published}[space.name]
+    frozen = model_space.freeze(to_sample(space, architecture)).eval()
+    network = build_network(architecture, input_shape=(1, 8, 8), seed=7).eval()
+    network.load_state_dict(frozen.state_dict())
+    images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(frozen(images), network(images))
+    assert sum(p.numel() for p in frozen.parameters()) == count(architecture, (1, 8, 8)).params
+    own = {parameter.data_ptr() for parameter in model_space.parameters()}
+    assert own.isdisjoint(parameter.data_ptr() for parameter in frozen.parameters())
 
 
 def test_a_space_with_too_few_cells_to_hold_every_kind_is_refused():

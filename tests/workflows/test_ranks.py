@@ -8,12 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 import torch
 from cases import SMALL_LAYOUT
 from in_ranks import in_ranks, results
 
-from robust_nas import load_config, run_search, train
+from robust_nas import distributed, load_config, run_search, train
+from robust_nas.cli import main
 from robust_nas.config import to_yaml
 from robust_nas.figures import style
 from robust_nas.runs import CHECKPOINT, METRICS, read_checkpoint
@@ -169,17 +171,34 @@ def test_torchrun_starts_a_training_which_rank_0_writes_and_prints(tmp_path, rec
     assert done.stderr.count("train: 4/4") == 1
 
 
-@pytest.mark.parametrize(
-    ("arguments", "fragment"),
-    [
-        (["run"], "error: run: started by torchrun with 2 processes"),
-        (["search", "search.epochs=0"], "search.epochs: got 0"),
-    ],
-)
-def test_torchrun_and_a_mistake_end_with_one_message(recipe, arguments, fragment):
-    verb, *overrides = arguments
-    done = torchrun(verb, str(recipe), *overrides)
+def test_torchrun_and_a_mistake_end_with_one_message(recipe):
+    done = torchrun("search", str(recipe), "search.epochs=0")
     assert done.returncode == 1  # torchrun's own
     assert done.stderr.count("error: ") == 1
-    assert fragment in done.stderr
+    assert "search.epochs: got 0" in done.stderr
     assert "exitcode  : 2" in done.stderr
+
+
+def command(*arguments):
+    """The command line in a fork, which ends with its exit code; who does not speak first waits to be ended."""
+    distributed.PATIENCE = forks.SECONDS
+    sys.argv = ["robust-nas", *arguments]
+    try:
+        main()
+    except SystemExit as stopped:
+        sys.stderr.flush()
+        os._exit(stopped.code)
+
+
+def test_a_verb_of_one_process_is_refused_where_torchrun_started_several_in_one_message(tmp_path, recipe):
+    logs = [tmp_path / f"{rank}.txt" for rank in range(2)]
+    started = [
+        forks.start(log, command, "run", str(recipe), WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank))
+        for rank, log in enumerate(logs)
+    ]
+    assert forks.end(started[0]) == 2
+    os.kill(started[1].pid, signal.SIGTERM)  # as torchrun does then
+    assert forks.end(started[1]) != 0
+    text = "".join(log.read_text() for log in logs)
+    assert text.count("error: ") == 1
+    assert "error: run: started by torchrun with 2 processes" in text
