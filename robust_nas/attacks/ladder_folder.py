@@ -30,6 +30,7 @@ from robust_nas.attacks.ladder_fit import (
     fit_parts,
     restored_parts,
 )
+from robust_nas.attacks.predictor import own_samples
 from robust_nas.config import Count, Options, check, expand_path, to_dict
 from robust_nas.errors import AttackError, CheckpointError, ConfigError, DataError, RunExistsError
 from robust_nas.files import is_empty, write_together
@@ -169,6 +170,10 @@ def _network(model: Any, images: LabelledImages) -> nn.Module:
         raise ConfigError(
             f"{model}: its defence {stored.method.label} is random or rejects images, and the parts are fitted to "
             "single answers; fit them to the undefended model"
+        )
+    if own_samples(found.network) is not None:
+        raise ConfigError(
+            f"{model}: is random, and the parts are fitted to single answers; fit them to a deterministic model"
         )
     return found.network
 

@@ -51,6 +51,19 @@ def as_module(model: Any) -> nn.Module:
     return FunctionModule(model)
 
 
+def own_samples(model: nn.Module) -> int | None:
+    """Return the forward passes of one answer that a network declares by `inference_samples`; None where it does not.
+
+    Raises `AttackError` for another value than a number.
+    """
+    found = getattr(model, "inference_samples", None)
+    if found is not None and type(found) is not int:
+        raise AttackError(
+            f"{type(model).__name__}.inference_samples: got {str(found)[:200]}; a number of passes, or None, is needed"
+        )
+    return found
+
+
 class Predictor(nn.Module):
     """A module with its inference rule; `forward` gives the logits `[B, K]` of that rule (K + 1 where it abstains).
 
@@ -73,12 +86,15 @@ class Predictor(nn.Module):
 
     @staticmethod
     def of(model: nn.Module) -> Predictor:
-        """Return the model itself where it is a predictor, else one with its defence's rule, or a deterministic one."""
+        """Return the model itself where it is a predictor, else one with the rule of its defence or its own.
+
+        A network's own rule is its attribute `inference_samples`; without one it is deterministic.
+        """
         if isinstance(model, Predictor):
             return model
         if isinstance(model, Defended):
             return Predictor(model, samples=model.samples, abstains=model.abstains)
-        return Predictor(model)
+        return Predictor(model, samples=own_samples(model))
 
     @property
     def random(self) -> bool:

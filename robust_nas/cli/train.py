@@ -69,7 +69,7 @@ def command(
         common.print_json({"folder": str(folder), **record})
         return
     row = [
-        chosen.name,
+        architecture_of(folder).name,
         f"{record['params']:,}",
         f"{record['macs'] / 1e6:.2f} M",
         f"{record['epoch'] + 1} of {epochs_of(folder)}",

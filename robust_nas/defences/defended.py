@@ -51,8 +51,9 @@ class Defended(nn.Module):
 
     @property
     def samples(self) -> int | None:
-        """Return the forward passes of one answer, of a random defence; None for a deterministic one."""
-        return self.defence.inference_samples
+        """Return the forward passes of one answer, of a random defence or network; None for a deterministic model."""
+        own: int | None = getattr(self.module, "inference_samples", None)
+        return own if self.defence.inference_samples is None else self.defence.inference_samples
 
     @property
     def abstains(self) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from robust_nas.attacks import Predictor, attack_mode
 from robust_nas.attacks.engine import seeded_globally
+from robust_nas.attacks.predictor import own_samples
 from robust_nas.defences import Defended
 from robust_nas.errors import ConfigError
 from robust_nas.evaluation.accuracy import Judged, LabelledImages, as_float, judge
@@ -29,7 +30,7 @@ Progress = Callable[[str, float], None]
 def with_rule(model: nn.Module, options: EvaluationOptions) -> tuple[Predictor, EvaluationOptions]:
     """Return the model with its inference rule, and the options with the same: theirs, or the predictor's own."""
     declared = options.deployed
-    if isinstance(model, Defended):
+    if isinstance(model, Defended) or own_samples(model) is not None:
         model = Predictor.of(model)
     if not isinstance(model, Predictor):
         return Predictor(model, samples=declared.samples, abstains=declared.abstains), options

@@ -25,12 +25,14 @@ from robust_nas.export.metadata import MARK, metadata
 from robust_nas.files import write_together
 from robust_nas.layers import factorised
 from robust_nas.nets import Model, inference_state
+from robust_nas.nets.networks import NETWORKS
 from robust_nas.operations import ACTIVATIONS, OPERATIONS
 from robust_nas.spaces import Architecture
 
 SOURCE, WEIGHTS = "network.py", "weights.pt"
 CARRIED = ("robust_nas.layers.", "robust_nas.nets.")
-TABLES = "robust_nas.operations"  # what files import from it is written as tables of their own
+# What files import from these is written as tables of their own.
+TABLES = ("robust_nas.operations", "robust_nas.nets.networks")
 REBUILT = "    rebuild(network, [LayerForm(*layer) for layer in LAYERS])\n"
 
 
@@ -89,7 +91,9 @@ def source_text(model: Model) -> str:
     description, architecture = model.description, _architecture(model)
     network = architecture.network_class()
     layers = [tuple(layer) for layer in description.forms]
-    modules = [network.__module__, *([factorised.__name__] if layers else [])]
+    members = {name: NETWORKS.get(name) for name in sorted(architecture.networks_used())}
+    modules = [network.__module__, *(member.__module__ for member in members.values())]
+    modules += [factorised.__name__] if layers else []
     methods = [
         carried(OPERATIONS, architecture.operations_used(), "OPERATIONS"),
         carried(ACTIVATIONS, architecture.activations_used(), "ACTIVATIONS"),
@@ -98,6 +102,9 @@ def source_text(model: Model) -> str:
     imports, bodies = carried_files(modules, architecture)
     plugins = [text for found in methods for text in found.plugins]
     tables = [found.table for found in methods]
+    if members:
+        entries = "".join(f"    {name!r}: {member.__name__},\n" for name, member in members.items())
+        tables.append(f"NETWORKS = {{\n{entries}}}\n")
     shape = "x".join(map(str, description.input_shape))
     arguments = pprint.pformat(architecture.arguments(description.input_shape), width=110, sort_dicts=False)
     # Names come from files that anyone may have written: they stand in literals alone, never in a docstring.
@@ -165,7 +172,7 @@ def carried_files(modules: Iterable[str], architecture: Architecture) -> tuple[s
         text = Path(str(vars(importlib.import_module(name))["__file__"])).read_text(encoding="utf-8")
         own, outside, body = _split(text)
         for other in own:
-            if other == TABLES:
+            if other in TABLES:
                 continue
             if not other.startswith(CARRIED):
                 raise ConfigError(

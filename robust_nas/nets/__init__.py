@@ -1,6 +1,8 @@
 """Every torch module: operations, the supernet, networks from an architecture; saving and loading model folders."""
 
 from robust_nas.nets.build import build_network, channels_last
+from robust_nas.nets.ensemble import ParticleEnsemble
+from robust_nas.nets.mean_field import MeanFieldNetwork
 from robust_nas.nets.mlp import MLPNetwork
 from robust_nas.nets.model import Model, ModelDescription, inference_state, load_model, read_model, save_model
 from robust_nas.nets.network import CellNetwork
@@ -11,8 +13,10 @@ from robust_nas.nets.supernet import Supernet
 __all__ = [
     "CellNetwork",
     "MLPNetwork",
+    "MeanFieldNetwork",
     "Model",
     "ModelDescription",
+    "ParticleEnsemble",
     "ResidualNetwork",
     "Supernet",
     "build_network",

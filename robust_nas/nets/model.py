@@ -100,9 +100,7 @@ class Model:
     @property
     def digest(self) -> str:
         """Return the digest of everything that decides the model's answers."""
-        architecture = None if self.architecture is None else names_by_content(to_dict(self.architecture))
-        if architecture is not None:
-            del architecture["name"]
+        architecture = None if self.architecture is None else names_by_content(self.architecture.nameless())
         forms = [to_dict(layer) for layer in self.description.layers]
         return model_digest(self.network, architecture=architecture, layers=forms)
 

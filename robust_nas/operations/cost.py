@@ -6,8 +6,12 @@ single numbers, pooling and additions count as zero (FLOPs = 2 x MACs).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from typing import NamedTuple
+
+_NORMS_COUNT: ContextVar[bool] = ContextVar("robust_nas_norms_count", default=True)
 
 
 class Cost(NamedTuple):
@@ -53,7 +57,17 @@ def convolution(c_in: int, c_out: int, kernel: int, pixels: int, groups: int = 1
 
 def batch_norm(channels: int, affine: bool) -> Cost:
     """Return the cost of scale and shift where they are learned; no MACs by this package's convention."""
-    return Cost(2 * channels if affine else 0, 0)
+    return Cost(2 * channels if affine and _NORMS_COUNT.get() else 0, 0)
+
+
+@contextlib.contextmanager
+def norms_left_out() -> Iterator[None]:
+    """Let batch norms cost nothing inside: a count of what else is trained."""
+    token = _NORMS_COUNT.set(False)
+    try:
+        yield
+    finally:
+        _NORMS_COUNT.reset(token)
 
 
 def pointwise(c_in: int, c_out: int, pixels: int, affine: bool) -> Cost:

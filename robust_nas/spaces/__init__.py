@@ -9,6 +9,7 @@ from robust_nas.spaces.cell import Cell, CellArchitecture, Edge, has_cells
 from robust_nas.spaces.coded_cost import CodedCost
 from robust_nas.spaces.counting import count, parts
 from robust_nas.spaces.encoding import Code, Encoding
+from robust_nas.spaces.ensemble import EnsembleArchitecture, Particles
 from robust_nas.spaces.families import (
     FAMILIES,
     AnyArchitecture,
@@ -20,12 +21,14 @@ from robust_nas.spaces.families import (
 from robust_nas.spaces.files import is_shipped, shipped_names
 from robust_nas.spaces.genotypes import import_all, import_architecture
 from robust_nas.spaces.layout import CellPlace, Layout
+from robust_nas.spaces.mean_field import MeanFieldArchitecture
 from robust_nas.spaces.mlp import MLPArchitecture
 from robust_nas.spaces.nas_bench_201 import NASBench201Architecture
 from robust_nas.spaces.residual import WIDE_RESNETS, ResidualArchitecture, is_staged
 from robust_nas.spaces.sampling import sample
 from robust_nas.spaces.space import CellSpace, Size, load_space
 from robust_nas.spaces.topology import Topology
+from robust_nas.spaces.wrapped import WrappedArchitecture
 
 __all__ = [
     "FAMILIES",
@@ -42,15 +45,19 @@ __all__ = [
     "Cost",
     "Edge",
     "Encoding",
+    "EnsembleArchitecture",
     "InputShape",
     "Layout",
     "MLPArchitecture",
+    "MeanFieldArchitecture",
     "NASBench201Architecture",
     "Part",
+    "Particles",
     "ResidualArchitecture",
     "Size",
     "StageSizes",
     "Topology",
+    "WrappedArchitecture",
     "architecture_from_text",
     "count",
     "has_cells",

@@ -45,6 +45,9 @@ class Architecture(Options):
     supports_auxiliary_head: ClassVar[bool] = False
     supports_drop_path: ClassVar[bool] = False
     supports_mixing: ClassVar[bool] = False  # whether its network has `mixing_points`
+    wraps: ClassVar[bool] = False  # whether its network is made of networks of another architecture, `member`
+    has_particles: ClassVar[bool] = False  # whether its network has `members` and `member_logits`
+    has_posterior: ClassVar[bool] = False  # whether its network has `posterior_mean` and `kl`
 
     schema_version: Literal[1] = 1
     type: str = ""
@@ -81,6 +84,15 @@ class Architecture(Options):
     def activations_used(self) -> frozenset[str]:
         """Return the same of activations."""
         return frozenset()
+
+    def networks_used(self) -> frozenset[str]:
+        """Return the modules, as `package.module:Class`, that its network is made of and asks for by name."""
+        return frozenset()
+
+    @property
+    def inference_samples(self) -> int | None:
+        """Return the random forward passes whose mean softmax is an answer; None: one pass is the answer."""
+        return None
 
     def activation_places(self) -> set[tuple[int, int]]:
         """Return (stage, channels) of all activations that follow its choice of one, stages from 1."""

@@ -22,12 +22,21 @@ FAMILIES = Registry(
         "residual": "residual:ResidualArchitecture",
         "mlp": "mlp:MLPArchitecture",
         "nas-bench-201": "nas_bench_201:NASBench201Architecture",
+        "ensemble": "ensemble:EnsembleArchitecture",
+        "mean-field": "mean_field:MeanFieldArchitecture",
     },
     group="robust_nas.families",
     key="type",
 )
 
 AnyArchitecture = Annotated[Architecture, FAMILIES.field()]  # a field of options that holds an architecture
+MemberArchitecture = Annotated[  # one that an architecture of several networks is made of
+    Architecture,
+    FAMILIES.field(
+        lambda family: bool(family.network) and not family.wraps,
+        "a member is one network, of a family that names its module",
+    ),
+]
 
 
 def architecture_from_text(text: str, source: str) -> Architecture:
@@ -64,6 +73,11 @@ def named_architecture(name: str) -> Architecture | None:
     A plugin is imported only where no built-in family knows the name; one that cannot be imported knows none.
     """
     return _named(name, FAMILIES.names())
+
+
+def known_architecture(name: str) -> Architecture | None:
+    """Return the architecture that ships under a name, or that a family knows by it; None: no file is looked for."""
+    return load_architecture(name) if is_shipped("architectures", name) else named_architecture(name)
 
 
 def _named(name: str, families: Iterable[str]) -> Architecture | None:

@@ -20,6 +20,7 @@ from robust_nas.errors import ArchitectureError
 
 MAX_CELLS = 1000
 MAX_FILTERS = 1 << 20
+MAX_NAME = 200
 
 
 def _proper_fraction(text: str) -> str:
@@ -29,7 +30,7 @@ def _proper_fraction(text: str) -> str:
     return text
 
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=200)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=MAX_NAME)]
 Kind = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 DepthFraction = Annotated[str, AfterValidator(_proper_fraction)]
 

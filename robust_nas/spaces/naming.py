@@ -14,8 +14,7 @@ from functools import lru_cache
 from robust_nas.spaces.architecture import Architecture, Json, digest
 from robust_nas.spaces.families import load_architecture
 from robust_nas.spaces.files import shipped_names
-
-MAX_NAME = 200
+from robust_nas.spaces.layout import MAX_NAME
 
 
 def canonical_name(architecture: Architecture) -> str:

@@ -49,6 +49,10 @@ class TrainingState:
         )
         self.generator = BatchGenerator(device)
         self.generator.manual_seed(seed)
+        if callable(
+            draw_from := getattr(network, "draw_from", None)
+        ):  # a random network: its draws are checkpointed
+            draw_from(self.generator)
         self.epoch = self.position = 0  # the next batch is number `position` of the epoch
         self.seconds = 0.0
         self.sums = {"loss": 0.0, "correct": 0.0, "seen": 0.0}

@@ -41,6 +41,7 @@ from robust_nas.spaces import CellSpace, Size, is_shipped, load_space
 from robust_nas.training import Loss, Training
 from robust_nas.training.losses import with_present_names
 from robust_nas.user_code import absolute_names, allow_code, code_in, folders_of, own_config
+from robust_nas.workflows.network_size import NetworkSize
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
 MOST_APART = 2.0  # factor between the eps of an attack and of the evaluation, beyond which a warning asks
@@ -81,13 +82,6 @@ class SpaceChoice(Options):
         """Return the space."""
         assert self._space is not None  # noqa: S101 - validated
         return self._space
-
-
-class NetworkSize(Options):
-    """Depth and width of the final network; None takes the space's own."""
-
-    cells: Count | None = None
-    channels: Count | None = None
 
 
 class JobConfig(Options):

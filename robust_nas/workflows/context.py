@@ -20,6 +20,7 @@ from robust_nas.extension import extends
 from robust_nas.records import ENVIRONMENT, read_environment
 from robust_nas.runs import CONFIG, RECIPE, Mode, Run, is_complete, refuse_occupied, write_json
 from robust_nas.workflows.config import EvaluationConfig, JobConfig, RunConfig
+from robust_nas.workflows.network_size import NetworkSize
 
 if TYPE_CHECKING:
     import torch
@@ -234,11 +235,11 @@ def refuse_cell_options(training: Training, architecture: Architecture | type[Ar
         hook.refuse_architecture(architecture)
 
 
-def refuse_recipe(training: Training, space: CellSpace, context: JobContext) -> None:
-    """Raise `ConfigError` for a recipe by which no network of the space can be trained here."""
+def refuse_recipe(training: Training, space: CellSpace, context: JobContext, network: NetworkSize) -> None:
+    """Raise `ConfigError` for a recipe by which no network of the space, made into `network`, can be trained here."""
     refuse_precision(training.precision, context.device)
     refuse_few_images(training, context)
-    refuse_cell_options(training, space.family)
+    refuse_cell_options(training, network.family(space.family))
     refuse_auxiliary_head(training, space.layout, context.dataset)
 
 

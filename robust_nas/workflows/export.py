@@ -11,7 +11,7 @@ from robust_nas.config import expand_path
 from robust_nas.errors import ConfigError, RunError, RunExistsError
 from robust_nas.runs import Progress, silent, write_atomic
 from robust_nas.workflows.config import EvaluationConfig
-from robust_nas.workflows.deployed_rule import defence_of
+from robust_nas.workflows.deployed_rule import defence_of, random_passes
 
 if TYPE_CHECKING:
     import torch
@@ -85,6 +85,7 @@ def refuse_export(
             _refuse_occupied(folder / FILES[form], overwrite)
     model = read_model(model_folder, module=module)
     _refuse_defence(model, forms)
+    _refuse_random(model)
     if "source" in forms:
         refuse_source(model, folder, overwrite=overwrite)
     return model
@@ -104,6 +105,16 @@ def _refuse_defence(model: Model, forms: Sequence[Form]) -> None:
         raise ConfigError(
             f"{model.folder}: has the defence {defence.label}, which is no part of an architecture's plain source; "
             "--format onnx and --format program deliver the defended model"
+        )
+
+
+def _refuse_random(model: Model) -> None:
+    """Raise `ConfigError` for a network that draws in every pass: a graph has one pass, and no generator to seed."""
+    if random_passes(model) is not None:
+        raise ConfigError(
+            f"{model.folder}: cannot be exported: its answer is the mean of {random_passes(model)} random passes, and "
+            "an exported graph is one pass without draws. load_model(folder) gives the network; an ensemble without "
+            "draws, and the network of load_model(folder).posterior_mean(), are deterministic"
         )
 
 

@@ -42,7 +42,7 @@ from robust_nas.spaces import CellSpace
 from robust_nas.training import Training
 from robust_nas.training.losses import with_present_names
 from robust_nas.workflows.compress import DELIVERED, EVALUATED, compress
-from robust_nas.workflows.config import RESULTS, CompressionConfig, NetworkSize, RunConfig, doubts
+from robust_nas.workflows.config import RESULTS, CompressionConfig, RunConfig, doubts
 from robust_nas.workflows.context import (
     JobContext,
     context_unless_finished,
@@ -54,7 +54,9 @@ from robust_nas.workflows.context import (
 from robust_nas.workflows.controls import CONTROLS, compare_with_controls, is_compared
 from robust_nas.workflows.evaluate import run_evaluation
 from robust_nas.workflows.export import export_model
+from robust_nas.workflows.memory import refuse_memory_of_run
 from robust_nas.workflows.more_evaluation import answered, extended, protocol_of
+from robust_nas.workflows.network_size import NetworkSize
 from robust_nas.workflows.search import find_architecture, refuse_unfit
 from robust_nas.workflows.search_job import SearchJob, refuse_more_seeds
 from robust_nas.workflows.search_verdict import VERDICT, judge_search, seed_folders
@@ -248,7 +250,8 @@ def _draw_missing(config: RunConfig, folder: Path) -> None:
 def _refuse_what_fails_later(config: RunConfig, context: JobContext, folder: Path, mode: Mode) -> None:
     """Raise the errors of later jobs before the first one starts."""
     refuse_unfit(config, context)
-    refuse_recipe(config.training, config.space.load(), context)
+    refuse_recipe(config.training, config.space.load(), context, config.network)
+    refuse_memory_of_run(config, context)
     refuse_attacks(config, context.dataset)
     if mode == "resume":
         for part in (".", "search", "model", "evaluation", "compressed"):

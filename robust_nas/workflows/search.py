@@ -135,9 +135,10 @@ def refuse_unfit(config: RunConfig, context: JobContext) -> None:
     refuse_attacks_in(config.search, "search", context)
     if config.search.weight_loss is not None:
         refuse_loss(config.search.weight_loss, "search.weights.loss", context)
-    if config.search.trains or config.search.followed:
-        refuse_recipe(config.training, config.space.load(), context)
+    if config.search.trains:
+        refuse_recipe(config.training, config.space.load(), context, config.network.alone)
     if config.search.followed:
+        refuse_recipe(config.training, config.space.load(), context, config.network)
         refuse_attacks(config, context.dataset)
     refuse_unmeasurable(config, context)
 

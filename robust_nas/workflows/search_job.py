@@ -18,7 +18,8 @@ from robust_nas.search import Strategy, SupernetOptions, strategy_field
 from robust_nas.search.sampled.measured import COMPRESSED_ROBUST
 from robust_nas.spaces import CellArchitecture, CellSpace
 from robust_nas.workflows.candidates import CandidateRecipe
-from robust_nas.workflows.config import NetworkSize, RunConfig
+from robust_nas.workflows.config import RunConfig
+from robust_nas.workflows.network_size import NetworkSize
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,23 @@ class SearchJob(ExtensibleJob):
     @classmethod
     def of(cls, config: RunConfig) -> Self:
         """Return the record of the search that a run config asks for."""
-        keys = cls.model_fields.keys() - {"space", "search", "training", "compression", "extended"}
+        keys = cls.model_fields.keys() - {
+            "space",
+            "search",
+            "network",
+            "training",
+            "compression",
+            "extended",
+        }
         shared = {key: getattr(config, key) for key in keys}
         training = CandidateRecipe.of(config.training) if config.search.trains else None
         compression = config.compression if COMPRESSED_ROBUST in config.search.measured else None
-        own = {"search": config.search.alone, "training": training, "compression": compression}
+        own = {
+            "search": config.search.alone,
+            "network": config.network.alone,
+            "training": training,
+            "compression": compression,
+        }
         return cls(space=config.space.load(), **own, **shared)
 
     def extension_of(self, before: Self, folder: Path) -> Self | None:

@@ -30,6 +30,7 @@ from robust_nas.workflows.context import (
     refuse_precision,
     session,
 )
+from robust_nas.workflows.memory import refuse_memory
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,8 +54,10 @@ def train(
 ) -> Path:
     """Trains an architecture by the config's recipe; returns the model folder (default `results/<name>-model`).
 
-    The architecture keeps its own size: `config.network` is the size of what a search finds.
+    The architecture keeps its own size: that of `config.network` is of what a search finds. `network.particles` or
+    `network.posterior` makes an ensemble, or a network with a posterior, of it.
     """
+    architecture = config.network.made_of(architecture)
     refuse_cell_options(config.training, architecture)
     folder = expand_path(out) if out else RESULTS / f"{config.name}-model"
     job = TrainJob.of(config, architecture)
@@ -64,6 +67,7 @@ def train(
         refuse_few_images(config.training, context)
         if has_cells(architecture):
             refuse_auxiliary_head(config.training, architecture.layout, context.dataset)
+        refuse_memory(architecture, config.training, context)
     with joined() as ranks, open_run(ranks, folder, job, mode, recipe=config) as run:
         job = ranks.run_on_all(lambda: cast(TrainJob, run.config))
         config = cast(RunConfig, job.recipe_of(config))

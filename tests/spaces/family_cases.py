@@ -3,7 +3,13 @@
 from hypothesis import strategies as st
 from spaces_strategies import NAMES, architectures, mlp_architectures, residual_architectures
 
-from robust_nas.spaces import Cell, Edge, NASBench201Architecture
+from robust_nas.spaces import (
+    Cell,
+    Edge,
+    EnsembleArchitecture,
+    MeanFieldArchitecture,
+    NASBench201Architecture,
+)
 from robust_nas.spaces.nas_bench_201 import OPERATIONS
 
 
@@ -32,9 +38,38 @@ def nas_bench_201_architectures(draw: st.DrawFn) -> NASBench201Architecture:
     )
 
 
-FAMILY_CASES = {
+MEMBERS = {
     "cell": architectures(),
     "residual": residual_architectures(),
     "mlp": mlp_architectures(),
     "nas-bench-201": nas_bench_201_architectures(),
+}
+
+
+@st.composite
+def ensemble_architectures(draw: st.DrawFn) -> EnsembleArchitecture:
+    """Few particles of any family, all or some of them in an answer."""
+    return EnsembleArchitecture(
+        name=draw(NAMES),
+        member=draw(st.one_of(*MEMBERS.values())),
+        particles=draw(st.integers(1, 3)),
+        draws=draw(st.none() | st.integers(1, 4)),
+    )
+
+
+@st.composite
+def mean_field_architectures(draw: st.DrawFn) -> MeanFieldArchitecture:
+    """A posterior over the weights of any family."""
+    return MeanFieldArchitecture(
+        name=draw(NAMES),
+        member=draw(st.one_of(*MEMBERS.values())),
+        samples=draw(st.integers(1, 20)),
+        initial_sigma=draw(st.floats(1e-3, 1.0)),
+    )
+
+
+FAMILY_CASES = {
+    **MEMBERS,
+    "ensemble": ensemble_architectures(),
+    "mean-field": mean_field_architectures(),
 }
