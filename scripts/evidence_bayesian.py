@@ -12,9 +12,9 @@ pass, or what costs about as much, of one network of this size on one training i
 
 Every network is evaluated by its deployed rule: particles by the mean softmax of all four (deterministic), the
 mean-field network by that of 8 draws. The particles are evaluated once more with 8 drawn particles for an answer, which
-is random: the same weights, another rule. The attack is APGD with 50 steps on the margin, 8 passes a gradient for a random rule,
-all findings; so a random one has its EOT curve (1, 2, 8 and 32 passes, PGD-10), and the mean-field network its
-posterior mean. About 100 CPU minutes on two slow cores: a training takes 2, an evaluation 1 (single) to 6.
+is random: the same weights, another rule. The attack is APGD with 50 steps on the margin, 8 passes a gradient for a
+random rule, all findings; so a random one has its EOT curve (1, 2, 8 and 32 passes, PGD-10), and the mean-field network
+its posterior mean. About 100 CPU minutes on two slow cores: a training takes 2, an evaluation 1 (single) to 6.
 
 Settings are fixed below. After every evaluation its row is written to results/reference/bayesian/; runs and models are
 in results/bayesian/. What is finished is kept: the same command goes on where it was. --minutes begins nothing new
@@ -180,8 +180,9 @@ def table(outcomes: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _order(each: dict[str, Any]) -> int:
-    return list(METHODS).index(each["row"].partition(",")[0])
+def _order(each: dict[str, Any]) -> tuple[int, bool]:
+    name, _, drawn = each["row"].partition(",")
+    return list(METHODS).index(name), bool(drawn)
 
 
 def spread(outcomes: Sequence[dict[str, Any]], key: str) -> str:
