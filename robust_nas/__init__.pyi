@@ -34,6 +34,7 @@ from .workflows.config import load_config as load_config
 from .workflows.defence_config import DefenceConfig as DefenceConfig
 from .workflows.defence_config import defence_config as defence_config
 from .workflows.defend import defend as defend
+from .workflows.doctor import doctor as doctor
 from .workflows.evaluate import run_evaluation as run_evaluation
 from .workflows.export import export_model as export_model
 from .workflows.pipeline import run as run

@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
@@ -30,7 +30,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from robust_nas.errors import CodeRefusedError, ConfigError
 from robust_nas.overrides import Verbatim as Verbatim
@@ -51,6 +51,7 @@ MAX_PATH = 200  # of the place of a problem
 MAX_LINE = 4000  # of a problem
 _UNEXPANDED = re.compile(r"^~[^/]*|\$(\w+|\{\w+\})")
 UNKNOWN_KEY = "unknown_key"
+_WORDS: dict[str, str] = {}  # what a text has to be, by its regular expression
 
 
 class _OptionsMeta(_PydanticMeta):
@@ -110,6 +111,18 @@ def print_number(value: float) -> str | float:
     """`8/255` where the value is exactly a multiple of 1/255 that has no short decimal form, else the number."""
     levels = round(value * 255) if 0 < value < 1 else 0
     return f"{levels}/255" if levels and len(repr(value)) > 8 and levels / 255 == value else value
+
+
+def text_field(pattern: str, words: str, **more: Any) -> Any:
+    """Return a field of text of this regular expression, which a message puts into words: "a letter first, ..."."""
+    _WORDS[pattern] = words
+    return Field(pattern=pattern, **more)
+
+
+def suggestion(given: str, names: Iterable[str]) -> str:
+    """Return `did you mean 'x'? ` for the name that is close to what was given, else an empty text."""
+    close = difflib.get_close_matches(given, list(names), 1)
+    return f"did you mean {close[0]!r}? " if close else ""
 
 
 Number = Annotated[
@@ -289,7 +302,7 @@ def explain(
         elif kind not in (UNKNOWN_KEY, "method"):
             message = _CONTAINERS.get(kind, message.removeprefix("Assertion failed, "))
             message = message[:1].lower() + message[1:] if kind != "value_error" else message
-            message += "; null is none" if problem["input"] == "~" else ""
+            message = _in_words(problem, message)
             of_keys = isinstance(problem["input"], Mapping) and kind == "value_error"
             got = "" if of_keys else f"got {shown(problem['input'])}; "
             if lines and lines[-1].startswith(f"{where}: {got}"):
@@ -300,6 +313,16 @@ def explain(
             return "\n".join([*lines, f"... and {more} more problems"])
         lines.append(f"{where}: {got}{message}"[:MAX_LINE])
     return "\n".join(lines)
+
+
+def _in_words(problem: ErrorDetails, message: str) -> str:
+    """Return a message of pydantic's with the name that may be meant, and words for a regular expression."""
+    kind, context, given = problem["type"], problem.get("ctx", {}), problem["input"]
+    if kind == "string_pattern_mismatch":
+        message = _WORDS.get(context["pattern"], message)
+    if kind == "literal_error" and isinstance(given, str):
+        message = suggestion(given, re.findall(r"'([^']*)'", context["expected"])) + message
+    return f"{message}; null is none" if given == "~" else message
 
 
 _LIST, _MAPPING = "a list is needed", "a mapping of keys to values is needed"
@@ -323,9 +346,7 @@ def _name_allowed_keys(error: ValidationError, model: type[Options]) -> Validati
         kind, message = problem["type"], problem["msg"]
         if kind == "extra_forbidden" and len(problem["loc"]) == 1:
             unknown, allowed = str(problem["loc"][0]), list(model.model_fields)
-            close = difflib.get_close_matches(unknown, allowed, 1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            known = f"{hint}allowed: {', '.join(allowed)}"
+            known = f"{suggestion(unknown, allowed)}allowed: {', '.join(allowed)}"
             if unknown in model.moved:
                 known = f"it is now {model.moved[unknown]}"
             kind, message = UNKNOWN_KEY, f"unknown key {unknown[:200]!r}; {known}"

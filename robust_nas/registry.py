@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 from pydantic import GetCoreSchemaHandler, SerializationInfo, ValidationInfo, create_model
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from robust_nas.config import Options
+from robust_nas.config import Options, suggestion
 from robust_nas.errors import CodeRefusedError, ConfigError, UnknownMethodError
 from robust_nas.user_code import is_code, resolve
 
@@ -108,7 +108,8 @@ class Registry(Generic[M]):
         if name in self.elsewhere:
             raise UnknownMethodError(f"got {self.key} {name!r}; it is {self.elsewhere[name]}")
         raise UnknownMethodError(
-            f"got {self.key} {name[:200]!r}; allowed: {', '.join(self.names())}, or file.py:Class of your own "
+            f"got {self.key} {name[:200]!r}; {suggestion(name, self.names())}allowed: {', '.join(self.names())}, "
+            f"or file.py:Class of your own "
             f"(or a plugin that provides it is not installed)"
         )
 

@@ -1,5 +1,6 @@
 """Loading, overriding, checking and printing of YAML: round trips, and every kind of mistake."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import robust_nas
 from robust_nas.config import (
     MAX_YAML_BYTES,
     Count,
@@ -25,6 +27,7 @@ from robust_nas.config import (
     parse_yaml,
     print_number,
     read_yaml,
+    text_field,
     to_yaml,
 )
 from robust_nas.errors import ConfigError
@@ -139,6 +142,32 @@ def test_an_unknown_key_is_named_with_the_key_that_was_meant() -> None:
     assert "allowed: eps, steps, start" in message
     assert "colour.deph" in refusal({"colour": {"name": "red", "deph": 1}})
     assert "did you mean 'depth'?" in refusal({"colours": [{"name": "red", "deph": 1}]})
+
+
+class Device(Options):
+    norm: Literal["linf", "l2"] = "linf"
+    device: Annotated[str, text_field(r"^(cpu|cuda)$", "cpu and cuda are taken")] = "cpu"
+
+
+def test_the_name_or_value_that_was_meant_is_proposed() -> None:
+    assert "got name 'bleu'; did you mean 'blue'? allowed: red, blue" in refusal(
+        {"colours": [{"name": "bleu"}]}
+    )
+    with pytest.raises(
+        ConfigError, match=r"norm: got 'lnif'; did you mean 'linf'\? input should be 'linf' or"
+    ):
+        check(Device, {"norm": "lnif"}, "file")
+    with pytest.raises(ConfigError, match="norm: got 'x'; input should be"):
+        check(Device, {"norm": "x"}, "file")
+
+
+def test_a_message_has_words_and_no_regular_expression() -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(Device, {"device": "gpu"}, "file")
+    assert str(caught.value) == "file: device: got 'gpu'; cpu and cuda are taken"
+    package = Path(robust_nas.__file__).parent
+    bare = [str(path) for path in package.rglob("*.py") if re.search(r"[(\s]pattern=r", path.read_text())]
+    assert bare == []  # `text_field` has the words
 
 
 def test_an_error_names_the_source_the_key_the_value_and_what_is_allowed() -> None:

@@ -1,6 +1,7 @@
 """The command line `robust-nas`: one file per verb; parse, call the library, print.
 
-Exit codes: 0 done, 1 failed, 2 bad usage, 143 ended by SIGTERM. Errors of this package are printed without a traceback.
+Exit codes: 0 done, 1 failed, 2 bad usage, 130 ended by Ctrl-C, 143 by SIGTERM.
+Errors of this package are printed without a traceback.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from robust_nas.cli import (
     compress,
     count,
     defend,
+    doctor,
     evaluate,
     export,
     rank,
@@ -55,6 +57,7 @@ app.command("compress")(compress.command)
 app.command("rank")(rank.command)
 app.command("export")(export.command)
 app.command("count")(count.command)
+app.command("doctor")(doctor.command)
 app.add_typer(attack.app, name="attack")
 app.add_typer(benchmark.app, name="benchmark")
 app.add_typer(spaces.app, name="spaces")
@@ -90,10 +93,9 @@ def main() -> None:
             typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except SystemExit as end:
-        if end.code not in (INTERRUPTED, TERMINATED):
-            raise
-        _say_ended("interrupted" if end.code == INTERRUPTED else "terminated")
-        sys.exit(1 if end.code == INTERRUPTED else TERMINATED)
+        if end.code in (INTERRUPTED, TERMINATED):
+            _say_ended("interrupted" if end.code == INTERRUPTED else "terminated")
+        raise
     except MemoryError:
         _out_of_memory()
     except RuntimeError as error:

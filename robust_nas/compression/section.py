@@ -8,7 +8,6 @@ Steps in short form come in their only possible order, whatever the order of the
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -22,7 +21,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from robust_nas.compression.compressor import COMPRESSORS, Compressor
-from robust_nas.config import UNKNOWN_KEY, Fraction01, Options
+from robust_nas.config import UNKNOWN_KEY, Fraction01, Options, suggestion
 
 SHORT = tuple(COMPRESSORS.built_in)  # the keys of steps in short form
 STEPS = "steps"
@@ -116,8 +115,7 @@ def _placed(error: ValidationError, model: type[Options], short: list[str]) -> V
     for problem in error.errors(include_url=False):
         kind, message, place = problem["type"], problem["msg"], problem["loc"]
         if len(place) == 1 and kind in ("extra_forbidden", UNKNOWN_KEY):
-            close = difflib.get_close_matches(str(place[0]), known, 1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
+            hint = suggestion(str(place[0]), known)
             kind = UNKNOWN_KEY
             message = f"unknown key {str(place[0])[:200]!r}; {hint}allowed: {', '.join(known)}"
         elif short and len(place) > 1 and place[0] == STEPS:

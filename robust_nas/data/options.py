@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from robust_nas.config import Count, CountOrZero, Fraction01, Options, absolute_path
+from robust_nas.config import Count, CountOrZero, Fraction01, Options, absolute_path, text_field
 from robust_nas.data.reader import DATASETS, DatasetReader
 from robust_nas.errors import CodeRefusedError, ConfigError
 
@@ -29,7 +29,10 @@ class DataOptions(Options):
 
     name: str = "digits"  # of `DATASETS`, or `file.py:Reader`
     # None: the dataset's usual place, where it has one
-    path: Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")] | None = None
+    path: (
+        Annotated[str, text_field(r"^[^\x00]+$", "a path has no zero byte and is not empty", min_length=1)]
+        | None
+    ) = None
     # of the reader, where it has any; left out of records where there are none
     options: dict[str, Any] = Field(default={}, exclude_if=lambda options: not options)
     limit: Count | None = None  # the largest number of training images, a seeded class-balanced choice

@@ -10,7 +10,16 @@ from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, field_valida
 
 from robust_nas.attacks import Attack, ThreatModel, attack_field, inherit, inherited
 from robust_nas.attacks.attack import Compile
-from robust_nas.config import AbsolutePath, Count, Options, absolute_if_file, check, existing_file, read_yaml
+from robust_nas.config import (
+    AbsolutePath,
+    Count,
+    Options,
+    absolute_if_file,
+    check,
+    existing_file,
+    read_yaml,
+    suggestion,
+)
 from robust_nas.config_paths import seen_from_file
 from robust_nas.errors import CodeRefusedError, ConfigError
 from robust_nas.evaluation.checks import CHECKS, SanityCheck, refuse_shared_titles
@@ -141,7 +150,8 @@ def load_suite(
     path = SUITES / f"{name_or_path}.yaml" if name_or_path in suite_names() else existing_file(name_or_path)
     if path is None:
         raise ConfigError(
-            f"{name_or_path!r} is neither a suite nor a file; suites: {', '.join(suite_names())}"
+            f"{name_or_path!r} is neither a suite nor a file; "
+            f"{suggestion(str(name_or_path), suite_names())}suites: {', '.join(suite_names())}"
         )
     shipped = path.parent == SUITES
     source = f"suite {name_or_path}" if shipped else str(path)

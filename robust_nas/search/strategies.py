@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from robust_nas.config import Options
+from robust_nas.config import Options, suggestion
 from robust_nas.errors import ConfigError, UnknownMethodError
 from robust_nas.registry import Method, MethodField, Registry
 from robust_nas.search.strategy import Strategy
@@ -72,7 +72,8 @@ def with_strategy(section: Mapping[str, Any], strategy: str) -> dict[str, Any]:
         got = f"{strategy[:200]!r}"
         if strategy in STRATEGIES.elsewhere:
             got = f"{got}, which is {STRATEGIES.elsewhere[strategy]}"
-        raise ConfigError(f"strategy: got {got}; allowed: {', '.join(strategy_names())}")
+        hint = suggestion(strategy, strategy_names())
+        raise ConfigError(f"strategy: got {got}; {hint}allowed: {', '.join(strategy_names())}")
     shared = {key: value for key, value in _shared(section, chosen).items() if key != "name"}
     return {"name": name, **shared, **({chosen.variant: variant} if chosen.variant else {})}
 

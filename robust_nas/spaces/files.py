@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from robust_nas.config import existing_file
+from robust_nas.config import existing_file, suggestion
 from robust_nas.errors import ConfigError
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -38,4 +38,5 @@ def shipped(kind: str, name_or_path: str | Path, error: type[ConfigError], also:
     if path is not None:
         return path
     known = ", ".join(shipped_names(kind)) + (f"; or {also}" if also else "")
-    raise error(f"{text!r} is neither a shipped name nor a file; shipped: {known}")
+    hint = suggestion(text.replace("-", "_"), shipped_names(kind))
+    raise error(f"{text!r} is neither a shipped name nor a file; {hint}shipped: {known}")

@@ -15,7 +15,7 @@ from typing import Annotated, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from robust_nas.config import Count, Options
+from robust_nas.config import Count, Options, text_field
 from robust_nas.errors import ArchitectureError
 
 MAX_CELLS = 1000
@@ -30,8 +30,20 @@ def _proper_fraction(text: str) -> str:
     return text
 
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=MAX_NAME)]
-Kind = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
+Name = Annotated[
+    str,
+    text_field(
+        r"^[A-Za-z0-9][A-Za-z0-9._+-]*$",
+        "letters, digits, '.', '_', '+' and '-' are taken, a letter or digit first",
+        max_length=MAX_NAME,
+    ),
+]
+Kind = Annotated[
+    str,
+    text_field(
+        r"^[a-z][a-z0-9_]*$", "lower-case letters, digits and '_' are taken, a letter first", max_length=40
+    ),
+]
 DepthFraction = Annotated[str, AfterValidator(_proper_fraction)]
 
 

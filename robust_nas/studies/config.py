@@ -34,6 +34,7 @@ from robust_nas.config import (
     existing_file,
     merge,
     read_yaml,
+    suggestion,
 )
 from robust_nas.config_paths import seen_from_file
 from robust_nas.errors import CodeRefusedError, ConfigError, StudyError
@@ -227,7 +228,10 @@ def load_study(study: str | Path, overrides: Sequence[str] = (), *, size: str | 
     text = str(study)
     path = PRESETS / f"{text}.yaml" if text in preset_names() else existing_file(text)
     if path is None:
-        raise StudyError(f"{text!r} is neither a study nor a file; studies: {', '.join(preset_names())}")
+        raise StudyError(
+            f"{text!r} is neither a study nor a file; {suggestion(text, preset_names())}"
+            f"studies: {', '.join(preset_names())}"
+        )
     shipped = path.parent == PRESETS
     source = text if shipped else str(path)
     file = None if shipped else path

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from robust_nas.attacks import ATTACKS, Attack, inherited
-from robust_nas.config import Options
+from robust_nas.config import Options, suggestion
 from robust_nas.errors import ConfigError
 from robust_nas.training.hook import HookOptions
 from robust_nas.training.hooks import HOOKS
@@ -46,7 +46,8 @@ def keys_of(name: str) -> dict[str, Any]:
         keys = {"loss": {"name": "pgd-at", "attack": first}}
     else:
         raise ConfigError(
-            f"got method {name[:200]!r}; allowed: a loss ({', '.join(LOSSES.names())}), "
+            f"got method {name[:200]!r}; {suggestion(first, [*LOSSES.names(), *_steps(), *_attacks()])}"
+            f"allowed: a loss ({', '.join(LOSSES.names())}), "
             f"a step ({', '.join(_steps())}), an attack for PGD-AT ({', '.join(_attacks())}), "
             f"each with hooks after + ({', '.join(HOOKS.names())}), "
             "or a name of compare.methods"

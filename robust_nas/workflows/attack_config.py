@@ -9,7 +9,7 @@ from typing import Any, Self
 from pydantic import model_validator
 
 from robust_nas.attacks import ThreatModel
-from robust_nas.config import Count, Options, apply_overrides, check, read_yaml
+from robust_nas.config import Count, Options, apply_overrides, check, read_yaml, suggestion
 from robust_nas.config_paths import YAML, seen_from_file
 from robust_nas.errors import ConfigError
 from robust_nas.training.ai_gan import AIGANTraining
@@ -56,7 +56,9 @@ def attack_config(
     Raises `ConfigError`.
     """
     if method not in METHODS:
-        raise ConfigError(f"--method: got {method[:200]!r}; allowed: {', '.join(METHODS)}")
+        raise ConfigError(
+            f"--method: got {method[:200]!r}; {suggestion(method, METHODS)}allowed: {', '.join(METHODS)}"
+        )
     path: Path | None = Path(source)
     if Path(source).suffix in YAML:
         tree = seen_from_file(read_yaml(Path(source)), Path(source))

@@ -8,7 +8,7 @@ from typing import Any
 
 from robust_nas.compression import COMPRESSORS
 from robust_nas.compression.section import SHORT, STEPS, has_short_form
-from robust_nas.config import Options, apply_overrides, check, to_dict
+from robust_nas.config import Options, apply_overrides, check, suggestion, to_dict
 from robust_nas.errors import ConfigError, UnknownMethodError
 from robust_nas.user_code import own_config
 from robust_nas.workflows.config import CompressionConfig, load_config, one_list, stored_config, trusting
@@ -63,8 +63,8 @@ def _names(method: str) -> list[str]:
             return [COMPRESSORS.get(name).model_fields["name"].default for name in method.split("+")]
         except UnknownMethodError:
             raise ConfigError(
-                f"--method: got {method[:200]!r}; allowed: {', '.join(COMPRESSORS.names())}, file.py:Class of your "
-                "own, or several joined by +"
+                f"--method: got {method[:200]!r}; {suggestion(method, COMPRESSORS.names())}"
+                f"allowed: {', '.join(COMPRESSORS.names())}, file.py:Class of your own, or several joined by +"
             ) from None
 
 

@@ -25,6 +25,8 @@ from robust_nas.config import (
     check,
     existing_file,
     read_yaml,
+    suggestion,
+    text_field,
     to_yaml,
     to_yaml_dict,
 )
@@ -88,9 +90,18 @@ class JobConfig(Options):
     """What every job has: a name, a seed, a device, and the images."""
 
     schema_version: Literal[1] = 1
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+    name: Annotated[
+        str,
+        text_field(
+            r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+            "letters, digits, '.', '_' and '-' are taken, a letter or digit first",
+            max_length=100,
+        ),
+    ]
     seed: Annotated[CountOrZero, Field(le=2**32 - 1)] = 0
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")] = "auto"
+    device: Annotated[
+        str, text_field(r"^(auto|cpu|cuda(:[0-9]{1,2})?)$", "auto, cpu, cuda and cuda:N are taken")
+    ] = "auto"
     threads: Literal["auto"] | Annotated[Count, Field(le=1024)] = "auto"
     checkpoint_seconds: NonNegative = 60.0
     data: DataOptions
@@ -202,7 +213,7 @@ def _recipe_file(recipe: str | Path) -> Path:
     if path is None:
         raise ConfigError(
             f"{text!r} is neither a recipe, nor a file, nor a folder with a {RECIPE}; "
-            f"recipes: {', '.join(recipe_names())}"
+            f"{suggestion(text, recipe_names())}recipes: {', '.join(recipe_names())}"
         )
     return path
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from robust_nas.config import Count, apply_overrides, check
+from robust_nas.config import Count, apply_overrides, check, suggestion
 from robust_nas.defences import DEFENCES, Defence
 from robust_nas.errors import ConfigError, UnknownMethodError
 from robust_nas.evaluation.inference_rule import InferenceRule
@@ -35,7 +35,9 @@ def defence_config(folder: Path | str, method: str, overrides: Sequence[str] = (
             method = str(DEFENCES.get(method).model_fields["name"].default)
         except UnknownMethodError:
             known = f"{', '.join(DEFENCES.names())}, or file.py:Class of your own"
-            raise ConfigError(f"--with: got {method[:200]!r}; allowed: {known}") from None
+            raise ConfigError(
+                f"--with: got {method[:200]!r}; {suggestion(method, DEFENCES.names())}allowed: {known}"
+            ) from None
     path, stored = stored_config(Path(folder), EvaluationConfig)
     tree = {key: value for key, value in stored.items() if key in JobConfig.model_fields and key != "figures"}
     changes = [_of_method(text) for text in overrides]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from robust_nas.config import expand_path
+from robust_nas.config import expand_path, suggestion
 from robust_nas.errors import ConfigError, RunError, RunExistsError
 from robust_nas.runs import Progress, silent, write_atomic
 from robust_nas.workflows.config import EvaluationConfig
@@ -123,7 +123,9 @@ def checked_forms(forms: Sequence[str]) -> list[Form]:
     known: dict[str, Form] = {form: form for form in FORMS}
     for form in forms:
         if form not in known:
-            raise ConfigError(f"--format: got {form!r}; allowed: {', '.join(FORMS)}, all")
+            raise ConfigError(
+                f"--format: got {form!r}; {suggestion(form, FORMS)}allowed: {', '.join(FORMS)}, all"
+            )
     if not forms:
         raise ConfigError(f"--format: got nothing; allowed: {', '.join(FORMS)}, all")
     return [known[form] for form in dict.fromkeys(forms)]

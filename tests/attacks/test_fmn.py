@@ -186,3 +186,29 @@ def test_its_passes_are_those_it_says():
         result = attack.run(model, images, labels)
         assert result.forwards <= len(images) * attack.passes.forward + len(images)
         assert result.backwards == len(images) * attack.passes.backward
+
+
+@pytest.mark.parametrize(("norm", "name"), [("linf", "LInf"), ("l2", "L2"), ("l1", "L1")])
+def test_as_near_as_foolbox(norm, name, digits_net, monkeypatch):
+    # The steps differ where no example was found yet, and in the order of ball and box: not the same points.
+    foolbox = pytest.importorskip("foolbox")
+    model, images, labels = digits_net
+    right = (model(images).argmax(1) == labels).nonzero().squeeze(1)[:24]
+    images, labels = images[right], labels[right]
+    theirs = getattr(foolbox.attacks, f"{name}FMNAttack")(steps=100)
+    if norm == "l2":  # 3.3.4 divides the norm of the image by itself: its projection moves nothing
+
+        def project(x, x0, epsilon):
+            norms = (x - x0).flatten(1).norms.l2(axis=-1).maximum(1e-12)
+            return x0 + (x - x0) * (epsilon / norms).minimum(1).reshape((-1, 1, 1, 1))
+
+        monkeypatch.setattr(theirs, "project", project)
+    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
+    expected = theirs.run(wrapped, images, foolbox.criteria.Misclassification(labels))
+    ours = FMN(norm=norm)(model, images, labels)
+    assert (model(ours).argmax(1) != labels).all()
+    both = model(expected).argmax(1) != labels
+    ratio = distance(norm, ours - images)[both] / distance(norm, expected - images)[both]
+    assert both.sum() >= 20
+    assert 0.99 < ratio.median() < 1.01
+    assert ratio.max() < 1.05

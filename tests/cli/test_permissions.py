@@ -101,7 +101,7 @@ def _interruptible() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_interruptible")
 @pytest.mark.parametrize(
-    ("number", "code", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 1, "interrupted")]
+    ("number", "code", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
 )
 def test_signals_end_a_verb_with_a_sentence(
     number: signal.Signals, code: int, word: str, call: Call, monkeypatch: pytest.MonkeyPatch

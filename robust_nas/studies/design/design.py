@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, NamedTuple
 
-from pydantic import Field
-
+from robust_nas.config import text_field
 from robust_nas.registry import Method
 from robust_nas.spaces import Architecture
 
@@ -16,7 +15,9 @@ MAX_CONFIGURATIONS = 10_000  # of one design; the largest published grid has 512
 RECIPE = "training."  # keys of the training recipe begin with it, all others are the architecture's
 
 InputShape = tuple[int, int, int]  # channels, height, width
-Arm = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$", max_length=60)]
+Arm = Annotated[
+    str, text_field(r"^[A-Za-z0-9._-]*$", "letters, digits, '.', '_' and '-' are taken", max_length=60)
+]
 
 
 class Configuration(NamedTuple):
