@@ -10,12 +10,14 @@ from evaluation_networks import EPS, timeless
 from small_cascade import by_name, evaluated
 from torch import nn
 
+from robust_nas import ResidualArchitecture, build_network
 from robust_nas.attacks import FGSM, Predictor, Unaware
 from robust_nas.errors import AttackError
 from robust_nas.evaluation import CHECKS, EvaluationOptions, Journal, follow_protocol
 from robust_nas.evaluation.checks.eot_curve import MEAN
 from robust_nas.evaluation.checks.gradient_noise import signal_to_noise
 from robust_nas.evaluation.frozen import frozen
+from robust_nas.spaces import MeanFieldArchitecture
 
 NOISE, FROZEN = "gradient above its noise", "succeeds on one frozen draw"
 CURVE, ADAPTIVE = "EOT sample curve", "adaptive at least as strong as unaware"
@@ -176,6 +178,22 @@ def test_the_record_holds_the_curve_with_the_line_of_the_mean(honest):
     assert tree["eps_curve"] == []
     assert "defence" not in tree
     assert all(point["low"] <= point["accuracy"] <= point["high"] for point in tree["eot_curve"])
+
+
+def test_a_network_of_the_family_brings_its_rule_and_its_mean(dataset):
+    tiny = ResidualArchitecture(name="tiny", stem=4, depths=(1,), widths=(4,))
+    architecture = MeanFieldArchitecture(name="tiny-mean-field", member=tiny, samples=2)
+    network = build_network(architecture, input_shape=(1, 8, 8), classes=10)
+    tree = {"threat_model": {"eps": EPS}, "attacks": [{"attack": {"name": "pgd", "steps": 1}}], "images": 8}
+    tree |= {"findings": "none", "deployed": {"eot": 2, "draws": 1}}
+    found = follow_protocol(network, dataset.test, EvaluationOptions.model_validate(tree))
+    assert found.options.deployed.samples == 2
+    assert [row["kind"] for row in found.posterior_mean["rows"]] == [
+        "posterior mean",
+        "transferred",
+        "random",
+    ]
+    assert [row.label for row in found.rows] == ["pgd-1", "unaware-pgd-1"]
 
 
 def test_a_random_network_without_a_mean_has_the_curve_alone(robust, dataset):
