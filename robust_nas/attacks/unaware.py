@@ -1,6 +1,7 @@
 """Unaware: an attack made on the network without its defence, and tried on the network with it.
 
-    x'' = attack(f, x, y)                 f: the undefended network (the twin) of a defended model g
+    x'' = attack(f, x, y)                 f: the twin of a model g (`twin.py`): the undefended network of a defended
+                                          model, the network of the mean weights of a Bayesian one
     x'  = of x and x'', per example the one of the higher margin on g, a misclassified one first
 
 It is the evaluation that many defences were published with, and a baseline, never the claim: an attacker who knows the
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
 class Unaware(BoundedAttack):
     """An attack that does not know the defence: made on the undefended network, judged on the defended model.
 
-    `attack` is APGD where none is named, with this norm and eps. `undefended` says what a model without a defence is:
-    an error, or attacked itself.
+    Of a Bayesian network it does not know the randomness: it is made on the network of the mean weights. `attack` is
+    APGD where none is named, with this norm and eps. `undefended` says what a model without a twin is: an error, or
+    attacked itself.
     """
 
     access: ClassVar[Literal["gradient", "score", "decision"]] = "score"  # of the defended model
@@ -95,21 +97,22 @@ class Unaware(BoundedAttack):
         return self.attack.settings(classes)
 
     def refuse_model(self, model: nn.Module) -> None:
-        """Raise `AttackError` for a model without a defence, unless it is to be attacked itself."""
-        self._twin(model)
+        """Raise `AttackError` for a model without a twin, unless it is to be attacked itself."""
+        from robust_nas.attacks.twin import has_twin
 
-    def _twin(self, model: nn.Module) -> nn.Module:
-        """Return the undefended network of a defended model."""
-        from robust_nas.defences import Defended
-
-        if isinstance(model, Defended):
-            return model.module
-        if self.undefended == "refuse":
+        if self.undefended == "refuse" and not has_twin(model):
             raise AttackError(
                 f"{self.label}: the model has no defence ({type(model).__name__}), so that there is no undefended "
                 f"twin to attack; list {self.attack.label} itself, or set undefended: attack"
             )
-        return model
+
+    def _twin(self, model: nn.Module) -> nn.Module:
+        """Return the twin of a model, or the model itself."""
+        from robust_nas.attacks.twin import twin_of
+
+        self.refuse_model(model)
+        twin = twin_of(model)
+        return model if twin is None else twin
 
     def perturb(self, model: AttackedModel) -> Tensor:
         """Return the twin's adversarial images where they harm the defended model more, else the images."""

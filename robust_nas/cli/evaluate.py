@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from robust_nas.cli import common
-from robust_nas.cli.defence_table import show_defence
+from robust_nas.cli.defence_table import show_defence, show_rows
 from robust_nas.config import Verbatim, expand_path
 from robust_nas.errors import ConfigError
 
@@ -239,9 +239,12 @@ def _show(tree: dict[str, Any], what: str, folder: Path) -> None:
     common.table(title, common.ACCURACY_HEADER, common.accuracy_rows(tree))
     if "defence" in tree:
         show_defence(tree["defence"])
+    if "posterior_mean" in tree:
+        show_rows("network", "posterior mean", tree["posterior_mean"])
     common.show_evidence(tree)
     print(f"evaluation         {folder / 'evaluation.json'}")
-    for stem in ("evaluation", "eps_curve", "loss_traces", "queries", "roc", "certified", "examples"):
+    stems = ("evaluation", "eps_curve", "eot_curve", "loss_traces", "queries", "roc", "certified", "examples")
+    for stem in stems:
         path = folder / "figures" / f"{stem}.png"
         if path.exists():
             print(f"{'figure: ' + stem.replace('_', ' '):<18} {path}")

@@ -1,7 +1,8 @@
-"""Measure a defended model next to its network without the defence, batch by batch, through the journal.
+"""Measure a model next to its twin, batch by batch, through the journal.
 
-The budget: the first `MOST` images of the order, each once through the inner attack on the network without the defence
-and once through the adaptive attack, with their options in the list; certificates on the first `CERTIFIED`, with the
+The twin of a defended model is its network without the defence, of a Bayesian network the one of its mean weights.
+The budget: the first `MOST` images of the order, each once through the inner attack on the twin and once through the
+adaptive attack, with their options in the list; certificates on the first `CERTIFIED`, with the
 draws of the defence. It is spent whatever the findings may cost, and recorded. B batch.
 """
 
@@ -12,9 +13,10 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robust_nas.attacks import APGD, Attack, Predictor, Unaware, attack_mode
+from robust_nas.attacks.twin import has_twin, twin_of
 from robust_nas.config import to_dict
 from robust_nas.defences import Defence, Defended
 from robust_nas.evaluation.accuracy import Judged, judge
@@ -35,17 +37,17 @@ NAME = "side by side"
 def compared(
     state: EvaluationState, journal: Journal, report: Callable[[str, float], None]
 ) -> SideBySide | None:
-    """Return what both attacks break; None for a model without a defence."""
-    defended = defended_in(state.predictor)
-    if defended is None:
+    """Return what both attacks break; None for a model without a twin."""
+    if not has_twin(state.predictor.module):
         return None
+    defended = defended_in(state.predictor)
     inner, adaptive = attacks_of(state)
     records = []
     report(NAME, 0.0)
     for batch, indices, fraction in journal.batches(state.select("all")[:MOST], state.batch_size):
         name = f"{NAME} {inner!r} {adaptive!r} {batch}"
         records.append(
-            journal.once(name, lambda: _batch(state, defended, inner, adaptive, indices, name))  # noqa: B023
+            journal.once(name, lambda: _batch(state, inner, adaptive, indices, name))  # noqa: B023
         )
         report(NAME, fraction)
     state.untouched &= all(record["untouched"] for record in records)
@@ -58,7 +60,9 @@ def compared(
         left=state.right[: len(joined["clean"])].clone(),
         **joined,
         scores=Scores(**scores) if scores else None,
-        certified=_certified(state, defended, journal) if _defence(defended).certifies else None,
+        certified=_certified(state, defended, journal)
+        if defended is not None and _defence(defended).certifies
+        else None,
         passes=sum(record["passes"] for record in records),
         seconds=sum(record["seconds"] for record in records),
     )
@@ -101,7 +105,7 @@ def add_to_worst_case(state: EvaluationState, found: SideBySide, order: Tensor) 
 
 
 def attacks_of(state: EvaluationState) -> tuple[Attack, Attack]:
-    """Return the attack on the network without the defence, and the one on the defended model.
+    """Return the attack on the twin, and the one on the model itself.
 
     They are the strongest of the list; on a detector the second one is the joint attack.
     """
@@ -115,12 +119,12 @@ def _defence(defended: Defended) -> Defence:
 
 
 def _batch(
-    state: EvaluationState, defended: Defended, inner: Attack, adaptive: Attack, indices: Tensor, name: str
+    state: EvaluationState, inner: Attack, adaptive: Attack, indices: Tensor, name: str
 ) -> dict[str, Any]:
     """Return what is right, `[B]` each, and of a detector the scores; `kept` names what is joined."""
     began = time.perf_counter()
     x, y = state.batch(indices)
-    twin = Predictor(defended.module)
+    twin = Predictor(cast(nn.Module, twin_of(state.predictor.module)))
     with model_errors(f"{NAME}: attacks fail on images", x):
         of_twin = inner.run(twin, x, y, generator_of(state.device, state.seed, name, "unaware"))
         of_model = adaptive.run(
@@ -147,7 +151,9 @@ def _batch(
     }
     passes = sum(each.forwards + each.backwards for each in (of_twin, of_model))
     passes += sum(each.forwards for each in (before, after, unaware, own))
-    if state.predictor.abstains and type(_defence(defended)).score is not Defence.score:
+    defended = defended_in(state.predictor)
+    scores = defended is not None and type(_defence(defended)).score is not Defence.score
+    if defended is not None and scores and state.predictor.abstains:
         kept |= _scores(defended, x, of_twin.images, of_model.images)
         kept |= {
             "fooled_unaware": clean & _fooled(unaware, y),

@@ -26,6 +26,7 @@ from robust_nas.evaluation import certified
 from robust_nas.evaluation.attack_rows import score
 from robust_nas.evaluation.defended import defended_in
 from robust_nas.evaluation.detection import roc
+from robust_nas.evaluation.posterior_mean import row
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,9 +41,9 @@ def defence_record(state: EvaluationState, rejected: Tensor, found: SideBySide) 
     defence = cast(Any, None if defended is None else defended.defence)
     values = {} if defended is None else defended.values
     rows = [
-        _row("undefended", found.inner.label, found.twin_clean, found.twin_right),
-        _row("unaware", found.unaware.label, found.clean, found.unaware_right),
-        _row("adaptive", found.adaptive.label, found.clean, found.adaptive_right),
+        row("undefended", found.inner.label, found.twin_clean, found.twin_right),
+        row("unaware", found.unaware.label, found.clean, found.unaware_right),
+        row("adaptive", found.adaptive.label, found.clean, found.adaptive_right),
     ]
     certificates = _certificates(state, found)
     if certificates is not None:
@@ -58,15 +59,6 @@ def defence_record(state: EvaluationState, rejected: Tensor, found: SideBySide) 
         "rows": rows,
         "roc": _roc(found, values),
         "certified": certificates,
-    }
-
-
-def _row(kind: str, label: str | None, clean: Tensor, robust: Tensor | None) -> dict[str, Any]:
-    return {
-        "kind": kind,
-        "attack": label,
-        "clean": score(clean).to_dict(),
-        "robust": None if robust is None else score(robust).to_dict(),
     }
 
 
@@ -101,6 +93,6 @@ def _certificates(state: EvaluationState, found: SideBySide) -> dict[str, Any] |
     radius = certified.needed_radius(threat.norm, threat.eps, own.norm, math.prod(state.shape))
     robust = None if radius is None else certified.certified_right(own.right, own.radii, radius)
     return {
-        "row": _row("certified", None, own.right, robust),
+        "row": row("certified", None, own.right, robust),
         **certified.to_dict(own.right, own.radii, own.norm, radius, own.seconds),
     }

@@ -1,7 +1,10 @@
-"""The attacks that every evaluation of a defended model has: an unaware one, and a joint one on a detector.
+"""The attacks that every evaluation of a model with a twin has: an unaware one, and a joint one on a detector.
 
-    unaware    the strongest iterative attack of the list on the undefended network, judged on the defended model
-    adaptive   every attack that is made on the defended model itself
+The twin of a defended model is its undefended network, of a Bayesian network the one of its mean weights
+(`attacks/twin.py`).
+
+    unaware    the strongest iterative attack of the list on the twin, judged on the model
+    adaptive   every attack that is made on the model itself
 
 Neither is added where one of the list makes at least as many passes. What is added comes last, on what the list left
 right, so that attacks of the list keep their places and their records where it is extended.
@@ -13,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from robust_nas.attacks import APGD, Attack, Joint, Predictor, Unaware
+from robust_nas.attacks.twin import has_twin
 from robust_nas.defences import Defended
 
 if TYPE_CHECKING:
@@ -27,8 +31,8 @@ def defended_in(predictor: Predictor) -> Defended | None:
 
 
 def kind_of(attack: Attack, predictor: Predictor) -> Kind | None:
-    """Return "adaptive" where the defended model itself leads, else "unaware"; None without a defence."""
-    if defended_in(predictor) is None:
+    """Return "adaptive" where the model itself leads, else "unaware"; None for a model without a twin."""
+    if not has_twin(predictor.module):
         return None
     return "adaptive" if attack.guided_by in ("gradient", "queries") else "unaware"
 
@@ -44,7 +48,7 @@ def strongest(attacks: Iterable[Attack]) -> Attack | None:
 
 
 def inner_attack(attacks: Iterable[Attack], limits: Mapping[str, Any]) -> Attack:
-    """Return what is made on the network without the defence: the strongest of the list, or a listed longer one."""
+    """Return what is made on the twin: the strongest of the list, or a listed longer one."""
     attacks = tuple(attacks)
     single = strongest(attacks)
     usual = APGD(**limits) if single is None else single.model_copy(update={"eot": 1})
@@ -60,8 +64,8 @@ def joint_attack(attacks: Iterable[Attack], limits: Mapping[str, Any]) -> Attack
 
 
 def with_baselines(steps: Sequence[Step], predictor: Predictor, options: EvaluationOptions) -> Sequence[Step]:
-    """Return the attacks of the list, before those that a defended model gets in any case."""
-    if defended_in(predictor) is None or not steps:
+    """Return the attacks of the list, before those that a model with a twin gets in any case."""
+    if not has_twin(predictor.module) or not steps:
         return steps
     limits: Mapping[str, Any] = {"norm": options.threat_model.norm, "eps": options.threat_model.eps}
     attacks = [step.attack for step in steps]

@@ -35,12 +35,15 @@ from robust_nas.evaluation.attack_rows import run_attacks, score
 from robust_nas.evaluation.checks import with_standard
 from robust_nas.evaluation.comparison import add_to_worst_case, compared
 from robust_nas.evaluation.defence_record import defence_record
+from robust_nas.evaluation.defended import defended_in
 from robust_nas.evaluation.inputs import chosen_device, dtypes, labelled, notes
 from robust_nas.evaluation.journal import Journal
 from robust_nas.evaluation.options import EvaluationOptions, Step
+from robust_nas.evaluation.posterior_mean import posterior_mean_record
 from robust_nas.evaluation.report import Evaluation
 from robust_nas.evaluation.sanity import Collected, run_checks
 from robust_nas.evaluation.start import Progress, start, with_rule
+from robust_nas.evaluation.state import EvaluationState
 
 
 def evaluate(
@@ -147,7 +150,15 @@ def follow_protocol(
         device=str(device),
         model_dtypes=dtypes(predictor),
         notes=notes(predictor, images.pixels),
-        defence=None
-        if state.side_by_side is None
-        else defence_record(state, clean["rejected"], state.side_by_side),
+        eot_curve=tuple(collected.eot_curve),
+        **_sections(state, clean["rejected"]),
     )
+
+
+def _sections(state: EvaluationState, rejected: Tensor) -> dict[str, Any]:
+    """Return the section on the comparison of a model with its twin; `rejected` `[N]` as in `defence_record`."""
+    if state.side_by_side is None:
+        return {}
+    if defended_in(state.predictor) is None:
+        return {"posterior_mean": posterior_mean_record(state.side_by_side)}
+    return {"defence": defence_record(state, rejected, state.side_by_side)}

@@ -20,8 +20,11 @@ The tree, schema version 2; a score is `{correct, images, accuracy, interval}`, 
                   {width, target, images}, the images that would make the interval as narrow as the target
     findings      a list of {name, status, value, allowed, images, text, next_step}; status PASS, WARN, FAIL, NOT RUN
     eps_curve     a list of {eps, accuracy, low, high, images, attack}
+    eot_curve     of a random model alone, a list of {model, eot, accuracy, low, high, images, attack}: model is random
+                  or, of a Bayesian network and with `eot` null, posterior mean (`checks/eot_curve.py`)
     defence       of a defended model alone: `robust_nas.evaluation.defence_record` says what it holds; a row of its
                   `attacks` has a `kind` too, adaptive (made on the defended model) or unaware (made elsewhere)
+    posterior_mean  of a Bayesian network alone: `robust_nas.evaluation.posterior_mean`; rows of `attacks` have a kind
     verdict       {status, reasons, next_step, findings_version}; RELIABLE, INCONCLUSIVE or UNRELIABLE; the step
                   answers the first reason; without a version, the findings are of version 1
 
@@ -71,9 +74,10 @@ SAID: Shape = {  # of images and weights, here and in `compression.json`
     "tested?": ({"text": str, "available?": int}, None),
     "warnings?": [{"text": str, "advice": str}],
 }
+COMPARED: Shape = {"kind": str, "attack": (str, None), "clean": SCORE, "robust": (SCORE, None)}
 DEFENCE: Shape = {
     "name": str,
-    "rows": [{"kind": str, "attack": (str, None), "clean": SCORE, "robust": (SCORE, None)}],
+    "rows": [COMPARED],
     "false_alarms": ({"rejected": int, "images": int, "rate": float, "interval": [float, float]}, None),
 }
 RECORDED: Shape = {
@@ -88,6 +92,7 @@ RECORDED: Shape = {
     "findings": [FINDING],
     "verdict": VERDICT,
     "defence?": DEFENCE,
+    "posterior_mean?": {"rows": [COMPARED]},
     "notes?": [str],
     "sentence?": str,
     **SAID,
@@ -120,6 +125,8 @@ class Evaluation:
     model_dtypes: tuple[str, ...] = ()  # floating-point types of its tensors
     notes: tuple[str, ...] = ()  # what a reader has to know of the inputs
     defence: dict[str, Any] | None = None  # of a defended model (`defence_record.py`)
+    posterior_mean: dict[str, Any] | None = None  # of a Bayesian network (`posterior_mean.py`)
+    eot_curve: tuple[dict[str, Any], ...] = ()  # of a random model
 
     def __repr__(self) -> str:
         threat = self.options.threat_model
@@ -193,7 +200,9 @@ class Evaluation:
             },
             "findings": [finding.to_dict() for finding in self.findings],
             "eps_curve": list(self.eps_curve),
+            **({"eot_curve": list(self.eot_curve)} if self.eot_curve else {}),
             **({} if self.defence is None else {"defence": self.defence}),
+            **({} if self.posterior_mean is None else {"posterior_mean": self.posterior_mean}),
             "verdict": {
                 "status": verdict.status,
                 "reasons": list(verdict.reasons),

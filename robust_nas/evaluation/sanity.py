@@ -29,10 +29,11 @@ from robust_nas.user_code import line_of
 
 @dataclass
 class Collected:
-    """The findings, the curve over eps that one of them drew, and what they cost."""
+    """The findings, the curves that some of them drew, and what they cost."""
 
     findings: list[Finding] = field(default_factory=list)
     eps_curve: list[dict[str, Any]] = field(default_factory=list)
+    eot_curve: list[dict[str, Any]] = field(default_factory=list)
     passes: int = 0
     seconds: float = 0.0
 
@@ -59,6 +60,7 @@ def run_checks(
             record = _record([failed.finding])
         collected.findings += [Finding(**finding) for finding in record["findings"]]
         collected.eps_curve += record["curve"]
+        collected.eot_curve += record.get("eot_curve", [])  # not in journals of earlier versions
         collected.passes += record["passes"]
         collected.seconds += record["seconds"]
         report((number + 1) / len(paid))
@@ -128,9 +130,13 @@ def _run(check: SanityCheck, images: torch.Tensor, state: EvaluationState) -> di
 
 
 def _record(found: Sequence[Finding], passes: int = 0, seconds: float = 0.0) -> dict[str, Any]:
+    curves: dict[str, list[dict[str, Any]]] = {"eps": [], "eot": []}
+    for finding in found:
+        curves[finding.over] += finding.curve
     return {
         "findings": [finding.to_dict() for finding in found],
-        "curve": [point for finding in found for point in finding.curve],
+        "curve": curves["eps"],
+        **({"eot_curve": curves["eot"]} if curves["eot"] else {}),
         "passes": passes,
         "seconds": seconds,
     }

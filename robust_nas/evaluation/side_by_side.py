@@ -1,4 +1,6 @@
-"""An attack on the network without its defence and one on the defended model: what each breaks of the same images.
+"""An attack on the twin of a model and one on the model itself: what each breaks of the same images.
+
+The twin of a defended model is its network without the defence, of a Bayesian network the one of its mean weights.
 
 Both start for themselves, and nothing is pooled. n images, the first of the evaluation's order.
 """
@@ -39,14 +41,14 @@ class Certified:
 class SideBySide:
     """What is right `[n]`, as the images are and under the attacks; an image that is wrong as it is stays so."""
 
-    inner: Attack  # made on the network without the defence
-    unaware: Attack  # the same, as an attack on the defended model
-    adaptive: Attack  # made on the defended model
+    inner: Attack  # made on the twin
+    unaware: Attack  # the same, as an attack on the model
+    adaptive: Attack  # made on the model
     left: Tensor  # right after the attacks of the list
-    clean: Tensor  # of the defended model
+    clean: Tensor  # of the model
     unaware_right: Tensor
     adaptive_right: Tensor
-    twin_clean: Tensor  # of the network without the defence
+    twin_clean: Tensor
     twin_right: Tensor  # under the inner attack
     scores: Scores | None  # of a detector
     certified: Certified | None  # of a defence that certifies

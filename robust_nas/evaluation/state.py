@@ -134,16 +134,22 @@ class EvaluationState:
         """Return images float32 in 0..1 `[B, C, H, W]` and labels `[B]`, on the device."""
         return as_float(self.pixels[indices]).to(self.device), self.labels[indices].to(self.device)
 
-    def attempt(self, attack: Attack, indices: Tensor, cost: Cost, name: str) -> Judged:
-        """Return the answers of the inference rule on the images after an attack; passes are counted."""
+    def attempt(
+        self, attack: Attack, indices: Tensor, cost: Cost, name: str, *, on: Predictor | None = None
+    ) -> Judged:
+        """Return the answers of the inference rule on the images after an attack; passes are counted.
+
+        `on` is attacked, and judges, in the place of the evaluated predictor.
+        """
+        predictor = on or self.predictor
         parts = []
         for number, part in enumerate(torch.split(indices, self.batch_size)):
             x, y = self.batch(part)
             generator = generator_of(self.device, self.seed, "finding", name, number)
             with model_errors(f"{name}: {attack.label} fails on images", x):
-                result = attack.run(self.predictor, x, y, generator)
+                result = attack.run(predictor, x, y, generator)
                 judged = judge(
-                    self.predictor,
+                    predictor,
                     result.images,
                     y,
                     draws=self.rule.draws,

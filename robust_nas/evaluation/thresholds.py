@@ -64,4 +64,9 @@ RISE, UNBOUNDED_LEFT = 0.05, 0.05
 
 # EOT sample curve: fall beyond the suite's own passes. Our choice.
 EOT_FALL = 0.1
+
+# Signal to noise of a random model's averaged gradient. At 1 half of its power is noise, and its cosine with the mean
+# gradient is 0.71. Our choice.
+SIGNAL_TO_NOISE = 1.0
+
 FALSE_ALARMS = 0.1  # clean images that a detector may reject, whatever it was calibrated to

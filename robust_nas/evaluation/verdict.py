@@ -34,7 +34,8 @@ class Finding:
     allowed: str = ""
     images: int = 0
     next_step: str = ""  # what to do about it, where the usual answer to its status is not enough
-    curve: tuple[dict[str, Any], ...] = ()  # points of the curve over eps, where the check drew it
+    curve: tuple[dict[str, Any], ...] = ()  # points of a curve, where the check drew one
+    over: Literal["eps", "eot"] = "eps"  # of the curve
 
     def to_dict(self) -> dict[str, Any]:
         """Return the finding as plain values, without the curve."""

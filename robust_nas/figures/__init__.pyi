@@ -7,6 +7,7 @@ from .certified import plot_certified as plot_certified
 from .compression_layers import plot_layers as plot_layers
 from .compression_ranks import plot_ranks as plot_ranks
 from .compression_tradeoff import plot_compression as plot_compression
+from .eot_curve import plot_eot_curve as plot_eot_curve
 from .evaluation import plot_evaluation as plot_evaluation
 from .examples import plot_adversarial_grid as plot_adversarial_grid
 from .figure import FIGURES as FIGURES

@@ -78,6 +78,7 @@ FIGURES = Registry(
         "latent-boundary": "latent_boundary:LatentBoundaryPictures",
         "evaluation": "evaluation:Waterfall",
         "eps-curve": "budget:EpsCurve",
+        "eot-curve": "eot_curve:EOTCurve",
         "loss-traces": "traces:LossTraces",
         "queries": "queries:QueryCurves",
         "roc": "roc:DetectionCurves",

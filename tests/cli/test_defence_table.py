@@ -1,6 +1,6 @@
 """The table of a defended model: a line for each kind, a dash where there is no number, and the false alarms."""
 
-from robust_nas.cli.defence_table import show_defence
+from robust_nas.cli.defence_table import show_defence, show_rows
 
 
 def score(correct, images=20):
@@ -34,3 +34,14 @@ def test_four_lines_and_the_false_alarms(capsys):
     assert "3 of 60 clean test images rejected: 5.0 % (1.7 % to 13.7 %)" in printed
     show_defence({"name": "blur", "rows": rows[:3], "false_alarms": None})
     assert "rejected" not in capsys.readouterr().out
+
+
+def test_of_a_bayesian_network_the_lines_are_headed_by_the_network(capsys):
+    kinds = ("posterior mean", "transferred", "random")
+    rows = [{"kind": kind, "attack": "pgd-10", "clean": score(19), "robust": score(9)} for kind in kinds]
+    show_rows("network", "posterior mean", {"rows": rows})
+    printed = capsys.readouterr().out
+    assert "posterior mean: each attack alone" in printed
+    assert "network" in printed
+    assert "defence" not in printed
+    assert all(kind in printed for kind in kinds)

@@ -79,6 +79,21 @@ def with_defence(tree):
     return {**tree, "defence": {"name": "feature-squeezing", "roc": ROC, "certified": CERTIFIED}}
 
 
+EOT_CURVE = [
+    {
+        "model": "random",
+        "eot": eot,
+        "accuracy": a,
+        "low": a - 0.1,
+        "high": a + 0.1,
+        "images": 64,
+        "attack": "pgd-10",
+    }
+    for eot, a in ((1, 0.7), (4, 0.55), (16, 0.41), (64, 0.4))
+]
+EOT_CURVE.append({**EOT_CURVE[-1], "model": "posterior mean", "eot": None, "accuracy": 0.42})
+
+
 def example(number, eps=0.125, channels=1, **more):
     random = np.random.default_rng(number)
     clean = np.repeat(DIGITS[number][None], channels, 0)
@@ -176,6 +191,8 @@ RECORDS = {
         ),
         "examples": [example(number) for number in range(3)],
         "class_names": [str(digit) for digit in range(10)],
+        "deployed": {"samples": 16, "eot": 16, "draws": 5, "abstains": False},
+        "eot_curve": EOT_CURVE,
     },
     "compression": {
         **json.loads((REFERENCE / "quickstart-compression-seed0" / "compression.json").read_text()),

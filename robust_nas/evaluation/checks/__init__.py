@@ -43,6 +43,8 @@ CHECKS = Registry(
         "transfer": "transfer:TransferredAttack",
         "square": "square:SquareQueries",
         "decision-based": "decision_based:DecisionBased",
+        "gradient-noise": "gradient_noise:GradientNoise",
+        "frozen-draw": "frozen_draw:FrozenDraw",
         "eot-curve": "eot_curve:EOTCurve",
     },
     group="robust_nas.checks",

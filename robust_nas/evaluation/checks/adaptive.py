@@ -1,5 +1,7 @@
 """The adaptive attack alone is at least as strong as the one that does not know the defence (Carlini et al., 2019).
 
+The unaware attack is made on the network without the defence; of a Bayesian network, on the one of its mean weights.
+
     b   images that the adaptive attack alone broke        c   images that the unaware one alone broke
     p   of McNemar's exact test, b against c               n   images that are right as they are
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class AdaptiveAttack(SanityCheck):
-    """Of the same images the attack on the defended model breaks as many as the one on its undefended network."""
+    """Of the same images the attack on the model breaks as many as the one on its twin."""
 
     title: ClassVar[str] = "adaptive at least as strong as unaware"
     allowed: ClassVar[str] = "no lead of the unaware attack"
@@ -33,11 +35,12 @@ class AdaptiveAttack(SanityCheck):
     name: Literal["adaptive"] = "adaptive"
 
     def applies(self, state: EvaluationState) -> bool:
-        """Return whether the model has a defence, so that both were compared."""
+        """Return whether the model has a twin, so that both were compared."""
         return state.side_by_side is not None
 
     def run(self, state: EvaluationState, indices: Tensor, cost: Cost) -> list[Finding]:
         """Return by how many images the unaware attack leads."""
+        from robust_nas.evaluation.defended import defended_in
         from robust_nas.statistics.proportions import discordant
 
         found = state.side_by_side
@@ -61,6 +64,8 @@ class AdaptiveAttack(SanityCheck):
         if status != "PASS":
             text += (
                 ": the attack on the defended model is misled, such as by a gradient that the defence hides"
+                if defended_in(state.predictor) is not None
+                else ": the attack on the random network is misled by its noise; one made on the posterior mean is not"
             )
         missed = int(((broken | other) & found.left).sum())
         if missed > 1 and missed / count > BROKEN_BY_THE_WEAK and not state.predictor.random:
