@@ -22,6 +22,7 @@ FAMILIES = Registry(
         "residual": "residual:ResidualArchitecture",
         "mlp": "mlp:MLPArchitecture",
         "nas-bench-201": "nas_bench_201:NASBench201Architecture",
+        "kernel-regression": "kernel_regression:KernelRegressionArchitecture",
     },
     group="robust_nas.families",
     key="type",

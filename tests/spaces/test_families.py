@@ -33,6 +33,7 @@ from robust_nas.spaces import (
     load_architecture,
     parts,
 )
+from robust_nas.spaces.kernel_regression import KernelRegressionArchitecture
 from robust_nas.spaces.naming import canonical_name
 from robust_nas.user_code import allow_code
 
@@ -176,6 +177,7 @@ EXAMPLES = {
     "residual": load_architecture("wrn-10-1"),
     "mlp": MLPArchitecture(name="x", depth=2, width=4),
     "nas-bench-201": load_architecture("|skip_connect~0|+|none~0|nor_conv_3x3~1|").resized(3, 4),
+    "kernel-regression": KernelRegressionArchitecture(name="x", support=5),
 }
 
 
