@@ -24,7 +24,9 @@ class NpzSet(DatasetReader):
     """Training images from an `.npz` file: arrays `image` (uint8) and `label`; test images of the dataset `test`."""
 
     files: ClassVar[str] = "the .npz file of the training images"
-    where: ClassVar[str] = "an .npz file with the arrays image and label, as robust-nas distill writes learned.npz"
+    where: ClassVar[str] = (
+        "an .npz file with the arrays image and label, as robust-nas distill writes learned.npz"
+    )
 
     name: Literal["npz"] = "npz"
     test: Annotated[DatasetReader, DATASETS.field()] = Digits()
@@ -51,7 +53,9 @@ def _class_names(path: Path) -> tuple[str, ...] | None:
                 return None
             shape, dtype = npz.header(archive, CLASS_NAMES, str(path))
             if len(shape) != 1 or dtype.kind != "U":
-                raise DataError(f"{path}: {CLASS_NAMES} is {dtype} of shape {shape}; a list of texts is needed")
+                raise DataError(
+                    f"{path}: {CLASS_NAMES} is {dtype} of shape {shape}; a list of texts is needed"
+                )
             return tuple(str(name) for name in npz.array(archive, CLASS_NAMES))
     except DataError:
         raise

@@ -77,10 +77,7 @@ class MyrtleNTK(Kernel):
             for images, count in ((x, rows), (z, columns))
         )
         return torch.cat(
-            [
-                torch.cat([in_part(self._pairs, a, b, *v, *w) for b, w in z_parts], dim=1)
-                for a, v in x_parts
-            ]
+            [torch.cat([in_part(self._pairs, a, b, *v, *w) for b, w in z_parts], dim=1) for a, v in x_parts]
         )
 
     def _variances(self, x: Tensor) -> tuple[Tensor, ...]:

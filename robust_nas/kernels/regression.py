@@ -28,7 +28,9 @@ def solve(gram: Tensor, targets: Tensor, reg: float) -> Tensor:
     """
     n = len(gram)
     scale = gram.diagonal().mean()
-    factor, info = torch.linalg.cholesky_ex(gram + reg * scale * torch.eye(n, dtype=gram.dtype, device=gram.device))
+    factor, info = torch.linalg.cholesky_ex(
+        gram + reg * scale * torch.eye(n, dtype=gram.dtype, device=gram.device)
+    )
     pivots = factor.detach().diagonal().square()
     least = n * torch.finfo(gram.dtype).eps * scale.detach()
     if int(info) or not bool((pivots > least).all()):
