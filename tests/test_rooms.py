@@ -13,7 +13,8 @@ BASE = (
 )  # fmt: skip
 ROOMS = (
     "execution", "statistics", "figures", "data", "layers", "operations", "kernels", "spaces", "defences", "nets",
-    "attacks", "evaluation", "training", "distillation", "search", "compression", "export", "integrations", "workflows", "studies", "cli",
+    "attacks", "evaluation", "training", "distillation", "search", "compression", "export", "integrations",
+    "workflows", "studies", "cli",
 )  # fmt: skip
 LEVEL = dict.fromkeys(BASE, 0) | {room: number for number, room in enumerate(ROOMS, 1)}
 # What a room must not know although it is above it.

@@ -35,7 +35,8 @@ def command(
 
     Then: [bold]robust-nas evaluate results/quickstart-adv-kip[/bold]
 
-    And a network: [bold]robust-nas train quickstart -a wrn-10-1 data.name=npz data.path=results/quickstart-adv-kip/learned.npz[/bold]
+    And a network: [bold]robust-nas train quickstart -a wrn-10-1 data.name=npz
+    data.path=results/quickstart-adv-kip/learned.npz[/bold]
 
     In Python: robust_nas.distill(robust_nas.distill_config("quickstart", "adv-kip"))
     """

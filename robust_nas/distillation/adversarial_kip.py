@@ -1,4 +1,4 @@
-"""Adversarial KIP: support images whose kernel regression is accurate on attacked images (Tsilivis, Su and Kempe, 2022).
+"""Adversarial KIP: support images whose kernel regression is right on attacked images (Tsilivis, Su and Kempe, 2022).
 
     min over X in [0, 1] (and y) of   1/2 mean || f(X'*) - y' ||^2
     X'* = argmax over the ball around X' of 1/2 || f(.) - y' ||^2,    f(x) = k(x, X) (k(X, X) + reg tr / n I)^-1 y

@@ -1,10 +1,11 @@
 """The neural tangent kernel of a small convolutional network in the style of Myrtle networks (Shankar et al., 2020).
 
 Groups of 3x3 convolutions with ReLU, a 2x2 average pooling between groups, a global average and a linear layer. Every
-covariance is between position p of x and position q of z, `[pairs, H, W, H, W]` (Arora et al., 2019):
+covariance is between position p of x and position q of z, `[pairs, H, W, H, W]` (Arora et al., 2019); o are the 9
+offsets of a convolution, with zeros outside:
 
     S[p, q] = <x_p, z_q> / C                                       T: nothing yet
-    S[p, q] = ws / 9 sum_o S[p + o, q + o] + bs,   T = S + ws / 9 sum_o T[p + o, q + o]      o: the 9 offsets, zeros outside
+    S[p, q] = ws / 9 sum_o S[p + o, q + o] + bs,   T = S + ws / 9 sum_o T[p + o, q + o]
     S' = E relu relu,   T' = T E relu' relu'                       `relu_layer.py`, by the variances at p and at q
     pooling and global average: means over p and over q
     k = ws S' + bs + ws T'                                         the linear layer

@@ -1,4 +1,4 @@
-"""The neural tangent kernel of a fully connected ReLU network (Jacot et al., 2018); recursion in `fully_connected.py`."""
+"""The neural tangent kernel of a fully connected ReLU network (Jacot et al., 2018); see `fully_connected.py`."""
 
 from __future__ import annotations
 
