@@ -59,6 +59,11 @@ def distill_config(
         if "method" not in tree:
             own = {key: value for key, value in tree.items() if key in DistillConfig.model_fields}
             own.pop("figures", None)  # of the recipe's own jobs
+            evaluation = own.get("evaluation")
+            if isinstance(evaluation, Mapping) and "threat_model" in evaluation:
+                own.setdefault(
+                    "threat_model", evaluation["threat_model"]
+                )  # so that one key of it can be overridden
             tree = {**own, "method": {"name": _known(method or USUAL)}}
         elif method is not None:
             tree = {**tree, "method": _same(method, tree["method"], path)}
