@@ -1,6 +1,6 @@
 from .kernel import KERNELS as KERNELS
 from .kernel import Kernel as Kernel
-from .linear import Linear as Linear
+from .linear import LinearKernel as LinearKernel
 from .myrtle_ntk import MyrtleNTK as MyrtleNTK
 from .regression import centred_targets as centred_targets
 from .regression import solve as solve

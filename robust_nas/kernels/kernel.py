@@ -41,7 +41,7 @@ KERNELS = Registry(
         "relu-ntk": "relu_ntk:ReLUNTK",
         "relu-nngp": "relu_nngp:ReLUNNGP",
         "myrtle-ntk": "myrtle_ntk:MyrtleNTK",
-        "linear": "linear:Linear",
+        "linear": "linear:LinearKernel",
     },
     group="robust_nas.kernels",
 )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Linear(Kernel):
+class LinearKernel(Kernel):
     """The inner product of the pixels, divided by their number."""
 
     name: Literal["linear"] = "linear"

@@ -8,7 +8,7 @@ from robust_nas.distillation import DISTILLERS, KIP, AdversarialKIP, LearnedSet
 from robust_nas.distillation.distiller import batch_loss
 from robust_nas.distillation.loop import regression_of
 from robust_nas.errors import ConfigError
-from robust_nas.kernels import Linear, ReLUNTK, centred_targets
+from robust_nas.kernels import LinearKernel, ReLUNTK, centred_targets
 
 PLAIN = ((0.0,), (1.0,))
 CASES = {"kip": KIP(), "adv-kip": AdversarialKIP(inner_steps=3)}
@@ -51,7 +51,7 @@ def test_what_it_learns_from_is_in_ball_and_box_detached_and_the_same_again(meth
 
 def test_the_inner_maximum_on_a_linear_kernel_is_the_closed_form():
     """max over ||d||_inf <= eps of 1/2 (<w, x + d> - y)^2 is 1/2 (|<w, x> - y| + eps ||w||_1)^2 inside the box."""
-    method = AdversarialKIP(kernel=Linear(), reg=0.1, random_start=False)
+    method = AdversarialKIP(kernel=LinearKernel(), reg=0.1, random_start=False)
     found = LearnedSet(
         images(8), torch.linspace(-1, 1, 8, dtype=torch.float64)[:, None], torch.zeros(8).long()
     )

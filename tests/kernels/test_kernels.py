@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from robust_nas.errors import ConfigError
 from robust_nas.kernels import (
     KERNELS,
-    Linear,
+    LinearKernel,
     MyrtleNTK,
     ReLUNNGP,
     ReLUNTK,
@@ -23,7 +23,7 @@ CASES = {
     "relu-ntk": ReLUNTK(depth=2),
     "relu-nngp": ReLUNNGP(),
     "myrtle-ntk": MyrtleNTK(blocks=(1, 2)),
-    "linear": Linear(),
+    "linear": LinearKernel(),
 }
 every_kernel = pytest.mark.parametrize("kernel", CASES.values(), ids=CASES.keys())
 
@@ -177,8 +177,8 @@ def test_without_a_ridge_it_passes_through_its_support():
 def test_with_the_linear_kernel_it_is_ridge_regression():
     x, new = images(30, shape=(1, 3, 3)), images(4, seed=7, shape=(1, 3, 3))
     targets, reg = centred_targets(torch.arange(30) % 4, 4), 0.3
-    gram = Linear().gram(x, x)
-    found = Linear().gram(new, x) @ solve(gram, targets, reg)
+    gram = LinearKernel().gram(x, x)
+    found = LinearKernel().gram(new, x) @ solve(gram, targets, reg)
     flat, ridge = x.flatten(1), 9 * reg * gram.diagonal().mean()
     weights = torch.linalg.solve(flat.T @ flat + ridge * torch.eye(9), flat.T @ targets)
     torch.testing.assert_close(found, new.flatten(1) @ weights)
