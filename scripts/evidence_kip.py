@@ -165,11 +165,10 @@ def table(outcomes: Sequence[dict[str, Any]], data: str) -> str:
         lines.append(f"| {' | '.join((row.label, *(spread(mine, key) for key in columns), verdicts))} |")
         means = {name: statistics.mean(each[name] for each in mine) for name in ATTACKS}
         weakest, strongest = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
-        said = (
-            f"{100 * means[weakest]:.1f} % under {weakest}, {100 * means[strongest]:.1f} % under {strongest}"
-        )
+        gap, hidden = (100 * (means[name] - means[strongest]) for name in (weakest, "PGD"))
+        said = f"{100 * means[weakest]:.1f} % under {weakest}, {100 * means[strongest]:.1f} % under"
         headline.append(
-            f"{row.label}: {said}, gap {100 * statistics.mean(each['gap'] for each in mine):.1f} points"
+            f"{row.label}: {said} {strongest}, gap {gap:.1f} points; PGD alone hides {hidden:.1f}"
         )
     return "\n".join(["\n".join(headline), "", *lines]) + "\n"
 

@@ -26,8 +26,8 @@ class LearnedSetPictures(Figure):
 
     def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
         """Draw `images` of the classes `labels`."""
-        parts = (record[key] for key in self.needs)
-        return plot_learned_set(*parts, stem, caption=caption)
+        images, labels, targets, class_names = (record[key] for key in self.needs)
+        return plot_learned_set(images, labels, targets, class_names, stem, caption=caption)
 
 
 @style.drawing()

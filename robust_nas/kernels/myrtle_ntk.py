@@ -19,7 +19,7 @@ A, B numbers of images, P pairs in a part, C channels, H height, W width.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from pydantic import Field
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LARGEST = 14 * 14  # pixels: a pair of larger images takes more than 0.3 MB and milliseconds
+Computed = TypeVar("Computed")
 VALUES = 2**19  # of one covariance of a part: 4 MB
 
 
@@ -83,15 +84,15 @@ class MyrtleNTK(Kernel):
 
     def _variances(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the variance of every position before each ReLU, `[A, H, W]`, which needs the whole covariances."""
-        covariance = torch.einsum("acp,acq->apq", *(2 * [x.flatten(2)])).unflatten(1, x.shape[2:])
-        covariance = covariance.unflatten(3, x.shape[2:]) / x.shape[1]
+        flat, sides = x.flatten(2), x.shape[2:]
+        covariance = torch.einsum("acp,acq->apq", flat, flat).reshape(-1, *sides, *sides) / x.shape[1]
         found = []
         for group, count in enumerate(self.blocks):
             covariance = pooled(covariance) if group else covariance
             for _ in range(count):
                 covariance = self._convolved(covariance) + self.bias_variance
-                flat = covariance.flatten(3).flatten(1, 2)
-                variance = flat.diagonal(dim1=1, dim2=2).unflatten(1, covariance.shape[1:3])
+                whole = covariance.flatten(3).flatten(1, 2)
+                variance = whole.diagonal(dim1=1, dim2=2).reshape(covariance.shape[:3])
                 found.append(variance)
                 covariance, _ = relu_layer(covariance, variance[:, :, :, None, None], variance[:, None, None])
         return tuple(found)
@@ -100,7 +101,7 @@ class MyrtleNTK(Kernel):
         """Return the kernel of two parts; `variances` are those of x before each ReLU, then those of z."""
         sides, count = x.shape[2:], len(variances) // 2
         covariance = torch.einsum("acp,bcq->abpq", x.flatten(2), z.flatten(2)) / x.shape[1]
-        covariance = covariance.flatten(0, 1).unflatten(2, sides).unflatten(1, sides)  # [P, H, W, H, W]
+        covariance = covariance.reshape(-1, *sides, *sides)  # [P, H, W, H, W]
         tangent: Tensor | None = None
         own = zip(variances[:count], variances[count:], strict=True)
         for group, layers in enumerate(self.blocks):
@@ -115,16 +116,16 @@ class MyrtleNTK(Kernel):
                 covariance, slope = relu_layer(covariance, v, w)
                 tangent = tangent * slope
         assert tangent is not None  # noqa: S101 - there is a group
-        last = (covariance + tangent).flatten(1).mean(1).unflatten(0, (len(x), len(z)))
+        last = (covariance + tangent).flatten(1).mean(1).reshape(len(x), len(z))
         return self.weight_variance * last + self.bias_variance
 
     def _convolved(self, covariance: Tensor) -> Tensor:
         """Return ws / 9 times the sum over the 9 common offsets of p and q, rows and then columns."""
         H, W = covariance.shape[1:3]
-        padded = F.pad(covariance, (0, 0, 1, 1, 0, 0, 1, 1))
-        rows = sum(padded[:, o : o + H, :, o : o + H] for o in range(3))
-        padded = F.pad(rows, (1, 1, 0, 0, 1, 1))
-        both: Tensor = sum(padded[:, :, o : o + W, :, o : o + W] for o in range(3))
+        p = F.pad(covariance, (0, 0, 1, 1, 0, 0, 1, 1))
+        rows = p[:, :H, :, :H] + p[:, 1:-1, :, 1:-1] + p[:, 2:, :, 2:]
+        p = F.pad(rows, (1, 1, 0, 0, 1, 1))
+        both = p[:, :, :W, :, :W] + p[:, :, 1:-1, :, 1:-1] + p[:, :, 2:, :, 2:]
         return both * (self.weight_variance / 9)
 
 
@@ -134,11 +135,11 @@ def pooled(covariance: Tensor) -> Tensor:
     return covariance.reshape(P, H // 2, 2, W // 2, 2, H // 2, 2, W // 2, 2).mean((2, 4, 6, 8))
 
 
-def in_part(compute: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+def in_part(compute: Callable[..., Computed], *tensors: Tensor) -> Computed:
     """Return `compute(*tensors)`; where a gradient is asked for, it is computed again then, and nothing is kept."""
     if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in tensors):
         return compute(*tensors)
     from torch.utils.checkpoint import checkpoint
 
-    found: Tensor = checkpoint(compute, *tensors, use_reentrant=False, preserve_rng_state=False)
+    found: Computed = checkpoint(compute, *tensors, use_reentrant=False, preserve_rng_state=False)
     return found

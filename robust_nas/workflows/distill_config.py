@@ -15,7 +15,7 @@ from robust_nas.distillation import DISTILLERS, Distiller
 from robust_nas.errors import ConfigError, UnknownMethodError
 from robust_nas.runs import RECIPE
 from robust_nas.user_code import own_config
-from robust_nas.workflows.config import EvaluationConfig, code_folders, one_list, recipe_file
+from robust_nas.workflows.config import FOLDER, EvaluationConfig, code_folders, one_list, recipe_file
 
 USUAL = "adv-kip"
 
@@ -52,7 +52,7 @@ def distill_config(
     """
     path = recipe_file(recipe)
     tree = read_yaml(path)
-    shipped = not Path(str(recipe)).exists()
+    shipped = path.parent == FOLDER
     if path.name != RECIPE:
         tree = seen_from_file(tree, None if shipped else path)
     with own_config(*code_folders(recipe)):
