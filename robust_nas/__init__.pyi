@@ -36,6 +36,9 @@ from .workflows.config import load_config as load_config
 from .workflows.defence_config import DefenceConfig as DefenceConfig
 from .workflows.defence_config import defence_config as defence_config
 from .workflows.defend import defend as defend
+from .workflows.distill import distill as distill
+from .workflows.distill_config import DistillConfig as DistillConfig
+from .workflows.distill_config import distill_config as distill_config
 from .workflows.doctor import doctor as doctor
 from .workflows.evaluate import run_evaluation as run_evaluation
 from .workflows.export import export_model as export_model

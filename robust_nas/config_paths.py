@@ -16,7 +16,7 @@ from robust_nas.user_code import folders_of, is_code
 
 # Keys, with the section that holds them where another section has the same key; a name of ours is no path.
 PATHS = {
-    *("data.path", "hooks.model", "hooks.path", "inherited.search", "surrogates"),
+    *("data.path", "options.test_path", "hooks.model", "hooks.path", "inherited.search", "surrogates"),
     *("evaluator.file", "evaluator.latency", "reader.codes", "generator", "attack.folder", "attack.file"),
 }
 NAMES_OR_PATHS = {"space.name", "suite", "base", "architectures", "compare.architecture"}

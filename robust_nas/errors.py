@@ -42,6 +42,10 @@ class ArchitectureError(ConfigError):
     """An architecture is malformed, or does not belong to the space or the input it is used with."""
 
 
+class KernelError(ConfigError):
+    """A kernel matrix is not positive definite: kernel regression has no solution."""
+
+
 class StudyError(ConfigError):
     """A study asks for what cannot be planned, run together, or concluded from what was measured."""
 

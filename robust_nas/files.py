@@ -39,7 +39,7 @@ _OURS = {
         "summary.json",
         "evaluation.json",
     ),
-    *("generator.json", "generator.safetensors", "report.json", "defence.json"),
+    *("learned.npz", "generator.json", "generator.safetensors", "report.json", "defence.json"),
     *("compression.json", "layers.json", "alpha.safetensors", "low-rank.safetensors", "latency.json"),
     *("network.py", "weights.pt", "network.onnx", "network.pt2"),
     *("journal.jsonl", "plan.json", "inherited.json", "trial.json", "outcome.json"),

@@ -24,6 +24,7 @@ NO_MODULES |= {
     "rules",
     "tables",
     "search_findings",
+    "distillers",
 }  # groups of entry points
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -9,8 +9,10 @@ from robust_nas.attacks import ATTACKS
 from robust_nas.compression import COMPRESSORS
 from robust_nas.data import DATASETS
 from robust_nas.defences import DEFENCES
+from robust_nas.distillation import DISTILLERS
 from robust_nas.evaluation import CHECKS
 from robust_nas.figures import FIGURES
+from robust_nas.kernels import KERNELS
 from robust_nas.operations import ACTIVATIONS, OPERATIONS
 from robust_nas.search import EVALUATORS, PROXIES, RANKINGS, SEARCH_FINDINGS, STRATEGIES, TABLES
 from robust_nas.spaces import FAMILIES
@@ -21,6 +23,7 @@ from robust_nas.training import HOOKS, LOSSES, SCHEDULES, STEPS
 REGISTRIES = (
     ATTACKS, COMPRESSORS, DATASETS, DEFENCES, CHECKS, FIGURES, ACTIVATIONS, OPERATIONS, EVALUATORS, PROXIES, RANKINGS,
     STRATEGIES, FAMILIES, DESIGNS, RULES, HOOKS, LOSSES, SCHEDULES, STEPS, TABLES, SEARCH_FINDINGS,
+    KERNELS, DISTILLERS,
 )  # fmt: skip
 CLASSES = {target.partition(":")[2] for registry in REGISTRIES for target in registry.built_in.values()}
 NAMES = {name for registry in REGISTRIES for name in registry.built_in}

@@ -12,8 +12,9 @@ BASE = (
     "yaml_reader",
 )  # fmt: skip
 ROOMS = (
-    "execution", "statistics", "figures", "data", "layers", "operations", "spaces", "defences", "nets", "attacks",
-    "evaluation", "training", "search", "compression", "export", "integrations", "workflows", "studies", "cli",
+    "execution", "statistics", "figures", "data", "layers", "operations", "kernels", "spaces", "defences", "nets",
+    "attacks", "evaluation", "training", "distillation", "search", "compression", "export", "integrations",
+    "workflows", "studies", "cli",
 )  # fmt: skip
 LEVEL = dict.fromkeys(BASE, 0) | {room: number for number, room in enumerate(ROOMS, 1)}
 # What a room must not know although it is above it.

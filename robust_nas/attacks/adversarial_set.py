@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import io
 import json
 import zipfile
 from collections.abc import Mapping
@@ -44,7 +43,6 @@ META: Shape = {
     "versions": {str: str},
 }
 UNPACKED = 1 << 36  # bytes, of all arrays together
-DATED = (1980, 1, 1, 0, 0, 0)  # of every member, so that a set is the same file whenever it is written
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,13 +76,8 @@ def write_set(path: Path, found: AdversarialSet) -> None:
     meta = json.dumps(dict(found.meta), sort_keys=True, allow_nan=False)
     _refuse_misfit(found, str(path))
     arrays = {"images": found.images, "clean": found.clean, "labels": found.labels, "meta": np.array(meta)}
-    with zipfile.ZipFile(path, "x", zipfile.ZIP_DEFLATED) as archive:
-        for name, values in arrays.items():
-            member = io.BytesIO()
-            np.lib.format.write_array(member, np.asanyarray(values), allow_pickle=False)
-            entry = zipfile.ZipInfo(f"{name}.npy", DATED)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, member.getvalue())
+    with path.open("xb") as file:
+        file.write(npz.packed(arrays))
 
 
 def checksum(path: str) -> str:

@@ -22,6 +22,7 @@ from robust_nas.cli import (
     compress,
     count,
     defend,
+    distill,
     doctor,
     evaluate,
     export,
@@ -53,6 +54,7 @@ app.command("search")(search.command)
 app.command("train")(train.command)
 app.command("evaluate")(evaluate.command)
 app.command("defend")(defend.command)
+app.command("distill")(distill.command)
 app.command("compare")(compare.command)
 app.command("compress")(compress.command)
 app.command("rank")(rank.command)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import math
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from robust_nas.data.images import Images
 
 IMAGE, LABEL = "image", "label"
+DATED = (1980, 1, 1, 0, 0, 0)  # of every member of a file that is written
 
 
 def checksum(path: str, needed: str = f"{IMAGE} and {LABEL}") -> str:
@@ -115,6 +117,19 @@ def header(
     if dtype.hasobject or size != math.prod(shape) * dtype.itemsize:
         raise DataError(f"{path}: {name} is {dtype} of shape {shape}, but has {size} bytes")
     return shape, dtype
+
+
+def packed(arrays: Mapping[str, Any]) -> bytes:
+    """Return an `.npz` file of these arrays by name; equal arrays give equal bytes, whenever they are written."""
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, values in arrays.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.asanyarray(values), allow_pickle=False)
+            entry = zipfile.ZipInfo(f"{name}.npy", DATED)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, member.getvalue())
+    return whole.getvalue()
 
 
 def array(archive: zipfile.ZipFile, name: str) -> Any:

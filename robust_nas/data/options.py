@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from robust_nas.config import Count, CountOrZero, Fraction01, Options, absolute_path, text_field
+from robust_nas.config import Count, CountOrZero, Fraction01, Options, absolute_path, text_field, to_dict
 from robust_nas.data.reader import DATASETS, DatasetReader
 from robust_nas.errors import CodeRefusedError, ConfigError
 
@@ -63,9 +63,12 @@ class DataOptions(Options):
             raise ValueError(
                 "the key 'name' is not one of the reader's options; the dataset is named by data.name"
             )
-        if "name" in info.data:
-            DATASETS.get(info.data["name"]).model_validate(options)
-        return options
+        if "name" not in info.data:
+            return options
+        checked = to_dict(DATASETS.get(info.data["name"]).model_validate(options))
+        # A path is absolute then, as `path` is; the rest stays as it was written, by which older folders are known.
+        texts = {key: checked[key] for key, given in options.items() if isinstance(given, str)}
+        return {**options, **{key: text for key, text in texts.items() if isinstance(text, str)}}
 
     @property
     def reader(self) -> DatasetReader:

@@ -112,6 +112,7 @@ DATASETS = Registry(
         "fashion-mnist": "fashion_mnist:FashionMNIST",
         "cifar10": "cifar10:CIFAR10",
         "image-folder": "image_folder:ImageFolder",
+        "npz": "npz_set:NpzSet",
     },
     group="robust_nas.datasets",
 )

@@ -21,6 +21,7 @@ from .figure import due_figures as due_figures
 from .figure import optional as optional
 from .generator_curves import plot_generator as plot_generator
 from .latent_boundary import plot_latent_boundary as plot_latent_boundary
+from .learned_set import plot_learned_set as plot_learned_set
 from .queries import plot_queries as plot_queries
 from .ranking import plot_ranking as plot_ranking
 from .roc import plot_roc as plot_roc

@@ -11,6 +11,7 @@ A figure draws itself from the record of a finished job, a mapping of plain valu
     compression  the keys of compression.json, and layers (of layers.json), records (of the low-rank training)
     ranking      ranking (a mapping a candidate, best first, with rank, name, params, macs, score; maybe spread, truth)
     attack       records (metrics.jsonl, a mapping an epoch of the generator's training), best_epoch (that is kept)
+    distillation images (a learned set, [N, C, H, W] in 0..1), labels, targets, class_names, and kept (its step)
     benchmark    measure, optimum, curves (strategy to runs and points, `plot_strategies`) of strategies on a table
     study        the keys of analysis.json, and published (factor to lowest and highest best value, and its source)
 
@@ -29,7 +30,17 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from robust_nas.errors import FigureWarning, RobustNASError
 from robust_nas.registry import Method, Registry
 
-Job = Literal["search", "training", "evaluation", "compression", "ranking", "attack", "benchmark", "study"]
+Job = Literal[
+    "search",
+    "training",
+    "evaluation",
+    "compression",
+    "ranking",
+    "attack",
+    "distillation",
+    "benchmark",
+    "study",
+]
 Record = Mapping[str, Any]
 
 
@@ -89,6 +100,7 @@ FIGURES = Registry(
         "ranks": "compression_ranks:CompressionRanks",
         "ranking": "ranking:RankedScores",
         "generator": "generator_curves:GeneratorCurves",
+        "learned-set": "learned_set:LearnedSetPictures",
         "strategies": "strategy_curves:StrategyCurves",
         "study-methods": "study_methods:StudyMethods",
         "study-effects": "study_effects:StudyEffects",

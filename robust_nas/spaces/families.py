@@ -24,6 +24,7 @@ FAMILIES = Registry(
         "nas-bench-201": "nas_bench_201:NASBench201Architecture",
         "ensemble": "ensemble:EnsembleArchitecture",
         "mean-field": "mean_field:MeanFieldArchitecture",
+        "kernel-regression": "kernel_regression:KernelRegressionArchitecture",
     },
     group="robust_nas.families",
     key="type",

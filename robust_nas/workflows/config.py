@@ -205,7 +205,7 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def _recipe_file(recipe: str | Path) -> Path:
+def recipe_file(recipe: str | Path) -> Path:
     """Return the file of a shipped recipe, of one's own, or in the folder of a run. Raises `ConfigError`."""
     text = str(recipe)
     shipped = FOLDER / f"{text}.yaml" if text in recipe_names() else None
@@ -220,7 +220,7 @@ def _recipe_file(recipe: str | Path) -> Path:
 
 def code_folders(recipe: str | Path) -> tuple[Path, ...]:
     """Return the folders for `own_config` from which code in a recipe is seen; none for the folder of a run."""
-    path = _recipe_file(recipe)
+    path = recipe_file(recipe)
     return tuple(reversed(folders_of(None if path.parent == FOLDER else path)))
 
 
@@ -233,7 +233,7 @@ def load_config(
 
     Raises `ConfigError` that names the key, the value, where it was written, and what is allowed.
     """
-    path = _recipe_file(recipe)
+    path = recipe_file(recipe)
     shipped = path.parent == FOLDER
     source, file = str(recipe) if shipped else str(path), None if shipped else path
     tree = read_yaml(path)

@@ -48,10 +48,17 @@ def _image_folder(folder: Path) -> Path:
     return folder
 
 
+def _npz(folder: Path) -> Path:
+    pixels = np.random.default_rng(3).integers(0, 256, (20, 8, 8), dtype=np.uint8)
+    np.savez(folder / "set.npz", image=pixels, label=np.arange(20) % 10)
+    return folder / "set.npz"
+
+
 # Writes the files of a dataset into an empty folder; the path that a config names, or None where it takes none.
 WRITE: dict[str, Callable[[Path], Path | None]] = {
     "digits": _digits,
     "fashion-mnist": _fashion_mnist,
     "cifar10": _cifar10,
     "image-folder": _image_folder,
+    "npz": _npz,
 }

@@ -44,6 +44,7 @@ SPLIT_BY = {
     "fashion-mnist": "publishers",
     "cifar10": "publishers",
     "image-folder": "user",
+    "npz": "user",
 }
 
 

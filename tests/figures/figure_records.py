@@ -185,6 +185,12 @@ RECORDS = {
         "saliency": {"before": saliency(0), "after": saliency(1)},
         "latent_boundary": latent_boundary(),
     },
+    "distillation": {
+        "images": DIGITS[:6, None].tolist(),
+        "labels": [0, 1, 2, 0, 1, 2],
+        "targets": np.eye(3)[[0, 1, 2, 0, 1, 2]].tolist(),
+        "class_names": ["zero", "one", "a name that is long"],
+    },
     "evaluation": {
         **with_defence(
             with_queries(json.loads((REFERENCE / "fashion-wrn-10-1-seed0" / "evaluation.json").read_text()))

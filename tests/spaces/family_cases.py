@@ -3,6 +3,7 @@
 from hypothesis import strategies as st
 from spaces_strategies import NAMES, architectures, mlp_architectures, residual_architectures
 
+from robust_nas.kernels import LinearKernel, ReLUNNGP, ReLUNTK
 from robust_nas.spaces import (
     Cell,
     Edge,
@@ -10,6 +11,7 @@ from robust_nas.spaces import (
     MeanFieldArchitecture,
     NASBench201Architecture,
 )
+from robust_nas.spaces.kernel_regression import KernelRegressionArchitecture
 from robust_nas.spaces.nas_bench_201 import OPERATIONS
 
 
@@ -37,6 +39,11 @@ def nas_bench_201_architectures(draw: st.DrawFn) -> NASBench201Architecture:
         genotype=(cell,),
     )
 
+
+KERNELS = (ReLUNTK(), ReLUNTK(depth=2), ReLUNNGP(bias_variance=0.0), LinearKernel())
+kernel_regressions = st.builds(
+    KernelRegressionArchitecture, name=NAMES, support=st.integers(1, 6), kernel=st.sampled_from(KERNELS)
+)
 
 MEMBERS = {
     "cell": architectures(),
@@ -72,4 +79,5 @@ FAMILY_CASES = {
     **MEMBERS,
     "ensemble": ensemble_architectures(),
     "mean-field": mean_field_architectures(),
+    "kernel-regression": kernel_regressions,
 }

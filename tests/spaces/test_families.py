@@ -34,6 +34,7 @@ from robust_nas.spaces import (
     load_architecture,
     parts,
 )
+from robust_nas.spaces.kernel_regression import KernelRegressionArchitecture
 from robust_nas.spaces.naming import canonical_name
 from robust_nas.user_code import allow_code
 
@@ -182,6 +183,7 @@ EXAMPLES = {
     "nas-bench-201": load_architecture("|skip_connect~0|+|none~0|nor_conv_3x3~1|").resized(3, 4),
     "ensemble": load_architecture("ensemble-2.wrn-10-1"),
     "mean-field": load_architecture("mean-field.wrn-10-1"),
+    "kernel-regression": KernelRegressionArchitecture(name="x", support=5),
 }
 
 
