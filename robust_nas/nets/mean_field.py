@@ -66,6 +66,10 @@ class MeanFieldNetwork(nn.Module):
         # Not `randn_like`, whose draws depend on the memory format.
         return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
 
+    def undecayed_parameters(self) -> list[nn.Parameter]:
+        """Return rho: decay would draw it to 0, which is sigma = 0.69."""
+        return list(self.rho.values())
+
     def draw_from(self, generator: torch.Generator) -> None:
         """Let passes in training mode draw from a generator, on the device of the weights."""
         self.generator = generator

@@ -41,7 +41,7 @@ class TrainingState:
         self.network = channels_last(network)
         self.average = None if options.ema is None else moving_average(network, options.ema)
         self.optimiser = torch.optim.SGD(
-            network.parameters(),
+            parameter_groups(network),
             options.learning_rate,
             momentum=options.momentum,
             weight_decay=options.weight_decay,
@@ -157,3 +157,14 @@ def _refuse_other_shapes(found: Mapping[str, Tensor], expected: Mapping[str, Ten
     shapes = [{name: tuple(tensor.shape) for name, tensor in state.items()} for state in (found, expected)]
     if shapes[0] != shapes[1]:
         raise ValueError("its best epoch is of another network")
+
+
+def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
+    """Return the parameters for an optimiser; those of `undecayed_parameters`, where a network has it, decay never."""
+    own = getattr(network, "undecayed_parameters", None)
+    undecayed = list(own()) if callable(own) else []
+    kept = {id(parameter) for parameter in undecayed}
+    groups: list[dict[str, Any]] = [
+        {"params": [each for each in network.parameters() if id(each) not in kept]}
+    ]
+    return [*groups, {"params": undecayed, "weight_decay": 0.0}] if undecayed else groups

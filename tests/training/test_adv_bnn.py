@@ -12,6 +12,7 @@ from robust_nas.errors import ConfigError
 from robust_nas.search import WeightOptimiser
 from robust_nas.spaces import ResidualArchitecture
 from robust_nas.training import AdvBNN, Natural, TrainingContext, cross_entropy
+from robust_nas.training.state import parameter_groups
 
 LOSS = AdvBNN(attack=PGD(eps=EPS, steps=2, keep="last"))
 
@@ -96,6 +97,19 @@ def test_a_training_draws_the_posterior_to_the_prior(tmp_path):
     run_training(tmp_path, options(loss=loss, weight_decay=0.0, learning_rate=0.01), net=net)
     assert net.kl(0.5) < before - 20
     assert all((sigma > 0.08).all() for _, sigma in net.posterior().values())
+
+
+def test_weight_decay_leaves_sigma_alone():
+    net = posterior()
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    optimiser = torch.optim.SGD(parameter_groups(net), lr=0.1, weight_decay=0.5)
+    for parameter in net.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimiser.step()
+    moved = {name for name, p in net.named_parameters() if not torch.equal(p, before[name])}
+    assert moved
+    assert not any(name.startswith("rho.") for name in moved)
+    assert len(list(net.parameters())) == sum(len(group["params"]) for group in optimiser.param_groups)
 
 
 TINY = ResidualArchitecture(name="tiny", stem=2, depths=(1,), widths=(2,))

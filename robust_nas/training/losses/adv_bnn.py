@@ -9,7 +9,7 @@ prior (0.08), alpha (1, no option there) and one draw a gradient are those of th
 of 0.007 without a random start; here it is any that is fit for training, by default PGD of 10 steps of eps / 4.
 
 Batch norms: the attack sees running statistics, as in the released code, the loss those of the batch. The prior is the
-KL: a recipe's `weight_decay` comes on top of it, for mu and for what sigma is made of, so that it belongs at 0.
+KL: a recipe's `weight_decay` comes on top of it for mu, so that it belongs at 0; sigma has none.
 Outside of a training, which knows its images, N is the size of the batch.
 
 B batch, C channels, H height, W width, K classes.
