@@ -6,6 +6,7 @@ other model has none.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import cast
 
@@ -28,7 +29,8 @@ def has_twin(module: nn.Module) -> bool:
 
 def has_posterior_mean(module: nn.Module) -> bool:
     """Return whether the module is a network of random weights that knows the network of their means."""
-    return callable(getattr(module, "posterior_mean", None))
+    method = getattr(module, "posterior_mean", None)
+    return callable(method) and not inspect.signature(method).parameters
 
 
 def posterior_mean_of(module: nn.Module) -> nn.Module | None:

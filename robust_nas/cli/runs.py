@@ -122,32 +122,37 @@ def compare(
 @app.command()
 def clean(
     root: Root = Path("results"),
-    state: Annotated[str, typer.Option(help="unfinished or broken.")] = "unfinished",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Remove unfinished runs of a folder, or broken ones, after asking. What no run wrote is never removed.
+    """Remove the unfinished runs of a folder, after asking; one with finished work or other files in it stays.
 
     Example: [bold]robust-nas runs clean results[/bold]
 
     In Python: robust_nas.workflows.run_table.remove_run(folder)
     """
+    from robust_nas.errors import RobustNASError
     from robust_nas.workflows.run_table import list_runs, remove_run
 
-    if state not in ("unfinished", "broken"):
-        raise typer.BadParameter(f"--state: got {state[:100]!r}; allowed: unfinished, broken")
-    rows = list_runs(root, state=state)
+    rows = list_runs(root, state="unfinished")
     if not rows:
-        print(f"no run in {root} is {state}")
+        print(f"no run in {root} is unfinished")
         return
     for row in rows:
         size = sum(path.lstat().st_size for path in Path(row.folder).rglob("*") if path.is_file())
         print(f"{row.folder:<50} {row.verb:<12} {size / 1e6:.1f} MB")
-    if not (yes or typer.confirm(f"remove these {len(rows)} {state} runs?")):
+    if not (yes or typer.confirm(f"remove these {len(rows)} unfinished runs?")):
         print("nothing was removed")
         return
+    removed = 0
     for row in rows:
-        remove_run(row.folder)
-    print(f"removed {len(rows)}")
+        try:
+            remove_run(row.folder)
+            removed += 1
+        except RobustNASError as error:
+            common.say(f"error: {error}")
+    print(f"removed {removed}")
+    if removed < len(rows):
+        raise typer.Exit(1)
 
 
 def _print_aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

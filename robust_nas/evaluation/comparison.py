@@ -124,7 +124,7 @@ def _batch(
     """Return what is right, `[B]` each, and of a detector the scores; `kept` names what is joined."""
     began = time.perf_counter()
     x, y = state.batch(indices)
-    twin = Predictor(cast(nn.Module, twin_of(state.predictor.module)))
+    twin = Predictor.of(cast(nn.Module, twin_of(state.predictor.module)))
     with model_errors(f"{NAME}: attacks fail on images", x):
         of_twin = inner.run(twin, x, y, generator_of(state.device, state.seed, name, "unaware"))
         of_model = adaptive.run(

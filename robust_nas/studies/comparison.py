@@ -93,7 +93,7 @@ def load_comparison(
         with own_config(*code_folders(recipe)):
             options = check(Comparison, config.compare, f"{config.name}: compare")
         methods = _chosen(options, losses, config)
-        network = _network(architecture, options, recipe)
+        network = config.network.made_of(_network(architecture, options, recipe))
         trainings = {name: _training(config, name, method, network) for name, method in methods.items()}
         designs = [_design(EQUAL_EPOCHS, methods)]
         wanted = equal_passes or options.equal_passes

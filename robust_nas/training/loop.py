@@ -198,7 +198,8 @@ class _Training:
                 hook.after_backward()
             measured.append(self._reduced(torch.stack([found.loss, found.correct.to(found.loss.dtype)])))
             if options.clip_norm is not None:
-                torch.nn.utils.clip_grad_norm_(state.network.parameters(), options.clip_norm)
+                for network in state.step.clipped_together():
+                    torch.nn.utils.clip_grad_norm_(network.parameters(), options.clip_norm)
             state.optimiser.step()
             if state.average is not None:
                 state.average.update_parameters(state.network)

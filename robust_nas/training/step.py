@@ -17,7 +17,7 @@ from robust_nas.training.hook import TrainingHook
 from robust_nas.training.loss import Loss
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from robust_nas.spaces import Architecture
 
@@ -66,6 +66,10 @@ class TrainingStep:
             penalty = hook.penalty()
             if penalty is not None:
                 (batch.share * penalty).backward()  # type: ignore[no-untyped-call]
+
+    def clipped_together(self) -> list[nn.Module]:
+        """Return the networks whose gradients are clipped each by its own norm: the whole one by default."""
+        return [self.training.network]
 
     def state(self) -> dict[str, Any]:
         """Return what the next step depends on, the same on every rank: tensors, numbers, strings, lists, dicts."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robust_nas.errors import ConfigError
-from robust_nas.workflows.config import EvaluationConfig
+from robust_nas.workflows.config import EvaluationConfig, RunConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -83,3 +83,21 @@ def read_undefended(folder: Path) -> Model:
         )
     refuse_rule_of(model, "a compression")
     return model
+
+
+def refuse_random_network(config: RunConfig) -> None:
+    """Raise `ConfigError` for a random network (`network.posterior`, `network.draws`) and jobs that need another."""
+    own, declared = config.network.inference_samples, config.evaluation.deployed.samples
+    if own is None:
+        return
+    what = (
+        f"network.posterior is {config.network.posterior!r}"
+        if config.network.posterior
+        else f"network.draws is {own}"
+    )
+    if config.compression is not None:
+        raise ConfigError(
+            f"compression: {what}, and a random network is not compressed; set compression=null"
+        )
+    if declared not in (None, own):
+        raise ConfigError(f"evaluation.deployed.samples: got {declared}; {what}: an answer takes {own} draws")

@@ -54,6 +54,13 @@ class NetworkSize(Options):
         return NetworkSize(cells=self.cells, channels=self.channels)
 
     @property
+    def inference_samples(self) -> int | None:
+        """Return the draws of an answer that the network takes which is made; None: it is not random."""
+        if self.posterior:
+            return self.samples or int(MeanFieldArchitecture.model_fields["samples"].default)
+        return self.draws
+
+    @property
     def wrapper(self) -> type[WrappedArchitecture] | None:
         """Return the family that the architecture is made into, or None."""
         if self.particles:

@@ -52,6 +52,7 @@ from robust_nas.workflows.context import (
     refuse_recipe,
 )
 from robust_nas.workflows.controls import CONTROLS, compare_with_controls, is_compared
+from robust_nas.workflows.deployed_rule import refuse_random_network
 from robust_nas.workflows.evaluate import run_evaluation
 from robust_nas.workflows.export import export_model
 from robust_nas.workflows.memory import refuse_memory_of_run
@@ -252,6 +253,7 @@ def _refuse_what_fails_later(config: RunConfig, context: JobContext, folder: Pat
     refuse_unfit(config, context)
     refuse_recipe(config.training, config.space.load(), context, config.network)
     refuse_memory_of_run(config, context)
+    refuse_random_network(config)
     refuse_attacks(config, context.dataset)
     if mode == "resume":
         for part in (".", "search", "model", "evaluation", "compressed"):

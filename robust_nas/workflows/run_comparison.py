@@ -114,6 +114,9 @@ def _answers(place: Path) -> _Answers | str:
         wrong = set(clean["wrong_indices"])
         broken = set().union(*(attack["broken_indices"] for attack in tree["attacks"]))
         common = order[: robust["images"]]
+        said = (clean["correct"], robust["correct"])
+        _ = (tree["threat_model"]["norm"], tree["threat_model"]["eps"], tested["checksum"], tested["dataset"])
+        _ = [(attack["label"], attack["images"]) for attack in tree["attacks"]]
     except (KeyError, TypeError) as error:
         return f"{file} does not say which images were wrong ({error}): an earlier version wrote it; evaluate again"
     found = _Answers(
@@ -121,11 +124,9 @@ def _answers(place: Path) -> _Answers | str:
         {index: index not in wrong for index in order},
         {index: index not in wrong and index not in broken for index in common},
     )
-    for what, answers, record in (("clean", found.clean, clean), ("robust", found.robust, robust)):
-        if sum(answers.values()) != record["correct"]:
-            raise RunError(
-                f"{file}: damaged: {what}: {sum(answers.values())} images right, {record['correct']} said"
-            )
+    counted = (sum(found.clean.values()), sum(found.robust.values()))
+    if counted != said:
+        raise RunError(f"{file}: damaged: it says {said} images right, clean and robust, and lists {counted}")
     return found
 
 
@@ -155,9 +156,16 @@ def _pair(place: Path, first: Path) -> Pair:
     else:
         sizes = " and ".join(f"{each['norm']} {each['eps']:.4g}" for each in threats)
         notes.append(f"robust accuracies are of other threat models: {sizes}")
-    suites = [answers.tree.get("suite") for answers in (ours, theirs)]
-    if suites[0] != suites[1]:
-        notes.append(f"the attacks differ: {suites[0] or 'a list'} and {suites[1] or 'a list'}")
+    attacks = [
+        [(row["label"], row.get("parameters"), row["images"]) for row in answers.tree["attacks"]]
+        for answers in (ours, theirs)
+    ]
+    if attacks[0] != attacks[1]:
+        names = " and ".join(", ".join(label for label, _, _ in each) for each in attacks)
+        notes.append(f"the attacks, their options or their images differ: {names}")
+    rules = [answers.tree.get("deployed") for answers in (ours, theirs)]
+    if rules[0] != rules[1]:
+        notes.append(f"the inference rules differ: {rules[0]} and {rules[1]}")
     found: dict[str, Contrast] = {}
     for key, (a, b) in metrics.items():
         both = sorted(a.keys() & b.keys())

@@ -18,7 +18,7 @@ from robust_nas.config import suggestion
 from robust_nas.errors import ConfigError, RobustNASError, RunError, RunExistsError
 from robust_nas.files import LOCK, foreign, is_temporary, temporary_name
 from robust_nas.records import read_json
-from robust_nas.runs import CONFIG, ENVIRONMENT, RESULT
+from robust_nas.runs import CONFIG, ENVIRONMENT, RESULT, is_finished
 
 State = Literal["done", "running", "unfinished", "broken"]
 
@@ -31,6 +31,7 @@ VERBS: tuple[tuple[str, frozenset[str]], ...] = tuple(
         ("evaluate", "evaluation model digest"),
         ("attack train", "threat_model method report model"),
         ("defend", "method model digest"),
+        ("distill", "threat_model method data"),
         ("rank", "method band candidates"),
         ("search", "space supernet search"),
         ("search", "search seeds"),  # a repeated one
@@ -116,13 +117,13 @@ def row_of(folder: Path) -> RunRow:
     if not plain:
         return row._replace(state="broken", problem=f"{CONFIG}: has no keys")
     try:
-        found = _measured(folder, verb)
-    except RobustNASError as error:
+        if is_running(folder):
+            row = row._replace(state="running")
+        elif is_finished(folder):
+            row = row._replace(state="done")
+        return row._replace(**_measured(folder, verb))
+    except (RobustNASError, OSError) as error:
         return row._replace(state="broken", problem=str(error))
-    state: State = (
-        "done" if (folder / RESULT).is_file() else "running" if is_running(folder) else "unfinished"
-    )
-    return row._replace(state=state, **{key: value for key, value in found.items() if value is not None})
 
 
 def is_running(folder: Path) -> bool:
@@ -139,11 +140,16 @@ def is_running(folder: Path) -> bool:
 
 def _run_folders(root: Path) -> Iterator[Path]:
     """Yield the run folders in a folder, in the order of their names; a folder of runs is looked into."""
-    if (root / CONFIG).is_file():
-        if (root / LOCK).is_file():  # else a part of a run that was kept, no run
-            yield root
+    try:
+        if (root / CONFIG).is_file():
+            if (root / LOCK).is_file():  # else a part of a run that was kept, no run
+                yield root
+            return
+        children = sorted(root.iterdir())
+    except OSError:  # it may not be looked into; `row_of` says so
+        yield root
         return
-    for child in sorted(root.iterdir()):
+    for child in children:
         if child.is_dir() and not child.is_symlink() and not is_temporary(child):
             yield from _run_folders(child)
 
@@ -165,7 +171,7 @@ def _measured(folder: Path, verb: str) -> dict[str, Any]:
     if verb == "search" and (folder / "verdict.json").is_file():
         found |= _columns(read_json(folder / "verdict.json"), {"verdict": "status"})
     for inner in ("evaluation", "model/evaluation"):  # of a training, of a defended model
-        if verb in ("train", "defend", "compress") and (folder / inner / RESULT).is_file():
+        if verb in ("train", "defend", "compress", "distill") and (folder / inner / RESULT).is_file():
             tree = read_json(folder / inner / RESULT)
             found |= _columns(tree, {"clean": "clean", "robust": "robust", "verdict": "verdict"})
     return found
@@ -205,18 +211,18 @@ HEADER = ("folder", "verb", "state", "data", "seed", "clean %", "robust %", "ver
 
 
 def remove_run(folder: Path | str) -> None:
-    """Remove a run folder with all that is in it.
+    """Remove the folder of an unfinished run with all that is in it.
 
-    Raises `RunError` where a process works in it or in a run inside, and `RunExistsError` where it holds what no run
-    wrote; then nothing is removed.
+    Raises `RunExistsError` where it is no run, holds finished work or what no run wrote, or is where the caller is;
+    `RunError` where a process works in it or in a run inside. Then nothing is removed.
     """
-    folder = Path(folder)
-    if not (folder / CONFIG).is_file():
-        raise RunExistsError(f"{folder}: holds no {CONFIG}, so it is no run and is not removed")
-    if others := [str(path.relative_to(folder)) for path in foreign(folder)]:
+    given, folder = folder, Path(folder).resolve()
+    if not ((folder / CONFIG).is_file() and (folder / LOCK).is_file()):
         raise RunExistsError(
-            f"{folder}: holds what no run wrote: {', '.join(others[:6])}; move it away, then the run can be removed"
+            f"{given}: holds no {CONFIG} and {LOCK} of a run, so it is none and is not removed"
         )
+    if folder in (Path.home(), Path.cwd(), *Path.cwd().parents):
+        raise RunExistsError(f"{given}: is where you are, or above it, and is not removed")
     with contextlib.ExitStack() as locks:
         for path in folder.glob(f"**/{LOCK}"):
             try:
@@ -225,4 +231,10 @@ def remove_run(folder: Path | str) -> None:
                 raise RunError(
                     f"{path.parent}: is not removed: {error.strerror}; a process may work in it"
                 ) from None
+        # Under the lock: it may have gone on since it was listed.
+        finished = [*folder.glob("**/*.safetensors"), *folder.glob(f"**/{RESULT}")]
+        for what, paths in (("finished work", finished), ("what no run wrote", list(foreign(folder)))):
+            if paths:
+                names = ", ".join(str(path.relative_to(folder)) for path in paths[:6])
+                raise RunExistsError(f"{given}: holds {what}, and is not removed: {names}")
         shutil.rmtree(folder.rename(temporary_name(folder)))  # it loses its name at once

@@ -144,10 +144,11 @@ def test_a_lead_is_judged_on_the_same_images(at_1, at_4, at_16, mean, status):
     assert found.value == pytest.approx((at_4 - mean) / 24)
 
 
-def test_without_an_image_that_both_get_right_there_is_no_lead():
-    none = torch.zeros(4, dtype=torch.bool)
-    found = CHECKS.make("eot-curve")._lead({1: ~none, 4: ~none}, none, none, 4)
-    assert (found.status, found.value, found.images) == ("PASS", None, 0)
+def test_a_lead_on_too_few_images_that_the_mean_gets_right_is_not_judged():
+    few = torch.arange(20) < 7
+    found = CHECKS.make("eot-curve")._lead({1: few | True, 4: ~few}, few, ~few, 4)
+    assert (found.status, found.value, found.images) == ("NOT RUN", None, 7)
+    assert "at least 8 are needed" in found.text
 
 
 # The record

@@ -245,7 +245,7 @@ def test_a_training_moves_the_particles_apart_with_a_strong_repulsion(tmp_path):
 
 def test_independent_particles_are_trained_as_if_alone(tmp_path):
     """By a loss without draws, which the first particle of the stream would share with the second."""
-    values = options(loss=Natural(), epochs=1)
+    values = options(loss=Natural(), epochs=1, clip_norm=0.1)
     both = values.model_copy(update={"step": IndependentParticles()})
     network = ensemble(2).float()
     states = [{name: t.clone() for name, t in m.state_dict().items()} for m in network.members]

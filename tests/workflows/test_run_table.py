@@ -35,7 +35,9 @@ def runs(tmp_path_factory):
         robust_nas.train(recipe, NETWORK, root / name)
         robust_nas.run_evaluation(recipe, root / name)
     shutil.copytree(root / "a", root / "group" / "c")
-    (root / "group" / "c" / "result.json").unlink()
+    for name in ("result.json", "model.safetensors"):
+        (root / "group" / "c" / name).unlink()
+    shutil.rmtree(root / "group" / "c" / "evaluation")
     return root
 
 
@@ -53,7 +55,7 @@ def test_the_rows_are_what_the_records_say(runs):
 def test_rows_are_kept_sorted_and_wrong_words_refused(runs):
     assert [row.name for row in list_runs(runs, state="done", sort="-seed")] == ["a", "b"]
     assert list_runs(runs, data="cifar10") == []
-    assert [row.state for row in list_runs(runs, sort="clean")][-1] == "done"
+    assert [row.state for row in list_runs(runs, sort="-clean")][-1] == "unfinished"  # it has no accuracy
     with pytest.raises(ConfigError, match="sort: got 'robus'; did you mean 'robust'"):
         list_runs(runs, sort="robus")
     with pytest.raises(ConfigError, match=r"state: got 'finished'; .*allowed: done, running"):
@@ -83,13 +85,41 @@ def test_a_run_in_use_is_running_and_not_removed(runs, tmp_path):
             remove_run(tmp_path / "c")
     assert list_runs(tmp_path)[0].state == "unfinished"
     (tmp_path / "c" / "notes.txt").write_text("mine")
-    with pytest.raises(RunExistsError, match=r"holds what no run wrote: notes\.txt"):
+    with pytest.raises(RunExistsError, match=r"holds what no run wrote.*: notes\.txt"):
         remove_run(tmp_path / "c")
     (tmp_path / "c" / "notes.txt").unlink()
     remove_run(tmp_path / "c")
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(RunExistsError, match="is no run"):
+    with pytest.raises(RunExistsError, match="so it is none"):
         remove_run(tmp_path)
+
+
+def test_finished_work_and_the_folder_one_is_in_are_never_removed(runs, tmp_path, monkeypatch):
+    shutil.copytree(runs / "a", tmp_path / "a")
+    (tmp_path / "a" / "result.json").write_text("{")  # damaged, but the weights are there
+    with pytest.raises(RunExistsError, match=r"holds finished work.*model\.safetensors"):
+        remove_run(tmp_path / "a")
+    shutil.copytree(runs / "group" / "c", tmp_path / "c")
+    monkeypatch.chdir(tmp_path / "c")
+    with pytest.raises(RunExistsError, match="is where you are"):
+        remove_run(".")
+    assert (tmp_path / "c" / "config.yaml").is_file()
+
+
+def test_what_is_gone_is_not_done_and_a_folder_without_permission_hides_no_other(runs, tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        shutil.copytree(runs / name, tmp_path / name)
+    (tmp_path / "a" / "model.safetensors").unlink()
+    iterdir = type(tmp_path).iterdir
+    (tmp_path / "closed").mkdir()
+
+    def refused(path):
+        if path.name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(type(tmp_path), "iterdir", refused)
+    assert [row.state for row in list_runs(tmp_path)] == ["unfinished", "done", "broken"]
 
 
 def answers(folder):
@@ -164,12 +194,13 @@ def test_the_commands(call, runs, tmp_path):
     assert removed.code == 0, removed.err
     assert not (tmp_path / "results" / "group" / "c").exists()
     assert (tmp_path / "results" / "a").exists()
-    assert call("runs", "clean", tmp_path / "results", "--state", "done").code == 2
+    assert "no run in" in call("runs", "clean", tmp_path / "results").out
 
 
 def test_every_job_is_known_by_its_sections():
     from robust_nas.workflows.compress import CompressJob
     from robust_nas.workflows.defend import DefendJob
+    from robust_nas.workflows.distill import DistillJob
     from robust_nas.workflows.evaluate import EvaluateJob
     from robust_nas.workflows.pipeline import RunJob
     from robust_nas.workflows.rank import RankJob
@@ -183,6 +214,7 @@ def test_every_job_is_known_by_its_sections():
         "evaluate": [EvaluateJob],
         "attack train": [TrainAttackJob],
         "defend": [DefendJob],
+        "distill": [DistillJob],
         "rank": [RankJob],
         "search": [SearchJob, SeedsJob],
         "train": [TrainJob],

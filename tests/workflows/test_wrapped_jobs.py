@@ -196,3 +196,29 @@ def test_batch_norms_of_all_members_are_synchronised():
     norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     assert norms
     assert all(type(norm).__name__ == "SynchronisedBatchNorm2d" for norm in norms)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["compression.cstar.ratios=[1.5]"], "compression: network.posterior is 'mean-field', and a random"),
+        (["evaluation.deployed.samples=8"], "deployed.samples: got 8; .*: an answer takes 2 draws"),
+    ],
+)
+def test_a_run_refuses_what_a_random_network_cannot_do_before_it_searches(tmp_path, more, message):
+    with pytest.raises(ConfigError, match=message):
+        robust_nas.run(config(*POSTERIOR, *more), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_methods_are_compared_on_the_ensemble_that_the_config_asks_for_and_not_on_a_random_network():
+    plain = ("training.drop_path=0", "training.auxiliary_weight=0")
+    study = robust_nas.load_comparison(
+        "quickstart", ["pgd-at"], ["network.particles=2", *plain], architecture="wrn-10-1"
+    )
+    assert study.base.has_particles
+    random = robust_nas.load_comparison(
+        "quickstart", ["pgd-at"], [*POSTERIOR, *plain], architecture="wrn-10-1"
+    )
+    with pytest.raises(ConfigError, match=r"is random \(2 draws an answer\); a study measures"):
+        robust_nas.plan_study(random)

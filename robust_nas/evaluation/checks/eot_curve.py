@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from robust_nas.attacks import PGD
 from robust_nas.evaluation.checks.check import SanityCheck
 from robust_nas.evaluation.cost import Cost, Selection
-from robust_nas.evaluation.thresholds import EOT_FALL, WEAKER
+from robust_nas.evaluation.thresholds import EOT_FALL, LEAST_IMAGES, WEAKER
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,6 +101,9 @@ class EOTCurve(SanityCheck):
         """Return whether a lead of the random network over its mean is gone with the most passes per gradient."""
         from robust_nas.evaluation.posterior_mean import paired
 
+        if int(clean.sum()) < LEAST_IMAGES:
+            text = f"{int(clean.sum())} images that the posterior mean gets right; at least {LEAST_IMAGES} are needed"
+            return replace(self.finding("NOT RUN", text, images=int(clean.sum())), name=MEAN)
         end = max(right)
         against = {count: paired(each[clean], mean[clean]) for count, each in right.items()}
         ahead = [count for count, found in against.items() if _leads(found)]
@@ -115,9 +118,7 @@ class EOTCurve(SanityCheck):
             f"{count}: {share:.1f} % (p = {against[count]['p']:.2g})" for count, share in shares.items()
         )
         text = f"PGD-10 leaves {of_mean:.1f} % of the posterior mean, of the random network by passes per gradient "
-        text += (
-            f"{listed}, on {images} images that both get right" if images else "nothing that both get right"
-        )
+        text += f"{listed}, on {images} images that both get right"
         if masked:
             text += (
                 f": it beats its mean only under weak EOT ({', '.join(map(str, masked))}), where noise masks the "
@@ -125,7 +126,7 @@ class EOTCurve(SanityCheck):
             )
         elif unsettled:
             text += ": the lead still shrinks with more passes; raise deployed.eot"
-        lead = (shares[declared] - of_mean) / 100 if images else None
+        lead = (shares[declared] - of_mean) / 100
         finding = self.finding(status, text, lead, images, allowed="no lead that more passes take away")
         return replace(finding, name=MEAN)
 

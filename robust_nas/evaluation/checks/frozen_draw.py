@@ -20,7 +20,7 @@ from robust_nas.evaluation.accuracy import judge
 from robust_nas.evaluation.checks.check import SanityCheck
 from robust_nas.evaluation.cost import Cost, Selection
 from robust_nas.evaluation.seeds import seed_of
-from robust_nas.evaluation.thresholds import MOVED, UNBOUNDED_LEFT, WEAKER
+from robust_nas.evaluation.thresholds import LEAST_IMAGES, MOVED, UNBOUNDED_LEFT, WEAKER
 from robust_nas.layers.agreement import disagreement
 from robust_nas.lazy import torch
 
@@ -71,9 +71,13 @@ class FrozenDraw(SanityCheck):
         if disagreement(clean[0], again[0]) > MOVED:
             text = "the draw cannot be frozen: the model does not draw from torch's global generators"
             return [self.finding("NOT RUN", text, images=len(indices))]
+        asked = min(LEAST_IMAGES, len(indices))
         indices = indices[clean[1]]
-        if not len(indices):
-            return [self.finding("PASS", "nothing to test: the frozen draw gets no image right")]
+        if len(indices) < asked:
+            text = (
+                f"the frozen draw gets {len(indices)} images right as they are; at least {asked} are needed"
+            )
+            return [self.finding("NOT RUN", text, images=len(indices))]
         at_eps, unbounded = (
             state.attempt(attack, indices, cost, f"{self.title} {attack.eps}", on=draw).right
             for attack in self._attacks(state)

@@ -199,6 +199,11 @@ def _planned(config: StudyConfig, made: Configuration, shape: tuple[int, int, in
     )
     training = check(Training, tree["training"], f"space: training of {architecture.name}", StudyError)
     refuse_cell_options(training, architecture)
+    if architecture.inference_samples is not None:
+        raise StudyError(
+            f"space: {architecture.name} is random ({architecture.inference_samples} draws an answer); a study "
+            "measures answers of one pass; train and evaluate it by itself, then compare it by robust-nas runs compare"
+        )
     cost = count(architecture, shape, classes)
     pieces = tuple(parts(architecture, shape, classes))
     name = made.name or "+".join((canonical_name(architecture), *made.recipe))

@@ -21,7 +21,7 @@ from robust_nas.training.particles import ParticleStepOptions
 from robust_nas.training.step import Measured, TrainingStep
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 class IndependentParticles(ParticleStepOptions):
@@ -51,6 +51,10 @@ class IndependentStep(TrainingStep):
         super().__init__(training, hooks)
         members = options.particles_of(training.network).members
         self.particles = [training.of(member) for member in members]
+
+    def clipped_together(self) -> list[nn.Module]:
+        """Return the particles: one never shortens the gradient of another."""
+        return [particle.network for particle in self.particles]
 
     def gradients(self, batch: Batch) -> Measured:
         """Leave each particle's gradients in it, one particle after the other; the logged loss is their mean."""
