@@ -15,7 +15,7 @@ from robust_nas.config import AbsolutePath
 from robust_nas.data import npz
 from robust_nas.data.digits import Digits
 from robust_nas.data.reader import DATASETS, DatasetReader, Parts
-from robust_nas.errors import DataError
+from robust_nas.errors import ConfigError, DataError
 
 CLASS_NAMES = "class_names"
 
@@ -31,6 +31,15 @@ class NpzSet(DatasetReader):
     name: Literal["npz"] = "npz"
     test: Annotated[DatasetReader, DATASETS.field()] = Digits()
     test_path: AbsolutePath | None = None  # of the dataset `test`; None: its usual place
+
+    def location(self, path: str | None) -> Path | None:
+        """Return the path of the file. Raises as any reader, also where the images of `test` are not there."""
+        found = super().location(path)
+        try:
+            self.test.location(self.test_path)
+        except (ConfigError, DataError) as error:
+            raise type(error)(str(error).replace("data.path", "data.options.test_path")) from None
+        return found
 
     def read(self, path: Path | None) -> Parts:
         """Return the images of the file for training, and the other dataset's test images and class names."""

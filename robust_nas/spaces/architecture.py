@@ -44,6 +44,7 @@ class Architecture(Options):
     has_cells: ClassVar[bool] = False  # whether it is a `CellArchitecture`, made of a genotype
     supports_auxiliary_head: ClassVar[bool] = False
     supports_drop_path: ClassVar[bool] = False
+    learns_by: ClassVar[str] = ""  # the verb that makes its weights, where a training does not
     supports_mixing: ClassVar[bool] = False  # whether its network has `mixing_points`
     wraps: ClassVar[bool] = False  # whether its network is made of networks of another architecture, `member`
     has_particles: ClassVar[bool] = False  # whether its network has `members` and `member_logits`

@@ -34,8 +34,8 @@ AnyArchitecture = Annotated[Architecture, FAMILIES.field()]  # a field of option
 MemberArchitecture = Annotated[  # one that an architecture of several networks is made of
     Architecture,
     FAMILIES.field(
-        lambda family: bool(family.network) and not family.wraps,
-        "a member is one network, of a family that names its module",
+        lambda family: bool(family.network) and not family.wraps and not family.learns_by,
+        "a member is one network that a training makes, of a family that names its module",
     ),
 ]
 

@@ -24,6 +24,8 @@ class KernelRegressionArchitecture(Architecture):
     called: ClassVar[str] = "a kernel regression"
     network: ClassVar[str] = "robust_nas.nets.kernel_regression:KernelRegressionNetwork"
 
+    learns_by: ClassVar[str] = "distill"
+
     type: Literal["kernel-regression"] = "kernel-regression"
     support: Annotated[Count, Field(le=MAX_SUPPORT)]  # images
     kernel: Annotated[Kernel, KERNELS.field()] = ReLUNTK()

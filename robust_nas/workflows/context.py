@@ -214,6 +214,11 @@ def refuse_auxiliary_head(training: Training, layout: Layout, dataset: Dataset) 
 
 def refuse_cell_options(training: Training, architecture: Architecture | type[Architecture]) -> None:
     """Raise `ConfigError` when the recipe asks for what the architecture's family does not support."""
+    if architecture.learns_by:
+        raise ConfigError(
+            f"the network is {architecture.called}, which `robust-nas {architecture.learns_by}` makes and no training; "
+            "to train a network on a learned set, name its file: data.name=npz data.path=FOLDER/learned.npz"
+        )
     if training.loss.mixes_inside and not architecture.supports_mixing:
         raise ConfigError(
             f"training.loss: {training.loss.label} mixes the outputs of layers; the network is "

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 from robust_nas.data import DATASETS
 from robust_nas.environment import allocator
-from robust_nas.errors import DataError
+from robust_nas.errors import RobustNASError
 
 PACKAGE = "robust-nas"
 TORCH = "pip install -c constraints.txt torch; on a machine with a GPU its own build, without constraints.txt"
@@ -91,7 +91,7 @@ def _core() -> list[Finding]:
 def _torch() -> list[Finding]:
     try:
         import torch
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # a shared library that is not there
         return [Finding("torch", "missing", f"cannot be imported: {error}", TORCH, needed=True)]
     found = [Finding("torch", "ok", torch.__version__)]
     count = torch.cuda.device_count()
@@ -142,8 +142,12 @@ def _extras() -> list[Finding]:
 def _datasets() -> list[Finding]:
     findings = []
     for name in DATASETS.names():
-        reader = DATASETS.get(name)()
         what = f"data {name}"
+        try:
+            reader = DATASETS.get(name)()
+        except RobustNASError as error:  # a plugin that cannot be imported; a reader that needs options
+            findings.append(Finding(what, "note", str(error)))
+            continue
         if not reader.takes_path:
             findings.append(Finding(what, "ok", reader.where))
         elif reader.default_path is None:
@@ -151,7 +155,7 @@ def _datasets() -> list[Finding]:
         else:
             try:
                 findings.append(Finding(what, "ok", str(reader.location(None))))
-            except DataError:
+            except RobustNASError:
                 findings.append(Finding(what, "missing", f"nothing at {reader.default_path}", reader.where))
     return findings
 

@@ -264,3 +264,18 @@ def test_a_step_that_leaves_no_number_ends_it_with_the_checkpoint_kept(small, tm
     with pytest.raises(DivergenceError, match=r"the loss is nan.*method\.learning_rate"):
         robust_nas.distill(small(), tmp_path / "made")
     assert (tmp_path / "made" / CHECKPOINT).is_file()
+
+
+def test_a_kernel_regression_is_not_trained_nor_a_member_of_an_ensemble(finished, tmp_path):
+    with pytest.raises(ConfigError, match=r"robust-nas distill.* makes and no training.*data\.name=npz"):
+        robust_nas.train(config(), robust_nas.load_architecture(finished), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+    with pytest.raises(ConfigError, match=r"member: .*that a training makes"):
+        config("network.particles=2").network.made_of(robust_nas.load_architecture(finished))
+
+
+def test_test_images_that_are_not_there_are_named_by_their_own_key(finished, tmp_path):
+    options = {"test": {"name": "fashion-mnist"}, "test_path": str(tmp_path / "none")}
+    data = DataOptions(name="npz", path=str(finished / "learned.npz"), options=options)
+    with pytest.raises(DataError, match=r"none: no such folder.*data\.options\.test_path=PATH"):
+        robust_nas.load_dataset(data)

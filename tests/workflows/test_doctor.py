@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from robust_nas.data.fashion_mnist import FashionMNIST
+from robust_nas.errors import ConfigError
 from robust_nas.workflows import doctor as module
 from robust_nas.workflows.doctor import doctor
 
@@ -109,3 +110,18 @@ def test_the_command_prints_each_and_fails_where_a_needed_one_is_missing(install
     assert done.code == 1
     rows = json.loads(done.out)
     assert [row["what"] for row in rows if row["needed"]] == ["package numpy"]
+
+
+def test_a_reader_that_cannot_be_made_hides_no_other(installed, tmp_path, monkeypatch):
+    get = module.DATASETS.get
+
+    def broken(name):
+        if name == "digits":
+            raise ConfigError("dataset 'digits': its plugin cannot be imported")
+        return get(name)
+
+    monkeypatch.setattr(module.DATASETS, "get", broken)
+    found = by_name(tmp_path)
+    assert found["data digits"].state == "note"
+    assert "cannot be imported" in found["data digits"].found
+    assert "data fashion-mnist" in found
