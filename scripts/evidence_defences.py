@@ -83,6 +83,9 @@ DEFENDED = (
     Defended("gaussian-noise", "randomized-smoothing", ("n=2000",)),
     Defended("noise-layers", "rse"),
 )
+# The epoch of the best robust accuracy, which is kept of every training, is of a natural one the epoch in which it had
+# learnt least: on Fashion-MNIST a first try kept a network of 17 % clean accuracy. There the last epoch is kept.
+LAST_EPOCH = {"fashion-mnist": "training.validate_from=9"}
 QUICK = ("data.limit=200", "training.epochs=2", "evaluation.images=16", "training.validate_from=0")
 COLUMNS = ("clean", "unaware", "adaptive", "worst case", f"certified, L2 {RADIUS:g}", "cost")
 
@@ -97,7 +100,10 @@ class Evidence:
 
     def config(self, data: str, training: str, seed: int) -> RunConfig:
         """Return the config of a training and its evaluation."""
-        more = (*OF[data], *TRAININGS[training], f"seed={seed}", *(QUICK if self.quick else ()))
+        more = [*OF[data], *TRAININGS[training], f"seed={seed}"]
+        if data in LAST_EPOCH and training != "pgd-at":
+            more.append(LAST_EPOCH[data])
+        more += QUICK if self.quick else ()
         return robust_nas.load_config(RECIPES[data], [*SETTINGS, *more])
 
     def pieces(self, parts: Sequence[str]) -> Iterator[tuple[str, Defended, int]]:
