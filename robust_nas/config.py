@@ -120,9 +120,14 @@ def text_field(pattern: str, words: str, **more: Any) -> Any:
 
 
 def suggestion(given: str, names: Iterable[str]) -> str:
-    """Return `did you mean 'x'? ` for the name that is close to what was given, else an empty text."""
+    """Return `; did you mean 'x'?` for the name that is close to what was given, else an empty text."""
     close = difflib.get_close_matches(given, list(names), 1)
-    return f"did you mean {close[0]!r}? " if close else ""
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def keys_in_words(given: str, names: Sequence[str]) -> str:
+    """Return `did you mean 'x'? allowed: x, y` of an unknown key; without the question where no key is close."""
+    return f"{suggestion(given, names).removeprefix('; ')} allowed: {', '.join(names)}".lstrip()
 
 
 Number = Annotated[
@@ -319,9 +324,9 @@ def _in_words(problem: ErrorDetails, message: str) -> str:
     """Return a message of pydantic's with the name that may be meant, and words for a regular expression."""
     kind, context, given = problem["type"], problem.get("ctx", {}), problem["input"]
     if kind == "string_pattern_mismatch":
-        message = _WORDS.get(context["pattern"], message)
+        message = _WORDS.get(context.get("pattern", ""), message)
     if kind == "literal_error" and isinstance(given, str):
-        message = suggestion(given, re.findall(r"'([^']*)'", context["expected"])) + message
+        message += suggestion(given, re.findall(r"'([^']*)'", context.get("expected", "")))
     return f"{message}; null is none" if given == "~" else message
 
 
@@ -346,7 +351,7 @@ def _name_allowed_keys(error: ValidationError, model: type[Options]) -> Validati
         kind, message = problem["type"], problem["msg"]
         if kind == "extra_forbidden" and len(problem["loc"]) == 1:
             unknown, allowed = str(problem["loc"][0]), list(model.model_fields)
-            known = f"{suggestion(unknown, allowed)}allowed: {', '.join(allowed)}"
+            known = keys_in_words(unknown, allowed)
             if unknown in model.moved:
                 known = f"it is now {model.moved[unknown]}"
             kind, message = UNKNOWN_KEY, f"unknown key {unknown[:200]!r}; {known}"

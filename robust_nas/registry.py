@@ -108,9 +108,8 @@ class Registry(Generic[M]):
         if name in self.elsewhere:
             raise UnknownMethodError(f"got {self.key} {name!r}; it is {self.elsewhere[name]}")
         raise UnknownMethodError(
-            f"got {self.key} {name[:200]!r}; {suggestion(name, self.names())}allowed: {', '.join(self.names())}, "
-            f"or file.py:Class of your own "
-            f"(or a plugin that provides it is not installed)"
+            f"got {self.key} {name[:200]!r}; allowed: {', '.join(self.names())}, or file.py:Class of your own "
+            f"(or a plugin that provides it is not installed){suggestion(name, self.names())}"
         )
 
     def _checked(self, name: str, found: object) -> type[M]:

@@ -100,7 +100,7 @@ def show(
 @app.command()
 def compare(
     folders: Annotated[
-        list[Path], typer.Argument(help="Two or more runs; the others are compared with the first.")
+        list[str], typer.Argument(help="Two or more runs; the others are compared with the first.")
     ],
     json: common.Json = False,
 ) -> None:
@@ -110,9 +110,10 @@ def compare(
 
     In Python: robust_nas.compare_runs(["results/a-model", "results/b-model"])
     """
+    from robust_nas.config import expand_path
     from robust_nas.workflows.run_comparison import compare_runs
 
-    found = compare_runs([folder for path in folders if (folder := common.expanded(path)) is not None])
+    found = compare_runs([expand_path(folder) for folder in folders])
     if json:
         common.print_json(found.to_dict())
     else:
@@ -123,6 +124,7 @@ def compare(
 def clean(
     root: Root = Path("results"),
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: common.Json = False,
 ) -> None:
     """Remove the unfinished runs of a folder, after asking; one with finished work or other files in it stays.
 
@@ -134,24 +136,23 @@ def clean(
     from robust_nas.workflows.run_table import list_runs, remove_run
 
     rows = list_runs(root, state="unfinished")
-    if not rows:
-        print(f"no run in {root} is unfinished")
-        return
     for row in rows:
         size = sum(path.lstat().st_size for path in Path(row.folder).rglob("*") if path.is_file())
-        print(f"{row.folder:<50} {row.verb:<12} {size / 1e6:.1f} MB")
-    if not (yes or typer.confirm(f"remove these {len(rows)} unfinished runs?")):
-        print("nothing was removed")
-        return
-    removed = 0
+        common.say(f"{row.folder:<50} {row.verb:<12} {size / 1e6:.1f} MB")
+    if rows and not (yes or typer.confirm(f"remove these {len(rows)} unfinished runs?", err=True)):
+        rows = []
+    removed: list[str] = []
     for row in rows:
         try:
             remove_run(row.folder)
-            removed += 1
+            removed.append(row.folder)
         except RobustNASError as error:
             common.say(f"error: {error}")
-    print(f"removed {removed}")
-    if removed < len(rows):
+    if json:
+        common.print_json({"removed": removed})
+    else:
+        print(f"removed {len(removed)}")
+    if len(removed) < len(rows):
         raise typer.Exit(1)
 
 

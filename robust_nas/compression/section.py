@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from robust_nas.compression.compressor import COMPRESSORS, Compressor
-from robust_nas.config import UNKNOWN_KEY, Fraction01, Options, suggestion
+from robust_nas.config import UNKNOWN_KEY, Fraction01, Options, keys_in_words
 
 SHORT = tuple(COMPRESSORS.built_in)  # the keys of steps in short form
 STEPS = "steps"
@@ -115,9 +115,8 @@ def _placed(error: ValidationError, model: type[Options], short: list[str]) -> V
     for problem in error.errors(include_url=False):
         kind, message, place = problem["type"], problem["msg"], problem["loc"]
         if len(place) == 1 and kind in ("extra_forbidden", UNKNOWN_KEY):
-            hint = suggestion(str(place[0]), known)
             kind = UNKNOWN_KEY
-            message = f"unknown key {str(place[0])[:200]!r}; {hint}allowed: {', '.join(known)}"
+            message = f"unknown key {str(place[0])[:200]!r}; {keys_in_words(str(place[0]), known)}"
         elif short and len(place) > 1 and place[0] == STEPS:
             place = (short[int(place[1])], *place[2:])
         custom = PydanticCustomError(kind, "{message}", {"message": message})  # the message may hold braces

@@ -151,7 +151,7 @@ def load_suite(
     if path is None:
         raise ConfigError(
             f"{name_or_path!r} is neither a suite nor a file; "
-            f"{suggestion(str(name_or_path), suite_names())}suites: {', '.join(suite_names())}"
+            f"suites: {', '.join(suite_names())}{suggestion(str(name_or_path), suite_names())}"
         )
     shipped = path.parent == SUITES
     source = f"suite {name_or_path}" if shipped else str(path)

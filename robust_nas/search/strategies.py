@@ -73,7 +73,7 @@ def with_strategy(section: Mapping[str, Any], strategy: str) -> dict[str, Any]:
         if strategy in STRATEGIES.elsewhere:
             got = f"{got}, which is {STRATEGIES.elsewhere[strategy]}"
         hint = suggestion(strategy, strategy_names())
-        raise ConfigError(f"strategy: got {got}; {hint}allowed: {', '.join(strategy_names())}")
+        raise ConfigError(f"strategy: got {got}; allowed: {', '.join(strategy_names())}{hint}")
     shared = {key: value for key, value in _shared(section, chosen).items() if key != "name"}
     return {"name": name, **shared, **({chosen.variant: variant} if chosen.variant else {})}
 

@@ -39,4 +39,4 @@ def shipped(kind: str, name_or_path: str | Path, error: type[ConfigError], also:
         return path
     known = ", ".join(shipped_names(kind)) + (f"; or {also}" if also else "")
     hint = suggestion(text.replace("-", "_"), shipped_names(kind))
-    raise error(f"{text!r} is neither a shipped name nor a file; {hint}shipped: {known}")
+    raise error(f"{text!r} is neither a shipped name nor a file; shipped: {known}{hint}")

@@ -229,8 +229,8 @@ def load_study(study: str | Path, overrides: Sequence[str] = (), *, size: str | 
     path = PRESETS / f"{text}.yaml" if text in preset_names() else existing_file(text)
     if path is None:
         raise StudyError(
-            f"{text!r} is neither a study nor a file; {suggestion(text, preset_names())}"
-            f"studies: {', '.join(preset_names())}"
+            f"{text!r} is neither a study nor a file; "
+            f"studies: {', '.join(preset_names())}{suggestion(text, preset_names())}"
         )
     shipped = path.parent == PRESETS
     source = text if shipped else str(path)

@@ -46,11 +46,10 @@ def keys_of(name: str) -> dict[str, Any]:
         keys = {"loss": {"name": "pgd-at", "attack": first}}
     else:
         raise ConfigError(
-            f"got method {name[:200]!r}; {suggestion(first, [*LOSSES.names(), *_steps(), *_attacks()])}"
-            f"allowed: a loss ({', '.join(LOSSES.names())}), "
+            f"got method {name[:200]!r}; allowed: a loss ({', '.join(LOSSES.names())}), "
             f"a step ({', '.join(_steps())}), an attack for PGD-AT ({', '.join(_attacks())}), "
             f"each with hooks after + ({', '.join(HOOKS.names())}), "
-            "or a name of compare.methods"
+            f"or a name of compare.methods{suggestion(first, [*LOSSES.names(), *_steps(), *_attacks()])}"
         )
     return {**keys, "hooks": hooks}
 

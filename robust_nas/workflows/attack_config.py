@@ -57,7 +57,7 @@ def attack_config(
     """
     if method not in METHODS:
         raise ConfigError(
-            f"--method: got {method[:200]!r}; {suggestion(method, METHODS)}allowed: {', '.join(METHODS)}"
+            f"--method: got {method[:200]!r}; allowed: {', '.join(METHODS)}{suggestion(method, METHODS)}"
         )
     path: Path | None = Path(source)
     if Path(source).suffix in YAML:

@@ -63,8 +63,8 @@ def _names(method: str) -> list[str]:
             return [COMPRESSORS.get(name).model_fields["name"].default for name in method.split("+")]
         except UnknownMethodError:
             raise ConfigError(
-                f"--method: got {method[:200]!r}; {suggestion(method, COMPRESSORS.names())}"
-                f"allowed: {', '.join(COMPRESSORS.names())}, file.py:Class of your own, or several joined by +"
+                f"--method: got {method[:200]!r}; allowed: {', '.join(COMPRESSORS.names())}, file.py:Class of your "
+                f"own, or several joined by +{suggestion(method, COMPRESSORS.names())}"
             ) from None
 
 

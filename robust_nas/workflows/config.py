@@ -213,7 +213,7 @@ def recipe_file(recipe: str | Path) -> Path:
     if path is None:
         raise ConfigError(
             f"{text!r} is neither a recipe, nor a file, nor a folder with a {RECIPE}; "
-            f"{suggestion(text, recipe_names())}recipes: {', '.join(recipe_names())}"
+            f"recipes: {', '.join(recipe_names())}{suggestion(text, recipe_names())}"
         )
     return path
 

@@ -36,7 +36,7 @@ def defence_config(folder: Path | str, method: str, overrides: Sequence[str] = (
         except UnknownMethodError:
             known = f"{', '.join(DEFENCES.names())}, or file.py:Class of your own"
             raise ConfigError(
-                f"--with: got {method[:200]!r}; {suggestion(method, DEFENCES.names())}allowed: {known}"
+                f"--with: got {method[:200]!r}; allowed: {known}{suggestion(method, DEFENCES.names())}"
             ) from None
     path, stored = stored_config(Path(folder), EvaluationConfig)
     tree = {key: value for key, value in stored.items() if key in JobConfig.model_fields and key != "figures"}

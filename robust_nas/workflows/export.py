@@ -124,7 +124,7 @@ def checked_forms(forms: Sequence[str]) -> list[Form]:
     for form in forms:
         if form not in known:
             raise ConfigError(
-                f"--format: got {form!r}; {suggestion(form, FORMS)}allowed: {', '.join(FORMS)}, all"
+                f"--format: got {form!r}; allowed: {', '.join(FORMS)}, all{suggestion(form, FORMS)}"
             )
     if not forms:
         raise ConfigError(f"--format: got nothing; allowed: {', '.join(FORMS)}, all")

@@ -93,7 +93,7 @@ def list_runs(
     ):
         if given is not None and given not in known:
             raise ConfigError(
-                f"{what}: got {given[:100]!r}; {suggestion(given, known)}allowed: {', '.join(known)}"
+                f"{what}: got {given[:100]!r}; allowed: {', '.join(known)}{suggestion(given, known)}"
             )
     wanted = {
         key: value for key, value in (("verb", verb), ("state", state), ("data", data)) if value is not None
