@@ -321,6 +321,12 @@ def test_the_plan_is_what_a_training_of_particles_or_of_a_posterior_takes(
     particles = getattr(OWN_NETWORK[name], "particles", 1)
     changes = ["data.limit=50", "training.batch_size=40"]
     config = comparison(name, changes=changes, architecture=OWN_NETWORK[name])
+    if OWN_NETWORK[name].inference_samples is not None:
+        with pytest.raises(StudyError, match="is random"):
+            plan_study(config)
+        monkeypatch.setattr(
+            type(OWN_NETWORK[name]), "inference_samples", None
+        )  # its passes are counted all the same
     plan, context = plan_study(config)
     (point,) = (point for point in plan.points if point.method == name)
     monkeypatch.setattr(_Training, "validate", lambda *_: (0.0, 0.0))

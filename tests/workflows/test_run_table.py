@@ -56,7 +56,7 @@ def test_rows_are_kept_sorted_and_wrong_words_refused(runs):
     assert [row.name for row in list_runs(runs, state="done", sort="-seed")] == ["a", "b"]
     assert list_runs(runs, data="cifar10") == []
     assert [row.state for row in list_runs(runs, sort="-clean")][-1] == "unfinished"  # it has no accuracy
-    with pytest.raises(ConfigError, match="sort: got 'robus'; allowed: .*did you mean 'robust'"):
+    with pytest.raises(ConfigError, match=r"sort: got 'robus'; allowed: .*did you mean 'robust'"):
         list_runs(runs, sort="robus")
     with pytest.raises(ConfigError, match=r"state: got 'finished'; .*allowed: done, running"):
         list_runs(runs, state="finished")
