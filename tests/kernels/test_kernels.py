@@ -18,6 +18,7 @@ from robust_nas.kernels import (
     myrtle_ntk,
     solve,
 )
+from robust_nas.kernels.relu_layer import relu_layer
 
 CASES = {
     "relu-ntk": ReLUNTK(depth=2),
@@ -67,6 +68,20 @@ def test_black_and_equal_images_give_numbers_and_gradients(kernel):
     gram.square().sum().backward()
     assert gram.isfinite().all()
     assert x.grad.isfinite().all()
+
+
+def test_where_an_image_meets_itself_half_of_its_variance_is_left():
+    variance = torch.tensor([1e-6, 0.3, 1.0, 250.0], dtype=torch.float64)
+    values, slopes = relu_layer(variance, variance, variance)
+    torch.testing.assert_close(values, variance / 2, rtol=1e-7, atol=0)  # a ridge is 1e-6 of it
+    torch.testing.assert_close(slopes, torch.full_like(slopes, 0.5), rtol=1e-7, atol=0)
+
+
+def test_the_diagonal_is_right_where_rounding_makes_a_cosine_of_one():
+    x, kernel = images(200, shape=(3, 8, 8)), ReLUNTK(depth=1)
+    variance = WS * x.flatten(1).square().mean(1) + BS
+    exact = WS * variance / 2 + BS + WS * variance / 2
+    torch.testing.assert_close(kernel.gram(x, x).diagonal(), exact, rtol=2e-7, atol=0)
 
 
 @every_kernel
