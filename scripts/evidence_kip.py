@@ -50,13 +50,14 @@ ATTACKS = {  # the evaluation of each column
     "Square": ("evaluation.suite=null", "evaluation.attacks=[{attack: {name: square, queries: 1000}}]"),
     "cascade": ("evaluation.suite=cascade", "evaluation.findings=budget"),
 }
-TRAINED = ("training.loss=natural", "training.ema=null", "training.validation_images=200")
-ON_SETS = (
-    "training.epochs=60",
-    "training.batch_size=30",
-    "training.validate_from=29",
-    "training.validate_every=10",
+TRAINED = (
+    "training.loss=natural",
+    "training.keep=last",
+    "training.validate_every=1000",
+    "training.ema=null",
+    "training.validation_images=200",
 )
+ON_SETS = ("training.epochs=60", "training.batch_size=30")
 ON_ALL = {"digits": ("training.epochs=12",), "fashion-mnist": ("data.limit=3000", "training.epochs=10")}
 OF = {"digits": (), "fashion-mnist": ("data.limit=3000", "method.validation_images=200")}
 QUICK_SETS = (

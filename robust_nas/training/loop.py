@@ -1,4 +1,4 @@
-"""The training loop: one for every loss, step and hook; keeps the epoch with the best robust accuracy on validation.
+"""The training loop: one for every loss, step and hook; keeps an epoch by its accuracy on validation.
 
     every batch:   hooks mixed; augment; hooks augmented; hooks before_step; the step leaves gradients;
                    hooks after_backward, the last first; sum of ranks; clip; SGD

@@ -57,6 +57,7 @@ class TrainingState:
         self.seconds = 0.0
         self.sums = {"loss": 0.0, "correct": 0.0, "seen": 0.0}
         self.best: dict[str, Any] | None = None
+        self.keeps = options.keep
         training = TrainingContext(
             network=self.network,
             loss=options.loss,
@@ -89,10 +90,16 @@ class TrainingState:
         return any(hook.stop for hook in self.hooks)
 
     def keep(self, clean: float, robust: float) -> None:
-        """Keep the model of this epoch if it is the most robust one so far (then the one of higher clean accuracy)."""
-        if self.best is None or (robust, clean) > (self.best["robust"], self.best["clean"]):
+        """Keep the model of this epoch if it is the best one so far by what the recipe keeps, then by the other."""
+        if self.best is None or self._better((robust, clean), (self.best["robust"], self.best["clean"])):
             state = {name: tensor.clone() for name, tensor in inference_state(self.model).items()}
             self.best = {"epoch": self.epoch, "clean": clean, "robust": robust, "state": state}
+
+    def _better(self, one: tuple[float, float], other: tuple[float, float]) -> bool:
+        """Return whether robust and clean accuracy `one` are to be kept rather than `other`, those of an earlier epoch."""
+        if self.keeps == "last":
+            return True
+        return one[::-1] > other[::-1] if self.keeps == "clean" else one > other
 
     def next_epoch(self) -> None:
         """Move on to the first batch of the next epoch."""

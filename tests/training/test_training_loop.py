@@ -23,6 +23,7 @@ from training_cases import (
 )
 
 from robust_nas.attacks import PGD
+from robust_nas.config import to_dict
 from robust_nas.data import Augment
 from robust_nas.errors import CheckpointError, DivergenceError
 from robust_nas.nets import inference_state
@@ -89,10 +90,18 @@ def test_drop_path_rises_linearly_from_zero_and_changes_the_training(tmp_path, m
     assert not same(dropped.state_dict(), plain.state_dict())
 
 
-SCORES = [(0.5, 0.3), (0.9, 0.2), (0.5, 0.4), (0.6, 0.4), (0.6, 0.4), (0.99, 0.1)]  # clean, robust
+SCORES = [(0.5, 0.3), (0.9, 0.2), (0.5, 0.4), (0.6, 0.4), (0.6, 0.4), (0.99, 0.0), (0.99, 0.1), (0.2, 0.1)]  # clean, robust
 
 
-def test_the_epoch_with_the_best_robust_then_clean_accuracy_is_kept(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        pytest.param({}, (3, 0.6, 0.4), id="robust, then clean"),
+        pytest.param({"keep": "clean"}, (6, 0.99, 0.1), id="clean, then robust"),
+        pytest.param({"keep": "last"}, (7, 0.2, 0.1), id="last"),
+    ],
+)
+def test_the_epoch_that_the_recipe_asks_for_is_kept(tmp_path, monkeypatch, changes, kept):
     scores = iter(SCORES)
     monkeypatch.setattr(loop._Training, "validate", lambda self: next(scores))
     net = network()
@@ -101,10 +110,16 @@ def test_the_epoch_with_the_best_robust_then_clean_accuracy_is_kept(tmp_path, mo
     def remember(job, done, total, note=""):
         states.append({name: tensor.clone() for name, tensor in net.state_dict().items()})
 
-    outcome, records, _ = run_training(tmp_path, options(epochs=6), net=net, progress=remember)
-    assert (outcome.epoch, outcome.clean, outcome.robust) == (3, 0.6, 0.4)
+    outcome, records, _ = run_training(tmp_path, options(epochs=8, **changes), net=net, progress=remember)
+    assert (outcome.epoch, outcome.clean, outcome.robust) == kept
     assert [(record["clean"], record["robust"]) for record in records] == SCORES
-    assert same(outcome.state, states[4 * 3 - 1])  # after the last of three steps of epoch 3
+    assert same(outcome.state, states[(kept[0] + 1) * 3 - 1])  # after the last of its three steps
+
+
+def test_what_is_kept_is_recorded_where_it_is_not_the_usual():
+    """Records of earlier trainings keep their bytes."""
+    assert "keep" not in to_dict(options())
+    assert to_dict(options(keep="last"))["keep"] == "last"
 
 
 def test_only_due_epochs_are_validated_and_always_the_last(tmp_path):
