@@ -6,8 +6,8 @@
     E relu'(u) relu'(v)     = (pi - t) / (2 pi)
 
 Source: Cho and Saul, 2009 (arc-cosine kernels of degree 1 and 0); Jacot et al., 2018. The derivative of acos is
-infinite at 1, where an image meets itself: cosines are clamped to 1 - 1e-14, which costs 5e-8 of the second value there,
-less than the ridge of kernel regression adds (1e-6; a clamp of 1e-7 would take 1.4e-4 from the diagonal).
+infinite at 1, where an image meets itself: cosines are clamped to 1 - 1e-14, which costs 5e-8 of the second value
+there, less than the ridge of kernel regression adds (1e-6; a clamp of 1e-7 would take 1.4e-4 from the diagonal).
 """
 
 from __future__ import annotations

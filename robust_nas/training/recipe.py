@@ -47,9 +47,8 @@ class Training(Options):
     drop_path: Fraction01 = 0.0  # at the last epoch, rising linearly from 0
     auxiliary_weight: NonNegative = 0.0  # of the auxiliary head's loss, on clean images as ARNAS has it
     validation_attack: ValidationAttack  # of the robust accuracy that decides which epoch is kept
-    keep: Literal["robust", "clean", "last"] = Field(  # the epoch of best robust or clean accuracy, or the last
-        default="robust", exclude_if=lambda by: by == "robust"
-    )
+    # The epoch that is kept: that of the best robust or clean accuracy, or the last.
+    keep: Literal["robust", "clean", "last"] = Field(default="robust", exclude_if=lambda by: by == "robust")
     validation_images: Count | None = None  # at most as many of the validation split
     validate_every: Count = 1  # epochs; the last one is always validated
     validate_from: CountOrZero = 0  # first epoch that is validated, counted from 0

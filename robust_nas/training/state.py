@@ -96,7 +96,7 @@ class TrainingState:
             self.best = {"epoch": self.epoch, "clean": clean, "robust": robust, "state": state}
 
     def _better(self, one: tuple[float, float], other: tuple[float, float]) -> bool:
-        """Return whether robust and clean accuracy `one` are to be kept rather than `other`, those of an earlier epoch."""
+        """Return whether robust and clean accuracy `one` are to be kept rather than `other`, the earlier."""
         if self.keeps == "last":
             return True
         return one[::-1] > other[::-1] if self.keeps == "clean" else one > other

@@ -90,7 +90,16 @@ def test_drop_path_rises_linearly_from_zero_and_changes_the_training(tmp_path, m
     assert not same(dropped.state_dict(), plain.state_dict())
 
 
-SCORES = [(0.5, 0.3), (0.9, 0.2), (0.5, 0.4), (0.6, 0.4), (0.6, 0.4), (0.99, 0.0), (0.99, 0.1), (0.2, 0.1)]  # clean, robust
+SCORES = [  # clean, robust
+    (0.5, 0.3),
+    (0.9, 0.2),
+    (0.5, 0.4),
+    (0.6, 0.4),
+    (0.6, 0.4),
+    (0.99, 0.0),
+    (0.99, 0.1),
+    (0.2, 0.1),
+]
 
 
 @pytest.mark.parametrize(
