@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import platform
 import shutil
 import subprocess
@@ -17,6 +18,11 @@ from robust_nas.config import Options, config_hash
 from robust_nas.user_code import code_digests
 
 MAPS = Path("/proc/self/maps")  # the files that are mapped into this process
+CGROUPS = Path("/sys/fs/cgroup")
+MEMORY_LIMITS = (
+    CGROUPS / "memory.max",
+    CGROUPS / "memory" / "memory.limit_in_bytes",
+)  # of version 2 and of version 1
 
 
 def environment(config: Options, **more: Any) -> dict[str, Any]:
@@ -87,6 +93,15 @@ def allocator() -> str:
         if any(file.startswith(f"lib{name}") for file in files):
             return name
     return "system"
+
+
+def machine_memory() -> int:
+    """Return the bytes of memory that this process may use: the machine's, or the limit of its container (cgroup)."""
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in MEMORY_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # not there, or `max`
+            found = min(found, int(limit.read_text(encoding="utf-8")))
+    return found
 
 
 @functools.cache

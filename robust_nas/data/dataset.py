@@ -66,6 +66,11 @@ class Dataset:
         return len(self.class_names)
 
     @cached_property
+    def test_checksum(self) -> str:
+        """Return the SHA-256 of the test images and labels alone."""
+        return _checksum(self.test)
+
+    @cached_property
     def warnings(self) -> tuple[Remark, ...]:
         """Return the remarks of the reader, and the classes without images in one of the parts."""
         found = []

@@ -112,7 +112,7 @@ def vectorised_logits(members: nn.ModuleList, x: Tensor) -> Tensor:
     def call(own_weights: dict[str, Tensor], own_state: dict[str, Tensor]) -> Any:
         return functional_call(first, {**own_weights, **own_state}, (x,))
 
-    logits: Tensor = torch.vmap(call)(weights, state)
+    logits: Tensor = torch.vmap(call, randomness="different")(weights, state)  # of dropout
     if first.training:
         with torch.no_grad():
             for index, own in enumerate(buffers):

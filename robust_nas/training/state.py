@@ -16,6 +16,7 @@ from robust_nas.nets import channels_last, inference_state
 from robust_nas.training.average import moving_average
 from robust_nas.training.context import TrainingContext
 from robust_nas.training.hook import TrainingHook
+from robust_nas.training.parameters import parameter_groups
 from robust_nas.training.recipe import Training
 
 
@@ -164,14 +165,3 @@ def _refuse_other_shapes(found: Mapping[str, Tensor], expected: Mapping[str, Ten
     shapes = [{name: tuple(tensor.shape) for name, tensor in state.items()} for state in (found, expected)]
     if shapes[0] != shapes[1]:
         raise ValueError("its best epoch is of another network")
-
-
-def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
-    """Return the parameters for an optimiser; those of `undecayed_parameters`, where a network has it, decay never."""
-    own = getattr(network, "undecayed_parameters", None)
-    undecayed = list(own()) if callable(own) else []
-    kept = {id(parameter) for parameter in undecayed}
-    groups: list[dict[str, Any]] = [
-        {"params": [each for each in network.parameters() if id(each) not in kept]}
-    ]
-    return [*groups, {"params": undecayed, "weight_decay": 0.0}] if undecayed else groups

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from packaging.requirements import Requirement
 
 from robust_nas.data import DATASETS
-from robust_nas.environment import allocator
+from robust_nas.environment import allocator, machine_memory
 from robust_nas.errors import RobustNASError
 
 PACKAGE = "robust-nas"
@@ -107,7 +107,7 @@ def _torch() -> list[Finding]:
 
 def _machine() -> list[Finding]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    memory = machine_memory() / 2**30
     own = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name in os.environ}
     threads = ", ".join(f"{name}={value}" for name, value in own.items())
     found = [

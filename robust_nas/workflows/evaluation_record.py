@@ -1,6 +1,6 @@
 """What the record of an evaluation holds in addition to its figures: what was tested, and how far it can be believed.
 
-tested     {dataset, part, split_by, available, images, seed, checksum, text}
+tested     {dataset, part, split_by, available, images, seed, checksum, test_checksum, text}
 weights    of a user's own module: the name of the file, or "as built"
 warnings   a list of {text, advice}: images that the model may have been trained on, weights that nobody gave,
 other classes than the dataset's, other images than those of the training, what is odd about the dataset
@@ -61,6 +61,7 @@ def images_tested(dataset: Dataset, images: int, seed: int) -> dict[str, Any]:
         "images": images,
         "seed": seed,
         "checksum": dataset.checksum,
+        "test_checksum": dataset.test_checksum,
         "text": (
             f"{images} of the {available} test images of {dataset.name} ({SPLITS[dataset.split_by]}; "
             f"drawn with seed {seed})"

@@ -8,9 +8,9 @@ what is refused cannot fit, what is not refused may still not.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
+from robust_nas.environment import machine_memory
 from robust_nas.errors import ConfigError
 from robust_nas.spaces import Architecture, count, sample
 from robust_nas.workflows.candidate_tasks import network_size
@@ -32,12 +32,12 @@ def training_bytes(params: int, training: Training) -> int:
 
 
 def memory_of(device: torch.device) -> int:
-    """Return the bytes of memory of a GPU, or of this machine."""
+    """Return the bytes of memory of a GPU, or of this machine or its container."""
     if device.type == "cuda":
         import torch
 
         return int(torch.cuda.get_device_properties(device).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return machine_memory()
 
 
 def refuse_memory_of_run(config: RunConfig, context: JobContext) -> None:

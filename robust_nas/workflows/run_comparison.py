@@ -1,8 +1,9 @@
 """Compare finished runs: where their configs differ, and their accuracies on the same images, paired.
 
-Two evaluations are paired where both are of the same images (`tested`: checksum, part): on the images that both took,
-the difference has McNemar's exact p value and an interval over images (`statistics/contrasts.py`). Robust answers are
-paired under one norm and eps alone. One model a run: the interval does not cover new trainings, and the record says so.
+Two evaluations are paired where both are of the same images (`tested`: test_checksum, part): on the images that both
+took, the difference has McNemar's exact p value and an interval over images (`statistics/contrasts.py`). Robust answers
+are paired under one norm and eps alone. One model a run: the interval does not cover new trainings, and the record says
+so.
 """
 
 from __future__ import annotations
@@ -138,6 +139,15 @@ def _order(available: int, images: int, seed: int) -> list[int]:
     return found
 
 
+def _same_images(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether `tested` of two evaluations is the same part with the same images, whatever was trained on."""
+    if one.get("part") != other.get("part"):
+        return False
+    checksums = [each.get("test_checksum") for each in (one, other)]  # older records have none
+    key = "checksum" if None in checksums else "test_checksum"
+    return bool(one.get(key) == other.get(key))
+
+
 def _pair(place: Path, first: Path) -> Pair:
     """Return the paired differences of a run to the first one, before Holm's correction."""
     ours, theirs = _answers(place), _answers(first)
@@ -146,7 +156,7 @@ def _pair(place: Path, first: Path) -> Pair:
             str(place), str(first), {}, why_not=" and ".join(e for e in (ours, theirs) if isinstance(e, str))
         )
     tested = [answers.tree["tested"] for answers in (ours, theirs)]
-    if any(tested[0].get(key) != tested[1].get(key) for key in ("checksum", "part")):
+    if not _same_images(*tested):
         names = " and ".join(f"{each['dataset']} ({each['part']})" for each in tested)
         return Pair(str(place), str(first), {}, why_not=f"they were evaluated on other images: {names}")
     notes, metrics = [], {"clean": (ours.clean, theirs.clean)}

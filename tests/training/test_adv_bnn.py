@@ -11,8 +11,9 @@ from robust_nas.attacks.predictor import Predictor
 from robust_nas.errors import ConfigError
 from robust_nas.search import WeightOptimiser
 from robust_nas.spaces import ResidualArchitecture
-from robust_nas.training import AdvBNN, Natural, TrainingContext, cross_entropy
-from robust_nas.training.state import parameter_groups
+from robust_nas.training import AWP, AdvBNN, Natural, TrainingContext, cross_entropy
+from robust_nas.training.context import Batch
+from robust_nas.training.parameters import parameter_groups
 
 LOSS = AdvBNN(attack=PGD(eps=EPS, steps=2, keep="last"))
 
@@ -110,6 +111,16 @@ def test_weight_decay_leaves_sigma_alone():
     assert moved
     assert not any(name.startswith("rho.") for name in moved)
     assert len(list(net.parameters())) == sum(len(group["params"]) for group in optimiser.param_groups)
+
+
+def test_adversarial_weights_leave_sigma_alone(tmp_path):
+    net, moved = posterior(), set()
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    context = TrainingContext(network=net, loss=LOSS, generator=generator(0), epochs=1, steps=1, batch_size=8)
+    AWP(gamma=0.1).start(context).before_step(Batch(*batch(), torch.arange(8)))
+    moved = {name for name, p in net.named_parameters() if not torch.equal(p, before[name])}
+    assert moved
+    assert not any(name.startswith("rho.") for name in moved)
 
 
 TINY = ResidualArchitecture(name="tiny", stem=2, depths=(1,), widths=(2,))

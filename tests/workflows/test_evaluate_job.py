@@ -91,6 +91,7 @@ def test_what_it_leaves(model, tmp_path):
         "images": 24,
         "seed": tree["seed"],
         "checksum": dataset.checksum,
+        "test_checksum": dataset.test_checksum,
         "text": "24 of the 360 test images of digits (split by robust_nas, for want of an official split; "
         f"drawn with seed {tree['seed']})",
     }

@@ -167,7 +167,13 @@ def test_what_cannot_be_paired_says_why(runs, tmp_path):
     (pair,) = robust_nas.compare_runs([runs / "a", tmp_path / "other"]).pairs
     assert list(pair.contrasts) == ["clean"]
     assert "other threat models: linf 0.3 and linf" in pair.notes[0]
-    path.write_text(json.dumps({**tree, "tested": {**tree["tested"], "checksum": "0"}}))
+    tested = tree["tested"]
+    path.write_text(json.dumps({**tree, "tested": {**tested, "test_checksum": "0"}}))
+    assert "other images" in robust_nas.compare_runs([runs / "a", tmp_path / "other"]).pairs[0].why_not
+    path.write_text(json.dumps({**tree, "tested": {**tested, "checksum": "0"}}))  # trained on other images
+    assert robust_nas.compare_runs([runs / "a", tmp_path / "other"]).pairs[0].contrasts
+    older = {key: value for key, value in tested.items() if key != "test_checksum"}
+    path.write_text(json.dumps({**tree, "tested": {**older, "checksum": "0"}}))
     assert "other images" in robust_nas.compare_runs([runs / "a", tmp_path / "other"]).pairs[0].why_not
     path.unlink()
     assert "no evaluation.json" in robust_nas.compare_runs([runs / "a", tmp_path / "other"]).pairs[0].why_not

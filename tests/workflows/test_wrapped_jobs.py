@@ -7,6 +7,7 @@ import torch
 from cases import config
 
 import robust_nas
+from robust_nas import environment
 from robust_nas.distributed import ALONE
 from robust_nas.errors import CheckpointError, ConfigError, RunExistsError
 from robust_nas.nets import read_model
@@ -152,6 +153,14 @@ def test_mistakes_are_refused_before_anything_is_written(tmp_path, changes, name
             tmp_path / "model",
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_memory_of_a_container_is_its_limit(tmp_path, monkeypatch):
+    (tmp_path / "memory.max").write_text("12345\n")
+    (tmp_path / "unlimited").write_text("max\n")
+    limits = [tmp_path / name for name in ("unlimited", "absent", "memory.max")]
+    monkeypatch.setattr(environment, "MEMORY_LIMITS", limits)
+    assert memory.memory_of(torch.device("cpu")) == 12345
 
 
 def test_particles_that_memory_cannot_hold_are_refused_with_the_number_that_fits(tmp_path, monkeypatch):

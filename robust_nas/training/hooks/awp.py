@@ -3,11 +3,12 @@
     v_l = gamma ||w_l|| g_l / ||g_l||,   g = grad_w L(f_w, x, y)     of every weight with two or more dimensions
     the gradient of the step is that at w + v; the optimiser moves w
 
-As in the official code, the direction is one ascent step, scaled per layer, so that ||v_l|| = gamma ||w_l||; biases and
-batch norms are left alone, and running statistics follow the step alone. Two choices of ours: L is the whole loss of
-the recipe with its inner attack, and the attack runs again on the perturbed weights (the official code keeps the images
-of the first attack, which takes less time); and w is put back before the optimiser's step, so that weight decay sees w,
-not w + v. Both attacks make the same draws: gamma = 0 is training without the hook.
+As in the official code, the direction is one ascent step, scaled per layer, so that ||v_l|| = gamma ||w_l||; biases,
+batch norms and what a network exempts from weight decay are left alone, and running statistics follow the step alone.
+Two choices of ours: L is the whole loss of the recipe with its inner attack, and the attack runs again on the perturbed
+weights (the official code keeps the images of the first attack, which takes less time); and w is put back before the
+optimiser's step, so that weight decay sees w, not w + v. Both attacks make the same draws: gamma = 0 is training
+without the hook.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from robust_nas.config import CountOrZero, NonNegative
 from robust_nas.lazy import torch
 from robust_nas.training.context import Batch, TrainingContext
 from robust_nas.training.hook import HookOptions, Recipe, TrainingHook
+from robust_nas.training.parameters import undecayed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -54,10 +56,16 @@ class WeightPerturbation(TrainingHook):
 
     def __init__(self, options: AWP, training: TrainingContext) -> None:
         self.options, self.training = options, training
+        left_alone = {
+            id(parameter) for parameter in undecayed(training.network)
+        }  # such as a posterior's widths
         self.weights = [
             parameter
             for name, parameter in training.network.named_parameters()
-            if parameter.requires_grad and parameter.dim() > 1 and name.endswith("weight")
+            if parameter.requires_grad
+            and parameter.dim() > 1
+            and name.endswith("weight")
+            and id(parameter) not in left_alone
         ]
         self.unperturbed: list[Tensor] = []
         self.epoch = 0
