@@ -148,6 +148,14 @@ class AIGAN(BoundedAttack):
         if not self.transfer:
             self._refuse_other_victim(self._description(), model)
 
+    def refuse_new_models(self) -> None:
+        """Raise `AttackError` unless the attack is a transfer: no new model is the generator's victim."""
+        if not self.transfer:
+            raise AttackError(
+                f"{self.label}: generator {self.generator}: was trained for one victim, and this job attacks networks "
+                "that it has yet to make; transfer=true allows them, as a transfer attack"
+            )
+
     def _refuse_other_victim(self, found: GeneratorDescription, model: nn.Module) -> None:
         if found.victim.digest != _victim_digest(model):
             raise AttackError(

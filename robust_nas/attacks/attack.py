@@ -238,6 +238,9 @@ class Attack(Method):
     def refuse_model(self, model: nn.Module) -> None:
         """Raise `AttackError` for a model that the attack was not made for, before it is run."""
 
+    def refuse_new_models(self) -> None:
+        """Raise `AttackError` where the attack is for one model alone: a job attacks what it has yet to make."""
+
     def refuse_small_images(self, shape: tuple[int, ...]) -> None:
         """Raise `AttackError` where the attack is not defined for images of `shape` (C, H, W)."""
         height, width = shape[1:]

@@ -106,6 +106,14 @@ class Unaware(BoundedAttack):
                 f"twin to attack; list {self.attack.label} itself, or set undefended: attack"
             )
 
+    def refuse_new_models(self) -> None:
+        """Raise `AttackError` unless the model itself may be attacked: what jobs make has no defence."""
+        if self.undefended == "refuse":
+            raise AttackError(
+                f"{self.label}: this job attacks networks that it has yet to make, and they have no defence; list "
+                f"{self.attack.label} itself, or set undefended: attack"
+            )
+
     def _twin(self, model: nn.Module) -> nn.Module:
         """Return the twin of a model, or the model itself."""
         from robust_nas.attacks.twin import twin_of

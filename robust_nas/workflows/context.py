@@ -248,16 +248,21 @@ def refuse_recipe(training: Training, space: CellSpace, context: JobContext, net
     refuse_auxiliary_head(training, space.layout, context.dataset)
 
 
-def refuse_attacks(config: RunConfig | EvaluationConfig, dataset: Dataset) -> None:
+def refuse_attacks(
+    config: RunConfig | EvaluationConfig, dataset: Dataset, *, new_models: bool = True
+) -> None:
     """Raise `AttackError` for an attack that is not defined for so few classes or such small images.
 
-    Likewise for a surrogate that does not fit the images, and `CheckpointError` for one that is no model.
+    Likewise for one that is for a single model alone, where the job attacks models that it has yet to make; for a
+    surrogate that does not fit the images, and `CheckpointError` for one that is no model.
     """
     from robust_nas.evaluation.surrogates import read_surrogates, refuse_misfits
 
     for step in config.evaluation.steps:
         if step.suits(dataset.classes):
             step.attack.refuse_undefined(dataset.classes, dataset.shape, config.evaluation.deployed.abstains)
+            if new_models:
+                step.attack.refuse_new_models()
     refuse_misfits(read_surrogates(config.evaluation), dataset.shape, dataset.classes)
 
 

@@ -199,7 +199,7 @@ def _run(
     context = context_unless_finished(config, folder, mode, context, job)
     if context is not None:
         refuse_misfit(context.dataset)
-        refuse_attacks(config, context.dataset)
+        refuse_attacks(config, context.dataset, new_models=False)
     more: dict[str, Any] = {}  # of the record, what is not stored
     with Run(folder, job, mode, recipe=config) as run:
         job = cast(EvaluateJob, run.config)

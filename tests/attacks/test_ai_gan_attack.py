@@ -223,6 +223,12 @@ def test_in_training_the_victim_may_be_another_and_the_last_iterate_is_taken(fol
     assert training_attack_field().allows(AIGAN)
 
 
+def test_a_job_that_makes_its_networks_takes_it_as_a_transfer_alone(folder):
+    with pytest.raises(AttackError, match=r"has yet to make; transfer=true"):
+        attack(folder).refuse_new_models()
+    attack(folder, transfer=True).refuse_new_models()
+
+
 def test_transfer_runs_it_on_the_generator_s_own_victim(folder):
     options = {
         "surrogates": ("somewhere",),

@@ -11,7 +11,7 @@ from cases import config
 import robust_nas
 from robust_nas import figures
 from robust_nas.config import ConfigError
-from robust_nas.errors import DataError, FigureWarning, RunExistsError
+from robust_nas.errors import AttackError, DataError, FigureWarning, RunExistsError
 from robust_nas.evaluation.verdict import FINDINGS_VERSION
 from robust_nas.figures import evaluation_bars
 from robust_nas.runs import Run, is_complete, is_finished
@@ -306,6 +306,14 @@ def test_changed_images_are_refused_when_a_run_is_resumed(tmp_path):
     (tmp_path / "search" / "result.json").unlink()
     with pytest.raises(DataError, match="was started on other images"):
         robust_nas.run_search(chosen, tmp_path / "search", mode="resume")
+
+
+def test_an_attack_that_is_for_another_model_is_refused_before_the_search(tmp_path):
+    """What a run trains has no defence, of which `unaware` could attack the network."""
+    listed = "evaluation.attacks=[{attack: {name: unaware, attack: {name: pgd, steps: 1}}}]"
+    with pytest.raises(AttackError, match="has yet to make, and they have no defence"):
+        robust_nas.run(config("evaluation.suite=null", listed), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

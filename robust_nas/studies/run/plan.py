@@ -133,6 +133,7 @@ def plan_on(config: StudyConfig, context: JobContext) -> Plan:
     setting = {key: getattr(config, key) for key in EvaluationConfig.model_fields if key != "evaluation"}
     refuse_attacks(EvaluationConfig(**setting, evaluation=config.evaluation), dataset)
     config.metrics.attack.refuse_undefined(dataset.classes, dataset.shape)
+    config.metrics.attack.refuse_new_models()
     where = dataset.shape, dataset.classes
     designed = [made for design in config.space for made in design.configurations(config.base, *where)]
     union = unite([Configuration(config.base), *designed])
