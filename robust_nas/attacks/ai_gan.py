@@ -19,7 +19,6 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
-from weakref import WeakKeyDictionary
 
 from pydantic import model_validator
 
@@ -157,10 +156,13 @@ class AIGAN(BoundedAttack):
             )
 
     def _refuse_other_victim(self, found: GeneratorDescription, model: nn.Module) -> None:
-        if found.victim.digest != _victim_digest(model):
+        from robust_nas.nets.digest import current_digest
+
+        digest = current_digest(model)
+        if found.victim.digest != digest:
             raise AttackError(
                 f"{self.label}: generator {self.generator}: was trained for another victim, {found.victim.name} of "
-                f"digest {found.victim.digest[:16]}; this model's is {_victim_digest(model)[:16]} (its layers, "
+                f"digest {found.victim.digest[:16]}; this model's is {digest[:16]} (its layers, "
                 "weights and number types decide it); transfer=true allows another one, as a transfer attack"
             )
 
@@ -242,8 +244,6 @@ class _Loaded(NamedTuple):
 
 MOST_LOADED = 8
 _LOADED: dict[tuple[str, str], _Loaded] = {}  # by folder and device: a training asks for it at every step
-# network -> which tensors it had, how often each was written, and its digest then
-_DIGESTS: WeakKeyDictionary[nn.Module, tuple[list[object], str]] = WeakKeyDictionary()
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -253,21 +253,6 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size
-
-
-def _victim_digest(network: nn.Module) -> str:
-    """Return the digest of a network, computed again where a tensor of it was replaced or written since."""
-    from robust_nas.nets.digest import model_digest
-
-    tensors = (*network.parameters(), *network.buffers())
-    state: list[object] = [
-        (tensor.data_ptr(), object() if tensor.is_inference() else tensor._version) for tensor in tensors
-    ]
-    known = _DIGESTS.get(network)
-    if known is None or known[0] != state:
-        known = state, model_digest(network)
-        _DIGESTS[network] = known
-    return known[1]
 
 
 def _digest(folder: str) -> str:

@@ -309,10 +309,10 @@ def _read(folder: str, *_: int) -> tuple[FittedLadder, LadderParts]:
 
 def victim_digest(network: nn.Module) -> str:
     """Return the digest of a network's modules and values in float32, 64 hex digits."""
-    from robust_nas.nets.digest import model_digest
+    from robust_nas.nets.digest import current_digest, model_digest
 
     other = any(p.dtype not in (torch.float32, torch.int64) for p in network.state_dict().values())
-    return model_digest(copy.deepcopy(network).float() if other else network)
+    return model_digest(copy.deepcopy(network).float()) if other else current_digest(network)
 
 
 def latents_for(folder: str, model: AttackedModel, transfer: bool) -> tuple[Tensor, Tensor, LadderParts]:

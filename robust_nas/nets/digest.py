@@ -16,6 +16,7 @@ import sysconfig
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ from torch import Tensor, nn
 
 OURS = ("builtins", "torch", "typing", "robust_nas")  # packages whose text is known by their version
 STDLIB = sysconfig.get_path("stdlib")
+
+# network -> which tensors it had, how often each was written, and its digest then
+_DIGESTS: WeakKeyDictionary[nn.Module, tuple[list[object], str]] = WeakKeyDictionary()
 
 
 def model_digest(network: nn.Module, **facts: object) -> str:
@@ -36,6 +40,19 @@ def model_digest(network: nn.Module, **facts: object) -> str:
         digest.update(f"{name}:{tensor.dtype}{tuple(tensor.shape)}\n".encode())
         digest.update(_bytes(tensor))
     return digest.hexdigest()
+
+
+def current_digest(network: nn.Module) -> str:
+    """Return `model_digest(network)`, computed again only where a tensor of it was replaced or written since."""
+    tensors = (*network.parameters(), *network.buffers())
+    state: list[object] = [
+        (tensor.data_ptr(), object() if tensor.is_inference() else tensor._version) for tensor in tensors
+    ]
+    known = _DIGESTS.get(network)
+    if known is None or known[0] != state:
+        known = state, model_digest(network)
+        _DIGESTS[network] = known
+    return known[1]
 
 
 def built_digest(network: nn.Module) -> str:
