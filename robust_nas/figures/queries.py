@@ -90,10 +90,13 @@ def plot_queries(
         near.set_yscale("log", nonpositive="mask")
         near.yaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:.3g}"))
         near.yaxis.set_minor_formatter(NullFormatter())
-    for axes in (near, fooled):
+    for axes in (fooled, near):
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:,.0f}"))
         axes.set_xlabel("queries of an image")
+    if not any(np.isfinite(values).any() for values in positive):  # a log axis needs limits
+        near.set_xlim(fooled.get_xlim())
+        near.set_title("fewer than half of the images are fooled", fontsize="small")
     series.legend(near)
     table = [
         [label, *(point.get(key) for key in _KEYS)] for label, points in curves.items() for point in points

@@ -48,6 +48,14 @@ def test_without_any_distance_the_other_axis_is_drawn(drawn):
     assert len(figure.axes[1].lines) == 1
 
 
+def test_it_is_written_where_no_attack_fools_half_of_the_images(tmp_path):
+    for eps in (None, 0.1):
+        assert all(
+            path.stat().st_size
+            for path in plot_queries({"a": curve([None] * 5, [0] * 5)}, tmp_path / "q", eps=eps)
+        )
+
+
 def test_the_table_holds_every_point(tmp_path):
     _, _, table = plot_queries(CURVES, tmp_path / "q")
     rows = list(csv.reader(table.read_text().splitlines()))
