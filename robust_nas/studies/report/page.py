@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment
 
 from robust_nas.figures import Drawn, Figure
 from robust_nas.figures import study_points as of
 from robust_nas.figures.study_figure import is_uniform, response_of, stage_numbers
 from robust_nas.runs import write_atomic
 from robust_nas.studies.report.illustrate import illustrate
+from robust_nas.workflows.report.blocks import flat
+from robust_nas.workflows.report.page import environment, inline
 
 REPORT, FIGURES = "report.html", "figures"
-_TEMPLATE = "report.html.j2"
+_TEMPLATE = "study.html.j2"
 _FURTHER = ("lip_adv", "average_sensitivity", "robust_gap")  # in the page; the others are in the table
 
 Tree = Mapping[str, Any]
@@ -77,19 +78,6 @@ def page(tree: Tree, figures: Path, pictures: Iterable[Drawn] = ()) -> str:
     )
 
 
-def inline(path: Path, prefix: str) -> Markup:
-    """Return an SVG file as an element of a page: ids made the figure's own, no metadata, never wider than drawn."""
-    text = path.read_text(encoding="utf-8")
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', text)
-    text = re.sub(r'((?:xlink:)?href)="#([^"]+)"', rf'\1="#{prefix}-\2"', text)
-    text = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", text)
-    size = r'style="width: 100%; max-width: \1pt; min-width: min(620px, \1pt)"'
-    text = re.sub(r'width="([0-9.]+)pt" height="[0-9.]+pt"', size, text, count=1)
-    return Markup(text)  # noqa: S704 - drawn by this package; matplotlib escapes the texts in it
-
-
 def table_csv(tree: Tree) -> str:
     """Return a CSV with a row for each trial: configuration, seed, state, sizes, factors, metrics (accuracies: shares).
 
@@ -120,25 +108,6 @@ def table_csv(tree: Tree) -> str:
                     [point["name"], point["arm"], trial["seed"], trial["state"], *size, *known, *empty]
                 )
     return text.getvalue()
-
-
-def flat(tree: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
-    """Yield dotted keys and their values as text, in order; lists of plain values stay together."""
-    if isinstance(tree, Mapping) and tree:
-        for key, value in tree.items():
-            yield from flat(value, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(tree, list | tuple) and any(isinstance(value, Mapping) for value in tree):
-        for place, value in enumerate(tree):
-            yield from flat(value, f"{prefix}.{place}")
-    else:
-        yield (
-            prefix,
-            ", ".join(map(str, tree))
-            if isinstance(tree, list | tuple)
-            else "none"
-            if tree is None
-            else str(tree),
-        )
 
 
 def _row(place: int, point: Tree, reference: Tree | None, tree: Tree) -> dict[str, Any]:
@@ -226,19 +195,13 @@ def _between(metric: Tree | None, key: str) -> str:
     return ""
 
 
+@cache
 def _environment() -> Environment:
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.globals["shares"] = of.SHARES
-    environment.filters.update(
-        percent=_percent,
-        signed=_signed,
-        size=_size,
-        duration=_time,
-        p=_p,
-        between=_between,
-        called=of.TITLES.get,
-    )
-    return environment
+    found = environment(Path(__file__).parent).overlay()
+    found.globals = {**found.globals, "shares": of.SHARES}
+    found.filters = {
+        **found.filters,
+        **{"percent": _percent, "signed": _signed, "size": _size, "duration": _time, "p": _p},
+        **{"between": _between, "called": of.TITLES.get},
+    }
+    return found
