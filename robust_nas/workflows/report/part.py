@@ -12,6 +12,7 @@ from typing import Any
 
 from robust_nas.config import read_yaml
 from robust_nas.errors import RobustNASError
+from robust_nas.files import LOCK
 from robust_nas.records import RESULT, parse_json, read_environment, read_json, read_record
 from robust_nas.runs import CONFIG, METRICS, NOT_DRAWN, RECIPE
 
@@ -84,6 +85,11 @@ class Part:
         ]
         stems = [path.stem for path in listed] + [str(stem) for stem in self.result.get(NOT_DRAWN, ())]
         return [stem for stem in stems if not self.has(f"{FIGURES}/{Path(stem).name}.svg")]
+
+    @property
+    def started(self) -> bool:
+        """Return whether a job works here, or did; else the folder holds copies of records."""
+        return self.has(CONFIG) and self.has(LOCK)
 
     def has(self, name: str) -> bool:
         """Return whether a file is there."""

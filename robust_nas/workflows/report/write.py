@@ -48,8 +48,8 @@ class Chapter(NamedTuple):
 def write_run_report(folder: Path) -> Path:
     """Write `report.html` of a run folder; return its path.
 
-    Raises `ConfigError` for a folder that is no run, and `RunError` where it cannot be written. A page that is there and
-    would not change is left as it is.
+    Raises `ConfigError` for a folder that is no run, and `RunError` where it cannot be written. A page that is there
+    and would not change is left as it is.
     """
     path = folder / REPORT
     data = run_page(folder).encode("utf-8", "replace")
@@ -147,10 +147,10 @@ def _pictures(part: Part, room: int) -> tuple[list[Shown], list[str], int]:
 
 def _unfinished(own: Part, row: RunRow) -> str:
     """Return how far a run is that did not end, or nothing."""
-    if row.state not in ("unfinished", "running") or not own.has(CONFIG):
+    if row.state not in ("unfinished", "running") or not own.started:
         return ""
     parts = [own, *own.inner]
-    now = next((part for part in reversed(parts) if part.config and not part.result), own)
+    now = next((part for part in reversed(parts) if part.started and not part.result), own)
     words = "Running" if row.state == "running" else "Not finished"
     if now is own and own.result:  # what it made is gone
         return f"{words}: files that {own.folder.name} ended with are missing."
@@ -175,7 +175,7 @@ def _about(own: Part, row: RunRow) -> list[tuple[str, str]]:
     made = own.environment
     images = made.get("images")
     return [
-        ("state", row.state),
+        ("state", row.state if own.started or row.state == "broken" else "kept records"),
         ("data", str(row.data or "")),
         (
             "images",

@@ -33,9 +33,9 @@ WEIGHTS = "edge_weights"  # of a line of the metrics: kind to a row an edge, wit
 def search(part: Part) -> Section | None:
     """Return the section of a search, finished or not."""
     verdict, options = part.record("verdict.json") or {}, _options(part)
-    if options is None:
-        return None
     made = part.result
+    if options is None or not (verdict or made or part.metrics or part.started):
+        return None
     answer = ""
     if "macs" in made:
         judged = f"; the search is {verdict['status']}" if verdict.get("status") else ""

@@ -12,6 +12,8 @@ def training(part: Part) -> Section | None:
     made, epochs = part.result, part.config.get("training")
     if "architecture" not in part.config or not isinstance(epochs, dict):
         return None
+    if not (made or part.metrics or part.started):  # a copy of a model folder
+        return None
     planned, kept = epochs.get("epochs"), made.get("epoch")
     answer = ""
     if kept is not None:
