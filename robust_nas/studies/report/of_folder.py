@@ -8,7 +8,7 @@ from pathlib import Path
 from robust_nas.config import expand_path
 from robust_nas.runs import Progress, silent
 from robust_nas.studies.run.folder import is_study
-from robust_nas.workflows.report.at_end import REPORT
+from robust_nas.workflows.report.part import REPORT
 
 
 def write_report(

@@ -11,8 +11,8 @@ from pathlib import Path
 from robust_nas.distributed import is_first
 from robust_nas.errors import RecordWarning
 from robust_nas.files import is_writable
+from robust_nas.workflows.report.part import REPORT
 
-REPORT = "report.html"
 _INSIDE: ContextVar[bool] = ContextVar("inside", default=False)  # a job that writes a report at its own end
 
 

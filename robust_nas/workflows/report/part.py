@@ -18,7 +18,7 @@ from robust_nas.runs import CONFIG, METRICS, NOT_DRAWN, RECIPE
 
 # Folders inside a run that its report shows, in this order.
 INSIDE = ("search", "model", "evaluation", "compressed", "controls")
-FIGURES = "figures"
+REPORT, FIGURES = "report.html", "figures"
 LONGEST = 20_000  # lines of the metrics that are read
 
 

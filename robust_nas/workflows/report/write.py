@@ -16,10 +16,9 @@ from robust_nas.config import expand_path
 from robust_nas.errors import ConfigError, RobustNASError
 from robust_nas.files import write_atomic
 from robust_nas.runs import CONFIG
-from robust_nas.workflows.report.at_end import REPORT
 from robust_nas.workflows.report.blocks import MISSING, Block, Section, Text, duration, flat, size
 from robust_nas.workflows.report.page import environment, picture
-from robust_nas.workflows.report.part import FIGURES, Part
+from robust_nas.workflows.report.part import FIGURES, REPORT, Part
 from robust_nas.workflows.report.sections import SECTIONS
 from robust_nas.workflows.run_table import RunRow, row_of
 
