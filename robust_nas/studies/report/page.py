@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment
 
+from robust_nas.errors import RunError
 from robust_nas.figures import Drawn, Figure
 from robust_nas.figures import study_points as of
 from robust_nas.figures.study_figure import is_uniform, response_of, stage_numbers
@@ -52,7 +53,7 @@ def page(tree: Tree, figures: Path, pictures: Iterable[Drawn] = ()) -> str:
             "title": each.title,
             "caption": each.caption,
             "stem": each.stem,
-            "svg": inline(figures / f"{each.stem}.svg", each.stem),
+            "svg": _drawing(figures / f"{each.stem}.svg", each.stem),
         }
         for each in pictures
     ]
@@ -63,6 +64,7 @@ def page(tree: Tree, figures: Path, pictures: Iterable[Drawn] = ()) -> str:
         .get_template(_TEMPLATE)
         .render(
             tree=tree,
+            answer=answer_of(tree, ranked, metric),
             rows=[_row(place, point, reference, tree) for place, point in enumerate(ranked, 1)],
             reference=reference,
             metrics=_further(tree["points"]),
@@ -76,6 +78,37 @@ def page(tree: Tree, figures: Path, pictures: Iterable[Drawn] = ()) -> str:
             ),
         )
     )
+
+
+def _drawing(path: Path, stem: str) -> str:
+    """Return the element of a figure, or why it is not shown."""
+    try:
+        return inline(path, stem)
+    except RunError as error:
+        return f"Not shown: {error}"
+
+
+def answer_of(tree: Tree, ranked: Sequence[Tree], metric: str) -> str:
+    """Return which configuration is best, and how many contrasts of the response are significant, as one sentence."""
+    above = [point for point in ranked if not point.get("at_chance") and point["metrics"].get(metric)]
+    if not above:
+        return "No configuration is shown to be above chance: nothing is concluded."
+    best, alpha = above[0], 1 - float(tree["confidence"])
+    value = best["metrics"][metric]["mean"]
+    shown = _percent(value) + " %" if metric in of.SHARES else f"{value:.3g}"
+    contrasts = [c for c in tree["contrasts"] if c["response"] == metric and not c.get("undecided")]
+    judged = [
+        p for c in contrasts for p in [c["p"] if c.get("p_holm") is None else c["p_holm"]] if p is not None
+    ]
+    significant = sum(p < alpha for p in judged)
+    differences = (
+        "no difference was tested"
+        if not judged
+        else f"none of the {len(judged)} differences that were tested is significant"
+        if not significant
+        else f"{significant} of the {len(judged)} differences that were tested are significant"
+    )
+    return f"{best['name']} has the highest {of.title(metric)}, {shown}; {differences} (Holm's p below {alpha:.2g})."
 
 
 def table_csv(tree: Tree) -> str:
