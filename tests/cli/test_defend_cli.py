@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from cases import config
+from pages import read_page
 
 import robust_nas
 
@@ -49,6 +50,7 @@ def test_it_defends_prints_and_is_shown_again(call, plain, tmp_path):
 def test_the_usual_folder_is_next_to_the_model(call, plain):
     assert call("defend", plain, "--with", "blur", "-q").code == 0
     assert (plain.parent / "model-defended" / "model" / "model.json").is_file()
+    assert "With blur " in read_page(plain.parent / "model-defended" / "report.html").text
     done = call("evaluate", plain.parent / "model-defended", "--images", "4")
     assert done.code == 2
     assert "is no model folder; did you mean" in done.err

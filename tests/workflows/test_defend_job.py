@@ -9,7 +9,6 @@ import pytest
 import torch
 import yaml
 from cases import config
-from pages import read_page
 
 import robust_nas
 from robust_nas.attacks import APGD, Transfer
@@ -116,12 +115,6 @@ def doubting(plain, tmp_path_factory):
     return defended(
         plain, folder / "made", f"{folder / 'doubts.py'}:Doubts", "images=16"
     ), folder / "doubts.py"
-
-
-def test_the_report_is_in_the_folder(blurred):
-    page = read_page(blurred.parent / "report.html")
-    assert "With blur " in page.text
-    assert "Damaged" not in page.text
 
 
 def test_the_record_counts_validation_images(plain, cropped):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 from markupsafe import Markup
@@ -59,16 +58,6 @@ class Charts:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A figure of the folder, an SVG or PNG file."""
-
-    kind: ClassVar[str] = "picture"
-
-    title: str
-    path: Path
-
-
-@dataclass(frozen=True)
 class Details:
     """Blocks that are folded at first."""
 
@@ -78,7 +67,7 @@ class Details:
     blocks: Sequence[Block]
 
 
-Block: TypeAlias = Text | Facts | Table | Charts | Picture | Details
+Block: TypeAlias = Text | Facts | Table | Charts | Details
 
 
 @dataclass(frozen=True)
@@ -101,7 +90,8 @@ def score(row: Mapping[str, Any] | None) -> str:
     if not row:
         return MISSING
     value = row.get("accuracy", row.get("share"))
-    low, high = row.get("interval") or (row.get("low"), row.get("high"))
+    ends: Any = row.get("interval") or (row.get("low"), row.get("high"))
+    low, high = ends
     between = f" [{100 * low:.1f}, {100 * high:.1f}]" if _is_number(low) and _is_number(high) else ""
     return percent(value) + between
 

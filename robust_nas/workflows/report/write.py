@@ -82,7 +82,7 @@ def run_page(folder: Path) -> str:
         limits=limits,
         versions=_versions(own.environment),
         settings=settings[:SETTINGS],
-        command=shlex.join(map(str, said)) if isinstance(said, list) else "",
+        command=_command(said) if isinstance(said, list) else "",
         folder=shlex.quote(folder.name or str(folder)),
         missing=MISSING,
     )
@@ -186,6 +186,14 @@ def _about(own: Part, row: RunRow) -> list[tuple[str, str]]:
         ("device", " ".join(str(made[key]) for key in ("device", "processor") if made.get(key))),
         ("threads", str(made.get("threads", ""))),
     ]
+
+
+def _command(words: Sequence[object]) -> str:
+    """Return the command of a run as a shell takes it; `python -m robust_nas` is the console script."""
+    texts = [
+        "robust-nas" if word == "__main__.py" and not place else str(word) for place, word in enumerate(words)
+    ]
+    return shlex.join(texts)
 
 
 def _versions(made: Mapping[str, Any]) -> list[tuple[str, str]]:

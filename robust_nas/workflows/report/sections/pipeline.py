@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robust_nas.workflows.report.blocks import Facts, Section, Table, duration, percent, size
+from robust_nas.workflows.report.blocks import Block, Facts, Section, Table, duration, percent, size
 from robust_nas.workflows.report.part import Part
 
 
@@ -18,7 +18,7 @@ def pipeline(part: Part) -> Section | None:
     )
     steps = tree.get("seconds_per_step") or {}
     rows = [[name, duration(seconds)] for name, seconds in steps.items()]
-    blocks = [
+    blocks: list[Block] = [
         Facts(
             [
                 ("attacks", str(tree.get("attack", ""))),

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from robust_nas.workflows.report.blocks import Block, Charts, Facts, Section, Text, duration, percent, size
+from robust_nas.workflows.report.blocks import (
+    Block,
+    Charts,
+    Details,
+    Facts,
+    Section,
+    Table,
+    Text,
+    duration,
+    percent,
+    size,
+)
 from robust_nas.workflows.report.charts import Axis, Line, line_chart
 from robust_nas.workflows.report.part import FIGURES, Part
 
@@ -25,8 +36,8 @@ def training(part: Part) -> Section | None:
     blocks.append(
         Facts(
             [
-                ("loss", str(made.get("loss") or (epochs.get("loss") or {}).get("name", ""))),
-                ("validated by", str(made.get("validation_attack") or "")),
+                ("loss", str((epochs.get("loss") or {}).get("name", ""))),
+                ("validated by", str(made.get("validation_attack") or "").partition("(")[0]),
                 ("dataset", str(made.get("dataset", ""))),
                 ("epochs", f"{len(part.metrics)} of {planned}"),
                 ("parameters", size(made.get("params"))),
@@ -35,6 +46,11 @@ def training(part: Part) -> Section | None:
             ]
         )
     )
+    options = [[key, str(made[key])] for key in ("loss", "validation_attack") if made.get(key)]
+    if options:
+        blocks.append(
+            Details("Every option of loss and validation", [Table(("", ""), options, frozenset({0, 1}))])
+        )
     if part.metrics and not part.has(f"{FIGURES}/training.svg"):
         blocks.append(_curves(part))
     limits = ["Accuracies of a training are those of its validation split, by which the epoch was chosen."]
