@@ -10,6 +10,13 @@ import typer
 from robust_nas.cli import common
 
 
+def show_path(folder: Path) -> None:
+    """Print where the report of a folder is, where it has one."""
+    path = folder / "report.html"
+    if path.is_file():
+        print(f"report             {path}")
+
+
 def command(
     folder: Annotated[
         Path,

@@ -36,6 +36,7 @@ def test_it_defends_prints_and_is_shown_again(call, plain, tmp_path):
     assert "20 validation images of digits, not attacked" in done.out
     assert "has no exported form: its answer is random" in done.out
     assert str(out / "model") in done.out
+    assert str(out / "report.html") in done.out
     again = call(
         "defend", plain, "--with", "crop-resize", "samples=2", "--out", out, "--resume", "--json", "-q"
     )

@@ -14,7 +14,7 @@ def pipeline(part: Part) -> Section | None:
     answer = (
         f"The network found for {tree['dataset']} keeps {percent(tree.get('robust'))} of the test images right under "
         f"attack ({tree['norm']} eps {tree['eps']:.4g}) and {percent(tree.get('clean'))} without; the evaluation is "
-        f"{tree.get('verdict')}, the search {tree.get('search_verdict', 'not judged')}."
+        f"{tree.get('verdict') or 'not judged'}, the search {tree.get('search_verdict', 'not judged')}."
     )
     steps = tree.get("seconds_per_step") or {}
     rows = [[name, duration(seconds)] for name, seconds in steps.items()]
