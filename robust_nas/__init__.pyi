@@ -21,6 +21,7 @@ from .spaces import sample as sample
 from .studies.comparison import load_comparison as load_comparison
 from .studies.config import StudyConfig as StudyConfig
 from .studies.config import load_study as load_study
+from .studies.report.of_folder import write_report as write_report
 from .studies.run.runner import plan_study as plan_study
 from .studies.run.runner import report_study as report_study
 from .studies.run.runner import run_study as run_study

@@ -27,6 +27,7 @@ from robust_nas.cli import (
     evaluate,
     export,
     rank,
+    report,
     run,
     runs,
     search,
@@ -58,6 +59,7 @@ app.command("distill")(distill.command)
 app.command("compare")(compare.command)
 app.command("compress")(compress.command)
 app.command("rank")(rank.command)
+app.command("report")(report.command)
 app.command("export")(export.command)
 app.command("count")(count.command)
 app.command("doctor")(doctor.command)

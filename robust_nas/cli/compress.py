@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from robust_nas.cli import common
+from robust_nas.cli.report import show_path
 
 
 def command(
@@ -151,6 +152,7 @@ def show(tree: dict[str, Any], folder: Path) -> None:
     )
     print(f"model              {folder / 'model'}")
     print(f"compression        {folder / 'compression.json'}")
+    show_path(folder)
     for path in sorted((folder / "figures").glob("*.png")):
         print(f"{'figure: ' + path.stem.replace('_', ' '):<18} {path}")
 

@@ -9,6 +9,7 @@ import typer
 
 from robust_nas.cli import common
 from robust_nas.cli.export import Module
+from robust_nas.cli.report import show_path
 
 Values = Annotated[
     list[str] | None,
@@ -110,6 +111,7 @@ def show(record: dict[str, Any], folder: Path) -> None:
         print(f"note: has no exported form: {record['not_exported']}")
     print(f"model              {folder / 'model'}")
     print(f"record             {folder / 'defence.json'}")
+    show_path(folder)
 
 
 def _share(share: dict[str, float] | None) -> str:

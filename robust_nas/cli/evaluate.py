@@ -10,6 +10,7 @@ import typer
 
 from robust_nas.cli import common
 from robust_nas.cli.defence_table import show_defence, show_rows
+from robust_nas.cli.report import show_path
 from robust_nas.config import Verbatim, expand_path
 from robust_nas.errors import ConfigError
 
@@ -243,6 +244,7 @@ def _show(tree: dict[str, Any], what: str, folder: Path) -> None:
         show_rows("network", "posterior mean", tree["posterior_mean"])
     common.show_evidence(tree)
     print(f"evaluation         {folder / 'evaluation.json'}")
+    show_path(folder)
     stems = ("evaluation", "eps_curve", "eot_curve", "loss_traces", "queries", "roc", "certified", "examples")
     for stem in stems:
         path = folder / "figures" / f"{stem}.png"

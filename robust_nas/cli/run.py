@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from robust_nas.cli import common, compress, controls, search_verdict
+from robust_nas.cli.report import show_path
 
 
 def command(
@@ -59,3 +60,4 @@ def command(
     for name, path in summary["artifacts"].items():
         print(f"{name.replace('_', ' '):<18} {folder / path}")
     print(f"{'summary':<18} {folder / 'summary.json'}")
+    show_path(folder)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from robust_nas.cli import common, controls, engines, search_verdict
+from robust_nas.cli.report import show_path
 from robust_nas.distributed import is_first
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def _show(name: str, found: SearchResult, criterion: Criterion) -> None:
         shared = record["edges_shared_between_pairs"]
         print(f"edges shared between two seeds: {100 * sum(shared) / len(shared):.0f} % on average")
     print(f"architecture       {found.folder / 'architecture.yaml'}")
+    show_path(found.folder)
     best = found.folder / f"seed-{record['chosen_seed']}" if "per_seed" in record else found.folder
     stopped = record.get("stopped")
     if stopped and "epoch" in stopped:

@@ -8,6 +8,7 @@ from typing import Annotated, cast
 import typer
 
 from robust_nas.cli import common
+from robust_nas.cli.report import show_path
 from robust_nas.distributed import is_first
 from robust_nas.errors import ConfigError
 
@@ -89,5 +90,6 @@ def command(
     )
     common.table(f"{config.name}: training, validation split", header, [row])
     print(f"model              {folder}")
+    show_path(folder)
     if (curves := folder / "figures" / "training.png").is_file():
         print(f"curves             {curves}")

@@ -55,6 +55,7 @@ from robust_nas.workflows.context import (
 from robust_nas.workflows.deployed_rule import read_undefended
 from robust_nas.workflows.evaluate import refuse_misfit, relative
 from robust_nas.workflows.evaluation_record import Origin, validation_warnings
+from robust_nas.workflows.report.at_end import reporting
 from robust_nas.workflows.training_images import CHECKSUM, refuse_other_images_than_training
 
 _MEDIAN: Shape = {"median_ms": float}
@@ -248,7 +249,7 @@ def _run(
             config.training.loss.refuse_network(original.model.network)
         command = f"robust-nas compress {shlex.quote(str(original.folder))} " if original.folder else ""
         refuse_out_of_reach(original.model, config.compression.steps, command)
-    with Run(folder, job, mode, recipe=config) as run:
+    with reporting(folder), Run(folder, job, mode, recipe=config) as run:
         if not run.finished:
             shared = shared or load_context(config)
             with session(run, JobContext(config, shared.dataset, shared.device)):

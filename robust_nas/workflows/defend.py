@@ -37,6 +37,7 @@ from robust_nas.workflows.context import (
 from robust_nas.workflows.defence_config import DefenceConfig, refuse_rule, split_warnings
 from robust_nas.workflows.deployed_rule import defence_of
 from robust_nas.workflows.evaluate import refuse_misfit, relative
+from robust_nas.workflows.report.at_end import reporting
 from robust_nas.workflows.training_images import refuse_other_images_than_training
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def defend(
             refuse_other_images_than_training(plain, dataset, other_data)
             config.method.refuse_images(dataset.shape, dataset.classes)
             calibrated = calibrate(config, plain, context)
-        with Run(folder, job, mode, recipe=config) as run:
+        with reporting(folder), Run(folder, job, mode, recipe=config) as run:
             if not run.finished:
                 context = context or load_context(config)
                 calibrated = calibrated or calibrate(config, plain, context)

@@ -27,6 +27,7 @@ from robust_nas.spaces.kernel_regression import KernelRegressionArchitecture
 from robust_nas.workflows.config import RESULTS
 from robust_nas.workflows.context import JobContext, context_unless_finished, load_context, session
 from robust_nas.workflows.distill_config import DistillConfig
+from robust_nas.workflows.report.at_end import reporting
 
 if TYPE_CHECKING:
     from robust_nas.distillation import DistillationOutcome
@@ -83,7 +84,7 @@ def distill(
     context = context_unless_finished(config, folder, mode, context, job)
     if context is not None:
         _refuse(config, context)
-    with Run(folder, job, mode, recipe=config) as run:
+    with reporting(folder), Run(folder, job, mode, recipe=config) as run:
         if not run.complete:
             context = context or load_context(config)
             with session(run, JobContext(config, context.dataset, context.device)):

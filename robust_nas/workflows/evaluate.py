@@ -36,6 +36,7 @@ from robust_nas.workflows.more_evaluation import (
     history,
     protocol_of,
 )
+from robust_nas.workflows.report.at_end import reporting
 from robust_nas.workflows.training_images import refuse_other_images_than_training, training_checksum
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ def _run(
         refuse_misfit(context.dataset)
         refuse_attacks(config, context.dataset, new_models=False)
     more: dict[str, Any] = {}  # of the record, what is not stored
-    with Run(folder, job, mode, recipe=config) as run:
+    with reporting(folder), Run(folder, job, mode, recipe=config) as run:
         job = cast(EvaluateJob, run.config)
         config = cast(EvaluationConfig, job.recipe_of(config))
         if not run.complete:

@@ -26,16 +26,7 @@ from robust_nas.evaluation.verdict import version_of
 from robust_nas.extension import ExtensibleJob, is_extended
 from robust_nas.files import is_writable
 from robust_nas.records import Shape, read_environment, read_record
-from robust_nas.runs import (
-    CONFIG,
-    Mode,
-    Progress,
-    Run,
-    is_complete,
-    is_finished,
-    silent,
-    write_json,
-)
+from robust_nas.runs import CONFIG, Mode, Progress, Run, is_complete, is_finished, silent, write_json
 from robust_nas.search import Strategy, SupernetOptions, strategy_field
 from robust_nas.search.sampled.measured import COMPRESSED_ROBUST
 from robust_nas.spaces import CellSpace
@@ -58,6 +49,7 @@ from robust_nas.workflows.export import export_model
 from robust_nas.workflows.memory import refuse_memory_of_run
 from robust_nas.workflows.more_evaluation import answered, extended, protocol_of
 from robust_nas.workflows.network_size import NetworkSize
+from robust_nas.workflows.report.at_end import reporting
 from robust_nas.workflows.search import find_architecture, refuse_unfit
 from robust_nas.workflows.search_job import SearchJob, refuse_more_seeds
 from robust_nas.workflows.search_verdict import VERDICT, judge_search, seed_folders
@@ -96,7 +88,7 @@ def run(
     context = load_context(config) if behind else context_unless_finished(config, folder, mode, job=job)
     if context is not None:
         _refuse_what_fails_later(config, context, folder, mode)
-    with Run(folder, job, mode, recipe=config) as outer:
+    with reporting(folder), Run(folder, job, mode, recipe=config) as outer:
         config = cast(RunConfig, cast(RunJob, outer.config).recipe_of(config))
         if (outer.finished and not behind) or context is None:
             _refuse_changed_model(folder)

@@ -42,6 +42,7 @@ from robust_nas.workflows.benchmark import CONTROL, ScoreBenchmark
 from robust_nas.workflows.config import RESULTS
 from robust_nas.workflows.context import JobContext, context_unless_finished, load_context, session
 from robust_nas.workflows.rank_candidates import Candidates, KnownTruth, RankConfig, read_candidates
+from robust_nas.workflows.report.at_end import reporting
 
 TABLE, AGREEMENT = "ranking.csv", "agreement.csv"
 
@@ -132,7 +133,7 @@ def rank(
     chosen = read_candidates(config)
     job = RankJob.of(config, chosen)
     context = context_unless_finished(config, folder, mode, context)
-    with Run(folder, job, mode, recipe=config) as run:
+    with reporting(folder), Run(folder, job, mode, recipe=config) as run:
         if not run.complete:
             context = context or load_context(config)
             with session(run, context):

@@ -44,6 +44,7 @@ from robust_nas.workflows.context import (
     session,
 )
 from robust_nas.workflows.controls import CONTROLS, compare_with_controls
+from robust_nas.workflows.report.at_end import reporting
 from robust_nas.workflows.search_job import (
     SearchJob,
     SearchResult,
@@ -82,15 +83,21 @@ def run_search(
     """
     if config.search.followed:
         refuse_several("search.controls")
-    found = find_architecture(
-        config, out, mode=mode, seeds=seeds, progress=progress, context=context, engine=engine
-    )
-    controls = found.folder / CONTROLS
-    if config.search.followed:
-        tree = compare_with_controls(config, found, controls, progress=progress, context=context)
-        found = replace(found, controls=tree)
-    with joined() as ranks:
-        return replace(found, verdict=ranks.run_on_all(lambda: judge_search(config, found, controls)))
+    folder = _folder(config, out)
+    with reporting(folder):
+        found = find_architecture(
+            config, folder, mode=mode, seeds=seeds, progress=progress, context=context, engine=engine
+        )
+        controls = found.folder / CONTROLS
+        if config.search.followed:
+            tree = compare_with_controls(config, found, controls, progress=progress, context=context)
+            found = replace(found, controls=tree)
+        with joined() as ranks:
+            return replace(found, verdict=ranks.run_on_all(lambda: judge_search(config, found, controls)))
+
+
+def _folder(config: RunConfig, out: Path | None) -> Path:
+    return expand_path(out) if out else RESULTS / f"{config.name}-search"
 
 
 def find_architecture(
@@ -104,7 +111,7 @@ def find_architecture(
     engine: Engine | None = None,
 ) -> SearchResult:
     """Do the same without controls, finalists and verdict."""
-    folder = expand_path(out) if out else RESULTS / f"{config.name}-search"
+    folder = _folder(config, out)
     seeds = seeds_asked(config, folder, mode, seeds)
     if seeds < 1:
         raise ConfigError(f"seeds: got {seeds}; at least 1 is needed")

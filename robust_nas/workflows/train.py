@@ -31,6 +31,7 @@ from robust_nas.workflows.context import (
     session,
 )
 from robust_nas.workflows.memory import refuse_memory
+from robust_nas.workflows.report.at_end import reporting
 
 if TYPE_CHECKING:
     from torch import nn
@@ -68,7 +69,7 @@ def train(
         if has_cells(architecture):
             refuse_auxiliary_head(config.training, architecture.layout, context.dataset)
         refuse_memory(architecture, config.training, context)
-    with joined() as ranks, open_run(ranks, folder, job, mode, recipe=config) as run:
+    with reporting(folder), joined() as ranks, open_run(ranks, folder, job, mode, recipe=config) as run:
         job = ranks.run_on_all(lambda: cast(TrainJob, run.config))
         config = cast(RunConfig, job.recipe_of(config))
         if not ranks.run_on_all(lambda: run.complete):

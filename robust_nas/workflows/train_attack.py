@@ -19,6 +19,7 @@ from robust_nas.workflows.attack_config import AttackReport, AttackTrainingConfi
 from robust_nas.workflows.context import JobContext, context_unless_finished, load_context, session
 from robust_nas.workflows.deployed_rule import refuse_rule_of
 from robust_nas.workflows.evaluate import refuse_misfit, relative
+from robust_nas.workflows.report.at_end import reporting
 from robust_nas.workflows.training_images import refuse_other_images_than_training
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def train_attack(
         refuse_misfit(victim.description, context.dataset, model_folder)
         refuse_other_images_than_training(victim, context.dataset, other_data)
         _refuse_images(config, context)
-    with Run(folder, job, mode, recipe=config) as run:
+    with reporting(folder), Run(folder, job, mode, recipe=config) as run:
         if not run.complete:
             context = context or load_context(config)
             with session(run, JobContext(config, context.dataset, context.device)):

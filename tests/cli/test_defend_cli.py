@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from cases import config
+from pages import read_page
 
 import robust_nas
 
@@ -35,6 +36,7 @@ def test_it_defends_prints_and_is_shown_again(call, plain, tmp_path):
     assert "20 validation images of digits, not attacked" in done.out
     assert "has no exported form: its answer is random" in done.out
     assert str(out / "model") in done.out
+    assert str(out / "report.html") in done.out
     again = call(
         "defend", plain, "--with", "crop-resize", "samples=2", "--out", out, "--resume", "--json", "-q"
     )
@@ -49,6 +51,7 @@ def test_it_defends_prints_and_is_shown_again(call, plain, tmp_path):
 def test_the_usual_folder_is_next_to_the_model(call, plain):
     assert call("defend", plain, "--with", "blur", "-q").code == 0
     assert (plain.parent / "model-defended" / "model" / "model.json").is_file()
+    assert "With blur " in read_page(plain.parent / "model-defended" / "report.html").text
     done = call("evaluate", plain.parent / "model-defended", "--images", "4")
     assert done.code == 2
     assert "is no model folder; did you mean" in done.err

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from cases import config as run_config
+from pages import read_page
 
 import robust_nas
 from robust_nas.config import read_yaml, to_yaml
@@ -47,6 +48,13 @@ def compressed(model):
     folder = model.parent / "compressed"
     tree = robust_nas.compress(options(model, "cstar+gdws"), model, folder)
     return tree, folder
+
+
+def test_the_report_is_in_the_folder(compressed):
+    tree, folder = compressed
+    page = read_page(folder / "report.html")
+    assert f"{tree['chosen']} is chosen: " in page.text
+    assert "Damaged" not in page.text
 
 
 def test_the_tree_tells_the_original_and_everything_that_came_out(compressed, model):

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from cases import CONFIG, config
+from pages import read_page
 
 import robust_nas
 from robust_nas.config import to_yaml
@@ -47,6 +48,12 @@ def finished(recipe, tmp_path_factory):
     overrides = [*SHORT, "method.learn_labels=true", "data.augment.crop=1"]
     robust_nas.distill(robust_nas.distill_config(recipe, "adv-kip", overrides), folder)
     return folder
+
+
+def test_the_report_is_in_the_folder(finished):
+    page = read_page(finished / "report.html")
+    assert "Kernel regression on " in page.text
+    assert "Damaged" not in page.text
 
 
 LEARNS = ("method.learn_labels=true", "data.augment.crop=1")

@@ -10,6 +10,7 @@ import threading
 import forks
 import pytest
 from cases import config
+from pages import read_page
 
 import robust_nas
 from robust_nas.config import read_yaml
@@ -41,6 +42,14 @@ def evaluated(model, tmp_path_factory):
     """The finished folder of an evaluation, and what it returned."""
     out = tmp_path_factory.mktemp("evaluated") / "out"
     return out, robust_nas.run_evaluation(model_config(model, EVALUATION), model, out)
+
+
+def test_the_report_is_in_the_folder(evaluated):
+    out, tree = evaluated
+    page = read_page(out / "report.html")
+    assert f"{100 * tree['robust']['accuracy']:.1f} %" in page.text
+    assert tree["verdict"]["status"] in page.text
+    assert "Damaged" not in page.text
 
 
 def timeless(tree):

@@ -7,6 +7,7 @@ import warnings
 import pytest
 import torch
 from cases import config
+from pages import read_page
 
 import robust_nas
 from robust_nas import figures
@@ -29,6 +30,16 @@ def finished(tmp_path_factory):
     summary = robust_nas.run(config(), folder, progress=lambda *args: told.append(args), warn=warnings.append)
     assert torch.get_num_threads() == threads
     return folder, summary, told, warnings
+
+
+def test_the_report_is_in_the_folder(finished):
+    folder, summary, _, _ = finished
+    page = read_page(folder / "report.html")
+    assert f"keeps {100 * summary['robust']:.1f} % of the test images" in page.text
+    assert "Training (model)" in page.text
+    assert "Evaluation (evaluation)" in page.text
+    assert not (folder / "model" / "report.html").exists()
+    assert "Damaged" not in page.text
 
 
 def test_the_summary_says_what_was_reached_and_how(finished):

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from pages import read_page
 from scipy import stats
 
 from robust_nas import load_architecture, load_ranking, rank
@@ -54,6 +55,7 @@ def test_a_space_is_sampled_ranked_and_written_and_a_killed_ranking_resumes_to_t
     best = load_architecture(tmp_path / "whole")
     assert (best.name, best.cells, best.channels) == (table[0]["name"], 15, 16)
     assert (tmp_path / "whole" / "figures" / "ranking.png").is_file()
+    assert f"Of 6 candidates {best.name} is first" in read_page(tmp_path / "whole" / "report.html").text
     with pytest.raises(RunExistsError, match="seed"):
         rank(config(sample=6, seed=3), tmp_path / "cut", mode="resume")
 

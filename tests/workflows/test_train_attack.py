@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from cases import config
+from pages import read_page
 from safetensors.torch import load_file
 
 import robust_nas
@@ -49,6 +50,12 @@ def finished(victim, tmp_path_factory):
     folder = tmp_path_factory.mktemp("made") / "generator"
     robust_nas.train_attack(small(victim), victim, folder)
     return folder
+
+
+def test_the_report_is_in_the_folder(finished):
+    page = read_page(finished / "report.html")
+    assert "ai-gan leads " in page.text
+    assert "Damaged" not in page.text
 
 
 def test_a_folder_holds_the_generator_its_description_and_a_report(victim, finished):

@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import csv
 import io
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment
 
+from robust_nas.errors import RunError
 from robust_nas.figures import Drawn, Figure
 from robust_nas.figures import study_points as of
 from robust_nas.figures.study_figure import is_uniform, response_of, stage_numbers
 from robust_nas.runs import write_atomic
 from robust_nas.studies.report.illustrate import illustrate
+from robust_nas.workflows.report.blocks import flat
+from robust_nas.workflows.report.page import environment, inline
 
 REPORT, FIGURES = "report.html", "figures"
-_TEMPLATE = "report.html.j2"
+_TEMPLATE = "study.html.j2"
 _FURTHER = ("lip_adv", "average_sensitivity", "robust_gap")  # in the page; the others are in the table
 
 Tree = Mapping[str, Any]
@@ -51,7 +53,7 @@ def page(tree: Tree, figures: Path, pictures: Iterable[Drawn] = ()) -> str:
             "title": each.title,
             "caption": each.caption,
             "stem": each.stem,
-            "svg": inline(figures / f"{each.stem}.svg", each.stem),
+            "svg": _drawing(figures / f"{each.stem}.svg", each.stem),
         }
         for each in pictures
     ]
@@ -62,6 +64,7 @@ def page(tree: Tree, figures: Path, pictures: Iterable[Drawn] = ()) -> str:
         .get_template(_TEMPLATE)
         .render(
             tree=tree,
+            answer=answer_of(tree, ranked, metric),
             rows=[_row(place, point, reference, tree) for place, point in enumerate(ranked, 1)],
             reference=reference,
             metrics=_further(tree["points"]),
@@ -77,17 +80,35 @@ def page(tree: Tree, figures: Path, pictures: Iterable[Drawn] = ()) -> str:
     )
 
 
-def inline(path: Path, prefix: str) -> Markup:
-    """Return an SVG file as an element of a page: ids made the figure's own, no metadata, never wider than drawn."""
-    text = path.read_text(encoding="utf-8")
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', text)
-    text = re.sub(r'((?:xlink:)?href)="#([^"]+)"', rf'\1="#{prefix}-\2"', text)
-    text = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", text)
-    size = r'style="width: 100%; max-width: \1pt; min-width: min(620px, \1pt)"'
-    text = re.sub(r'width="([0-9.]+)pt" height="[0-9.]+pt"', size, text, count=1)
-    return Markup(text)  # noqa: S704 - drawn by this package; matplotlib escapes the texts in it
+def _drawing(path: Path, stem: str) -> str:
+    """Return the element of a figure, or why it is not shown."""
+    try:
+        return inline(path, stem)
+    except RunError as error:
+        return f"Not shown: {error}"
+
+
+def answer_of(tree: Tree, ranked: Sequence[Tree], metric: str) -> str:
+    """Return which configuration is best, and how many contrasts of the response are significant, as one sentence."""
+    above = [point for point in ranked if not point.get("at_chance") and point["metrics"].get(metric)]
+    if not above:
+        return "No configuration is shown to be above chance: nothing is concluded."
+    best, alpha = above[0], 1 - float(tree["confidence"])
+    value = best["metrics"][metric]["mean"]
+    shown = _percent(value) + " %" if metric in of.SHARES else f"{value:.3g}"
+    contrasts = [c for c in tree["contrasts"] if c["response"] == metric and not c.get("undecided")]
+    judged = [
+        p for c in contrasts for p in [c["p"] if c.get("p_holm") is None else c["p_holm"]] if p is not None
+    ]
+    significant = sum(p < alpha for p in judged)
+    differences = (
+        "no difference was tested"
+        if not judged
+        else f"none of the {len(judged)} differences that were tested is significant"
+        if not significant
+        else f"{significant} of the {len(judged)} differences that were tested are significant"
+    )
+    return f"{best['name']} has the highest {of.title(metric)}, {shown}; {differences} (Holm's p below {alpha:.2g})."
 
 
 def table_csv(tree: Tree) -> str:
@@ -120,25 +141,6 @@ def table_csv(tree: Tree) -> str:
                     [point["name"], point["arm"], trial["seed"], trial["state"], *size, *known, *empty]
                 )
     return text.getvalue()
-
-
-def flat(tree: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
-    """Yield dotted keys and their values as text, in order; lists of plain values stay together."""
-    if isinstance(tree, Mapping) and tree:
-        for key, value in tree.items():
-            yield from flat(value, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(tree, list | tuple) and any(isinstance(value, Mapping) for value in tree):
-        for place, value in enumerate(tree):
-            yield from flat(value, f"{prefix}.{place}")
-    else:
-        yield (
-            prefix,
-            ", ".join(map(str, tree))
-            if isinstance(tree, list | tuple)
-            else "none"
-            if tree is None
-            else str(tree),
-        )
 
 
 def _row(place: int, point: Tree, reference: Tree | None, tree: Tree) -> dict[str, Any]:
@@ -226,19 +228,13 @@ def _between(metric: Tree | None, key: str) -> str:
     return ""
 
 
+@cache
 def _environment() -> Environment:
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.globals["shares"] = of.SHARES
-    environment.filters.update(
-        percent=_percent,
-        signed=_signed,
-        size=_size,
-        duration=_time,
-        p=_p,
-        between=_between,
-        called=of.TITLES.get,
-    )
-    return environment
+    found = environment(Path(__file__).parent).overlay()
+    found.globals = {**found.globals, "shares": of.SHARES}
+    found.filters = {
+        **found.filters,
+        **{"percent": _percent, "signed": _signed, "size": _size, "duration": _time, "p": _p},
+        **{"between": _between, "called": of.TITLES.get},
+    }
+    return found
