@@ -21,7 +21,7 @@ class FGSMRS(GradientAttack):
     fold: bool = False  # a single step does not pay for the copy
     norm: Literal["linf"] = "linf"
     step_size: Positive | None = None  # None: 1.25 eps
-    keep: Literal["best", "last"] = "last"
+    keep: Literal["best", "last"] = "last"  # best iterate of every example, or the last one
 
     @property
     def step(self) -> float:

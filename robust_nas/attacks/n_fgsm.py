@@ -26,7 +26,7 @@ class NFGSM(GradientAttack):
     norm: Literal["linf"] = "linf"
     noise: NonNegative = 2.0  # k; 0 is FGSM
     step_size: Positive | None = None  # None: eps
-    keep: Literal["last"] = "last"
+    keep: Literal["last"] = "last"  # fixed: the last iterate
 
     @property
     def step(self) -> float:

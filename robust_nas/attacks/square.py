@@ -54,7 +54,7 @@ class Square(BoundedAttack):
     bn: Literal["eval"] = "eval"  # examples leave the batch when they are done, so it has no statistics
     queries: Count = 5000  # per example and restart, with one more for the image itself
     p_init: Annotated[Positive, Field(le=1)] = 0.8  # share of the pixels in the first squares
-    restarts: Count = 1
+    restarts: Count = 1  # runs of the random search
 
     @property
     def label(self) -> str:

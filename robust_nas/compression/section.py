@@ -35,9 +35,9 @@ class Compression(Options):
     one, the network that it was made from, and its baselines, or all of them, declared before it runs.
     """
 
-    steps: tuple[Annotated[Compressor, COMPRESSORS.field()], ...] = ()
-    max_loss: Fraction01 = 0.01
-    test: Literal["chosen", "all"] = "chosen"
+    steps: tuple[Annotated[Compressor, COMPRESSORS.field()], ...] = ()  # compressors in their order
+    max_loss: Fraction01 = 0.01  # robust accuracy that the chosen network may lose on validation images
+    test: Literal["chosen", "all"] = "chosen"  # networks that are evaluated on the test set
 
     @model_validator(mode="wrap")
     @classmethod

@@ -68,7 +68,7 @@ class Metrics(Options):
     norm and eps are the threat model's.
     """
 
-    attack: BoundedAttack = FROM_CONFIG
+    attack: BoundedAttack = FROM_CONFIG  # of the figures on gradients and Lipschitz constants
     images: Count = 256  # for the Lipschitz figures, the sensitivity and the robust gap, at most
     lip_max_steps: CountOrZero = 0  # of the ascent on the ratio itself; 0: not measured
     sensitivity_draws: CountOrZero = 0  # directions an image for the average sensitivity; 0: not measured
@@ -89,9 +89,10 @@ def _short(rule: Rule, info: SerializationInfo) -> str | dict[str, Any]:
 class Analysis(Options):
     """How the study is judged: the response, the rules that are declared before it runs, and the error rates."""
 
-    response: Response = "robust"
+    response: Response = "robust"  # outcome that is judged
+    # that are tested, declared before the study runs
     rules: tuple[Annotated[Rule, RULES.field(), PlainSerializer(_short)], ...] = ()
-    confidence: Annotated[Fraction01, Field(gt=0.5)] = 0.95
+    confidence: Annotated[Fraction01, Field(gt=0.5)] = 0.95  # level of the intervals
     equivalence_margin: Positive = 0.01  # a share: differences below it count as none
     draws: Annotated[Count, Field(ge=200, le=100_000)] = 2000  # of every bootstrap
 
@@ -118,15 +119,15 @@ def read_architecture(value: object) -> object:
 class Guard(Options):
     """What a study may cost before it refuses to start."""
 
-    max_training_macs: Positive = 1e16
-    max_hours: Positive = 24.0
+    max_training_macs: Positive = 1e16  # MACs of all trainings
+    max_hours: Positive = 24.0  # hours of all trainings, estimated
 
 
 class Inherited(Options):
     """Scores of the study's cell architectures by the weights of an adversarially trained supernet."""
 
     search: AbsolutePath  # the run folder of a finished search
-    attack: BoundedAttack = FROM_CONFIG
+    attack: BoundedAttack = FROM_CONFIG  # on the images that score
     images: Count = 256  # of the validation split, at most
 
 
@@ -136,22 +137,22 @@ class StudyConfig(JobConfig):
     `threat_model` is a short form for that of the evaluation, which every attack of the sections inherits.
     """
 
-    threat_model: ThreatModel | None = Field(
-        default=None, exclude=True
-    )  # the evaluation's is the one that is kept
+    # short form of the evaluation's
+    threat_model: ThreatModel | None = Field(default=None, exclude=True)
+    # that was chosen from `sizes`; None: the file has none
     size: Literal["full", "small", "ci"] | None = None
-    base: Annotated[
-        AnyArchitecture, BeforeValidator(read_architecture)
-    ]  # the reference, and what the designs change
+    # reference architecture, which the designs change
+    base: Annotated[AnyArchitecture, BeforeValidator(read_architecture)]
+    # designs of the configurations
     space: tuple[Annotated[Design, DESIGNS.field()], ...] = Field(min_length=1)
     seeds: tuple[Seed, ...] = Field(min_length=1)  # in YAML one number n means 0..n-1
-    training: Training
-    evaluation: EvaluationOptions
-    metrics: Metrics = FROM_CONFIG
-    analysis: Analysis = Analysis()
-    guard: Guard = Guard()
-    inherited: Inherited | None = None
-    keep_models: bool = True  # of every trial, in its folder
+    training: Training  # recipe of every network
+    evaluation: EvaluationOptions  # protocol of every network
+    metrics: Metrics = FROM_CONFIG  # more that is measured of a network
+    analysis: Analysis = Analysis()  # how the study is judged
+    guard: Guard = Guard()  # cost at which the study refuses to start
+    inherited: Inherited | None = None  # scores by the weights of a supernet; None: none
+    keep_models: bool = True  # whether every trial keeps its model
 
     @model_validator(mode="before")
     @classmethod

@@ -23,17 +23,17 @@ class AttackReport(Options):
     """What is measured of a trained attack, next to targeted PGD of the same eps."""
 
     images: Count = 200  # at most as many test images, each with every target class
-    pgd_steps: Count = 10
-    batch_size: Count = 64  # of what is timed
-    rounds: Count = 5  # of what is timed
+    pgd_steps: Count = 10  # steps of the PGD that it is compared with
+    batch_size: Count = 64  # images of a timed pass
+    rounds: Count = 5  # timed repetitions
 
 
 class AttackTrainingConfig(JobConfig):
     """Everything that decides the training of an attack but its victim."""
 
-    threat_model: ThreatModel
-    method: AIGANTraining = AIGANTraining()
-    report: AttackReport = AttackReport()
+    threat_model: ThreatModel  # what the attack may do
+    method: AIGANTraining = AIGANTraining()  # how the generator is trained
+    report: AttackReport = AttackReport()  # what is measured of the attack
 
     @model_validator(mode="after")
     def _can_be_learned(self) -> Self:

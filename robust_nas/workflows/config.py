@@ -53,8 +53,8 @@ RESULTS = Path("results")  # where run folders go by default
 class SpaceChoice(Options):
     """A shipped search space or a path to one, and changes to it: any keys of its file."""
 
-    name: str = "dsara"
-    changes: dict[str, Any] = Field(default={})
+    name: str = "dsara"  # shipped search space, or a YAML file
+    changes: dict[str, Any] = Field(default={})  # keys of the space's file with other values
     _space: CellSpace | None = PrivateAttr(default=None)
 
     @field_validator("name")
@@ -89,7 +89,8 @@ class SpaceChoice(Options):
 class JobConfig(Options):
     """What every job has: a name, a seed, a device, and the images."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1] = 1  # of the file's format
+    # of the run, and of its folder
     name: Annotated[
         str,
         text_field(
@@ -98,21 +99,22 @@ class JobConfig(Options):
             max_length=100,
         ),
     ]
-    seed: Annotated[CountOrZero, Field(le=2**32 - 1)] = 0
+    seed: Annotated[CountOrZero, Field(le=2**32 - 1)] = 0  # of every random choice
+    # auto, cpu, cuda or cuda:N
     device: Annotated[
         str, text_field(r"^(auto|cpu|cuda(:[0-9]{1,2})?)$", "auto, cpu, cuda and cuda:N are taken")
     ] = "auto"
+    # CPU threads; auto: as many as there are cores
     threads: Literal["auto"] | Annotated[Count, Field(le=1024)] = "auto"
-    checkpoint_seconds: NonNegative = 60.0
-    data: DataOptions
-    # Drawn in addition to the usual ones, each where its job is; a result does not depend on them.
-    figures: tuple[Annotated[Figure, FIGURES.field()], ...] = ()
+    checkpoint_seconds: NonNegative = 60.0  # seconds between checkpoints
+    data: DataOptions  # images, and how they are split
+    figures: tuple[Annotated[Figure, FIGURES.field()], ...] = ()  # in addition to the usual ones
 
 
 class EvaluationConfig(JobConfig):
     """Everything that decides an evaluation but the model."""
 
-    evaluation: EvaluationOptions
+    evaluation: EvaluationOptions  # protocol of the evaluation
 
     @staticmethod
     def of(config: RunConfig | CompressionConfig | EvaluationConfig) -> EvaluationConfig:
@@ -123,9 +125,9 @@ class EvaluationConfig(JobConfig):
 class CompressionConfig(JobConfig):
     """Everything that decides a compression but the model; `training` is the recipe of what is trained again."""
 
-    training: Training
-    evaluation: EvaluationOptions
-    compression: Compression
+    training: Training  # recipe of what is trained again
+    evaluation: EvaluationOptions  # protocol of the evaluation
+    compression: Compression  # steps of the compression
 
     @staticmethod
     def of(config: RunConfig) -> CompressionConfig:
@@ -142,18 +144,17 @@ class RunConfig(JobConfig):
     evaluation is.
     """
 
-    threat_model: ThreatModel | None = None
-    space: SpaceChoice = Field(default_factory=SpaceChoice)
-    supernet: SupernetOptions = SupernetOptions()
-    search: Annotated[Strategy, strategy_field()]
-    network: NetworkSize = NetworkSize()
-    training: Training
-    evaluation: EvaluationOptions
+    threat_model: ThreatModel | None = None  # what every attack may do; None: the evaluation's
+    space: SpaceChoice = Field(default_factory=SpaceChoice)  # search space
+    supernet: SupernetOptions = SupernetOptions()  # how the supernet computes
+    search: Annotated[Strategy, strategy_field()]  # strategy
+    network: NetworkSize = NetworkSize()  # size of the final network
+    training: Training  # recipe of the final network
+    evaluation: EvaluationOptions  # protocol of the evaluation
     compression: Compression | None = None  # None: the network stays as it was trained
-    batch_norm: Literal["synchronised", "local"] = (
-        "synchronised"  # over the ranks of torchrun; one rank: no matter
-    )
-    # Keys of `robust-nas compare` (`studies/comparison.py`), which checks them; nothing else depends on them.
+    # statistics over the ranks of torchrun, or of each; one rank: no matter
+    batch_norm: Literal["synchronised", "local"] = "synchronised"
+    # section of robust-nas compare
     compare: dict[str, Any] = Field(default={}, exclude_if=lambda keys: not keys)
 
     @model_validator(mode="wrap")

@@ -24,7 +24,7 @@ class DistillConfig(EvaluationConfig):
     """Everything that decides a learned set; `evaluation` is that of its kernel regression."""
 
     threat_model: ThreatModel  # of attacks while the set is learned and validated
-    method: Annotated[Distiller, DISTILLERS.field()]
+    method: Annotated[Distiller, DISTILLERS.field()]  # distiller and its options
 
     @model_validator(mode="wrap")
     @classmethod
