@@ -1,0 +1,105 @@
+"""Descriptions of the keys of options: the comment at a field is what its key means.
+
+    class MLPOptions(Options):
+        depth: Count = 1  # hidden layers
+
+The description of a key is the first sentence of the comment on the lines of its field; where there is none, of the
+comment lines directly above it; where there is none either, that of the base class. `Field(description=...)` takes the
+place of all. Comments are read when somebody asks, from the source file, so that importing options costs nothing;
+without sources there are no descriptions.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import io
+import re
+import tokenize
+from collections.abc import Iterator, Mapping
+from functools import cache
+
+from pydantic import BaseModel
+
+_FOR_TOOLS = re.compile(r"^(noqa|type:|fmt:|pragma)")
+_REST = re.compile(r"\.( (?=[A-Z`]).*)?$")  # what follows a first sentence: reasons, for who reads the source
+_NONE = re.compile(r"\bNone\b")  # as Python has it; a config file has null
+
+
+def descriptions(model: type[BaseModel]) -> dict[str, str]:
+    """Return the description of every key that has one, in the order of the fields."""
+    return {key: text for key in model.model_fields if (text := description(model, key))}
+
+
+def description(model: type[BaseModel], key: str) -> str:
+    """Return what a key of options means; an empty text where nobody wrote it down."""
+    if given := model.model_fields[key].description:
+        return given
+    comments = (_comments_of(base).get(key, "") for base in model.__mro__ if issubclass(base, BaseModel))
+    return _NONE.sub("null", _REST.sub("", next(filter(None, comments), "")))
+
+
+@cache
+def _comments_of(model: type[BaseModel]) -> Mapping[str, str]:
+    """Return the comments at the fields that a class itself declares."""
+    try:
+        file = inspect.getsourcefile(model)
+    except (OSError, TypeError):  # made at run time, or typed at a prompt
+        return {}
+    return {} if file is None else _comments_in(file).get(model.__qualname__, {})
+
+
+@cache
+def _comments_in(file: str) -> Mapping[str, Mapping[str, str]]:
+    """Return the comments at the fields of every class of a file, by the class's qualified name."""
+    try:
+        with tokenize.open(file) as source:
+            text = source.read()
+        comments, alone = _comments(text)
+        return {
+            name: {
+                field.target.id: words
+                for field in body.body
+                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+                if (words := _at(field, comments, alone))
+            }
+            for name, body in _classes(ast.parse(text), "")
+        }
+    except (OSError, SyntaxError, UnicodeDecodeError, tokenize.TokenError):
+        return {}
+
+
+def _comments(text: str) -> tuple[dict[int, str], set[int]]:
+    """Return the comments of a source text by line, and the lines that hold nothing else."""
+    comments: dict[int, str] = {}
+    alone: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        words = token.string.lstrip("# ").rstrip()
+        if token.type == tokenize.COMMENT and words and not _FOR_TOOLS.match(words):
+            comments[token.start[0]] = words.partition("  # ")[0]
+            if not token.line[: token.start[1]].strip():
+                alone.add(token.start[0])
+    return comments, alone
+
+
+def _classes(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.ClassDef]]:
+    """Yield every class below a node with its qualified name."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef):
+            yield f"{prefix}{child.name}", child
+            yield from _classes(child, f"{prefix}{child.name}.")
+        elif isinstance(child, ast.FunctionDef):
+            yield from _classes(child, f"{prefix}{child.name}.<locals>.")
+        else:
+            yield from _classes(child, prefix)
+
+
+def _at(field: ast.AnnAssign, comments: Mapping[int, str], alone: set[int]) -> str:
+    """Return the comment on the lines of a field, else the lines of comment directly above it."""
+    last = field.end_lineno or field.lineno
+    if inside := [comments[line] for line in range(field.lineno, last + 1) if line in comments]:
+        return " ".join(inside)
+    first = field.lineno
+    while first - 1 in alone:
+        first -= 1
+    return " ".join(comments[line] for line in range(first, field.lineno))
