@@ -19,7 +19,10 @@ import tokenize
 from collections.abc import Iterator, Mapping
 from functools import cache
 
+import yaml
 from pydantic import BaseModel
+
+WIDTH = 110  # columns of a printed config with its comments
 
 _FOR_TOOLS = re.compile(r"^(noqa|type:|fmt:|pragma)")
 _REST = re.compile(r"\.( (?=[A-Z`]).*)?$")  # what follows a first sentence: reasons, for who reads the source
@@ -103,3 +106,50 @@ def _at(field: ast.AnnAssign, comments: Mapping[int, str], alone: set[int]) -> s
     while first - 1 in alone:
         first -= 1
     return " ".join(comments[line] for line in range(first, field.lineno))
+
+
+def commented(text: str, value: BaseModel) -> str:
+    """Return the YAML text of an option value with the description of every key as a comment.
+
+    `text` is the whole value or a part of it. A comment is behind the value of its key where the line has the room,
+    else above it.
+    """
+    lines = text.splitlines()
+    found = [*_described(yaml.compose(text, Loader=yaml.SafeLoader), value)]
+    for line, last, words in sorted(found, reverse=True):
+        if last <= line and len(lines[line]) + len(words) + 4 <= WIDTH:
+            lines[line] += f"  # {words}"
+        else:
+            indent = re.match(r"[ -]*", lines[line])
+            lines.insert(line, f"{' ' * len(indent[0] if indent else '')}# {words}")
+    return "\n".join([*lines, ""])
+
+
+def _described(node: yaml.Node | None, value: object) -> Iterator[tuple[int, int, str]]:
+    """Yield the line of every described key, the last line of a value that is no block, and the description."""
+    if isinstance(node, yaml.SequenceNode) and isinstance(value, tuple | list):
+        for inner, item in zip(node.value, value, strict=False):
+            yield from _described(inner, item)
+    if isinstance(node, yaml.MappingNode) and isinstance(value, Mapping):
+        for key, inner in node.value:
+            yield from _described(inner, value.get(key.value))
+    if not isinstance(node, yaml.MappingNode) or not isinstance(value, BaseModel):
+        return
+    for key, inner in node.value:
+        line = key.start_mark.line
+        if key.value in type(value).model_fields:
+            block = isinstance(inner, yaml.CollectionNode) and not inner.flow_style
+            words = description(type(value), key.value)
+            if words:
+                yield line, line if block else inner.end_mark.line, words
+            yield from _described(inner, getattr(value, key.value))
+        else:  # a short form of a method in a list
+            yield from _described(inner, _named(value, key.value))
+
+
+def _named(value: BaseModel, name: str) -> BaseModel | None:
+    """Return the method of this name in the lists of an option value."""
+    items = [item for _, inner in value if isinstance(inner, tuple) for item in inner]
+    return next(
+        (item for item in items if isinstance(item, BaseModel) and dict(item).get("name") == name), None
+    )

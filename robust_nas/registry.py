@@ -32,7 +32,7 @@ class Method(Options):
 
     not_preset: ClassVar[frozenset[str]] = frozenset()  # keys that no config around it gives it
 
-    name: str = ""  # method, by its name or as file.py:Class
+    name: str = ""  # built-in name, or file.py:Class
 
     @property
     def label(self) -> str:

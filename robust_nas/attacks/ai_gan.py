@@ -51,8 +51,8 @@ class AIGAN(BoundedAttack):
     access: ClassVar[Literal["gradient", "score", "decision"]] = "score"
     guided_by: ClassVar[Guide] = "generator"
     name: Literal["ai-gan"] = "ai-gan"
-    bn: Literal["eval"] = "eval"  # the generator was trained for a victim in eval mode
-    fold: bool = False  # a pass for each class does not pay for the copy
+    bn: Literal["eval"] = "eval"  # running batch-norm statistics. The generator was trained for them
+    fold: bool = False  # attack a folded copy. A pass for each class does not pay for it
     generator: AbsolutePath  # folder of the trained generator
     digest: str = ""  # SHA-256 of the generator's files, filled in
     targets: Literal["all", "random"] = (

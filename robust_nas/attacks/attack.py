@@ -306,7 +306,7 @@ class MinimalAttack(Attack):
     """
 
     eps: NonNegative | None = None
-    bn: Literal["eval"] = "eval"  # examples leave the batch when they are done, so it has no statistics
+    bn: Literal["eval"] = "eval"  # running batch-norm statistics. Done examples leave the batch: it has none
 
     @property
     def saturates(self) -> bool:

@@ -50,7 +50,7 @@ class AdvRush(OneShotStrategy):
     images: Literal["adversarial", "natural"] = "adversarial"  # whose loss the alphas descend
     curvature_weight: Positive = 0.01  # gamma, weight of the curvature term
     h: Positive = 1.5  # of the last epoch: L2 length of the step in pixels 0..1
-    precision: Literal["float32"] = "float32"  # the term is differentiated twice
+    precision: Literal["float32"] = "float32"  # fixed: the term is differentiated twice
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Self:

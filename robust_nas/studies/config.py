@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from robust_nas.attacks import Attack, ThreatModel, attack_field, inherit
+from robust_nas.choices import changed
 from robust_nas.config import (
     AbsolutePath,
     Count,
@@ -29,7 +30,6 @@ from robust_nas.config import (
     Fraction01,
     Options,
     Positive,
-    apply_overrides,
     check,
     existing_file,
     merge,
@@ -238,7 +238,9 @@ def load_study(study: str | Path, overrides: Sequence[str] = (), *, size: str | 
     file = None if shipped else path
     tree = seen_from_file(_sized(read_yaml(path), size, source), file)
     with own_config(*reversed(folders_of(file))):  # what is still relative comes from the command line
-        return check(StudyConfig, apply_overrides(tree, one_list(overrides)), source, overrides=overrides)
+        return check(
+            StudyConfig, changed(StudyConfig, tree, one_list(overrides)), source, overrides=overrides
+        )
 
 
 def _sized(tree: dict[str, Any], size: str | None, source: str) -> dict[str, Any]:

@@ -9,12 +9,14 @@ from typing import Any, Self
 from pydantic import model_validator
 
 from robust_nas.attacks import ThreatModel
-from robust_nas.config import Count, Options, apply_overrides, check, read_yaml, suggestion
-from robust_nas.config_paths import YAML, seen_from_file
+from robust_nas.choices import changed
+from robust_nas.config import Count, Options, check, suggestion
+from robust_nas.config_paths import YAML
 from robust_nas.errors import ConfigError
 from robust_nas.training.ai_gan import AIGANTraining
 from robust_nas.user_code import own_config
 from robust_nas.workflows.config import EvaluationConfig, JobConfig, stored_config, trusting
+from robust_nas.workflows.recipe_files import read_recipe
 
 METHODS: tuple[str, ...] = (AIGANTraining.model_fields["name"].default,)
 
@@ -59,17 +61,15 @@ def attack_config(
         raise ConfigError(
             f"--method: got {method[:200]!r}; allowed: {', '.join(METHODS)}{suggestion(method, METHODS)}"
         )
-    path: Path | None = Path(source)
-    if Path(source).suffix in YAML:
-        tree = seen_from_file(read_yaml(Path(source)), Path(source))
+    own = Path(source).suffix in YAML
+    if own:
+        tree, where = read_recipe(AttackTrainingConfig, Path(source))
     else:
         path, tree = _of_model(Path(source), method)
-    changed = apply_overrides(tree, overrides)
-    if path is not None and path == Path(source):
-        with own_config(Path.cwd()):
-            return check(AttackTrainingConfig, changed, str(path), overrides=overrides)
-    with trusting(overrides):
-        return check(AttackTrainingConfig, changed, str(path), overrides=overrides)
+        where = str(path)
+    with own_config(Path.cwd()) if own else trusting(overrides):
+        tree = changed(AttackTrainingConfig, tree, overrides)
+        return check(AttackTrainingConfig, tree, where, overrides=overrides)
 
 
 def _of_model(folder: Path, method: str) -> tuple[Path | None, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The run config, composed of every room's options, and the recipes that ship with the package.
 
-A recipe is a complete YAML file in `recipes/`; a user's own file has the same keys. Nothing here imports torch.
+A recipe is a complete YAML file in `recipes/`; a user's own file has the same keys, or says by `base` from what it
+differs (`recipe_files.py`). Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, field_validator, model_validator
 
 from robust_nas.attacks import Attack, ThreatModel, attacks_in, inherit
+from robust_nas.choices import changed
 from robust_nas.compression import Compression
 from robust_nas.config import (
     Count,
@@ -25,13 +27,12 @@ from robust_nas.config import (
     check,
     existing_file,
     read_yaml,
-    suggestion,
     text_field,
     to_yaml,
     to_yaml_dict,
 )
-from robust_nas.config_paths import seen_from_file
 from robust_nas.data.options import DataOptions
+from robust_nas.descriptions import commented
 from robust_nas.errors import ArchitectureError, CodeRefusedError, ConfigError
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.figures import FIGURES, Figure
@@ -42,10 +43,14 @@ from robust_nas.search import Strategy, SupernetOptions, strategy_field, with_st
 from robust_nas.spaces import CellSpace, Size, is_shipped, load_space
 from robust_nas.training import Loss, Training
 from robust_nas.training.losses import with_present_names
-from robust_nas.user_code import absolute_names, allow_code, code_in, folders_of, own_config
+from robust_nas.user_code import absolute_names, allow_code, code_in, own_config
 from robust_nas.workflows.network_size import NetworkSize
+from robust_nas.workflows.recipe_files import FOLDER as FOLDER
+from robust_nas.workflows.recipe_files import code_folders as code_folders
+from robust_nas.workflows.recipe_files import read_recipe
+from robust_nas.workflows.recipe_files import recipe_file as recipe_file
+from robust_nas.workflows.recipe_files import recipe_names as recipe_names
 
-FOLDER = Path(__file__).resolve().parent.parent / "recipes"
 MOST_APART = 2.0  # factor between the eps of an attack and of the evaluation, beyond which a warning asks
 RESULTS = Path("results")  # where run folders go by default
 
@@ -201,53 +206,27 @@ class RunConfig(JobConfig):
         return self
 
 
-def recipe_names() -> list[str]:
-    """Names of the shipped recipes, sorted."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
-
-
-def recipe_file(recipe: str | Path) -> Path:
-    """Return the file of a shipped recipe, of one's own, or in the folder of a run. Raises `ConfigError`."""
-    text = str(recipe)
-    shipped = FOLDER / f"{text}.yaml" if text in recipe_names() else None
-    path = shipped or existing_file(text) or existing_file(Path(text) / RECIPE)
-    if path is None:
-        raise ConfigError(
-            f"{text!r} is neither a recipe, nor a file, nor a folder with a {RECIPE}; "
-            f"recipes: {', '.join(recipe_names())}{suggestion(text, recipe_names())}"
-        )
-    return path
-
-
-def code_folders(recipe: str | Path) -> tuple[Path, ...]:
-    """Return the folders for `own_config` from which code in a recipe is seen; none for the folder of a run."""
-    path = recipe_file(recipe)
-    return tuple(reversed(folders_of(None if path.parent == FOLDER else path)))
-
-
 def load_config(
     recipe: str | Path, overrides: Sequence[str] = (), *, strategy: str | None = None
 ) -> RunConfig:
     """The run config of a shipped recipe, a YAML file, or the folder of a run, with `a.b=c` overrides applied.
 
-    A `strategy` (such as `random` or `nni:darts`) takes the place of the recipe's before the overrides do.
+    A file with a `base` says what differs from it; a file or an override that names another method keeps the options
+    that fit (`choices.py`). A `strategy` (such as `random` or `nni:darts`) takes the place of the recipe's before the
+    overrides do.
 
     Raises `ConfigError` that names the key, the value, where it was written, and what is allowed.
     """
     path = recipe_file(recipe)
-    shipped = path.parent == FOLDER
-    source, file = str(recipe) if shipped else str(path), None if shipped else path
-    tree = read_yaml(path)
-    if path.name == RECIPE:
-        tree = {key: with_present_names(value) for key, value in tree.items()}
-        _leave_out_threat_model(tree.get("evaluation"))
-    else:
-        tree = seen_from_file(tree, file)
     with own_config(*code_folders(recipe)):  # what is still relative comes from the command line
+        tree, source = read_recipe(RunConfig, path)
+        if path.name == RECIPE:
+            tree = {key: with_present_names(value) for key, value in tree.items()}
+            _leave_out_threat_model(tree.get("evaluation"))
         if strategy is not None:
             section = tree.get("search")
             tree["search"] = with_strategy(section if isinstance(section, dict) else {}, strategy)
-        return check(RunConfig, apply_overrides(tree, one_list(overrides)), source, overrides=overrides)
+        return check(RunConfig, changed(RunConfig, tree, one_list(overrides)), source, overrides=overrides)
 
 
 def doubts(config: JobConfig) -> list[str]:
@@ -283,7 +262,9 @@ def one_list(overrides: Sequence[str]) -> list[str]:
 
 
 def printed(config: JobConfig) -> str:
-    """Return the YAML of a config; norm and eps stand once, and an attack that inherits them has none of its own.
+    """Return the YAML of a config with a comment at every key that says what it means.
+
+    Norm and eps are written once, and an attack that inherits them has none of its own.
 
     So that `threat_model.eps=...` on what was printed means every attack.
     """
@@ -295,7 +276,7 @@ def printed(config: JobConfig) -> str:
         _leave_out_inherited(value, tree.get(section), own if section == "evaluation" else outer or own)
     if outer is not None and outer == own:
         del tree["evaluation"]["threat_model"]
-    return to_yaml(tree)
+    return commented(to_yaml(tree), config)
 
 
 def _leave_out_inherited(value: object, tree: Any, threat_model: ThreatModel | None) -> None:
@@ -318,9 +299,9 @@ def model_config(folder: Path, overrides: Sequence[str] = ()) -> EvaluationConfi
     """Data and evaluation that a model folder was trained with, with overrides applied. Raises `ConfigError`."""
     path, tree = stored_config(folder, EvaluationConfig)
     _leave_out_threat_model(tree.get("evaluation"))
-    changed = apply_overrides(tree, one_list(overrides))
     with trusting(overrides):
-        return check(EvaluationConfig, changed, str(path), overrides=overrides)
+        tree = changed(EvaluationConfig, tree, one_list(overrides))
+        return check(EvaluationConfig, tree, str(path), overrides=overrides)
 
 
 def _leave_out_threat_model(evaluation: Any) -> None:
