@@ -24,6 +24,7 @@ from .studies.config import load_study as load_study
 from .studies.run.runner import plan_study as plan_study
 from .studies.run.runner import report_study as report_study
 from .studies.run.runner import run_study as run_study
+from .studies.schemas import config_schema as config_schema
 from .user_code import allow_code as allow_code
 from .workflows.attack_config import AttackTrainingConfig as AttackTrainingConfig
 from .workflows.attack_config import attack_config as attack_config

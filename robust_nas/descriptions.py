@@ -16,7 +16,7 @@ import inspect
 import io
 import re
 import tokenize
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 
 import yaml
@@ -58,13 +58,13 @@ def _comments_in(file: str) -> Mapping[str, Mapping[str, str]]:
     try:
         with tokenize.open(file) as source:
             text = source.read()
-        comments, alone = _comments(text)
+        lines = text.splitlines()
         return {
             name: {
                 field.target.id: words
                 for field in body.body
                 if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-                if (words := _at(field, comments, alone))
+                if (words := _at(field, lines))
             }
             for name, body in _classes(ast.parse(text), "")
         }
@@ -72,40 +72,38 @@ def _comments_in(file: str) -> Mapping[str, Mapping[str, str]]:
         return {}
 
 
-def _comments(text: str) -> tuple[dict[int, str], set[int]]:
-    """Return the comments of a source text by line, and the lines that hold nothing else."""
-    comments: dict[int, str] = {}
-    alone: set[int] = set()
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        words = token.string.lstrip("# ").rstrip()
-        if token.type == tokenize.COMMENT and words and not _FOR_TOOLS.match(words):
-            comments[token.start[0]] = words.partition("  # ")[0]
-            if not token.line[: token.start[1]].strip():
-                alone.add(token.start[0])
-    return comments, alone
-
-
 def _classes(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.ClassDef]]:
-    """Yield every class below a node with its qualified name."""
-    for child in ast.iter_child_nodes(node):
+    """Yield every class in the statements of a node with its qualified name."""
+    for child in [*getattr(node, "body", ()), *getattr(node, "orelse", ())]:
         if isinstance(child, ast.ClassDef):
             yield f"{prefix}{child.name}", child
             yield from _classes(child, f"{prefix}{child.name}.")
         elif isinstance(child, ast.FunctionDef):
             yield from _classes(child, f"{prefix}{child.name}.<locals>.")
-        else:
+        elif isinstance(child, ast.If | ast.Try | ast.With):
             yield from _classes(child, prefix)
 
 
-def _at(field: ast.AnnAssign, comments: Mapping[int, str], alone: set[int]) -> str:
+def _at(field: ast.AnnAssign, lines: Sequence[str]) -> str:
     """Return the comment on the lines of a field, else the lines of comment directly above it."""
-    last = field.end_lineno or field.lineno
-    if inside := [comments[line] for line in range(field.lineno, last + 1) if line in comments]:
+    own = lines[field.lineno - 1 : field.end_lineno]
+    if inside := [*_comments(own)]:
         return " ".join(inside)
-    first = field.lineno
-    while first - 1 in alone:
+    first = field.lineno - 1
+    while lines[first - 1].lstrip().startswith("#"):
         first -= 1
-    return " ".join(comments[line] for line in range(first, field.lineno))
+    return " ".join(_comments(lines[first : field.lineno - 1]))
+
+
+def _comments(lines: Sequence[str]) -> Iterator[str]:
+    """Yield the comments of some whole lines of source."""
+    if not any("#" in line for line in lines):
+        return
+    text = "\n".join(lines).lstrip()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        words = token.string.lstrip("# ").rstrip()
+        if token.type == tokenize.COMMENT and words and not _FOR_TOOLS.match(words):
+            yield words.partition("  # ")[0]
 
 
 def commented(text: str, value: BaseModel) -> str:

@@ -39,6 +39,11 @@ class Compression(Options):
     max_loss: Fraction01 = 0.01  # robust accuracy that the chosen network may lose on validation images
     test: Literal["chosen", "all"] = "chosen"  # networks that are evaluated on the test set
 
+    @classmethod
+    def short_forms(cls) -> Mapping[str, Any]:
+        """Return the types of steps by their names; null leaves one out."""
+        return {name: COMPRESSORS.get(name) | None for name in SHORT}
+
     @model_validator(mode="wrap")
     @classmethod
     def _read_short_form(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:

@@ -134,10 +134,10 @@ class EvaluationOptions(Options):
         return tuple(step.model_copy(update={"attack": step.attack.for_random_model(eot)}) for step in steps)
 
 
-class _Suite(Options):
+class Suite(Options):
     """What a suite's file holds."""
 
-    attacks: tuple[Step, ...] = Field(min_length=1)
+    attacks: tuple[Step, ...] = Field(min_length=1)  # in their order
 
 
 def suite_names() -> list[str]:
@@ -159,4 +159,4 @@ def load_suite(
     source = f"suite {name_or_path}" if shipped else str(path)
     tree = seen_from_file(read_yaml(path), None if shipped else path)
     with inherit(threat_model, surrogates):
-        return check(_Suite, tree, source).attacks
+        return check(Suite, tree, source).attacks

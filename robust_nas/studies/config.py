@@ -131,6 +131,9 @@ class Inherited(Options):
     images: Count = 256  # of the validation split, at most
 
 
+Sizes = Annotated[dict[str, dict[str, Any]], Field(description="changes by the names of sizes")]
+
+
 class StudyConfig(JobConfig):
     """Everything that decides a study.
 
@@ -153,6 +156,11 @@ class StudyConfig(JobConfig):
     guard: Guard = Guard()  # cost at which the study refuses to start
     inherited: Inherited | None = None  # scores by the weights of a supernet; None: none
     keep_models: bool = True  # whether every trial keeps its model
+
+    @classmethod
+    def short_forms(cls) -> Mapping[str, Any]:
+        """Return the types of a number of seeds, and of the changes of a size."""
+        return {"seeds": Count | tuple[Seed, ...], "sizes": Sizes}
 
     @model_validator(mode="before")
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +16,7 @@ from robust_nas.errors import ConfigError
 from robust_nas.training.ai_gan import AIGANTraining
 from robust_nas.user_code import own_config
 from robust_nas.workflows.config import EvaluationConfig, JobConfig, stored_config, trusting
-from robust_nas.workflows.recipe_files import read_recipe
+from robust_nas.workflows.recipe_files import BASED, read_recipe
 
 METHODS: tuple[str, ...] = (AIGANTraining.model_fields["name"].default,)
 
@@ -36,6 +36,11 @@ class AttackTrainingConfig(JobConfig):
     threat_model: ThreatModel  # what the attack may do
     method: AIGANTraining = AIGANTraining()  # how the generator is trained
     report: AttackReport = AttackReport()  # what is measured of the attack
+
+    @classmethod
+    def short_forms(cls) -> Mapping[str, Any]:
+        """Return the type of `base`."""
+        return BASED
 
     @model_validator(mode="after")
     def _can_be_learned(self) -> Self:

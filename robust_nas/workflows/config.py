@@ -45,9 +45,9 @@ from robust_nas.training import Loss, Training
 from robust_nas.training.losses import with_present_names
 from robust_nas.user_code import absolute_names, allow_code, code_in, own_config
 from robust_nas.workflows.network_size import NetworkSize
+from robust_nas.workflows.recipe_files import BASED, read_recipe
 from robust_nas.workflows.recipe_files import FOLDER as FOLDER
 from robust_nas.workflows.recipe_files import code_folders as code_folders
-from robust_nas.workflows.recipe_files import read_recipe
 from robust_nas.workflows.recipe_files import recipe_file as recipe_file
 from robust_nas.workflows.recipe_files import recipe_names as recipe_names
 
@@ -161,6 +161,11 @@ class RunConfig(JobConfig):
     batch_norm: Literal["synchronised", "local"] = "synchronised"
     # section of robust-nas compare
     compare: dict[str, Any] = Field(default={}, exclude_if=lambda keys: not keys)
+
+    @classmethod
+    def short_forms(cls) -> Mapping[str, Any]:
+        """Return the type of `base`."""
+        return BASED
 
     @model_validator(mode="wrap")
     @classmethod

@@ -15,7 +15,7 @@ from robust_nas.distillation import DISTILLERS, Distiller
 from robust_nas.errors import ConfigError, UnknownMethodError
 from robust_nas.user_code import own_config
 from robust_nas.workflows.config import EvaluationConfig, code_folders, one_list, recipe_file
-from robust_nas.workflows.recipe_files import read_recipe
+from robust_nas.workflows.recipe_files import BASED, read_recipe
 
 USUAL = "adv-kip"
 
@@ -25,6 +25,11 @@ class DistillConfig(EvaluationConfig):
 
     threat_model: ThreatModel  # of attacks while the set is learned and validated
     method: Annotated[Distiller, DISTILLERS.field()]  # distiller and its options
+
+    @classmethod
+    def short_forms(cls) -> Mapping[str, Any]:
+        """Return the type of `base`."""
+        return BASED
 
     @model_validator(mode="wrap")
     @classmethod

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from robust_nas.choices import merged
 from robust_nas.config import existing_file, read_yaml, suggestion
@@ -26,6 +26,7 @@ from robust_nas.user_code import folders_of
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
 BASE = "base"
+BASED = {BASE: Annotated[str, Field(min_length=1, description="recipe or file from which this one differs")]}
 EXCLUSIVE = ("suite", "attacks")  # of an evaluation: one of them takes the other away
 
 
