@@ -34,6 +34,7 @@ from .workflows.compression_config import compression_config as compression_conf
 from .workflows.config import CompressionConfig as CompressionConfig
 from .workflows.config import RunConfig as RunConfig
 from .workflows.config import load_config as load_config
+from .workflows.config_diff import config_diff as config_diff
 from .workflows.defence_config import DefenceConfig as DefenceConfig
 from .workflows.defence_config import defence_config as defence_config
 from .workflows.defend import defend as defend

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, field_validator, model_validator
 
 from robust_nas.attacks import Attack, ThreatModel, attacks_in, inherit
-from robust_nas.choices import changed
+from robust_nas.choices import changed, merged
 from robust_nas.compression import Compression
 from robust_nas.config import (
     Count,
@@ -45,7 +45,7 @@ from robust_nas.training import Loss, Training
 from robust_nas.training.losses import with_present_names
 from robust_nas.user_code import absolute_names, allow_code, code_in, own_config
 from robust_nas.workflows.network_size import NetworkSize
-from robust_nas.workflows.recipe_files import BASED, read_recipe
+from robust_nas.workflows.recipe_files import BASED, read_recipe, take_away
 from robust_nas.workflows.recipe_files import FOLDER as FOLDER
 from robust_nas.workflows.recipe_files import code_folders as code_folders
 from robust_nas.workflows.recipe_files import recipe_file as recipe_file
@@ -114,6 +114,20 @@ class JobConfig(Options):
     checkpoint_seconds: NonNegative = 60.0  # seconds between checkpoints
     data: DataOptions  # images, and how they are split
     figures: tuple[Annotated[Figure, FIGURES.field()], ...] = ()  # in addition to the usual ones
+
+    def with_(self, *overrides: str, **keys: Any) -> Self:
+        """Return a changed copy, checked like a file: keys, of which mappings are merged, then `a.b=c` overrides.
+
+            config.with_("training.loss.name=trades", seed=3, evaluation={"images": 500})
+
+        Another method keeps the options that fit, and attacks follow the threat model. Raises `ConfigError`.
+        """
+        kind, tree = type(self), _tree_of(self)
+        given = {key: to_yaml_dict(each) if isinstance(each, Options) else each for key, each in keys.items()}
+        take_away(tree.get("evaluation"), given.get("evaluation"))
+        with own_config(Path.cwd()):
+            tree = changed(kind, merged(kind, tree, given), one_list(overrides))
+            return check(kind, tree, f"{kind.__name__}.with_", overrides=overrides)
 
 
 class EvaluationConfig(JobConfig):
@@ -273,6 +287,11 @@ def printed(config: JobConfig) -> str:
 
     So that `threat_model.eps=...` on what was printed means every attack.
     """
+    return commented(to_yaml(_tree_of(config)), config)
+
+
+def _tree_of(config: JobConfig) -> dict[str, Any]:
+    """Return the tree of a config in which norm and eps are written once."""
     tree = to_yaml_dict(config)
     evaluation = getattr(config, "evaluation", None)
     own = evaluation.threat_model if evaluation else None
@@ -281,7 +300,7 @@ def printed(config: JobConfig) -> str:
         _leave_out_inherited(value, tree.get(section), own if section == "evaluation" else outer or own)
     if outer is not None and outer == own:
         del tree["evaluation"]["threat_model"]
-    return commented(to_yaml(tree), config)
+    return tree
 
 
 def _leave_out_inherited(value: object, tree: Any, threat_model: ThreatModel | None) -> None:

@@ -94,11 +94,11 @@ def _read(model: type[BaseModel], path: Path, above: tuple[Path, ...]) -> tuple[
             "of your own is needed: copy it"
         )
     below, name = _read(model, file, chain)
-    _take_away(below.get("evaluation"), tree.get("evaluation"))
+    take_away(below.get("evaluation"), tree.get("evaluation"))
     return merged(model, below, tree), f"{source} (base: {name})"
 
 
-def _take_away(base: Any, changes: Any) -> None:
+def take_away(base: Any, changes: Any) -> None:
     """Remove the suite of a base where the changes list attacks, and the other way round."""
     if isinstance(base, dict) and isinstance(changes, Mapping):
         for given, other in (EXCLUSIVE, EXCLUSIVE[::-1]):
