@@ -17,9 +17,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from robust_nas.config import UNKNOWN_KEY, apply_overrides, is_branch, json_copy
+from robust_nas.config import UNKNOWN_KEY, apply_overrides, json_copy
 from robust_nas.errors import ConfigError
-from robust_nas.overrides import override_value
+from robust_nas.overrides import is_branch, override_value
 from robust_nas.registry import MethodField
 
 Keys = tuple[str, ...]
@@ -136,7 +136,8 @@ def _place(annotation: Any, metadata: Sequence[Any] = ()) -> Place | None:
     if origin is Annotated:
         return _place(arguments[0], arguments[1:])
     if origin in (Union, UnionType, tuple, list):
-        return next(filter(None, map(_place, arguments)), None)
+        found = (_place(each) for each in arguments)
+        return next((each for each in found if each is not None), None)
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
