@@ -25,6 +25,7 @@ from .studies.report.of_folder import write_report as write_report
 from .studies.run.runner import plan_study as plan_study
 from .studies.run.runner import report_study as report_study
 from .studies.run.runner import run_study as run_study
+from .studies.schemas import config_schema as config_schema
 from .user_code import allow_code as allow_code
 from .workflows.attack_config import AttackTrainingConfig as AttackTrainingConfig
 from .workflows.attack_config import attack_config as attack_config
@@ -34,6 +35,7 @@ from .workflows.compression_config import compression_config as compression_conf
 from .workflows.config import CompressionConfig as CompressionConfig
 from .workflows.config import RunConfig as RunConfig
 from .workflows.config import load_config as load_config
+from .workflows.config_diff import config_diff as config_diff
 from .workflows.defence_config import DefenceConfig as DefenceConfig
 from .workflows.defence_config import defence_config as defence_config
 from .workflows.defend import defend as defend

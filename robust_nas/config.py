@@ -70,6 +70,11 @@ class Options(BaseModel, metaclass=_OptionsMeta):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
     moved: typing.ClassVar[Mapping[str, str]] = {}  # an old key -> where it is now, for the error
 
+    @classmethod
+    def short_forms(cls) -> Mapping[str, Any]:
+        """Return the types of the keys that a file may have in addition to the fields, or write in another form."""
+        return {}
+
     @model_validator(mode="wrap")
     @classmethod
     def _say_which_keys_there_are(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:

@@ -32,7 +32,7 @@ class Method(Options):
 
     not_preset: ClassVar[frozenset[str]] = frozenset()  # keys that no config around it gives it
 
-    name: str = ""
+    name: str = ""  # built-in name, or file.py:Class
 
     @property
     def label(self) -> str:
@@ -191,7 +191,7 @@ class MethodField:
                 got = f"{registry.key!r} is missing" + (
                     f" among {', '.join(map(repr, value))}" if value else ""
                 )
-            raise _problem(f"{got}; allowed: {', '.join(self._names())}, or file.py:Class of your own")
+            raise _problem(f"{got}; allowed: {', '.join(self.names())}, or file.py:Class of your own")
         try:
             chosen = registry.get(name)
         except UnknownMethodError as error:
@@ -212,10 +212,10 @@ class MethodField:
         if self.allows is not None and not self.allows(chosen):
             raise _problem(
                 f"got {self.registry.kind} {name!r}, which does not fit here: {self.needs}; "
-                f"allowed: {', '.join(self._names())}"
+                f"allowed: {', '.join(self.names())}"
             )
 
-    def _names(self) -> list[str]:
+    def names(self) -> list[str]:
         """Return the known names that fit here; asking imports their files."""
         names = self.registry.names()
         if self.allows is None:

@@ -7,9 +7,9 @@ import pytest
 from package_files import ROOT, modules, python_files
 
 BASE = (
-    "_version", "checkpoints", "config", "config_paths", "distributed", "environment", "errors", "extension", "files",
-    "finished_files", "lazy", "overrides", "record_log", "records", "registry", "runs", "timing", "user_code",
-    "yaml_reader",
+    "_version", "checkpoints", "choices", "config", "config_paths", "descriptions", "distributed", "environment",
+    "errors", "extension", "files", "finished_files", "lazy", "overrides", "record_log", "records", "registry", "runs",
+    "schema", "timing", "user_code", "yaml_reader",
 )  # fmt: skip
 ROOMS = (
     "execution", "statistics", "figures", "data", "layers", "operations", "kernels", "spaces", "defences", "nets",

@@ -50,16 +50,16 @@ class AIGAN(BoundedAttack):
     access: ClassVar[Literal["gradient", "score", "decision"]] = "score"
     guided_by: ClassVar[Guide] = "generator"
     name: Literal["ai-gan"] = "ai-gan"
-    bn: Literal["eval"] = "eval"  # the generator was trained for a victim in eval mode
-    fold: bool = False  # a pass for each class does not pay for the copy
-    generator: AbsolutePath  # its folder
-    digest: str = ""  # of its files
+    bn: Literal["eval"] = "eval"  # running batch-norm statistics. The generator was trained for them
+    fold: bool = False  # attack a folded copy. A pass for each class does not pay for it
+    generator: AbsolutePath  # folder of the trained generator
+    digest: str = ""  # SHA-256 of the generator's files, filled in
     targets: Literal["all", "random"] = (
         "all"  # every class but the label, or one of these, drawn for each image
     )
     transfer: bool = False  # whether the victim may be another network than the generator's
     share: NonNegative = 1.0  # of the generator's eps, to which its perturbations are scaled
-    keep: Literal["best", "last"] = "best"
+    keep: Literal["best", "last"] = "best"  # best iterate of every example, or the last one
 
     @model_validator(mode="before")
     @classmethod

@@ -45,10 +45,10 @@ class APGD(GradientAttack):
     parameter_free: ClassVar[bool] = True
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
     name: Literal["apgd"] = "apgd"
-    steps: Count = 100
-    loss: Literal["ce", "dlr", "dlr-targeted", "margin"] = "ce"
+    steps: Count = 100  # gradient steps of a run
+    loss: Literal["ce", "dlr", "dlr-targeted", "margin"] = "ce"  # that is raised
     targets: Count | None = None  # of a targeted loss; None: nine, or as many as there are
-    restarts: Count = 1
+    restarts: Count = 1  # runs from random starts
     rho: Positive = 0.75  # the share of steps that must raise the loss, else the step is halved
 
     @property

@@ -64,14 +64,14 @@ class Attack(Method):
     weighs_rejection: ClassVar[bool] = False  # whether its loss sees class and rejection of a detector apart
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")  # for which it is defined
 
-    eps: NonNegative | None  # None: the box alone bounds the perturbation
-    norm: Norm = "linf"
-    bn: Literal["eval", "batch"] = "eval"
-    fold: bool = True
-    precision: Literal["float32", "bf16"] = "float32"
-    # Without it the key is not written down, so that older records still tell the same attack.
+    eps: NonNegative | None  # largest perturbation on the 0..1 scale; None: the box alone bounds it
+    norm: Norm = "linf"  # in which eps bounds the perturbation
+    bn: Literal["eval", "batch"] = "eval"  # batch-norm statistics: the running ones, or those of the batch
+    fold: bool = True  # attack a copy with batch norm folded into the convolutions
+    precision: Literal["float32", "bf16"] = "float32"  # numbers in which candidates are made
+    # input gradients by torch.compile. Left out of records while `never`: older ones tell the same attack.
     compile: Compile = Field(default="never", exclude_if=lambda compile: compile == "never")
-    eot: Count = 1
+    eot: Count = 1  # forward passes a gradient, for random models
 
     @model_validator(mode="after")
     def _defined_in_the_norm(self) -> Self:
@@ -309,7 +309,7 @@ class MinimalAttack(Attack):
     """
 
     eps: NonNegative | None = None
-    bn: Literal["eval"] = "eval"  # examples leave the batch when they are done, so it has no statistics
+    bn: Literal["eval"] = "eval"  # running batch-norm statistics. Done examples leave the batch: it has none
 
     @property
     def saturates(self) -> bool:

@@ -56,13 +56,13 @@ class AutoAttack(BoundedAttack):
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
     name: Literal["autoattack"] = "autoattack"
     eps: Positive
-    # The package knows none of these: it takes the module itself, in float32.
+    # fixed. The package knows none of these: it takes the module itself, in float32.
     bn: Literal["eval"] = Field(default="eval", exclude=True, repr=False)
-    fold: Literal[False] = Field(default=False, exclude=True, repr=False)
-    precision: Literal["float32"] = Field(default="float32", exclude=True, repr=False)
+    fold: Literal[False] = Field(default=False, exclude=True, repr=False)  # fixed
+    precision: Literal["float32"] = Field(default="float32", exclude=True, repr=False)  # fixed
     compile: Literal["never"] = Field(default="never", exclude=True, repr=False)
-    eot: Literal[1] = Field(default=1, exclude=True, repr=False)
-    version: Literal["standard", "rand"] = "standard"
+    eot: Literal[1] = Field(default=1, exclude=True, repr=False)  # fixed
+    version: Literal["standard", "rand"] = "standard"  # suite for deterministic models, or for random ones
     attacks: tuple[OfficialAttack, ...] | None = Field(default=None, min_length=1)  # None: the whole suite
 
     @property

@@ -47,8 +47,8 @@ class Boundary(QueryAttack):
     norms: ClassVar[tuple[Norm, ...]] = ("l2",)
     name: Literal["boundary"] = "boundary"
     norm: Literal["l2"] = "l2"
-    sphere_step: Positive = 0.01  # delta at the start, of the distance
-    source_step: Positive = 0.01  # epsilon at the start, of the distance
+    sphere_step: Positive = 0.01  # step along the sphere at the start, relative to the distance
+    source_step: Positive = 0.01  # step towards the image at the start, relative to the distance
     starts: Count = 100  # random images that may be tried before one is misclassified
 
     def improve(self, oracle: Oracle) -> None:

@@ -48,9 +48,9 @@ class CarliniWagner(MinimalAttack):
     norm: Literal["l2"] = "l2"
     steps: Count = 1000  # of Adam for each weight; fewer where the loss stops falling
     search_steps: Count = 9  # weights tried
-    learning_rate: Positive = 0.01
+    learning_rate: Positive = 0.01  # of Adam
     weight: Positive = 0.01  # c, where the binary search starts
-    confidence: NonNegative = 0.0  # kappa
+    confidence: NonNegative = 0.0  # kappa, margin of logits that an example must have
 
     @property
     def label(self) -> str:

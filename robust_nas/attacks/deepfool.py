@@ -38,8 +38,8 @@ class DeepFool(MinimalAttack):
     """The nearest boundary of the linearised model, again and again (Moosavi-Dezfooli et al., 2016)."""
 
     name: Literal["deepfool"] = "deepfool"
-    steps: Count = 50
-    overshoot: NonNegative = 0.02
+    steps: Count = 50  # linearisations at most
+    overshoot: NonNegative = 0.02  # share of a step by which it goes past the boundary
     candidates: Annotated[Count, Field(ge=2)] = 10  # likeliest classes whose boundaries are looked at
 
     @property

@@ -15,7 +15,7 @@ class FGSM(GradientAttack):
 
     for_training: ClassVar[bool] = True
     name: Literal["fgsm"] = "fgsm"
-    fold: bool = False  # a single step does not pay for the copy
+    fold: bool = False  # attack a folded copy. A single step does not pay for it
 
     def plan(self) -> Plan:
         """Return one step from the image."""

@@ -18,10 +18,10 @@ class FGSMRS(GradientAttack):
     for_training: ClassVar[bool] = True
     norms: ClassVar[tuple[Norm, ...]] = ("linf",)
     name: Literal["fgsm-rs"] = "fgsm-rs"
-    fold: bool = False  # a single step does not pay for the copy
+    fold: bool = False  # attack a folded copy. A single step does not pay for it
     norm: Literal["linf"] = "linf"
     step_size: Positive | None = None  # None: 1.25 eps
-    keep: Literal["best", "last"] = "last"
+    keep: Literal["best", "last"] = "last"  # best iterate of every example, or the last one
 
     @property
     def step(self) -> float:

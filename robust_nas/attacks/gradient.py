@@ -90,7 +90,7 @@ class Plan:
 class GradientAttack(BoundedAttack):
     """Base of the gradient family: a subclass says by `plan` in what it differs from the others."""
 
-    keep: Literal["best", "last"] = "best"
+    keep: Literal["best", "last"] = "best"  # best iterate of every example, or the last one
 
     @property
     def step(self) -> float:

@@ -40,7 +40,7 @@ class HopSkipJump(QueryAttack):
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
     name: Literal["hop-skip-jump"] = "hop-skip-jump"
     first_estimate: Count = 100  # B_0, queries of the first estimate
-    largest_estimate: Count = 10_000
+    largest_estimate: Count = 10_000  # queries of an estimate at most
     gamma: Positive = 1.0  # scale of theta and delta
     starts: Count = 100  # random images that may be tried before one is misclassified
 

@@ -51,10 +51,10 @@ class Joint(BoundedAttack):
     name: Literal["joint"] = "joint"
     bn: Literal["eval"] = "eval"
     precision: Literal["float32"] = "float32"
-    steps: Count = 40
-    rounds: Count = 5
-    loss: Literal["ce", "margin"] = "margin"
-    weight: Positive = 1.0
+    steps: Count = 40  # of a round
+    rounds: Count = 5  # weights that are tried for each image
+    loss: Literal["ce", "margin"] = "margin"  # of the class
+    weight: Positive = 1.0  # first lambda above 0, in units of the logit "rejected"
 
     @property
     def label(self) -> str:

@@ -49,15 +49,15 @@ class LatentBoundary(Attack):
     guided_by: ClassVar[Guide] = "generator"
 
     name: Literal["ladder"] = "ladder"
-    folder: AbsolutePath
-    transfer: bool = False
+    folder: AbsolutePath  # of the fitted decoder and boundaries
+    transfer: bool = False  # whether the model may be another one than was fitted to
     eps: NonNegative | None = None
     bn: Literal["eval"] = "eval"
-    fold: bool = False  # candidates come from the decoder: there is nothing that a copy would make faster
-    targets: Count = 1
-    steps: Annotated[Count, Field(le=1000)] = 10
-    reach: Positive = 3.0
-    halvings: CountOrZero = 6
+    fold: bool = False  # attack a folded copy. Candidates come from the decoder: it would make nothing faster
+    targets: Count = 1  # classes that are tried, by the distance of their boundaries
+    steps: Annotated[Count, Field(le=1000)] = 10  # across a boundary
+    reach: Positive = 3.0  # length of the walk, in distances to the boundary
+    halvings: CountOrZero = 6  # bisections of the last step
 
     @model_validator(mode="after")
     def _has_no_ball(self) -> Self:

@@ -35,15 +35,16 @@ AT_ONCE = 256  # images of a forward pass
 class LatentFit(Options):
     """How decoder and boundaries are fitted. `layer` None: the pooled features, or the network's own default."""
 
+    # module whose outputs are the latents; None: the network's own default
     layer: Annotated[str, Field(min_length=1)] | None = None
     attention: Literal["none", "exp", "scaled"] = "none"  # the published `exp` is practically 1
     per_class: Count = 200  # latents of a class that an SVM sees
-    svm_c: Positive = 1.0
-    reconstruction: Literal["mse", "l1"] = "mse"
+    svm_c: Positive = 1.0  # penalty C of the SVMs
+    reconstruction: Literal["mse", "l1"] = "mse"  # loss of the decoder
     decoder_width: Count = 16  # channels
-    decoder_epochs: Count = 40
-    decoder_batch: Annotated[Count, Field(ge=2)] = 128
-    decoder_rate: Positive = 1e-3  # of Adam
+    decoder_epochs: Count = 40  # epochs of the decoder's training
+    decoder_batch: Annotated[Count, Field(ge=2)] = 128  # images of a step of the decoder
+    decoder_rate: Positive = 1e-3  # learning rate of Adam
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ class NFGSM(GradientAttack):
     bounded: ClassVar[bool] = False
     norms: ClassVar[tuple[Norm, ...]] = ("linf",)
     name: Literal["n-fgsm"] = "n-fgsm"
-    fold: bool = False  # a single step does not pay for the copy
+    fold: bool = False  # attack a folded copy. A single step does not pay for it
     norm: Literal["linf"] = "linf"
     noise: NonNegative = 2.0  # k; 0 is FGSM
     step_size: Positive | None = None  # None: eps
-    keep: Literal["last"] = "last"
+    keep: Literal["last"] = "last"  # fixed: the last iterate
 
     @property
     def step(self) -> float:

@@ -28,7 +28,7 @@ class Noise(BoundedAttack):
     guided_by: ClassVar[Guide] = "chance"
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
     name: Literal["noise"] = "noise"
-    draws: Count = 10
+    draws: Count = 10  # perturbations an image
 
     @property
     def label(self) -> str:

@@ -25,12 +25,12 @@ class ProjectedAscent(GradientAttack):
     for_training: ClassVar[bool] = True
     iterative: ClassVar[bool] = True
     step_size: Positive | None = None  # None: 2.5 eps / steps
-    steps: Count = 10
-    loss: Literal["ce", "margin", "dlr", "kl", "ce-targeted", "dlr-targeted"] = "ce"
+    steps: Count = 10  # gradient steps of a run
+    loss: Literal["ce", "margin", "dlr", "kl", "ce-targeted", "dlr-targeted"] = "ce"  # that is raised
     targets: Count | None = None  # of a targeted loss; None: one
-    momentum: Fraction01 = 0.0
-    random_start: bool = True
-    restarts: Count = 1
+    momentum: Fraction01 = 0.0  # decay of the accumulated gradient; 0: plain PGD
+    random_start: bool = True  # whether a run starts at a random point of the ball
+    restarts: Count = 1  # runs, each from a start of its own
 
     @property
     def step(self) -> float:

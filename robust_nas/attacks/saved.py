@@ -41,9 +41,10 @@ class Saved(BoundedAttack):
     guided_by: ClassVar[Guide] = "surrogates"
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
     name: Literal["saved"] = "saved"
-    file: AbsolutePath
+    file: AbsolutePath  # `.npz` file of a saved set
+    # an image that the set does not hold: an error, or left as it is
     unknown: Literal["refuse", "keep"] = "refuse"
-    checksum: str | None = None
+    checksum: str | None = None  # SHA-256 of the file, filled in
 
     @model_validator(mode="before")
     @classmethod

@@ -61,11 +61,15 @@ class SecondOrder(ProjectedAscent):
 
     twice_differentiated: ClassVar[bool] = True
     name: Literal["second-order"] = "second-order"
-    bn: Literal["eval"] = "eval"  # statistics of the batch would couple the examples
-    precision: Literal["float32"] = "float32"  # or float64, where the model and the images are; never bf16
-    steps: Count = 5
-    krylov: Count = 4  # m
-    solver: Solver = "trust-region"
+    bn: Literal["eval"] = (
+        "eval"  # running batch-norm statistics. Those of the batch would couple the examples
+    )
+    precision: Literal["float32"] = (
+        "float32"  # float32, or float64 where the model and the images are; never bf16
+    )
+    steps: Count = 5  # second-order steps of a run
+    krylov: Count = 4  # m, dimension of the Krylov subspace
+    solver: Solver = "trust-region"  # of the subproblem in the subspace
 
     @property
     def label(self) -> str:

@@ -51,10 +51,10 @@ class Square(BoundedAttack):
 
     access: ClassVar[Literal["gradient", "score", "decision"]] = "score"
     name: Literal["square"] = "square"
-    bn: Literal["eval"] = "eval"  # examples leave the batch when they are done, so it has no statistics
+    bn: Literal["eval"] = "eval"  # running batch-norm statistics. Done examples leave the batch: it has none
     queries: Count = 5000  # per example and restart, with one more for the image itself
     p_init: Annotated[Positive, Field(le=1)] = 0.8  # share of the pixels in the first squares
-    restarts: Count = 1
+    restarts: Count = 1  # runs of the random search
 
     @property
     def label(self) -> str:

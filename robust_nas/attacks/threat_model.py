@@ -18,9 +18,9 @@ _INHERITED: ContextVar[Mapping[str, Any] | None] = ContextVar("robust_nas_threat
 class ThreatModel(Options):
     """What the attacker may do: perturb every image by at most eps in the norm, inside the box."""
 
-    norm: Norm = "linf"
-    eps: NonNegative
-    box: tuple[Number, Number] = (0.0, 1.0)
+    norm: Norm = "linf"  # that bounds a perturbation
+    eps: NonNegative  # largest perturbation on the 0..1 scale, such as 8/255
+    box: tuple[Number, Number] = (0.0, 1.0)  # least and largest pixel
 
     @field_validator("box")
     @classmethod

@@ -44,7 +44,8 @@ class Transfer(BoundedAttack):
         "l1",
     )  # as far as the attack on the surrogates knows them
     name: Literal["transfer"] = "transfer"
-    surrogates: tuple[AbsolutePath, ...] = Field(min_length=1)
+    surrogates: tuple[AbsolutePath, ...] = Field(min_length=1)  # model folders on which the attack is made
+    # that is made on each of them
     attack: Annotated[
         Attack,
         ATTACKS.field(

@@ -41,6 +41,7 @@ class Unaware(BoundedAttack):
     guided_by: ClassVar[Guide] = "surrogates"
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")  # as far as the inner attack knows them
     name: Literal["unaware"] = "unaware"
+    # that is made on the undefended network
     attack: Annotated[
         Attack,
         ATTACKS.field(
@@ -49,6 +50,7 @@ class Unaware(BoundedAttack):
             default="apgd",
         ),
     ]
+    # a model without a defence: an error, or attacked itself
     undefended: Literal["refuse", "attack"] = "refuse"
 
     @model_validator(mode="before")

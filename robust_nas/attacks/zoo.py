@@ -45,13 +45,13 @@ class ZOO(QueryAttack):
     norms: ClassVar[tuple[Norm, ...]] = ("l2",)
     name: Literal["zoo"] = "zoo"
     norm: Literal["l2"] = "l2"
-    solver: Literal["adam", "newton"] = "adam"
+    solver: Literal["adam", "newton"] = "adam"  # optimiser of a coordinate
     coordinates: Count = 128  # of a step; fewer where the image has no more
-    learning_rate: Positive = 0.01
-    h: Positive = 1e-4
+    learning_rate: Positive = 0.01  # step of a coordinate
+    h: Positive = 1e-4  # half the distance of a finite difference, in pixels 0..1
     weight: Positive = 1.0  # c, where its search starts
     search_steps: Count = 1  # weights tried
-    confidence: NonNegative = 0.0  # kappa
+    confidence: NonNegative = 0.0  # kappa, margin of scores that an example must have
 
     def improve(self, oracle: Oracle) -> None:
         """Descend for one weight after the other."""

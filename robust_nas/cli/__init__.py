@@ -20,6 +20,7 @@ from robust_nas.cli import (
     common,
     compare,
     compress,
+    config,
     count,
     defend,
     distill,
@@ -30,6 +31,7 @@ from robust_nas.cli import (
     report,
     run,
     runs,
+    schema,
     search,
     spaces,
     study,
@@ -63,8 +65,10 @@ app.command("report")(report.command)
 app.command("export")(export.command)
 app.command("count")(count.command)
 app.command("doctor")(doctor.command)
+app.command("schema")(schema.command)
 app.add_typer(attack.app, name="attack")
 app.add_typer(benchmark.app, name="benchmark")
+app.add_typer(config.app, name="config")
 app.add_typer(runs.app, name="runs")
 app.add_typer(spaces.app, name="spaces")
 app.add_typer(study.app, name="study")

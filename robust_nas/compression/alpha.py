@@ -45,12 +45,12 @@ class Alpha(Options):
     an image replace one a competitor, with the same expectation (None: exact).
     """
 
-    images: Count = 1000
-    batch_size: Count = 128
-    attacked: bool = True
-    competitors: Count | None = 10
-    margin_floor: NonNegative = 0.1
-    sketches: Count | None = None
+    images: Count = 1000  # training images that are measured on
+    batch_size: Count = 128  # images of a pass
+    attacked: bool = True  # whether the images are attacked by the recipe's validation attack
+    competitors: Count | None = 10  # classes of smallest margin that count; None: all
+    margin_floor: NonNegative = 0.1  # least margin, in medians
+    sketches: Count | None = None  # backward passes an image instead of one a competitor; None: exact
 
 
 def estimate_alpha(

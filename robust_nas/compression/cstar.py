@@ -73,23 +73,24 @@ class CSTAR(Compressor):
     budget_options: ClassVar[Mapping[str, tuple[str, ...]]] = {"ratio": ("ratios=[{}]",)}
 
     name: Literal["cstar"] = "cstar"
+    # weights before by weights after, a network for each
     ratios: Annotated[tuple[Ratio, ...], Different] = Field(default=(4.0,), min_length=1)
-    epochs: Count = 10
-    finetune_epochs: Count = 10
-    learning_rate: Positive | None = None
-    finetune_learning_rate: Positive | None = None
-    pull: Positive = 0.3
-    rho_growth: Annotated[Positive, Field(ge=1)] = 1.3
-    update_every: Count = 1
-    freeze: Fraction01 = 0.5
-    sweeps: Count = 5  # of HOOI
-    rank_multiple: Count = 1
-    min_rank: Fraction01 = 0.05  # of a side
+    epochs: Count = 10  # of low-rank training
+    finetune_epochs: Count = 10  # epochs of training in factors
+    learning_rate: Positive | None = None  # of low-rank training; None: the recipe's
+    finetune_learning_rate: Positive | None = None  # None: half of the recipe's
+    pull: Positive = 0.3  # exponent by which weights approach their copy in an update
+    rho_growth: Annotated[Positive, Field(ge=1)] = 1.3  # factor of the pull at every update
+    update_every: Count = 1  # epochs between updates of the low-rank copy
+    freeze: Fraction01 = 0.5  # share of the epochs after which ranks stay
+    sweeps: Count = 5  # passes of HOOI a projection
+    rank_multiple: Count = 1  # ranks are multiples of this
+    min_rank: Fraction01 = 0.05  # share of a side
     skip_ends: bool = (
         True  # the first convolution and the classifier stay: few weights, and everything passes them
     )
-    loss: Annotated[Loss, LOSSES.field()] | None = None
-    baselines: tuple[Baseline, ...] = ("truncate", "truncate-short", "uniform")
+    loss: Annotated[Loss, LOSSES.field()] | None = None  # of fine-tuning; None: the recipe's
+    baselines: tuple[Baseline, ...] = ("truncate", "truncate-short", "uniform")  # networks of the same ratio
 
     @property
     def trains(self) -> bool:

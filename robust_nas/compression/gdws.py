@@ -56,19 +56,22 @@ class GDWS(Compressor):
     budget_options: ClassVar[Mapping[str, tuple[str, ...]]] = {"macs": ("budgets=[{}]", "betas=null")}
 
     name: Literal["gdws"] = "gdws"
+    # shares of the MACs that are kept, a network for each
     budgets: Annotated[tuple[Share, ...], Different] | None = None
+    # bounds of the weighted squared error, instead of budgets
     betas: Annotated[tuple[Positive, ...], Different] | None = None
-    allocation: Literal["global", "uniform"] = "global"
-    alpha: Alpha | None = Alpha()  # None: 1 for every channel
-    skip_first: bool = True
+    allocation: Literal["global", "uniform"] = "global"  # bound of the whole network, or of each layer
+    alpha: Alpha | None = Alpha()  # weights of the channels' errors; None: 1 for every channel
+    skip_first: bool = True  # whether the first convolution stays dense
     refit: CountOrZero = (
         512  # ours: training images, clean and attacked, that P is fitted to; 0: as published
     )
     fold: bool = True  # batch norms into the convolutions before them
-    min_kernels: Annotated[int, Field(ge=0)] = 1  # of every input channel
+    min_kernels: Annotated[int, Field(ge=0)] = 1  # least kernels of every input channel
+    # least measured speed-up of a layer, else it stays dense; None: not measured
     min_gain: NonNegative | None = None
     finetune_epochs: CountOrZero = 0  # ours: 0 is the published, training-free method
-    finetune_learning_rate: Positive = 0.02
+    finetune_learning_rate: Positive = 0.02  # learning rate of fine-tuning
     loss: Annotated[Loss, LOSSES.field()] | None = None  # of fine-tuning; None: the recipe's
 
     @model_validator(mode="before")

@@ -35,9 +35,14 @@ class Compression(Options):
     one, the network that it was made from, and its baselines, or all of them, declared before it runs.
     """
 
-    steps: tuple[Annotated[Compressor, COMPRESSORS.field()], ...] = ()
-    max_loss: Fraction01 = 0.01
-    test: Literal["chosen", "all"] = "chosen"
+    steps: tuple[Annotated[Compressor, COMPRESSORS.field()], ...] = ()  # compressors in their order
+    max_loss: Fraction01 = 0.01  # robust accuracy that the chosen network may lose on validation images
+    test: Literal["chosen", "all"] = "chosen"  # networks that are evaluated on the test set
+
+    @classmethod
+    def short_forms(cls) -> Mapping[str, Any]:
+        """Return the types of steps by their names; null leaves one out."""
+        return {name: COMPRESSORS.get(name) | None for name in SHORT}
 
     @model_validator(mode="wrap")
     @classmethod

@@ -29,7 +29,7 @@ class NpzSet(DatasetReader):
     )
 
     name: Literal["npz"] = "npz"
-    test: Annotated[DatasetReader, DATASETS.field()] = Digits()
+    test: Annotated[DatasetReader, DATASETS.field()] = Digits()  # dataset whose test images are taken
     test_path: AbsolutePath | None = None  # of the dataset `test`; None: its usual place
 
     def location(self, path: str | None) -> Path | None:

@@ -18,7 +18,7 @@ MAX_PIXELS = 512  # of a padding or a cut-out: images of more would not fit into
 class Augment(Options):
     """Batched augmentation on the device; zero or false leaves a step out."""
 
-    # Pixels of zero padding on every side before a random crop back to size.
+    # pixels of zero padding before a random crop back to size
     crop: Annotated[CountOrZero, Field(le=MAX_PIXELS)] = 0
     flip: bool = False  # horizontal, with probability 1/2
     cutout: Annotated[CountOrZero, Field(le=MAX_PIXELS)] = 0  # side in pixels of a square set to zero
@@ -28,17 +28,17 @@ class DataOptions(Options):
     """Which images, and how they are cut up."""
 
     name: str = "digits"  # of `DATASETS`, or `file.py:Reader`
-    # None: the dataset's usual place, where it has one
+    # folder or file of the images; None: the dataset's usual place, where it has one
     path: (
         Annotated[str, text_field(r"^[^\x00]+$", "a path has no zero byte and is not empty", min_length=1)]
         | None
     ) = None
-    # of the reader, where it has any; left out of records where there are none
+    # keys of the dataset's reader
     options: dict[str, Any] = Field(default={}, exclude_if=lambda options: not options)
     limit: Count | None = None  # the largest number of training images, a seeded class-balanced choice
     validation: Annotated[Fraction01, Field(gt=0)] = 0.1  # share of the training images kept for choices
     normalise: Literal["none", "dataset"] = "none"  # first layer of the model: training mean and deviation
-    augment: Augment = Augment()
+    augment: Augment = Augment()  # random changes of training images
 
     @field_validator("name")
     @classmethod

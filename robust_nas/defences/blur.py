@@ -24,7 +24,7 @@ class Blur(Defence):
     """Images are blurred before the network sees them; `sigma` in pixels, the kernel reaches to three of them."""
 
     name: Literal["blur"] = "blur"
-    sigma: Positive = 0.7
+    sigma: Positive = 0.7  # standard deviation in pixels
 
     @property
     def reach(self) -> int:

@@ -29,8 +29,8 @@ class CropResize(RandomDefence):
     """The answer is the mean softmax over `samples` random crops; `share` is a crop's side by the image's, 0..1."""
 
     name: Literal["crop-resize"] = "crop-resize"
-    share: Annotated[Number, Field(gt=0, lt=1)] = 0.75
-    samples: Count = 30
+    share: Annotated[Number, Field(gt=0, lt=1)] = 0.75  # side of a crop by that of the image
+    samples: Count = 30  # crops of an answer
 
     def refuse_images(self, shape: tuple[int, ...], classes: int) -> None:
         """Raise `ConfigError` where the crop of an image is all of it."""

@@ -105,7 +105,7 @@ class RandomDefence(Defence):
 
     random: ClassVar[bool] = True
 
-    samples: Count = 10
+    samples: Count = 10  # forward passes whose mean softmax is the answer
 
     @property
     def inference_samples(self) -> int:

@@ -52,8 +52,9 @@ class FeatureSqueezing(Defence):
     abstains: ClassVar[bool] = True
     calibrates: ClassVar[bool] = True
     name: Literal["feature-squeezing"] = "feature-squeezing"
+    # such as [bit-5, median-2]; None: the paper's, by the number of channels
     squeezers: tuple[Squeezer, ...] | None = Field(default=None, min_length=1)
-    fpr: Annotated[Number, Field(gt=0, lt=1)] = 0.05
+    fpr: Annotated[Number, Field(gt=0, lt=1)] = 0.05  # share of legitimate images that may be rejected
 
     @property
     def false_alarm_rate(self) -> float:

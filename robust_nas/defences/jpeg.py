@@ -32,7 +32,7 @@ class JPEG(Defence):
     """Images are encoded as JPEG of this `quality` (1..100) and decoded again before the network sees them."""
 
     name: Literal["jpeg"] = "jpeg"
-    quality: Annotated[Integer, Field(ge=1, le=100)] = 75
+    quality: Annotated[Integer, Field(ge=1, le=100)] = 75  # 1..100
 
     @property
     def not_exported(self) -> str | None:

@@ -45,11 +45,11 @@ class RandomizedSmoothing(RandomDefence):
     trained_with: ClassVar[str] = "the hook gaussian-noise with the same sigma"
 
     name: Literal["randomized-smoothing"] = "randomized-smoothing"
-    sigma: Positive = 0.25
-    n0: Count = 100
-    n: Count = 10_000
-    alpha: Annotated[Number, Field(gt=0, lt=1)] = 0.001
-    batch_size: Count = 256
+    sigma: Positive = 0.25  # standard deviation of the noise, in pixels 0..1
+    n0: Count = 100  # draws that choose a class
+    n: Count = 10_000  # draws that certify it
+    alpha: Annotated[Number, Field(gt=0, lt=1)] = 0.001  # probability of a wrong certificate, at most
+    batch_size: Count = 256  # draws of a forward pass
 
     @model_validator(mode="after")
     def _can_certify(self) -> Self:

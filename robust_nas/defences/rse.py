@@ -33,8 +33,8 @@ class RSE(RandomDefence):
     trained_with: ClassVar[str] = "the hook noise-layers with the same noise"
 
     name: Literal["rse"] = "rse"
-    std_init: NonNegative = 0.2
-    std_inner: NonNegative = 0.1
+    std_init: NonNegative = 0.2  # standard deviation before the first convolution
+    std_inner: NonNegative = 0.1  # standard deviation before the others
 
     def build(self, network: nn.Module, values: Mapping[str, float]) -> Defended:
         """Return the network with noise layers. Raises `ConfigError` where it has no convolutions."""

@@ -21,7 +21,7 @@ class SqueezedInput(Defence):
     """Images are squeezed before the network sees them; `by` is a squeezer, such as `median-2` or `bit-5`."""
 
     name: Literal["squeezer"] = "squeezer"
-    by: Squeezer = "median-2"
+    by: Squeezer = "median-2"  # squeezer, such as median-2 or bit-5
 
     def refuse_images(self, shape: tuple[int, ...], classes: int) -> None:
         """Raise `ConfigError` where the squeezer is not defined for such images."""

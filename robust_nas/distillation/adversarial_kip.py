@@ -33,9 +33,9 @@ class AdversarialKIP(Distiller):
     chooses_by: ClassVar[Literal["clean", "robust"]] = "robust"
 
     name: Literal["adv-kip"] = "adv-kip"
-    inner_steps: Count = 10
+    inner_steps: Count = 10  # PGD steps on the images of a step
     inner_step_size: Positive | None = None  # None: 2.5 eps / steps
-    random_start: bool = True
+    random_start: bool = True  # whether PGD starts at a random point of the ball
 
     def attacked(
         self,

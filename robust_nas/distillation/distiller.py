@@ -45,17 +45,18 @@ class Distiller(Method):
 
     chooses_by: ClassVar[Literal["clean", "robust"]] = "clean"  # accuracy on the validation split
 
-    kernel: Annotated[Kernel, KERNELS.field()] = ReLUNTK()
+    kernel: Annotated[Kernel, KERNELS.field()] = ReLUNTK()  # of the regression
     per_class: Count = 10  # support images of each class, which start as real images
     largest_support: Count = USUAL_SUPPORT  # images in all
     steps: CountOrZero = 300  # 0: the real images that a distillation starts from
     batch_size: Count = 500  # real images of a step, as many of each class (KIP: 5000)
     learning_rate: Positive = 4e-2  # of Adam, on the scale of the normalised images
-    reg: NonNegative = 1e-6  # of kernel regression, relative to the mean of the kernel matrix's diagonal
-    learn_labels: bool = False
-    validate_every: Count = 20  # steps; the start and the last step are always validated
-    validation_images: Count | None = None  # at most as many of the validation split
-    validation_steps: Count = 10  # of PGD there
+    # ridge of kernel regression, relative to the mean of the kernel matrix's diagonal
+    reg: NonNegative = 1e-6
+    learn_labels: bool = False  # whether targets are learned too
+    validate_every: Count = 20  # steps between validations; the start and the last step are always validated
+    validation_images: Count | None = None  # validation images at most; None: all
+    validation_steps: Count = 10  # PGD steps of a validation
 
     def attacked(
         self,

@@ -13,7 +13,8 @@ class InferenceRule(Options):
     logit means "rejected", and the attack wins with a wrong and accepted input alone.
     """
 
+    # forward passes whose mean softmax is the answer of a random model; None: not random
     samples: Count | None = None
-    eot: Count = 16
-    draws: Count = 5
-    abstains: bool = False
+    eot: Count = 16  # forward passes a gradient when a random model is attacked
+    draws: Count = 5  # fresh answers whose majority judges an attack
+    abstains: bool = False  # whether the last logit means "rejected"

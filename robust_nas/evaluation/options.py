@@ -31,12 +31,13 @@ SUITES = Path(__file__).resolve().parent / "suites"
 class Step(Options):
     """One attack of the list, how many of the evaluated images it gets (None: all), and for how many classes it is."""
 
+    # with its options
     attack: Annotated[
         Attack, attack_field(lambda attack: attack.bounded, "an evaluation needs attacks that keep to eps")
     ]
-    images: Count | None = None
-    min_classes: Count | None = None  # left out for a model of fewer classes
-    max_classes: Count | None = None  # or of more
+    images: Count | None = None  # evaluated images that it gets; None: all
+    min_classes: Count | None = None  # fewest classes of a model, else left out
+    max_classes: Count | None = None  # most classes of a model, else left out
 
     def suits(self, classes: int) -> bool:
         """Return whether it is meant for a model of `classes` classes."""
@@ -51,20 +52,21 @@ class EvaluationOptions(Options):
     The attacks are those of a suite (a shipped name, or a YAML file with a list `attacks`) or a list of one's own.
     """
 
-    threat_model: ThreatModel
-    suite: str | None = None  # None: cascade, where there is no list
+    threat_model: ThreatModel  # what every attack may do
+    suite: str | None = None  # name of a shipped suite, or a YAML file; None: cascade, where there is no list
+    # of one's own in their order, instead of a suite
     attacks: tuple[Step, ...] | None = Field(default=None, min_length=1)
     surrogates: tuple[AbsolutePath, ...] = ()  # model folders to transfer attacks from
     images: Count | None = None  # the largest number of test images (None: all)
-    batch_size: Count = 256
+    batch_size: Count = 256  # images of a pass
     findings: Literal["budget", "full", "none"] = "budget"  # budget: no more passes than the attacks took
-    # More sanity checks, by name; one of the standard checks here takes its own place, with these options. Without any,
-    # the list is not written down, so that an evaluation is known by the same record as before there was one.
+    # more sanity checks, or other options of the standard ones. An empty list is not written down, so that an
+    # evaluation is known by the same record as before there was one.
     checks: tuple[Annotated[SanityCheck, CHECKS.field()], ...] = Field(
         default=(), exclude_if=lambda checks: not checks
     )
-    deployed: InferenceRule = InferenceRule()
-    # Of every attack that has something to compile and says `never` itself (`attacks/compiling.py`). Not written down
+    deployed: InferenceRule = InferenceRule()  # rule by which outputs become an answer
+    # of every attack that has something to compile and says `never` itself (`attacks/compiling.py`). Not written down
     # where it is `never`, so that older records still tell the same evaluation.
     compile: Compile = Field(default="never", exclude_if=lambda compile: compile == "never")
     _suite: tuple[Step, ...] = PrivateAttr(default=())  # read once, while its code may run
@@ -132,10 +134,10 @@ class EvaluationOptions(Options):
         return tuple(step.model_copy(update={"attack": step.attack.for_random_model(eot)}) for step in steps)
 
 
-class _Suite(Options):
+class Suite(Options):
     """What a suite's file holds."""
 
-    attacks: tuple[Step, ...] = Field(min_length=1)
+    attacks: tuple[Step, ...] = Field(min_length=1)  # in their order
 
 
 def suite_names() -> list[str]:
@@ -157,4 +159,4 @@ def load_suite(
     source = f"suite {name_or_path}" if shipped else str(path)
     tree = seen_from_file(read_yaml(path), None if shipped else path)
     with inherit(threat_model, surrogates):
-        return check(_Suite, tree, source).attacks
+        return check(Suite, tree, source).attacks

@@ -26,7 +26,7 @@ class NNIEvolution(NNISampled):
     population: Count = 20  # P; NNI's own default is 100
     tournament: Count = 5  # S, at most the population; NNI's own default is 25
     mutation: Annotated[Fraction01, Field(gt=0)] = 0.05  # probability of each choice
-    crossover: bool = False
+    crossover: bool = False  # whether candidates are also crossed
 
     def theirs(self, seed: int) -> Any:
         """Return NNI's strategy."""

@@ -49,7 +49,7 @@ class NNI(OneShotStrategy):
     variant: ClassVar[str | None] = "strategy"
 
     name: Literal["nni"] = "nni"
-    strategy: Literal["darts", "gumbel-darts", "proxyless"] = "darts"
+    strategy: Literal["darts", "gumbel-darts", "proxyless"] = "darts"  # NNI's strategy
     alphas: NNIAlphaOptimiser = NNIAlphaOptimiser()  # type: ignore[assignment] # the same names
     precision: Literal["float32"] = "float32"
 

@@ -21,7 +21,7 @@ class NSGA2(OptunaStrategy):
     """Optuna's NSGA-II."""
 
     name: Literal["nsga2"] = "nsga2"
-    population: Annotated[Integer, Field(ge=2)] = 20
+    population: Annotated[Integer, Field(ge=2)] = 20  # candidates of a generation
 
     def sampler(self, seed: int) -> BaseSampler:
         """Return the sampler."""

@@ -20,8 +20,8 @@ class TPE(OptunaStrategy):
     """Optuna's TPE."""
 
     name: Literal["tpe"] = "tpe"
-    startup: Count = 20
-    candidates: Count = 24
+    startup: Count = 20  # random candidates before the model
+    candidates: Count = 24  # samples of the model of which the best is proposed
 
     def sampler(self, seed: int) -> BaseSampler:
         """Return the sampler."""

@@ -25,8 +25,8 @@ class FullyConnected(Kernel):
     """Base of both; the defaults are those of the public code of KIP (google-research/kip)."""
 
     depth: Count = 1  # hidden layers
-    weight_variance: Positive = 2.0
-    bias_variance: NonNegative = 0.01
+    weight_variance: Positive = 2.0  # variance of a weight, times the inputs of a layer
+    bias_variance: NonNegative = 0.01  # variance of a bias
 
     def both(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return S and T, each `[A, B]`."""

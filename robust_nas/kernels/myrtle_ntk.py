@@ -43,9 +43,10 @@ class MyrtleNTK(Kernel):
     """The tangent kernel of convolutions, ReLU and average pooling; `blocks` are the convolutions of each group."""
 
     name: Literal["myrtle-ntk"] = "myrtle-ntk"
+    # convolutions of each group, with a pooling after it
     blocks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=4)] = (1, 1)
-    weight_variance: Positive = 2.0
-    bias_variance: NonNegative = 0.01
+    weight_variance: Positive = 2.0  # variance of a weight, times the inputs of a layer
+    bias_variance: NonNegative = 0.01  # variance of a bias
 
     def refuse_shape(self, shape: Shape) -> None:
         """Raise `ConfigError` for images that cannot be pooled between groups, or are too large."""

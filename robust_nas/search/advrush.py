@@ -45,12 +45,12 @@ class AdvRush(OneShotStrategy):
     reported: ClassVar[tuple[str, ...]] = ("loss_adversarial", "curvature")
 
     name: Literal["advrush"] = "advrush"
-    epochs: Count = 60
+    epochs: Count = 60  # passes over the data
     stage1_epochs: CountOrZero = 50  # of the loss alone
     images: Literal["adversarial", "natural"] = "adversarial"  # whose loss the alphas descend
-    curvature_weight: Positive = 0.01  # gamma
+    curvature_weight: Positive = 0.01  # gamma, weight of the curvature term
     h: Positive = 1.5  # of the last epoch: L2 length of the step in pixels 0..1
-    precision: Literal["float32"] = "float32"  # the term is differentiated twice
+    precision: Literal["float32"] = "float32"  # fixed: the term is differentiated twice
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Self:

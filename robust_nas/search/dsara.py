@@ -81,7 +81,7 @@ class DSARA(UnrolledStrategy):
     stage1_epochs: CountOrZero = 21  # adversarial loss alone before it; inferred from the official code
     combine: Literal["min-norm", "sum"] = "min-norm"  # of the two gradients in stage 2
     adversarial_weight: Positive = 1.0  # lambda, on the adversarial gradient of stage 2
-    # What both gradients are divided by before the min-norm step: their lengths, or their losses. Not as published.
+    # divisor of both gradients before min-norm: their lengths, or their losses. Not as published.
     normalise: Literal["none", "unit", "loss"] = Field(default="none", exclude_if=lambda by: by == "none")
 
     @model_validator(mode="after")

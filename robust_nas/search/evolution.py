@@ -25,8 +25,8 @@ class Evolution(SampledStrategy):
     """Tournaments, one mutation, ageing."""
 
     name: Literal["evolution"] = "evolution"
-    population: Count = 20  # P
-    tournament: Count = 5  # S; at most the population
+    population: Count = 20  # P, candidates alive
+    tournament: Count = 5  # S, candidates of a tournament; at most the population
 
     def ask(self, search: SampledSearch) -> Sequence[Proposal]:
         """Return random networks until the population is full, then children."""

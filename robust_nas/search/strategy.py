@@ -164,12 +164,12 @@ class Strategy(Method):
     own_supernet: ClassVar[bool] = False  # whether `supernet.execution` is that of its supernet
     variant: ClassVar[str | None] = None  # the key whose values the command line writes as `name:value`
 
-    cells: Count | None = None  # depth and width during the search; None: the space's search size
-    channels: Count | None = None
-    # Random architectures of the result's MACs that are trained and evaluated next to it, after the search.
+    cells: Count | None = None  # depth during the search; None: the space's search size
+    channels: Count | None = None  # width during the search; None: the space's search size
+    # random architectures of the result's MACs, trained and evaluated next to it
     controls: CountOrZero = Field(default=0, exclude_if=lambda count: count == 0)
 
-    # How many searches, each with a seed of its own, from which the best result is taken.
+    # searches with seeds of their own, from which the best result is taken
     seeds: Count = Field(default=1, exclude_if=lambda count: count == 1)
 
     @property

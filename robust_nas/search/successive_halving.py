@@ -25,8 +25,8 @@ class SuccessiveHalving(SampledStrategy):
     columns: ClassVar[tuple[str, ...]] = ("candidate", "name", "macs", "params", "score", "rung")
 
     name: Literal["successive-halving"] = "successive-halving"
-    rungs: Count = 2  # R
-    eta: Count = 3
+    rungs: Count = 2  # R, evaluations of growing length
+    eta: Count = 3  # one candidate of so many goes on to the next rung
 
     @model_validator(mode="after")
     def _can_halve(self) -> Self:

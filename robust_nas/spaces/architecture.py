@@ -50,9 +50,9 @@ class Architecture(Options):
     has_particles: ClassVar[bool] = False  # whether its network has `members` and `member_logits`
     has_posterior: ClassVar[bool] = False  # whether its network has `posterior_mean` and `kl`
 
-    schema_version: Literal[1] = 1
-    type: str = ""
-    name: Name
+    schema_version: Literal[1] = 1  # of the file's format
+    type: str = ""  # family of architectures
+    name: Name  # of the architecture
 
     @classmethod
     def named(cls, text: str) -> Self | None:

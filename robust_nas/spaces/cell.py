@@ -42,11 +42,12 @@ class Edge(NamedTuple):
 class Cell(Options):
     """One cell of a genotype: the edges into every node, and the nodes that form the output, concatenated."""
 
-    kind: Kind
+    kind: Kind  # of the cell, by which the layout places it
     inputs: Inputs = 2  # cells before it whose outputs it sees
     aggregation: Aggregation = "sum"  # of the edges into a node
+    # edges into every node
     nodes: tuple[Annotated[tuple[Edge, ...], Field(min_length=1)], ...] = Field(min_length=1)
-    concat: Annotated[tuple[CountOrZero, ...], Field(min_length=1)]
+    concat: Annotated[tuple[CountOrZero, ...], Field(min_length=1)]  # nodes that form the output
 
     @model_validator(mode="after")
     def _acyclic_and_known(self) -> Self:
@@ -96,10 +97,10 @@ class CellArchitecture(Architecture):
     supports_mixing: ClassVar[bool] = True
 
     type: Literal["cell"] = "cell"
-    cells: Count
-    channels: Count
-    layout: Layout
-    genotype: tuple[Cell, ...] = Field(min_length=1)
+    cells: Count  # depth: cells of the stack
+    channels: Count  # width: channels of a node in the first stage, by its filters
+    layout: Layout  # places of cells, reductions and filters
+    genotype: tuple[Cell, ...] = Field(min_length=1)  # a cell of each kind
     activation: ActivationName = "relu"  # before the convolutions; the auxiliary head keeps ReLU
 
     @classmethod

@@ -36,8 +36,8 @@ class EnsembleArchitecture(WrappedArchitecture):
     has_particles: ClassVar[bool] = True
 
     type: Literal["ensemble"] = "ensemble"
-    particles: Particles
-    draws: Particles | None = None  # None: every answer is the mean of all particles
+    particles: Particles  # members of the ensemble
+    draws: Particles | None = None  # particles that an answer draws; None: the mean of all
 
     @classmethod
     def named(cls, text: str) -> Self | None:

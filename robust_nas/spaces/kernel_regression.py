@@ -28,7 +28,7 @@ class KernelRegressionArchitecture(Architecture):
 
     type: Literal["kernel-regression"] = "kernel-regression"
     support: Annotated[Count, Field(le=MAX_SUPPORT)]  # images
-    kernel: Annotated[Kernel, KERNELS.field()] = ReLUNTK()
+    kernel: Annotated[Kernel, KERNELS.field()] = ReLUNTK()  # of the regression
 
     def describe(self) -> str:
         """Return the size in words."""

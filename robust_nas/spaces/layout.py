@@ -70,7 +70,7 @@ class Layout(Options):
         Kind, ...
     ] = ()  # kind of each reduction cell; none: a block reduces between stages
     reductions: tuple[DepthFraction, ...] = ()  # where stages begin, as fractions of the depth
-    filters: tuple[Count, ...] = Field(min_length=1)  # filters of a node per stage, relative to `channels`
+    filters: tuple[Count, ...] = Field(min_length=1)  # of a node per stage, relative to `channels`
     stem: Count = 3  # channels of the stem's 3x3 convolution, relative to `channels`
 
     @model_validator(mode="after")

@@ -32,8 +32,8 @@ class MeanFieldArchitecture(WrappedArchitecture):
     has_posterior: ClassVar[bool] = True
 
     type: Literal["mean-field"] = "mean-field"
-    samples: Count = 16
-    initial_sigma: Positive = 0.08
+    samples: Count = 16  # passes of an answer
+    initial_sigma: Positive = 0.08  # standard deviation of every weight at the start
 
     @classmethod
     def named(cls, text: str) -> Self | None:

@@ -23,9 +23,9 @@ class MLPArchitecture(Architecture):
 
     type: Literal["mlp"] = "mlp"
     depth: Annotated[Count, Field(le=1000)]  # hidden layers
-    width: Annotated[Count, Field(le=MAX_FILTERS)]  # of each of them
-    activation: ActivationName = "relu"
-    initialisation: Literal["he-fan-in", "lecun", "ntk"] = "he-fan-in"
+    width: Annotated[Count, Field(le=MAX_FILTERS)]  # units of each hidden layer
+    activation: ActivationName = "relu"  # of the hidden layers
+    initialisation: Literal["he-fan-in", "lecun", "ntk"] = "he-fan-in"  # of the weights
 
     @model_validator(mode="after")
     def _activation_of_vectors(self) -> Self:

@@ -85,7 +85,7 @@ class NASBench201Architecture(CellArchitecture):
     supports_auxiliary_head: ClassVar[bool] = False
 
     type: Literal["nas-bench-201"] = "nas-bench-201"  # type: ignore[assignment] # another family than its base
-    layout: Layout = LAYOUT
+    layout: Layout = LAYOUT  # places of cells, reductions and filters
 
     @classmethod
     def refuse(cls, layout: Layout, inputs: int, outputs: int) -> None:

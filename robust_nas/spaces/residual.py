@@ -61,8 +61,8 @@ class ResidualArchitecture(Architecture):
     supports_mixing: ClassVar[bool] = True
 
     type: Literal["residual"] = "residual"
-    block: Literal["basic", "bottleneck", "robust-res"] = "basic"
-    activation: ActivationName = "relu"
+    block: Literal["basic", "bottleneck", "robust-res"] = "basic"  # kind of residual block
+    activation: ActivationName = "relu"  # of every block
     initialisation: Literal["he-fan-out", "he-fan-in", "lecun"] = "he-fan-out"  # of the convolutions
     stem: Width = 16  # channels of the stem's 3x3 convolution
     depths: tuple[Count, ...] = Field(min_length=1)  # blocks of each stage

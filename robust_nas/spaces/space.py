@@ -43,8 +43,8 @@ def _with_cells(family: str) -> str:
 class Size(Options):
     """Depth and width of a stack."""
 
-    cells: Count
-    channels: Count
+    cells: Count  # depth: cells of the stack
+    channels: Count  # width: channels of a node in the first stage, by its filters
 
 
 class CellSpace(Options):
@@ -53,17 +53,17 @@ class CellSpace(Options):
     `type` names the family of the architectures, which brings what surrounds the cells.
     """
 
-    schema_version: Literal[1] = 1
-    type: Annotated[str, AfterValidator(_with_cells)] = "cell"
-    name: Name
-    source: str = ""
-    nodes: Annotated[Count, Field(le=64)]
+    schema_version: Literal[1] = 1  # of the file's format
+    type: Annotated[str, AfterValidator(_with_cells)] = "cell"  # cell space
+    name: Name  # of the space
+    source: str = ""  # where the space comes from
+    nodes: Annotated[Count, Field(le=64)]  # of a cell
     edges_per_node: Count | Literal["all"] = 2  # kept per node when an architecture is derived
-    operations: tuple[OperationName, ...] = Field(min_length=1)
-    topology: Topology = Topology()
-    layout: Layout
-    search: Size
-    network: Size
+    operations: tuple[OperationName, ...] = Field(min_length=1)  # of an edge
+    topology: Topology = Topology()  # inputs, edges and output of a cell
+    layout: Layout  # places of cells, reductions and filters
+    search: Size  # size of the supernet
+    network: Size  # size of the final network
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

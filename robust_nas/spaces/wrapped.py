@@ -16,7 +16,7 @@ class WrappedArchitecture(Architecture):
 
     wraps: ClassVar[bool] = True
 
-    member: MemberArchitecture
+    member: MemberArchitecture  # architecture of the network inside
 
     @property
     def prefix(self) -> str:

@@ -47,15 +47,17 @@ class Comparison(Options):
     backward passes. `metrics` and `analysis` are those of a study.
     """
 
-    methods: Methods = Field(default={})
-    reference: str = REFERENCE
+    methods: Methods = Field(default={})  # training methods by a name of one's own
+    reference: str = REFERENCE  # method that the others are compared with
+    # second table at the passes of the reference: of all methods, or of these
     equal_passes: bool | tuple[str, ...] = False
+    # network that is trained; None: the recipe's
     architecture: Annotated[AnyArchitecture, BeforeValidator(read_architecture)] | None = None
     seeds: Any = 3  # a number, or a list: the study checks them
-    metrics: dict[str, Any] = Field(default={})
-    analysis: dict[str, Any] = Field(default={})
-    guard: Guard = Guard()
-    keep_models: bool = True
+    metrics: dict[str, Any] = Field(default={})  # as in a study
+    analysis: dict[str, Any] = Field(default={})  # as in a study
+    guard: Guard = Guard()  # cost at which the comparison refuses to start
+    keep_models: bool = True  # whether every trial keeps its model
 
     @field_validator("equal_passes")
     @classmethod

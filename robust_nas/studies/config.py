@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from robust_nas.attacks import Attack, ThreatModel, attack_field, inherit
+from robust_nas.choices import changed
 from robust_nas.config import (
     AbsolutePath,
     Count,
@@ -29,7 +30,6 @@ from robust_nas.config import (
     Fraction01,
     Options,
     Positive,
-    apply_overrides,
     check,
     existing_file,
     merge,
@@ -68,7 +68,7 @@ class Metrics(Options):
     norm and eps are the threat model's.
     """
 
-    attack: BoundedAttack = FROM_CONFIG
+    attack: BoundedAttack = FROM_CONFIG  # of the figures on gradients and Lipschitz constants
     images: Count = 256  # for the Lipschitz figures, the sensitivity and the robust gap, at most
     lip_max_steps: CountOrZero = 0  # of the ascent on the ratio itself; 0: not measured
     sensitivity_draws: CountOrZero = 0  # directions an image for the average sensitivity; 0: not measured
@@ -89,9 +89,10 @@ def _short(rule: Rule, info: SerializationInfo) -> str | dict[str, Any]:
 class Analysis(Options):
     """How the study is judged: the response, the rules that are declared before it runs, and the error rates."""
 
-    response: Response = "robust"
+    response: Response = "robust"  # outcome that is judged
+    # that are tested, declared before the study runs
     rules: tuple[Annotated[Rule, RULES.field(), PlainSerializer(_short)], ...] = ()
-    confidence: Annotated[Fraction01, Field(gt=0.5)] = 0.95
+    confidence: Annotated[Fraction01, Field(gt=0.5)] = 0.95  # level of the intervals
     equivalence_margin: Positive = 0.01  # a share: differences below it count as none
     draws: Annotated[Count, Field(ge=200, le=100_000)] = 2000  # of every bootstrap
 
@@ -118,16 +119,19 @@ def read_architecture(value: object) -> object:
 class Guard(Options):
     """What a study may cost before it refuses to start."""
 
-    max_training_macs: Positive = 1e16
-    max_hours: Positive = 24.0
+    max_training_macs: Positive = 1e16  # MACs of all trainings
+    max_hours: Positive = 24.0  # hours of all trainings, estimated
 
 
 class Inherited(Options):
     """Scores of the study's cell architectures by the weights of an adversarially trained supernet."""
 
     search: AbsolutePath  # the run folder of a finished search
-    attack: BoundedAttack = FROM_CONFIG
+    attack: BoundedAttack = FROM_CONFIG  # on the images that score
     images: Count = 256  # of the validation split, at most
+
+
+Sizes = Annotated[dict[str, dict[str, Any]], Field(description="changes by the names of sizes")]
 
 
 class StudyConfig(JobConfig):
@@ -136,22 +140,27 @@ class StudyConfig(JobConfig):
     `threat_model` is a short form for that of the evaluation, which every attack of the sections inherits.
     """
 
-    threat_model: ThreatModel | None = Field(
-        default=None, exclude=True
-    )  # the evaluation's is the one that is kept
+    # short form of the evaluation's
+    threat_model: ThreatModel | None = Field(default=None, exclude=True)
+    # that was chosen from `sizes`; None: the file has none
     size: Literal["full", "small", "ci"] | None = None
-    base: Annotated[
-        AnyArchitecture, BeforeValidator(read_architecture)
-    ]  # the reference, and what the designs change
+    # reference architecture, which the designs change
+    base: Annotated[AnyArchitecture, BeforeValidator(read_architecture)]
+    # designs of the configurations
     space: tuple[Annotated[Design, DESIGNS.field()], ...] = Field(min_length=1)
     seeds: tuple[Seed, ...] = Field(min_length=1)  # in YAML one number n means 0..n-1
-    training: Training
-    evaluation: EvaluationOptions
-    metrics: Metrics = FROM_CONFIG
-    analysis: Analysis = Analysis()
-    guard: Guard = Guard()
-    inherited: Inherited | None = None
-    keep_models: bool = True  # of every trial, in its folder
+    training: Training  # recipe of every network
+    evaluation: EvaluationOptions  # protocol of every network
+    metrics: Metrics = FROM_CONFIG  # more that is measured of a network
+    analysis: Analysis = Analysis()  # how the study is judged
+    guard: Guard = Guard()  # cost at which the study refuses to start
+    inherited: Inherited | None = None  # scores by the weights of a supernet; None: none
+    keep_models: bool = True  # whether every trial keeps its model
+
+    @classmethod
+    def short_forms(cls) -> Mapping[str, Any]:
+        """Return the types of a number of seeds, and of the changes of a size."""
+        return {"seeds": Count | tuple[Seed, ...], "sizes": Sizes}
 
     @model_validator(mode="before")
     @classmethod
@@ -237,7 +246,9 @@ def load_study(study: str | Path, overrides: Sequence[str] = (), *, size: str | 
     file = None if shipped else path
     tree = seen_from_file(_sized(read_yaml(path), size, source), file)
     with own_config(*reversed(folders_of(file))):  # what is still relative comes from the command line
-        return check(StudyConfig, apply_overrides(tree, one_list(overrides)), source, overrides=overrides)
+        return check(
+            StudyConfig, changed(StudyConfig, tree, one_list(overrides)), source, overrides=overrides
+        )
 
 
 def _sized(tree: dict[str, Any], size: str | None, source: str) -> dict[str, Any]:

@@ -51,22 +51,22 @@ GAN = Literal["lsgan", "bce"]
 class AIGANTraining(Options):
     """How AI-GAN's generator is trained; norm and eps are the threat model's."""
 
-    name: Literal["ai-gan"] = "ai-gan"
-    epochs: Count = 60
-    stage1_epochs: CountOrZero | None = None  # with the attacker; None: a third of the epochs
-    batch_size: Annotated[Count, Field(ge=2)] = 128
-    adversarial_weight: Positive = 10.0
-    gan_weight: NonNegative = 1.0
-    hinge_weight: NonNegative = 1.0
+    name: Literal["ai-gan"] = "ai-gan"  # method
+    epochs: Count = 60  # passes over the data
+    stage1_epochs: CountOrZero | None = None  # epochs with the attacker; None: a third of all
+    batch_size: Annotated[Count, Field(ge=2)] = 128  # images of a step
+    adversarial_weight: Positive = 10.0  # weight of the victim's loss
+    gan_weight: NonNegative = 1.0  # weight of the discriminator's loss
+    hinge_weight: NonNegative = 1.0  # weight of the perturbation's length above the bound
     hinge_bound: NonNegative | None = None  # c, an L2 norm; None: the longest perturbation of the ball
-    gan: GAN = "lsgan"
-    attacker_steps: Count = 10
+    gan: GAN = "lsgan"  # form of the GAN loss
+    attacker_steps: Count = 10  # PGD steps of the attacker
     attacker_step_size: Positive | None = None  # None: 2.5 eps / steps
-    learning_rate: Positive = 1e-3
-    schedule: Annotated[Schedule, SCHEDULES.field()] = Piecewise(milestones=(50, 80))
+    learning_rate: Positive = 1e-3  # of Adam
+    schedule: Annotated[Schedule, SCHEDULES.field()] = Piecewise(milestones=(50, 80))  # of the learning rate
     widths: tuple[Count, Count, Count] = (8, 16, 32)  # channels of the generator's convolutions
-    blocks: CountOrZero = 4
-    validation_images: Count | None = None  # at most as many of the validation split
+    blocks: CountOrZero = 4  # residual blocks of the generator
+    validation_images: Count | None = None  # validation images at most; None: all
 
     @property
     def label(self) -> str:

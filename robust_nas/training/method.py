@@ -26,9 +26,9 @@ from robust_nas.user_code import is_code
 class TrainingMethod(Options):
     """A loss, a step and hooks; everything else is the recipe's. Attacks inherit norm and eps of the threat model."""
 
-    loss: Annotated[Loss, LOSSES.field()]
-    step: Annotated[StepOptions, STEPS.field(presets=inherited)] = Standard()
-    hooks: tuple[Annotated[HookOptions, HOOKS.field()], ...] = ()
+    loss: Annotated[Loss, LOSSES.field()]  # of every step
+    step: Annotated[StepOptions, STEPS.field(presets=inherited)] = Standard()  # how a batch becomes gradients
+    hooks: tuple[Annotated[HookOptions, HOOKS.field()], ...] = ()  # in the order in which they are called
 
 
 def keys_of(name: str) -> dict[str, Any]:

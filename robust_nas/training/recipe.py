@@ -32,27 +32,29 @@ ValidationAttack = Annotated[
 class Training(Options):
     """The recipe of a final network."""
 
-    epochs: Count = 100
-    batch_size: Annotated[Count, Field(ge=2)] = 128
-    loss: Annotated[Loss, LOSSES.field()]
+    epochs: Count = 100  # passes over the training images
+    batch_size: Annotated[Count, Field(ge=2)] = 128  # images of a step
+    loss: Annotated[Loss, LOSSES.field()]  # of every step, with its attack
     step: Annotated[StepOptions, STEPS.field(presets=inherited)] = Standard()  # how a batch becomes gradients
     hooks: tuple[Annotated[HookOptions, HOOKS.field()], ...] = ()  # in the order in which they are called
-    learning_rate: Positive = 0.1
-    momentum: Fraction01 = 0.9
-    nesterov: bool = False
-    weight_decay: NonNegative = 5e-4
-    clip_norm: Positive | None = None
-    schedule: Annotated[Schedule, SCHEDULES.field()] = Cosine()
-    ema: Fraction01 | None = None  # decay per step of the averaged weights, which are then the model
-    drop_path: Fraction01 = 0.0  # at the last epoch, rising linearly from 0
-    auxiliary_weight: NonNegative = 0.0  # of the auxiliary head's loss, on clean images as ARNAS has it
-    validation_attack: ValidationAttack  # of the robust accuracy that decides which epoch is kept
-    # The epoch that is kept: that of the best robust or clean accuracy, or the last.
+    learning_rate: Positive = 0.1  # of SGD, at its peak
+    momentum: Fraction01 = 0.9  # of SGD
+    nesterov: bool = False  # whether the momentum is Nesterov's
+    weight_decay: NonNegative = 5e-4  # L2 penalty of the weights
+    clip_norm: Positive | None = None  # largest norm of a gradient; None: any
+    schedule: Annotated[Schedule, SCHEDULES.field()] = Cosine()  # of the learning rate
+    # decay of averaged weights per step, which are then the model; None: no average
+    ema: Fraction01 | None = None
+    drop_path: Fraction01 = 0.0  # probability of a dropped path at the last epoch, rising linearly from 0
+    # weight of the auxiliary head's loss, on clean images as ARNAS has it
+    auxiliary_weight: NonNegative = 0.0
+    validation_attack: ValidationAttack  # attack that decides which epoch is kept
+    # epoch that is kept: of the best robust or clean accuracy, or the last
     keep: Literal["robust", "clean", "last"] = Field(default="robust", exclude_if=lambda by: by == "robust")
-    validation_images: Count | None = None  # at most as many of the validation split
-    validate_every: Count = 1  # epochs; the last one is always validated
+    validation_images: Count | None = None  # validation images at most; None: all
+    validate_every: Count = 1  # epochs between validations; the last one is always validated
     validate_from: CountOrZero = 0  # first epoch that is validated, counted from 0
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["float32", "bf16"] = "float32"  # numbers in which passes are computed
 
     @property
     def batch_uses(self) -> int:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import model_validator
 
 from robust_nas.attacks import ThreatModel
-from robust_nas.config import Count, Options, apply_overrides, check, read_yaml, suggestion
-from robust_nas.config_paths import YAML, seen_from_file
+from robust_nas.choices import changed
+from robust_nas.config import Count, Options, check, suggestion
+from robust_nas.config_paths import YAML
 from robust_nas.errors import ConfigError
 from robust_nas.training.ai_gan import AIGANTraining
 from robust_nas.user_code import own_config
 from robust_nas.workflows.config import EvaluationConfig, JobConfig, stored_config, trusting
+from robust_nas.workflows.recipe_files import BASED, read_recipe
 
 METHODS: tuple[str, ...] = (AIGANTraining.model_fields["name"].default,)
 
@@ -23,17 +25,22 @@ class AttackReport(Options):
     """What is measured of a trained attack, next to targeted PGD of the same eps."""
 
     images: Count = 200  # at most as many test images, each with every target class
-    pgd_steps: Count = 10
-    batch_size: Count = 64  # of what is timed
-    rounds: Count = 5  # of what is timed
+    pgd_steps: Count = 10  # steps of the PGD that it is compared with
+    batch_size: Count = 64  # images of a timed pass
+    rounds: Count = 5  # timed repetitions
 
 
 class AttackTrainingConfig(JobConfig):
     """Everything that decides the training of an attack but its victim."""
 
-    threat_model: ThreatModel
-    method: AIGANTraining = AIGANTraining()
-    report: AttackReport = AttackReport()
+    threat_model: ThreatModel  # what the attack may do
+    method: AIGANTraining = AIGANTraining()  # how the generator is trained
+    report: AttackReport = AttackReport()  # what is measured of the attack
+
+    @classmethod
+    def short_forms(cls) -> Mapping[str, Any]:
+        """Return the type of `base`."""
+        return BASED
 
     @model_validator(mode="after")
     def _can_be_learned(self) -> Self:
@@ -59,17 +66,15 @@ def attack_config(
         raise ConfigError(
             f"--method: got {method[:200]!r}; allowed: {', '.join(METHODS)}{suggestion(method, METHODS)}"
         )
-    path: Path | None = Path(source)
-    if Path(source).suffix in YAML:
-        tree = seen_from_file(read_yaml(Path(source)), Path(source))
+    own = Path(source).suffix in YAML
+    if own:
+        tree, where = read_recipe(AttackTrainingConfig, Path(source))
     else:
         path, tree = _of_model(Path(source), method)
-    changed = apply_overrides(tree, overrides)
-    if path is not None and path == Path(source):
-        with own_config(Path.cwd()):
-            return check(AttackTrainingConfig, changed, str(path), overrides=overrides)
-    with trusting(overrides):
-        return check(AttackTrainingConfig, changed, str(path), overrides=overrides)
+        where = str(path)
+    with own_config(Path.cwd()) if own else trusting(overrides):
+        tree = changed(AttackTrainingConfig, tree, overrides)
+        return check(AttackTrainingConfig, tree, where, overrides=overrides)
 
 
 def _of_model(folder: Path, method: str) -> tuple[Path | None, dict[str, Any]]:

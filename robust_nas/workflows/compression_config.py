@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from robust_nas.choices import changed
 from robust_nas.compression import COMPRESSORS
 from robust_nas.compression.section import SHORT, STEPS, has_short_form
-from robust_nas.config import Options, apply_overrides, check, suggestion, to_dict
+from robust_nas.config import Options, check, suggestion, to_dict
 from robust_nas.errors import ConfigError, UnknownMethodError
 from robust_nas.user_code import own_config
 from robust_nas.workflows.config import CompressionConfig, load_config, one_list, stored_config, trusting
@@ -41,7 +42,7 @@ def compression_config(
         own = {**{key: own[key] for key in own if key not in (*SHORT, STEPS)}, **_steps(names, own)}
     elif not own:
         own = {SHORT[0]: {}}
-    tree = apply_overrides({**tree, "compression": own}, one_list(overrides))
+    tree = changed(CompressionConfig, {**tree, "compression": own}, one_list(overrides))
     if "training" not in tree:
         raise ConfigError(
             f"{where}: holds no section training, as in the folder of a study's model; compressed networks are trained "

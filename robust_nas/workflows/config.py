@@ -1,6 +1,7 @@
 """The run config, composed of every room's options, and the recipes that ship with the package.
 
-A recipe is a complete YAML file in `recipes/`; a user's own file has the same keys. Nothing here imports torch.
+A recipe is a complete YAML file in `recipes/`; a user's own file has the same keys, or says by `base` from what it
+differs (`recipe_files.py`). Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, field_validator, model_validator
 
 from robust_nas.attacks import Attack, ThreatModel, attacks_in, inherit
+from robust_nas.choices import changed, merged
 from robust_nas.compression import Compression
 from robust_nas.config import (
     Count,
@@ -25,13 +27,12 @@ from robust_nas.config import (
     check,
     existing_file,
     read_yaml,
-    suggestion,
     text_field,
     to_yaml,
     to_yaml_dict,
 )
-from robust_nas.config_paths import seen_from_file
 from robust_nas.data.options import DataOptions
+from robust_nas.descriptions import commented
 from robust_nas.errors import ArchitectureError, CodeRefusedError, ConfigError
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.figures import FIGURES, Figure
@@ -42,10 +43,14 @@ from robust_nas.search import Strategy, SupernetOptions, strategy_field, with_st
 from robust_nas.spaces import CellSpace, Size, is_shipped, load_space
 from robust_nas.training import Loss, Training
 from robust_nas.training.losses import with_present_names
-from robust_nas.user_code import absolute_names, allow_code, code_in, folders_of, own_config
+from robust_nas.user_code import absolute_names, allow_code, code_in, own_config
 from robust_nas.workflows.network_size import NetworkSize
+from robust_nas.workflows.recipe_files import BASED, read_recipe, take_away
+from robust_nas.workflows.recipe_files import FOLDER as FOLDER
+from robust_nas.workflows.recipe_files import code_folders as code_folders
+from robust_nas.workflows.recipe_files import recipe_file as recipe_file
+from robust_nas.workflows.recipe_files import recipe_names as recipe_names
 
-FOLDER = Path(__file__).resolve().parent.parent / "recipes"
 MOST_APART = 2.0  # factor between the eps of an attack and of the evaluation, beyond which a warning asks
 RESULTS = Path("results")  # where run folders go by default
 
@@ -53,8 +58,8 @@ RESULTS = Path("results")  # where run folders go by default
 class SpaceChoice(Options):
     """A shipped search space or a path to one, and changes to it: any keys of its file."""
 
-    name: str = "dsara"
-    changes: dict[str, Any] = Field(default={})
+    name: str = "dsara"  # shipped search space, or a YAML file
+    changes: dict[str, Any] = Field(default={})  # keys of the space's file with other values
     _space: CellSpace | None = PrivateAttr(default=None)
 
     @field_validator("name")
@@ -89,7 +94,8 @@ class SpaceChoice(Options):
 class JobConfig(Options):
     """What every job has: a name, a seed, a device, and the images."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1] = 1  # of the file's format
+    # of the run, and of its folder
     name: Annotated[
         str,
         text_field(
@@ -98,21 +104,36 @@ class JobConfig(Options):
             max_length=100,
         ),
     ]
-    seed: Annotated[CountOrZero, Field(le=2**32 - 1)] = 0
+    seed: Annotated[CountOrZero, Field(le=2**32 - 1)] = 0  # of every random choice
+    # auto, cpu, cuda or cuda:N
     device: Annotated[
         str, text_field(r"^(auto|cpu|cuda(:[0-9]{1,2})?)$", "auto, cpu, cuda and cuda:N are taken")
     ] = "auto"
+    # CPU threads; auto: as many as there are cores
     threads: Literal["auto"] | Annotated[Count, Field(le=1024)] = "auto"
-    checkpoint_seconds: NonNegative = 60.0
-    data: DataOptions
-    # Drawn in addition to the usual ones, each where its job is; a result does not depend on them.
-    figures: tuple[Annotated[Figure, FIGURES.field()], ...] = ()
+    checkpoint_seconds: NonNegative = 60.0  # seconds between checkpoints
+    data: DataOptions  # images, and how they are split
+    figures: tuple[Annotated[Figure, FIGURES.field()], ...] = ()  # in addition to the usual ones
+
+    def with_(self, *overrides: str, **keys: Any) -> Self:
+        """Return a changed copy, checked like a file: keys, of which mappings are merged, then `a.b=c` overrides.
+
+            config.with_("training.loss.name=trades", seed=3, evaluation={"images": 500})
+
+        Another method keeps the options that fit, and attacks follow the threat model. Raises `ConfigError`.
+        """
+        kind, tree = type(self), _tree_of(self)
+        given = {key: to_yaml_dict(each) if isinstance(each, Options) else each for key, each in keys.items()}
+        take_away(tree.get("evaluation"), given.get("evaluation"))
+        with own_config(Path.cwd()):
+            tree = changed(kind, merged(kind, tree, given), one_list(overrides))
+            return check(kind, tree, f"{kind.__name__}.with_", overrides=overrides)
 
 
 class EvaluationConfig(JobConfig):
     """Everything that decides an evaluation but the model."""
 
-    evaluation: EvaluationOptions
+    evaluation: EvaluationOptions  # protocol of the evaluation
 
     @staticmethod
     def of(config: RunConfig | CompressionConfig | EvaluationConfig) -> EvaluationConfig:
@@ -123,9 +144,9 @@ class EvaluationConfig(JobConfig):
 class CompressionConfig(JobConfig):
     """Everything that decides a compression but the model; `training` is the recipe of what is trained again."""
 
-    training: Training
-    evaluation: EvaluationOptions
-    compression: Compression
+    training: Training  # recipe of what is trained again
+    evaluation: EvaluationOptions  # protocol of the evaluation
+    compression: Compression  # steps of the compression
 
     @staticmethod
     def of(config: RunConfig) -> CompressionConfig:
@@ -142,19 +163,23 @@ class RunConfig(JobConfig):
     evaluation is.
     """
 
-    threat_model: ThreatModel | None = None
-    space: SpaceChoice = Field(default_factory=SpaceChoice)
-    supernet: SupernetOptions = SupernetOptions()
-    search: Annotated[Strategy, strategy_field()]
-    network: NetworkSize = NetworkSize()
-    training: Training
-    evaluation: EvaluationOptions
+    threat_model: ThreatModel | None = None  # what every attack may do; None: the evaluation's
+    space: SpaceChoice = Field(default_factory=SpaceChoice)  # search space
+    supernet: SupernetOptions = SupernetOptions()  # how the supernet computes
+    search: Annotated[Strategy, strategy_field()]  # strategy
+    network: NetworkSize = NetworkSize()  # size of the final network
+    training: Training  # recipe of the final network
+    evaluation: EvaluationOptions  # protocol of the evaluation
     compression: Compression | None = None  # None: the network stays as it was trained
-    batch_norm: Literal["synchronised", "local"] = (
-        "synchronised"  # over the ranks of torchrun; one rank: no matter
-    )
-    # Keys of `robust-nas compare` (`studies/comparison.py`), which checks them; nothing else depends on them.
+    # statistics over the ranks of torchrun, or of each; one rank: no matter
+    batch_norm: Literal["synchronised", "local"] = "synchronised"
+    # section of robust-nas compare
     compare: dict[str, Any] = Field(default={}, exclude_if=lambda keys: not keys)
+
+    @classmethod
+    def short_forms(cls) -> Mapping[str, Any]:
+        """Return the type of `base`."""
+        return BASED
 
     @model_validator(mode="wrap")
     @classmethod
@@ -200,53 +225,27 @@ class RunConfig(JobConfig):
         return self
 
 
-def recipe_names() -> list[str]:
-    """Names of the shipped recipes, sorted."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
-
-
-def recipe_file(recipe: str | Path) -> Path:
-    """Return the file of a shipped recipe, of one's own, or in the folder of a run. Raises `ConfigError`."""
-    text = str(recipe)
-    shipped = FOLDER / f"{text}.yaml" if text in recipe_names() else None
-    path = shipped or existing_file(text) or existing_file(Path(text) / RECIPE)
-    if path is None:
-        raise ConfigError(
-            f"{text!r} is neither a recipe, nor a file, nor a folder with a {RECIPE}; "
-            f"recipes: {', '.join(recipe_names())}{suggestion(text, recipe_names())}"
-        )
-    return path
-
-
-def code_folders(recipe: str | Path) -> tuple[Path, ...]:
-    """Return the folders for `own_config` from which code in a recipe is seen; none for the folder of a run."""
-    path = recipe_file(recipe)
-    return tuple(reversed(folders_of(None if path.parent == FOLDER else path)))
-
-
 def load_config(
     recipe: str | Path, overrides: Sequence[str] = (), *, strategy: str | None = None
 ) -> RunConfig:
     """The run config of a shipped recipe, a YAML file, or the folder of a run, with `a.b=c` overrides applied.
 
-    A `strategy` (such as `random` or `nni:darts`) takes the place of the recipe's before the overrides do.
+    A file with a `base` says what differs from it; a file or an override that names another method keeps the options
+    that fit (`choices.py`). A `strategy` (such as `random` or `nni:darts`) takes the place of the recipe's before the
+    overrides do.
 
     Raises `ConfigError` that names the key, the value, where it was written, and what is allowed.
     """
     path = recipe_file(recipe)
-    shipped = path.parent == FOLDER
-    source, file = str(recipe) if shipped else str(path), None if shipped else path
-    tree = read_yaml(path)
-    if path.name == RECIPE:
-        tree = {key: with_present_names(value) for key, value in tree.items()}
-        _leave_out_threat_model(tree.get("evaluation"))
-    else:
-        tree = seen_from_file(tree, file)
     with own_config(*code_folders(recipe)):  # what is still relative comes from the command line
+        tree, source = read_recipe(RunConfig, path)
+        if path.name == RECIPE:
+            tree = {key: with_present_names(value) for key, value in tree.items()}
+            _leave_out_threat_model(tree.get("evaluation"))
         if strategy is not None:
             section = tree.get("search")
             tree["search"] = with_strategy(section if isinstance(section, dict) else {}, strategy)
-        return check(RunConfig, apply_overrides(tree, one_list(overrides)), source, overrides=overrides)
+        return check(RunConfig, changed(RunConfig, tree, one_list(overrides)), source, overrides=overrides)
 
 
 def doubts(config: JobConfig) -> list[str]:
@@ -282,10 +281,17 @@ def one_list(overrides: Sequence[str]) -> list[str]:
 
 
 def printed(config: JobConfig) -> str:
-    """Return the YAML of a config; norm and eps stand once, and an attack that inherits them has none of its own.
+    """Return the YAML of a config with a comment at every key that says what it means.
+
+    Norm and eps are written once, and an attack that inherits them has none of its own.
 
     So that `threat_model.eps=...` on what was printed means every attack.
     """
+    return commented(to_yaml(_tree_of(config)), config)
+
+
+def _tree_of(config: JobConfig) -> dict[str, Any]:
+    """Return the tree of a config in which norm and eps are written once."""
     tree = to_yaml_dict(config)
     evaluation = getattr(config, "evaluation", None)
     own = evaluation.threat_model if evaluation else None
@@ -294,7 +300,7 @@ def printed(config: JobConfig) -> str:
         _leave_out_inherited(value, tree.get(section), own if section == "evaluation" else outer or own)
     if outer is not None and outer == own:
         del tree["evaluation"]["threat_model"]
-    return to_yaml(tree)
+    return tree
 
 
 def _leave_out_inherited(value: object, tree: Any, threat_model: ThreatModel | None) -> None:
@@ -317,9 +323,9 @@ def model_config(folder: Path, overrides: Sequence[str] = ()) -> EvaluationConfi
     """Data and evaluation that a model folder was trained with, with overrides applied. Raises `ConfigError`."""
     path, tree = stored_config(folder, EvaluationConfig)
     _leave_out_threat_model(tree.get("evaluation"))
-    changed = apply_overrides(tree, one_list(overrides))
     with trusting(overrides):
-        return check(EvaluationConfig, changed, str(path), overrides=overrides)
+        tree = changed(EvaluationConfig, tree, one_list(overrides))
+        return check(EvaluationConfig, tree, str(path), overrides=overrides)
 
 
 def _leave_out_threat_model(evaluation: Any) -> None:

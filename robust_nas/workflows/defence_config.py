@@ -19,8 +19,8 @@ from robust_nas.workflows.config import EvaluationConfig, JobConfig, stored_conf
 class DefenceConfig(JobConfig):
     """Everything that decides a defended model but the model."""
 
-    method: Annotated[Defence, DEFENCES.field()]
-    # The largest number of validation images, for calibration and for accuracies; None: all. Not written down as None.
+    method: Annotated[Defence, DEFENCES.field()]  # defence and its options
+    # validation images at most, for calibration and accuracies; None: all
     images: Count | None = Field(default=None, exclude_if=lambda images: images is None)
 
 

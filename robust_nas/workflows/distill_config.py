@@ -9,13 +9,13 @@ from typing import Annotated, Any, Self
 from pydantic import ModelWrapValidatorHandler, model_validator
 
 from robust_nas.attacks import ThreatModel, inherit
-from robust_nas.config import apply_overrides, check, read_yaml
-from robust_nas.config_paths import seen_from_file
+from robust_nas.choices import changed
+from robust_nas.config import check
 from robust_nas.distillation import DISTILLERS, Distiller
 from robust_nas.errors import ConfigError, UnknownMethodError
-from robust_nas.runs import RECIPE
 from robust_nas.user_code import own_config
-from robust_nas.workflows.config import FOLDER, EvaluationConfig, code_folders, one_list, recipe_file
+from robust_nas.workflows.config import EvaluationConfig, code_folders, one_list, recipe_file
+from robust_nas.workflows.recipe_files import BASED, read_recipe
 
 USUAL = "adv-kip"
 
@@ -24,7 +24,12 @@ class DistillConfig(EvaluationConfig):
     """Everything that decides a learned set; `evaluation` is that of its kernel regression."""
 
     threat_model: ThreatModel  # of attacks while the set is learned and validated
-    method: Annotated[Distiller, DISTILLERS.field()]
+    method: Annotated[Distiller, DISTILLERS.field()]  # distiller and its options
+
+    @classmethod
+    def short_forms(cls) -> Mapping[str, Any]:
+        """Return the type of `base`."""
+        return BASED
 
     @model_validator(mode="wrap")
     @classmethod
@@ -51,11 +56,8 @@ def distill_config(
     config, as `--print-config` prints it. Another `method` is then refused. Raises `ConfigError`.
     """
     path = recipe_file(recipe)
-    tree = read_yaml(path)
-    shipped = path.parent == FOLDER
-    if path.name != RECIPE:
-        tree = seen_from_file(tree, None if shipped else path)
     with own_config(*code_folders(recipe)):
+        tree, source = read_recipe(DistillConfig, path)
         if "method" not in tree:
             own = {key: value for key, value in tree.items() if key in DistillConfig.model_fields}
             own.pop("figures", None)  # of the recipe's own jobs
@@ -67,8 +69,8 @@ def distill_config(
             tree = {**own, "method": {"name": _known(method or USUAL)}}
         elif method is not None:
             tree = {**tree, "method": _same(method, tree["method"], path)}
-        changed = apply_overrides(tree, one_list(overrides))
-        return check(DistillConfig, changed, str(recipe if shipped else path), overrides=overrides)
+        tree = changed(DistillConfig, tree, one_list(overrides))
+        return check(DistillConfig, tree, source, overrides=overrides)
 
 
 def _known(method: str) -> str:

@@ -28,13 +28,13 @@ class NetworkSize(Options):
     network with a Gaussian posterior over its weights; `samples` draws are an answer.
     """
 
-    cells: Count | None = None
-    channels: Count | None = None
-    particles: Particles | None = _ONLY_WHERE_SET
-    draws: Particles | None = _ONLY_WHERE_SET
-    posterior: Literal["mean-field"] | None = _ONLY_WHERE_SET
-    samples: Count | None = _ONLY_WHERE_SET
-    initial_sigma: Positive | None = _ONLY_WHERE_SET
+    cells: Count | None = None  # depth; None: the space's
+    channels: Count | None = None  # width; None: the space's
+    particles: Particles | None = _ONLY_WHERE_SET  # members of an ensemble; None: one network
+    draws: Particles | None = _ONLY_WHERE_SET  # particles that an answer draws; None: the mean of all
+    posterior: Literal["mean-field"] | None = _ONLY_WHERE_SET  # over the weights; None: one network
+    samples: Count | None = _ONLY_WHERE_SET  # draws of an answer of a posterior
+    initial_sigma: Positive | None = _ONLY_WHERE_SET  # standard deviation of a posterior at the start
 
     @model_validator(mode="after")
     def _of_one_kind(self) -> Self:

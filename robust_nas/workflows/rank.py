@@ -20,9 +20,9 @@ import numpy as np
 from pydantic import Field
 
 from robust_nas import figures
+from robust_nas.choices import changed
 from robust_nas.config import (
     Options,
-    apply_overrides,
     check,
     existing_file,
     expand_path,
@@ -110,7 +110,7 @@ def load_ranking(
     else:
         tree = {"name": _name(candidates), "data": {}, "candidates": list(candidates), **given}
         source = "rank"
-    return check(RankConfig, apply_overrides(tree, overrides), source, overrides=overrides)
+    return check(RankConfig, changed(RankConfig, tree, overrides), source, overrides=overrides)
 
 
 def _name(candidates: Sequence[str]) -> str:

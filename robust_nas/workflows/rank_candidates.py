@@ -47,8 +47,8 @@ DRAWS = 3000  # of a space in a row that give nothing new, after which it counts
 class Truth(Options):
     """The column of a table by which its networks are known."""
 
-    column: Annotated[str, Field(min_length=1)]
-    higher_is_better: bool = True
+    column: Annotated[str, Field(min_length=1)]  # of measured accuracy
+    higher_is_better: bool = True  # whether a larger value is better
     reader: Annotated[TableReader, TABLES.field()] | None = None  # None: the one that recognises the file
 
     def table(self, path: str) -> Table:
@@ -62,14 +62,14 @@ class Truth(Options):
 class RankConfig(JobConfig):
     """Everything that decides a ranking."""
 
-    candidates: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
-        min_length=1
-    )  # a space, a table, or architectures
-    truth: Truth | None = None  # of the networks of a table
-    sample: Count | None = None  # a random part of them; of a space 100 where it is not given
+    # a space, a table, or architectures
+    candidates: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
+    truth: Truth | None = None  # measured accuracies of a table's networks; None: none are known
+    sample: Count | None = None  # random part of the candidates; None: all, or 100 of a space
     space: SpaceChoice | None = None  # of the candidates; None: the shipped one that holds them all
+    # ranking method
     method: Annotated[RankingMethod, RANKINGS.field(default="zero-cost")] = RANKINGS.make("zero-cost")
-    # A candidate is also ranked among those whose parameters are within a factor of 1 + band.
+    # width of the second ranking, among candidates of 1/(1 + band) to 1 + band times the parameters
     band: NonNegative = 0.25
 
     @field_validator("candidates")

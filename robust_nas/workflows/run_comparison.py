@@ -15,17 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from robust_nas.config import differences, read_yaml
 from robust_nas.errors import ConfigError, RunError
 from robust_nas.records import read_json
-from robust_nas.runs import CONFIG, RECIPE
+from robust_nas.runs import CONFIG
 from robust_nas.statistics.contrasts import Contrast, contrasts, holm
 from robust_nas.statistics.measurements import Measurements
+from robust_nas.workflows.config_diff import stored_tree, tree_differences
 from robust_nas.workflows.run_table import RunRow, row_of
 
 PLACES = ("", "evaluation", "model/evaluation")  # of `evaluation.json`, as seen from a run's folder
 EVALUATION = "evaluation.json"
-MISSING = "(not there)"
 
 
 class Pair(NamedTuple):
@@ -73,24 +72,7 @@ def compare_runs(folders: Sequence[Path | str]) -> RunComparison:
             raise ConfigError(f"{place}: is no run: it has no {CONFIG}")
     rows = [row_of(place) for place in places]
     pairs = [_pair(place, places[0]) for place in places[1:]]
-    return RunComparison(rows, _config_differences(places), _corrected(pairs))
-
-
-def _config_differences(places: Sequence[Path]) -> dict[str, list[Any]]:
-    """Return the values of every run at every key where one differs from the first."""
-    trees = [read_yaml(place / (RECIPE if (place / RECIPE).is_file() else CONFIG)) for place in places]
-    keys: set[str] = set()
-    for tree in trees[1:]:
-        keys |= differences(trees[0], tree)
-    return {key: [_value(tree, key) for tree in trees] for key in sorted(keys)}
-
-
-def _value(tree: Any, key: str) -> Any:
-    for part in key.split("."):
-        if not isinstance(tree, Mapping) or part not in tree:
-            return MISSING
-        tree = tree[part]
-    return tree
+    return RunComparison(rows, tree_differences([stored_tree(place) for place in places]), _corrected(pairs))
 
 
 class _Answers(NamedTuple):

@@ -28,7 +28,7 @@ class DecisionBased(ControlledCheck):
     stronger: ClassVar[str] = "take more queries, or the suite black-box"
     most: ClassVar[int] = 16
     name: Literal["decision-based"] = "decision-based"
-    queries: Count = 1000  # per survivor
+    queries: Count = 1000  # a survivor
 
     def applies(self, state: EvaluationState) -> bool:
         """Return whether findings are at full depth, and the list has no decision-based attack."""

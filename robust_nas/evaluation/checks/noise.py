@@ -21,7 +21,7 @@ class RandomNoise(SurvivorCheck):
     share: ClassVar[float] = 0.5
     worst: ClassVar[float] = BROKEN_BY_THE_WEAK
     name: Literal["noise"] = "noise"
-    draws: Count = 10
+    draws: Count = 10  # perturbations a survivor
 
     def attack(self, state: EvaluationState) -> Attack:
         """Return noise under the threat model."""

@@ -24,7 +24,7 @@ class SquareQueries(ControlledCheck):
     title: ClassVar[str] = TITLE
     stronger: ClassVar[str] = "take more queries, or the suite autoattack"
     name: Literal["square"] = "square"
-    queries: Count = 500  # per survivor
+    queries: Count = 500  # a survivor
 
     def applies(self, state: EvaluationState) -> bool:
         """Return whether the list has no attack by scores."""

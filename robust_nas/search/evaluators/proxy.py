@@ -18,7 +18,7 @@ class ProxyScore(Evaluator):
     columns: ClassVar[tuple[str, ...]] = ("proxy",)
 
     name: Literal["proxy"] = "proxy"
-    proxy: Annotated[Proxy, PROXIES.field()]
+    proxy: Annotated[Proxy, PROXIES.field()]  # that scores a candidate
     images: Count = 64  # of the search, chosen by its seed; all of them where there are fewer
 
     @property

@@ -25,7 +25,7 @@ class ShortTraining(Evaluator):
     rung_key: ClassVar[str | None] = "epochs"
 
     name: Literal["short-training"] = "short-training"
-    epochs: Count = 5
+    epochs: Count = 5  # of a candidate's training
     validation: Annotated[Number, Field(gt=0, lt=1)] = (
         0.2  # share of the search's images that score candidates
     )

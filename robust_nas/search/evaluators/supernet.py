@@ -36,8 +36,8 @@ class InheritedWeights(GatedPaths, Evaluator):
     name: Literal["supernet"] = "supernet"
     reference: Annotated[Count, Field(ge=10)] = 64  # architectures of the sample, for both terms
     zero_cost: ZeroCost = ZeroCost()  # the other term
-    # Passes over the images that train, in which every operation of every edge sees each image once on average; a third
-    # of them is clean. None: `steps` and `clean_steps`.
+    # passes over the images that train; None: steps and clean_steps. Every operation of every edge sees each image once
+    # a pass on average; a third of the passes is clean.
     epochs: Count | None = Field(default=None, exclude_if=lambda epochs: epochs is None)
 
     def of_epochs(self, space: CellSpace, images: int) -> Self:

@@ -27,9 +27,9 @@ class TableValue(Evaluator):
     columns: ClassVar[tuple[str, ...]] = ("value", LATENCY)
 
     name: Literal["table"] = "table"
-    file: AbsolutePath
-    column: Annotated[str, Field(min_length=1)]
-    higher_is_better: bool = True
+    file: AbsolutePath  # table of measured architectures
+    column: Annotated[str, Field(min_length=1)]  # that scores a candidate
+    higher_is_better: bool = True  # whether a larger value is better
     reader: Annotated[TableReader, TABLES.field()] | None = None  # None: the one that recognises the file
     latency: AbsolutePath | None = None  # a table of latencies of the same space, measured of every candidate
     device: str | None = None  # its column

@@ -19,7 +19,7 @@ class CommonTraining(StandaloneTraining, Evaluator):
     least_rung: ClassVar[int] = LEAST_STEPS
 
     name: Literal["train"] = "train"
-    steps: Steps = 400
+    steps: Steps = 400  # training steps of a candidate
 
     def evaluate(self, candidate: CellArchitecture, context: SearchContext) -> Scored:
         """Return the score at the size of this evaluator, which is not that of the search."""

@@ -32,7 +32,7 @@ class ZeroCostScore(Evaluator):
     columns: ClassVar[tuple[str, ...]] = ("spread",)
 
     name: Literal["zero-cost"] = "zero-cost"
-    method: ZeroCost = ZeroCost()
+    method: ZeroCost = ZeroCost()  # proxies, and how they are computed
     reference: Annotated[Count, Field(ge=10)] = 100  # random architectures that ranks refer to
 
     def evaluate(self, candidate: CellArchitecture, context: SearchContext) -> Scored:

@@ -23,11 +23,12 @@ class WeightOptimiser(Options):
     `loss` is any training loss, on the images as they are; None: the cross-entropy on the search's attacked images.
     """
 
-    learning_rate: Positive = 0.025
-    min_learning_rate: NonNegative = 0.001
-    momentum: Fraction01 = 0.9
-    weight_decay: NonNegative = 3e-4
-    clip_norm: Positive = 5.0
+    learning_rate: Positive = 0.025  # at the first epoch
+    min_learning_rate: NonNegative = 0.001  # at the end of the cosine
+    momentum: Fraction01 = 0.9  # of SGD
+    weight_decay: NonNegative = 3e-4  # L2 penalty of the weights
+    clip_norm: Positive = 5.0  # largest norm of a gradient
+    # of the weights; None: cross-entropy on attacked images
     loss: Annotated[Loss, loss_of_steps()] | None = None
 
     @model_serializer(mode="wrap")
@@ -48,9 +49,11 @@ class WeightOptimiser(Options):
 class AlphaSchedule(Options):
     """The learning rate of the architecture parameters by epoch; `cosine` ends at `min_learning_rate`."""
 
-    learning_rate: Positive = 3e-4
+    learning_rate: Positive = 3e-4  # of Adam, at the first epoch
+    # of the learning rate
     schedule: Literal["constant", "cosine"] = Field(default="constant", exclude_if=lambda s: s == "constant")
-    min_learning_rate: NonNegative = Field(default=0.0, exclude_if=lambda rate: rate == 0)  # of the cosine
+    # at the end of the cosine
+    min_learning_rate: NonNegative = Field(default=0.0, exclude_if=lambda rate: rate == 0)
 
     @model_validator(mode="after")
     def _the_lowest_rate_is_used_and_lower(self) -> Self:
@@ -75,8 +78,8 @@ class AlphaSchedule(Options):
 class AlphaOptimiser(AlphaSchedule):
     """Adam for the architecture parameters."""
 
-    betas: tuple[Fraction01, Fraction01] = (0.5, 0.999)
-    weight_decay: NonNegative = 1e-3
+    betas: tuple[Fraction01, Fraction01] = (0.5, 0.999)  # decay rates of Adam's moments
+    weight_decay: NonNegative = 1e-3  # L2 penalty of the alphas
 
     def build(self, alphas: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
         """Return the optimiser of these parameters."""

@@ -45,7 +45,7 @@ class SupernetOptions(Options):
     Of strategies that train our supernet; other strategies refuse `plain`.
     """
 
-    execution: Literal["fused", "plain"] = "fused"
+    execution: Literal["fused", "plain"] = "fused"  # operations of a cell computed together, or one by one
 
 
 def usual_attack() -> Any:
@@ -76,25 +76,24 @@ class OneShotStrategy(Strategy):
     reads_back: ClassVar[int] = 0  # how often a step waits for the device
 
     augment: Augment | None = None  # None: the data section's
-    precision: Literal["float32", "bf16"] = "float32"
-    epochs: Count = 50
-    # Epochs, the first ones, in which the weights alone are trained; their alphas' half is not attacked.
+    precision: Literal["float32", "bf16"] = "float32"  # numbers in which the supernet computes
+    epochs: Count = 50  # passes over the data
+    # first epochs, in which the weights alone are trained
     warmup_epochs: CountOrZero = Field(default=0, exclude_if=lambda epochs: epochs == 0)
-    batch_size: Annotated[Count, Field(ge=2)] = 32
+    batch_size: Annotated[Count, Field(ge=2)] = 32  # images of a step
+    # of every step
     attack: Annotated[Attack, training_attack_field()] = Field(default_factory=usual_attack)
-    weights: WeightOptimiser = WeightOptimiser()
-    alphas: AlphaOptimiser = AlphaOptimiser()
-    # Of the result: by the largest edge weights, or by what the supernet loses without an operation.
+    weights: WeightOptimiser = WeightOptimiser()  # optimiser of the weights
+    alphas: AlphaOptimiser = AlphaOptimiser()  # optimiser of the architecture parameters
+    # operations kept: largest edge weights, or largest loss without them
     derive_by: Literal["argmax", "perturbation"] = Field(
         default="argmax", exclude_if=lambda by: by == "argmax"
     )
-    max_skips: CountOrZero | None = Field(
-        default=None, exclude_if=lambda most: most is None
-    )  # of a normal cell
-    stop_on_collapse: Count | None = Field(
-        default=None, exclude_if=lambda skips: skips is None
-    )  # of a normal cell
-    # Sampled architectures that are trained for a few epochs after the search, to see whether its scores rank them.
+    # most skip connections of a normal cell; None: any number
+    max_skips: CountOrZero | None = Field(default=None, exclude_if=lambda most: most is None)
+    # skip connections of a normal cell at which the search stops; None: never
+    stop_on_collapse: Count | None = Field(default=None, exclude_if=lambda skips: skips is None)
+    # sampled architectures trained for a few epochs, to test the ranking
     short_trainings: CountOrZero = Field(default=0, exclude_if=lambda count: count == 0)
 
     @field_validator("short_trainings")

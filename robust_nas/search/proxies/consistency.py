@@ -34,9 +34,9 @@ class Consistency(Proxy):
     passes: ClassVar[int] = 8
 
     name: Literal["consistency"] = "consistency"
-    eps: NonNegative = 8 / 255
+    eps: NonNegative = 8 / 255  # L-infinity size of the attack on the images
     beta: NonNegative = 0.1  # length of the step to the surrogate, relative to the norm of a parameter
-    lr: NonNegative = 0.1
+    lr: NonNegative = 0.1  # learning rate of one step of both networks
 
     def score(self, network: nn.Module, images: Tensor, labels: Tensor | None, generator: Generator) -> float:
         """Return the sum over layers."""

@@ -37,7 +37,7 @@ class JacobCov(Proxy):
     passes: ClassVar[int] = 3
 
     name: Literal["jacob-cov"] = "jacob-cov"
-    statistics: Literal["fixed", "batch"] = "fixed"
+    statistics: Literal["fixed", "batch"] = "fixed"  # batch norms: as initialised, or of the batch
 
     def score(self, network: nn.Module, images: Tensor, labels: Tensor | None, generator: Generator) -> float:
         """Return the score of the input gradients' correlation."""

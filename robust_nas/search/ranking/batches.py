@@ -65,14 +65,14 @@ class CommonBatches:
 class BatchTraining(Options):
     """How weights are trained on common batches: size of network and images, batches, SGD."""
 
-    side: Count = 16
-    channels: Count = 16
+    side: Count = 16  # pixels to which images are reduced, by means of k x k pixels, about
+    channels: Count = 16  # width at which candidates are built
     cells_per_stage: Count = 1  # apart from reduction cells
-    batch_size: Annotated[int, Field(ge=2)] = 64
-    learning_rate: Positive = 0.1
-    momentum: Fraction01 = 0.9
-    weight_decay: NonNegative = 5e-4
-    clip_norm: Positive = 5.0
+    batch_size: Annotated[int, Field(ge=2)] = 64  # images of a step
+    learning_rate: Positive = 0.1  # of SGD, after its rise
+    momentum: Fraction01 = 0.9  # of SGD
+    weight_decay: NonNegative = 5e-4  # L2 penalty of the weights
+    clip_norm: Positive = 5.0  # largest norm of a gradient
     warmup: Annotated[Fraction01, Field(lt=1)] = 0.2  # share of the steps in which learning rate and eps rise
 
     def depth(self, architecture: CellArchitecture) -> int:

@@ -82,9 +82,9 @@ def reduced(images: Images, side: int) -> Images:
 class RankingMethod(Method):
     """Base of ranking methods: the size at which candidates are built and the columns of their scores."""
 
-    side: Count = 16  # images are reduced to about this height and width by means of k x k pixels
-    channels: Count = 16
-    cells_per_stage: Count = 1
+    side: Count = 16  # pixels to which images are reduced, by means of k x k pixels, about
+    channels: Count = 16  # width at which candidates are built
+    cells_per_stage: Count = 1  # normal cells of a stage
 
     def sized(self, candidate: CellArchitecture) -> CellArchitecture:
         """Return a candidate at the size of the ranking."""

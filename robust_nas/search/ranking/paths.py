@@ -56,18 +56,20 @@ def _enough(images: int) -> int:
 class PathTraining(BatchTraining):
     """The training of a supernet's paths, and the images that score them."""
 
-    learning_rate: Annotated[float, Field(gt=0)] = 0.05
+    learning_rate: Annotated[float, Field(gt=0)] = 0.05  # of SGD, after its rise
     warmup: Annotated[Fraction01, Field(lt=1)] = 0.02
+    # paths: each drawn by itself, or all operations equally often
     sampling: Literal["uniform", "fair"] = "uniform"
     steps: Count = 12_000  # paths that are trained by `loss`
-    clean_steps: CountOrZero = 4_000  # and before them by clean images
-    loss: Annotated[Loss, loss_of_steps()] = GENTLE
-    ema: Fraction01 = 0.998
+    clean_steps: CountOrZero = 4_000  # paths that are trained by clean images before them
+    loss: Annotated[Loss, loss_of_steps()] = GENTLE  # of the attacked steps
+    ema: Fraction01 = 0.998  # decay of the averaged weights per step
+    # attack on the images that score
     score_attack: Annotated[
         BoundedAttack, attack_field(lambda attack: attack.for_training, "it is not fit for training")
     ] = GENTLE_FGSM
-    score_images: Annotated[Count, AfterValidator(_enough)] = LEAST_IMAGES  # held out
-    score_batch: Annotated[int, Field(ge=2)] = 128
+    score_images: Annotated[Count, AfterValidator(_enough)] = LEAST_IMAGES  # held-out images that score
+    score_batch: Annotated[int, Field(ge=2)] = 128  # images of a pass that scores
 
     @model_validator(mode="after")
     def _attacks_take_batch_statistics(self) -> Self:

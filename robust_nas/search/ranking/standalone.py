@@ -44,7 +44,7 @@ Steps = Annotated[Count, AfterValidator(_long_enough)]
 class StandaloneTraining(BatchTraining):
     """A short training of one candidate."""
 
-    loss: Annotated[Loss, loss_of_steps()] = GENTLE
+    loss: Annotated[Loss, loss_of_steps()] = GENTLE  # of the training
 
     def training_score(
         self, candidate: CellArchitecture, steps: int, batches: CommonBatches, context: RankingContext

@@ -39,6 +39,7 @@ class Gate(NamedTuple):
 class GatedPaths(PathTraining):
     """A supernet's losses of candidates, and whether they are fit for a sum."""
 
+    # reliability of the losses below which they have no weight
     least_reliability: Annotated[Fraction01, Field(gt=0)] = 0.5
 
     def gate(self, losses: Sequence[Sequence[float]], accuracy: float, classes: int) -> Gate:
@@ -77,7 +78,7 @@ class SupernetRanking(GatedPaths, RankingMethod):
     """One set of weights for all candidates, gated, summed in ranks with zero-cost."""
 
     name: Literal["supernet"] = "supernet"
-    zero_cost: ZeroCost = ZeroCost()  # of the sum
+    zero_cost: ZeroCost = ZeroCost()  # zero-cost term of the sum
 
     def score(self, candidates: Sequence[CellArchitecture], context: RankingContext) -> Columns:
         """Return the sum of ranks, the adversarial loss, its weight in the sum (0 or 1), and the zero-cost score."""

@@ -47,9 +47,10 @@ class ZeroCost(RankingMethod):
     """Ranks by proxies of untrained networks."""
 
     name: Literal["zero-cost"] = "zero-cost"
-    cells_per_stage: Count = 3
+    cells_per_stage: Count = 3  # normal cells of a stage
     draws: Count = 3  # of weights and images
     batch_size: Count = 64  # images of a draw
+    # whose ranks are summed
     proxies: Annotated[tuple[Annotated[Proxy, PROXIES.field()], ...], Field(min_length=1)] = USUAL
 
     @model_validator(mode="after")

@@ -22,8 +22,8 @@ MEASURED = (LATENCY, COMPRESSED_ROBUST)
 class LatencyOptions(Options):
     """Where `latency_ms` comes from: a runtime here, or a table of latencies of NAS-Bench-201 and a device of it."""
 
-    runtime: Literal["torch", "onnxruntime"] = "torch"
-    table: AbsolutePath | None = None
+    runtime: Literal["torch", "onnxruntime"] = "torch"  # that is timed here
+    table: AbsolutePath | None = None  # file of measured latencies, instead of timing
     device: str | None = Field(default=None, min_length=1)  # column of the table
 
     @model_validator(mode="after")

@@ -42,22 +42,24 @@ class SampledStrategy(Strategy):
         "samples": "evaluations",
     }
 
-    evaluations: Count = 20  # how many candidates are evaluated
-    budget: Duration | None = None  # of evaluation, all calls together, after which the search ends
+    evaluations: Count = 20  # candidates that are evaluated
+    budget: Duration | None = None  # time of evaluation after which the search ends, all calls together
     batch: Count = 4  # proposals that are made before any of them is answered; part of the result
-    macs: Window | None = None  # of a candidate at its final size
-    params: Window | None = None
+    macs: Window | None = None  # MACs of a candidate at its final size
+    params: Window | None = None  # parameters of a candidate at its final size
+    # columns with max or min
     objectives: dict[str, Direction] = Field(default={"score": "max"}, min_length=1)
-    constraints: dict[str, Limits] = Field(default={})  # of measured columns
-    take: Take = "best"  # of the first objective, or the knee of the Pareto set
-    # Point of the hypervolume; {}: the worst of every objective among the candidates.
+    constraints: dict[str, Limits] = Field(default={})  # least and largest values of measured columns
+    take: Take = "best"  # result: best of the first objective, or the knee of the Pareto set
+    # point of the hypervolume; {}: the worst of every objective among the candidates
     reference: dict[str, Finite] = Field(default={})
+    # what scores a candidate
     evaluator: Annotated[Evaluator, EVALUATORS.field(default="short-training")] = EVALUATORS.make(
         "short-training"
     )
-    latency: LatencyOptions = LatencyOptions()
+    latency: LatencyOptions = LatencyOptions()  # source of `latency_ms`
     compressed_macs: Annotated[Number, Field(gt=0, lt=1)] = 0.5  # share of the MACs, of `compressed_robust`
-    # Networks of the Pareto set that are trained and evaluated next to the result, after the search.
+    # networks of the Pareto set that are trained and evaluated after the search
     finalists: CountOrZero = Field(default=0, exclude_if=lambda count: count == 0)
 
     @model_validator(mode="after")

@@ -37,7 +37,7 @@ class Configuration(NamedTuple):
 class Design(Method):
     """Base of all designs. `arm` groups the configurations; rules compare arms by their names."""
 
-    arm: Arm = ""
+    arm: Arm = ""  # group of the configurations, by which rules know them
 
     def configurations(
         self, base: Architecture, input_shape: InputShape, classes: int

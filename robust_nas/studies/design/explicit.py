@@ -34,6 +34,7 @@ class ExplicitDesign(Design):
     """Architectures by name (`wrn-10-2`), by file (what it holds when the config is read), or written out."""
 
     name: Literal["list"] = "list"
+    # by name, by file, or written out
     architectures: tuple[Annotated[str | SerializeAsAny[Architecture], BeforeValidator(_read)], ...] = Field(
         min_length=1
     )

@@ -24,6 +24,7 @@ class GridDesign(Design):
     """
 
     name: Literal["grid"] = "grid"
+    # keys of the architecture or the training with their values
     axes: dict[str, Values] = Field(min_length=1)
 
     def configurations(

@@ -41,13 +41,15 @@ class IsoBudgetDesign(Design):
     """
 
     name: Literal["iso"] = "iso"
-    budget: Budget
+    budget: Budget  # cost that is kept equal
     target: Positive | None = None  # params, or MACs per image; None: the base's
     tolerance: Fraction01 = 0.05  # of the target
+    # keys of the architecture with the integers that they may take
     free: dict[str, Integers] = Field(min_length=1)
+    # keys that follow others, such as `widths.1: 2 * widths.0`
     ties: dict[str, str] = Field(default_factory=dict)
-    number: Count = 5
-    along: Along = "last_stage_params_share"
+    number: Count = 5  # configurations at most
+    along: Along = "last_stage_params_share"  # contrast by which they are spread
 
     def configurations(
         self, base: Architecture, input_shape: InputShape, classes: int

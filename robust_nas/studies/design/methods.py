@@ -17,8 +17,8 @@ from robust_nas.training.method import TrainingMethod
 class NamedMethod(TrainingMethod):
     """A method, what it is called, and its epochs (None: the recipe's)."""
 
-    label: Annotated[str, Field(min_length=1, max_length=100)]
-    epochs: Count | None = None
+    label: Annotated[str, Field(min_length=1, max_length=100)]  # name in tables
+    epochs: Count | None = None  # passes over the data; None: the recipe's
 
     @property
     def called(self) -> str:
@@ -36,7 +36,7 @@ class MethodsDesign(Design):
     """The base architecture by every listed training method: the loss, step and hooks of the recipe are replaced."""
 
     name: Literal["methods"] = "methods"
-    methods: tuple[NamedMethod, ...] = Field(min_length=1)
+    methods: tuple[NamedMethod, ...] = Field(min_length=1)  # training methods
 
     def configurations(
         self, base: Architecture, input_shape: InputShape, classes: int

@@ -36,8 +36,8 @@ class RatioDesign(Design):
     """One configuration of a rule per target (and per r_D), of the base's block, activation and so on."""
 
     name: Literal["ratio"] = "ratio"
-    rule: Literal["uniform", "huang", "robustscaling"]
-    budget: Budget
+    rule: Literal["uniform", "huang", "robustscaling"]  # of widths and depths
+    budget: Budget  # cost that is kept equal
     targets: tuple[Positive, ...] | None = Field(default=None, min_length=1)  # None: the base's own
     tolerance: Fraction01 = 0.05  # of the target
     free: Literal["width", "depth"] = "width"  # of uniform and huang: what is solved; the other is the base's

@@ -38,8 +38,8 @@ class AWP(HookOptions):
     needs_end: ClassVar[bool] = False
 
     name: Literal["awp"] = "awp"
-    gamma: NonNegative = 0.01
-    warmup_epochs: CountOrZero = 0
+    gamma: NonNegative = 0.01  # size of the perturbation relative to a layer's weights
+    warmup_epochs: CountOrZero = 0  # epochs without it
 
     def start(self, training: TrainingContext) -> TrainingHook:
         """Return the hook at the begin of a training."""

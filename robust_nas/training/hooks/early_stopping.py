@@ -19,8 +19,8 @@ class EarlyStopping(HookOptions):
     needs_end: ClassVar[bool] = False
 
     name: Literal["early-stopping"] = "early-stopping"
-    patience: Count = 10
-    least_gain: Fraction01 = 0.0  # of the robust accuracy; more than this counts
+    patience: Count = 10  # validated epochs without a gain after which it ends
+    least_gain: Fraction01 = 0.0  # robust accuracy by which a gain must exceed the best
 
     def start(self, training: TrainingContext) -> TrainingHook:
         """Return the hook at the begin of a training."""

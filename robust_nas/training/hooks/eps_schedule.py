@@ -24,8 +24,8 @@ class EpsSchedule(HookOptions):
     needs_end: ClassVar[bool] = False
 
     name: Literal["eps-schedule"] = "eps-schedule"
-    epochs: Count = 5
-    start_share: Annotated[Number, Field(ge=0, le=1)] = 0.0
+    epochs: Count = 5  # until eps is reached
+    start_share: Annotated[Number, Field(ge=0, le=1)] = 0.0  # share of eps at the start
 
     def refuse(self, recipe: Recipe) -> None:
         """Raise `ValueError` for a loss without an inner attack of a positive eps."""

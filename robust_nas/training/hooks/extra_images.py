@@ -38,9 +38,9 @@ class ExtraImages(HookOptions):
     needs_end: ClassVar[bool] = False
 
     name: Literal["extra-images"] = "extra-images"
-    path: AbsolutePath
-    share: Fraction01 = 0.7
-    checksum: str | None = None
+    path: AbsolutePath  # `.npz` file with `image` (uint8) and `label`
+    share: Fraction01 = 0.7  # of every batch
+    checksum: str | None = None  # SHA-256 of the file, filled in
 
     @model_validator(mode="before")
     @classmethod

@@ -36,7 +36,7 @@ class FrozenSparta(HookOptions):
 
     name: Literal["frozen-sparta"] = "frozen-sparta"
     model: AbsolutePath  # folder of the trained model
-    digest: str = ""  # of its files
+    digest: str = ""  # SHA-256 of the model's files, filled in
 
     @model_validator(mode="before")
     @classmethod

@@ -27,7 +27,7 @@ class GaussianNoise(HookOptions):
     needs_end: ClassVar[bool] = False
 
     name: Literal["gaussian-noise"] = "gaussian-noise"
-    sigma: NonNegative = 0.25
+    sigma: NonNegative = 0.25  # standard deviation, in pixels 0..1
 
     def refuse(self, recipe: Recipe) -> None:
         """Raise `ValueError` for a loss or a step that changes the images itself."""

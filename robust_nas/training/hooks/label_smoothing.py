@@ -21,7 +21,7 @@ class LabelSmoothing(HookOptions):
     needs_end: ClassVar[bool] = False
 
     name: Literal["label-smoothing"] = "label-smoothing"
-    smoothing: Fraction01 = 0.1
+    smoothing: Fraction01 = 0.1  # share of a target that is spread over all classes
 
     def start(self, training: TrainingContext) -> TrainingHook:
         """Return the hook at the begin of a training."""

@@ -30,8 +30,8 @@ class NoiseLayers(HookOptions):
     needs_end: ClassVar[bool] = False
 
     name: Literal["noise-layers"] = "noise-layers"
-    std_init: NonNegative = 0.2
-    std_inner: NonNegative = 0.1
+    std_init: NonNegative = 0.2  # standard deviation before the first convolution
+    std_inner: NonNegative = 0.1  # standard deviation before the others
 
     def refuse_architecture(self, architecture: Architecture | type[Architecture]) -> None:
         """Raise `ConfigError` for a network without convolutions; of a family nothing is known."""

@@ -44,11 +44,11 @@ class OverfittingGuard(HookOptions):
     needs_end: ClassVar[bool] = False
 
     name: Literal["overfitting-guard"] = "overfitting-guard"
-    images: Count = 256
-    steps: Count = 10
-    drop: Fraction01 = 0.2
-    gap: Fraction01 = 0.15
-    most_steps: Count = 10
+    images: Count = 256  # validation images at most
+    steps: Count = 10  # PGD steps of the check
+    drop: Fraction01 = 0.2  # fall of the accuracy under PGD that counts as overfitting
+    gap: Fraction01 = 0.15  # accuracy under the training attack minus PGD's that counts as overfitting
+    most_steps: Count = 10  # steps to which the training attack may grow
 
     def refuse(self, recipe: Recipe) -> None:
         """Raise `ValueError` for a loss without an inner attack of a positive eps."""

@@ -41,9 +41,10 @@ class AdvBNN(Loss):
     fits_parts: ClassVar[bool] = True
 
     name: Literal["adv-bnn"] = "adv-bnn"
+    # on the training images
     attack: Annotated[Attack, training_attack_field(default="pgd")] = Field(default={}, validate_default=True)
-    prior_sigma: Positive = 0.08
-    alpha: NonNegative = 1.0
+    prior_sigma: Positive = 0.08  # standard deviation of the prior of every weight
+    alpha: NonNegative = 1.0  # weight of the divergence from the prior
     _images: int | None = PrivateAttr(default=None)  # N
 
     @property

@@ -34,10 +34,11 @@ class GradAlign(Loss):
     twice_differentiated: ClassVar[bool] = True
 
     name: Literal["grad-align"] = "grad-align"
+    # on the training images
     attack: Annotated[Attack, training_attack_field(default="fgsm")] = Field(
         default={}, validate_default=True
     )
-    weight: NonNegative = 0.2  # lam
+    weight: NonNegative = 0.2  # lambda, weight of the alignment
 
     @property
     def passes(self) -> int:

@@ -48,9 +48,11 @@ class IAT(Loss):
     single_rank: ClassVar[str] = "the mixture of two images needs the rows of other ranks in every layer"
 
     name: Literal["iat"] = "iat"
+    # on the training images
     attack: Annotated[Attack, training_attack_field(default="pgd")] = Field(default={}, validate_default=True)
+    # that may be mixed: 0 the images, n the first n cells or stages
     layers: CountOrZero | Literal["all"] = 0
-    alpha: Positive | None = None
+    alpha: Positive | None = None  # parameter of the Beta distribution; None: 1 for images, 2 for layers
 
     @property
     def mixes_inside(self) -> bool:

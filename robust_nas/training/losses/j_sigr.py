@@ -55,13 +55,14 @@ class JSIGR(Loss):
     )
 
     name: Literal["j-sigr"] = "j-sigr"
+    # on the training images; None: clean images
     attack: Annotated[Attack, training_attack_field()] | None = None
-    jacobian_weight: NonNegative = 0.01
-    selective_weight: NonNegative = 1.0
-    projections: Count = 1
-    grid: Count = 8
-    salient: Share = 0.2
-    saliency_share: Share = 0.1
+    jacobian_weight: NonNegative = 0.01  # weight of the Jacobian norm
+    selective_weight: NonNegative = 1.0  # weight of the gradients outside salient patches
+    projections: Count = 1  # random projections of the Jacobian norm; as many as classes: exact
+    grid: Count = 8  # patches of a side
+    salient: Share = 0.2  # share of the patches whose gradient is free
+    saliency_share: Share = 0.1  # share of a batch whose saliency is computed
 
     @property
     def least_side(self) -> int:

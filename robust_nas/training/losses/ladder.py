@@ -62,12 +62,12 @@ class Ladder(Loss):
     )
 
     name: Literal["ladder"] = "ladder"
-    weight: Share = 0.5  # a
+    weight: Share = 0.5  # of the loss on boundary images
     every: Count = 5  # epochs between two fits
-    warmup_epochs: CountOrZero = 1
-    target: Literal["random", "nearest"] = "random"
-    margin: NonNegative = 0.0
-    latent: LatentFit = LatentFit()
+    warmup_epochs: CountOrZero = 1  # epochs before the first fit
+    target: Literal["random", "nearest"] = "random"  # class whose boundary is crossed
+    margin: NonNegative = 0.0  # distance across the boundary, in margins of the SVM
+    latent: LatentFit = LatentFit()  # decoder and boundaries
     _parts: LadderParts | None = PrivateAttr(default=None)
 
     @property

@@ -31,8 +31,9 @@ class MART(Loss):
     """Boosted cross-entropy plus beta times KL, weighted by how unsure the clean prediction is (Wang et al., 2020)."""
 
     name: Literal["mart"] = "mart"
+    # on the training images
     attack: Annotated[Attack, training_attack_field(default="pgd")] = Field(default={}, validate_default=True)
-    beta: NonNegative = 5.0
+    beta: NonNegative = 5.0  # weight of the KL term
 
     @model_validator(mode="after")
     def _attack_maximises_cross_entropy(self) -> Self:

@@ -23,6 +23,7 @@ class PGDAT(Loss):
     plain: ClassVar[bool] = True
 
     name: Literal["pgd-at"] = "pgd-at"
+    # on the training images
     attack: Annotated[Attack, training_attack_field(default="pgd")] = Field(default={}, validate_default=True)
 
     @property

@@ -19,6 +19,7 @@ class SecondOrderAT(PGDAT):
     """Cross-entropy on images of a second-order attack alone (in the style of Qian et al., 2024)."""
 
     name: Literal["second-order"] = "second-order"  # type: ignore[assignment] # another name than its base
+    # on the training images, of second order
     attack: Annotated[
         Attack,
         attack_field(

@@ -24,10 +24,11 @@ class TRADES(Loss):
     """Clean cross-entropy plus beta times KL to the adversarial prediction (Zhang et al., 2019)."""
 
     name: Literal["trades"] = "trades"
+    # on the training images
     attack: Annotated[Attack, training_attack_field(default="pgd", presets={"loss": "kl"})] = Field(
         default={}, validate_default=True
     )
-    beta: NonNegative = 6.0
+    beta: NonNegative = 6.0  # weight of the KL term
 
     @model_validator(mode="after")
     def _attack_maximises_kl(self) -> Self:

@@ -14,8 +14,8 @@ class Piecewise(Schedule):
     needs_end: ClassVar[bool] = False
 
     name: Literal["piecewise"] = "piecewise"
-    milestones: tuple[Count, ...] = (100, 150)
-    factor: Positive = 0.1
+    milestones: tuple[Count, ...] = (100, 150)  # epochs from which the rate is lower
+    factor: Positive = 0.1  # of the learning rate at a milestone
 
     def factor_at(self, epoch: float, epochs: int) -> float:
         """Return the factor of the learning rate at `epoch` (fractional) of `epochs`."""

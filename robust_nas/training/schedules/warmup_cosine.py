@@ -16,8 +16,8 @@ class Cosine(Schedule):
     """Linear warm-up, then half a cosine to `final` times the learning rate."""
 
     name: Literal["cosine"] = "cosine"
-    warmup_epochs: NonNegative = 0.0
-    final: NonNegative = 0.0
+    warmup_epochs: NonNegative = 0.0  # epochs of linear rise
+    final: NonNegative = 0.0  # learning rate at the end, relative to its peak
 
     def factor_at(self, epoch: float, epochs: int) -> float:
         """Return the factor of the learning rate at `epoch` (fractional) of `epochs`."""

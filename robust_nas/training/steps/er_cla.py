@@ -52,12 +52,12 @@ class ERCLA(StepOptions):
     needs_end: ClassVar[bool] = False
 
     name: Literal["er-cla"] = "er-cla"
-    layer: str | None = None
-    weight: NonNegative = 0.1
-    sigma: Positive = 1.0
-    clip: Positive = 0.01
-    critic_width: Count = 512
-    critic_rate: Positive = 2.5e-5
+    layer: str | None = None  # module whose outputs are the latents; None: the input of the classifier
+    weight: NonNegative = 0.1  # of the critic's mean in the loss
+    sigma: Positive = 1.0  # standard deviation of the prior
+    clip: Positive = 0.01  # largest weight of the critic
+    critic_width: Count = 512  # units of the critic's hidden layers
+    critic_rate: Positive = 2.5e-5  # learning rate of the critic
     halve_every: Count = 30  # epochs after which the critic's rate is halved
 
     def refuse_architecture(self, architecture: Architecture | type[Architecture]) -> None:

@@ -38,9 +38,9 @@ class FreeAT(StepOptions):
     moves_images: ClassVar[bool] = True
 
     name: Literal["free-at"] = "free-at"
-    replays: Count = 8  # m
-    eps: Positive
-    norm: Literal["linf"] = "linf"
+    replays: Count = 8  # m, passes of a batch
+    eps: Positive  # largest perturbation on the 0..1 scale
+    norm: Literal["linf"] = "linf"  # in which eps bounds the perturbation
 
     @model_validator(mode="after")
     def _within_the_box(self) -> Self:

@@ -50,10 +50,10 @@ class IGBNN(ParticleStepOptions):
     """
 
     name: Literal["ig-bnn"] = "ig-bnn"
-    information: NonNegative = 1.0
-    gamma: NonNegative = 0.01
-    bandwidth: Bandwidth = "median"
-    absolute: bool = False
+    information: NonNegative = 1.0  # lambda, weight of the information gain
+    gamma: NonNegative = 0.01  # weight of the repulsion
+    bandwidth: Bandwidth = "median"  # h of the kernel: a number, or its rule
+    absolute: bool = False  # whether the term of each image is taken without its sign
 
     def refuse(self, loss: Loss) -> None:
         """Raise `ValueError` for a loss that is more than the cross-entropy on its images."""

@@ -1,0 +1,47 @@
+"""Every registry of the package, as `module:NAME`, and the configs that a user writes, for the tests that walk them."""
+
+import importlib
+
+REGISTRIES = (
+    "robust_nas.attacks:ATTACKS",
+    "robust_nas.operations:ACTIVATIONS",
+    "robust_nas.operations:OPERATIONS",
+    "robust_nas.compression:COMPRESSORS",
+    "robust_nas.data:DATASETS",
+    "robust_nas.defences:DEFENCES",
+    "robust_nas.evaluation:CHECKS",
+    "robust_nas.distillation:DISTILLERS",
+    "robust_nas.figures:FIGURES",
+    "robust_nas.kernels:KERNELS",
+    "robust_nas.search:EVALUATORS",
+    "robust_nas.search:PROXIES",
+    "robust_nas.search:RANKINGS",
+    "robust_nas.search:SEARCH_FINDINGS",
+    "robust_nas.search:STRATEGIES",
+    "robust_nas.search:TABLES",
+    "robust_nas.spaces:FAMILIES",
+    "robust_nas.studies.design:DESIGNS",
+    "robust_nas.studies.rules:RULES",
+    "robust_nas.training:HOOKS",
+    "robust_nas.training:LOSSES",
+    "robust_nas.training:SCHEDULES",
+    "robust_nas.training:STEPS",
+)
+CONFIGS = (
+    "robust_nas.workflows.config:RunConfig",
+    "robust_nas.workflows.config:EvaluationConfig",
+    "robust_nas.workflows.config:CompressionConfig",
+    "robust_nas.workflows.attack_config:AttackTrainingConfig",
+    "robust_nas.workflows.defence_config:DefenceConfig",
+    "robust_nas.workflows.distill_config:DistillConfig",
+    "robust_nas.workflows.rank_candidates:RankConfig",
+    "robust_nas.studies.config:StudyConfig",
+    "robust_nas.studies.comparison:Comparison",
+    "robust_nas.spaces:CellSpace",
+)
+
+
+def named(target):
+    """Return what `module:NAME` names."""
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
