@@ -46,6 +46,8 @@ from .workflows.doctor import doctor as doctor
 from .workflows.evaluate import run_evaluation as run_evaluation
 from .workflows.export import export_model as export_model
 from .workflows.pipeline import run as run
+from .workflows.predict import Prediction as Prediction
+from .workflows.predict import predict as predict
 from .workflows.rank import load_ranking as load_ranking
 from .workflows.rank import rank as rank
 from .workflows.run_comparison import compare_runs as compare_runs

@@ -27,6 +27,7 @@ from robust_nas.cli import (
     doctor,
     evaluate,
     export,
+    predict,
     rank,
     report,
     run,
@@ -61,6 +62,7 @@ app.command("distill")(distill.command)
 app.command("compare")(compare.command)
 app.command("compress")(compress.command)
 app.command("rank")(rank.command)
+app.command("predict")(predict.command)
 app.command("report")(report.command)
 app.command("export")(export.command)
 app.command("count")(count.command)
