@@ -1,7 +1,7 @@
 """What the tests of the attacks share: models whose worst case is known, a small network, and its state."""
 
-import copy
 import math
+from functools import cache
 
 import torch
 from torch import nn
@@ -64,7 +64,9 @@ def certificate(model, weight, images, labels, p):
 def conv_net(classes=CLASSES, seed=0):
     """A small network with BatchNorm and dropout, in a mix of modes."""
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(
+            seed
+        )  # `torch.manual_seed` writes down the stack for other devices
         model = nn.Sequential(
             nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5),
             nn.Conv2d(8, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(72, classes),
@@ -83,14 +85,24 @@ def undecided_net():
     """The same with biases such that random images are answered with several classes: attacks without scores start."""
     model = conv_net()
     with torch.no_grad():
-        model[8].bias -= logits_of(model, batch(count=64, seed=20)[0]).mean(0)
+        model[8].bias -= _mean_logits()
     return model
+
+
+@cache
+def _mean_logits():
+    return logits_of(conv_net(), batch(count=64, seed=20)[0]).mean(0)
 
 
 def logits_of(model, images):
     """The model's logits in eval mode; the model comes back as it was."""
-    with torch.no_grad():
-        return copy.deepcopy(model).eval()(images)
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        with torch.no_grad():
+            return model.eval()(images)
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def answered(model, images):

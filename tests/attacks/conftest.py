@@ -49,12 +49,13 @@ def digits_net():
 
 @pytest.fixture
 def few_iterations(monkeypatch):
-    """The authors' package makes 10 iterations instead of 100, where the length of its attacks decides nothing."""
+    """The authors' package makes 10 iterations from one start, where the length of its attacks decides nothing."""
 
     def shortened(*arguments):
         official = made(*arguments)
         for attack in (official.apgd, official.apgd_targeted):
-            attack.n_iter = attack.n_iter_orig = 10
+            attack.n_iter = attack.n_iter_orig = official.fab.n_iter = 10
+            attack.n_restarts = 1
         return official
 
     made = official_autoattack._official

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from robust_nas.attacks import AutoAttack, Predictor
+from robust_nas.attacks import AutoAttack, Predictor, official_autoattack
 from robust_nas.errors import AttackError, ConfigError
 
 SHAPE = (1, 6, 6)
@@ -93,6 +93,8 @@ def short(monkeypatch):
     def few(self, version="standard"):
         whole(self, version)
         self.square.n_queries, self.fab.n_iter = 200, 10
+        for attack in (self.apgd, self.apgd_targeted):
+            attack.n_iter = attack.n_iter_orig = 30
 
     monkeypatch.setattr(Official, "_set_version", few)
 
@@ -236,24 +238,50 @@ def test_each_part_of_the_suite_says_what_it_is():
     assert [part.least_classes for part in parts] == [2, 4, 2, 2]
 
 
-@pytest.mark.parametrize(
-    ("version", "name"),
-    [
-        *(("standard", name) for name in ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")),
-        ("rand", "apgd-ce"),
-    ],
-)
-def test_the_passes_are_those_of_an_example_that_is_never_broken(version, name):
+def never_broken():
+    """A linear model of ten classes whose answer no attack of a small eps changes."""
     model, _ = linear(10)
     with torch.no_grad():
         model[1].weight.mul_(0.01)
         model[1].bias.copy_(5.0 * torch.arange(10, 0, -1))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("version", "name"),
+    [
+        *(("standard", name) for name in ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t")),
+        ("rand", "apgd-ce"),
+    ],
+)
+def test_the_passes_are_those_of_an_example_that_is_never_broken(version, name):
+    model = never_broken()
     images, labels = right_batch(model, 3)
     attack = AutoAttack(eps=0.05, version=version, attacks=(name,))
     result = attack.run(model, images, labels)
     assert torch.equal(result.images, images)
     assert result.backwards == 3 * attack.passes.backward
     assert 0 <= 3 * attack.passes.forward - result.forwards <= 3 * 5
+
+
+def test_the_passes_of_square_are_its_queries(monkeypatch):
+    made, given = official_autoattack._official, []
+
+    def shortened(*arguments):
+        official = made(*arguments)
+        given.append(official.square.n_queries)
+        official.square.n_queries = 60
+        return official
+
+    monkeypatch.setattr(official_autoattack, "_official", shortened)
+    model = never_broken()
+    images, labels = right_batch(model, 3)
+    attack = AutoAttack(eps=0.05, attacks=("square",))
+    result = attack.run(model, images, labels)
+    assert torch.equal(result.images, images)
+    assert given == [5000]
+    assert result.backwards == 0 == attack.passes.backward
+    assert 0 <= 3 * (attack.passes.forward - 5000 + 60) - result.forwards <= 3 * 5
 
 
 def test_a_generator_that_was_used_gives_other_draws():

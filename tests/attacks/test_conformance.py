@@ -51,6 +51,24 @@ def first_of(attack):
     return FIRST[id(attack)]
 
 
+def half_wrong():
+    """A network, images, and labels of which more than a third are wrong."""
+    model, (images, _) = conv_net(), batch(count=24)
+    labels = answered(model, images)
+    labels[::3] = (labels[::3] + 1) % CLASSES
+    return model, images, labels
+
+
+LOW = {}  # by attack
+
+
+def in_low_precision(attack):
+    """What the attack makes of those with candidates in bf16; made once."""
+    if id(attack) not in LOW:
+        LOW[id(attack)] = changed(attack, precision="bf16")(*half_wrong(), generator())
+    return LOW[id(attack)]
+
+
 @every_attack
 def test_stays_in_ball_and_box_and_leaves_everything_as_it_was(attack):
     model = undecided_net()
@@ -96,16 +114,14 @@ def test_never_worse_than_the_image_itself(attack, precision):
         pytest.skip("judged by the statistics of the batch, which the attack changes")
     if precision == "bf16" and not has_bf16(attack):
         pytest.skip("it runs in float32 alone")
-    model = conv_net()
-    images, _ = batch(count=24)
-    labels = answered(model, images)
-    labels[::3] = (labels[::3] + 1) % CLASSES
-    adversarial = changed(attack, precision=precision)(model, images, labels, generator())
+    model, images, labels = half_wrong()
+    plain = precision == "float32"
+    adversarial = attack(model, images, labels, generator()) if plain else in_low_precision(attack)
     before, after = logits_of(model, images), logits_of(model, adversarial)
     was_wrong, is_wrong = before.argmax(1) != labels, after.argmax(1) != labels
     assert is_wrong[was_wrong].all()
     # Where the attack ranks by cross-entropy, that does not fall either, up to the rounding of the folded copy.
-    if getattr(attack, "loss", "") == "ce" and precision == "float32":
+    if getattr(attack, "loss", "") == "ce" and plain:
         gain = F.cross_entropy(after, labels, reduction="none") - F.cross_entropy(
             before, labels, reduction="none"
         )
@@ -116,10 +132,7 @@ def test_never_worse_than_the_image_itself(attack, precision):
 def test_never_worse_in_the_caller_s_autocast(attack):
     if attack.bn == "batch":
         pytest.skip("judged by the statistics of the batch, which the attack changes")
-    model = conv_net()
-    images, _ = batch(count=24)
-    labels = answered(model, images)
-    labels[::3] = (labels[::3] + 1) % CLASSES
+    model, images, labels = half_wrong()
     with torch.autocast("cpu", torch.bfloat16):
         adversarial = attack(model, images, labels, generator())
     assert adversarial.dtype == torch.float32
@@ -162,9 +175,8 @@ def test_bf16_candidates_stay_in_the_ball(attack):
         with pytest.raises(ValueError, match="precision"):
             changed(attack, precision="bf16")
         return
-    model = conv_net()
-    images, _ = batch()
-    adversarial = changed(attack, precision="bf16")(model, images, answered(model, images), generator())
+    _, images, _ = half_wrong()
+    adversarial = in_low_precision(attack)
     assert adversarial.dtype == torch.float32
     assert distance(attack.norm, adversarial - images).max() <= attack.radius + 1e-6
     assert 0 <= adversarial.min() <= adversarial.max() <= 1

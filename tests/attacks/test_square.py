@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from attacked import batch, certificate, distance, generator, linear
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -86,6 +86,7 @@ def test_every_query_is_taken_where_nothing_breaks():
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), queries=st.integers(2, 12))
 def test_more_restarts_never_weaken(norm, seed, queries):
     model, _ = linear(4)
