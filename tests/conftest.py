@@ -11,10 +11,16 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.abc import MetaPathFinder
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_outcome import Call, Outcome
 from hypothesis import settings
+
+# Before torch is met, also by the processes that tests start: networks as small as the tests' are several times
+# slower in two threads on two busy cores than in one.
+for _threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_threads, "1")
 
 settings.register_profile("robust_nas", deadline=None, max_examples=60, derandomize=True)
 settings.load_profile("robust_nas")
@@ -60,15 +66,26 @@ if os.environ.get("ROBUST_NAS_HIDE_NNI") == "1":
     sys.meta_path.insert(0, _Hide())
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(autouse=True, scope="module")
 def unrendered():
-    """Figures are made and written, but not rendered: that takes longer than the small jobs that they are of."""
+    """Figures are made and written, but not rendered: that takes longer than the small jobs that they are of.
+
+    The tests of figures and of the report override this fixture; a single test asks for `rendered`.
+    """
     from robust_nas.figures import style
 
+    real = {name: getattr(style, name) for name in ("_rendered", "show_literally")}
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(style, "_rendered", lambda *_, format="png", **__: NOTHING[format])
         patched.setattr(style, "show_literally", lambda figure: None)  # which makes every tick
-        yield
+        yield real
+
+
+@pytest.fixture
+def rendered(unrendered: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Render figures after all."""
+    for name, function in unrendered.items():
+        monkeypatch.setattr(f"robust_nas.figures.style.{name}", function)
 
 
 @pytest.fixture

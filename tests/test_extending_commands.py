@@ -11,7 +11,7 @@ from extending import EXAMPLES, PAGE
 import robust_nas
 from robust_nas.export import latency
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unrendered")]
+pytestmark = pytest.mark.slow
 
 COMMANDS = re.findall(r"(?m)^    robust-nas (.+)$", PAGE.read_text())
 ARCHITECTURE = re.search(r"(?m)^\{type: residual.*$", PAGE.read_text())

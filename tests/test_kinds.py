@@ -43,7 +43,7 @@ def offences(tree, *, of_a_method=False):
     A method's own file may have words of its own that are spelt like another method.
     """
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass"):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("isinstance", "issubclass"):
             asked = {part.id for part in ast.walk(node.args[1]) if isinstance(part, ast.Name)}
             asked |= {part.attr for part in ast.walk(node.args[1]) if isinstance(part, ast.Attribute)}
             if asked & CLASSES:

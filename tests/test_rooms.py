@@ -4,7 +4,7 @@ import ast
 from functools import cache
 
 import pytest
-from package_files import ROOT, modules, python_files
+from package_files import ROOT, modules, python_files, read
 
 BASE = (
     "_version", "checkpoints", "choices", "config", "config_paths", "descriptions", "distributed", "environment",
@@ -26,12 +26,12 @@ LONGEST_FILE, LONGEST_FUNCTION = 400, 80
 def imports(name):
     """Return the modules of the package that a file imports, anywhere in it, also for types alone."""
     found = set()
-    for node in ast.walk(ast.parse(modules()[name].read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("robust_nas"):
+    for node in read(modules()[name]).imports:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("robust_nas")}
+        elif (node.module or "").startswith("robust_nas"):
             inner = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {each if each in modules() else node.module for each in inner}
-        elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names if alias.name.startswith("robust_nas")}
     return found
 
 
@@ -94,10 +94,8 @@ def test_circles_are_found():
     "path", [path for folder in ("robust_nas", "tests", "scripts") for path in python_files(folder)]
 )
 def test_no_file_and_no_function_is_too_long(path):
-    text = (ROOT / path).read_text()
-    tree = ast.parse(text)
-    reason = "longer than usual because" in (ast.get_docstring(tree) or "")
-    assert reason or len(text.splitlines()) <= LONGEST_FILE
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert reason or node.end_lineno - node.lineno < LONGEST_FUNCTION, node.name
+    file = read(ROOT / path)
+    reason = "longer than usual because" in file.docstring
+    assert reason or file.lines <= LONGEST_FILE
+    for name, lines in file.functions:
+        assert reason or lines <= LONGEST_FUNCTION, name

@@ -10,11 +10,6 @@ import robust_nas
 NETWORK = robust_nas.MLPArchitecture(name="mlp", depth=1, width=8)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _undrawn(unrendered):
-    pass
-
-
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")

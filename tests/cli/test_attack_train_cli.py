@@ -16,11 +16,6 @@ SHORT = (
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _undrawn(unrendered):
-    pass
-
-
 @pytest.fixture(scope="module")
 def victim(tmp_path_factory):
     return robust_nas.train(config(), NETWORK, tmp_path_factory.mktemp("victim") / "model")

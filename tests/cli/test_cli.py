@@ -221,6 +221,7 @@ def test_spaces_list_and_show(call: Call, tmp_path: Path) -> None:
     assert call("spaces", "show", tmp_path).out == call("spaces", "show", "arnas").out
 
 
+@pytest.mark.usefixtures("rendered")
 def test_spaces_draw_writes_both_pictures(call: Call, tmp_path: Path) -> None:
     done = call("spaces", "draw", "arnas", "--out", tmp_path / "cells")
     assert done.code == 0

@@ -9,7 +9,6 @@ from cli_outcome import Call
 
 from robust_nas.figures import Drawn, draw_figures
 
-pytestmark = pytest.mark.usefixtures("unrendered")
 SETTINGS = (
     "data.limit=200",
     "data.validation=0.2",

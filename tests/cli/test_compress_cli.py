@@ -10,7 +10,6 @@ from robust_nas.config import to_dict, to_yaml
 from robust_nas.export import latency
 from robust_nas.workflows.config import EvaluationConfig
 
-pytestmark = pytest.mark.usefixtures("unrendered")
 NETWORK = robust_nas.ResidualArchitecture(name="small", stem=4, depths=(1, 1), widths=(8, 8))
 
 

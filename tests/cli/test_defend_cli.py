@@ -18,11 +18,6 @@ EXAMPLE = re.search(r"```python\n# my_defence.py\n(.*?)```", PAGE, re.DOTALL)[1]
 COMMANDS = [line for line in re.findall(r"(?m)^    robust-nas (.+)$", PAGE) if "MODEL" not in line]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _undrawn(unrendered):
-    pass
-
-
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     network = robust_nas.MLPArchitecture(name="mlp", depth=1, width=8)

@@ -9,11 +9,6 @@ from cases import CONFIG
 SHORT = ("method.per_class=1", "method.steps=1", "method.batch_size=10", "method.validation_steps=1")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _undrawn(unrendered):
-    pass
-
-
 @pytest.fixture
 def recipe(tmp_path):
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))

@@ -113,6 +113,7 @@ def options(net: Path, function: str = "build", *more: object) -> list[object]:
 WEIGHTS = ("--weights", "mine/weights.safetensors")
 
 
+@pytest.mark.usefixtures("rendered")
 def test_a_module_is_evaluated_end_to_end(call: Call, net: Path, tmp_path: Path) -> None:
     done = call(*options(net, "build", *WEIGHTS, "--quiet"))
     assert (done.code, done.err) == (0, "")

@@ -19,7 +19,7 @@ NETWORK = robust_nas.ResidualArchitecture(name="small", stem=4, depths=(1,), wid
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, unrendered: None) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a model and its evaluation."""
     folder = tmp_path_factory.mktemp("made")
     robust_nas.train(config(), NETWORK, folder / "model")

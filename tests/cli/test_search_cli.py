@@ -13,8 +13,6 @@ from robust_nas.search import DARTS
 from robust_nas.spaces import load_space
 from robust_nas.workflows.search_job import SearchResult
 
-pytestmark = pytest.mark.usefixtures("unrendered")
-
 
 def test_the_command_line_searches_digits_adversarially(call: Call) -> None:
     pytest.importorskip("nni")

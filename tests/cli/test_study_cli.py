@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from cli_outcome import Call
 
-pytestmark = pytest.mark.usefixtures("unrendered")
 SETTINGS = (
     "data.limit=200",
     "data.validation=0.2",

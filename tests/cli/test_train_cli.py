@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from cli_outcome import Call
 
 from robust_nas.config import to_yaml
@@ -17,6 +18,7 @@ SETTINGS = (
 )
 
 
+@pytest.mark.usefixtures("rendered")
 def test_the_kept_epoch_is_counted_from_one_in_table_and_figure(call: Call, tmp_path: Path) -> None:
     network = tmp_path / "mlp.yaml"
     network.write_text(to_yaml({"type": "mlp", "name": "mlp", "depth": 1, "width": 8}))

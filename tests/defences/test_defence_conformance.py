@@ -210,7 +210,7 @@ def test_options_are_read_without_torch():
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, unrendered):
+def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained") / "model"
     network = robust_nas.ResidualArchitecture(name="small", stem=4, depths=(1,), widths=(4,))
     return robust_nas.train(config("training.epochs=1"), network, folder)

@@ -79,7 +79,7 @@ def test_plain_source_gives_the_same_logits_bit_for_bit(name, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, unrendered):
+def folder(tmp_path_factory):
     """A trained residual network in GDWS form, and its evaluation."""
     root = tmp_path_factory.mktemp("export")
     architecture = robust_nas.ResidualArchitecture(name="small", stem=4, depths=(1, 1), widths=(8, 8))

@@ -6,6 +6,11 @@ import pytest
 from robust_nas.figures import style
 
 
+@pytest.fixture(autouse=True, scope="module")
+def unrendered():
+    """Figures are rendered: they are what is tested here."""
+
+
 @pytest.fixture
 def drawn(monkeypatch, tmp_path):
     """Calls a plot and returns its figure, laid out but not painted: files are another test's matter."""

@@ -1,14 +1,9 @@
-"""What the tests of searches share: their jobs render no figures."""
+"""What the tests of searches share: a short fitness, and networks without kinks."""
 
 import pytest
 import torch.nn.functional as F
 
 from robust_nas.search.one_shot import fitness
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _unrendered(unrendered):
-    pass
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -10,7 +10,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 @pytest.fixture
-def tutorial(monkeypatch, unrendered):
+def tutorial(monkeypatch):
     """The script with fewer fits, and attacks of fewer queries."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
     script = importlib.import_module("tutorial_logistic")

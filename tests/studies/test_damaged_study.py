@@ -22,7 +22,7 @@ STUDY = {**TREE, "space": [{"name": "grid", "axes": {"width": [4, 8]}}], "seeds"
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, unrendered):
+def finished(tmp_path_factory):
     """Return a folder with a study of which one trial failed."""
     root = tmp_path_factory.mktemp("damaged")
     (root / "study.yaml").write_text(to_yaml(STUDY))

@@ -20,7 +20,6 @@ from robust_nas.studies.run.inherited import inherited_scores, refuse_unscorable
 from robust_nas.studies.run.runner import run_study
 from robust_nas.workflows.search_job import SearchJob
 
-pytestmark = pytest.mark.usefixtures("unrendered")
 REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "evidence-fashion" / "search-seed0"
 ATTACK = PGD(eps=0.1, steps=2)
 

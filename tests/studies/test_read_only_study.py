@@ -11,7 +11,7 @@ import robust_nas
 
 
 def test_a_study_is_shown_where_nothing_may_be_written(
-    tmp_path: Path, call: Call, unrendered: None, protect: Callable[[Path], None]
+    tmp_path: Path, call: Call, protect: Callable[[Path], None]
 ) -> None:
     fixed = tmp_path / "fixed"
     study = small_study(seeds=1, space=[{"name": "grid", "axes": {"width": [8]}}])

@@ -38,6 +38,11 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
+@pytest.fixture(autouse=True, scope="module")
+def unrendered():
+    """Figures are rendered: a page holds them."""
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")

@@ -32,7 +32,7 @@ def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, unrendered: None) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The study, run once without any trouble."""
     return run_study(small_study(), tmp_path_factory.mktemp("study") / "whole", engine=HereEngine())
 

@@ -27,7 +27,7 @@ def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, unrendered: None) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The study with one seed, run once."""
     return run_study(small_study(seeds=1), tmp_path_factory.mktemp("study") / "whole", engine=HereEngine())
 

@@ -1,6 +1,6 @@
 """What the tests of workflows share: their jobs leave out what takes seconds.
 
-Latencies are measured for an instant and without the exports, and figures are not rendered.
+Latencies are measured for an instant and without the exports.
 """
 
 import pytest
@@ -9,7 +9,7 @@ from robust_nas.export import latency
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _short_jobs(unrendered):
+def _short_jobs():
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(latency, "SECONDS", 0.001)
         patched.setattr(latency, "PACKAGES", ("none_such",))

@@ -37,7 +37,7 @@ ARCHITECTURES = {
 
 
 @pytest.fixture
-def model(tmp_path, request, unrendered):
+def model(tmp_path, request):
     """Return the folder of a model with an evaluation in it."""
     architecture = ARCHITECTURES[getattr(request, "param", "residual")]
     network = build_network(architecture, input_shape=(1, 8, 8), classes=10, mean=(0.3,), std=(0.4,), seed=0)
@@ -125,7 +125,7 @@ class Net(torch.nn.Module):
 
 
 def test_a_module_that_loads_a_checkpoint_of_its_own_or_imports_is_known_as_it_was_built(
-    tmp_path, monkeypatch, unrendered
+    tmp_path, monkeypatch
 ):
     import sys
 

@@ -21,11 +21,6 @@ SHORT = ("method.per_class=2", "method.steps=4", "method.batch_size=30", "method
 FILES = ("learned.npz", "model.safetensors", "model.json", "architecture.yaml", METRICS)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _undrawn(unrendered):
-    pass
-
-
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
     """A recipe of a run, as a user has it."""

@@ -21,11 +21,6 @@ SETTINGS = (
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _undrawn(unrendered):
-    pass
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Return a folder of three runs: two evaluated trainings, on other numbers of images, and an unfinished one."""
