@@ -94,11 +94,12 @@ def test_a_finished_search_is_judged_again_only_where_it_changed(judged, tmp_pat
     asked = config("search.seeds=2", *WIDE)
     again = run_search(asked, folder, mode="resume")
     changed = {path.name for path, time in times.items() if path.stat().st_mtime_ns != time}
-    assert changed - {"result.json", "architecture.yaml"} == set()  # which a repeated search writes again
+    # A repeated search writes the first two again; the report names the folder, which is a copy.
+    assert changed - {"result.json", "architecture.yaml", "report.html"} == set()
     assert again.verdict["reasons"] == judged.verdict["reasons"]
-    written = (folder / "verdict.json").stat().st_mtime_ns
+    written = [(folder / name).stat().st_mtime_ns for name in ("verdict.json", "report.html")]
     run_search(asked, folder, mode="resume")
-    assert (folder / "verdict.json").stat().st_mtime_ns == written
+    assert [(folder / name).stat().st_mtime_ns for name in ("verdict.json", "report.html")] == written
     (folder / "verdict.json").write_text("damaged")
     (folder / "seed-5" / "figures" / "cells.csv").unlink()
     assert run_search(asked, folder, mode="resume").verdict == again.verdict
