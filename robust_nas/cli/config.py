@@ -30,6 +30,7 @@ def diff(a: Config, b: Config, json: common.Json = False) -> None:
         print("the configs do not differ")
     else:
         rows = [
-            [key, *(to_yaml({"": value})[3:].strip() for value in values)] for key, values in found.items()
+            [key, *(to_yaml({"v": value}).removeprefix("v:").strip() for value in values)]
+            for key, values in found.items()
         ]
         common.table("where the configs differ", ("key", a, b), rows)
