@@ -115,9 +115,9 @@ def _pixels(file: Path, shape: tuple[int, int, int], fit: bool) -> npt.NDArray[n
     own_width, own_height, grey = layout(str(file))
     wrong = []
     if (own_width, own_height) != (width, height):
-        wrong.append(f"{own_width}x{own_height} pixels, the model takes {width}x{height}")
+        wrong.append(f"{own_width}x{own_height} pixels (the model takes {width}x{height})")
     if channels == 1 and not grey:
-        wrong.append("in colour, the model takes grey images")
+        wrong.append("in colour (the model takes grey images)")
     if channels not in (1, 3):
         raise DataError(f"{file}: the model takes images of {channels} channels, which no image file has")
     if wrong and not fit:

@@ -58,7 +58,9 @@ def test_it_is_the_network_s_answer_on_the_same_pixels_in_the_order_of_names(net
 def test_other_sizes_and_colours_are_taken_where_that_is_asked_for(network, tmp_path):
     colour = tmp_path / "colour.png"
     Image.new("RGB", (16, 12), (200, 10, 10)).save(colour)
-    with pytest.raises(DataError, match=r"is 16x12 pixels, the model takes 8x8 and in colour.*--fit resizes"):
+    with pytest.raises(
+        DataError, match=r"is 16x12 pixels \(the model takes 8x8\) and in colour .*--fit resizes"
+    ):
         robust_nas.predict(tmp_path / "run", [colour])
     (found,) = robust_nas.predict(tmp_path / "run", [colour], fit=True)
     grey = np.asarray(Image.new("RGB", (1, 1), (200, 10, 10)).convert("L"))[0, 0]
