@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as MatplotlibFigure
 from matplotlib.font_manager import FontProperties
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
 
 from robust_nas.errors import RunError
 from robust_nas.figures import series, style
@@ -115,14 +116,14 @@ def plot_adversarial_grid(
             x = left + 2 * column * (page.side + _GAP)
             prediction, confidence = example[f"{which}_prediction"], example[f"confidence_{which}"]
             verdict = _verdict(prediction, example["label"])
-            _picture(page.axes(x, top), image, verdict.colour, verdict.frame, 2.0)
+            page.picture(x, top, image, verdict.colour, verdict.frame, 2.0)
             name = "rejected" if prediction == REJECTED else class_names[prediction]
             page.text(x, top + page.side + 11, f"{verdict.sign} {name}", page.side, color=verdict.colour)
             if confidence is not None and math.isfinite(confidence):
                 below = f"{100 * confidence:.0f}% sure"
                 page.text(x, top + page.side + 21, below, page.side, color=verdict.colour)
         change = np.clip(0.5 + factor * (adversarial - clean), 0, 1)
-        _picture(page.axes(left + page.side + _GAP, top), change, "#B0B0B0", "solid", 0.8, change=True)
+        page.picture(left + page.side + _GAP, top, change, "#B0B0B0", "solid", 0.8, change=True)
     for number in range(min(page.columns, len(examples))):
         left, _ = page.place(number)
         for column, name in enumerate(("clean", f"change \N{MULTIPLICATION SIGN} {factor:g}", "adversarial")):
@@ -131,7 +132,10 @@ def plot_adversarial_grid(
 
 
 class _Page:
-    """A figure of known size in points, y downwards: examples in rows of `columns`, notes and caption below."""
+    """A figure of known size in points, y downwards: examples in rows of `columns`, notes and caption below.
+
+    All is in one pair of axes as large as the page: a pair for each picture takes most of the time of a page.
+    """
 
     def __init__(self, count: int, notes: str, caption: str) -> None:
         self.columns, self.side = (1, 92.0) if count <= 2 else (2, 74.0) if count <= 8 else (3, 64.0)
@@ -141,10 +145,11 @@ class _Page:
         foot = "\n".join(style.wrap(part, width / 72) for part in (notes, caption) if part)
         bottom = _HEADER + math.ceil(count / self.columns) * self.high
         height = bottom + _LINE * (foot.count("\n") + 1) + _MARGIN
-        self.size = (width, height)
         self.figure = MatplotlibFigure(figsize=(width / 72, height / 72), dpi=style.DPI)
         self._renderer = FigureCanvasAgg(self.figure).get_renderer()  # type: ignore[no-untyped-call]
-        text = self.figure.text(_MARGIN / width, 1 - bottom / height, foot, va="top", parse_math=False)
+        self._axes = self.figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+        self._axes.set_axis_off()
+        text = self._axes.text(_MARGIN, bottom, foot, va="top", parse_math=False)
         text.set(fontsize=8, color=style.GREY, linespacing=1.25)
 
     def place(self, number: int) -> tuple[float, float]:
@@ -152,18 +157,31 @@ class _Page:
         row, column = divmod(number, self.columns)
         return _MARGIN + column * (self.wide + _ALLEY), _HEADER + row * self.high
 
-    def axes(self, x: float, y: float) -> Axes:
-        """Return the axes of a picture with its upper left corner at `x`, `y`."""
-        width, height = self.size
-        return self.figure.add_axes(
-            (x / width, 1 - (y + self.side) / height, self.side / width, self.side / height)
-        )
+    def picture(
+        self,
+        x: float,
+        y: float,
+        image: series.Array,
+        colour: str,
+        frame: _Dashes,
+        width: float,
+        *,
+        change: bool = False,
+    ) -> None:
+        """Show an image [C, H, W] with its upper left corner at `x`, `y`, in a frame."""
+        grey = _DIVERGING if change else "gray"
+        extent = (x, x + self.side, y + self.side, y)
+        shown = AxesImage(self._axes, cmap=grey, interpolation="nearest", extent=extent)
+        shown.set_data(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
+        shown.set_clim(0, 1)
+        self._axes.add_image(shown)
+        look: Any = {"edgecolor": colour, "linestyle": frame, "linewidth": width}
+        self._axes.add_patch(Rectangle((x, y), self.side, self.side, facecolor="none", **look))
 
     def text(self, x: float, y: float, text: str, room: float, *, size: float = _SMALL, **look: Any) -> None:
         """Write from `x` on, on the line `y`, as much as `room` holds."""
-        width, height = self.size
         text = self.fit(text, room, size, look.get("weight", "normal"))
-        self.figure.text(x / width, 1 - y / height, text, fontsize=size, parse_math=False, **look)
+        self._axes.text(x, y, text, fontsize=size, parse_math=False, **look)
 
     def fit(self, text: str, room: float, size: float, weight: str = "normal") -> str:
         """Return the text, shortened at its end where it is wider than `room`."""
@@ -178,18 +196,6 @@ class _Page:
         font = FontProperties(size=size, weight=weight)
         pixels, _, _ = self._renderer.get_text_width_height_descent(text, font, ismath=False)
         return float(pixels) * 72 / style.DPI
-
-
-def _picture(
-    axes: Axes, image: series.Array, colour: str, frame: _Dashes, width: float, *, change: bool = False
-) -> None:
-    grey = _DIVERGING if change else "gray"
-    channels_last = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
-    axes.imshow(channels_last, cmap=grey, vmin=0, vmax=1, interpolation="nearest")
-    axes.grid(visible=False)
-    axes.set(xticks=[], yticks=[])
-    for spine in axes.spines.values():
-        spine.set(visible=True, color=colour, linestyle=frame, linewidth=width)
 
 
 def _images(number: int, example: series.Record) -> tuple[series.Array, series.Array]:

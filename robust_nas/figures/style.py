@@ -54,6 +54,7 @@ _RC: dict[Any, Any] = {
     "axes.axisbelow": True,
     "grid.color": "#E4E4E4",
     "grid.linewidth": 0.6,
+    "image.composite_image": False,  # pictures next to each other stay pictures, in their own pixels
     "legend.frameon": False,
     "legend.fontsize": LEGEND_SIZE,
     "lines.linewidth": 1.6,

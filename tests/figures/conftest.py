@@ -70,9 +70,10 @@ def texts(figure):
     legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes)]
     found += [text for legend in legends if legend is not None for text in legend.get_texts()]
     for axes in figure.axes:
+        found += axes.texts
         if not axes.axison:
             continue
-        found += [*axes.texts, axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label]
+        found += [axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label]
         # The public list of tick labels holds ticks outside the view as well.
         found += [tick.label1 for axis in (axes.xaxis, axes.yaxis) for tick in axis._update_ticks()]
     return [text for text in found if text.get_visible() and text.get_text().strip()]
