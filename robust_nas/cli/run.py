@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from robust_nas.cli import common, compress, controls, search_verdict
+from collections.abc import Mapping
+from typing import Any
+
+from robust_nas.cli import common, controls, search_verdict
 from robust_nas.cli.report import show_path
 
 
@@ -30,7 +33,6 @@ def command(
     from robust_nas.evaluation.report import RECORDED
     from robust_nas.records import read_json, read_record
     from robust_nas.workflows import pipeline
-    from robust_nas.workflows.compress import COMPRESSED
     from robust_nas.workflows.config import RESULTS
     from robust_nas.workflows.controls import COMPARED
     from robust_nas.workflows.search_verdict import JUDGED
@@ -43,21 +45,58 @@ def command(
     if json:
         common.print_json(summary)
         return
-    tree = read_record(folder / "evaluation", "evaluation.json", RECORDED)
-    title = (
-        f"{summary['name']}: {summary['dataset']}, {summary['norm']} eps {summary['eps']:.4g}, seed {summary['seed']}, "
-        f"{summary['params']:,} params, {summary['macs'] / 1e6:.2f} M MACs, {summary['seconds']:.0f} s"
-    )
-    common.table(title, common.ACCURACY_HEADER, common.accuracy_rows(tree))
-    common.show_evidence(tree)
+    evaluated = read_record(folder / "evaluation", "evaluation.json", RECORDED)
+    common.table(_title(summary, evaluated), HEADER, _rows(summary, evaluated))
+    common.show_warnings(evaluated)
+    if summary["verdict"] != "RELIABLE":
+        common.show_findings(evaluated)
     if "controls" in summary["artifacts"]:
         controls.show(read_json(folder / summary["artifacts"]["controls"], COMPARED))
     if "search_verdict" in summary["artifacts"]:  # not of an earlier version
         search_verdict.show(read_json(folder / summary["artifacts"]["search_verdict"], JUDGED), folder)
-    if "compressed" in summary:
-        tree = read_record(folder / "compressed", "compression.json", COMPRESSED)
-        compress.show(tree, folder / "compressed")
-    for name, path in summary["artifacts"].items():
-        print(f"{name.replace('_', ' '):<18} {folder / path}")
+    for name in SHOWN:
+        if (path := summary["artifacts"].get(name)) is not None:
+            print(f"{name.replace('_', ' '):<18} {folder / path}")
     print(f"{'summary':<18} {folder / 'summary.json'}")
     show_path(folder)
+
+
+SHOWN = ("architecture", "model", "export", "compressed_model", "compressed_export")
+HEADER = ("network", "", "params", "MACs", "kB", "clean", "worst case", "95 % interval", "verdict")
+
+
+def _title(summary: Mapping[str, Any], evaluated: Mapping[str, Any]) -> str:
+    """Return what the table is of."""
+    seconds = summary["seconds_this_call"] or summary["seconds"]
+    return (
+        f"{summary['name']}: {summary['dataset']}, {summary['norm']} eps {summary['eps']:.4g}, seed {summary['seed']}; "
+        f"{summary['attack']} on {evaluated['robust']['images']} images; {seconds:.0f} s"
+    )
+
+
+def _rows(summary: Mapping[str, Any], evaluated: Mapping[str, Any]) -> list[list[str]]:
+    """Return a row a network; a summary of an earlier version has that of the network that was found."""
+    own = {
+        "label": "found",
+        "network": "",
+        **{key: summary[key] for key in ("params", "macs")},
+        "bytes": None,
+        "clean": summary.get("clean", evaluated["clean"]["accuracy"]),
+        "robust": evaluated["robust"]["accuracy"],
+        "robust_interval": evaluated["robust"]["interval"],
+        "verdict": evaluated["verdict"]["status"],
+    }
+    return [
+        [
+            row["label"],
+            row["network"],
+            f"{row['params']:,}",
+            f"{row['macs'] / 1e6:.2f} M",
+            "" if row["bytes"] is None else f"{row['bytes'] / 1000:.0f}",
+            common.percent(row["clean"]),
+            common.percent(row["robust"]),
+            "{:.1f} .. {:.1f}".format(*(100 * end for end in row["robust_interval"])),
+            row["verdict"],
+        ]
+        for row in summary.get("networks") or [own]
+    ]

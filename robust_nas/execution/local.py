@@ -81,6 +81,7 @@ class _Pool:
         self.engine = engine
         self.slots: list[_Worker | None] = [None] * engine.workers
         self.server: ForkServer | None = None
+        self.closed = False
 
     def run(self, tasks: Sequence[Task], started: Started) -> Iterator[Ended]:
         """Yield every task's end; a worker that has a task when the iterator is closed is ended."""
@@ -92,7 +93,7 @@ class _Pool:
                 yield Ended(task.id, None, described(error), 1, 0.0)
         slots = self.slots
         try:
-            while waiting or any(worker and worker.attempt for worker in slots):
+            while not self.closed and (waiting or any(worker and worker.attempt for worker in slots)):
                 for number, worker in enumerate(slots):
                     if not waiting or (worker and worker.attempt):
                         continue
@@ -122,7 +123,8 @@ class _Pool:
             self._end(worker for worker in slots if worker is not None and worker.attempt)
 
     def close(self) -> None:
-        """End all workers and the server."""
+        """End all workers and the server, and a call of `run` that is in another thread."""
+        self.closed = True
         self._end(worker for worker in self.slots if worker is not None)
         if self.server is not None:
             self.server.close()
@@ -136,7 +138,7 @@ class _Pool:
     def _end(self, workers: Iterable[_Worker]) -> None:
         for worker in list(workers):
             worker.end()
-            self.slots[self.slots.index(worker)] = None
+            self.slots[:] = [None if slot is worker else slot for slot in self.slots]
 
 
 class _Attempt(NamedTuple):

@@ -53,6 +53,9 @@ from robust_nas.workflows.recipe_files import recipe_names as recipe_names
 
 MOST_APART = 2.0  # factor between the eps of an attack and of the evaluation, beyond which a warning asks
 RESULTS = Path("results")  # where run folders go by default
+_WHERE_SET: Any = Field(
+    default=None, exclude_if=lambda value: value is None
+)  # older records have no such key
 
 
 class SpaceChoice(Options):
@@ -171,6 +174,9 @@ class RunConfig(JobConfig):
     training: Training  # recipe of the final network
     evaluation: EvaluationOptions  # protocol of the evaluation
     compression: Compression | None = None  # None: the network stays as it was trained
+    # known architecture, or its file: trained and evaluated next to what is found, and compressed in its place
+    reference: str | None = _WHERE_SET
+    workers: Annotated[int, Field(ge=1, le=2)] = 1  # processes of a run; 2: one of them makes the reference
     # statistics over the ranks of torchrun, or of each; one rank: no matter
     batch_norm: Literal["synchronised", "local"] = "synchronised"
     # section of robust-nas compare
@@ -180,6 +186,12 @@ class RunConfig(JobConfig):
     def short_forms(cls) -> Mapping[str, Any]:
         """Return the type of `base`."""
         return BASED
+
+    @field_validator("reference")
+    @classmethod
+    def _is_absolute(cls, name: str | None) -> str | None:
+        """Return the path of a file as an absolute one."""
+        return None if name is None else absolute_if_file(name)
 
     @model_validator(mode="wrap")
     @classmethod

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self, cast
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from robust_nas.compression import Compression
 from robust_nas.config import Options, check, differences, expand_path
@@ -29,7 +29,7 @@ from robust_nas.records import Shape, read_environment, read_record
 from robust_nas.runs import CONFIG, Mode, Progress, Run, is_complete, is_finished, silent, write_json
 from robust_nas.search import Strategy, SupernetOptions, strategy_field
 from robust_nas.search.sampled.measured import COMPRESSED_ROBUST
-from robust_nas.spaces import CellSpace
+from robust_nas.spaces import AnyArchitecture, CellSpace
 from robust_nas.training import Training
 from robust_nas.training.losses import with_present_names
 from robust_nas.workflows.compress import DELIVERED, EVALUATED, compress
@@ -49,6 +49,15 @@ from robust_nas.workflows.export import export_model
 from robust_nas.workflows.memory import refuse_memory_of_run
 from robust_nas.workflows.more_evaluation import answered, extended, protocol_of
 from robust_nas.workflows.network_size import NetworkSize
+from robust_nas.workflows.reference import (
+    NETWORKS,
+    REFERENCE,
+    at_the_same_time,
+    make_reference,
+    networks_of,
+    reference_of,
+    refuse_reference,
+)
 from robust_nas.workflows.report.at_end import reporting
 from robust_nas.workflows.search import find_architecture, refuse_unfit
 from robust_nas.workflows.search_job import SearchJob, refuse_more_seeds
@@ -66,6 +75,7 @@ SUMMARY: Shape = {  # what is read of `summary.json`
     "macs": int,
     "seconds": float,
     "artifacts": {str: str},
+    "networks?": NETWORKS,
 }
 
 
@@ -121,13 +131,18 @@ class RunJob(ExtensibleJob):
     steps: tuple[Step, ...]  # the attacks as the suite's file had them
     compression: Compression | None
     batch_norm: str
+    reference: AnyArchitecture | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @classmethod
     def of(cls, config: RunConfig) -> Self:
         """Return the record of the run that a config asks for."""
-        keys = cls.model_fields.keys() - {"space", "search", "steps", "extended"}
+        keys = cls.model_fields.keys() - {"space", "search", "steps", "extended", "reference"}
         shared = {key: getattr(config, key) for key in keys}
-        own = {"search": config.search.alone, "steps": config.evaluation.steps}
+        own = {
+            "search": config.search.alone,
+            "steps": config.evaluation.steps,
+            "reference": reference_of(config),
+        }
         return cls(space=config.space.load(), **own, **shared)
 
     def extension_of(self, before: Self, folder: Path) -> Self | None:
@@ -186,12 +201,18 @@ class RunJob(ExtensibleJob):
         used = {"training": self.search.trains, "compression": COMPRESSED_ROBUST in self.search.measured}
         search = set(SearchJob.model_fields) - {key for key, is_used in used.items() if not is_used}
         model = search | {"training"}
-        evaluation = model | {"evaluation", "steps"}
+        judged = {"evaluation", "steps"}
+        evaluation = model | judged
+        # The search does not matter to a reference, of which the compression then is.
+        known = {"name", "seed", "data", "training", "batch_norm", "network", "reference"}
+        made_from = evaluation if self.reference is None else known | judged
         return {
             "search": search,
             "model": model,
             "evaluation": evaluation,
-            "compressed": evaluation | {"compression"},
+            f"{REFERENCE}/model": known,
+            f"{REFERENCE}/evaluation": known | judged,
+            "compressed": made_from | {"compression", "reference"},
         }
 
     @model_validator(mode="before")
@@ -245,10 +266,11 @@ def _refuse_what_fails_later(config: RunConfig, context: JobContext, folder: Pat
     refuse_unfit(config, context)
     refuse_recipe(config.training, config.space.load(), context, config.network)
     refuse_memory_of_run(config, context)
+    refuse_reference(config, context)
     refuse_random_network(config)
     refuse_attacks(config, context.dataset)
     if mode == "resume":
-        for part in (".", "search", "model", "evaluation", "compressed"):
+        for part in (".", *RunJob.of(config).parts()):
             refuse_other_images(folder / part, context.dataset)
 
 
@@ -266,26 +288,30 @@ class _Made(NamedTuple):
 def _all_jobs(
     config: RunConfig, context: JobContext, folder: Path, mode: Mode, progress: Progress, warn: Warn
 ) -> _Made:
-    """Run one job after the other, each in its own folder."""
-    found = find_architecture(config, folder / "search", mode=mode, progress=progress, context=context)
-    write_json(folder / "environment.json", read_environment(seed_folders(found)[found.record["seed"]]))
-    for message in found.record["warnings"]:
-        if message not in doubts(config):  # which were said before
-            warn(message)
-    model = train(config, found.architecture, folder / "model", mode=mode, progress=progress, context=context)
-    verdict = run_evaluation(
-        config, model, folder / "evaluation", mode=mode, progress=progress, context=context
-    )
+    """Run all jobs, each in its own folder; the reference in a process of its own where the config says so."""
+    given: dict[str, Any] = {"mode": mode, "progress": progress, "context": context}
+    with contextlib.ExitStack() as stack:
+        wait = None
+        if config.reference is not None and config.workers > 1:
+            wait = stack.enter_context(at_the_same_time(config, folder, mode, context))
+        found = find_architecture(config, folder / "search", **given)
+        write_json(folder / "environment.json", read_environment(seed_folders(found)[found.record["seed"]]))
+        for message in found.record["warnings"]:
+            if message not in doubts(config):  # which were said before
+                warn(message)
+        model = train(config, found.architecture, folder / "model", **given)
+        verdict = run_evaluation(config, model, folder / "evaluation", **given)
+        if wait is not None:
+            progress("reference", 0, 1, "in a second process")
+            wait()
+            progress("reference", 1, 1)
+        elif config.reference is not None:
+            make_reference(config, folder, **given)
     compressed = None
     if config.compression is not None:
-        compressed = compress(
-            CompressionConfig.of(config),
-            model,
-            folder / "compressed",
-            mode=mode,
-            progress=progress,
-            context=context,
-        )
+        source = model if config.reference is None else folder / REFERENCE / "model"
+        given["mode"] = mode if config.reference is None else "resume"  # it is there
+        compressed = compress(CompressionConfig.of(config), source, folder / "compressed", **given)
     if config.search.followed:
         compare_with_controls(
             config, found, folder / CONTROLS, model=model, progress=progress, context=context
@@ -316,7 +342,8 @@ _COMPRESSED = {
     "compression_figure": "compressed/figures/compression.png",
     "compressed_export": "compressed/export/network.py",
 }
-_MODELS, _EXPORTS = ("model", "compressed/model"), ("export", "compressed/export")
+_MODELS = ("model", f"{REFERENCE}/model", "compressed/model")
+_EXPORTS = ("export", "compressed/export")
 
 
 def _inside(folder: Path) -> list[str]:
@@ -348,6 +375,7 @@ def _summary(config: RunConfig, made: _Made, folder: Path) -> dict[str, Any]:
         "seconds_per_step": seconds,
         "seed": config.seed,
         "dataset": verdict["dataset"],
+        "networks": networks_of(folder, made.compression),
         "artifacts": dict(_ARTIFACTS),
     }
     if (chosen := made.search.get("chosen_seed")) is not None:  # of a search over several seeds

@@ -17,6 +17,16 @@ _INSIDE: ContextVar[bool] = ContextVar("inside", default=False)  # a job that wr
 
 
 @contextlib.contextmanager
+def within_a_job() -> Iterator[None]:
+    """Write no report inside: the jobs there belong to one that writes it, in another process."""
+    token = _INSIDE.set(True)
+    try:
+        yield
+    finally:
+        _INSIDE.reset(token)
+
+
+@contextlib.contextmanager
 def reporting(folder: Path) -> Iterator[None]:
     """Write the report of a folder when the job inside has ended well; of jobs within a job, the outer one alone does.
 
@@ -25,11 +35,8 @@ def reporting(folder: Path) -> Iterator[None]:
     if _INSIDE.get():
         yield
         return
-    token = _INSIDE.set(True)
-    try:
+    with within_a_job():
         yield
-    finally:
-        _INSIDE.reset(token)
     if is_first() and is_writable(folder):
         try:
             from robust_nas.workflows.report.write import write_run_report

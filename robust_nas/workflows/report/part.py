@@ -17,7 +17,15 @@ from robust_nas.records import RESULT, parse_json, read_environment, read_json, 
 from robust_nas.runs import CONFIG, METRICS, NOT_DRAWN, RECIPE
 
 # Folders inside a run that its report shows, in this order.
-INSIDE = ("search", "model", "evaluation", "compressed", "controls")
+INSIDE = (
+    "search",
+    "model",
+    "evaluation",
+    "reference/model",
+    "reference/evaluation",
+    "compressed",
+    "controls",
+)
 REPORT, FIGURES = "report.html", "figures"
 LONGEST = 20_000  # lines of the metrics that are read
 
