@@ -2,6 +2,7 @@ from ._version import __version__ as __version__
 from .attacks import Predictor as Predictor
 from .attacks import ThreatModel as ThreatModel
 from .data import DataOptions as DataOptions
+from .data import as_dataset as as_dataset
 from .data import load_dataset as load_dataset
 from .evaluation import evaluate as evaluate
 from .nets import Supernet as Supernet

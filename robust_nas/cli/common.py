@@ -15,8 +15,8 @@ import typer
 
 from robust_nas.distributed import is_first
 from robust_nas.errors import ConfigError
-from robust_nas.runs import Mode, silent
-from robust_nas.runs import Progress as Report
+from robust_nas.run_folder import Mode, silent
+from robust_nas.run_folder import Progress as Report
 
 if TYPE_CHECKING:
     from rich.console import Console

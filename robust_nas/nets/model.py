@@ -43,7 +43,7 @@ from robust_nas.nets.build import build_network
 from robust_nas.nets.devices import usable_device
 from robust_nas.nets.digest import model_digest
 from robust_nas.nets.weights import load_tensors
-from robust_nas.runs import CHECKPOINT, write_atomic
+from robust_nas.run_folder import CHECKPOINT, write_atomic
 from robust_nas.spaces import Architecture, load_architecture
 from robust_nas.user_code import from_elsewhere, names_by_content
 

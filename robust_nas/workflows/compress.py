@@ -25,7 +25,7 @@ from robust_nas.evaluation.options import EvaluationOptions, Step, suite_names
 from robust_nas.evaluation.report import SAID, SCORE, THREAT, VERDICT
 from robust_nas.extension import ExtensibleJob
 from robust_nas.records import Shape, read_json, read_record
-from robust_nas.runs import (
+from robust_nas.run_folder import (
     CONFIG,
     ENVIRONMENT,
     NOT_DRAWN,

@@ -38,7 +38,7 @@ from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.figures import FIGURES, Figure
 from robust_nas.overrides import override_value
 from robust_nas.registry import methods_in
-from robust_nas.runs import RECIPE
+from robust_nas.run_folder import RECIPE
 from robust_nas.search import Strategy, SupernetOptions, strategy_field, with_strategy
 from robust_nas.spaces import CellSpace, Size, is_shipped, load_space
 from robust_nas.training import Loss, Training

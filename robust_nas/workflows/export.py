@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from robust_nas.config import expand_path, suggestion
 from robust_nas.errors import ConfigError, RunError, RunExistsError
-from robust_nas.runs import Progress, silent, write_atomic
+from robust_nas.run_folder import Progress, silent, write_atomic
 from robust_nas.workflows.config import EvaluationConfig
 from robust_nas.workflows.deployed_rule import defence_of, random_passes
 

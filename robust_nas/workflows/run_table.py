@@ -18,7 +18,7 @@ from robust_nas.config import suggestion
 from robust_nas.errors import ConfigError, RobustNASError, RunError, RunExistsError
 from robust_nas.files import LOCK, foreign, is_temporary, temporary_name
 from robust_nas.records import read_json
-from robust_nas.runs import CONFIG, ENVIRONMENT, RESULT, is_finished
+from robust_nas.run_folder import CONFIG, ENVIRONMENT, RESULT, is_finished
 
 State = Literal["done", "running", "unfinished", "broken"]
 
