@@ -53,6 +53,7 @@ from .workflows.rank import load_ranking as load_ranking
 from .workflows.rank import rank as rank
 from .workflows.run_comparison import compare_runs as compare_runs
 from .workflows.run_table import list_runs as list_runs
+from .workflows.run_table import runs as runs
 from .workflows.saved_set import evaluate_set as evaluate_set
 from .workflows.search import draw_architecture as draw_architecture
 from .workflows.search import run_search as run_search

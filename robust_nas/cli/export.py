@@ -34,7 +34,10 @@ def command(
     form: Annotated[
         list[str] | None,
         typer.Option(
-            "--format", "-f", help="source (default), onnx, program (torch.export); may be repeated, or all."
+            "--format",
+            "-f",
+            help="source (default), onnx, program (torch.export), hub (a folder for a model hub, which load_model "
+            "reads); may be repeated, or all.",
         ),
     ] = None,
     check: Annotated[
@@ -61,7 +64,7 @@ def command(
 
     Example: [bold]robust-nas export results/quickstart/model --format onnx --check[/bold]
 
-    In Python: robust_nas.export_model(folder, forms=("source", "onnx", "program"))
+    In Python: robust_nas.export_model(folder, forms=("source", "onnx", "program", "hub"))
     """
     from robust_nas.nets.user_module import load_module
     from robust_nas.workflows.export import (
