@@ -46,6 +46,7 @@ from .workflows.distill_config import distill_config as distill_config
 from .workflows.doctor import doctor as doctor
 from .workflows.evaluate import run_evaluation as run_evaluation
 from .workflows.export import export_model as export_model
+from .workflows.figure_of import figure as figure
 from .workflows.pipeline import run as run
 from .workflows.predict import Prediction as Prediction
 from .workflows.predict import predict as predict

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
 
+from robust_nas.cli.completion import recipes, starting
 from robust_nas.distributed import is_first
 from robust_nas.errors import ConfigError
 from robust_nas.run_folder import Mode, silent
@@ -77,7 +78,8 @@ def _document_alone() -> Iterator[None]:
 Recipe = Annotated[
     str,
     typer.Argument(
-        help="A shipped recipe (quickstart, fashion, dsara-cifar10), a YAML file, or the folder of a run."
+        autocompletion=starting(recipes),
+        help="A shipped recipe (quickstart, fashion, dsara-cifar10), a YAML file, or the folder of a run.",
     ),
 ]
 Overrides = Annotated[

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from robust_nas.cli import common
+from robust_nas.cli.completion import forms as _forms
+from robust_nas.cli.completion import starting
 
 if TYPE_CHECKING:
     from robust_nas.workflows.config import EvaluationConfig
@@ -36,6 +38,7 @@ def command(
         typer.Option(
             "--format",
             "-f",
+            autocompletion=starting(_forms),
             help="source (default), onnx, program (torch.export), hub (a folder for a model hub, which load_model "
             "reads); may be repeated, or all.",
         ),
