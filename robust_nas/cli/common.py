@@ -115,9 +115,7 @@ Weights = Annotated[
 ]
 OtherData = Annotated[
     bool,
-    typer.Option(
-        "--other-data", help="Take images of another checksum than those that the model was trained on."
-    ),
+    typer.Option("--other-data", help="Take images of another checksum than those of the training."),
 ]
 
 AllowCode = Annotated[
