@@ -97,13 +97,13 @@ def as_dataset(
 
 def _numbers(*parts: Images) -> tuple[str, ...]:
     """Return a number for each class. Raise `DataError` for labels that are no numbers of classes from 0 on."""
-    labels = torch.cat([part.labels for part in parts]).unique()
-    if int(labels[0]) < 0 or len(labels) <= int(labels[-1]) // 2:
+    labels = sorted({label for part in parts for label in part.labels.tolist()})
+    if labels[0] < 0 or len(labels) <= labels[-1] // 2:
         raise DataError(
-            f"data: labels go from {int(labels[0])} to {int(labels[-1])} and are of {len(labels)} classes; number the "
+            f"data: labels go from {labels[0]} to {labels[-1]} and are of {len(labels)} classes; number the "
             "classes from 0, or name them all by class_names"
         )
-    return tuple(map(str, range(int(labels[-1]) + 1)))
+    return tuple(map(str, range(labels[-1] + 1)))
 
 
 def _images(data: Any, place: str) -> Images:

@@ -108,7 +108,7 @@ def _model(architecture: Architecture | None, description: Any, cost: Cost | Non
     channels, height, width = description.input_shape
     names = description.class_names
     forms = Counter(layer.form for layer in description.layers if layer.form not in ("biased", "identity"))
-    found = {
+    found: dict[str, Any] = {
         "architecture": "a module of the user's own" if architecture is None else architecture.called,
         "name": Path(description.module).name if architecture is None else architecture.name,
         "input": f"{channels}x{height}x{width} pixels, float in 0..1; the normalisation is inside",
