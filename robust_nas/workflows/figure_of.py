@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from robust_nas.config import expand_path
 from robust_nas.errors import ArchitectureError, ConfigError
@@ -67,7 +67,7 @@ def figure(
         raise ConfigError(
             f"figure {name!r}: draws without robust_nas.figures.save, and can be had as files alone"
         )
-    return cast("MatplotlibFigure", figures[0])
+    return figures[0]
 
 
 def _draws(name: str, job: Job, record: Mapping[str, Any]) -> bool:
@@ -134,7 +134,7 @@ def _training(folder: Path) -> dict[str, Any]:
     }
 
 
-_READ = {
+_READ: dict[Job, Callable[[Path], dict[str, Any]]] = {
     "search": _search,
     "training": _training,
     "evaluation": lambda folder: read_record(folder, "evaluation.json", RECORDED),
