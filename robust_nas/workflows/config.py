@@ -323,9 +323,17 @@ def model_config(folder: Path, overrides: Sequence[str] = ()) -> EvaluationConfi
     """Data and evaluation that a model folder was trained with, with overrides applied. Raises `ConfigError`."""
     path, tree = stored_config(folder, EvaluationConfig)
     _leave_out_threat_model(tree.get("evaluation"))
+    _leave_out_options(tree.get("data"), overrides)
     with trusting(overrides):
         tree = changed(EvaluationConfig, tree, one_list(overrides))
         return check(EvaluationConfig, tree, str(path), overrides=overrides)
+
+
+def _leave_out_options(data: Any, overrides: Sequence[str]) -> None:
+    """Remove the options of the stored dataset where overrides name another one, whose reader has others."""
+    named = [text.partition("=")[2].strip() for text in overrides if text.startswith("data.name=")]
+    if named and isinstance(data, dict) and data.get("name") != named[-1]:
+        data.pop("options", None)
 
 
 def _leave_out_threat_model(evaluation: Any) -> None:

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import robust_nas
 from robust_nas.data import DataOptions, load_dataset
 from robust_nas.errors import ConfigError, DataError, RunExistsError
+from robust_nas.workflows.config import model_config
 from robust_nas.workflows.context import load_context
 from robust_nas.workflows.own_data import with_own_data
 
@@ -62,6 +63,11 @@ def test_it_is_continued_with_the_same_images_alone(trained, loader, digits):
         robust_nas.train(stored.with_("training.epochs=4"), NETWORK, trained, mode="resume")
     assert (trained / "model.safetensors").read_bytes() == before
     assert robust_nas.train(more, NETWORK, trained, data=loader, mode="resume") == trained
+
+
+def test_its_model_is_evaluated_on_stored_images_that_are_named(trained):
+    assert model_config(trained, ["data.name=digits"]).data.options == {}
+    assert model_config(trained).data.options != {}
 
 
 def test_nothing_is_left_of_what_is_refused(tmp_path, digits):
