@@ -2,6 +2,7 @@ from ._version import __version__ as __version__
 from .attacks import Predictor as Predictor
 from .attacks import ThreatModel as ThreatModel
 from .data import DataOptions as DataOptions
+from .data import as_dataset as as_dataset
 from .data import load_dataset as load_dataset
 from .evaluation import evaluate as evaluate
 from .nets import Supernet as Supernet
@@ -45,6 +46,7 @@ from .workflows.distill_config import distill_config as distill_config
 from .workflows.doctor import doctor as doctor
 from .workflows.evaluate import run_evaluation as run_evaluation
 from .workflows.export import export_model as export_model
+from .workflows.figure_of import figure as figure
 from .workflows.pipeline import run as run
 from .workflows.predict import Prediction as Prediction
 from .workflows.predict import predict as predict
@@ -52,6 +54,7 @@ from .workflows.rank import load_ranking as load_ranking
 from .workflows.rank import rank as rank
 from .workflows.run_comparison import compare_runs as compare_runs
 from .workflows.run_table import list_runs as list_runs
+from .workflows.run_table import runs as runs
 from .workflows.saved_set import evaluate_set as evaluate_set
 from .workflows.search import draw_architecture as draw_architecture
 from .workflows.search import run_search as run_search

@@ -1,7 +1,7 @@
 """Jobs that can be extended: `--resume` may ask for more than before; what was done is kept.
 
-A run folder is known by what its result depends on (`runs.py`). An `ExtensibleJob` says which changes of that only add
-to what was done, and why others do not. Every extension is recorded in `config.yaml`.
+A run folder is known by what its result depends on (`run_folder.py`). An `ExtensibleJob` says which changes of that
+only add to what was done, and why others do not. Every extension is recorded in `config.yaml`.
 """
 
 from __future__ import annotations

@@ -18,6 +18,10 @@ from typing import Any
 from robust_nas.errors import RunError
 
 LOCK = ".lock"
+CARD, CARD_MARK = (
+    "README.md",
+    b"<!-- Written by robust_nas",
+)  # of a model folder; without the mark it is somebody's own
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<process>[0-9]+)\.tmp")
 _PART = re.compile(r"\..+\.[0-9a-f]{32}\.part")  # of a figure, by earlier versions
 # Of all verbs, and of earlier versions. A file of a plugin is ours where its job lists it among its artifacts.
@@ -153,9 +157,22 @@ def foreign(folder: Path) -> Iterator[Path]:
         if path.is_dir():
             yield from foreign(path)
         elif not (
-            path.name in _OURS or path.name in artifacts or path.suffix in _INSIDE.get(folder.name, ())
+            path.name in _OURS
+            or is_card(path)
+            or path.name in artifacts
+            or path.suffix in _INSIDE.get(folder.name, ())
         ):
             yield path
+
+
+def is_card(path: Path) -> bool:
+    """Return whether a file is a model card that this package wrote, and not somebody's own `README.md`."""
+    if path.name != CARD:
+        return False
+    try:
+        return CARD_MARK in path.read_bytes()
+    except OSError:
+        return False
 
 
 def _artifacts(folder: Path) -> set[str]:

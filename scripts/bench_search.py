@@ -25,7 +25,7 @@ from robust_nas.attacks import FGSMRS, PGD
 from robust_nas.data import augment, split
 from robust_nas.data.order import batches
 from robust_nas.nets import channels_last
-from robust_nas.runs import write_atomic
+from robust_nas.run_folder import write_atomic
 from robust_nas.search import DSARA, Batch, OneShotSearch
 from robust_nas.workflows.config import RunConfig
 from robust_nas.workflows.context import JobContext, choose_device

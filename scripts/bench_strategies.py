@@ -26,7 +26,7 @@ from robust_nas.attacks import PGD
 from robust_nas.attacks.batch_generator import BatchGenerator
 from robust_nas.config import check
 from robust_nas.nets import channels_last
-from robust_nas.runs import write_atomic
+from robust_nas.run_folder import write_atomic
 from robust_nas.search import STRATEGIES, Batch, OneShotSearch, OneShotStrategy, with_strategy
 from robust_nas.spaces import load_space
 from robust_nas.timing import interleaved, peak_resident

@@ -28,7 +28,7 @@ import robust_nas
 from robust_nas.config import to_yaml
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.figures import style
-from robust_nas.runs import read_json, write_atomic
+from robust_nas.run_folder import read_json, write_atomic
 from robust_nas.spaces import CellArchitecture, Size
 from robust_nas.workflows.config import RESULTS, RunConfig
 

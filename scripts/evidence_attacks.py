@@ -27,7 +27,7 @@ from typing import Any
 
 import robust_nas
 from robust_nas.config import to_yaml
-from robust_nas.runs import read_json, write_atomic, write_json
+from robust_nas.run_folder import read_json, write_atomic, write_json
 from robust_nas.workflows.config import RESULTS, RunConfig
 
 REFERENCE = Path("results/reference/attacks")

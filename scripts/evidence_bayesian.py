@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 import robust_nas
 from robust_nas.nets import read_model
 from robust_nas.nets.model import inference_state, save_model
-from robust_nas.runs import read_json, write_atomic, write_json
+from robust_nas.run_folder import read_json, write_atomic, write_json
 from robust_nas.spaces import EnsembleArchitecture
 from robust_nas.workflows.config import RESULTS, RunConfig
 

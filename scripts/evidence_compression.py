@@ -24,7 +24,7 @@ from typing import Any
 
 import robust_nas
 from robust_nas.cli import common
-from robust_nas.runs import read_json, write_atomic
+from robust_nas.run_folder import read_json, write_atomic
 
 METHODS = ("gdws", "cstar")
 KEPT = ("config.yaml", "compression.json", "latency.json")  # no machine's paths

@@ -29,7 +29,7 @@ import torch
 import robust_nas
 from robust_nas.attacks import Predictor
 from robust_nas.nets import read_model
-from robust_nas.runs import read_json, write_atomic, write_json
+from robust_nas.run_folder import read_json, write_atomic, write_json
 from robust_nas.timing import interleaved
 from robust_nas.workflows.config import RESULTS, RunConfig
 

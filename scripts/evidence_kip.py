@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import robust_nas
-from robust_nas.runs import read_json, write_atomic, write_json
+from robust_nas.run_folder import read_json, write_atomic, write_json
 from robust_nas.workflows.config import RESULTS, RunConfig
 from robust_nas.workflows.distill_config import DistillConfig
 

@@ -47,7 +47,7 @@ from robust_nas.data import Images
 from robust_nas.errors import ConfigError
 from robust_nas.files import write_atomic
 from robust_nas.records import read_json, read_lines
-from robust_nas.runs import CHECKPOINT, METRICS, write_json
+from robust_nas.run_folder import CHECKPOINT, METRICS, write_json
 from robust_nas.search import RankingMethod, Table
 from robust_nas.search.ranking.method import reduced
 from robust_nas.search.ranking.supernet import SupernetRanking

@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 import robust_nas
 from robust_nas.config import to_yaml
 from robust_nas.files import write_atomic
-from robust_nas.runs import Run
+from robust_nas.run_folder import Run
 from robust_nas.search import PROXIES, RankingContext, RankingMethod, Table
 from robust_nas.search.ranking.method import Columns
 from robust_nas.search.ranking.ranks import rank_shares

@@ -29,7 +29,7 @@ import numpy as np
 import robust_nas
 from robust_nas.errors import CompressionError
 from robust_nas.records import read_environment, read_json
-from robust_nas.runs import write_atomic, write_json
+from robust_nas.run_folder import write_atomic, write_json
 from robust_nas.statistics import Measurements, contrast
 from robust_nas.studies.run.trial import pack, unpack
 from robust_nas.workflows.config import CompressionConfig, RunConfig

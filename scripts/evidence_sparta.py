@@ -29,7 +29,7 @@ from scipy import stats
 
 import robust_nas
 from robust_nas.config import to_yaml
-from robust_nas.runs import read_json, write_atomic
+from robust_nas.run_folder import read_json, write_atomic
 from robust_nas.workflows.config import RESULTS, RunConfig
 
 REFERENCE = Path("results/reference/sparta")

@@ -29,7 +29,7 @@ import robust_nas
 from robust_nas.data import Dataset, random_indices
 from robust_nas.files import write_atomic
 from robust_nas.records import read_lines
-from robust_nas.runs import Run
+from robust_nas.run_folder import Run
 from robust_nas.search import SearchEvidence, SeedEvidence, judge, run_strategy
 from robust_nas.search.verdict.chance import Chance, agreement, agreement_by_chance
 from robust_nas.search.verdict.derivation import allowed, derive

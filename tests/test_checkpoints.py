@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from run_configs import Config
 
 from robust_nas.errors import CheckpointError, ConfigError, DataError, RunError, RunExistsError
-from robust_nas.runs import (
+from robust_nas.run_folder import (
     CHECKPOINT,
     CONFIG,
     METRICS,

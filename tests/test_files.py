@@ -10,7 +10,7 @@ from run_configs import Config, files
 
 from robust_nas.errors import RunError, RunExistsError
 from robust_nas.files import LOCK, foreign, is_temporary, sweep, write_atomic, write_together
-from robust_nas.runs import CONFIG, Run
+from robust_nas.run_folder import CONFIG, Run
 
 
 @pytest.fixture(scope="module")

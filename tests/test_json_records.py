@@ -8,7 +8,7 @@ import pytest
 from robust_nas.config import Options
 from robust_nas.errors import RunError
 from robust_nas.records import misfit, read_environment, read_json, read_record
-from robust_nas.runs import Run
+from robust_nas.run_folder import Run
 
 SHAPE = {
     "a": float,

@@ -18,7 +18,7 @@ from cases import SMALL_LAYOUT
 from robust_nas import run_search, train
 from robust_nas.checkpoints import read_checkpoint
 from robust_nas.config import apply_overrides, to_yaml
-from robust_nas.runs import CHECKPOINT, METRICS
+from robust_nas.run_folder import CHECKPOINT, METRICS
 from robust_nas.workflows.config import load_config
 
 CONFIG = {

@@ -48,7 +48,6 @@ OURS = (FigureWarning, RecordWarning)  # warnings that are lines for people
 app = typer.Typer(
     help="Search for neural architectures that stay accurate under adversarial attack.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},

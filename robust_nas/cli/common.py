@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
 
+from robust_nas.cli.completion import recipes, starting
 from robust_nas.distributed import is_first
 from robust_nas.errors import ConfigError
-from robust_nas.runs import Mode, silent
-from robust_nas.runs import Progress as Report
+from robust_nas.run_folder import Mode, silent
+from robust_nas.run_folder import Progress as Report
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,7 +78,8 @@ def _document_alone() -> Iterator[None]:
 Recipe = Annotated[
     str,
     typer.Argument(
-        help="A shipped recipe (quickstart, fashion, dsara-cifar10), a YAML file, or the folder of a run."
+        autocompletion=starting(recipes),
+        help="A shipped recipe (quickstart, fashion, dsara-cifar10), a YAML file, or the folder of a run.",
     ),
 ]
 Overrides = Annotated[
@@ -113,9 +115,7 @@ Weights = Annotated[
 ]
 OtherData = Annotated[
     bool,
-    typer.Option(
-        "--other-data", help="Take images of another checksum than those that the model was trained on."
-    ),
+    typer.Option("--other-data", help="Take images of another checksum than those of the training."),
 ]
 
 AllowCode = Annotated[

@@ -87,7 +87,7 @@ def command(
 
 def _print(folder: Path, *, json: bool) -> None:
     """Print the result of a comparison, and end with 1 where a trial failed."""
-    from robust_nas.runs import read_json
+    from robust_nas.run_folder import read_json
     from robust_nas.studies.run.runner import ANALYSIS, COMPARISON, REPORT
 
     tree = read_json(folder / ANALYSIS)

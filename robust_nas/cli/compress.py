@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from robust_nas.cli import common
+from robust_nas.cli.completion import compressors, starting
 from robust_nas.cli.report import show_path
 
 
@@ -19,8 +20,9 @@ def command(
     method: Annotated[
         str | None,
         typer.Option(
+            autocompletion=starting(compressors),
             help="Compressors by name, joined by + where one follows another, such as cstar+gdws "
-            "(default: the recipe's own, else gdws)."
+            "(default: the recipe's own, else gdws).",
         ),
     ] = None,
     macs: Annotated[

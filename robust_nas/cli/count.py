@@ -156,7 +156,7 @@ def _inside(folder: Path) -> Path | None:
 
 def _own_size(place: Path) -> tuple[tuple[int, int, int], int]:
     """Return input shape and number of classes of the folder of a model or search; CIFAR-10's for anything else."""
-    from robust_nas.runs import read_json
+    from robust_nas.run_folder import read_json
 
     folder = place.parent if place.name == ARCHITECTURE and place.is_file() else place
     for name, key in (("model.json", "class_names"), ("result.json", "classes")):

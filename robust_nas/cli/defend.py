@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from robust_nas.cli import common
+from robust_nas.cli.completion import defences, starting
 from robust_nas.cli.export import Module
 from robust_nas.cli.report import show_path
 
@@ -29,7 +30,10 @@ def command(
     method: Annotated[
         str | None,
         typer.Option(
-            "--with", callback=common.filled, help="The defence: a name, or file.py:Class of your own."
+            "--with",
+            callback=common.filled,
+            autocompletion=starting(defences),
+            help="The defence: a name, or file.py:Class of your own.",
         ),
     ] = None,
     module: Module = None,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from robust_nas.cli import common
+from robust_nas.cli.completion import forms as _forms
+from robust_nas.cli.completion import starting
 
 if TYPE_CHECKING:
     from robust_nas.workflows.config import EvaluationConfig
@@ -34,7 +36,11 @@ def command(
     form: Annotated[
         list[str] | None,
         typer.Option(
-            "--format", "-f", help="source (default), onnx, program (torch.export); may be repeated, or all."
+            "--format",
+            "-f",
+            autocompletion=starting(_forms),
+            help="source (default), onnx, program (torch.export), hub (a folder for a model hub, which load_model "
+            "reads); may be repeated, or all.",
         ),
     ] = None,
     check: Annotated[
@@ -61,7 +67,7 @@ def command(
 
     Example: [bold]robust-nas export results/quickstart/model --format onnx --check[/bold]
 
-    In Python: robust_nas.export_model(folder, forms=("source", "onnx", "program"))
+    In Python: robust_nas.export_model(folder, forms=("source", "onnx", "program", "hub"))
     """
     from robust_nas.nets.user_module import load_module
     from robust_nas.workflows.export import (

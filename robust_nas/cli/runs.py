@@ -46,7 +46,7 @@ def list_(
 
     Example: [bold]robust-nas runs list results --verb train --sort=-robust[/bold]
 
-    In Python: robust_nas.list_runs("results", verb="train")
+    In Python: robust_nas.list_runs("results", verb="train"), robust_nas.runs("results") for a DataFrame
     """
     from robust_nas.workflows.run_table import HEADER, RunRow, as_texts, list_runs
 

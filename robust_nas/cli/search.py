@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from robust_nas.cli import common, controls, engines, search_verdict
+from robust_nas.cli.completion import starting, strategies
 from robust_nas.cli.report import show_path
 from robust_nas.distributed import is_first
 
@@ -31,6 +32,7 @@ def command(
         str | None,
         typer.Option(
             callback=common.filled,
+            autocompletion=starting(strategies),
             help="Such as random, nni:darts or file.py:Class instead of the recipe's; keys that it has too stay.",
         ),
     ] = None,

@@ -242,7 +242,7 @@ def _refuse_taken(out: Path | None) -> None:
 def _write_or_print(architecture: Architecture, out: Path | None, json: bool) -> None:
     """Write the YAML of an architecture to a new file and print its name, or print the YAML, or the JSON."""
     from robust_nas.config import to_dict
-    from robust_nas.runs import write_atomic
+    from robust_nas.run_folder import write_atomic
 
     _refuse_taken(out)
     if out is not None:

@@ -119,7 +119,7 @@ def run(
 
     for doubt in doubts(config):
         common.say(f"warning: {doubt}")
-    from robust_nas.runs import read_json
+    from robust_nas.run_folder import read_json
     from robust_nas.studies.run.runner import ANALYSIS, run_study
 
     with common.progress(quiet) as report:
@@ -205,7 +205,7 @@ def export(
     Example: [bold]robust-nas study export results/huang-width-last-ci --csv table.csv[/bold]
     """
     from robust_nas.errors import RunExistsError
-    from robust_nas.runs import write_atomic
+    from robust_nas.run_folder import write_atomic
     from robust_nas.studies.run.runner import study_table
 
     text = study_table(folder)

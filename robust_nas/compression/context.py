@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robust_nas.config import Options, to_yaml
-from robust_nas.runs import RECIPE, Mode, Progress, write_atomic
+from robust_nas.run_folder import RECIPE, Mode, Progress, write_atomic
 
 if TYPE_CHECKING:
     import torch

@@ -42,7 +42,7 @@ from robust_nas.compression.tucker import Ranks, factorised_layer, project
 from robust_nas.config import Count, Fraction01, Positive
 from robust_nas.errors import CompressionError
 from robust_nas.lazy import torch
-from robust_nas.runs import Run, write_atomic
+from robust_nas.run_folder import Run, write_atomic
 from robust_nas.training import LOSSES, Cosine, Loss, TrainingHook
 
 if TYPE_CHECKING:

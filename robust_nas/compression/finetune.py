@@ -9,7 +9,7 @@ from robust_nas import figures
 from robust_nas.compression.section import Compression
 from robust_nas.data import DataOptions
 from robust_nas.extension import ExtensibleJob
-from robust_nas.runs import Progress, Run
+from robust_nas.run_folder import Progress, Run
 from robust_nas.training import Cosine, Loss, Training
 
 if TYPE_CHECKING:

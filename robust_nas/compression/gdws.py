@@ -29,7 +29,7 @@ from robust_nas.config import CountOrZero, NonNegative, Positive
 from robust_nas.errors import CheckpointError, CompressionError
 from robust_nas.lazy import torch
 from robust_nas.records import read_json
-from robust_nas.runs import write_atomic, write_json
+from robust_nas.run_folder import write_atomic, write_json
 from robust_nas.training import LOSSES, Loss
 
 if TYPE_CHECKING:

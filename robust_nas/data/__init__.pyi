@@ -3,6 +3,7 @@ from .dataset import Dataset as Dataset
 from .dataset import channel_statistics as channel_statistics
 from .dataset import load_dataset as load_dataset
 from .images import Images as Images
+from .in_memory import as_dataset as as_dataset
 from .options import Augment as Augment
 from .options import DataOptions as DataOptions
 from .order import batches as batches

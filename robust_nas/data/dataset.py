@@ -45,7 +45,7 @@ class Dataset:
         for name in self.class_names:
             check_class_name(name, self.name)
         for part, images in (("train", self.train), ("test", self.test)):
-            if not images.pixels.numel():
+            if not images.pixels.numel() and (part == "train" or self.split_by != "nobody"):
                 raise DataError(f"{self.name}: {part} is empty, shape {tuple(images.pixels.shape)}")
             check_labels(images.labels, self.classes, f"{self.name} {part}")
         if self.train.pixels.shape[1:] != self.test.pixels.shape[1:]:
@@ -68,13 +68,15 @@ class Dataset:
     @cached_property
     def test_checksum(self) -> str:
         """Return the SHA-256 of the test images and labels alone."""
-        return _checksum(self.test)
+        return checksum_of(self.test)
 
     @cached_property
     def warnings(self) -> tuple[Remark, ...]:
         """Return the remarks of the reader, and the classes without images in one of the parts."""
         found = []
         for images, part, never in ((self.train, "training", "trained"), (self.test, "test", "tested")):
+            if not len(images):  # handed over without test images
+                continue
             present = set(images.labels.tolist())
             absent = [name for label, name in enumerate(self.class_names) if label not in present]
             if absent:
@@ -82,6 +84,17 @@ class Dataset:
                 text = f"{len(absent)} of {self.classes} classes have no {part} image and are never {never}: {named}"
                 found.append(Remark(text, f"add {part} images of these classes, or leave the classes out"))
         return (*self.remarks, *found)
+
+    def warn(self) -> None:
+        """Warn (`DataWarning`) of what a reader of figures must know of the images."""
+        for remark in self.warnings:
+            warnings.warn(f"{self.name}: {remark.text}; {remark.advice}", DataWarning, stacklevel=3)
+
+    def limited(self, limit: int | None, seed: int) -> Dataset:
+        """Return the dataset with `limit` training images, a class-balanced choice; itself where there are fewer."""
+        if limit is None or limit >= len(self.train):
+            return self
+        return dataclasses.replace(self, train=self.train.subset(balanced(self.train.labels, limit, seed)))
 
     def has_checksum(self, checksum: str) -> bool:
         """Return whether a recorded checksum is of the images of this dataset, also if recorded with another limit."""
@@ -113,7 +126,7 @@ def load_dataset(options: DataOptions, *, seed: int = 0) -> Dataset:
     def other_form(checksum: str) -> bool:
         if checksum.startswith(FILES):
             return digest is None and checksum == reader.digest(path)
-        return digest is not None and checksum == _checksum(*_checked(reader, reader.read(path))[:2])
+        return digest is not None and checksum == checksum_of(*_checked(reader, reader.read(path))[:2])
 
     train, test, class_names = parts
     dataset = Dataset(
@@ -121,21 +134,19 @@ def load_dataset(options: DataOptions, *, seed: int = 0) -> Dataset:
         train,
         test,
         class_names,
-        digest or _checksum(train, test),
+        digest or checksum_of(train, test),
         reader.split_by,
         reader.remarks(path),
         other_form,
     )
-    if limit is not None and limit < len(train):
-        dataset = dataclasses.replace(dataset, train=train.subset(balanced(train.labels, limit, seed)))
+    dataset = dataset.limited(limit, seed)
     if reader.split_by == "user":
-        dataset = dataclasses.replace(dataset, remarks=(*dataset.remarks, *_in_both(dataset)))
-    for remark in dataset.warnings:
-        warnings.warn(f"{dataset.name}: {remark.text}; {remark.advice}", DataWarning, stacklevel=2)
+        dataset = dataclasses.replace(dataset, remarks=(*dataset.remarks, *in_both(dataset)))
+    dataset.warn()
     return dataset
 
 
-def _in_both(dataset: Dataset) -> tuple[Remark, ...]:
+def in_both(dataset: Dataset) -> tuple[Remark, ...]:
     """Return how many test images are training images too, if any."""
     seen, tested = (
         [hashlib.blake2b(image, digest_size=16).digest() for image in images.pixels.numpy()]
@@ -167,7 +178,8 @@ def _plain(images: Images) -> Images:
     return Images(images.pixels.cpu().contiguous(), images.labels.cpu().contiguous())
 
 
-def _checksum(*parts: Images) -> str:
+def checksum_of(*parts: Images) -> str:
+    """Return the SHA-256 of images and labels."""
     digest = hashlib.sha256()
     for images in parts:
         for array in (images.pixels.numpy(), images.labels.numpy().astype("<i8")):

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 # Who divided a dataset into training and test images: its publishers; robust_nas, where they have not; or the user,
-# by the folders of the images or in a reader.
-SplitBy = Literal["publishers", "robust_nas", "user"]
+# by the folders of the images, in a reader or in Python. Nobody: there are no test images.
+SplitBy = Literal["publishers", "robust_nas", "user", "nobody"]
 
 
 FILES = "files:"  # before a digest of files in the place of a checksum of images
@@ -53,6 +53,7 @@ class DatasetReader(Method):
     default_path: ClassVar[Path | None] = None  # the usual place of the files; None: a config has to name one
     files: ClassVar[str] = "the folder of its files"  # what the path leads to, for messages
     where: ClassVar[str] = ""  # where to get the files, for messages
+    stored: ClassVar[bool] = True  # whether the images lie somewhere, and can be read again
     split_by: ClassVar[SplitBy] = "user"  # who divided it into training and test images
 
     def location(self, path: str | None) -> Path | None:
@@ -113,6 +114,7 @@ DATASETS = Registry(
         "cifar10": "cifar10:CIFAR10",
         "image-folder": "image_folder:ImageFolder",
         "npz": "npz_set:NpzSet",
+        "in-memory": "in_memory:InMemory",
     },
     group="robust_nas.datasets",
 )

@@ -27,7 +27,7 @@ from robust_nas.distillation.distiller import Distiller, LearnedSet, batch_loss
 from robust_nas.errors import CheckpointError, ConfigError, DivergenceError, KernelError
 from robust_nas.kernels.regression import centred_targets, solve
 from robust_nas.nets.kernel_regression import KernelRegressionNetwork
-from robust_nas.runs import Progress, Run, silent
+from robust_nas.run_folder import Progress, Run, silent
 from robust_nas.training.divergence import refuse_divergence
 from robust_nas.training.validation import validate, validation_images
 

@@ -17,7 +17,7 @@ from robust_nas.config import read_yaml
 from robust_nas.errors import ConfigError, RecordWarning, RunError
 from robust_nas.evaluation.report import RECORDED
 from robust_nas.records import RESULT, read_environment, read_record
-from robust_nas.runs import CONFIG
+from robust_nas.run_folder import CONFIG
 
 
 class FinishedEvaluation(NamedTuple):

@@ -1,7 +1,6 @@
 """Bring what a user hands to `evaluate` into one form, and refuse the rest before anything is attacked.
 
-images   an object with `pixels` and `labels`, a pair (x, y), a torch Dataset of (image, label), a DataLoader of such
-         batches; tensors or NumPy arrays
+images   `data/own_images.py`: arrays, a torch Dataset or DataLoader, a Hugging Face dataset
 model    a torch module whose tensors have values, or any function of images, wrapped into one
 device   the one that the model's tensors are on, or a given one that holds some of them
 """
@@ -9,59 +8,35 @@ device   the one that the model's tensors are on, or a given one that holds some
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from robust_nas.attacks.predictor import FunctionModule
-from robust_nas.errors import AttackError, ConfigError, DataWarning, RobustNASError
+from robust_nas.data.own_images import labelled_images
+from robust_nas.errors import AttackError, ConfigError, DataError, DataWarning, RobustNASError
 from robust_nas.evaluation.accuracy import LabelledImages
 from robust_nas.nets.devices import usable_device
 from robust_nas.nets.values import without_values
 
-ACCEPTED = (
-    "images uint8 0..255, or float 0..1, [N, C, H, W] with their classes [N] are needed: an object with `pixels` and "
-    "`labels`, a pair (images, labels), a torch.utils.data.Dataset of (image, label) or a DataLoader of such pairs; "
-    "tensors or NumPy arrays"
-)
-INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-
-
-class Pair(NamedTuple):
-    """Images `[N, C, H, W]` and labels `[N]`."""
-
-    pixels: Tensor
-    labels: Tensor
-
 
 def labelled(data: Any) -> LabelledImages:
     """Return images with labels from any accepted form. Raise `AttackError` for another one, and what is accepted."""
-    if hasattr(data, "pixels") and hasattr(data, "labels"):
-        return _pair(data.pixels, data.labels, "data")
     if isinstance(data, DataLoader):
         _warn_of_dropped(data)
-        return _joined(
-            [_item(batch, f"batch {number}", data) for number, batch in enumerate(data)], data, torch.cat
-        )
-    if isinstance(data, tuple | list) and len(data) == 2:
-        return _pair(data[0], data[1], "data")
-    if isinstance(data, Dataset) and hasattr(data, "__len__"):
-        items = [_item(data[index], f"item {index}", data) for index in range(len(data))]
-        return _joined(items, data, torch.stack)
-    if hasattr(data, "train") and hasattr(data, "test"):
-        raise AttackError(f"data: got {type(data).__name__}, training and test images; pass its `test`")
-    if isinstance(data, Tensor | np.ndarray):
-        raise AttackError(
-            f"data: got one {type(data).__name__} of shape {tuple(data.shape)}, no labels; {ACCEPTED}"
-        )
-    count = f" of {len(data)}" if isinstance(data, tuple | list) else ""
-    raise AttackError(f"data: got {type(data).__name__}{count}; {ACCEPTED}")
+    try:
+        return labelled_images(data)
+    except DataError as error:
+        if hasattr(data, "train") and hasattr(data, "test"):
+            raise AttackError(
+                f"data: got {type(data).__name__}, training and test images; pass its `test`"
+            ) from None
+        raise AttackError(str(error)) from None
 
 
 def _warn_of_dropped(loader: DataLoader[Any]) -> None:
@@ -74,51 +49,6 @@ def _warn_of_dropped(loader: DataLoader[Any]) -> None:
             DataWarning,
             stacklevel=4,
         )
-
-
-def _pair(pixels: Any, labels: Any, place: str) -> Pair:
-    """Return images and labels as tensors, labels of any integer type as int64."""
-    if not isinstance(pixels, Tensor | np.ndarray):
-        raise AttackError(f"{place}: pixels are {type(pixels).__name__}, no tensor and no array; {ACCEPTED}")
-    classes = _tensor(labels, f"{place}: labels")
-    return Pair(_tensor(pixels, f"{place}: pixels"), classes.long() if classes.dtype in INTEGERS else classes)
-
-
-def _item(item: Any, place: str, data: Any) -> Pair:
-    """Return an item of a dataset or a batch of a loader as tensors."""
-    place = f"data: {place} of {type(data).__name__}"
-    if not (isinstance(item, tuple | list) and len(item) == 2 and isinstance(item[0], Tensor | np.ndarray)):
-        parts = item if isinstance(item, tuple | list) else (item,)
-        raise AttackError(f"{place} is ({', '.join(type(part).__name__ for part in parts)}); {ACCEPTED}")
-    return _pair(item[0], item[1], place)
-
-
-def _tensor(values: Any, place: str) -> Tensor:
-    """Return a tensor of the values: a copy of an array, which may be read-only, reversed or of another byte order."""
-    if isinstance(values, Tensor):
-        if values.layout != torch.strided or values.is_quantized:
-            kind = "quantized" if values.is_quantized else str(values.layout).removeprefix("torch.")
-            raise AttackError(f"{place} are a {kind} tensor; a dense one is needed: to_dense(), dequantize()")
-        return values
-    if isinstance(values, np.ma.MaskedArray):
-        raise AttackError(f"{place} are a masked array; fill it, such as by values.filled(0)")
-    try:
-        array = np.asarray(values)
-        return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
-    except (TypeError, ValueError) as error:  # words, objects, lists of several lengths
-        raise AttackError(
-            f"{place} are {type(values).__name__} and no numbers: {error}; {ACCEPTED}"
-        ) from None
-
-
-def _joined(pairs: list[Pair], data: Any, join: Callable[[list[Tensor]], Tensor]) -> Pair:
-    """Return all items or batches as two tensors."""
-    if not pairs:
-        raise AttackError(f"data: {type(data).__name__} is empty; no images to evaluate on")
-    try:
-        return Pair(join([pair.pixels for pair in pairs]), join([pair.labels for pair in pairs]))
-    except (RuntimeError, TypeError) as error:  # images of several sizes
-        raise AttackError(f"data: items of {type(data).__name__} cannot be stacked: {error}") from None
 
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

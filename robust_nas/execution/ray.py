@@ -25,7 +25,7 @@ from robust_nas.config import CountOrZero, NonNegative, Options, Positive
 from robust_nas.errors import ConfigError, DistributionError
 from robust_nas.execution.calling import Reply, call, described, encode, import_path, log_of
 from robust_nas.execution.engine import LOST, Ended, RunTasks, Started, Task
-from robust_nas.runs import write_atomic
+from robust_nas.run_folder import write_atomic
 
 OBJECT_STORE = 200_000_000  # bytes of a cluster of our own: tasks exchange small files
 PATIENCE = 5.0  # seconds in which a cluster answers

@@ -102,11 +102,12 @@ class Cells(Figure):
     name: Literal["cells"] = "cells"
 
     def draw(self, record: Record, stem: Path, *, caption: str = "") -> tuple[Path, ...]:
-        """Draw `cells`; the record may have `concat` (the states that make the output), `weights` and `verdict`."""
+        """Draw `cells`; the record may have `concat` (states that make the output), `inputs`, `weights`, `verdict`."""
         return draw_cells(
             record["cells"],
             stem,
             concat=record.get("concat"),
+            inputs=record.get("inputs", 2),
             caption=caption,
             weights=record.get("weights"),
             verdict=record.get("verdict", ""),

@@ -11,6 +11,7 @@ import io
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,20 @@ def drawing() -> Iterator[None]:
         yield
 
 
+_KEPT: ContextVar[list[Figure] | None] = ContextVar("kept", default=None)
+
+
+@contextmanager
+def kept() -> Iterator[list[Figure]]:
+    """Keep the figures that are saved inside, as objects, in the place of writing them."""
+    found: list[Figure] = []
+    token = _KEPT.set(found)
+    try:
+        yield found
+    finally:
+        _KEPT.reset(token)
+
+
 def new_figure(
     rows: int = 1,
     columns: int = 1,
@@ -115,12 +130,17 @@ def show_literally(artist: Artist) -> None:
 def save(figure: Figure, stem: Path, table: Table) -> tuple[Path, ...]:
     """Write `<stem>.png`, `.svg` and `.csv` once all three could be made; return the paths.
 
-    Each appears under its name complete or not at all. `table` is the header and the rows behind the figure.
+    Each appears under its name complete or not at all; inside `kept` there are no files, and no paths. `table` is the
+    header and the rows behind the figure.
 
     Raises:
         RunError: the folder cannot be written.
     """
     show_literally(figure)
+    kept_here = _KEPT.get()
+    if kept_here is not None:
+        kept_here.append(figure)
+        return ()
     with drawing():
         png = _rendered(FigureCanvasAgg(figure).print_png, metadata={"Software": None})
         figure.set_layout_engine(None)  # the layout stays as it is: finding it takes longer than drawing

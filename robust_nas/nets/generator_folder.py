@@ -21,7 +21,7 @@ from robust_nas.errors import CheckpointError, ConfigError, NoModelError
 from robust_nas.nets.ai_gan import LEAST_SIDE, Generator
 from robust_nas.nets.devices import usable_device
 from robust_nas.nets.weights import load_tensors
-from robust_nas.runs import CHECKPOINT, write_atomic
+from robust_nas.run_folder import CHECKPOINT, write_atomic
 
 WEIGHTS, DESCRIPTION = "generator.safetensors", "generator.json"
 Side = Annotated[Count, Field(ge=LEAST_SIDE)]

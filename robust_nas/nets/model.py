@@ -40,11 +40,13 @@ from robust_nas.errors import CheckpointError, CodeRefusedError, ConfigError, No
 from robust_nas.layers.factorised import LayerForm, rebuild
 from robust_nas.layers.normalise import Normalise
 from robust_nas.nets.build import build_network
+from robust_nas.nets.cost import measured_cost
 from robust_nas.nets.devices import usable_device
 from robust_nas.nets.digest import model_digest
+from robust_nas.nets.model_card import model_card, write_card
 from robust_nas.nets.weights import load_tensors
-from robust_nas.runs import CHECKPOINT, write_atomic
-from robust_nas.spaces import Architecture, load_architecture
+from robust_nas.run_folder import CHECKPOINT, write_atomic
+from robust_nas.spaces import Architecture, Cost, count, load_architecture
 from robust_nas.user_code import from_elsewhere, names_by_content
 
 ARCHITECTURE, WEIGHTS, DESCRIPTION = "architecture.yaml", "model.safetensors", "model.json"
@@ -153,15 +155,31 @@ def save_model(
     state: dict[str, torch.Tensor],
     description: ModelDescription,
 ) -> None:
-    """Writes the files of a model folder, each atomically; `state` as `inference_state` gives it.
+    """Writes the files of a model folder and its card, each atomically; `state` as `inference_state` gives it.
 
     Without an architecture the description names the user's own module.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if architecture is not None:
         write_atomic(folder / ARCHITECTURE, architecture.to_yaml().encode())
+    write_card(folder, model_card(architecture, description, cost_of(architecture, description)))
     write_atomic(folder / DESCRIPTION, (json.dumps(to_dict(description), indent=2) + "\n").encode())
     write_atomic(folder / WEIGHTS, save(state, metadata={"format": "pt"}))
+
+
+def cost_of(architecture: Architecture | None, description: ModelDescription) -> Cost | None:
+    """Return parameters and MACs of the network in the folder, without values; None where they are not known.
+
+    They are not of a module of the user's own, nor of a network that does not run without values.
+    """
+    if architecture is None:
+        return None
+    if not description.layers:
+        return count(architecture, description.input_shape, len(description.class_names))
+    try:
+        return measured_cost(_built(architecture, description, torch.device("meta")), description.input_shape)
+    except (RuntimeError, NotImplementedError):
+        return None
 
 
 def load_model(
@@ -295,19 +313,20 @@ def _builder(
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
 
-    def built(device: torch.device) -> nn.Module:
-        with device:
-            network = build_network(
-                architecture,
-                input_shape=description.input_shape,
-                classes=len(description.class_names),
-                mean=description.mean,
-                std=description.std,
-            )
-            rebuild(network, description.forms)
-        return network
+    return architecture, lambda device: _built(architecture, description, device)
 
-    return architecture, built
+
+def _built(architecture: Architecture, description: ModelDescription, device: torch.device) -> nn.Module:
+    with device:
+        network = build_network(
+            architecture,
+            input_shape=description.input_shape,
+            classes=len(description.class_names),
+            mean=description.mean,
+            std=description.std,
+        )
+        rebuild(network, description.forms)
+    return network
 
 
 def _read_description(path: Path) -> ModelDescription:

@@ -21,7 +21,7 @@ from robust_nas.nets.digest import built_digest, model_digest
 from robust_nas.nets.model import load_model
 from robust_nas.nets.values import without_values
 from robust_nas.nets.weights import load_tensors
-from robust_nas.runs import CONFIG
+from robust_nas.run_folder import CONFIG
 from robust_nas.user_code import run_file
 
 

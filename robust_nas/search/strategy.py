@@ -18,7 +18,7 @@ from robust_nas.config import Count, CountOrZero
 from robust_nas.data.options import Augment
 from robust_nas.distributed import ALONE, Ranks
 from robust_nas.registry import Method
-from robust_nas.runs import Progress, Run, silent
+from robust_nas.run_folder import Progress, Run, silent
 from robust_nas.spaces import CellArchitecture, CellSpace, Size
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from robust_nas.errors import AttackError, CheckpointError
 from robust_nas.nets.ai_gan import Discriminator, Generator
 from robust_nas.nets.build import seeded
 from robust_nas.nets.digest import model_digest
-from robust_nas.runs import Progress, Run, silent
+from robust_nas.run_folder import Progress, Run, silent
 from robust_nas.training.ai_gan import AIGANStep, AIGANTraining, Losses
 from robust_nas.training.divergence import refuse_broken_weights, refuse_divergence, remedy_of
 from robust_nas.training.validation import BATCH, validation_images

@@ -29,7 +29,7 @@ from robust_nas.errors import CheckpointError
 from robust_nas.layers.batch_norm import local_statistics
 from robust_nas.layers.depthwise import quickened
 from robust_nas.nets import CellNetwork
-from robust_nas.runs import Progress, Run, silent
+from robust_nas.run_folder import Progress, Run, silent
 from robust_nas.training.context import Batch
 from robust_nas.training.divergence import REMEDY, refuse_broken_weights, refuse_divergence
 from robust_nas.training.hook import TrainingHook

@@ -21,7 +21,7 @@ from robust_nas.attacks.norms import project
 from robust_nas.data import Images
 from robust_nas.nets.ai_gan import Generator
 from robust_nas.nets.cost import measured_cost
-from robust_nas.runs import Progress
+from robust_nas.run_folder import Progress
 from robust_nas.timing import interleaved
 from robust_nas.training.ai_gan import attacked_towards, each_other_class, targeted_pgd
 from robust_nas.training.validation import BATCH

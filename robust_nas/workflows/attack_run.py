@@ -26,7 +26,7 @@ from robust_nas.attacks import Attack, ThreatModel, attack_field, inherit
 from robust_nas.config import Options, check, existing_file, expand_path, read_yaml, to_dict
 from robust_nas.config_paths import seen_from_file
 from robust_nas.errors import AttackError, ConfigError, RunExistsError
-from robust_nas.runs import Progress, silent, write_json
+from robust_nas.run_folder import Progress, silent, write_json
 from robust_nas.workflows.config import EvaluationConfig, model_config
 from robust_nas.workflows.context import JobContext, load_context
 from robust_nas.workflows.deployed_rule import with_own_rule

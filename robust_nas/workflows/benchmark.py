@@ -14,7 +14,7 @@ import numpy as np
 
 from robust_nas.errors import ConfigError, DataError, RunExistsError
 from robust_nas.files import write_atomic
-from robust_nas.runs import Progress, silent
+from robust_nas.run_folder import Progress, silent
 from robust_nas.search.tables import Table
 from robust_nas.search.tables.files import number, read_csv
 from robust_nas.search.tables.table import Floats

@@ -26,7 +26,7 @@ from robust_nas.config import differences, to_dict
 from robust_nas.errors import CheckpointError, ConfigError, RunExistsError, UnknownMethodError
 from robust_nas.figures import draw_figures
 from robust_nas.files import is_empty, write_atomic, write_json
-from robust_nas.runs import Progress, silent
+from robust_nas.run_folder import Progress, silent
 from robust_nas.search import STRATEGIES, SampledStrategy
 from robust_nas.search.evaluators.table import TableValue
 from robust_nas.search.sampled.goal import Direction

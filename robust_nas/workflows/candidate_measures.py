@@ -16,7 +16,7 @@ from robust_nas.compression import CompressionContext, OriginalModel
 from robust_nas.config import to_dict, tree_hash
 from robust_nas.errors import ArchitectureError, CompressionError, ConfigError
 from robust_nas.records import read_json
-from robust_nas.runs import silent, write_json
+from robust_nas.run_folder import silent, write_json
 from robust_nas.search.sampled.measured import COMPRESSED_ROBUST, LATENCY, LatencyOptions
 from robust_nas.spaces import CellArchitecture, sample
 from robust_nas.workflows.compress_measures import describe

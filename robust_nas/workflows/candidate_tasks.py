@@ -19,7 +19,7 @@ from robust_nas.config import check, to_dict
 from robust_nas.distributed import ALONE, Ranks
 from robust_nas.errors import DataError, RunError
 from robust_nas.execution import RunTasks, Task
-from robust_nas.runs import Progress, Run, silent
+from robust_nas.run_folder import Progress, Run, silent
 from robust_nas.search import Scored, SearchContext
 from robust_nas.search.sampled.measured import LATENCY
 from robust_nas.search.strategy import EvaluateElsewhere, finite

@@ -11,7 +11,7 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer, model_vali
 
 from robust_nas.config import Options
 from robust_nas.records import RESULT, Shape, read_json
-from robust_nas.runs import CHECKPOINT, Run
+from robust_nas.run_folder import CHECKPOINT, Run
 from robust_nas.search import Trained
 from robust_nas.search.sampled.measured import COMPRESSED_ROBUST
 from robust_nas.spaces import AnyArchitecture, CellArchitecture

@@ -24,8 +24,9 @@ from robust_nas.errors import ConfigError
 from robust_nas.evaluation.options import EvaluationOptions, Step, suite_names
 from robust_nas.evaluation.report import SAID, SCORE, THREAT, VERDICT
 from robust_nas.extension import ExtensibleJob
+from robust_nas.nets.model_card import copy_card
 from robust_nas.records import Shape, read_json, read_record
-from robust_nas.runs import (
+from robust_nas.run_folder import (
     CONFIG,
     ENVIRONMENT,
     NOT_DRAWN,
@@ -364,19 +365,18 @@ def declared_labels(rows: list[dict[str, Any]], chosen: str, which: str) -> set[
     return {row["label"] for row in rows[1:] if row["label"] in shown or row["baseline_of"] in shown}
 
 
-# What the metadata of an export holds of an evaluation.
 EVALUATED = tuple(f"evaluation/{name}" for name in (CONFIG, ENVIRONMENT, RESULT, "evaluation.json"))
 DELIVERED = ("config.yaml", "recipe.yaml", "architecture.yaml", "model.json", "model.safetensors")
 
 
 def _deliver(source: Path, folder: Path) -> None:
-    """Copy the chosen model folder, and its evaluation, to `model`, so that it has one name."""
+    """Copy the chosen model folder to `model`, so that it has one name, with the evaluation that exports record."""
     target = folder / "model"
-    target.mkdir(exist_ok=True)
-    (target / "evaluation").mkdir(exist_ok=True)
+    (target / "evaluation").mkdir(parents=True, exist_ok=True)
     for name in (*DELIVERED, *EVALUATED):
         if (source / name).is_file():
             write_atomic(target / name, (source / name).read_bytes())
+    copy_card(source, target)
 
 
 def _draw(tree: dict[str, Any], folder: Path, config: CompressionConfig) -> tuple[list[str], list[str]]:

@@ -10,7 +10,7 @@ from robust_nas.compression.context import ORIGINAL
 from robust_nas.config import to_yaml_dict
 from robust_nas.evaluation.finished import finished_evaluations
 from robust_nas.records import read_json
-from robust_nas.runs import write_json
+from robust_nas.run_folder import write_json
 from robust_nas.workflows.config import EvaluationConfig
 from robust_nas.workflows.context import JobContext
 from robust_nas.workflows.evaluate import evaluate_job, relative, run_evaluation

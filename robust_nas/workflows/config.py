@@ -38,7 +38,7 @@ from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.figures import FIGURES, Figure
 from robust_nas.overrides import override_value
 from robust_nas.registry import methods_in
-from robust_nas.runs import RECIPE
+from robust_nas.run_folder import RECIPE
 from robust_nas.search import Strategy, SupernetOptions, strategy_field, with_strategy
 from robust_nas.spaces import CellSpace, Size, is_shipped, load_space
 from robust_nas.training import Loss, Training
@@ -335,9 +335,17 @@ def model_config(folder: Path, overrides: Sequence[str] = ()) -> EvaluationConfi
     """Data and evaluation that a model folder was trained with, with overrides applied. Raises `ConfigError`."""
     path, tree = stored_config(folder, EvaluationConfig)
     _leave_out_threat_model(tree.get("evaluation"))
+    _leave_out_options(tree.get("data"), overrides)
     with trusting(overrides):
         tree = changed(EvaluationConfig, tree, one_list(overrides))
         return check(EvaluationConfig, tree, str(path), overrides=overrides)
+
+
+def _leave_out_options(data: Any, overrides: Sequence[str]) -> None:
+    """Remove the options of the stored dataset where overrides name another one, whose reader has others."""
+    named = [text.partition("=")[2].strip() for text in overrides if text.startswith("data.name=")]
+    if named and isinstance(data, dict) and data.get("name") != named[-1]:
+        data.pop("options", None)
 
 
 def _leave_out_threat_model(evaluation: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from robust_nas.config import Options, differences, expand_path, read_yaml, to_yaml_dict
 from robust_nas.errors import ConfigError
-from robust_nas.runs import CONFIG, RECIPE
+from robust_nas.run_folder import CONFIG, RECIPE
 from robust_nas.workflows.config import load_config
 
 MISSING = "(not there)"

@@ -18,7 +18,7 @@ from robust_nas.environment import environment
 from robust_nas.errors import AttackError, ConfigError, DataError
 from robust_nas.extension import extends
 from robust_nas.records import ENVIRONMENT, read_environment
-from robust_nas.runs import CONFIG, RECIPE, Mode, Run, is_complete, refuse_occupied, write_json
+from robust_nas.run_folder import CONFIG, RECIPE, Mode, Run, is_complete, refuse_occupied, write_json
 from robust_nas.workflows.config import EvaluationConfig, JobConfig, RunConfig
 from robust_nas.workflows.network_size import NetworkSize
 
@@ -39,6 +39,7 @@ class JobContext:
     config: JobConfig
     dataset: Dataset
     device: torch.device
+    handed: Dataset | None = None  # in full, of images that Python code handed over (`workflows/own_data.py`)
 
     @cached_property
     def _split(self) -> tuple[Images, Images]:
@@ -76,9 +77,11 @@ class JobContext:
     def of_seed(self, seed: int) -> JobContext:
         """Return the context of the same config with another seed; a limited training set is then another choice."""
         config = self.config.model_copy(update={"seed": seed})
-        if self.config.data.limit is not None:
+        if self.config.data.limit is None:
+            return JobContext(config, self.dataset, self.device, self.handed)
+        if self.handed is None:
             return load_context(config)
-        return JobContext(config, self.dataset, self.device)
+        return JobContext(config, self.handed.limited(config.data.limit, seed), self.device, self.handed)
 
 
 def load_context(config: JobConfig) -> JobContext:
@@ -106,6 +109,8 @@ def context_unless_finished(
     """
     if given is not None:
         _refuse_other_context(given, config)
+        if mode == "resume":
+            refuse_other_images(folder, given.dataset)
         return given
     refuse_early(folder, mode)
     finished = mode == "resume" and is_complete(folder) and not (job and extends(folder / CONFIG, job))
@@ -258,6 +263,8 @@ def refuse_attacks(
     """
     from robust_nas.evaluation.surrogates import read_surrogates, refuse_misfits
 
+    if not len(dataset.test):
+        raise ConfigError(f"{dataset.name}: has no test images to evaluate on; hand them over as test=...")
     for step in config.evaluation.steps:
         if step.suits(dataset.classes):
             step.attack.refuse_undefined(dataset.classes, dataset.shape, config.evaluation.deployed.abstains)

@@ -19,7 +19,7 @@ import numpy as np
 
 from robust_nas.errors import SearchSpaceError
 from robust_nas.records import Shape, read_environment, read_json
-from robust_nas.runs import Progress, Run, is_finished, silent, write_json
+from robust_nas.run_folder import Progress, Run, is_finished, silent, write_json
 from robust_nas.search.sampled.loop import evaluated_networks
 from robust_nas.spaces import CellArchitecture, Size, sample
 from robust_nas.spaces.isomorphism import isomorphism_class

@@ -26,7 +26,7 @@ from robust_nas.distributed import refuse_several
 from robust_nas.errors import ConfigError
 from robust_nas.extension import ExtensibleJob
 from robust_nas.records import Shape, read_record
-from robust_nas.runs import CONFIG, RECIPE, Mode, Progress, Run, silent, write_atomic, write_json
+from robust_nas.run_folder import CONFIG, RECIPE, Mode, Progress, Run, silent, write_atomic, write_json
 from robust_nas.workflows.context import (
     JobContext,
     context_unless_finished,

@@ -21,7 +21,7 @@ from robust_nas.distillation import DISTILLERS, Distiller
 from robust_nas.distributed import refuse_several
 from robust_nas.extension import ExtensibleJob
 from robust_nas.records import RESULT, Shape, read_json
-from robust_nas.runs import Mode, Progress, Run, silent, write_atomic
+from robust_nas.run_folder import Mode, Progress, Run, silent, write_atomic
 from robust_nas.spaces import count
 from robust_nas.spaces.kernel_regression import KernelRegressionArchitecture
 from robust_nas.workflows.config import RESULTS

@@ -148,6 +148,8 @@ def _datasets() -> list[Finding]:
         except RobustNASError as error:  # a plugin that cannot be imported; a reader that needs options
             findings.append(Finding(what, "note", str(error)))
             continue
+        if not reader.stored:
+            continue
         if not reader.takes_path:
             findings.append(Finding(what, "ok", reader.where))
         elif reader.default_path is None:

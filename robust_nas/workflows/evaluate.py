@@ -18,7 +18,7 @@ from robust_nas.evaluation.options import EvaluationOptions, Step
 from robust_nas.evaluation.report import RECORDED
 from robust_nas.extension import ExtensibleJob
 from robust_nas.records import read_json, read_record
-from robust_nas.runs import Mode, Progress, Run, silent, write_json
+from robust_nas.run_folder import Mode, Progress, Run, silent, write_json
 from robust_nas.workflows.config import RESULTS, EvaluationConfig, RunConfig
 from robust_nas.workflows.context import (
     JobContext,

@@ -24,6 +24,7 @@ SPLITS: dict[SplitBy, str] = {
     "publishers": "split by its publishers",
     "robust_nas": "split by robust_nas, for want of an official split",
     "user": "split by its user",
+    "nobody": "without test images",
 }
 
 

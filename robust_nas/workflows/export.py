@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from robust_nas.config import expand_path, suggestion
 from robust_nas.errors import ConfigError, RunError, RunExistsError
-from robust_nas.runs import Progress, silent, write_atomic
+from robust_nas.run_folder import Progress, silent, write_atomic
 from robust_nas.workflows.config import EvaluationConfig
 from robust_nas.workflows.deployed_rule import defence_of, random_passes
 
@@ -21,9 +21,16 @@ if TYPE_CHECKING:
     from robust_nas.nets import Model
     from robust_nas.workflows.context import JobContext
 
-Form = Literal["source", "onnx", "program"]
+Form = Literal["source", "onnx", "program", "hub"]
 FORMS: tuple[Form, ...] = get_args(Form)
-FILES: dict[Form, str] = {"source": "network.py", "onnx": "network.onnx", "program": "network.pt2"}
+FILES: dict[Form, str] = {
+    "source": "network.py",
+    "onnx": "network.onnx",
+    "program": "network.pt2",
+    "hub": "hub/config.json",
+}
+GRAPHS: tuple[Form, ...] = ("onnx", "program")
+HUB = "hub"  # folder of the form
 RANDOM_IMAGES = 8  # that every form is held against the model with before it gets its name
 
 
@@ -39,8 +46,10 @@ def export_model(
     """Writes the model in the given forms; returns the folder (default `<model>/export`).
 
     `source` is plain Python with torch alone (`network.py`, `weights.pt`), `onnx` is `network.onnx`, `program` is
-    torch.export's `network.pt2`. Each is compared with the model on random images before it gets its name. `module` is
-    the user's own, as it was before it was compressed, where the folder holds no architecture.
+    torch.export's `network.pt2`. Each is compared with the model on random images before it gets its name. `hub` is the
+    folder `hub/` for a model hub, which `load_model` reads: the model's own files, a card with the verdict, and
+    `config.json`. `module` is the user's own, as it was before it was compressed, where the folder holds no
+    architecture.
 
     Raises `RunExistsError` for files that are there, `ConfigError` for a form that this model, or this installation,
     does not have, and `RunError` for one that computes other logits.
@@ -54,7 +63,7 @@ def export_model(
     made: dict[Form, bytes] = {}
     for number, form in enumerate(wanted):
         progress("export", number, len(wanted), form)
-        if form != "source":
+        if form in GRAPHS:
             made[form] = _bytes(model, form)
     if "source" in wanted:
         export_source(model, folder, overwrite=overwrite)
@@ -64,6 +73,10 @@ def export_model(
         raise RunError(f"{folder}: cannot be written: {error.strerror}") from None
     for form, data in made.items():
         write_atomic(folder / FILES[form], data)
+    if "hub" in wanted:
+        from robust_nas.export.hub import export_hub
+
+        export_hub(model, folder / HUB)
     progress("export", len(wanted), len(wanted))
     return folder
 
@@ -85,7 +98,8 @@ def refuse_export(
             _refuse_occupied(folder / FILES[form], overwrite)
     model = read_model(model_folder, module=module)
     _refuse_defence(model, forms)
-    _refuse_random(model)
+    if set(forms) != {"hub"}:
+        _refuse_random(model)
     if "source" in forms:
         refuse_source(model, folder, overwrite=overwrite)
     return model
@@ -96,10 +110,10 @@ def _refuse_defence(model: Model, forms: Sequence[Form]) -> None:
     defence = defence_of(model)
     if defence is None:
         return
-    if defence.not_exported is not None:
+    if defence.not_exported is not None and set(forms) != {"hub"}:
         raise ConfigError(
             f"{model.folder}: its defence {defence.label} cannot be exported: {defence.not_exported}; "
-            "load_model(folder) gives the defended model, and the undefended one can be exported"
+            "load_model(folder) gives the defended model, and --format hub hands it on"
         )
     if "source" in forms:
         raise ConfigError(
@@ -114,7 +128,7 @@ def _refuse_random(model: Model) -> None:
         raise ConfigError(
             f"{model.folder}: cannot be exported: its answer is the mean of {random_passes(model)} random passes, and "
             "an exported graph is one pass without draws. load_model(folder) gives the network; an ensemble without "
-            "draws, and the network of load_model(folder).posterior_mean(), are deterministic"
+            "draws, and the network of load_model(folder).posterior_mean(), are deterministic; --format hub hands it on"
         )
 
 
@@ -233,7 +247,7 @@ def check_export(
     raises without a context.
     """
     from robust_nas.export.check import compare
-    from robust_nas.nets import read_model
+    from robust_nas.nets import load_model, read_model
 
     context = context or check_context(config, model_folder, module=module)
     model = read_model(model_folder, module=module)
@@ -245,7 +259,9 @@ def check_export(
         path = folder / FILES[form]
         if not path.is_file():
             raise RunError(f"{path}: is not there; export it first")
-        tree = compare(_loaded(form, path), _reference(model), some).to_dict()
-        size = path.stat().st_size + ((folder / "weights.pt").stat().st_size if form == "source" else 0)
+        loaded = load_model(path.parent, module=module) if form == "hub" else _loaded(form, path)
+        tree = compare(loaded, _reference(model), some).to_dict()
+        weights = {"source": folder / "weights.pt", "hub": folder / HUB / "model.safetensors"}.get(form)
+        size = path.stat().st_size + (weights.stat().st_size if weights else 0)
         found[form] = {"file": FILES[form], "bytes": size, **tree}
     return found

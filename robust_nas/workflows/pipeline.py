@@ -26,7 +26,7 @@ from robust_nas.evaluation.verdict import version_of
 from robust_nas.extension import ExtensibleJob, is_extended
 from robust_nas.files import is_writable
 from robust_nas.records import Shape, read_environment, read_record
-from robust_nas.runs import CONFIG, Mode, Progress, Run, is_complete, is_finished, silent, write_json
+from robust_nas.run_folder import CONFIG, Mode, Progress, Run, is_complete, is_finished, silent, write_json
 from robust_nas.search import Strategy, SupernetOptions, strategy_field
 from robust_nas.search.sampled.measured import COMPRESSED_ROBUST
 from robust_nas.spaces import AnyArchitecture, CellSpace

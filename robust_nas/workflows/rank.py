@@ -32,7 +32,7 @@ from robust_nas.config import (
 )
 from robust_nas.data import DataOptions
 from robust_nas.records import RESULT, Shape, read_json
-from robust_nas.runs import RECIPE, Mode, Progress, Run, silent
+from robust_nas.run_folder import RECIPE, Mode, Progress, Run, silent
 from robust_nas.search import RANKINGS, RankingContext, RankingMethod
 from robust_nas.search.ranking.method import Columns
 from robust_nas.search.ranking.ranks import rank_shares, rank_within_band

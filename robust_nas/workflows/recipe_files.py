@@ -21,7 +21,7 @@ from robust_nas.config import existing_file, read_yaml, suggestion
 from robust_nas.config_paths import seen_from_file
 from robust_nas.errors import ConfigError
 from robust_nas.overrides import shown
-from robust_nas.runs import RECIPE
+from robust_nas.run_folder import RECIPE
 from robust_nas.user_code import folders_of
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"

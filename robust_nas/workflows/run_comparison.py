@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from robust_nas.errors import ConfigError, RunError
 from robust_nas.records import read_json
-from robust_nas.runs import CONFIG
+from robust_nas.run_folder import CONFIG
 from robust_nas.statistics.contrasts import Contrast, contrasts, holm
 from robust_nas.statistics.measurements import Measurements
 from robust_nas.workflows.config_diff import stored_tree, tree_differences

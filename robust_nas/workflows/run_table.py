@@ -12,13 +12,16 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from robust_nas.config import suggestion
 from robust_nas.errors import ConfigError, RobustNASError, RunError, RunExistsError
 from robust_nas.files import LOCK, foreign, is_temporary, temporary_name
 from robust_nas.records import read_json
-from robust_nas.runs import CONFIG, ENVIRONMENT, RESULT, is_finished
+from robust_nas.run_folder import CONFIG, ENVIRONMENT, RESULT, is_finished
+
+if TYPE_CHECKING:
+    import pandas
 
 State = Literal["done", "running", "unfinished", "broken"]
 
@@ -103,6 +106,30 @@ def list_runs(
     there = [row for row in rows if getattr(row, column) is not None]
     there.sort(key=lambda row: (getattr(row, column), row.folder), reverse=sort.startswith("-"))
     return there + [row for row in rows if getattr(row, column) is None]
+
+
+def runs(
+    root: Path | str = "results",
+    *,
+    verb: str | None = None,
+    state: str | None = None,
+    data: str | None = None,
+    sort: str = "folder",
+) -> pandas.DataFrame:
+    """Return `list_runs` of the same arguments as a DataFrame: a row a run, a column a field of `RunRow`.
+
+    Missing numbers are NA. Raises `ConfigError` as `list_runs`, and without pandas.
+    """
+    try:
+        import pandas
+    except ImportError:
+        raise ConfigError(
+            "runs: pandas is not installed; pip install pandas (or 'robust-nas[study]', which needs it), or take "
+            "list_runs(root), which returns the same rows as tuples"
+        ) from None
+    rows = list_runs(root, verb=verb, state=state, data=data, sort=sort)
+    frame = pandas.DataFrame(rows, columns=list(RunRow._fields))
+    return frame.astype({name: "Int64" if name in ("seed", "macs") else "Float64" for name in NUMBERS})
 
 
 def row_of(folder: Path) -> RunRow:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from robust_nas import user_code
 from robust_nas.config import expand_path
 from robust_nas.errors import ConfigError, DataError
-from robust_nas.runs import Progress, silent, write_json
+from robust_nas.run_folder import Progress, silent, write_json
 from robust_nas.workflows.attack_run import measured, refuse_occupied
 from robust_nas.workflows.context import choose_device
 from robust_nas.workflows.deployed_rule import with_own_rule

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from robust_nas import figures
 from robust_nas.config import expand_path
@@ -13,7 +13,7 @@ from robust_nas.distributed import ALONE, Ranks, joined, refuse_several
 from robust_nas.errors import ArchitectureError, ConfigError
 from robust_nas.execution import Engine
 from robust_nas.records import RESULT, Shape, read_environment, read_json
-from robust_nas.runs import Mode, Progress, Run, silent, write_json
+from robust_nas.run_folder import Mode, Progress, Run, silent, write_json
 from robust_nas.search import (
     Criterion,
     SearchOutcome,
@@ -44,6 +44,7 @@ from robust_nas.workflows.context import (
     session,
 )
 from robust_nas.workflows.controls import CONTROLS, compare_with_controls
+from robust_nas.workflows.own_data import with_own_data
 from robust_nas.workflows.report.at_end import reporting
 from robust_nas.workflows.search_job import (
     SearchJob,
@@ -68,6 +69,8 @@ def run_search(
     progress: Progress = silent,
     context: JobContext | None = None,
     engine: Engine | None = None,
+    data: Any = None,
+    test: Any = None,
 ) -> SearchResult:
     """Search an architecture; the folder (default `results/<name>-search`) gets `architecture.yaml` and figures.
 
@@ -80,7 +83,16 @@ def run_search(
 
     With `search.controls` or `search.finalists` the result is then trained and evaluated next to other networks
     (`workflows/controls.py`). It ends with the verdict on the search (`workflows/search_verdict.py`).
+
+    `data` are images in the place of those that the config names, in any form of `robust_nas.as_dataset`; `test` is
+    needed where controls or finalists are evaluated. They stay in this process: an engine is refused with them.
     """
+    config, context = with_own_data(config, context, data, test)
+    if data is not None and engine is not None:
+        raise ConfigError(
+            f"data: was given with the engine {engine.name}, whose workers cannot see it; leave the engine out, or "
+            "store the images and name them by config.data"
+        )
     if config.search.followed:
         refuse_several("search.controls")
     folder = _folder(config, out)

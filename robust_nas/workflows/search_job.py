@@ -13,7 +13,7 @@ from robust_nas.config import Count, Options, check, read_yaml
 from robust_nas.data import DataOptions
 from robust_nas.errors import RunExistsError
 from robust_nas.extension import ExtensibleJob
-from robust_nas.runs import CONFIG, Mode
+from robust_nas.run_folder import CONFIG, Mode
 from robust_nas.search import Strategy, SupernetOptions, strategy_field
 from robust_nas.search.sampled.measured import COMPRESSED_ROBUST
 from robust_nas.spaces import CellArchitecture, CellSpace

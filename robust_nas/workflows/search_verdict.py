@@ -17,7 +17,7 @@ from robust_nas import figures
 from robust_nas.errors import RunError
 from robust_nas.files import is_writable
 from robust_nas.records import RESULT, Shape, read_environment, read_json, read_lines
-from robust_nas.runs import METRICS, write_json
+from robust_nas.run_folder import METRICS, write_json
 from robust_nas.search.strategy import counted
 from robust_nas.search.verdict import SearchEvidence, SeedEvidence, judge
 from robust_nas.search.verdict.margin import edge_table

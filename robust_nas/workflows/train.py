@@ -14,7 +14,7 @@ from robust_nas.distributed import Ranks, joined
 from robust_nas.errors import RunExistsError
 from robust_nas.extension import ExtensibleJob
 from robust_nas.records import RESULT, Shape, read_json
-from robust_nas.runs import CONFIG, Mode, Progress, Run, silent, write_json
+from robust_nas.run_folder import CONFIG, Mode, Progress, Run, silent, write_json
 from robust_nas.spaces import AnyArchitecture, Architecture, count, has_cells
 from robust_nas.training import Training
 from robust_nas.workflows.config import RESULTS, RunConfig, doubts
@@ -31,6 +31,7 @@ from robust_nas.workflows.context import (
     session,
 )
 from robust_nas.workflows.memory import refuse_memory
+from robust_nas.workflows.own_data import with_own_data
 from robust_nas.workflows.report.at_end import reporting
 
 if TYPE_CHECKING:
@@ -52,12 +53,18 @@ def train(
     mode: Mode = "new",
     progress: Progress = silent,
     context: JobContext | None = None,
+    data: Any = None,
+    test: Any = None,
 ) -> Path:
     """Trains an architecture by the config's recipe; returns the model folder (default `results/<name>-model`).
+
+    `data` are training images in the place of those that the config names, in any form of `robust_nas.as_dataset`
+    (arrays, a torch Dataset or DataLoader, a Hugging Face dataset); `test` are kept with them, and not looked at.
 
     The architecture keeps its own size: that of `config.network` is of what a search finds. `network.particles` or
     `network.posterior` makes an ensemble, or a network with a posterior, of it.
     """
+    config, context = with_own_data(config, context, data, test)
     architecture = config.network.made_of(architecture)
     refuse_cell_options(config.training, architecture)
     folder = expand_path(out) if out else RESULTS / f"{config.name}-model"

@@ -13,7 +13,7 @@ from robust_nas.distributed import ALONE, refuse_several
 from robust_nas.errors import ConfigError
 from robust_nas.extension import ExtensibleJob
 from robust_nas.records import Shape, read_record
-from robust_nas.runs import Mode, Progress, Run, silent, write_json
+from robust_nas.run_folder import Mode, Progress, Run, silent, write_json
 from robust_nas.training.ai_gan import AIGANTraining
 from robust_nas.workflows.attack_config import AttackReport, AttackTrainingConfig
 from robust_nas.workflows.context import JobContext, context_unless_finished, load_context, session

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from robust_nas.errors import DataError, RunError
-from robust_nas.runs import ENVIRONMENT, read_json
+from robust_nas.run_folder import ENVIRONMENT, read_json
 
 if TYPE_CHECKING:
     from robust_nas.data import Dataset

@@ -32,7 +32,7 @@ def test_the_check_prints_every_form_beside_the_model(call, model, tmp_path):
     done = call("export", model, "-f", "all", "--check", "--images", "20", "--out", tmp_path / "out", "-q")
     assert done.code == 0, done.err
     assert "20 test images, logits and clean accuracy" in done.out
-    assert done.out.count("same") == 3
+    assert done.out.count("same") == 4
     assert "network.onnx" in done.out
     again = call(
         "export", model, "-f", "program", "--check", "--images", "20", "--out", tmp_path / "p", "--json"
@@ -69,7 +69,7 @@ def test_a_form_that_differs_is_exit_code_1(call, model, tmp_path, monkeypatch, 
     ("arguments", "code", "said"),
     [
         (["nowhere"], 2, "no model folder"),
-        (["MODEL", "-f", "tflite"], 2, "got 'tflite'; allowed: source, onnx, program, all"),
+        (["MODEL", "-f", "tflite"], 2, "got 'tflite'; allowed: source, onnx, program, hub, all"),
         (["MODEL", "data.limit=10"], 2, "say what --check runs on"),
         (["MODEL", "--recipe", "quickstart"], 2, "say what --check runs on"),
         (["MODEL", "--check", "--images", "0"], 2, "--images"),

@@ -6,7 +6,7 @@ import pytest
 from cli_outcome import Call
 
 from robust_nas.config import to_yaml
-from robust_nas.runs import read_json
+from robust_nas.run_folder import read_json
 
 SETTINGS = (
     "data.limit=100",

@@ -15,7 +15,7 @@ from robust_nas.compression.ranks import cost
 from robust_nas.compression.tucker import project
 from robust_nas.data import Augment, Images
 from robust_nas.errors import CompressionError
-from robust_nas.runs import Run
+from robust_nas.run_folder import Run
 from robust_nas.training import PGDAT, Cosine, Training, loop
 from robust_nas.workflows.compress_measures import accuracies
 

@@ -15,7 +15,8 @@ every_reader = pytest.mark.parametrize("name", WRITE)
 
 
 def test_every_reader_of_the_registry_is_in_the_suite():
-    assert set(WRITE) == set(DATASETS.built_in)
+    """One whose images are not stored cannot be read from a file: `test_in_memory.py` has its contract."""
+    assert set(WRITE) == {name for name in DATASETS.built_in if DATASETS.get(name).stored}
 
 
 @every_reader

@@ -142,7 +142,7 @@ def test_a_write_that_is_interrupted_leaves_what_was_there(tmp_path, monkeypatch
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("robust_nas.runs.os.replace", killed)
+    monkeypatch.setattr("robust_nas.run_folder.os.replace", killed)
     with pytest.raises(KeyboardInterrupt):
         robust_nas.export_model(folder, forms=["program"], overwrite=True)
     assert [path.name for path in out.iterdir()] == ["network.pt2"]

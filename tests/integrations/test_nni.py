@@ -23,7 +23,7 @@ from robust_nas.integrations import nni as bridge
 from robust_nas.integrations.nni_strategy import NNI, NNIAlphaOptimiser
 from robust_nas.integrations.samples import from_sample, to_sample
 from robust_nas.nets import Supernet, build_network, channels_last
-from robust_nas.runs import CHECKPOINT, Run, read_checkpoint
+from robust_nas.run_folder import CHECKPOINT, Run, read_checkpoint
 from robust_nas.search import SearchContext, WeightOptimiser, run_strategy
 from robust_nas.spaces import Size, count, load_architecture, load_space, sample
 from robust_nas.training.schedules import cosine

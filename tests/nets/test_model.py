@@ -57,6 +57,7 @@ def refusal(folder: Path) -> str:
 
 def test_a_model_folder_is_rebuilt_to_the_same_logits_bit_for_bit(folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {
+        "README.md",
         "architecture.yaml",
         "model.safetensors",
         "model.json",

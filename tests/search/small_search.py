@@ -5,7 +5,7 @@ from cases import small_space
 
 from robust_nas.attacks import FGSMRS
 from robust_nas.data import Augment, Images
-from robust_nas.runs import Run
+from robust_nas.run_folder import Run
 from robust_nas.search import SearchContext, Trained, run_strategy
 from robust_nas.spaces import Size
 

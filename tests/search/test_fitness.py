@@ -15,7 +15,7 @@ from robust_nas.evaluation import correctness
 from robust_nas.layers.batch_norm import synchronise
 from robust_nas.nets import Supernet, channels_last
 from robust_nas.nets.inherited import estimate_statistics, sub_network
-from robust_nas.runs import Run
+from robust_nas.run_folder import Run
 from robust_nas.search import DSARA, OneShotSearch, Trained
 from robust_nas.search.one_shot import loop, rank_correlation
 from robust_nas.search.one_shot.fitness import FitnessImages, dropped_weight, measure_fitness

@@ -20,7 +20,7 @@ from robust_nas.config import check
 from robust_nas.distributed import ALONE
 from robust_nas.errors import ConfigError, SearchSpaceError
 from robust_nas.layers.batch_norm import synchronise
-from robust_nas.runs import CHECKPOINT
+from robust_nas.run_folder import CHECKPOINT
 from robust_nas.search import STRATEGIES, Batch, OneShotSearch, strategy_names, with_strategy
 from robust_nas.spaces import load_space
 

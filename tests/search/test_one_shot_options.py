@@ -11,7 +11,7 @@ from small_search import ONE_SHOT, SPACE, Stopped, found, searched
 
 from robust_nas.config import to_dict
 from robust_nas.errors import ConfigError
-from robust_nas.runs import CHECKPOINT, read_checkpoint
+from robust_nas.run_folder import CHECKPOINT, read_checkpoint
 from robust_nas.search import DARTS, DSARA, STRATEGIES, AdvRush, AlphaOptimiser, AlphaStep, OneShotSearch
 from robust_nas.search.min_norm import min_norm
 from robust_nas.search.strategy import counted

@@ -11,7 +11,7 @@ from small_search import ONE_SHOT, searched
 
 from robust_nas.attacks import FGSM
 from robust_nas.errors import ConfigError
-from robust_nas.runs import CHECKPOINT
+from robust_nas.run_folder import CHECKPOINT
 from robust_nas.search import AlphaOptimiser, Batch, OneShotSearch, WeightOptimiser
 from robust_nas.search.pc_darts import PCDARTS
 

@@ -11,7 +11,7 @@ from small_search import CLASSES, images
 
 from robust_nas.data import Images
 from robust_nas.errors import ConfigError
-from robust_nas.runs import Run
+from robust_nas.run_folder import Run
 from robust_nas.search import EVALUATORS, PROXIES, RANKINGS, RankingContext, SearchContext
 from robust_nas.search.ranking.ranks import rank_shares, rank_within_band, shares_within
 from robust_nas.search.ranking.zero_cost import ZeroCost

@@ -17,7 +17,7 @@ from robust_nas.data import Augment
 from robust_nas.errors import ConfigError, DivergenceError
 from robust_nas.nets import build_network
 from robust_nas.nets.single_path import SinglePathSupernet, selected, used_edges
-from robust_nas.runs import Run
+from robust_nas.run_folder import Run
 from robust_nas.search import EVALUATORS, RANKINGS, RankingContext
 from robust_nas.search.ranking import paths
 from robust_nas.search.ranking import supernet as supernet_file

@@ -9,7 +9,7 @@ from small_search import CLASSES, SMALL, Stopped, context, images, searched, tra
 
 from robust_nas.config import check
 from robust_nas.errors import ConfigError, DivergenceError, SearchSpaceError
-from robust_nas.runs import Run
+from robust_nas.run_folder import Run
 from robust_nas.search import EVALUATORS, PROXIES, RandomSearch, SampledStrategy, Trained
 from robust_nas.spaces import count
 

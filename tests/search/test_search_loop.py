@@ -11,7 +11,7 @@ from robust_nas.attacks import FGSM
 from robust_nas.attacks.batch_generator import together
 from robust_nas.data import Augment, Images
 from robust_nas.errors import CheckpointError, DivergenceError
-from robust_nas.runs import CHECKPOINT, Run, read_checkpoint
+from robust_nas.run_folder import CHECKPOINT, Run, read_checkpoint
 from robust_nas.search import (
     DSARA,
     AlphaOptimiser,

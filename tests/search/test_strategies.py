@@ -12,7 +12,7 @@ from small_search import CLASSES, ONE_SHOT, SMALL, SPACE, Stopped, found, images
 from robust_nas import figures
 from robust_nas.config import check, to_dict
 from robust_nas.errors import CheckpointError, ConfigError
-from robust_nas.runs import CHECKPOINT
+from robust_nas.run_folder import CHECKPOINT
 from robust_nas.search import (
     EVALUATORS,
     STRATEGIES,

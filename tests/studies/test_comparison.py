@@ -22,7 +22,7 @@ from robust_nas.config import check, read_yaml, to_yaml, to_yaml_dict
 from robust_nas.errors import ConfigError, StudyError
 from robust_nas.execution import Ended, Task
 from robust_nas.nets import build_network
-from robust_nas.runs import Run, read_json
+from robust_nas.run_folder import Run, read_json
 from robust_nas.spaces import Architecture, EnsembleArchitecture, MeanFieldArchitecture, MLPArchitecture
 from robust_nas.studies.comparison import load_comparison
 from robust_nas.studies.config import StudyConfig

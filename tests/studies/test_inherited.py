@@ -14,7 +14,7 @@ from robust_nas.config import read_yaml, to_dict, to_yaml
 from robust_nas.errors import ArchitectureError, CheckpointError, ConfigError, DataError
 from robust_nas.nets import Supernet
 from robust_nas.nets.inherited import estimate_statistics, sub_network
-from robust_nas.runs import read_json
+from robust_nas.run_folder import read_json
 from robust_nas.spaces import Edge, load_space
 from robust_nas.studies.run.inherited import inherited_scores, refuse_unscorable
 from robust_nas.studies.run.runner import run_study

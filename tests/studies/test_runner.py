@@ -17,7 +17,7 @@ from robust_nas.config import to_yaml
 from robust_nas.errors import ConfigError, FigureWarning, RobustNASError, RunExistsError, StudyError
 from robust_nas.evaluation.verdict import FINDINGS_VERSION
 from robust_nas.execution import Ended, LocalEngine, Task
-from robust_nas.runs import read_json
+from robust_nas.run_folder import read_json
 from robust_nas.studies.run.journal import JOURNAL, read_journal
 from robust_nas.studies.run.runner import report_study, run_study, statuses
 from robust_nas.studies.run.trial import unpack

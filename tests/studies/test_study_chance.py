@@ -17,7 +17,7 @@ from small_study import TREE, HereEngine, small_study
 
 from robust_nas.errors import DataError
 from robust_nas.execution import Ended, Task
-from robust_nas.runs import read_json, write_json
+from robust_nas.run_folder import read_json, write_json
 from robust_nas.statistics import Measurements, interior_optimum, summary
 from robust_nas.studies.config import Inherited
 from robust_nas.studies.report.analysis import _optimum, analyse

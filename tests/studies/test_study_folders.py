@@ -12,7 +12,7 @@ from small_study import TREE, HereEngine, small_study, table
 
 from robust_nas.config import read_yaml, to_yaml, tree_hash
 from robust_nas.errors import RunExistsError
-from robust_nas.runs import read_json
+from robust_nas.run_folder import read_json
 from robust_nas.studies.run.journal import JOURNAL
 from robust_nas.studies.run.runner import run_study
 from robust_nas.user_code import own_config

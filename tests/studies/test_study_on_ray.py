@@ -10,7 +10,7 @@ from ray_cluster import NODE, needs_ray, ray_cluster
 from small_study import TRIALS, HereEngine, small_study, table
 
 from robust_nas.execution import RayEngine
-from robust_nas.runs import read_json
+from robust_nas.run_folder import read_json
 from robust_nas.studies.run.journal import read_journal
 from robust_nas.studies.run.runner import run_study
 

@@ -15,7 +15,7 @@ import robust_nas
 from robust_nas.config import to_yaml
 from robust_nas.errors import AttackError, ConfigError
 from robust_nas.execution import LocalEngine
-from robust_nas.runs import read_json
+from robust_nas.run_folder import read_json
 from robust_nas.studies.config import StudyConfig
 from robust_nas.studies.design import DESIGNS
 from robust_nas.studies.rules import RULES

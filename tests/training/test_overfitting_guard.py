@@ -10,7 +10,7 @@ from training_cases import KL, options, run_training, same
 from robust_nas.attacks import FGSM, PGD, SecondOrder
 from robust_nas.data import Augment, DataOptions, load_dataset
 from robust_nas.errors import CheckpointError, ConfigError
-from robust_nas.runs import CHECKPOINT, Run, read_checkpoint
+from robust_nas.run_folder import CHECKPOINT, Run, read_checkpoint
 from robust_nas.training import PGDAT, SWA, LabelSmoothing, OverfittingGuard, Piecewise, Training, loop
 from robust_nas.training.hooks.overfitting_guard import Guard, strengthened
 

@@ -33,7 +33,7 @@ from robust_nas.config import check, to_dict
 from robust_nas.config_paths import seen_from_file
 from robust_nas.data import Augment, npz
 from robust_nas.errors import ConfigError, DataError
-from robust_nas.runs import Run
+from robust_nas.run_folder import Run
 from robust_nas.training import (
     PGDAT,
     SWA,

@@ -25,7 +25,7 @@ from robust_nas.attacks import PGD, inherit
 from robust_nas.config import check, to_dict
 from robust_nas.data import Augment
 from robust_nas.errors import ConfigError
-from robust_nas.runs import Run
+from robust_nas.run_folder import Run
 from robust_nas.training import (
     IAT,
     JSIGR,

@@ -27,7 +27,7 @@ from robust_nas.config import to_dict
 from robust_nas.data import Augment
 from robust_nas.errors import CheckpointError, DivergenceError
 from robust_nas.nets import inference_state
-from robust_nas.runs import CHECKPOINT, Run, read_checkpoint
+from robust_nas.run_folder import CHECKPOINT, Run, read_checkpoint
 from robust_nas.training import PGDAT, Cosine, Natural, loop
 from robust_nas.training.average import exponential
 from robust_nas.training.validation import validate

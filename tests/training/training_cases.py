@@ -14,7 +14,7 @@ from robust_nas.attacks import FGSM, FGSMRS, NFGSM, PGD, LatentFit, SecondOrder
 from robust_nas.attacks.predictor import Predictor
 from robust_nas.data import Augment, Images
 from robust_nas.nets import Supernet, build_network
-from robust_nas.runs import Run
+from robust_nas.run_folder import Run
 from robust_nas.spaces import EnsembleArchitecture, MeanFieldArchitecture, ResidualArchitecture
 from robust_nas.training import (
     AWP,

@@ -12,7 +12,7 @@ from robust_nas.errors import ConfigError, DivergenceError, RunExistsError
 from robust_nas.export import latency
 from robust_nas.nets import read_model
 from robust_nas.nets.cost import measured_cost
-from robust_nas.runs import CHECKPOINT, read_json
+from robust_nas.run_folder import CHECKPOINT, read_json
 from robust_nas.search import load_table
 from robust_nas.spaces import sample
 from robust_nas.workflows import candidate_measures

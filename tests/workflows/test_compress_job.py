@@ -11,7 +11,7 @@ from pages import read_page
 import robust_nas
 from robust_nas.config import read_yaml, to_yaml
 from robust_nas.errors import CheckpointError, CompressionError, ConfigError, RunExistsError
-from robust_nas.runs import read_json
+from robust_nas.run_folder import read_json
 from robust_nas.workflows.compress import choose, declared_labels, default_folder
 from robust_nas.workflows.compress_measures import accuracies
 from robust_nas.workflows.compression_config import compression_config

@@ -10,7 +10,7 @@ from robust_nas.attacks import PGD
 from robust_nas.data import DataOptions, load_dataset
 from robust_nas.layers import factorised
 from robust_nas.layers.factorised import LayerForm, rebuild
-from robust_nas.runs import read_json
+from robust_nas.run_folder import read_json
 from robust_nas.workflows.compress_measures import accuracies, describe
 
 

@@ -11,7 +11,7 @@ import robust_nas
 from robust_nas import run_search
 from robust_nas.data import random_indices
 from robust_nas.errors import ConfigError, SearchSpaceError
-from robust_nas.runs import read_json
+from robust_nas.run_folder import read_json
 from robust_nas.spaces.isomorphism import isomorphism_class
 from robust_nas.statistics import Measurements, contrast
 from robust_nas.workflows import controls

@@ -15,7 +15,7 @@ from robust_nas.config import to_yaml
 from robust_nas.data import DataOptions
 from robust_nas.errors import ConfigError, DataError, DivergenceError, KernelError, RunExistsError
 from robust_nas.nets import read_model
-from robust_nas.runs import CHECKPOINT, METRICS
+from robust_nas.run_folder import CHECKPOINT, METRICS
 
 SHORT = ("method.per_class=2", "method.steps=4", "method.batch_size=30", "method.validate_every=2")
 FILES = ("learned.npz", "model.safetensors", "model.json", "architecture.yaml", METRICS)

@@ -17,7 +17,7 @@ from robust_nas.config import read_yaml
 from robust_nas.errors import CheckpointError, ConfigError, FigureWarning, RunError, RunExistsError
 from robust_nas.figures.examples import AdversarialGrid
 from robust_nas.record_log import RecordLog
-from robust_nas.runs import read_json
+from robust_nas.run_folder import read_json
 from robust_nas.workflows import evaluate as job
 from robust_nas.workflows.config import EvaluationConfig, model_config
 

@@ -11,7 +11,7 @@ import robust_nas
 from robust_nas.config import apply_overrides, check
 from robust_nas.errors import ConfigError, FigureWarning
 from robust_nas.figures import saliency
-from robust_nas.runs import RESULT
+from robust_nas.run_folder import RESULT
 from robust_nas.training import JSIGR
 from robust_nas.workflows.config import RunConfig
 from robust_nas.workflows.context import load_context

@@ -8,7 +8,7 @@ from extending import example
 import robust_nas
 from robust_nas.config import apply_overrides
 from robust_nas.errors import FigureWarning
-from robust_nas.runs import RESULT, is_finished
+from robust_nas.run_folder import RESULT, is_finished
 from robust_nas.workflows.config import load_config
 
 TINY = robust_nas.ResidualArchitecture(name="tiny", stem=4, depths=(1, 1), widths=(4, 8))

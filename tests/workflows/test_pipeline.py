@@ -15,7 +15,7 @@ from robust_nas.config import ConfigError
 from robust_nas.errors import AttackError, DataError, FigureWarning, RunExistsError
 from robust_nas.evaluation.verdict import FINDINGS_VERSION
 from robust_nas.figures import evaluation_bars
-from robust_nas.runs import Run, is_complete, is_finished
+from robust_nas.run_folder import Run, is_complete, is_finished
 from robust_nas.workflows import pipeline, search
 from robust_nas.workflows.config import CompressionConfig
 from robust_nas.workflows.context import load_context

@@ -18,7 +18,7 @@ from robust_nas import distributed, load_config, run_search, train
 from robust_nas.cli import main
 from robust_nas.config import to_yaml
 from robust_nas.figures import style
-from robust_nas.runs import CHECKPOINT, METRICS, read_checkpoint
+from robust_nas.run_folder import CHECKPOINT, METRICS, read_checkpoint
 from robust_nas.spaces import ResidualArchitecture
 
 ATTACK = {"name": "pgd", "eps": 0.1, "steps": 1}

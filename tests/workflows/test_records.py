@@ -10,7 +10,7 @@ import robust_nas
 from robust_nas.attacks import PGD
 from robust_nas.config import Options, apply_overrides, check, read_yaml, to_yaml
 from robust_nas.errors import CheckpointError, ConfigError, RunExistsError
-from robust_nas.runs import CHECKPOINT, RESULT
+from robust_nas.run_folder import CHECKPOINT, RESULT
 from robust_nas.search import DSARA
 from robust_nas.workflows import search as search_workflow
 from robust_nas.workflows import train as train_workflow

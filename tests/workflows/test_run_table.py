@@ -3,8 +3,10 @@
 import fcntl
 import json
 import shutil
+import sys
 
 import numpy as np
+import pandas
 import pytest
 from cases import config
 
@@ -12,7 +14,7 @@ import robust_nas
 from robust_nas.errors import ConfigError, RunError, RunExistsError
 from robust_nas.statistics.contrasts import contrast
 from robust_nas.statistics.measurements import Measurements
-from robust_nas.workflows.run_table import VERBS, list_runs, remove_run, row_of
+from robust_nas.workflows.run_table import VERBS, RunRow, list_runs, remove_run, row_of
 
 NETWORK = robust_nas.MLPArchitecture(name="mlp", depth=1, width=16)
 SETTINGS = (
@@ -45,6 +47,21 @@ def test_the_rows_are_what_the_records_say(runs):
     assert (a.macs, a.seconds) == (trained["macs"], trained["seconds"])
     assert (b.seed, c.state, c.verb) == (1, "unfinished", "train")
     assert row_of(runs / "a" / "evaluation")[1:3] == ("evaluate", "done")
+
+
+def test_the_table_is_a_data_frame(runs, monkeypatch):
+    rows, frame = list_runs(runs, sort="-clean"), robust_nas.runs(runs, sort="-clean")
+    assert list(frame.columns) == list(RunRow._fields)
+    for column in RunRow._fields:
+        found = [None if pandas.isna(value) else value for value in frame[column]]
+        assert found == [getattr(row, column) for row in rows], column
+    assert frame["seed"].dtype == "Int64"
+    assert robust_nas.runs(runs, verb="search").empty
+    with pytest.raises(ConfigError, match="sort: got"):
+        robust_nas.runs(runs, sort="robus")
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ConfigError, match=r"pandas is not installed; pip install pandas .*list_runs"):
+        robust_nas.runs(runs)
 
 
 def test_rows_are_kept_sorted_and_wrong_words_refused(runs):

@@ -11,7 +11,7 @@ from cases import SHORT, SHORT_SUPERNET, SHORT_ZERO_COST, config
 from robust_nas import run_search
 from robust_nas.config import check, read_yaml, to_dict
 from robust_nas.errors import CheckpointError, ConfigError, RunExistsError
-from robust_nas.runs import CHECKPOINT, read_json
+from robust_nas.run_folder import CHECKPOINT, read_json
 from robust_nas.search import EVALUATORS
 from robust_nas.spaces import load_space, shipped_names
 from robust_nas.workflows.candidates import CandidateRecipe

@@ -10,7 +10,7 @@ from cases import config
 import robust_nas
 from robust_nas import run_search
 from robust_nas.errors import ConfigError, RunExistsError
-from robust_nas.runs import read_json, write_json
+from robust_nas.run_folder import read_json, write_json
 from robust_nas.workflows import search_verdict
 from robust_nas.workflows.search_job import seeds_of
 

@@ -23,7 +23,7 @@ from robust_nas.errors import (
 )
 from robust_nas.nets.digest import model_digest
 from robust_nas.nets.generator_folder import read_generator
-from robust_nas.runs import CHECKPOINT, METRICS
+from robust_nas.run_folder import CHECKPOINT, METRICS
 from robust_nas.workflows.attack_config import AttackTrainingConfig
 
 NETWORK = robust_nas.MLPArchitecture(name="mlp", depth=1, width=16)

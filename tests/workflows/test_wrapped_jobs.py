@@ -41,7 +41,7 @@ def test_a_trained_ensemble_is_a_model_folder_of_all_particles(ensemble):
     assert architecture.member == TINY
     cost = robust_nas.count(TINY, (1, 8, 8), 10).times(3)
     assert sum(p.numel() for p in robust_nas.load_model(ensemble).parameters()) == cost.params
-    record = robust_nas.runs.read_json(ensemble / "result.json")
+    record = robust_nas.run_folder.read_json(ensemble / "result.json")
     assert (record["params"], record["macs"]) == (cost.params, cost.macs)
 
 

@@ -24,7 +24,7 @@ from robust_nas.attacks import attack_mode
 from robust_nas.attacks.batch_generator import BatchGenerator
 from robust_nas.data import Images
 from robust_nas.data.order import batches
-from robust_nas.runs import Progress, silent
+from robust_nas.run_folder import Progress, silent
 from robust_nas.search.one_shot.batch import Batch
 from robust_nas.search.one_shot.derivation import Scores
 from robust_nas.search.one_shot.steps import OneShotSearch

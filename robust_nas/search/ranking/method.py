@@ -16,7 +16,7 @@ from robust_nas.errors import ConfigError
 from robust_nas.lazy import torch
 from robust_nas.record_log import RecordLog
 from robust_nas.registry import Method
-from robust_nas.runs import Progress, Run, silent
+from robust_nas.run_folder import Progress, Run, silent
 from robust_nas.spaces import CellArchitecture, CellSpace, count
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from robust_nas.config import Count, CountOrZero, Fraction01, Options
 from robust_nas.data.splits import random_indices
 from robust_nas.errors import ConfigError
 from robust_nas.lazy import F, torch
-from robust_nas.runs import Run
+from robust_nas.run_folder import Run
 from robust_nas.search.ranking.batches import BatchTraining, LossCurve
 from robust_nas.search.ranking.method import RankingContext
 from robust_nas.search.ranking.standalone import GENTLE

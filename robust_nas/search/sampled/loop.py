@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from robust_nas.errors import CheckpointError, ConfigError, DivergenceError, SearchSpaceError
-from robust_nas.runs import Run
+from robust_nas.run_folder import Run
 from robust_nas.search.sampled.asking import Numbered, Reason, run
 from robust_nas.search.sampled.history import Candidate, Measured, SampledSearch
 from robust_nas.search.sampled.measured import LATENCY

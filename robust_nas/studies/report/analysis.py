@@ -36,7 +36,7 @@ from robust_nas._version import __version__
 from robust_nas.config import check, read_yaml, to_yaml_dict
 from robust_nas.errors import RunError, StudyError
 from robust_nas.records import read_environment
-from robust_nas.runs import CONFIG
+from robust_nas.run_folder import CONFIG
 from robust_nas.statistics import Contrast, Measurements, Summary
 from robust_nas.studies.config import Analysis, StudyConfig
 from robust_nas.studies.report.chance import Chance, find_chance

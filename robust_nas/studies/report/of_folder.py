@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from robust_nas.config import expand_path
-from robust_nas.runs import Progress, silent
+from robust_nas.run_folder import Progress, silent
 from robust_nas.studies.run.folder import is_study
 from robust_nas.workflows.report.part import REPORT
 

@@ -19,7 +19,7 @@ from robust_nas.errors import RunError
 from robust_nas.figures import Drawn, Figure
 from robust_nas.figures import study_points as of
 from robust_nas.figures.study_figure import is_uniform, response_of, stage_numbers
-from robust_nas.runs import write_atomic
+from robust_nas.run_folder import write_atomic
 from robust_nas.studies.report.illustrate import illustrate
 from robust_nas.workflows.report.blocks import flat
 from robust_nas.workflows.report.page import environment, inline

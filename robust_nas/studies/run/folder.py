@@ -30,7 +30,7 @@ from robust_nas.errors import ConfigError, RunError, RunExistsError
 from robust_nas.extension import placeless
 from robust_nas.files import LOCK, write_atomic, write_json
 from robust_nas.records import ENVIRONMENT, RESULT, Shape, read_json
-from robust_nas.runs import CONFIG, Mode, Run
+from robust_nas.run_folder import CONFIG, Mode, Run
 from robust_nas.studies.config import StudyConfig
 from robust_nas.studies.run.journal import JOURNAL, Journal, latest, read_journal
 from robust_nas.studies.run.trial import MEASURED, MODEL, OUTCOME, Trial

@@ -15,7 +15,7 @@ from robust_nas.attacks import Attack
 from robust_nas.checkpoints import read_checkpoint
 from robust_nas.config import check, read_yaml
 from robust_nas.errors import ArchitectureError, CheckpointError, CodeRefusedError, ConfigError
-from robust_nas.runs import CHECKPOINT, CONFIG, RECIPE, Progress, is_finished, silent
+from robust_nas.run_folder import CHECKPOINT, CONFIG, RECIPE, Progress, is_finished, silent
 from robust_nas.spaces import CellArchitecture, CellSpace
 from robust_nas.training.losses import with_present_names
 from robust_nas.workflows.config import RunConfig

@@ -19,7 +19,7 @@ from robust_nas.errors import ConfigError, StudyError
 from robust_nas.execution import Engine, LocalEngine, Task
 from robust_nas.files import is_writable, write_atomic, write_json
 from robust_nas.records import ENVIRONMENT, RESULT, read_json
-from robust_nas.runs import Mode, Progress, silent
+from robust_nas.run_folder import Mode, Progress, silent
 from robust_nas.spaces import has_cells
 from robust_nas.studies.config import Inherited, StudyConfig
 from robust_nas.studies.cost import Rates

@@ -19,7 +19,7 @@ from robust_nas.data.options import DataOptions
 from robust_nas.evaluation.options import EvaluationOptions, Step
 from robust_nas.extension import ExtensibleJob, placeless
 from robust_nas.records import Shape, read_record
-from robust_nas.runs import CHECKPOINT, Run, write_json
+from robust_nas.run_folder import CHECKPOINT, Run, write_json
 from robust_nas.spaces import AnyArchitecture
 from robust_nas.studies.config import Metrics, Seed
 from robust_nas.studies.run.journal import VERSION

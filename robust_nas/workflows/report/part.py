@@ -14,7 +14,7 @@ from robust_nas.config import read_yaml
 from robust_nas.errors import RobustNASError
 from robust_nas.files import LOCK
 from robust_nas.records import RESULT, parse_json, read_environment, read_json, read_record
-from robust_nas.runs import CONFIG, METRICS, NOT_DRAWN, RECIPE
+from robust_nas.run_folder import CONFIG, METRICS, NOT_DRAWN, RECIPE
 
 # Folders inside a run that its report shows, in this order.
 INSIDE = (

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from robust_nas.config import expand_path
 from robust_nas.errors import ConfigError, RobustNASError
 from robust_nas.files import write_atomic
-from robust_nas.runs import CONFIG
+from robust_nas.run_folder import CONFIG
 from robust_nas.workflows.report.blocks import MISSING, Block, Section, Text, duration, flat, size
 from robust_nas.workflows.report.page import environment, picture
 from robust_nas.workflows.report.part import FIGURES, REPORT, Part

@@ -13,7 +13,7 @@ from run_configs import Config, Inner, child, files
 
 from robust_nas.config import differences
 from robust_nas.errors import RunError, RunExistsError
-from robust_nas.runs import (
+from robust_nas.run_folder import (
     CHECKPOINT,
     CONFIG,
     METRICS,
@@ -64,7 +64,7 @@ FULL_DISK = """
     from pathlib import Path
     import torch
     from robust_nas.errors import RunError
-    from robust_nas.runs import Run, write_atomic
+    from robust_nas.run_folder import Run, write_atomic
     from robust_nas.config import Options
 
     class Config(Options):
@@ -244,7 +244,7 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
         from pathlib import Path
         from robust_nas.config import Options
         from robust_nas.errors import RunError
-        from robust_nas.runs import Run
+        from robust_nas.run_folder import Run
         class Config(Options):
             name: str = "x"
         for mode in ("resume", "overwrite"):
@@ -269,7 +269,7 @@ def test_a_killed_process_releases_its_folder(tmp_path):
         import os, signal, sys
         from pathlib import Path
         from robust_nas.config import Options
-        from robust_nas.runs import Run
+        from robust_nas.run_folder import Run
         class Config(Options):
             name: str = "x"
             seed: int = 0
