@@ -18,7 +18,7 @@ from robust_nas.errors import ArchitectureError, DataError, RunError
 from robust_nas.evaluation.report import RECORDED
 from robust_nas.execution import LocalEngine, Task
 from robust_nas.records import Shape, read_record
-from robust_nas.runs import Mode, Progress, silent
+from robust_nas.run_folder import Mode, Progress, silent
 from robust_nas.spaces import Architecture, load_architecture
 from robust_nas.user_code import allow_code, allowed_files
 from robust_nas.workflows.compress import compress
