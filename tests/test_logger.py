@@ -72,6 +72,12 @@ def opened(folder, mode="new"):
     return Run(folder, Config(), mode, recipe=Recipe(loggers=(Kept(),)))
 
 
+def three_records(run):
+    for epoch in range(3):
+        run.log({"epoch": epoch, "x": 1})
+    run.finish({"seed": 0}, [])
+
+
 def names_of(calls):
     return [call[0] if isinstance(call, tuple) else call for call in calls]
 
@@ -157,9 +163,7 @@ def test_a_logger_that_raises_is_dropped_with_a_warning_and_the_result_names_it(
     monkeypatch.setattr(Kept, "fails_at", place)
     with opened(tmp_path / "run") as run:
         with pytest.warns(LoggerWarning, match="logger kept: OSError: no server; the run goes on without it"):
-            for epoch in range(3):
-                run.log({"epoch": epoch, "x": 1})
-            run.finish({"seed": 0}, [])
+            three_records(run)
         assert len(run.records()) == 3
     assert names_of(calls) == passed
     assert json.loads((tmp_path / "run" / RESULT).read_text())["not_logged"] == ["kept: OSError: no server"]
