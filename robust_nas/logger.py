@@ -69,7 +69,7 @@ class Logger(Method):
         raise NotImplementedError
 
 
-LOGGERS: Registry[Logger] = Registry(
+LOGGERS = Registry(
     "logger",
     Logger,
     "robust_nas.integrations",

@@ -30,6 +30,7 @@ from robust_nas.runs import CONFIG, Mode, Progress, Run, is_complete, is_finishe
 from robust_nas.search import Strategy, SupernetOptions, strategy_field
 from robust_nas.search.sampled.measured import COMPRESSED_ROBUST
 from robust_nas.spaces import CellSpace
+from robust_nas.stages import announce
 from robust_nas.training import Training
 from robust_nas.training.losses import with_present_names
 from robust_nas.workflows.compress import DELIVERED, EVALUATED, compress
@@ -54,6 +55,7 @@ from robust_nas.workflows.search import find_architecture, refuse_unfit
 from robust_nas.workflows.search_job import SearchJob, refuse_more_seeds
 from robust_nas.workflows.search_verdict import VERDICT, judge_search, seed_folders
 from robust_nas.workflows.train import more_epochs, train, trained_record
+from robust_nas.workflows.verb_stages import run_stages
 
 Warn = Callable[[str], None]
 SUMMARY: Shape = {  # what is read of `summary.json`
@@ -267,6 +269,7 @@ def _all_jobs(
     config: RunConfig, context: JobContext, folder: Path, mode: Mode, progress: Progress, warn: Warn
 ) -> _Made:
     """Run one job after the other, each in its own folder."""
+    announce(progress, run_stages(config, context))
     found = find_architecture(config, folder / "search", mode=mode, progress=progress, context=context)
     write_json(folder / "environment.json", read_environment(seed_folders(found)[found.record["seed"]]))
     for message in found.record["warnings"]:

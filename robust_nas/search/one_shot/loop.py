@@ -125,7 +125,8 @@ class _Loop:
                 self.step += 1
                 if len(self.measured) == READ_EVERY or self.step == self.steps:
                     self.read()
-                note = strategy.note(self.last) if self.last else ""
+                note = f"epoch {self.epoch + 1}/{strategy.epochs}"
+                note += f", {strategy.note(self.last)}" if self.last else ""
                 self.context.progress("search", self.epoch * self.steps + self.step, total, note)
             if not warm:
                 self.last = self.collapse.end_epoch(search.supernet, self.last)
