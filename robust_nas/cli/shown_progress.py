@@ -82,7 +82,10 @@ class JobClock:
 
     @property
     def whole(self) -> str:
-        """Return the time left of all jobs, at the speed of those so far; empty where this is the last, or unknown."""
+        """Return the time left of all jobs at most, at the speed of those so far, and the jobs of unknown length.
+
+        Empty for the last job, and where no speed is known yet. Attacks skip what was broken, so it is often less.
+        """
         later, left = self.stages[self.place + 1 :] if self.place >= 0 else (), self.left
         if not later or left is None:
             return ""
@@ -93,8 +96,10 @@ class JobClock:
         known = sum(each.passes or 0.0 for each in later)
         if known and not passes:
             return ""
-        at_least = "" if all(each.passes is not None for each in later) else "more than "
-        return at_least + duration(left + (known * seconds / passes if known else 0.0))
+        unknown = [each.job for each in later if each.passes is None]
+        return (
+            f"up to {' + '.join([duration(left + (known * seconds / passes if known else 0.0)), *unknown])}"
+        )
 
     def text(self, note: str) -> str:
         """Return rate, time left and note."""
