@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from robust_nas.cli import common, controls, engines, search_verdict
+from robust_nas.cli.dry_run import DryRunOption, show
 from robust_nas.cli.report import show_path
 from robust_nas.distributed import is_first
 
@@ -49,6 +50,7 @@ def command(
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
     print_config: common.PrintConfig = False,
+    dry_run: DryRunOption = False,
     json: common.Json = False,
     quiet: common.Quiet = False,
 ) -> None:
@@ -76,9 +78,14 @@ def command(
     )
     for doubt in doubts(config):
         common.say(f"warning: {doubt}")
+    out = common.resumed(recipe, out, resume)
+    if dry_run:
+        from robust_nas.workflows.dry_run import dry_run_search
+
+        show(dry_run_search(config, out, seeds=seeds), json)
+        return
     from robust_nas.workflows.search import run_search
 
-    out = common.resumed(recipe, out, resume)
     with common.progress(quiet) as report:
         found = run_search(config, out, mode=mode, seeds=seeds, progress=report, engine=chosen)
     if not is_first():

@@ -8,6 +8,7 @@ from typing import Annotated, cast
 import typer
 
 from robust_nas.cli import common
+from robust_nas.cli.dry_run import DryRunOption, show
 from robust_nas.cli.report import show_path
 from robust_nas.distributed import is_first
 from robust_nas.errors import ConfigError
@@ -27,6 +28,7 @@ def command(
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
     print_config: common.PrintConfig = False,
+    dry_run: DryRunOption = False,
     json: common.Json = False,
     quiet: common.Quiet = False,
 ) -> None:
@@ -54,6 +56,11 @@ def command(
     from robust_nas.workflows.train import architecture_of
 
     chosen = load_architecture(architecture) if architecture else architecture_of(cast(Path, out))
+    if dry_run:
+        from robust_nas.workflows.dry_run import dry_run_train
+
+        show(dry_run_train(config, chosen, out), json)
+        return
     source = expand_path(architecture).resolve()
     if overwrite and out and source.exists() and out.resolve() in (source, *source.parents):
         raise ConfigError(
