@@ -92,7 +92,7 @@ def refuse_missing(loggers: Sequence[Logger]) -> None:
 
 def scalars_of(record: Mapping[str, Any], place: str = "") -> dict[str, float]:
     """Return the numbers of a record by name, those of mappings in it as `key/inner key`; lists are left out."""
-    found = {}
+    found: dict[str, float] = {}
     for key, value in record.items():
         if isinstance(value, Mapping):
             found |= scalars_of(value, f"{place}{key}/")
@@ -121,7 +121,7 @@ class RunLoggers:
     def start(self, so_far: Callable[[], list[dict[str, Any]]]) -> None:
         """Start the loggers that wait, where the run has records."""
         records = so_far() if self._waiting else []
-        if not records:
+        if not records or self.recipe is None:
             return
         run = LoggedRun(self.folder, to_dict(self.recipe), _id_of(self.folder))
         for logger in self._waiting:

@@ -13,6 +13,7 @@ from robust_nas.distributed import is_first
 
 if TYPE_CHECKING:
     from robust_nas.search import Criterion
+    from robust_nas.workflows.config import RunConfig
     from robust_nas.workflows.search_job import SearchResult
 
 
@@ -88,8 +89,14 @@ def command(
 
     with common.progress(quiet) as report:
         found = run_search(config, out, mode=mode, seeds=seeds, progress=report, engine=chosen)
-    if not is_first():
-        return
+    if is_first():
+        _report(config, found, json)
+
+
+def _report(config: RunConfig, found: SearchResult, json: bool) -> None:
+    """Print the result of a search, as JSON or for people."""
+    from robust_nas.workflows.config import doubts
+
     for message in found.record["warnings"]:
         if message not in doubts(config):  # which were printed before
             common.say(f"warning: {message}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -12,6 +12,9 @@ from robust_nas.cli.dry_run import DryRunOption, show
 from robust_nas.cli.report import show_path
 from robust_nas.distributed import is_first
 from robust_nas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from robust_nas.workflows.config import RunConfig
 
 
 def command(
@@ -66,12 +69,18 @@ def command(
         raise ConfigError(
             f"--out: {out} holds the architecture {architecture}, which --overwrite would remove"
         )
-    from robust_nas.workflows.train import epochs_of, train, trained_record
+    from robust_nas.workflows.train import train
 
     with common.progress(quiet) as report:
         folder = train(config, chosen, out, mode=mode, progress=report)
-    if not is_first():
-        return
+    if is_first():
+        _report(config, folder, json)
+
+
+def _report(config: RunConfig, folder: Path, json: bool) -> None:
+    """Print the result of a training, as JSON or for people."""
+    from robust_nas.workflows.train import architecture_of, epochs_of, trained_record
+
     record = trained_record(folder)
     if json:
         common.print_json({"folder": str(folder), **record})
