@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from robust_nas.config import Options, expand_path
 from robust_nas.environment import peak_memory
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from robust_nas.search import OneShotStrategy
     from robust_nas.training import Training
 
 STEPS, SECONDS = 4, 20.0  # that are timed of a loop, at most, after the first step
@@ -193,7 +194,8 @@ def dry_run_compress(config: CompressionConfig, model_folder: Path, out: Path | 
         for job in _evaluation(EvaluationConfig.of(config), context, network):
             jobs.append(replace(job, about=f"{job.about}; of each network that is tested"))
     if model.architecture is not None:
-        jobs[0] = replace(jobs[0], **_size(model.architecture, context), network=model.architecture.name)
+        cost = _size(model.architecture, context)
+        jobs[0] = replace(jobs[0], params=cost["params"], macs=cost["macs"], network=model.architecture.name)
     return _made("compress", out or default_folder(model_folder), context, jobs)
 
 
@@ -206,13 +208,13 @@ def _made(verb: str, folder: Path, context: JobContext, jobs: Sequence[PlannedJo
 def _search(config: RunConfig, context: JobContext, seeds: int) -> PlannedJob:
     from robust_nas.search.one_shot.loop import search
 
-    strategy, space = config.search, config.space.load()
     images = len(context.images)
     times = f", {seeds} seeds" if seeds > 1 else ""
-    if strategy.kind != "one-shot":
-        candidates = dict(strategy).get("evaluations")
-        about = f"{strategy.label}: {candidates} candidates{times}; {LONG}"
+    if config.search.kind != "one-shot":
+        candidates = dict(config.search).get("evaluations")
+        about = f"{config.search.label}: {candidates} candidates{times}; {LONG}"
         return PlannedJob("search", about, images, steps=candidates)
+    strategy, space = cast("OneShotStrategy", config.search), config.space.load()
     run = _Nowhere(Path("dry-run"), config)
     found = []
     for epoch in dict.fromkeys((0, strategy.epochs - 1)):
