@@ -11,11 +11,14 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from robust_nas._version import __version__
 from robust_nas.config import Options, config_hash
 from robust_nas.user_code import code_digests
+
+if TYPE_CHECKING:
+    import torch
 
 MAPS = Path("/proc/self/maps")  # the files that are mapped into this process
 CGROUPS = Path("/sys/fs/cgroup")
@@ -105,6 +108,17 @@ def machine_memory() -> int:
 
 
 @functools.cache
+def peak_memory(device: torch.device) -> int:
+    """Return the highest memory in bytes that this process has had: of a GPU its tensors, else all of it."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def processor() -> str:
     """The processor's name, as the system tells it."""
     with contextlib.suppress(OSError):

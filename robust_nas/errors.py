@@ -80,6 +80,10 @@ class FigureWarning(UserWarning):
     """A figure was not drawn; the result of which it is does not depend on it."""
 
 
+class LoggerWarning(UserWarning):
+    """A logger raised and was dropped; the result does not depend on it."""
+
+
 class RecordWarning(UserWarning):
     """An earlier result is damaged, or is not as it was written, and is not taken over."""
 

@@ -22,6 +22,7 @@ CARD, CARD_MARK = (
     "README.md",
     b"<!-- Written by robust_nas",
 )  # of a model folder; without the mark it is somebody's own
+LOGS = "loggers"  # folder of a run in which loggers write what they like
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<process>[0-9]+)\.tmp")
 _PART = re.compile(r"\..+\.[0-9a-f]{32}\.part")  # of a figure, by earlier versions
 # Of all verbs, and of earlier versions. A file of a plugin is ours where its job lists it among its artifacts.
@@ -155,7 +156,8 @@ def foreign(folder: Path) -> Iterator[Path]:
         if path.is_symlink() or is_temporary(path):
             continue
         if path.is_dir():
-            yield from foreign(path)
+            if path.name != LOGS:
+                yield from foreign(path)
         elif not (
             path.name in _OURS
             or is_card(path)

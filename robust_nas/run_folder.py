@@ -27,6 +27,7 @@ from robust_nas.files import LOCK, foreign, is_empty, is_temporary, is_writable,
 from robust_nas.files import write_atomic as write_atomic
 from robust_nas.files import write_json as write_json
 from robust_nas.finished_files import FinishedFiles
+from robust_nas.logger import RunLoggers
 from robust_nas.record_log import RecordLog
 from robust_nas.records import ANY_OBJECT, Shape, file_digests, read_environment, read_lines
 from robust_nas.records import ENVIRONMENT as ENVIRONMENT
@@ -37,6 +38,7 @@ from robust_nas.user_code import code_digests, code_in
 Mode = Literal["new", "resume", "overwrite"]
 CONFIG, RECIPE, METRICS, CHECKPOINT = "config.yaml", "recipe.yaml", "metrics.jsonl", "checkpoint.pt"
 NOT_DRAWN = "not_drawn"  # key of the result: stems of figures that failed
+NOT_LOGGED = "not_logged"  # key of the result: why loggers were dropped
 
 
 class Progress(Protocol):
@@ -71,6 +73,7 @@ class Run:
         self._before: FinishedFiles | None = None  # of a finished folder that is extended
         self._metrics: IO[bytes] | None = None
         self._lock: IO[Any] | None = None
+        self._loggers = RunLoggers(self.folder, recipe)
         try:
             refuse_occupied(self.folder, mode)
             if mode == "resume" and is_finished(self.folder) and not is_writable(self.folder):
@@ -215,7 +218,8 @@ class Run:
                 shutil.rmtree(self.folder)
 
     def close(self) -> None:
-        """Closes the metrics and releases the lock."""
+        """Closes loggers and metrics, and releases the lock."""
+        self._loggers.close()
         self._close_metrics()
         if self._lock is not None:
             self._lock.close()
@@ -239,6 +243,7 @@ class Run:
                 self._metrics = (self.folder / METRICS).open("ab")
             self._metrics.write((json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n").encode())
             self._metrics.flush()  # for those who watch it; what a checkpoint counts on is also synchronised
+        self._loggers.log(record, self.records)
 
     def records(self, shape: Shape = ANY_OBJECT) -> list[dict[str, Any]]:
         """Every line of `metrics.jsonl` so far, each of this shape."""
@@ -342,7 +347,10 @@ class Run:
         missing = [stem for stem, path in paths.items() if path not in drawn]
         names = [*artifacts, *drawn]
         record = {**result, "artifacts": names, "digests": file_digests(self.folder, names)}
-        write_json(self.folder / RESULT, {**record, NOT_DRAWN: missing} if missing else record)
+        self._loggers.start(self.records)  # what was recorded before a kill, and nothing since
+        self._loggers.close()
+        own = {NOT_DRAWN: missing, NOT_LOGGED: self._loggers.dropped}
+        write_json(self.folder / RESULT, {**record, **{key: lines for key, lines in own.items() if lines}})
 
 
 def refuse_occupied(folder: Path, mode: Mode) -> None:

@@ -13,6 +13,7 @@ REGISTRIES = (
     "robust_nas.distillation:DISTILLERS",
     "robust_nas.figures:FIGURES",
     "robust_nas.kernels:KERNELS",
+    "robust_nas.logger:LOGGERS",
     "robust_nas.search:EVALUATORS",
     "robust_nas.search:PROXIES",
     "robust_nas.search:RANKINGS",

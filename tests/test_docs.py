@@ -25,6 +25,7 @@ NO_MODULES |= {
     "tables",
     "search_findings",
     "distillers",
+    "loggers",
 }  # groups of entry points
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -13,6 +13,7 @@ from robust_nas.distillation import DISTILLERS
 from robust_nas.evaluation import CHECKS
 from robust_nas.figures import FIGURES
 from robust_nas.kernels import KERNELS
+from robust_nas.logger import LOGGERS
 from robust_nas.operations import ACTIVATIONS, OPERATIONS
 from robust_nas.search import EVALUATORS, PROXIES, RANKINGS, SEARCH_FINDINGS, STRATEGIES, TABLES
 from robust_nas.spaces import FAMILIES
@@ -23,7 +24,7 @@ from robust_nas.training import HOOKS, LOSSES, SCHEDULES, STEPS
 REGISTRIES = (
     ATTACKS, COMPRESSORS, DATASETS, DEFENCES, CHECKS, FIGURES, ACTIVATIONS, OPERATIONS, EVALUATORS, PROXIES, RANKINGS,
     STRATEGIES, FAMILIES, DESIGNS, RULES, HOOKS, LOSSES, SCHEDULES, STEPS, TABLES, SEARCH_FINDINGS,
-    KERNELS, DISTILLERS,
+    KERNELS, DISTILLERS, LOGGERS,
 )  # fmt: skip
 CLASSES = {target.partition(":")[2] for registry in REGISTRIES for target in registry.built_in.values()}
 NAMES = {name for registry in REGISTRIES for name in registry.built_in}

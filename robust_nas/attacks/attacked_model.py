@@ -9,6 +9,7 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Literal
 
 import torch
@@ -22,6 +23,25 @@ from robust_nas.attacks.norms import finite
 from robust_nas.attacks.predictor import Predictor, averaged, merged
 from robust_nas.attacks.query_log import QueryLog
 from robust_nas.errors import AttackError
+
+_ON_FORWARD: ContextVar[Callable[[int], None] | None] = ContextVar("on_forward", default=None)
+
+
+@contextmanager
+def forwards_reported(report: Callable[[int], None]) -> Iterator[None]:
+    """Call `report` with the number of images of every forward pass that an attack makes inside."""
+    token = _ON_FORWARD.set(report)
+    try:
+        yield
+    finally:
+        _ON_FORWARD.reset(token)
+
+
+def report_forwards(images: int) -> None:
+    """Report a forward pass of an attack to who asked for it."""
+    report = _ON_FORWARD.get()
+    if report is not None:
+        report(images)
 
 
 @contextmanager
@@ -150,6 +170,7 @@ class AttackedModel:
         with candidate_autocast(self.options, x) if candidates else verdict:
             logits = check_logits(averaged(network, x, self.passes), x, self.last_label)
         self.forwards += len(x) * self.passes
+        report_forwards(len(x) * self.passes)
         logits = logits if logits.dtype == torch.float64 else logits.float()
         return merged(logits, labels) if self.predictor.abstains else logits
 

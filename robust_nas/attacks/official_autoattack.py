@@ -19,7 +19,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from robust_nas.attacks.attack import Attack
-from robust_nas.attacks.attacked_model import attack_mode
+from robust_nas.attacks.attacked_model import attack_mode, report_forwards
 from robust_nas.attacks.checks import (
     TOLERANCE,
     check_inputs,
@@ -115,6 +115,7 @@ class _Logits(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         differentiated = x.requires_grad and torch.is_grad_enabled()
         self.forwards += len(x)
+        report_forwards(len(x))
         self.backwards += len(x) * differentiated
         given = x.clone()
         if differentiated:

@@ -39,12 +39,12 @@ from robust_nas.cli import (
     train,
 )
 from robust_nas.distributed import handle_sigterm, launched, may_print
-from robust_nas.errors import DataWarning, FigureWarning, RecordWarning, RobustNASError
+from robust_nas.errors import DataWarning, FigureWarning, LoggerWarning, RecordWarning, RobustNASError
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
 TERMINATED = 128 + signal.SIGTERM
 
-OURS = (FigureWarning, RecordWarning)  # warnings that are lines for people
+OURS = (FigureWarning, LoggerWarning, RecordWarning)  # warnings that are lines for people
 app = typer.Typer(
     help="Search for neural architectures that stay accurate under adversarial attack.",
     no_args_is_help=True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 import typer
 
 from robust_nas.cli.completion import recipes, starting
+from robust_nas.cli.shown_progress import Bars, Lines
 from robust_nas.distributed import is_first
 from robust_nas.errors import ConfigError
 from robust_nas.run_folder import Mode, silent
@@ -127,7 +127,6 @@ AllowCode = Annotated[
     ),
 ]
 
-SECONDS_BETWEEN_LINES = 15.0
 UNBOUNDED = 1_000_000  # columns: nothing is cut off a terminal
 
 
@@ -188,67 +187,19 @@ def progress(quiet: bool) -> Iterator[Report]:
         yield silent
     elif sys.stderr.isatty():
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         with Progress(
             TextColumn("{task.description:<18}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[rate]} {task.fields[note]}", markup=False),
+            TextColumn("{task.fields[text]}", markup=False),
             console=Console(stderr=True),
         ) as bars:
-            yield _Bars(bars)
+            yield Bars(bars)
     else:
-        yield _Lines()
-
-
-class _Bars:
-    """One rich bar per job."""
-
-    def __init__(self, bars: Any) -> None:
-        self.bars = bars
-        self.tasks: dict[str, Any] = {}
-
-    def __call__(self, job: str, done: int, total: int, note: str = "") -> None:
-        if job not in self.tasks:
-            self.tasks[job] = self.bars.add_task(
-                job, total=total, note=note, rate="", completed=max(done - 1, 0)
-            )
-        task = self.tasks[job]
-        speed = next(found.speed for found in self.bars.tasks if found.id == task)
-        rate = f"{speed:.1f}/s" if speed else ""
-        self.bars.update(task, completed=done, total=total, note=note, rate=rate)
-
-
-class _Lines:
-    """A line now and then."""
-
-    def __init__(self) -> None:
-        self.job, self.first, self.began, self.said = "", 0, 0.0, 0.0
-
-    def __call__(self, job: str, done: int, total: int, note: str = "") -> None:
-        now = time.monotonic()
-        if job != self.job:
-            self.job, self.first, self.began, self.said = job, max(done - 1, 0), now, now
-        elif now - self.said < SECONDS_BETWEEN_LINES and done < total:
-            return
-        elapsed = now - self.began
-        rate = (done - self.first) / elapsed if elapsed > 0 else 0.0
-        left = f", {(total - done) / rate:.0f} s left" if rate and done < total else ""
-        say(
-            f"{job}: {done}/{total}{f', {rate:.1f}/s' if elapsed > 1 else ''}{left if elapsed > 1 else ''}  {note}"
-        )
-        self.said = now
+        yield Lines(say)
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from robust_nas.cli import common
+from robust_nas.cli import dry_run as dry
 from robust_nas.cli.completion import compressors, starting
 from robust_nas.cli.report import show_path
 
@@ -41,6 +42,7 @@ def command(
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
     print_config: common.PrintConfig = False,
+    dry_run: dry.DryRunOption = False,
     json: common.Json = False,
     quiet: common.Quiet = False,
 ) -> None:
@@ -73,6 +75,13 @@ def command(
 
     for doubt in doubts(config):
         common.say(f"warning: {doubt}")
+    if dry_run:
+        from robust_nas.workflows.dry_run import dry_run_compress
+
+        if module is not None:
+            raise typer.BadParameter("--dry-run needs a model folder; it does not take a module")
+        dry.show(dry_run_compress(config, expand_path(str(model)), out), json)
+        return
     with common.progress(quiet) as report:
         own = RESULTS / f"{config.name}-compressed"
         source = module or expand_path(str(model))

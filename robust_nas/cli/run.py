@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from robust_nas.cli import common, controls, search_verdict
+from robust_nas.cli.dry_run import DryRunOption, show
 from robust_nas.cli.report import show_path
 
 
@@ -17,6 +18,7 @@ def command(
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
     print_config: common.PrintConfig = False,
+    dry_run: DryRunOption = False,
     json: common.Json = False,
     quiet: common.Quiet = False,
 ) -> None:
@@ -30,6 +32,11 @@ def command(
     """
     config = common.resolve(recipe, overrides, print_config)
     mode = common.mode_of(resume, overwrite)
+    if dry_run:
+        from robust_nas.workflows.dry_run import dry_run_run
+
+        show(dry_run_run(config, common.resumed(recipe, out, resume)), json)
+        return
     from robust_nas.evaluation.report import RECORDED
     from robust_nas.records import read_json, read_record
     from robust_nas.workflows import pipeline

@@ -8,11 +8,13 @@ import typer
 
 from robust_nas.cli import common, controls, engines, search_verdict
 from robust_nas.cli.completion import starting, strategies
+from robust_nas.cli.dry_run import DryRunOption, show
 from robust_nas.cli.report import show_path
 from robust_nas.distributed import is_first
 
 if TYPE_CHECKING:
     from robust_nas.search import Criterion
+    from robust_nas.workflows.config import RunConfig
     from robust_nas.workflows.search_job import SearchResult
 
 
@@ -51,6 +53,7 @@ def command(
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
     print_config: common.PrintConfig = False,
+    dry_run: DryRunOption = False,
     json: common.Json = False,
     quiet: common.Quiet = False,
 ) -> None:
@@ -78,13 +81,24 @@ def command(
     )
     for doubt in doubts(config):
         common.say(f"warning: {doubt}")
+    out = common.resumed(recipe, out, resume)
+    if dry_run:
+        from robust_nas.workflows.dry_run import dry_run_search
+
+        show(dry_run_search(config, out, seeds=seeds), json)
+        return
     from robust_nas.workflows.search import run_search
 
-    out = common.resumed(recipe, out, resume)
     with common.progress(quiet) as report:
         found = run_search(config, out, mode=mode, seeds=seeds, progress=report, engine=chosen)
-    if not is_first():
-        return
+    if is_first():
+        _report(config, found, json)
+
+
+def _report(config: RunConfig, found: SearchResult, json: bool) -> None:
+    """Print the result of a search, as JSON or for people."""
+    from robust_nas.workflows.config import doubts
+
     for message in found.record["warnings"]:
         if message not in doubts(config):  # which were printed before
             common.say(f"warning: {message}")

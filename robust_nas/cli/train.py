@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from robust_nas.cli import common
+from robust_nas.cli.dry_run import DryRunOption, show
 from robust_nas.cli.report import show_path
 from robust_nas.distributed import is_first
 from robust_nas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from robust_nas.workflows.config import RunConfig
 
 
 def command(
@@ -27,6 +31,7 @@ def command(
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
     print_config: common.PrintConfig = False,
+    dry_run: DryRunOption = False,
     json: common.Json = False,
     quiet: common.Quiet = False,
 ) -> None:
@@ -54,17 +59,28 @@ def command(
     from robust_nas.workflows.train import architecture_of
 
     chosen = load_architecture(architecture) if architecture else architecture_of(cast(Path, out))
+    if dry_run:
+        from robust_nas.workflows.dry_run import dry_run_train
+
+        show(dry_run_train(config, chosen, out), json)
+        return
     source = expand_path(architecture).resolve()
     if overwrite and out and source.exists() and out.resolve() in (source, *source.parents):
         raise ConfigError(
             f"--out: {out} holds the architecture {architecture}, which --overwrite would remove"
         )
-    from robust_nas.workflows.train import epochs_of, train, trained_record
+    from robust_nas.workflows.train import train
 
     with common.progress(quiet) as report:
         folder = train(config, chosen, out, mode=mode, progress=report)
-    if not is_first():
-        return
+    if is_first():
+        _report(config, folder, json)
+
+
+def _report(config: RunConfig, folder: Path, json: bool) -> None:
+    """Print the result of a training, as JSON or for people."""
+    from robust_nas.workflows.train import architecture_of, epochs_of, trained_record
+
     record = trained_record(folder)
     if json:
         common.print_json({"folder": str(folder), **record})

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from robust_nas.attacks import Attack
+from robust_nas.attacks.attacked_model import forwards_reported
 from robust_nas.attacks.checks import check_perturbation
 from robust_nas.attacks.compiling import many_gradients
 from robust_nas.attacks.engine import seeded_globally
@@ -79,17 +80,19 @@ def _run_each(
     for position, (attack, share) in enumerate(attacks):
         attacked = state.right[:share].nonzero().squeeze(1)
         report(attack.label, 0.0)
-        records = []
+        records, before = [], 0.0
         # What a defended model gets beyond the list may have another length when the list is extended.
         known = repr(attack) if attack.on_twin or attack.weighs_rejection else attack.label
         for batch, indices, fraction in journal.batches(attacked, state.batch_size):
             name = f"attack {position} {known} {batch}"
-            record = journal.once(name, lambda: _attack_batch(state, attack, indices, name))  # noqa: B023
+            part = _fraction_in(attack, len(indices), before, fraction, report)
+            with forwards_reported(part):
+                record = journal.once(name, lambda: _attack_batch(state, attack, indices, name))  # noqa: B023
             state.right[indices] = record["right"]
             state.draws[:, indices] &= record["draws"]
             examples.keep(indices, record, attack.label)
             records.append(record)
-            report(attack.label, fraction)
+            report(attack.label, before := fraction)
         if len(attacked) == 0:
             report(attack.label, 1.0)
         else:
@@ -97,6 +100,24 @@ def _run_each(
             end = journal.once(ended, lambda: {"untouched": state.watch.unchanged_values()})
             state.untouched &= end["untouched"]
         _add_row(state, attack, share, attacked, records, order)
+
+
+def _fraction_in(
+    attack: Attack, images: int, before: float, after: float, report: Callable[[str, float], None]
+) -> Callable[[int], None]:
+    """Return what reports how far an attack on one batch is, by its forward passes, between two fractions."""
+    try:
+        most = attack.passes.forward * attack.eot * images
+    except NotImplementedError:  # of an attack of the user's own that does not say it
+        return lambda passed: None
+    passes = 0
+
+    def passed(more: int) -> None:
+        nonlocal passes
+        passes += more
+        report(attack.label, before + (after - before) * min(passes / max(most, 1), 1.0))
+
+    return passed
 
 
 def _attack_batch(state: EvaluationState, attack: Attack, indices: Tensor, name: str) -> dict[str, Any]:

@@ -182,7 +182,7 @@ class _Training:
                 if len(self.measured) == READ_EVERY or self.position == len(order):
                     self.read()
                 steps = self.sums["steps"]
-                said = f"stage {options.stage(self.epoch)}"
+                said = f"epoch {self.epoch + 1}/{options.epochs}, stage {options.stage(self.epoch)}"
                 said += f", loss {self.sums['loss'] / steps:.3f}" if steps else ""
                 progress("train attack", self.epoch * len(order) + self.position, total, said + note)
             note = f", success {100 * self._end_epoch():.1f} %"

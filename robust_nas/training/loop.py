@@ -166,8 +166,9 @@ class _Training:
                 if len(self.measured) == READ_EVERY or state.position == self.steps:
                     self.read()
                 seen = state.sums["seen"]
-                loss = f"loss {state.sums['loss'] / seen:.3f}" if seen else ""
-                progress("train", state.epoch * self.steps + state.position, total, f"{loss}{note}")
+                said = f"epoch {state.epoch + 1}/{options.epochs}"
+                said += f", loss {state.sums['loss'] / seen:.3f}" if seen else ""
+                progress("train", state.epoch * self.steps + state.position, total, f"{said}{note}")
             record = self._end_epoch()
             if record["robust"] is not None:
                 note = (

@@ -15,7 +15,7 @@ from robust_nas.config_paths import YAML
 from robust_nas.errors import ConfigError
 from robust_nas.training.ai_gan import AIGANTraining
 from robust_nas.user_code import own_config
-from robust_nas.workflows.config import EvaluationConfig, JobConfig, stored_config, trusting
+from robust_nas.workflows.config import EvaluationConfig, JobConfig, LoggedConfig, stored_config, trusting
 from robust_nas.workflows.recipe_files import BASED, read_recipe
 
 METHODS: tuple[str, ...] = (AIGANTraining.model_fields["name"].default,)
@@ -30,7 +30,7 @@ class AttackReport(Options):
     rounds: Count = 5  # timed repetitions
 
 
-class AttackTrainingConfig(JobConfig):
+class AttackTrainingConfig(LoggedConfig):
     """Everything that decides the training of an attack but its victim."""
 
     threat_model: ThreatModel  # what the attack may do

@@ -36,6 +36,7 @@ from robust_nas.descriptions import commented
 from robust_nas.errors import ArchitectureError, CodeRefusedError, ConfigError
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.figures import FIGURES, Figure
+from robust_nas.logger import LOGGERS, Logger
 from robust_nas.overrides import override_value
 from robust_nas.registry import methods_in
 from robust_nas.run_folder import RECIPE
@@ -133,6 +134,15 @@ class JobConfig(Options):
             return check(kind, tree, f"{kind.__name__}.with_", overrides=overrides)
 
 
+class LoggedConfig(JobConfig):
+    """A job that records while it searches or trains."""
+
+    # what gets the numbers of every step or epoch while it works
+    loggers: tuple[Annotated[Logger, LOGGERS.field()], ...] = Field(
+        default=(), exclude_if=lambda own: not own
+    )
+
+
 class EvaluationConfig(JobConfig):
     """Everything that decides an evaluation but the model."""
 
@@ -144,7 +154,7 @@ class EvaluationConfig(JobConfig):
         return EvaluationConfig(**{key: getattr(config, key) for key in EvaluationConfig.model_fields})
 
 
-class CompressionConfig(JobConfig):
+class CompressionConfig(LoggedConfig):
     """Everything that decides a compression but the model; `training` is the recipe of what is trained again."""
 
     training: Training  # recipe of what is trained again
@@ -159,7 +169,7 @@ class CompressionConfig(JobConfig):
         return CompressionConfig(**{key: getattr(config, key) for key in CompressionConfig.model_fields})
 
 
-class RunConfig(JobConfig):
+class RunConfig(LoggedConfig):
     """Everything that decides a run: one YAML file.
 
     `threat_model` is inherited by every attack of the sections, which may override it; without it, that of the

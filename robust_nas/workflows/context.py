@@ -17,6 +17,7 @@ from robust_nas.distributed import ALONE, Ranks, launched, local_rank
 from robust_nas.environment import environment
 from robust_nas.errors import AttackError, ConfigError, DataError
 from robust_nas.extension import extends
+from robust_nas.logger import refuse_missing
 from robust_nas.records import ENVIRONMENT, read_environment
 from robust_nas.run_folder import CONFIG, RECIPE, Mode, Run, is_complete, refuse_occupied, write_json
 from robust_nas.workflows.config import EvaluationConfig, JobConfig, RunConfig
@@ -90,6 +91,7 @@ def load_context(config: JobConfig) -> JobContext:
     Raises `ConfigError` or `DataError` for what would otherwise fail hours later.
     """
     config.data.location()  # a missing path is answered before torch is imported
+    refuse_missing(getattr(config, "loggers", ()))
     from robust_nas.data import load_dataset
 
     device = choose_device(config.device)
@@ -108,6 +110,7 @@ def context_unless_finished(
     Raises `ConfigError` for a `given` context that was loaded for other images, another split or another device.
     """
     if given is not None:
+        refuse_missing(getattr(config, "loggers", ()))
         _refuse_other_context(given, config)
         if mode == "resume":
             refuse_other_images(folder, given.dataset)

@@ -14,13 +14,13 @@ from robust_nas.config import check
 from robust_nas.distillation import DISTILLERS, Distiller
 from robust_nas.errors import ConfigError, UnknownMethodError
 from robust_nas.user_code import own_config
-from robust_nas.workflows.config import EvaluationConfig, code_folders, one_list, recipe_file
+from robust_nas.workflows.config import EvaluationConfig, LoggedConfig, code_folders, one_list, recipe_file
 from robust_nas.workflows.recipe_files import BASED, read_recipe
 
 USUAL = "adv-kip"
 
 
-class DistillConfig(EvaluationConfig):
+class DistillConfig(EvaluationConfig, LoggedConfig):
     """Everything that decides a learned set; `evaluation` is that of its kernel regression."""
 
     threat_model: ThreatModel  # of attacks while the set is learned and validated

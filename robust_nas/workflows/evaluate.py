@@ -19,6 +19,7 @@ from robust_nas.evaluation.report import RECORDED
 from robust_nas.extension import ExtensibleJob
 from robust_nas.records import read_json, read_record
 from robust_nas.run_folder import Mode, Progress, Run, silent, write_json
+from robust_nas.stages import PER_CENT, announce
 from robust_nas.workflows.config import RESULTS, EvaluationConfig, RunConfig
 from robust_nas.workflows.context import (
     JobContext,
@@ -38,6 +39,7 @@ from robust_nas.workflows.more_evaluation import (
 )
 from robust_nas.workflows.report.at_end import reporting
 from robust_nas.workflows.training_images import refuse_other_images_than_training, training_checksum
+from robust_nas.workflows.verb_stages import evaluation_stages
 
 if TYPE_CHECKING:
     import torch
@@ -238,8 +240,9 @@ def _evaluate(
     from robust_nas.evaluation import Journal, follow_protocol
 
     def report(name: str, fraction: float) -> None:
-        progress(f"evaluate: {name}", round(100 * fraction), 100)  # per cent of the attack's images
+        progress(f"evaluate: {name}", round(100 * fraction), 100, PER_CENT)
 
+    announce(progress, evaluation_stages(config, dataset))
     log = run.record_log("evaluate")
     return follow_protocol(
         network,

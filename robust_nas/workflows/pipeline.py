@@ -30,6 +30,7 @@ from robust_nas.run_folder import CONFIG, Mode, Progress, Run, is_complete, is_f
 from robust_nas.search import Strategy, SupernetOptions, strategy_field
 from robust_nas.search.sampled.measured import COMPRESSED_ROBUST
 from robust_nas.spaces import AnyArchitecture, CellSpace
+from robust_nas.stages import announce
 from robust_nas.training import Training
 from robust_nas.training.losses import with_present_names
 from robust_nas.workflows.compress import DELIVERED, EVALUATED, compress
@@ -63,6 +64,7 @@ from robust_nas.workflows.search import find_architecture, refuse_unfit
 from robust_nas.workflows.search_job import SearchJob, refuse_more_seeds
 from robust_nas.workflows.search_verdict import VERDICT, judge_search, seed_folders
 from robust_nas.workflows.train import more_epochs, train, trained_record
+from robust_nas.workflows.verb_stages import run_stages
 
 Warn = Callable[[str], None]
 SUMMARY: Shape = {  # what is read of `summary.json`
@@ -290,6 +292,7 @@ def _all_jobs(
 ) -> _Made:
     """Run all jobs, each in its own folder; the reference in a process of its own where the config says so."""
     given: dict[str, Any] = {"mode": mode, "progress": progress, "context": context}
+    announce(progress, run_stages(config, context))
     with contextlib.ExitStack() as stack:
         wait = None
         if config.reference is not None and config.workers > 1:
@@ -302,9 +305,9 @@ def _all_jobs(
         model = train(config, found.architecture, folder / "model", **given)
         verdict = run_evaluation(config, model, folder / "evaluation", **given)
         if wait is not None:
-            progress("reference", 0, 1, "in a second process")
+            progress(REFERENCE, 0, 1, "in a second process")
             wait()
-            progress("reference", 1, 1)
+            progress(REFERENCE, 1, 1)
         elif config.reference is not None:
             make_reference(config, folder, **given)
     compressed = None

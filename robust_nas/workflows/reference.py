@@ -80,7 +80,11 @@ def make_reference(
     """Train, evaluate and, where the config says so, compress the reference of the run in `folder`."""
     architecture = reference_of(config)
     assert architecture is not None  # noqa: S101 - asked before
-    given: dict[str, Any] = {"mode": mode, "progress": progress, "context": context}
+
+    def shown(job: str, done: int, total: int, note: str = "") -> None:
+        progress(f"{REFERENCE}: {job}", done, total, note)
+
+    given: dict[str, Any] = {"mode": mode, "progress": shown, "context": context}
     model = train(config, architecture, folder / REFERENCE / "model", **given)
     run_evaluation(config, model, folder / REFERENCE / "evaluation", **given)
     if config.compression is not None:

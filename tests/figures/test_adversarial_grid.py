@@ -70,7 +70,8 @@ def test_verdicts_differ_in_sign_colour_and_frame(drawn):
     assert len({str(frame.get_linestyle()) for frame in (right, wrong, neither)}) == 3
     assert len({frame.get_edgecolor() for frame in (right, wrong, neither)}) == 3
     assert [frame.get_bbox().bounds for frame in frames] == [
-        (x, y, right - x, below - y) for x, right, below, y in (image.get_extent() for image in pictures(figure))
+        (x, y, right - x, below - y)
+        for x, right, below, y in (image.get_extent() for image in pictures(figure))
     ]
     assert said.count("98% sure") == 1
     assert any(text.startswith("withstands apgd-t") and text.endswith("norm 0.125") for text in said)

@@ -40,10 +40,11 @@ OF_ALPHAS = "A smaller search.alphas.learning_rate may help"
 HALVES: tuple[Half, ...] = ("weights", "alphas")
 
 
-def search(strategy: OneShotStrategy, context: SearchContext) -> SearchOutcome:
+def search(strategy: OneShotStrategy, context: SearchContext, first_epoch: int = 0) -> SearchOutcome:
     """Return what a one-shot strategy finds on the images, half for weights, half for alphas.
 
     Continues from the run's checkpoint where there is one; with several ranks each takes its rows of every batch.
+    A `first_epoch` above 0 is for timing the steps of a later epoch: nothing was learned before it.
     Raises `DivergenceError` when a loss or alpha stops being finite; the checkpoint before it stays.
     """
     if strategy.short_trainings and context.ranks.count > 1:
@@ -53,6 +54,7 @@ def search(strategy: OneShotStrategy, context: SearchContext) -> SearchOutcome:
         )
     with strategy.session(context):
         loop = _Loop(strategy, context)
+        loop.epoch = first_epoch
         loop.restore()
         return loop.run_to_end()
 
@@ -125,7 +127,8 @@ class _Loop:
                 self.step += 1
                 if len(self.measured) == READ_EVERY or self.step == self.steps:
                     self.read()
-                note = strategy.note(self.last) if self.last else ""
+                note = f"epoch {self.epoch + 1}/{strategy.epochs}"
+                note += f", {strategy.note(self.last)}" if self.last else ""
                 self.context.progress("search", self.epoch * self.steps + self.step, total, note)
             if not warm:
                 self.last = self.collapse.end_epoch(search.supernet, self.last)
