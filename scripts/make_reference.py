@@ -135,10 +135,10 @@ class Pages:
         rows = [
             f"| [{named(each).__name__}](#{named(each).__name__.lower()}) | {FILES[each]} |" for each in FILES
         ]
-        kinds = [f"[{each.kind}]({page_of(each)})" for each in self.registries]
+        kinds = [f"- [{each.kind}]({page_of(each)})" for each in self.registries]
         parts = [GENERATED, "# Configuration", ABOUT]
         parts += ["\n".join(["| keys | file |", "|---|---|", *rows])]
-        parts += [wrapped("Kinds of methods, each with a page of its options: " + ", ".join(kinds) + ".")]
+        parts += ["Kinds of methods, each with a page of its options:", "\n".join(kinds)]
         parts += [
             "## Files",
             *(part for each in FILES for part in self.section(CONFIGURATION, named(each), "###")),
