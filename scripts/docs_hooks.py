@@ -1,6 +1,6 @@
 """What mkdocs does with the links that leave docs/: it copies the files, so that the pages have the same links built.
 
-A page says `../../scripts/launch/slurm.sbatch`, which works on a git host; the site has `repository/scripts/launch/...`.
+A page says `../../scripts/launch/slurm.sbatch`, which works on a git host; the site has `repository/scripts/...`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     python scripts/make_reference.py --check  # exit with 1, and name the pages, where one is out of date
 
 The pages are `configuration.md` (config files and their sections), `options/*.md` (one page a kind of method) and
-`command-line.md`. Nothing here imports torch. Plugins that happen to be installed are left out.
+`command-line.md` and `python-api.md`. Nothing here imports torch. Plugins that happen to be installed are left out.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+from reference_api import python_api
 from reference_commands import GENERATED, cell, code, command_line, wrapped
 from reference_commands import page as joined
 
@@ -127,7 +128,11 @@ class Pages:
 
     def all(self) -> dict[str, str]:
         """Return the text of every page by its path from docs/reference/."""
-        found = {CONFIGURATION: self.configuration(), "command-line.md": command_line()}
+        found = {
+            CONFIGURATION: self.configuration(),
+            "command-line.md": command_line(),
+            "python-api.md": python_api(),
+        }
         return {**found, **{page_of(each): self.methods(each) for each in self.registries}}
 
     def configuration(self) -> str:

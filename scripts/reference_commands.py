@@ -22,7 +22,8 @@ def code(text: str) -> str:
 
 def cell(text: str) -> str:
     """Return a text as one cell of a table."""
-    return re.sub(r"\s+", " ", text).replace("|", "\\|").replace("<", "&lt;")
+    parts = re.split(r"(`[^`]*`)", re.sub(r"\s+", " ", text).replace("|", "\\|"))
+    return "".join(part if part.startswith("`") else part.replace("<", "&lt;") for part in parts)
 
 
 def wrapped(text: str) -> str:
