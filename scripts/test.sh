@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sets up everything on a fresh machine, then runs lint, types, the pages' build and the whole test suite; and once more, as if NNI were
-# not installed, the tests of what could meet it.
+# Sets up everything on a fresh machine, then runs lint, types, the build of the pages and the whole test suite; and once
+# more, as if NNI were not installed, the tests of what could meet it.
 # Arguments go to pytest: scripts/test.sh tests/search -k min_norm
 # With --fast first: lint, types, and the tests but those marked slow and the files in tests/slow.txt; under four minutes.
 set -euo pipefail
@@ -28,7 +28,7 @@ fi
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 # Types and pages are checked while the tests begin: alone they would keep one core of two idle.
-{ .venv/bin/mypy && .venv/bin/mkdocs build --strict --quiet; } > .checks.log 2>&1 &
+{ .venv/bin/mypy && .venv/bin/mkdocs build --strict; } > .checks.log 2>&1 &
 checks=$!
 tests=0
 .venv/bin/pytest -n 2 --dist loadfile "${memory[@]}" "${fast[@]}" "$@" || tests=$?
