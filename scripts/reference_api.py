@@ -25,7 +25,9 @@ def source_of(module: str, name: str) -> tuple[Path, ast.AST]:
     """Return the file and the definition of a name, through the modules that only pass it on."""
     path = file_of(module)
     package = module if path.stem == "__init__" else module.rpartition(".")[0]
-    for node in reversed(ast.parse(path.read_text()).body):  # of a function with overloads the last is the whole one
+    for node in reversed(
+        ast.parse(path.read_text()).body
+    ):  # of a function with overloads the last is the whole one
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
             return path, node
         if isinstance(node, ast.ImportFrom) and node.module:
