@@ -67,7 +67,7 @@ REDUCED_TEXTS = {
 }
 # What is not run, and why: flags, and where there is one the config, are checked all the same.
 NOT_RUN = {
-    r"README.md: .* search quickstart --seeds 3": "the run of the quickstart searches; seeds are tests/cli/test_search_cli.py's",
+    r"README.md: .* search quickstart --seeds 3": "tests/cli/test_search_cli.py repeats a search",
     r"README.md: .* --suite autoattack": "minutes; tests/attacks/test_autoattack.py runs it",
     r"README.md: .* compare ": "trials in workers; tests/cli/test_compare_cli.py runs it",
     r"README.md: .* study run": "the tutorial on width runs it",

@@ -1,4 +1,4 @@
-"""`robust-nas defend`: its output for people and machines, its config, mistakes, the example of docs/how-to/defences.md."""
+"""`robust-nas defend`: output for people and machines, config, mistakes, the example of docs/how-to/defences.md."""
 
 import json
 import re
