@@ -5,9 +5,8 @@ import sys
 
 import pytest
 import typer
-from all_registries import CONFIGS, REGISTRIES, named
+from all_registries import CONFIGS, REGISTRIES, named, reachable
 from package_files import ROOT
-from test_descriptions import reachable
 
 from robust_nas.cli import app
 from robust_nas.descriptions import description
