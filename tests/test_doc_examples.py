@@ -319,3 +319,13 @@ def test_a_python_block_of_the_how_to_pages_runs_or_says_why_not(workspace):
 def test_every_reason_is_about_a_command():
     unused = [pattern for pattern in NOT_RUN if not any(re.search(pattern, str(each)) for each in commands())]
     assert unused == []
+
+
+def test_every_reduced_text_is_in_a_block():
+    places = [(place, old) for place, (old, _) in REDUCED_TEXTS.items()]
+    unused = [
+        place
+        for place, old in places
+        if not any(old in each.text and place in (each.file, each.page) for each in blocks("python"))
+    ]
+    assert unused == []
