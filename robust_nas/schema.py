@@ -36,14 +36,14 @@ Schema = dict[str, Any]
 
 def json_schema(model: type[Options], title: str, **types: Any) -> Schema:
     """Return the JSON schema of a file with the keys of `model`; `types` are those of keys that it leaves open."""
-    definitions = _Definitions()
+    definitions = Definitions()
     whole = definitions.of_model(model)
     for key, kind in types.items():
         whole["properties"][key] = {**whole["properties"][key], **definitions.of(kind)}
     return {"$schema": DRAFT, "title": title, **whole, "$defs": definitions.found}
 
 
-class _Definitions:
+class Definitions:
     """The schemas of options by name, each made once: `$defs`."""
 
     def __init__(self) -> None:

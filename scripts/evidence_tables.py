@@ -1,4 +1,4 @@
-"""Search strategies on a table of NAS-RobBench-201 as in docs/tables.md, next to bars measured on the full table.
+"""Search strategies on a table of NAS-RobBench-201 (docs/how-to/tables.md), next to bars measured on the full table.
 
     .venv/bin/python scripts/evidence_tables.py robust.csv.gz --latency latency.csv.gz [--out results/reference/tables]
 

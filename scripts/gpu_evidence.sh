@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures on a GPU what docs/benchmarks.md marks missing, within 12 minutes, the most wanted first: a training step, what
+# Measures on a GPU what docs/benchmarks/index.md marks missing, within 12 minutes, the most wanted first: a training step, what
 # a search costs, the supernet, the attacks; where more time is given, a search too, and its network next to a random one
 # of equal MACs and DARTS_V2, all trained by one recipe and attacked by the cascade.
 #

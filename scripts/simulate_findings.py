@@ -3,7 +3,7 @@
     PYTHONPATH=tests:tests/evaluation .venv/bin/python scripts/simulate_findings.py [SEEDS] [FIGURE.png]
 
 The networks and masks are those of the tests. Every line is a kind: the lowest value over the seeds for an honest one,
-the highest for a mask, for which high is bad. Prints a table in Markdown, which docs/verdict.md holds.
+the highest for a mask, for which high is bad. Prints a table in Markdown, which docs/explanation/verdict.md holds.
 """
 
 import sys

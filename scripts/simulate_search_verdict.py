@@ -1,4 +1,4 @@
-"""Measure how often simulated and real searches pass the tests of the verdict, as docs/search-verdict.md shows.
+"""Measure how often simulated and real searches pass the tests of the verdict (docs/explanation/search-verdict.md).
 
 Alphas under Adam follow noise, or a planted operation on every edge; `robust_nas/search/verdict/planted.py` says how.
 About six CPU minutes for 1,000 searches a row:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sets up everything on a fresh machine, then runs lint, types and the whole test suite; and once more, as if NNI were
-# not installed, the tests of what could meet it.
+# Sets up everything on a fresh machine, then runs lint, types, the build of the pages and the whole test suite; and once
+# more, as if NNI were not installed, the tests of what could meet it.
 # Arguments go to pytest: scripts/test.sh tests/search -k min_norm
 # With --fast first: lint, types, and the tests but those marked slow and the files in tests/slow.txt; under four minutes.
 set -euo pipefail
@@ -27,13 +27,13 @@ if [ -w /dev/shm ] && [ "$(df -k --output=avail /dev/shm | tail -n 1)" -gt 40000
 fi
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-# The types are checked while the tests begin: alone they would keep one core of two idle.
-.venv/bin/mypy > .mypy.log 2>&1 &
-types=$!
+# Types and pages are checked while the tests begin: alone they would keep one core of two idle.
+{ .venv/bin/mypy && .venv/bin/mkdocs build --strict; } > .checks.log 2>&1 &
+checks=$!
 tests=0
 .venv/bin/pytest -n 2 --dist loadfile "${memory[@]}" "${fast[@]}" "$@" || tests=$?
-wait "$types" || { cat .mypy.log; exit 1; }
-cat .mypy.log
+wait "$checks" || { cat .checks.log; exit 1; }
+cat .checks.log
 [ "$tests" -eq 0 ] || exit "$tests"
 if [ "$#" -eq 0 ] && [ "${#fast[@]}" -eq 0 ]; then
   ROBUST_NAS_HIDE_NNI=1 .venv/bin/pytest -n 2 --dist loadfile "${memory[@]}" tests/integrations tests/cli/test_cli.py \

@@ -1,4 +1,4 @@
-"""Robustness where everything has a closed form: logistic regression on real digits, for docs/logistic.md.
+"""Robustness where everything has a closed form: logistic regression on real digits, for docs/tutorials/logistic.md.
 
     .venv/bin/python scripts/tutorial_logistic.py                  # about a minute, writes results/tutorial-logistic
     .venv/bin/python scripts/tutorial_logistic.py --splits 2 --out results/tutorial-quick

@@ -1,6 +1,9 @@
 """Every registry of the package, as `module:NAME`, and the configs that a user writes, for the tests that walk them."""
 
 import importlib
+from typing import get_args
+
+from pydantic import BaseModel
 
 REGISTRIES = (
     "robust_nas.attacks:ATTACKS",
@@ -46,3 +49,24 @@ def named(target):
     """Return what `module:NAME` names."""
     module, _, name = target.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def models_in(annotation):
+    """Yield the models that a type names."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from models_in(argument)
+
+
+def reachable(models):
+    """Return the models and all that their fields hold."""
+    found, waiting = [], list(models)
+    while waiting:
+        model = waiting.pop()
+        if model not in found:
+            found.append(model)
+            waiting += [
+                inner for field in model.model_fields.values() for inner in models_in(field.annotation)
+            ]
+    return found

@@ -1,11 +1,11 @@
 """Every key of every config has a description: the comment at its field."""
 
-from typing import Annotated, get_args
+from typing import Annotated
 
 import pytest
-from all_registries import CONFIGS, REGISTRIES, named
+from all_registries import CONFIGS, REGISTRIES, named, reachable
 from package_files import modules
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from robust_nas.attacks import ATTACKS
 from robust_nas.config import Count, Options, parse_yaml, to_yaml
@@ -13,26 +13,6 @@ from robust_nas.descriptions import commented, description, descriptions
 from robust_nas.user_code import allow_code
 
 LONGEST = 100  # characters
-
-
-def models_in(annotation):
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from models_in(argument)
-
-
-def reachable(models):
-    """Return the models and all that their fields hold."""
-    found, waiting = [], list(models)
-    while waiting:
-        model = waiting.pop()
-        if model not in found:
-            found.append(model)
-            waiting += [
-                inner for field in model.model_fields.values() for inner in models_in(field.annotation)
-            ]
-    return found
 
 
 def undescribed(models):

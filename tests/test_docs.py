@@ -76,3 +76,19 @@ def test_every_module_and_name_of_the_package_exists(page):
         if name.split(".")[1] not in NO_MODULES:
             missing.append(f"robust_nas{name}")
     assert missing == []
+
+
+def test_every_page_can_be_reached_from_the_readme():
+    reached, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page not in reached:
+            reached.add(page)
+            targets = re.findall(r"\]\(([^)\s#:]+\.md)[^)]*\)", page.read_text())
+            waiting += [(page.parent / target).resolve() for target in targets]
+    assert sorted(str(page.relative_to(ROOT)) for page in set(PAGES) - reached) == []
+
+
+def test_the_site_has_every_page_once():
+    named = re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text())
+    assert sorted(named) == sorted(page.relative_to(ROOT / "docs").as_posix() for page in PAGES[2:])

@@ -13,7 +13,7 @@ from robust_nas.logger import LOGGERS, Logger
 from robust_nas.run_folder import Run
 from robust_nas.user_code import own_config
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "watching.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "how-to" / "watching.md"
 FILES = {m[1]: m[2] for m in re.finditer(r"```python\n# (\w+\.py)\n(.*?)```", PAGE.read_text(), re.DOTALL)}
 
 

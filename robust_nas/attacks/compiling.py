@@ -31,7 +31,7 @@ from robust_nas.layers.agreement import agree
 if TYPE_CHECKING:
     from robust_nas.attacks.checks import AttackOptions
 
-LEAST_GRADIENTS = 3000  # what repaid a compilation of 60 to 90 s with an empty cache; docs/benchmarks.md
+LEAST_GRADIENTS = 3000  # what repaid a compilation of 60 to 90 s (docs/benchmarks/attacks.md)
 LEAST_BATCH = 16  # images; torch's own limit between two kernels (`use_mkldnn` of a convolution)
 RELATIVE = 1e-3  # of what decides (`layers/agreement.py`), in float32 or higher
 BACKEND = "inductor"

@@ -1,8 +1,8 @@
 """Where a finding turns from PASS to WARN and FAIL: every threshold, and what it rests on.
 
 "Simulated" ones are measured by `scripts/simulate_findings.py` on honest networks of nine kinds and on masks whose true
-accuracy is 0; docs/verdict.md holds its table. They lie so that no honest network fails. Others follow the source that
-is named, or are our choice.
+accuracy is 0; docs/explanation/verdict.md holds its table. They lie so that no honest network fails. Others follow the
+source that is named, or are our choice.
 """
 
 from __future__ import annotations

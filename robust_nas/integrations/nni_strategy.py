@@ -40,7 +40,7 @@ class NNIAlphaOptimiser(AlphaSchedule):
 
 
 class NNI(OneShotStrategy):
-    """One of NNI's one-shot strategies with an adversarial loss for weights and alphas (`docs/nni.md`)."""
+    """One of NNI's one-shot strategies with an adversarial loss for weights and alphas (`docs/how-to/nni.md`)."""
 
     distributed: ClassVar[bool] = False
     shares_weights: ClassVar[bool] = False  # its supernet is another

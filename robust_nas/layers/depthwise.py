@@ -3,7 +3,7 @@
     y[b,c,o] = sum_t w[c,t] x[b,c, s o + d t - p],     p = d (k - 1) / 2
 
 oneDNN is slow for kernels that reach beyond the map, and for the gradients of dilated ones. The same numbers come from
-forms that are fast (`docs/benchmarks.md`):
+forms that are fast (`docs/decisions.md`):
 
     any       taps t with |d t - p| >= side meet zeros alone: they are cropped; what remains on 2x2 maps is a product
     stride 1  dL/dx is the forward convolution of dL/dy with the flipped kernel

@@ -1,6 +1,6 @@
 """A cell of the supernet with all gradients, the same function as `SupernetCell.forward`, faster.
 
-What makes it faster, none of it an approximation (`docs/benchmarks.md`):
+What makes it faster, none of it an approximation (`docs/benchmarks/supernet.md`):
 
 - ReLU and poolings belong to a state, not to an edge: computed once for each state, 5 times instead of 14 in a cell of
   four nodes. So are the batch statistics behind a pooling; every edge's running statistics are moved by them.

@@ -114,7 +114,9 @@ def _machine() -> list[Finding]:
         Finding("cores", "ok", f"{cores}, {memory:.1f} GiB of memory{f'; {threads}' if threads else ''}")
     ]
     if allocator() == "system":
-        remedy = "apt install libtcmalloc-minimal4, then source scripts/allocator.sh (docs/execution.md)"
+        remedy = (
+            "apt install libtcmalloc-minimal4, then source scripts/allocator.sh (docs/how-to/execution.md)"
+        )
         return [*found, Finding("allocator", "note", "the system's; tcmalloc is faster on a CPU", remedy)]
     return [*found, Finding("allocator", "ok", allocator())]
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def run_stages(config: RunConfig, context: JobContext) -> list[Stage]:
-    """Return the jobs of `robust-nas run`: nothing is known of the passes of a search, a reference and a compression."""
+    """Return the jobs of `robust-nas run`: nothing is known of the passes of a search and a reference."""
     from robust_nas.workflows.config import EvaluationConfig
 
     validation = len(context.validation)

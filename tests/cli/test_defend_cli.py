@@ -1,4 +1,4 @@
-"""`robust-nas defend`: its output for people and machines, its config, mistakes, the example of docs/defences.md."""
+"""`robust-nas defend`: output for people and machines, config, mistakes, the example of docs/how-to/defences.md."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from pages import read_page
 
 import robust_nas
 
-PAGE = (Path(__file__).parents[2] / "docs" / "defences.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "defences.md").read_text()
 EXAMPLE = re.search(r"```python\n# my_defence.py\n(.*?)```", PAGE, re.DOTALL)[1]
 COMMANDS = [line for line in re.findall(r"(?m)^    robust-nas (.+)$", PAGE) if "MODEL" not in line]
 

@@ -220,7 +220,7 @@ def test_the_first_convolution_and_the_classifier_stay_unless_asked_for():
 
 @pytest.mark.slow
 def test_on_digits_it_is_more_robust_than_cutting_the_trained_weights_to_the_same_ranks(tmp_path):
-    """Both are fine-tuned for as long; a fine-tuning as long as both stages: docs/benchmarks.md."""
+    """Both are fine-tuned for as long; one as long as both stages is in docs/benchmarks/compressed-robustness.md."""
     digits = robust_nas.load_dataset(robust_nas.DataOptions(name="digits"))
     architecture = robust_nas.ResidualArchitecture(name="small", stem=8, depths=(1, 1), widths=(12, 16))
     attack = NFGSM(eps=0.12, noise=1.0, keep="last")

@@ -3,8 +3,8 @@
     score = 1/B sum_b ||d/dx_b sum_i L_i||_1,    L_i the cross-entropy of image i
 
 For a trained network a smaller norm is a smaller loss under attack, so a lower value counts as better. That this
-carries over to networks at their initialisation is an assumption that robust proxies make; `docs/ranking.md` has what
-was measured. Batch norm uses the statistics of the batch.
+carries over to networks at their initialisation is an assumption that robust proxies make; `docs/how-to/ranking.md` has
+what was measured. Batch norm uses the statistics of the batch.
 """
 
 from __future__ import annotations

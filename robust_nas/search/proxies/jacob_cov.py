@@ -12,7 +12,7 @@ Batch norm: with `statistics: fixed` its mean and variance are those of the batc
 the gradient of image b alone. With `batch` (as published) they are differentiated too, and j_b is the gradient of the
 batch's sum. This sum is constant where nothing but sums and means follows the last batch norms, and J is then rounding
 noise: so it is for some networks of DARTS's and DSARA's spaces, those in which no pooling follows them. Behind
-NAS-Bench-201's last ReLU it is not; there a difference of the two is not shown (`docs/ranking.md`).
+NAS-Bench-201's last ReLU it is not; there a difference of the two is not shown (`docs/how-to/ranking.md`).
 B batch, D numbers of an image, K classes.
 """
 

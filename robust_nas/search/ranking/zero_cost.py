@@ -6,7 +6,7 @@
 A draw d has weights and images of its own, the same for all candidates: Kaiming normal weights (fan out; He et al.,
 2015), and a batch of images that no other draw has. Candidates are built small, by the skeleton of their space, and
 without the edges that compute nothing. A proxy of which a lower value is better is ranked the other way round. The rank
-sum and its settings are our choice; `docs/ranking.md` has what was measured.
+sum and its settings are our choice; `docs/how-to/ranking.md` has what was measured.
 """
 
 from __future__ import annotations

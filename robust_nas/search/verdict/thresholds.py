@@ -1,7 +1,7 @@
 """Where a finding on a search turns from PASS to WARN and FAIL: every threshold, and what it rests on.
 
 "Simulated" ones are measured by `scripts/simulate_search_verdict.py` on trajectories of noise and on planted ones;
-docs/search-verdict.md holds its table. Others follow the source that is named, or are our choice.
+docs/explanation/search-verdict.md holds its table. Others follow the source that is named, or are our choice.
 """
 
 from __future__ import annotations

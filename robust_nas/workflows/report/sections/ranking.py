@@ -29,6 +29,6 @@ def ranking(part: Part) -> Section | None:
     note = f"The first {SHOWN} of {len(rows)}; ranking.csv has all." if len(rows) > SHOWN else ""
     blocks: list[Block] = [Table(header, said, frozenset({1}), title="Candidates", note=note)]
     limits = [
-        "A score of an untrained or shortly trained network is no accuracy: docs/ranking.md says how far it ranks."
+        "A score of an untrained or shortly trained network is no accuracy; docs/how-to/ranking.md says how it ranks."
     ]
     return Section("Ranking", answer, blocks, limits)

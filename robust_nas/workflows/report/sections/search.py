@@ -78,7 +78,7 @@ def search(part: Part) -> Section | None:
     ]
     if verdict:
         limits.append(
-            "The verdict on a search is about the evidence, not about the network: docs/search-verdict.md."
+            "The verdict on a search is about the evidence, not about the network: docs/explanation/search-verdict.md."
         )
     return Section("Search", answer, blocks, limits)
 
