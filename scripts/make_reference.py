@@ -37,6 +37,7 @@ LARGEST = 2**62  # bounds beyond it are those of the memory, not of the field
 REGISTRIES = (
     "robust_nas.attacks:ATTACKS",
     "robust_nas.operations:ACTIVATIONS",
+    "robust_nas.logger:LOGGERS",
     "robust_nas.operations:OPERATIONS",
     "robust_nas.compression:COMPRESSORS",
     "robust_nas.data:DATASETS",

@@ -98,6 +98,8 @@ NOT_RUN_BLOCKS = {
     "how-to/export.md": "its images are the reader's; tests/export runs ONNX Runtime",
     "how-to/nni.md": "NNI may be absent; tests/integrations runs the bridge",
     "how-to/studies.md": "twelve trainings; the tutorial on width runs a study",
+    "how-to/python.md": "its images are the reader's; tests/workflows/test_own_data.py makes these calls",
+    "how-to/watching.md": "packages that are not there; test_watching_page.py runs them against imitations",
     "how-to/extending.md": "files; test_extending.py runs them",
 }
 SHIPPED = (

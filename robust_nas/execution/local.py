@@ -121,13 +121,16 @@ class _Pool:
                     yield Ended(ended.task.id, reply.result, reply.error, ended.number, reply.seconds)
         finally:
             self._end(worker for worker in slots if worker is not None and worker.attempt)
+            if self.closed:  # by another thread, while this one may have started a worker
+                self.close()
 
     def close(self) -> None:
         """End all workers and the server, and a call of `run` that is in another thread."""
         self.closed = True
         self._end(worker for worker in self.slots if worker is not None)
-        if self.server is not None:
-            self.server.close()
+        server, self.server = self.server, None
+        if server is not None:
+            server.close()
 
     def _worker(self, first: _Attempt, number: int) -> _Worker:
         threads = self.engine.threads

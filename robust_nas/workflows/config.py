@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, field_validator, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, field_validator, model_validator
 
 from robust_nas.attacks import Attack, ThreatModel, attacks_in, inherit
 from robust_nas.choices import changed, merged
@@ -33,7 +33,7 @@ from robust_nas.config import (
 )
 from robust_nas.data.options import DataOptions
 from robust_nas.descriptions import commented
-from robust_nas.errors import ArchitectureError, CodeRefusedError, ConfigError
+from robust_nas.errors import ArchitectureError, ConfigError
 from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.figures import FIGURES, Figure
 from robust_nas.logger import LOGGERS, Logger
@@ -41,58 +41,23 @@ from robust_nas.overrides import override_value
 from robust_nas.registry import methods_in
 from robust_nas.run_folder import RECIPE
 from robust_nas.search import Strategy, SupernetOptions, strategy_field, with_strategy
-from robust_nas.spaces import CellSpace, Size, is_shipped, load_space
+from robust_nas.spaces import Size
 from robust_nas.training import Loss, Training
 from robust_nas.training.losses import with_present_names
-from robust_nas.user_code import absolute_names, allow_code, code_in, own_config
+from robust_nas.user_code import allow_code, code_in, own_config
 from robust_nas.workflows.network_size import NetworkSize
 from robust_nas.workflows.recipe_files import BASED, read_recipe, take_away
 from robust_nas.workflows.recipe_files import FOLDER as FOLDER
 from robust_nas.workflows.recipe_files import code_folders as code_folders
 from robust_nas.workflows.recipe_files import recipe_file as recipe_file
 from robust_nas.workflows.recipe_files import recipe_names as recipe_names
+from robust_nas.workflows.space_choice import SpaceChoice as SpaceChoice
 
 MOST_APART = 2.0  # factor between the eps of an attack and of the evaluation, beyond which a warning asks
 RESULTS = Path("results")  # where run folders go by default
 _WHERE_SET: Any = Field(
     default=None, exclude_if=lambda value: value is None
 )  # older records have no such key
-
-
-class SpaceChoice(Options):
-    """A shipped search space or a path to one, and changes to it: any keys of its file."""
-
-    name: str = "dsara"  # shipped search space, or a YAML file
-    changes: dict[str, Any] = Field(default={})  # keys of the space's file with other values
-    _space: CellSpace | None = PrivateAttr(default=None)
-
-    @field_validator("name")
-    @classmethod
-    def _is_absolute(cls, name: str) -> str:
-        """Return the path of a file as an absolute one: a config means the same space wherever it is read."""
-        return name if is_shipped("", name) else absolute_if_file(name)
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _read_once(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Read the file while the config is checked, where code that it names may run."""
-        made = handler(values)
-        if made._space is not None:
-            return made
-        try:
-            if (changes := absolute_names(made.changes)) != made.changes:
-                made = made.model_copy(update={"changes": changes})
-            made._space = load_space(made.name, made.changes)
-        except CodeRefusedError:
-            raise
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-        return made
-
-    def load(self) -> CellSpace:
-        """Return the space."""
-        assert self._space is not None  # noqa: S101 - validated
-        return self._space
 
 
 class JobConfig(Options):
@@ -184,7 +149,7 @@ class RunConfig(LoggedConfig):
     training: Training  # recipe of the final network
     evaluation: EvaluationOptions  # protocol of the evaluation
     compression: Compression | None = None  # None: the network stays as it was trained
-    # known architecture, or its file: trained and evaluated next to what is found, and compressed in its place
+    # architecture that is trained next to the one found, and compressed in its place
     reference: str | None = _WHERE_SET
     workers: Annotated[int, Field(ge=1, le=2)] = 1  # processes of a run; 2: one of them makes the reference
     # statistics over the ranks of torchrun, or of each; one rank: no matter

@@ -220,8 +220,8 @@ def test_every_job_is_known_by_its_sections():
     from robust_nas.workflows.defend import DefendJob
     from robust_nas.workflows.distill import DistillJob
     from robust_nas.workflows.evaluate import EvaluateJob
-    from robust_nas.workflows.pipeline import RunJob
     from robust_nas.workflows.rank import RankJob
+    from robust_nas.workflows.run_job import RunJob
     from robust_nas.workflows.search_job import SearchJob, SeedsJob
     from robust_nas.workflows.train import TrainJob
     from robust_nas.workflows.train_attack import TrainAttackJob
