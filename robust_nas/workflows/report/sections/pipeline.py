@@ -5,6 +5,8 @@ from __future__ import annotations
 from robust_nas.workflows.report.blocks import Block, Facts, Section, Table, duration, percent, size
 from robust_nas.workflows.report.part import Part
 
+NETWORKS = ("network", "", "params", "MACs", "file", "clean", "worst case", "95 % interval", "verdict")
+
 
 def pipeline(part: Part) -> Section | None:
     """Return the section of `summary.json`."""
@@ -18,6 +20,20 @@ def pipeline(part: Part) -> Section | None:
     )
     steps = tree.get("seconds_per_step") or {}
     rows = [[name, duration(seconds)] for name, seconds in steps.items()]
+    networks = [
+        [
+            one["label"],
+            one["network"],
+            f"{one['params']:,}",
+            f"{one['macs'] / 1e6:.2f} M",
+            f"{one['bytes'] / 1000:.0f} kB",
+            percent(one["clean"]),
+            percent(one["robust"]),
+            " .. ".join(percent(end) for end in one["robust_interval"]),
+            one["verdict"],
+        ]
+        for one in tree.get("networks", ())  # not of an earlier version
+    ]
     blocks: list[Block] = [
         Facts(
             [
@@ -27,6 +43,7 @@ def pipeline(part: Part) -> Section | None:
                 ("compressed", str(tree.get("compressed") or "no")),
             ]
         ),
+        *([Table(NETWORKS, networks, title="The networks")] if networks else []),
         Table(
             ("step", "time"),
             rows,
