@@ -221,7 +221,7 @@ def compressed_graph():
 
 
 def test_requests_that_cannot_be_met_are_told(folder, tmp_path):
-    with pytest.raises(ConfigError, match="got 'tflite'; allowed: source, onnx, program, all"):
+    with pytest.raises(ConfigError, match="got 'tflite'; allowed: source, onnx, program, hub, all"):
         robust_nas.export_model(folder, tmp_path, forms=["tflite"])
     with pytest.raises(RunError, match=r"network\.onnx: is not there"):
         check_export(robust_nas.workflows.config.model_config(folder), folder, tmp_path, ["onnx"])
