@@ -48,7 +48,8 @@ def test_what_is_compressed_is_the_reference_and_the_summary_has_all_networks(on
     assert compressed["model"] == "../reference/model"
     original = next(row for row in compressed["networks"] if row["label"] == "original")
     assert original["test"]["robust"]["accuracy"] == known["robust"]
-    assert {"The networks", "wrn-10-1", "gdws-0.5"} <= {*read_page(folder / "report.html").text.splitlines()}
+    page = read_page(folder / "report.html").text
+    assert all(words in page for words in ("The networks", "wrn-10-1", "gdws-0.5"))
 
 
 def test_a_second_process_makes_the_same_files(one_process, tmp_path):
