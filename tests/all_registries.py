@@ -3,34 +3,9 @@
 import importlib
 from typing import get_args
 
+from make_reference import REGISTRIES as REGISTRIES
 from pydantic import BaseModel
 
-REGISTRIES = (
-    "robust_nas.attacks:ATTACKS",
-    "robust_nas.operations:ACTIVATIONS",
-    "robust_nas.operations:OPERATIONS",
-    "robust_nas.compression:COMPRESSORS",
-    "robust_nas.data:DATASETS",
-    "robust_nas.defences:DEFENCES",
-    "robust_nas.evaluation:CHECKS",
-    "robust_nas.distillation:DISTILLERS",
-    "robust_nas.figures:FIGURES",
-    "robust_nas.kernels:KERNELS",
-    "robust_nas.logger:LOGGERS",
-    "robust_nas.search:EVALUATORS",
-    "robust_nas.search:PROXIES",
-    "robust_nas.search:RANKINGS",
-    "robust_nas.search:SEARCH_FINDINGS",
-    "robust_nas.search:STRATEGIES",
-    "robust_nas.search:TABLES",
-    "robust_nas.spaces:FAMILIES",
-    "robust_nas.studies.design:DESIGNS",
-    "robust_nas.studies.rules:RULES",
-    "robust_nas.training:HOOKS",
-    "robust_nas.training:LOSSES",
-    "robust_nas.training:SCHEDULES",
-    "robust_nas.training:STEPS",
-)
 CONFIGS = (
     "robust_nas.workflows.config:RunConfig",
     "robust_nas.workflows.config:EvaluationConfig",

@@ -19,6 +19,7 @@ from robust_nas.training import Training
 from robust_nas.workflows.candidate_measures import compressed_robust
 from robust_nas.workflows.config import RunConfig
 from robust_nas.workflows.context import JobContext
+from robust_nas.workflows.untrained import untrained_network
 
 if TYPE_CHECKING:
     from robust_nas.data import Images
@@ -66,11 +67,9 @@ class CandidateTraining:
         self, architecture: CellArchitecture, images: Images, validation: Images, epochs: int
     ) -> Trained:
         """Return the accuracies on `validation` after the last epoch; a candidate is trained once."""
-        from robust_nas.nets import build_network
         from robust_nas.training.loop import train
 
         config, context = self.config, self.context
-        mean, std = context.normalisation
         replaced = {"epochs": epochs, "validate_from": epochs - 1, "validate_every": 1}
         recipe = {key: getattr(config.training, key) for key in Training.model_fields}
         options = Training(**{**recipe, **replaced})  # so that hooks refuse too few epochs
@@ -79,15 +78,7 @@ class CandidateTraining:
         wants = COMPRESSED_ROBUST in config.search.measured
         with Run(folder, job, "resume") as run:
             if not run.finished:
-                network = build_network(
-                    architecture,
-                    input_shape=context.dataset.shape,
-                    classes=context.dataset.classes,
-                    mean=mean,
-                    std=std,
-                    auxiliary=options.auxiliary_weight > 0,
-                    seed=config.seed,
-                ).to(context.device)
+                network = untrained_network(architecture, options, context, config.seed)
                 found = train(
                     run,
                     network,

@@ -34,6 +34,7 @@ from robust_nas.workflows.context import (
 )
 from robust_nas.workflows.memory import refuse_memory, refuse_memory_of_run
 from robust_nas.workflows.reference import REFERENCE, reference_of, refuse_reference
+from robust_nas.workflows.untrained import untrained_network
 from robust_nas.workflows.verb_stages import attack_passes, evaluation_stages, training_passes
 
 if TYPE_CHECKING:
@@ -150,7 +151,11 @@ def dry_run_train(config: RunConfig, architecture: Architecture, out: Path | Non
     refuse_memory(architecture, config.training, context)
     with threads_of(config):
         job = _train(
-            config, architecture, context, architecture.name, _network(config, architecture, context)
+            config,
+            architecture,
+            context,
+            architecture.name,
+            untrained_network(architecture, config.training, context, config.seed),
         )
     return _made("train", out or RESULTS / f"{config.name}-model", context, [job])
 
@@ -167,7 +172,7 @@ def dry_run_run(config: RunConfig, out: Path | None = None) -> DryRun:
     refuse_attacks(config, context.dataset)
     likely = config.network.made_of(sample(space, config.seed, size=network_size(config, space)))
     with threads_of(config):
-        network = _network(config, likely, context)
+        network = untrained_network(likely, config.training, context, config.seed)
         jobs = [
             _search(config, context, config.search.seeds),
             _train(config, likely, context, "a random one of the space", network),
@@ -175,7 +180,7 @@ def dry_run_run(config: RunConfig, out: Path | None = None) -> DryRun:
         ]
         known = reference_of(config)
         if known is not None:
-            network = _network(config, known, context)
+            network = untrained_network(known, config.training, context, config.seed)
             own = [
                 _train(config, known, context, known.name, network),
                 *_evaluation(EvaluationConfig.of(config), context, network),
@@ -248,22 +253,6 @@ def _search(config: RunConfig, context: JobContext, seeds: int) -> PlannedJob:
         total,
         seconds=seconds,
     )
-
-
-def _network(config: RunConfig, architecture: Architecture, context: JobContext) -> nn.Module:
-    from robust_nas.nets import build_network
-
-    mean, std = context.normalisation
-    network = build_network(
-        architecture,
-        input_shape=context.dataset.shape,
-        classes=context.dataset.classes,
-        mean=mean,
-        std=std,
-        auxiliary=config.training.auxiliary_weight > 0,
-        seed=config.seed,
-    )
-    return network.to(context.device)
 
 
 def _size(architecture: AnyArchitecture, context: JobContext) -> dict[str, int]:

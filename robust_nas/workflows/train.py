@@ -33,6 +33,7 @@ from robust_nas.workflows.context import (
 from robust_nas.workflows.memory import refuse_memory
 from robust_nas.workflows.own_data import with_own_data
 from robust_nas.workflows.report.at_end import reporting
+from robust_nas.workflows.untrained import untrained_network
 
 if TYPE_CHECKING:
     from torch import nn
@@ -172,7 +173,7 @@ def _train_once(
     progress: Progress,
     ranks: Ranks,
 ) -> None:
-    from robust_nas.nets import ModelDescription, build_network
+    from robust_nas.nets import ModelDescription
     from robust_nas.training.loop import train as train_network
 
     options = config.training
@@ -180,15 +181,7 @@ def _train_once(
     images, validation = context.images, context.validation
     mean, std = context.normalisation
     with session(run, context, ranks):
-        network = build_network(
-            architecture,
-            input_shape=dataset.shape,
-            classes=dataset.classes,
-            mean=mean,
-            std=std,
-            auxiliary=options.auxiliary_weight > 0,
-            seed=config.seed,
-        ).to(device)
+        network = untrained_network(architecture, options, context, config.seed)
         distribute(network, config.batch_norm, ranks)
         before = _explanation(options, network, validation)
         outcome = train_network(
