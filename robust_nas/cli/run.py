@@ -60,7 +60,8 @@ def command(
     if "controls" in summary["artifacts"]:
         controls.show(read_json(folder / summary["artifacts"]["controls"], COMPARED))
     if "search_verdict" in summary["artifacts"]:  # not of an earlier version
-        search_verdict.show(read_json(folder / summary["artifacts"]["search_verdict"], JUDGED), folder)
+        judged = read_json(folder / summary["artifacts"]["search_verdict"], JUDGED)
+        search_verdict.show(judged, folder, briefly=True)  # the report has the findings
     for name in SHOWN:
         if (path := summary["artifacts"].get(name)) is not None:
             print(f"{name.replace('_', ' '):<18} {folder / path}")

@@ -10,8 +10,11 @@ from typing import Any
 from robust_nas.cli import common
 
 
-def show(tree: Mapping[str, Any], folder: Path) -> None:
-    """Print the findings, a line each, and the word with its reasons and the next step, a command for this folder."""
+def show(tree: Mapping[str, Any], folder: Path, *, briefly: bool = False) -> None:
+    """Print the findings, a line each, and the word with its reasons and the next step, a command for this folder.
+
+    Briefly: without the findings.
+    """
     from robust_nas.workflows.search_verdict import FOLDER
 
     def here(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,8 +28,9 @@ def show(tree: Mapping[str, Any], folder: Path) -> None:
     findings = [here(finding) for finding in tree["findings"]]
     verdict = {**here(tree), "reasons": [here({"text": reason})["text"] for reason in tree["reasons"]]}
     done = [{**one, STEP: "" if one["status"] == "PASS" else one["next_step"]} for one in findings]
-    common.print_findings(done, ("allowed", STEP))
-    common.print_verdict("verdict on the search", verdict, findings)
+    if not briefly:
+        common.print_findings(done, ("allowed", STEP))
+    common.print_verdict("verdict on the search", verdict, [] if briefly else findings)
 
 
 TEXTS = ("text", "next_step")

@@ -249,7 +249,8 @@ def _run(
             refuse_few_images(config.training, shared)
             config.training.loss.refuse_network(original.model.network)
         command = f"robust-nas compress {shlex.quote(str(original.folder))} " if original.folder else ""
-        refuse_out_of_reach(original.model, config.compression.steps, command)
+        shape, steps = original.model.description.input_shape, config.compression.steps
+        refuse_out_of_reach(original.model.network, shape, steps, command)
     with reporting(folder), Run(folder, job, mode, recipe=config) as run:
         if not run.finished:
             shared = shared or load_context(config)
@@ -385,9 +386,8 @@ def _draw(tree: dict[str, Any], folder: Path, config: CompressionConfig) -> tupl
     Return the paths of the step's figures, and the stems of the others, with the step's label where its own failed.
     """
     threat = tree["threat_model"]
-    about = (
-        f"{tree['name']} on {tree['dataset']}, {threat['norm']} eps {threat['eps']:.4g}, seed {tree['seed']}"
-    )
+    eps = f"{threat['norm']} eps {threat['eps']:.4g}"
+    about = f"{tree['name']} on {tree['dataset']}, {eps}, seed {tree['seed']}"
     asked: list[figures.Figure | str] = [*figures.FIGURES.built_in, *config.figures]
     figures.draw_figures("compression", tree, folder / "figures", about=about, figures=asked)
     stems = [figure.stem for figure in figures.due_figures("compression", tree, asked)]

@@ -14,16 +14,17 @@ from robust_nas.lazy import torch
 if TYPE_CHECKING:
     from torch import nn
 
-    from robust_nas.nets import Model
 
+def refuse_out_of_reach(
+    network: nn.Module, shape: tuple[int, int, int], steps: tuple[Compressor, ...], command: str = ""
+) -> None:
+    """Raise `CompressionError` for a budget that a network cannot meet, before anything is written or trained.
 
-def refuse_out_of_reach(model: Model, steps: tuple[Compressor, ...], command: str = "") -> None:
-    """Raise `CompressionError` for a budget that this model cannot meet, before anything is written or trained.
+    `shape` is that of an image, [C, H, W]. The network may be untrained: budgets depend on its layers.
 
     A later step refuses what is far out of reach of the networks that the step before it previews. `command` is the
     beginning of a command that compresses the model, for advice.
     """
-    network, shape = model.network, model.description.input_shape
     try:
         steps[0].refuse(network, shape)
     except NothingToCompressError as error:

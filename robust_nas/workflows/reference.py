@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_nas.config import check, to_dict
-from robust_nas.errors import ArchitectureError, DataError, RunError
+from robust_nas.errors import ArchitectureError, CompressionError, DataError, RunError
 from robust_nas.evaluation.report import RECORDED
 from robust_nas.execution import LocalEngine, Task
 from robust_nas.records import Shape, read_record
@@ -22,12 +22,14 @@ from robust_nas.run_folder import Mode, Progress, silent
 from robust_nas.spaces import Architecture, load_architecture
 from robust_nas.user_code import allow_code, allowed_files
 from robust_nas.workflows.compress import compress
+from robust_nas.workflows.compress_steps import refuse_out_of_reach
 from robust_nas.workflows.config import CompressionConfig, RunConfig
 from robust_nas.workflows.context import JobContext, load_context, refuse_cell_options
 from robust_nas.workflows.evaluate import run_evaluation
 from robust_nas.workflows.memory import refuse_memory
 from robust_nas.workflows.report.at_end import within_a_job
 from robust_nas.workflows.train import train, trained_record
+from robust_nas.workflows.untrained import untrained_network
 
 REFERENCE = "reference"  # folder of its `model` and `evaluation`
 COMPRESSED = "compressed"  # folder
@@ -62,11 +64,18 @@ def reference_of(config: RunConfig) -> Architecture | None:
 
 
 def refuse_reference(config: RunConfig, context: JobContext) -> None:
-    """Raise `ConfigError` for a reference that this recipe cannot train, or for which there is no memory."""
+    """Raise the errors of what is done with the reference later: a recipe or a compression that it cannot have."""
     architecture = reference_of(config)
-    if architecture is not None:
-        refuse_cell_options(config.training, architecture)
-        refuse_memory(architecture, config.training, context)
+    if architecture is None:
+        return
+    refuse_cell_options(config.training, architecture)
+    refuse_memory(architecture, config.training, context)
+    if config.compression is not None:
+        network = untrained_network(architecture, config.training, context, config.seed).cpu()
+        try:
+            refuse_out_of_reach(network, context.dataset.shape, config.compression.steps)
+        except CompressionError as error:
+            raise CompressionError(f"compression of the reference {architecture.name}: {error}") from None
 
 
 def make_reference(

@@ -100,7 +100,7 @@ def test_a_budget_out_of_reach_is_refused_before_a_candidate_is_made(name):
     with pytest.raises(CompressionError):
         step.refuse(original().network, SHAPE)
     with pytest.raises(CompressionError):
-        refuse_out_of_reach(original(), (step,))
+        refuse_out_of_reach(original().network, SHAPE, (step,))
 
 
 def test_their_options_are_read_without_torch():

@@ -11,7 +11,6 @@ from robust_nas.compression.cstar import CSTAR
 from robust_nas.compression.gdws import GDWS
 from robust_nas.errors import CheckpointError, CompressionError, ConfigError, DivergenceError, FigureWarning
 from robust_nas.export import latency
-from robust_nas.nets import Model, ModelDescription
 from robust_nas.workflows.compress_steps import refuse_out_of_reach
 from robust_nas.workflows.config import CompressionConfig, RunConfig
 
@@ -273,18 +272,14 @@ def test_cells_without_anything_for_gdws_are_refused_before_cstar_trains():
     work = CompressionConfig.of(
         RunConfig(**{**run_config().model_dump(), "compression": {"cstar": {"ratios": [1.2]}, "gdws": {}}})
     )
-    description = ModelDescription(
-        input_shape=(1, 8, 8), class_names=tuple(map(str, range(10))), mean=(0.0,), std=(1.0,), made_by={}
-    )
-    model = Model(network, None, description)
     with pytest.raises(CompressionError, match="nothing can be factorised"):
-        refuse_out_of_reach(model, work.compression.steps)
+        refuse_out_of_reach(network, (1, 8, 8), work.compression.steps)
     # By itself GDWS, the default, has nothing to take either: what works is said.
     said = r"^gdws: nothing can be factorised: .*; what works: robust-nas compress m --method cstar --ratio ([0-9.]+)$"
     with pytest.raises(CompressionError, match=said) as caught:
-        refuse_out_of_reach(model, work.compression.steps[1:], "robust-nas compress m ")
+        refuse_out_of_reach(network, (1, 8, 8), work.compression.steps[1:], "robust-nas compress m ")
     ratio = float(str(caught.value).split()[-1])
-    refuse_out_of_reach(model, (CSTAR(ratios=(ratio,)),))
+    refuse_out_of_reach(network, (1, 8, 8), (CSTAR(ratios=(ratio,)),))
 
 
 def test_a_module_without_convolutions_is_refused(module, tmp_path):

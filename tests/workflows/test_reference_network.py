@@ -7,7 +7,7 @@ from cases import config
 from pages import read_page
 
 import robust_nas
-from robust_nas.errors import ArchitectureError, ConfigError, RunError, RunExistsError
+from robust_nas.errors import ArchitectureError, CompressionError, ConfigError, RunError, RunExistsError
 from robust_nas.run_folder import is_finished
 from robust_nas.workflows import pipeline, reference
 from robust_nas.workflows.run_job import RunJob
@@ -101,6 +101,7 @@ def test_a_search_that_fails_ends_the_second_process(tmp_path, monkeypatch):
             ConfigError,
             "training.auxiliary_weight: got 0.4",
         ),
+        ([GDWS.replace("0.5", "0.0001")], CompressionError, "the reference wrn-10-1: macs: got 0.0001"),
         (["network.particles=2", "reference=no_such.yaml"], ArchitectureError, "reference: .*no_such.yaml"),
     ],
 )
