@@ -28,13 +28,13 @@ MEMORY_LIMITS = (
 )  # of version 2 and of version 1
 
 
-def environment(config: Options, **more: Any) -> dict[str, Any]:
+def environment(config: Options | None = None, **more: Any) -> dict[str, Any]:
     """What a result depends on besides its config: versions, machine, code version, and what the caller adds."""
     return {
         "robust_nas": __version__,
         "code": _code_version(),
         "user_code": code_digests(),
-        "config_hash": config_hash(config),
+        **({} if config is None else {"config_hash": config_hash(config)}),
         "python": platform.python_version(),
         "packages": dict(_packages()),
         "platform": platform.platform(),

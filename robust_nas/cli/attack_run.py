@@ -100,6 +100,6 @@ def _show(record: dict[str, Any], folder: Path) -> None:
     print(f"time               {record['seconds']:.3g} s, {1000 * record['seconds'] / count:.3g} ms an image")
     for flag in record["flags"]:
         print(f"warning            {flag}")
-    for name in ("set.npz", "attack.json", "examples.png"):
+    for name in ("set.npz", "attack.json", "examples.png", "report.html"):
         if (folder / name).exists():
             print(f"{name:<18} {folder / name}")

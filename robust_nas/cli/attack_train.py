@@ -31,6 +31,7 @@ def command(
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
     print_config: common.PrintConfig = False,
+    live: common.Live = False,
     json: common.Json = False,
     quiet: common.Quiet = False,
 ) -> None:
@@ -52,7 +53,7 @@ def command(
     from robust_nas.workflows.train_attack import default_folder, train_attack
 
     folder = out or default_folder(model, config)
-    with common.progress(quiet) as report:
+    with common.progress(quiet, live) as report:
         record = train_attack(
             config,
             model,

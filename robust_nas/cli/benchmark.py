@@ -106,7 +106,12 @@ def scores(
     draws: Annotated[int, typer.Option(help="Bootstrap draws.", min=1)] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the draws.", min=0)] = 0,
     out: Annotated[
-        Path | None, typer.Option("--out", callback=common.expanded, help="Write the numbers as a CSV file.")
+        Path | None,
+        typer.Option(
+            "--out",
+            callback=common.expanded,
+            help="Write the numbers: a .csv file, or a folder with a report.",
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a table in Markdown.")] = False,

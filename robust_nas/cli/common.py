@@ -97,6 +97,7 @@ Json = Annotated[
     bool, typer.Option("--json", callback=_alone, help="Print the result as JSON on standard output.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Live = Annotated[bool, typer.Option("--live", help="Write report.html while it works; an open page follows.")]
 PrintConfig = Annotated[
     bool, typer.Option("--print-config", callback=_alone, help="Print the resolved config and stop.")
 ]
@@ -181,7 +182,20 @@ def print_json(tree: object) -> None:
 
 
 @contextmanager
-def progress(quiet: bool) -> Iterator[Report]:
+def progress(quiet: bool, live: bool = False) -> Iterator[Report]:
+    """Show how far jobs are, as `_shown`; `live` also rewrites the report of the folder that they work in."""
+    with _shown(quiet) as shown:
+        if not live:
+            yield shown
+            return
+        from robust_nas.workflows.report.live import following
+
+        with following(shown, say=say) as followed:
+            yield followed
+
+
+@contextmanager
+def _shown(quiet: bool) -> Iterator[Report]:
     """Bars with rate and time left on a terminal, plain lines elsewhere, nothing when quiet; on standard error."""
     if quiet or not is_first():
         yield silent

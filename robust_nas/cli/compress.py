@@ -43,6 +43,7 @@ def command(
     overwrite: common.Overwrite = False,
     print_config: common.PrintConfig = False,
     dry_run: dry.DryRunOption = False,
+    live: common.Live = False,
     json: common.Json = False,
     quiet: common.Quiet = False,
 ) -> None:
@@ -82,7 +83,7 @@ def command(
             raise typer.BadParameter("--dry-run needs a model folder; it does not take a module")
         dry.show(dry_run_compress(config, expand_path(str(model)), out), json)
         return
-    with common.progress(quiet) as report:
+    with common.progress(quiet, live) as report:
         own = RESULTS / f"{config.name}-compressed"
         source = module or expand_path(str(model))
         folder = out or (own if module is not None else default_folder(expand_path(str(model))))

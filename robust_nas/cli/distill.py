@@ -24,6 +24,7 @@ def command(
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
     print_config: common.PrintConfig = False,
+    live: common.Live = False,
     json: common.Json = False,
     quiet: common.Quiet = False,
 ) -> None:
@@ -49,7 +50,7 @@ def command(
     from robust_nas.workflows.distill import default_folder, distill
 
     folder = common.resumed(recipe, out, resume) or default_folder(config)
-    with common.progress(quiet) as report:
+    with common.progress(quiet, live) as report:
         record = distill(config, folder, mode=mode, progress=report)
     if json:
         common.print_json({"folder": str(folder), **record})

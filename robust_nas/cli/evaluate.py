@@ -73,6 +73,7 @@ def command(
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
     print_config: common.PrintConfig = False,
+    live: common.Live = False,
     json: common.Json = False,
     quiet: common.Quiet = False,
 ) -> None:
@@ -121,7 +122,7 @@ def command(
 
         source_of(module)
     source = module or expand_path(str(model))
-    with common.progress(quiet) as report:
+    with common.progress(quiet, live) as report:
         tree = run_evaluation(
             config, source, folder, weights=weights, mode=mode, progress=report, other_data=other_data
         )

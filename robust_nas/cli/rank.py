@@ -45,6 +45,7 @@ def command(
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
     print_config: common.PrintConfig = False,
+    live: common.Live = False,
     json: common.Json = False,
     quiet: common.Quiet = False,
 ) -> None:
@@ -74,7 +75,7 @@ def command(
         common.print_and_exit(config)
     mode = common.mode_of(resume, overwrite)
     folder = common.resumed(names[0], out, resume and len(names) == 1)
-    with common.progress(quiet) as report:
+    with common.progress(quiet, live) as report:
         found = rank(config, folder, mode=mode, progress=report)
     if json:
         common.print_json({"folder": str(found.folder), **found.record})

@@ -19,6 +19,7 @@ def command(
     overwrite: common.Overwrite = False,
     print_config: common.PrintConfig = False,
     dry_run: DryRunOption = False,
+    live: common.Live = False,
     json: common.Json = False,
     quiet: common.Quiet = False,
 ) -> None:
@@ -45,7 +46,7 @@ def command(
     from robust_nas.workflows.search_verdict import JUDGED
 
     folder = common.resumed(recipe, out, resume) or RESULTS / config.name
-    with common.progress(quiet) as report:
+    with common.progress(quiet, live) as report:
         summary = pipeline.run(
             config, folder, mode=mode, progress=report, warn=lambda message: common.say(f"warning: {message}")
         )

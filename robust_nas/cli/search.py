@@ -54,6 +54,7 @@ def command(
     overwrite: common.Overwrite = False,
     print_config: common.PrintConfig = False,
     dry_run: DryRunOption = False,
+    live: common.Live = False,
     json: common.Json = False,
     quiet: common.Quiet = False,
 ) -> None:
@@ -89,7 +90,7 @@ def command(
         return
     from robust_nas.workflows.search import run_search
 
-    with common.progress(quiet) as report:
+    with common.progress(quiet, live) as report:
         found = run_search(config, out, mode=mode, seeds=seeds, progress=report, engine=chosen)
     if is_first():
         _report(config, found, json)

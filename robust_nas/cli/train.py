@@ -32,6 +32,7 @@ def command(
     overwrite: common.Overwrite = False,
     print_config: common.PrintConfig = False,
     dry_run: DryRunOption = False,
+    live: common.Live = False,
     json: common.Json = False,
     quiet: common.Quiet = False,
 ) -> None:
@@ -71,7 +72,7 @@ def command(
         )
     from robust_nas.workflows.train import train
 
-    with common.progress(quiet) as report:
+    with common.progress(quiet, live) as report:
         folder = train(config, chosen, out, mode=mode, progress=report)
     if is_first():
         _report(config, folder, json)

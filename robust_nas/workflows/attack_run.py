@@ -25,11 +25,14 @@ from robust_nas._version import __version__
 from robust_nas.attacks import Attack, ThreatModel, attack_field, inherit
 from robust_nas.config import Options, check, existing_file, expand_path, read_yaml, to_dict
 from robust_nas.config_paths import seen_from_file
+from robust_nas.environment import environment
 from robust_nas.errors import AttackError, ConfigError, RunExistsError
-from robust_nas.run_folder import Progress, silent, write_json
+from robust_nas.run_folder import ENVIRONMENT, Progress, silent, write_json
 from robust_nas.workflows.config import EvaluationConfig, model_config
 from robust_nas.workflows.context import JobContext, load_context
 from robust_nas.workflows.deployed_rule import with_own_rule
+from robust_nas.workflows.report.at_end import reporting
+from robust_nas.workflows.report.part import ATTACK_SET
 from robust_nas.workflows.training_images import names_data, refuse_other_images_than_training
 
 if TYPE_CHECKING:
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
 
 Part = Literal["test", "validation"]
 SHOWN = 15  # examples of the page
-SET, RECORD = "set.npz", "attack.json"
+SET, RECORD = "set.npz", ATTACK_SET
 
 
 class _Chosen(Options):
@@ -100,7 +103,8 @@ def run_attack(
             chosen = chosen.for_random_model(config.evaluation.deployed.eot)
         context = load_context(config)
         refuse_misfit_of(chosen, found, config, context, other_data or names_data(overrides))
-        return _run(chosen, found, config, context, folder, images, part, progress)
+        with reporting(folder):
+            return _run(chosen, found, config, context, folder, images, part, progress)
 
 
 def attack_of(attack: Attack | str | Path, options: Mapping[str, Any], threat_model: ThreatModel) -> Attack:
@@ -210,7 +214,15 @@ def _run(
         labels=labels.numpy(),
         meta={key: record[key] for key in keys},
     )
-    _write(folder, found, record, _examples(found, before, after, attack))
+    about = environment(
+        config,
+        device=str(context.device),
+        threads=torch.get_num_threads(),
+        dataset=context.dataset.name,
+        dataset_checksum=context.dataset.checksum,
+        images={part: len(labels)},
+    )
+    _write(folder, found, record, about, _examples(found, before, after, attack))
     return record
 
 
@@ -307,7 +319,13 @@ def _examples(found: Any, before: Judged, after: Judged, attack: Attack) -> list
     return shown
 
 
-def _write(folder: Path, found: Any, record: Mapping[str, Any], examples: list[dict[str, Any]]) -> None:
+def _write(
+    folder: Path,
+    found: Any,
+    record: Mapping[str, Any],
+    about: Mapping[str, Any],
+    examples: list[dict[str, Any]],
+) -> None:
     """Write the folder under another name, and give it its own at the end."""
     from robust_nas.attacks.adversarial_set import write_set
 
@@ -318,6 +336,7 @@ def _write(folder: Path, found: Any, record: Mapping[str, Any], examples: list[d
         made.chmod(0o755)
         write_set(made / SET, found)
         write_json(made / RECORD, dict(record))
+        write_json(made / ENVIRONMENT, dict(about))
         meta = found.meta
         eps = "no bound" if meta["threat_model"]["eps"] is None else f"eps {meta['threat_model']['eps']:.4g}"
         caption = f"{meta['model']} on {meta['data']['name']} ({meta['data']['part']}), {meta['label']}, "

@@ -12,15 +12,19 @@ from typing import Any
 
 import numpy as np
 
+from robust_nas.environment import environment
 from robust_nas.errors import ConfigError, DataError, RunExistsError
-from robust_nas.files import write_atomic
-from robust_nas.run_folder import Progress, silent
+from robust_nas.files import is_empty, write_atomic, write_json
+from robust_nas.run_folder import ENVIRONMENT, Progress, silent
 from robust_nas.search.tables import Table
 from robust_nas.search.tables.files import number, read_csv
 from robust_nas.search.tables.table import Floats
 from robust_nas.spaces import count
 from robust_nas.statistics import MEASURES, Agreement, agreements
+from robust_nas.workflows.report.at_end import reporting
+from robust_nas.workflows.report.part import BENCHMARK
 
+CSV, SCORES = ".csv", "scores.csv"
 CONTROL = "params"  # the score that others are compared with
 WEIGHT = "weight"  # the column of a file of scores with population weights
 
@@ -69,19 +73,32 @@ class ScoreBenchmark:
         return text.getvalue()
 
     def write(self, path: Path) -> None:
-        """Write `to_csv` as a file."""
-        write_atomic(path, self.to_csv().encode())
+        """Write `to_csv` as a file whose name ends in `.csv`; else a folder with it, the record and a report."""
+        if path.suffix == CSV:
+            write_atomic(path, self.to_csv().encode())
+            return
+        path.mkdir(exist_ok=True)
+        with reporting(path):
+            write_atomic(path / SCORES, self.to_csv().encode())
+            write_json(path / BENCHMARK, self.to_dict())
+            write_json(path / ENVIRONMENT, environment())
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Raise `RunExistsError` where a file of results exists and may not be replaced.
+    """Raise `RunExistsError` where results exist and may not be replaced, or a folder has none of a benchmark.
 
-    Raises `ConfigError` where its folder is missing.
+    Raises `ConfigError` where the folder around them is missing.
     """
     if not path.parent.is_dir():
         raise ConfigError(f"{path}: cannot be written: there is no folder {path.parent}")
     if path.exists() and not overwrite:
         raise RunExistsError(f"{path}: exists; --overwrite replaces it")
+    if path.suffix == CSV or not path.exists():
+        return
+    if not path.is_dir() or not (is_empty(path) or (path / SCORES).is_file()):
+        raise RunExistsError(
+            f"{path}: has no {SCORES} of a benchmark; name a file that ends in {CSV}, or a new folder"
+        )
 
 
 def benchmark_scores(

@@ -23,10 +23,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from robust_nas.config import differences, to_dict
+from robust_nas.environment import environment
 from robust_nas.errors import CheckpointError, ConfigError, RunExistsError, UnknownMethodError
 from robust_nas.figures import draw_figures
 from robust_nas.files import is_empty, write_atomic, write_json
-from robust_nas.run_folder import Progress, silent
+from robust_nas.run_folder import ENVIRONMENT, Progress, silent
 from robust_nas.search import STRATEGIES, SampledStrategy
 from robust_nas.search.evaluators.table import TableValue
 from robust_nas.search.sampled.goal import Direction
@@ -34,6 +35,8 @@ from robust_nas.search.sampled.on_table import TableRuns
 from robust_nas.search.tables import Table
 from robust_nas.statistics.components import Floats
 from robust_nas.statistics.search_curves import curve
+from robust_nas.workflows.report.at_end import reporting
+from robust_nas.workflows.report.part import BENCHMARK
 
 EVALUATIONS = (25, 50, 100, 200, 300)
 SETTINGS, CURVES, FIGURE = "settings.json", "curves.csv", "strategies"
@@ -161,7 +164,7 @@ def benchmark_strategies(
         external_runs: at most so many for one whose proposals another package makes, such as Optuna.
         batch: proposals that are made before any is answered.
         reference: the point of the hypervolume; None: the worst value of every objective in the table.
-        out: a folder for the runs, the curves and the figure; continued where it has some of them.
+        out: a folder for the runs, the curves, the figure and the report; continued where it has some of them.
         progress: is called after every run.
 
     Raises:
@@ -200,8 +203,11 @@ def benchmark_strategies(
         left_out,
     )
     if out is not None:
-        write_atomic(out / CURVES, found.to_csv().encode())
-        draw_figures("benchmark", found.record(), out, about=found.caption(), figures=[FIGURE])
+        with reporting(out):
+            write_atomic(out / CURVES, found.to_csv().encode())
+            write_json(out / BENCHMARK, found.to_dict())
+            write_json(out / ENVIRONMENT, environment())
+            draw_figures("benchmark", found.record(), out, about=found.caption(), figures=[FIGURE])
     return found
 
 

@@ -36,6 +36,7 @@ def test_what_a_run_saves(model, made):
     folder, record = made
     assert sorted(path.name for path in folder.iterdir() if path.suffix in (".npz", ".json")) == [
         "attack.json",
+        "environment.json",
         "set.npz",
     ]
     assert json.loads((folder / "attack.json").read_text()) == record

@@ -145,6 +145,7 @@ def test_killed_it_goes_on_with_the_strategies_that_are_left(tmp_path):
     assert (out / "random.json").read_bytes() == kept
     assert curves(again) == curves(whole)
     files = [*(f"{name}.json" for name in OWN), "curves.csv", "settings.json"]
+    files += ["benchmark.json", "environment.json", "report.html"]
     files += [f"strategies.{suffix}" for suffix in ("csv", "png", "svg")]
     assert sorted(path.name for path in out.iterdir()) == sorted(files)
     assert (out / "curves.csv").read_text() == whole.to_csv()

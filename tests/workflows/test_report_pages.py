@@ -42,6 +42,18 @@ def step(epoch):
     return {"epoch": epoch, "step": epoch, "entropy": {"normal": 0.6}, "edge_weights": weights}
 
 
+def point(evaluations, regret):
+    mean = {"mean": 0.5 - regret, "low": 0.2, "high": 0.4}
+    return {
+        "evaluations": evaluations,
+        **mean,
+        "regret": regret,
+        "regret_low": 0.1,
+        "regret_high": 0.3,
+        "optimal": 0.0,
+    }
+
+
 SEARCHED = {
     "config.yaml": "name: s\nseed: 3\nspace: {name: x}\nsupernet: {}\nsearch: {name: mine, epochs: 10}\n",
     "metrics.jsonl": "".join(json.dumps(step(epoch)) + "\n" for epoch in range(3)) + '{"epoch": 3, "st',
@@ -64,6 +76,40 @@ FOLDERS = {
         "config.yaml": "name: t\narchitecture: {type: x}\ntraining: {epochs: 14, loss: {name: mine}}\n",
         "metrics.jsonl": '{"epoch":0,"loss":2.0,"clean":null,"robust":null}\n{"epoch":1,"loss":1.5,"clean":0.5}\n',
         ".lock": "",
+    },
+    "attack_set": {
+        "attack.json": {
+            **{"label": "mine", "attack": {"name": "mine"}, "threat_model": {"norm": "linf", "eps": None}},
+            **{
+                "model": "m",
+                "data": {"name": "digits", "part": "test"},
+                "seed": 0,
+                "images": 10,
+                "seconds": 1.5,
+            },
+            **{
+                "clean": SHARE,
+                "robust": {**SHARE, "count": 3, "share": 0.3},
+                "success": {**SHARE, "count": 6},
+            },
+            **{"distances": {"linf": {"median": 0.0625, "largest": 0.25}, "l2": None}, "flags": ["stuck"]},
+            **{"passes": {"forward": 2.0, "backward": 1.0}, "queries": {"mean": 7.5, "most": 9}},
+        }
+    },
+    "benchmark": {
+        "benchmark.json": {
+            **{"table": "t.csv", "networks": 7, "objectives": {"acc": "max"}, "measure": "best value"},
+            **{"optimum": 0.5, "reference": {}, "batch": 1, "left_out": {"tpe": "needs a package"}},
+            "strategies": {
+                name: {
+                    "runs": 3,
+                    "cpu_seconds": 0.5,
+                    "ended_early": 0,
+                    "points": [point(5, 0.25), point(9, regret)],
+                }
+                for name, regret in (("mine", 0.125), ("random", 0.25))
+            },
+        }
     },
     "controls": {
         "config.yaml": "name: c\n",
@@ -133,6 +179,8 @@ FOLDERS = {
     },
 }
 SAID = {
+    "attack_set": "mine (linf no bound) turns 6 of 10 right images wrong: 30.0 % of 10 test images",
+    "benchmark": "After 9 evaluations mine is first: best value 0.375 [0.2, 0.4], of all 7 networks 0.5.",
     "search": "mine found an architecture of 1.23 M parameters and 2 MACs; the search is FAILED.",
     "training": "Not finished: epoch 2 of 14.",
     "controls": "not better than random at equal MACs: +12.5 points [-10.0, +35.0] in robust accuracy.",
@@ -330,7 +378,7 @@ def test_a_report_that_fails_is_a_warning_and_a_failed_job_has_none(tmp_path, mo
         raise KeyError
     assert not (folder / "report.html").exists()
 
-    def fails(folder):
+    def fails(folder, live):
         raise ValueError("no page")
 
     monkeypatch.setattr(write, "run_page", fails)

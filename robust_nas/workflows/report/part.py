@@ -26,6 +26,9 @@ INSIDE = (
     "compressed",
     "controls",
 )
+# Records of verbs whose folders have no config: what such a folder is of.
+ATTACK_SET, BENCHMARK = "attack.json", "benchmark.json"
+WITHOUT_CONFIG = {ATTACK_SET: "attack run", BENCHMARK: "benchmark"}
 REPORT, FIGURES = "report.html", "figures"
 LONGEST = 20_000  # lines of the metrics that are read
 

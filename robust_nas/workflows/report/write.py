@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -18,9 +18,12 @@ from robust_nas.files import write_atomic
 from robust_nas.run_folder import CONFIG
 from robust_nas.workflows.report.blocks import MISSING, Block, Section, Text, duration, flat, size
 from robust_nas.workflows.report.page import environment, picture
-from robust_nas.workflows.report.part import FIGURES, REPORT, Part
+from robust_nas.workflows.report.part import FIGURES, REPORT, WITHOUT_CONFIG, Part
 from robust_nas.workflows.report.sections import SECTIONS
 from robust_nas.workflows.run_table import RunRow, row_of
+
+if TYPE_CHECKING:
+    from robust_nas.workflows.report.live import Live
 
 ROOM = 2_300_000  # bytes of figures in a page; the others are named
 SETTINGS = 600  # that are shown
@@ -44,26 +47,28 @@ class Chapter(NamedTuple):
     limits: Sequence[str]
 
 
-def write_run_report(folder: Path) -> Path:
-    """Write `report.html` of a run folder; return its path.
+def write_run_report(folder: Path, live: Live | None = None) -> Path:
+    """Write `report.html` of a run folder; return its path. `live`: the run works, and the page is read again.
 
     Raises `ConfigError` for a folder that is no run, and `RunError` where it cannot be written. A page that is there
     and would not change is left as it is.
     """
     path = folder / REPORT
-    data = run_page(folder).encode("utf-8", "replace")
+    data = run_page(folder, live).encode("utf-8", "replace")
     if not (path.is_file() and path.read_bytes() == data):
         write_atomic(path, data)
     return path
 
 
-def run_page(folder: Path) -> str:
+def run_page(folder: Path, live: Live | None = None) -> str:
     """Return the text of a run's page. Raises `ConfigError` for a folder that is no run."""
     folder = expand_path(folder)
     own = Part(folder)
-    if not any(own.has(name) for name in (CONFIG, "result.json", "evaluation.json", "compression.json")):
+    verbs = [verb for name, verb in WITHOUT_CONFIG.items() if own.has(name) and not own.has(CONFIG)]
+    known = (CONFIG, "result.json", "evaluation.json", "compression.json")
+    if not verbs and not any(own.has(name) for name in known):
         raise ConfigError(f"{folder}: holds no {CONFIG} of a run; name the folder that a verb wrote")
-    row = row_of(folder)
+    row = RunRow(str(folder), verbs[0], "done") if verbs else row_of(folder)
     chapters, answer = _chapters(own)
     unfinished = _unfinished(own, row)
     verb = row.verb or "run"
@@ -76,6 +81,8 @@ def run_page(folder: Path) -> str:
         verb=verb,
         answer=answer or unfinished or "No result is recorded in this folder.",
         unfinished=unfinished if answer else "",
+        live=live,
+        resume=_resume(said) if row.state == "unfinished" and own.started else "",
         problems=own.problems + ([row.problem] if row.problem and not own.problems else []),
         about=_about(own, row),
         chapters=chapters,
@@ -194,6 +201,13 @@ def _command(words: Sequence[object]) -> str:
         "robust-nas" if word == "__main__.py" and not place else str(word) for place, word in enumerate(words)
     ]
     return shlex.join(texts)
+
+
+def _resume(said: Any) -> str:
+    """Return the command that continues a run, from the one that began it; empty where none is recorded."""
+    if not isinstance(said, list) or not said:
+        return ""
+    return _command([*(word for word in said if word not in ("--overwrite", "--resume")), "--resume"])
 
 
 def _versions(made: Mapping[str, Any]) -> list[tuple[str, str]]:

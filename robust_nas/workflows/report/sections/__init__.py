@@ -10,6 +10,8 @@ from typing import TypeAlias
 
 from robust_nas.workflows.report.blocks import Section
 from robust_nas.workflows.report.part import Part
+from robust_nas.workflows.report.sections.attack_set import attack_set
+from robust_nas.workflows.report.sections.benchmark import benchmark
 from robust_nas.workflows.report.sections.compression import compression
 from robust_nas.workflows.report.sections.controls import controls
 from robust_nas.workflows.report.sections.defence import defence
@@ -25,6 +27,8 @@ Make: TypeAlias = Callable[[Part], Section | None]
 
 SECTIONS: tuple[Make, ...] = (
     pipeline,
+    attack_set,
+    benchmark,
     compression,
     defence,
     distillation,

@@ -20,15 +20,16 @@ from robust_nas.workflows.report.blocks import (
     threat,
 )
 from robust_nas.workflows.report.part import Part
+from robust_nas.workflows.report.sections.evaluation_so_far import evaluation_so_far
 
 FILE = "evaluation.json"
 
 
 def evaluation(part: Part) -> Section | None:
-    """Return the section of `evaluation.json`."""
+    """Return the section of `evaluation.json`, or of an evaluation that is not finished."""
     tree = part.record(FILE)
     if tree is None:
-        return None
+        return evaluation_so_far(part)
     clean, robust, verdict = tree["clean"], tree["robust"], tree.get("verdict") or {}
     status = f"; the evaluation is {verdict['status']}" if verdict.get("status") else ""
     answer = (

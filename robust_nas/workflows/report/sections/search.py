@@ -43,6 +43,8 @@ def search(part: Part) -> Section | None:
             f"{options} found an architecture of {size(made['params'])} parameters and {size(made['macs'])} "
             f"MACs{judged}."
         )
+    elif not made:
+        answer = _so_far(part)
     blocks: list[Block] = [Text(str(one), "warn") for one in verdict.get("reasons") or ()]
     if verdict.get("next_step"):
         blocks.append(Text(f"Next: {verdict['next_step']}"))
@@ -81,6 +83,24 @@ def search(part: Part) -> Section | None:
             "The verdict on a search is about the evidence, not about the network: docs/explanation/search-verdict.md."
         )
     return Section("Search", answer, blocks, limits)
+
+
+def _so_far(part: Part) -> str:
+    """Return the best candidate of a sampled search that is not finished, by its first objective; or nothing."""
+    own = part.config.get("search")
+    objectives = own.get("objectives") if isinstance(own, dict) else None
+    if not isinstance(objectives, dict) or not objectives:
+        return ""
+    name, way = next(iter(objectives.items()))
+    scored = [row for row in part.metrics if isinstance(row.get(name), int | float)]
+    if not scored:
+        return ""
+    best = (min if way == "min" else max)(scored, key=lambda row: float(row[name]))
+    accuracies = ", ".join(f"{key} {percent(best[key])}" for key in ("clean", "robust") if key in best)
+    return (
+        f"So far {best.get('name')} is the best of {len(scored)} candidates: {name} {number(best[name])}"
+        f"{f' ({accuracies})' if accuracies else ''}, {size(best.get('macs'))} MACs."
+    )
 
 
 def _options(part: Part) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from robust_nas.workflows.report.blocks import (
     Block,
     Charts,
@@ -32,6 +34,8 @@ def training(part: Part) -> Section | None:
             f"Epoch {kept + 1} of {planned} is kept: on validation images {percent(made.get('validation_robust'))} "
             f"under attack, {percent(made.get('validation_clean'))} without."
         )
+    elif not made:
+        answer = _so_far(part, planned)
     blocks: list[Block] = [Text(str(one), "warn") for one in made.get("warnings") or ()]
     blocks.append(
         Facts(
@@ -55,6 +59,18 @@ def training(part: Part) -> Section | None:
         blocks.append(_curves(part))
     limits = ["Accuracies of a training are those of its validation split, by which the epoch was chosen."]
     return Section("Training", answer, blocks, limits)
+
+
+def _so_far(part: Part, planned: Any) -> str:
+    """Return the best validated epoch of a training that is not finished, as the training chooses it; or nothing."""
+    validated = [row for row in part.metrics if isinstance(row.get("robust"), float)]
+    if not validated:
+        return ""
+    best = max(validated, key=lambda row: float(row["robust"]))
+    return (
+        f"So far epoch {best.get('epoch', 0) + 1} of {planned} is the best: on validation images "
+        f"{percent(best['robust'])} under attack, {percent(best.get('clean'))} without."
+    )
 
 
 def _curves(part: Part) -> Charts:
