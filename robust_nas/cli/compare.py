@@ -51,6 +51,7 @@ def command(
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
     print_config: common.PrintConfig = False,
+    live: common.Live = False,
     json: common.Json = False,
     quiet: common.Quiet = False,
 ) -> None:
@@ -80,7 +81,7 @@ def command(
 
     for doubt in doubts(config):
         common.say(f"warning: {doubt}")
-    with common.progress(quiet) as report:
+    with common.progress(quiet, live) as report:
         folder = run_study(config, out, mode=mode, engine=chosen, progress=report)
     _print(folder, json=json)
 

@@ -101,6 +101,7 @@ def run(
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
     print_config: common.PrintConfig = False,
+    live: common.Live = False,
     json: common.Json = False,
     quiet: common.Quiet = False,
 ) -> None:
@@ -122,7 +123,7 @@ def run(
     from robust_nas.run_folder import read_json
     from robust_nas.studies.run.runner import ANALYSIS, run_study
 
-    with common.progress(quiet) as report:
+    with common.progress(quiet, live) as report:
         folder = run_study(config, out, mode=mode, engine=chosen, progress=report)
     tree = read_json(folder / ANALYSIS)
     if json:

@@ -22,6 +22,7 @@ from robust_nas.figures.study_figure import is_uniform, response_of, stage_numbe
 from robust_nas.run_folder import write_atomic
 from robust_nas.studies.report.illustrate import illustrate
 from robust_nas.workflows.report.blocks import flat
+from robust_nas.workflows.report.live import Live
 from robust_nas.workflows.report.page import environment, inline
 
 REPORT, FIGURES = "report.html", "figures"
@@ -31,21 +32,21 @@ _FURTHER = ("lip_adv", "average_sensitivity", "robust_gap")  # in the page; the 
 Tree = Mapping[str, Any]
 
 
-def write_report(tree: Tree, folder: Path, own: Iterable[Figure] = ()) -> Path:
+def write_report(tree: Tree, folder: Path, own: Iterable[Figure] = (), live: Live | None = None) -> Path:
     """Draw the figures into `<folder>/figures` and write `<folder>/report.html`; return the page's path.
 
-    Equal trees give equal bytes.
+    `live`: the study works, and the page is read again. Equal trees give equal bytes.
 
     Raises:
         RunError: the folder cannot be written.
     """
     pictures = illustrate(tree, folder / FIGURES, own)
     path = folder / REPORT
-    write_atomic(path, page(tree, folder / FIGURES, pictures).encode())
+    write_atomic(path, page(tree, folder / FIGURES, pictures, live).encode())
     return path
 
 
-def page(tree: Tree, figures: Path, pictures: Iterable[Drawn] = ()) -> str:
+def page(tree: Tree, figures: Path, pictures: Iterable[Drawn] = (), live: Live | None = None) -> str:
     """Return the page's text, with the SVG of each picture in `figures` inside it."""
     metric = response_of(tree)
     shown = [
@@ -64,6 +65,7 @@ def page(tree: Tree, figures: Path, pictures: Iterable[Drawn] = ()) -> str:
         .get_template(_TEMPLATE)
         .render(
             tree=tree,
+            live=live,
             answer=answer_of(tree, ranked, metric),
             rows=[_row(place, point, reference, tree) for place, point in enumerate(ranked, 1)],
             reference=reference,

@@ -44,6 +44,7 @@ from robust_nas.workflows.context import (
     refuse_other_images,
     refuse_precision,
 )
+from robust_nas.workflows.report.live import Live, watched
 
 if TYPE_CHECKING:
     from robust_nas.execution import Ended
@@ -82,7 +83,8 @@ def run_study(
         _refuse_too_long(plan, context, set(outcomes(folder)[0]) if begun else set(), engine.like_here)
     with StudyFolder(folder, config, mode) as study:
         _record(study, plan, context, engine)
-        _run_trials(study, plan, engine, _Place(device, context.dataset.checksum), progress)
+        with watched(study.folder, _write_live):
+            _run_trials(study, plan, engine, _Place(device, context.dataset.checksum), progress)
         tree = _concluded(study.folder)
         with figures.optional("report"):  # `study report` writes it again
             _write_report(study.folder, tree, progress)
@@ -280,6 +282,15 @@ def _concluded(folder: Path) -> dict[str, Any]:
     if tree["comparison"] is not None:
         write_atomic(folder / COMPARISON, comparison_csv(tree["comparison"]).encode())
     return read_json(folder / ANALYSIS)
+
+
+def _write_live(folder: Path, live: Live | None) -> None:
+    """Write the report of the trials that are done, where there are any; nothing else is written."""
+    from robust_nas.studies.report.analysis import stored_study
+    from robust_nas.studies.report.page import write_report
+
+    if outcomes(folder)[0]:
+        write_report(_analysed(folder), folder, stored_study(folder).figures, live)
 
 
 def _write_report(folder: Path, tree: dict[str, Any], progress: Progress) -> None:

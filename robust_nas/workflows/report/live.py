@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from robust_nas.distributed import is_first
 from robust_nas.errors import RecordWarning
@@ -34,6 +34,9 @@ class Live(NamedTuple):
     jobs: list[tuple[str, str]]  # name, and how far it is
 
 
+Report: TypeAlias = Callable[[Path, Live | None], Any]
+
+
 class LiveReport:
     """A progress that passes every call on, and rewrites the report of the folder in which a job works.
 
@@ -50,6 +53,7 @@ class LiveReport:
         """Take the progress to pass on to; `say` gets a line with the path of the report."""
         self.progress, self.seconds, self.say, self.clock = progress, seconds, say, clock
         self.folder: Path | None = None
+        self.report: Report = _write_run
         self.jobs: dict[str, str] = {}  # how far each is
         self.stages: list[str] = []
         self.written = False  # a page of this folder
@@ -67,9 +71,9 @@ class LiveReport:
         if self.folder is not None and self.clock() >= self._due:
             self.write()
 
-    def start(self, folder: Path) -> None:
-        """Follow the job of a folder, which may not be there yet."""
-        self.folder = folder
+    def start(self, folder: Path, report: Report | None = None) -> None:
+        """Follow the job of a folder, which may not be there yet; `report` writes its page (default: of a run)."""
+        self.folder, self.report = folder, report or _write_run
         self.say(f"live report: {folder / REPORT}; a page that is open follows it")
 
     def write(self) -> None:
@@ -81,9 +85,7 @@ class LiveReport:
         now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         rows = list(self.jobs.items()) + [(job, "") for job in self.stages if not self._has_begun(job)]
         try:
-            from robust_nas.workflows.report.write import write_run_report
-
-            write_run_report(folder, Live(self.seconds, now, rows))
+            self.report(folder, Live(self.seconds, now, rows))
             self.written = True
         except Exception as error:  # of whatever kind: the run goes on
             if not self._warned:
@@ -94,6 +96,31 @@ class LiveReport:
 
     def _has_begun(self, job: str) -> bool:
         return any(Stage(job).is_of(each) for each in self.jobs)
+
+
+def _write_run(folder: Path, live: Live | None) -> None:
+    from robust_nas.workflows.report.write import write_run_report
+
+    write_run_report(folder, live)
+
+
+@contextlib.contextmanager
+def watched(folder: Path, report: Report) -> Iterator[None]:
+    """Follow what works inside by a report of its own, where a live one is asked for; at the end it is not live."""
+    live = followed()
+    if live is None:
+        yield
+        return
+    live.start(folder, report)
+    try:
+        yield
+    finally:
+        live.folder = None
+        if live.written:
+            try:
+                report(folder, None)
+            except Exception as error:  # of whatever kind: the result is there
+                warn_not_written(folder, error)
 
 
 def warn_not_written(folder: Path, error: Exception) -> None:
