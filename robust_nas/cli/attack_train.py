@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from robust_nas.cli import common
+from robust_nas.cli.report import show_path
 
 
 def command(
@@ -109,5 +110,6 @@ def show(record: dict[str, Any], folder: Path) -> None:
     print("note: the success of a trained attack is no robust accuracy; robust-nas evaluate measures that")
     print(f"generator          {folder}")
     print(f"report             {folder / 'report.json'}")
+    show_path(folder)
     if (curves := folder / "figures" / "generator.png").is_file():
         print(f"curves             {curves}")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from robust_nas.cli import common
+from robust_nas.cli.report import show_path
 
 
 def command(
@@ -83,5 +84,6 @@ def show(record: dict[str, Any], folder: Path) -> None:
     )
     print(f"model              {folder}")
     print(f"learned set        {folder / 'learned.npz'}")
+    show_path(folder)
     if (pictures := folder / "figures" / "learned-set.png").is_file():
         print(f"pictures           {pictures}")

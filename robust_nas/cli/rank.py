@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from robust_nas.cli import common
+from robust_nas.cli.report import show_path
 
 MOST_ROWS = 20  # on the terminal
 _OVERRIDE = re.compile(r"[a-z_][a-z0-9_]*(\.[A-Za-z0-9_]+)*=")
@@ -93,6 +94,7 @@ def command(
         _print_agreement(agreement)
     print(f"ranking            {found.folder / 'ranking.csv'}")
     print(f"best architecture  {found.folder / 'architecture.yaml'}")
+    show_path(found.folder)
 
 
 def _print_agreement(agreement: dict[str, Any]) -> None:

@@ -108,7 +108,7 @@ def _paid(check: SanityCheck, state: EvaluationState, journal: Journal, left: fl
     if count < min(LEAST_IMAGES, len(images)):
         needed = math.ceil(min(LEAST_IMAGES, len(images)) * cost / check.share)
         text = (
-            f"it would take {needed:,} of the {max(int(left), 0):,} passes left of the attacks' own number; "
+            f"it would take {needed:,} passes, and {max(int(left), 0):,} are left of the attacks' own number; "
             "evaluate more images, use a stronger suite, or set findings: full"
         )
         return _record([check.finding("NOT RUN", text)])

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
-from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from robust_nas.errors import RunError
 from robust_nas.figures import series, style
@@ -88,11 +87,8 @@ def plot_queries(
     positive = [series.column(points, "distance") for points in curves.values()]
     if any(np.nanmax(np.nan_to_num(values), initial=0) > 0 for values in positive):
         near.set_yscale("log", nonpositive="mask")
-        near.yaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:.3g}"))
-        near.yaxis.set_minor_formatter(NullFormatter())
     for axes in (fooled, near):
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:,.0f}"))
         axes.set_xlabel("queries of an image")
     if not any(np.isfinite(values).any() for values in positive):  # a log axis needs limits
         near.set_xlim(fooled.get_xlim())

@@ -65,7 +65,7 @@ def plot_ranking(
             best = int(found.argmax())
             panel.plot(at[best : best + 1], found[best : best + 1], "D", color=style.VERMILLION, label="best")
         panel.set(title=title, xlabel=label, ylabel="score (higher is better)")
-        series.legend(panel)
+        panel.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)  # inside it would hide the best
     extra = [key for key in rows[0] if key not in _KEYS]
     return style.save(figure, stem, series.table(rows, (*_KEYS, *extra)))
 

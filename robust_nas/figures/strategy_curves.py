@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from robust_nas.figures import series, style
 from robust_nas.figures.figure import Figure, Job, Record
@@ -66,8 +65,6 @@ def plot_strategies(
     if lost:
         regret.set_yscale("log", nonpositive="clip")  # a band may end at 0, which is below the axis
         regret.set_ylim(max(min(lost), max(lost) / 10**_DECADES) / 2, 2 * max(lost))
-        regret.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        regret.yaxis.set_minor_formatter(NullFormatter())
     value.legend(loc="lower right" if optimum == max(ends) else "upper right")
     rows = [
         [name, curve["runs"], *(point[key] for key in _POINT)]

@@ -21,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.ticker import LogFormatter
 
 from robust_nas.errors import RunError
 from robust_nas.files import write_atomic
@@ -127,6 +128,26 @@ def show_literally(artist: Artist) -> None:
         text.set_parse_math(False)
 
 
+class _PlainLog(LogFormatter):
+    """Labels of a logarithmic axis without powers, which would need mathematics; between decades where few are seen."""
+
+    def __init__(self) -> None:
+        super().__init__(minor_thresholds=(2, 0.5))  # decades
+
+    def __call__(self, value: float, place: int | None = None) -> str:
+        return f"{value:,.10g}" if super().__call__(value, place) else ""
+
+
+def _label_plainly(figure: Figure) -> None:
+    """Replace matplotlib's own labels of logarithmic axes."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if isinstance(axis.get_major_formatter(), LogFormatter):
+                axis.set_major_formatter(_PlainLog())
+            if isinstance(axis.get_minor_formatter(), LogFormatter):
+                axis.set_minor_formatter(_PlainLog())
+
+
 def save(figure: Figure, stem: Path, table: Table) -> tuple[Path, ...]:
     """Write `<stem>.png`, `.svg` and `.csv` once all three could be made; return the paths.
 
@@ -136,6 +157,7 @@ def save(figure: Figure, stem: Path, table: Table) -> tuple[Path, ...]:
     Raises:
         RunError: the folder cannot be written.
     """
+    _label_plainly(figure)
     show_literally(figure)
     kept_here = _KEPT.get()
     if kept_here is not None:

@@ -26,6 +26,21 @@ def test_text_is_neither_mathematics_nor_markup(text: str, tmp_path: Path) -> No
         assert f"{kind} {text}" in shown
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "shown"), [(0.02, 0.3, "0.1"), (0.3, 0.9, "0.6"), (1, 5e6, "1,000,000")]
+)
+def test_labels_of_a_logarithmic_axis_are_plain_numbers(
+    low: float, high: float, shown: str, tmp_path: Path
+) -> None:
+    figure, (axes,) = new_figure(height=2.0)
+    axes.plot([0, 1], [low, high])
+    axes.set_yscale("log")
+    _, svg, _ = save(figure, tmp_path / "a", (("x",), ((1,),)))
+    labels = re.findall(r"<text[^>]*>([^<]*)</text>", svg.read_text())
+    assert shown in labels
+    assert not [label for label in labels if "$" in label]
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_names_of_attacks_and_classes_are_no_mathematics(text: str, tmp_path: Path) -> None:
     record = {

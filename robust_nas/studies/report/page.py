@@ -106,6 +106,10 @@ def answer_of(tree: Tree, ranked: Sequence[Tree], metric: str) -> str:
     differences = (
         "no difference was tested"
         if not judged
+        else "the one difference that was tested is not significant"
+        if len(judged) == 1 and not significant
+        else "the one difference that was tested is significant"
+        if len(judged) == 1
         else f"none of the {len(judged)} differences that were tested is significant"
         if not significant
         else f"{significant} of the {len(judged)} differences that were tested are significant"

@@ -119,7 +119,9 @@ def number(value: Any) -> str:
     """Return a number in four digits, and any other value as text."""
     if value is None:
         return MISSING
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def times(before: Any, after: Any) -> str:

@@ -147,7 +147,8 @@ def _pictures(part: Part, room: int) -> tuple[list[Shown], list[str], int]:
             continue
         room -= len(element)
         shown.append(Shown(path.stem.replace("_", " ").replace("-", " "), element))
-    left_out += [f"Not drawn: the figure {stem!r} is not in the folder." for stem in part.missing_figures]
+    if missing := part.missing_figures:
+        left_out.append(f"Not in the folder: the figures {', '.join(missing)}.")
     return shown, left_out, room
 
 

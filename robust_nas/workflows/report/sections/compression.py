@@ -29,7 +29,7 @@ def compression(part: Part) -> Section | None:
     first = rows[0]
     place = next(number for number, row in enumerate(rows) if row["label"] == tree["chosen"])
     blocks: list[Block] = [
-        Text(f"{one['text']}. {one['advice']}", "warn") for one in tree.get("warnings") or ()
+        Text(f"{one['text']}; {one['advice']}", "warn") for one in tree.get("warnings") or ()
     ]
     blocks += [_sizes(rows, place), _accuracies(rows, place), _milliseconds(rows, place)]
     blocks += [Text(f"Not measured: {one}", "soft") for one in tree.get("not_measured") or ()]

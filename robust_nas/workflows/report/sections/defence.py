@@ -29,7 +29,7 @@ def defence(part: Part) -> Section | None:
     if after["false_alarms"]:
         answer += f"; it rejects {percent(after['false_alarms']['share'])} of them"
     blocks: list[Block] = [
-        Text(f"{one['text']}. {one['advice']}", "warn") for one in tree.get("warnings") or ()
+        Text(f"{one['text']}; {one['advice']}", "warn") for one in tree.get("warnings") or ()
     ]
     rows = [
         [

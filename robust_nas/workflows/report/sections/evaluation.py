@@ -39,7 +39,10 @@ def evaluation(part: Part) -> Section | None:
     blocks: list[Block] = [Text(f"{verdict['status']}: {why}", "warn") for why in verdict.get("reasons", ())]
     if verdict.get("next_step"):
         blocks.append(Text(f"Next: {verdict['next_step']}"))
-    blocks += [Text(f"{one['text']}. {one.get('advice', '')}", "warn") for one in tree.get("warnings") or ()]
+    blocks += [
+        Text("; ".join(filter(None, (one["text"], one.get("advice")))), "warn")
+        for one in tree.get("warnings") or ()
+    ]
     blocks += [_facts(tree), _attacks(tree)]
     if tree.get("findings"):
         blocks += findings(tree["findings"])
