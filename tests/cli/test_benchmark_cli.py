@@ -2,11 +2,13 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from pages import read_page
 from small_tables import COLUMN, cells_csv, darts_csv, write
 
 from robust_nas.spaces import count, load_architecture
@@ -51,6 +53,20 @@ def test_params_and_macs_are_compared_on_the_sample_of_the_scores(call, tmp_path
     assert float(rows[0]["value"]) == pytest.approx(
         found["scores"]["params"]["measures"]["spearman"]["value"], rel=1e-5
     )
+
+
+def test_a_folder_has_the_numbers_and_a_report(call, tmp_path):
+    call(*PLACE, COLUMN, "--out", "scores")
+    assert sorted(path.name for path in (tmp_path / "scores").iterdir()) == [
+        *("benchmark.json", "environment.json", "report.html", "scores.csv")
+    ]
+    text = read_page(tmp_path / "scores" / "report.html").text
+    assert re.search(r"Of 2 scores (params|macs) ranks 7 networks best by .*: Spearman [\d.-]+ \[", text)
+    assert "exists; --overwrite replaces it" in call(*PLACE, COLUMN, "--out", "scores").err
+    assert call(*PLACE, COLUMN, "--out", "scores", "--overwrite").code == 0
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").touch()
+    assert "has no scores.csv" in call(*PLACE, COLUMN, "--out", "other", "--overwrite").err
 
 
 def test_tables_for_people(call):

@@ -44,7 +44,8 @@ from robust_nas.workflows.context import (
     refuse_other_images,
     refuse_precision,
 )
-from robust_nas.workflows.report.live import Live, watched
+from robust_nas.workflows.report.at_end import watched
+from robust_nas.workflows.report.live import Live
 
 if TYPE_CHECKING:
     from robust_nas.execution import Ended

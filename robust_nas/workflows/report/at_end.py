@@ -9,7 +9,7 @@ from pathlib import Path
 
 from robust_nas.distributed import is_first
 from robust_nas.files import is_writable
-from robust_nas.workflows.report.live import followed, warn_not_written
+from robust_nas.workflows.report.live import Report, followed, warn_not_written
 
 _INSIDE: ContextVar[bool] = ContextVar("inside", default=False)  # a job that writes a report at its own end
 
@@ -45,6 +45,26 @@ def reporting(folder: Path) -> Iterator[None]:
             _write(folder)
         raise
     _write(folder)
+
+
+@contextlib.contextmanager
+def watched(folder: Path, report: Report) -> Iterator[None]:
+    """Follow what works inside by a report of its own, where a live one is asked for; at the end it is not live."""
+    live = followed()
+    if live is None:
+        yield
+        return
+    live.start(folder, report)
+    try:
+        with within_a_job():
+            yield
+    finally:
+        live.folder = None
+        if live.written:
+            try:
+                report(folder, None)
+            except Exception as error:  # of whatever kind: the result is there
+                warn_not_written(folder, error)
 
 
 def _write(folder: Path) -> None:

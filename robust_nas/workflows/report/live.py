@@ -104,25 +104,6 @@ def _write_run(folder: Path, live: Live | None) -> None:
     write_run_report(folder, live)
 
 
-@contextlib.contextmanager
-def watched(folder: Path, report: Report) -> Iterator[None]:
-    """Follow what works inside by a report of its own, where a live one is asked for; at the end it is not live."""
-    live = followed()
-    if live is None:
-        yield
-        return
-    live.start(folder, report)
-    try:
-        yield
-    finally:
-        live.folder = None
-        if live.written:
-            try:
-                report(folder, None)
-            except Exception as error:  # of whatever kind: the result is there
-                warn_not_written(folder, error)
-
-
 def warn_not_written(folder: Path, error: Exception) -> None:
     """Warn that the report of a folder is not written."""
     text = f"{folder / REPORT} is not written: {type(error).__name__}: {str(error)[:200]}"

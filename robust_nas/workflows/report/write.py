@@ -82,6 +82,7 @@ def run_page(folder: Path, live: Live | None = None) -> str:
         answer=answer or unfinished or "No result is recorded in this folder.",
         unfinished=unfinished if answer else "",
         live=live,
+        resumable=own.has(CONFIG),
         resume=_resume(said) if row.state == "unfinished" and own.started else "",
         problems=own.problems + ([row.problem] if row.problem and not own.problems else []),
         about=_about(own, row),
@@ -181,8 +182,9 @@ def _about(own: Part, row: RunRow) -> list[tuple[str, str]]:
     """Return what was run, and what it cost."""
     made = own.environment
     images = made.get("images")
+    known = own.started or row.state == "broken" or row.verb in WITHOUT_CONFIG.values()
     return [
-        ("state", row.state if own.started or row.state == "broken" else "kept records"),
+        ("state", row.state if known else "kept records"),
         ("data", str(row.data or "")),
         (
             "images",

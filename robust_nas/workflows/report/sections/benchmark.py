@@ -91,7 +91,7 @@ def _scores(tree: Mapping[str, Any]) -> Section:
     ]
     if others:
         title = f"Minus {first}, on the same networks"
-        blocks.append(Table(("measure", *others), rows("ahead", others), title=title))
+        blocks.append(Table(("measure", *others), rows("ahead_of_control", others), title=title))
     if tree["left_out"]:
         blocks.append(Text(f"Left out, without a value: {tree['left_out']} networks.", "soft"))
     return Section("Scores on a table", answer, blocks, [_LIMIT])
