@@ -90,10 +90,7 @@ def command(
         tree = compress(
             config, source, folder, weights=weights, mode=mode, progress=report, other_data=other_data
         )
-    if json:
-        common.print_json(tree)
-    else:
-        show(tree, folder)
+    common.print_json(tree) if json else show(tree, folder)
 
 
 def _refuse_usage(model: str | None, module: str | None, weights: Path | None, recipe: str | None) -> None:

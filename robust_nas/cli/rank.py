@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from robust_nas.cli import common
 from robust_nas.cli.report import show_path
+
+if TYPE_CHECKING:
+    from robust_nas.workflows.rank import Ranking
 
 MOST_ROWS = 20  # on the terminal
 _OVERRIDE = re.compile(r"[a-z_][a-z0-9_]*(\.[A-Za-z0-9_]+)*=")
@@ -81,9 +84,14 @@ def command(
     if json:
         common.print_json({"folder": str(found.folder), **found.record})
         return
+    _show(config.name, found)
+
+
+def _show(name: str, found: Ranking) -> None:
+    """Print the first candidates, and where the ranking is."""
     rows = found.record["ranking"]
     common.table(
-        f"{config.name}: {len(rows)} candidates by {found.record['method']}",
+        f"{name}: {len(rows)} candidates by {found.record['method']}",
         [key.replace("_", " ") for key in rows[0]],
         [[_shown(value) for value in row.values()] for row in rows[:MOST_ROWS]],
     )

@@ -22,8 +22,8 @@ from robust_nas.figures.study_figure import is_uniform, response_of, stage_numbe
 from robust_nas.run_folder import write_atomic
 from robust_nas.studies.report.illustrate import illustrate
 from robust_nas.workflows.report.blocks import flat
-from robust_nas.workflows.report.live import Live
 from robust_nas.workflows.report.page import environment, inline
+from robust_nas.workflows.report.part import Live
 
 REPORT, FIGURES = "report.html", "figures"
 _TEMPLATE = "study.html.j2"

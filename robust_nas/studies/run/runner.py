@@ -45,7 +45,7 @@ from robust_nas.workflows.context import (
     refuse_precision,
 )
 from robust_nas.workflows.report.at_end import watched
-from robust_nas.workflows.report.live import Live
+from robust_nas.workflows.report.part import Live
 
 if TYPE_CHECKING:
     from robust_nas.execution import Ended

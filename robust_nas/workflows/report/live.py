@@ -13,25 +13,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from robust_nas.distributed import is_first
 from robust_nas.errors import RecordWarning
 from robust_nas.run_folder import Progress
 from robust_nas.stages import Stage, announce
-from robust_nas.workflows.report.part import REPORT
+from robust_nas.workflows.report.part import REPORT, Live
 
 SECONDS = 30.0  # between two reports
 SHARE = 50  # times that a report took, before the next one
 _FOLLOWED: ContextVar[LiveReport | None] = ContextVar("followed", default=None)
-
-
-class Live(NamedTuple):
-    """What the page of a run says that works: when it was written, when the browser reads it again, and the jobs."""
-
-    seconds: float  # until then
-    written: str
-    jobs: list[tuple[str, str]]  # name, and how far it is
 
 
 Report: TypeAlias = Callable[[Path, Live | None], Any]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from robust_nas.config import read_yaml
 from robust_nas.errors import RobustNASError
@@ -31,6 +31,14 @@ ATTACK_SET, BENCHMARK = "attack.json", "benchmark.json"
 WITHOUT_CONFIG = {ATTACK_SET: "attack run", BENCHMARK: "benchmark"}
 REPORT, FIGURES = "report.html", "figures"
 LONGEST = 20_000  # lines of the metrics that are read
+
+
+class Live(NamedTuple):
+    """What the page of a run says that works: when it was written, when the browser reads it again, and the jobs."""
+
+    seconds: float  # until then
+    written: str
+    jobs: list[tuple[str, str]]  # name, and how far it is
 
 
 class Part:

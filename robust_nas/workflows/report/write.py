@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -18,12 +18,9 @@ from robust_nas.files import write_atomic
 from robust_nas.run_folder import CONFIG
 from robust_nas.workflows.report.blocks import MISSING, Block, Section, Text, duration, flat, size
 from robust_nas.workflows.report.page import environment, picture
-from robust_nas.workflows.report.part import FIGURES, REPORT, WITHOUT_CONFIG, Part
+from robust_nas.workflows.report.part import FIGURES, REPORT, WITHOUT_CONFIG, Live, Part
 from robust_nas.workflows.report.sections import SECTIONS
 from robust_nas.workflows.run_table import RunRow, row_of
-
-if TYPE_CHECKING:
-    from robust_nas.workflows.report.live import Live
 
 ROOM = 2_300_000  # bytes of figures in a page; the others are named
 SETTINGS = 600  # that are shown
