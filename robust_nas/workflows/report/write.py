@@ -70,7 +70,7 @@ def run_page(folder: Path, live: Live | None = None) -> str:
     unfinished = _unfinished(own, row)
     verb = row.verb or "run"
     limits = list(dict.fromkeys(text for chapter in chapters for text in chapter.limits))
-    settings = [(key, value[:400]) for key, value in flat(own.recipe)]
+    settings = [(key, value[:400]) for key, value in flat(own.recipe) if own.recipe]
     said = own.environment.get("command")
     page = environment().get_template("report.html.j2")
     return page.render(

@@ -43,7 +43,7 @@ def pipeline(part: Part) -> Section | None:
                 ("compressed", str(tree.get("compressed") or "no")),
             ]
         ),
-        *([Table(NETWORKS, networks, title="The networks")] if networks else []),
+        *([Table(NETWORKS, networks, frozenset({0, 1, 8}), title="The networks")] if networks else []),
         Table(
             ("step", "time"),
             rows,
