@@ -30,8 +30,13 @@ def detector(network, dataset, **options):
     return defence.wrap(network, defence.calibrate(network, images.pixels, images.labels))
 
 
+def listed(found):
+    """The rows of the list and of what is added to it; which images the comparison alone broke differs by machine."""
+    return [row for row in found.rows if not row.label.endswith(", alone")]
+
+
 def rows(found):
-    return [(row.label, row.kind) for row in found.rows]
+    return [(row.label, row.kind) for row in listed(found)]
 
 
 # Rows
@@ -49,8 +54,9 @@ def test_a_defended_model_gets_an_unaware_row_of_the_strongest_iterative_attack(
     assert rows(found) == [
         ("pgd-10", "adaptive"), ("apgd-ce", "adaptive"), ("apgd-t", "adaptive"), ("unaware-apgd-ce", "unaware"),
     ]  # fmt: skip
-    assert found.rows[-1].attack.attack.steps == 20
-    assert found.rows[-1].attacked == found.robust.correct + found.rows[-1].broken
+    last = listed(found)[-1]
+    assert last.attack.attack.steps == 20
+    assert last.attacked == last.common.correct + last.broken
 
 
 def test_a_detector_gets_a_joint_row_too_and_what_is_listed_is_not_added(robust, dataset):
@@ -379,4 +385,4 @@ def test_the_predictor_of_a_defended_model_is_evaluated_the_same(robust, dataset
     first, second = (evaluated(each, dataset, PGD10, **KEYS) for each in (model, Predictor(model)))
     assert same(first.to_dict(), second.to_dict())
     attack = PGD(eps=EPS, steps=10)
-    assert first.rows[-1].attack.attack == attack
+    assert listed(first)[-1].attack.attack == attack
