@@ -7,11 +7,12 @@ left of it, and who opens a run folder removes all such files in it.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,14 @@ _INSIDE = {
     "scores": (".pt",),
     "latency": (".json",),
 }  # by folder
+
+
+def files_digest(folder: Path, names: Sequence[str]) -> str:
+    """Return 16 hex digits of the SHA-256 of the files of these names in a folder, one after the other."""
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def write_atomic(path: Path, data: bytes | memoryview) -> None:

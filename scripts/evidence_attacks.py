@@ -7,9 +7,9 @@
     transfer  both generators on every victim that they were not trained for
     queries   attacks by answers alone on both victims of seed 0: success and median distance against queries
 
-Settings of training are those of `evidence_losses.py`. After every piece its outcome is written to
-results/reference/attacks/; runs and generators are in results/attacks/. What is finished is kept: the same command goes
-on where it was. --minutes begins nothing new after so many; --quick shows that all of it runs, writes to
+Settings of training are those of `evidence_losses.py`, but the last epoch is kept. After every piece its outcome is
+written to results/reference/attacks/; runs and generators are in results/attacks/. What is finished is kept: the same
+command goes on where it was. --minutes begins nothing new after so many; --quick shows that all of it runs, writes to
 results/attacks-quick/ and says nothing about any attack.
 """
 
@@ -39,6 +39,7 @@ SETTINGS = (
     "data.limit=1500",
     "training.epochs=10",
     "training.ema=null",
+    "training.keep=last",  # the epoch that is most robust is the first one of a training without attack
     "training.validate_from=2",
     "training.validate_every=3",
     "training.validation_images=200",

@@ -14,7 +14,6 @@ all attacks here. B batch, C channels, H height, W width, K classes.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +27,7 @@ from robust_nas.attacks.losses import margin
 from robust_nas.attacks.norms import project
 from robust_nas.config import AbsolutePath, NonNegative, absolute_path, existing_file
 from robust_nas.errors import AttackError
+from robust_nas.files import files_digest
 from robust_nas.lazy import torch
 
 if TYPE_CHECKING:
@@ -260,13 +260,10 @@ def _digest(folder: str) -> str:
 
     Raises `ValueError`, as validators of pydantic have to, for a folder without a generator.
     """
-    digest = hashlib.sha256()
     for name in FILES:
-        path = Path(folder) / name
-        if existing_file(path) is None:
+        if existing_file(Path(folder) / name) is None:
             raise ValueError(
                 f"generator: {folder}: no generator folder, {name} is missing; "
                 "robust-nas attack train MODEL --method ai-gan makes one"
             )
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+    return files_digest(Path(folder), FILES)

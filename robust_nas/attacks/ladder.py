@@ -16,7 +16,8 @@ B batch, C channels, H height, W width, K classes, d numbers of a latent.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+import contextlib
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -24,7 +25,7 @@ from robust_nas.attacks.attack import Attack, Guide, Passes
 from robust_nas.attacks.best_iterate import misclassified
 from robust_nas.attacks.minimal import distance, nearest
 from robust_nas.config import AbsolutePath, Count, CountOrZero, NonNegative, Positive
-from robust_nas.errors import AttackError
+from robust_nas.errors import AttackError, CheckpointError, ConfigError
 from robust_nas.lazy import torch
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class LatentBoundary(Attack):
 
     `folder` is one of `fit_ladder`. `transfer`: the model may be another one than the parts were fitted to, whose
     encoder is then read from the folder. `targets`: how many classes are tried, by the distance of their boundaries.
+    What it makes is known by the `digest` of the folder, which is filled in where it is left out.
     """
 
     bounded: ClassVar[bool] = False
@@ -50,6 +52,7 @@ class LatentBoundary(Attack):
 
     name: Literal["ladder"] = "ladder"
     folder: AbsolutePath  # of the fitted decoder and boundaries
+    digest: str = ""  # SHA-256 of the folder's files, filled in
     transfer: bool = False  # whether the model may be another one than was fitted to
     eps: NonNegative | None = None
     bn: Literal["eval"] = "eval"
@@ -58,6 +61,17 @@ class LatentBoundary(Attack):
     steps: Annotated[Count, Field(le=1000)] = 10  # across a boundary
     reach: Positive = 3.0  # length of the walk, in distances to the boundary
     halvings: CountOrZero = 6  # bisections of the last step
+
+    @model_validator(mode="before")
+    @classmethod
+    def _digested(cls, tree: Any) -> Any:
+        """Fill in the digest; a folder that is missing is refused where it is read, as a damaged one."""
+        from robust_nas.attacks.ladder_folder import ladder_digest
+
+        if isinstance(tree, dict) and isinstance(tree.get("folder"), str) and not tree.get("digest"):
+            with contextlib.suppress(CheckpointError, ConfigError, OSError):
+                return {**tree, "digest": ladder_digest(tree["folder"])}
+        return tree
 
     @model_validator(mode="after")
     def _has_no_ball(self) -> Self:
@@ -70,10 +84,25 @@ class LatentBoundary(Attack):
         """Return the image itself (and its latent), its reconstruction, and the candidates toward every target."""
         return Passes(2 + self.transfer + self.targets * (self.steps + self.halvings), 0)
 
+    def refuse_undefined(self, classes: int, shape: tuple[int, ...], abstains: bool = False) -> None:
+        """Raise `CheckpointError` for a folder without parts, `AttackError` for one that has changed."""
+        super().refuse_undefined(classes, shape, abstains)
+        self._refuse_changed()
+
+    def _refuse_changed(self) -> None:
+        from robust_nas.attacks.ladder_folder import ladder_digest
+
+        now = ladder_digest(self.folder)
+        if self.digest not in ("", now):
+            raise AttackError(
+                f"{self.label}: {self.folder}: has changed since its digest was taken; it was {self.digest}, is {now}"
+            )
+
     def perturb(self, model: AttackedModel) -> Tensor:
         """Return the nearest of the misclassified decoded images, `[B, C, H, W]`; else the image itself."""
         from robust_nas.attacks.ladder_folder import latents_for
 
+        self._refuse_changed()
         labels = model.labels
         z, clean, parts = latents_for(self.folder, model, self.transfer)
         if int(labels.max()) >= parts.boundaries.classes:

@@ -33,7 +33,7 @@ from robust_nas.attacks.ladder_fit import (
 from robust_nas.attacks.predictor import own_samples
 from robust_nas.config import Count, Options, check, expand_path, to_dict
 from robust_nas.errors import AttackError, CheckpointError, ConfigError, DataError, RunExistsError
-from robust_nas.files import is_empty, write_together
+from robust_nas.files import files_digest, is_empty, write_together
 from robust_nas.lazy import torch
 
 if TYPE_CHECKING:
@@ -254,6 +254,16 @@ def _write(folder: Path, made: FittedLadder, parts: LadderParts, source: Path | 
 
 def load_ladder(folder: str | Path) -> tuple[FittedLadder, LadderParts]:
     """Return what a folder of `fit_ladder` holds. Raises `CheckpointError` for a missing, damaged or foreign one."""
+    return _read(*_stamped(folder))
+
+
+def ladder_digest(folder: str | Path) -> str:
+    """Return the digest of a folder of `fit_ladder`, 16 hex digits. Raises `CheckpointError` for a missing one."""
+    return _digest(*_stamped(folder))
+
+
+def _stamped(folder: str | Path) -> tuple[str, int, int]:
+    """Return a folder, and what changes when its files do. Raises `CheckpointError` for a missing one."""
     folder = expand_path(folder)
     missing = [name for name in (DESCRIPTION, WEIGHTS) if not (folder / name).is_file()]
     if missing:
@@ -261,7 +271,13 @@ def load_ladder(folder: str | Path) -> tuple[FittedLadder, LadderParts]:
             f"{folder}: no folder of LADDER's parts, {', '.join(missing)} is missing; "
             "robust_nas.attacks.fit_ladder writes one"
         )
-    return _read(str(folder), *((folder / name).stat().st_mtime_ns for name in (DESCRIPTION, WEIGHTS)))
+    parts, weights = ((folder / name).stat().st_mtime_ns for name in (DESCRIPTION, WEIGHTS))
+    return str(folder), parts, weights
+
+
+@lru_cache(maxsize=4)
+def _digest(folder: str, *_: int) -> str:
+    return files_digest(Path(folder), (DESCRIPTION, WEIGHTS))
 
 
 @lru_cache(maxsize=4)  # an attack reads it for every batch
@@ -360,12 +376,17 @@ def _source(folder: str, model: AttackedModel) -> Any:
     made, _ = load_ladder(folder)
     images = model.images
     times = tuple(path.stat().st_mtime_ns for path in sorted(place.iterdir()))
-    return _read_source(str(place), times, made.layer, images.device, images.dtype)
+    return _read_source(str(place), times, made.layer, made.victim, images.device, images.dtype)
 
 
 @lru_cache(maxsize=2)  # an attack reads it for every batch
-def _read_source(place: str, times: tuple[int, ...], layer: str, device: Any, dtype: Any) -> Any:
+def _read_source(place: str, times: tuple[int, ...], layer: str, victim: str, device: Any, dtype: Any) -> Any:
     from robust_nas.layers.cuts import Cut
     from robust_nas.nets import read_model
 
-    return Cut(read_model(place, device).network.to(dtype), layer)
+    network = read_model(place, device).network
+    if (digest := victim_digest(network)) != victim:
+        raise AttackError(
+            f"{place}: is not the model that the parts were fitted to; its digest was {victim[:16]}, is {digest[:16]}"
+        )
+    return Cut(network.to(dtype), layer)

@@ -43,6 +43,7 @@ class Loss(Method):
     )
     plain: ClassVar[bool] = False  # whether it is the cross-entropy on the images of a step, and nothing else
     warning: ClassVar[str] = ""  # what a user should know before the training; printed and recorded
+    uncounted: ClassVar[str] = ""  # what takes time and is in no number of passes; plans say it
 
     @property
     def mixes_inside(self) -> bool:

@@ -116,7 +116,8 @@ def attack_of(attack: Attack | str | Path, options: Mapping[str, Any], threat_mo
     file = existing_file(attack) if str(attack).endswith((".yaml", ".yml")) else None
     if file is None and str(attack).endswith((".yaml", ".yml")):
         raise ConfigError(f"{attack}: there is no such file")
-    tree = seen_from_file(read_yaml(file), file) if file else {"name": str(attack)}
+    # Paths are known by the section that they are in.
+    tree = seen_from_file({"attack": read_yaml(file)}, file)["attack"] if file else {"name": str(attack)}
     with inherit(threat_model):
         return check(_Chosen, {"attack": {**tree, **options}}, str(file or "attack run")).attack
 

@@ -157,12 +157,22 @@ def more_epochs(more: Training, had: Training, folder: Path) -> bool:
         return False
     why = ["it had more"] if more.epochs < had.epochs else had.bound_to_epochs
     if why:
-        depends = "" if more.epochs < had.epochs else " depends on it"
+        fewer = more.epochs < had.epochs
+        free = [value for key, value in _FREE.items() if any(part.startswith(key) for part in why)]
+        later = f"; one that starts with {' '.join(free)} may be given more epochs later" if free else ""
         raise RunExistsError(
             f"{folder}: training.epochs: got {more.epochs}, it was started with {had.epochs}; {' and '.join(why)}"
-            f"{depends}: start again with --overwrite, or choose another folder with --out"
+            f"{'' if fewer else ' depends on it'}: start again with --overwrite, or choose another folder with --out"
+            f"{later}"
         )
     return True
+
+
+_FREE = {  # by the key that depends on the number of epochs, the override that does not
+    "training.schedule": "training.schedule=piecewise",
+    "training.drop_path": "training.drop_path=0",
+    "training.validate_every": "training.validate_every=1",
+}
 
 
 def _train_once(

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import shutil
 from typing import Annotated
 
 import numpy as np
@@ -298,6 +299,33 @@ def test_parts_of_another_model_or_of_other_images_are_refused(fitted, digits_ne
         LatentBoundary(folder=str(folder), transfer=True)(changed, x, labels)
     with pytest.raises(AttackError, match=r"is of images \(1, 8, 8\), these are \(3, 8, 8\)"):
         attack(conv_net(), torch.rand(2, *SHAPE), torch.tensor([0, 1]))
+
+
+def test_a_folder_that_changed_since_its_digest_was_taken_is_refused(fitted, digits_net, tmp_path):
+    model, x, labels = digits_net
+    for name in ("ladder.json", "ladder.safetensors"):
+        (tmp_path / name).write_bytes((fitted[0] / name).read_bytes())
+    attack = LatentBoundary(folder=str(tmp_path))
+    assert len(attack.digest) == 16
+    assert LatentBoundary(folder=str(fitted[0])).digest == attack.digest
+    attack.refuse_undefined(10, (1, 8, 8))
+    fit_ladder(model, Images((255 * x).byte(), labels), tmp_path / "new", QUICK, seed=1, figure=False)
+    for name in ("ladder.json", "ladder.safetensors"):
+        (tmp_path / "new" / name).replace(tmp_path / name)
+    with pytest.raises(AttackError, match=rf"has changed since its digest was taken; it was {attack.digest}"):
+        attack(model, x, labels)
+    with pytest.raises(AttackError, match="has changed since"):
+        LatentBoundary(folder=str(tmp_path), digest=attack.digest).refuse_undefined(10, (1, 8, 8))
+
+
+def test_a_copied_model_that_the_parts_were_not_fitted_to_is_refused(surrogate, tmp_path):
+    copied = shutil.copytree(surrogate.parent / "ladder", tmp_path / "ladder")
+    tree = json.loads((copied / "ladder.json").read_text())
+    (copied / "ladder.json").write_text(json.dumps({**tree, "victim": "0" * 64}))
+    with pytest.raises(AttackError, match="model: is not the model that the parts were fitted to"):
+        LatentBoundary(folder=str(copied), transfer=True)(
+            conv_net(), torch.rand(2, *SHAPE), torch.tensor([0, 1])
+        )
 
 
 def test_a_double_of_the_model_is_the_same_model(fitted, digits_net):

@@ -372,6 +372,11 @@ def test_what_a_method_is_warned_of_is_in_plan_and_comparison(tmp_path: Path) ->
     plan, _ = plan_study(config)
     assert any("with eps 0.3" in warning for warning in plan.warnings)
     assert any(warning.startswith("far (9 epochs): the schedule piecewise") for warning in plan.warnings)
+    decoded, _ = plan_study(comparison("ladder", seeds=1))
+    assert any(
+        warning.startswith("ladder: passes and time leave out the training") for warning in decoded.warnings
+    )
+    assert not any("leave out" in warning for warning in plan.warnings)
     folder = run_study(config, tmp_path / "warned", engine=HereEngine())
     assert any("with eps 0.3" in warning for warning in compared(folder)["warnings"])
 

@@ -9,12 +9,13 @@ import torch
 from cases import config
 
 import robust_nas
-from robust_nas.attacks import Saved
+from robust_nas.attacks import Saved, ThreatModel
 from robust_nas.attacks.adversarial_set import read_set
 from robust_nas.config_paths import seen_from_file
 from robust_nas.errors import AttackError, ConfigError, DataError, RobustNASError, RunExistsError
 from robust_nas.evaluation.inference_rule import InferenceRule
 from robust_nas.nets import read_model
+from robust_nas.workflows.attack_run import attack_of
 from robust_nas.workflows.config import model_config
 
 TINY = robust_nas.ResidualArchitecture(name="tiny", stem=8, depths=(1, 1), widths=(8, 16))
@@ -153,6 +154,15 @@ def test_mistakes_are_said_before_anything_starts_and_leave_no_folder(
         robust_nas.run_attack(name, model, tmp_path / "a" / "b", options=options, overrides=overrides)
     assert isinstance(caught.value, ConfigError)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_of_a_set_in_an_attack_s_own_yaml_lies_next_to_it(tmp_path, monkeypatch):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "set.npz").touch()
+    (tmp_path / "own" / "attack.yaml").write_text("name: saved\nfile: set.npz\n")
+    monkeypatch.chdir(tmp_path)
+    attack = attack_of("own/attack.yaml", {}, ThreatModel(eps=0.1))
+    assert attack.file == str(tmp_path / "own" / "set.npz")
 
 
 def test_the_file_of_a_set_in_a_config_lies_next_to_it(tmp_path):

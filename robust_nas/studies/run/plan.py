@@ -292,7 +292,7 @@ def _rehearse(config: StudyConfig, points: Sequence[Planned]) -> None:
 def _warnings(points: Sequence[Planned]) -> list[str]:
     """Return where one budget matches the reference's and the other does not: the trap of 'equal size'.
 
-    Likewise methods of other epochs whose learning rate does not follow them.
+    Likewise methods of other epochs whose learning rate does not follow them, and what passes do not count.
     """
     reference = points[0]
     found = [
@@ -302,6 +302,11 @@ def _warnings(points: Sequence[Planned]) -> list[str]:
         if point.method
         and point.training.epochs != reference.training.epochs
         and not point.training.schedule.needs_end
+    ]
+    found += [
+        f"{point.name}: passes and time leave out {point.training.loss.uncounted}: it takes longer than planned"
+        for point in points
+        if point.training.loss.uncounted
     ]
     for point in points[1:]:
         params, macs = point.params / reference.params, point.macs / reference.macs

@@ -60,6 +60,7 @@ class Ladder(Loss):
         "images from latent boundaries lie in no ball around the clean ones: robustness to eps has to be shown by an "
         "evaluation, next to pgd-at"
     )
+    uncounted: ClassVar[str] = "the training of its decoder and the fits of its SVMs"
 
     name: Literal["ladder"] = "ladder"
     weight: Share = 0.5  # of the loss on boundary images
