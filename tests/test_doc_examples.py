@@ -1,8 +1,9 @@
 """The commands and Python blocks of README, tutorials and how-to pages work.
 
 Every command has a verb, arguments and options that exist. Where a verb has `--print-config`, its config resolves with
-the overrides of the page. README and the tutorials are run in their order, with the reductions of `REDUCED`; what is
-not run is in `NOT_RUN`, with the reason. `test_extending_commands.py` runs the page on methods of one's own.
+the overrides of the page. Every page is run from top to bottom in a folder of its own, with the reductions of
+`page_tables.py`; what is not run is there too, with the reason. `test_extending_commands.py` runs the page on methods
+of one's own.
 """
 
 import re
@@ -16,92 +17,23 @@ import pytest
 import typer
 from examples_in_docs import PAGES, Block, Command, blocks, commands, name_of, parts
 from package_files import ROOT
+from page_tables import (
+    MORE,
+    NOT_RUN,
+    NOT_RUN_BLOCKS,
+    QUICK,
+    REDUCED,
+    TEXTS,
+    reason,
+    small_settings,
+    texts_of,
+    write_readers_files,
+)
 
 import robust_nas
 from robust_nas.cli import app
 from robust_nas.export import latency
 
-# The reductions: overrides and options behind the page's own, by verb, and texts of Python blocks.
-DATA = ["data.limit=100", "data.validation=0.2", "checkpoint_seconds=600"]
-TRAINING = ["training.epochs=1", "training.validate_from=1", "training.validation_attack.steps=1"]
-NETWORK = ["network.cells=4", "network.channels=2"]
-SEARCH = [
-    "search.cells=4",
-    "search.channels=2",
-    "search.epochs=2",
-    "search.stage1_epochs=1",
-    "space.changes.nodes=1",
-]
-QUICK = ["evaluation.suite=quick", "evaluation.images=8", "evaluation.findings=none"]
-STUDY = [
-    "seeds=1",
-    "space.0.axes={widths.2: [16, 64]}",
-    "data.limit=100",
-    "training.epochs=1",
-    "training.validate_every=1",
-    "metrics.images=16",
-    "guard.max_hours=24",
-    "analysis.draws=200",
-]
-REDUCED = {
-    "run": [*DATA, *TRAINING, *NETWORK, *SEARCH, *QUICK, "compression=null"],
-    "search": [*DATA, *NETWORK, *SEARCH],
-    "train": [*DATA, *TRAINING],
-    "evaluate": QUICK,
-    "compress": [
-        *QUICK,
-        "compression.max_loss=0.99",
-        "compression.cstar.epochs=1",
-        "compression.cstar.finetune_epochs=1",
-        "--ratio=1.1",
-    ],
-    "attack run": ["--images", "4", "steps=2"],
-    "defend": ["images=16"],
-    "study run": STUDY,
-}
-REDUCED_TEXTS = {
-    "README.md": ('"cascade", images=100', '"quick", images=8'),
-    "tutorials/own-model.md": ('"quick", images=50', '"quick", images=8'),
-    "how-to/configs.md": ("config =", "import robust_nas\n\nconfig ="),
-    "how-to/defences.md": ('["quality=50"]', '["quality=50", "images=16"]'),
-    "train_net.py": ("range(10)", "range(1)"),
-    # the folder of the command above it: workers take ten seconds to start
-    "tutorials/width-study.md": (
-        "robust_nas.run_study(config)",
-        '__import__("pathlib").Path("results/huang-width-last-ci")',
-    ),
-    "tutorials/own-images.md": (
-        "enumerate(zip(images.pixels, images.labels))",
-        "enumerate(zip(images.pixels[:150], images.labels))",
-    ),
-}
-# What is not run, and why: flags, and where there is one the config, are checked all the same.
-NOT_RUN = {
-    r"README.md: .* search quickstart --seeds 3": "tests/cli/test_search_cli.py repeats a search",
-    r"README.md: .* --suite autoattack": "minutes; tests/attacks/test_autoattack.py runs it",
-    r"README.md: .* compare ": "trials in workers; tests/cli/test_compare_cli.py runs it",
-    r"README.md: .* study run": "the tutorial on width runs it",
-    r"README.md: .* evaluate --module": "the tutorial on own models runs it",
-    r"README.md: .* rank ": "tests/workflows run it; its batches have a least size",
-    r"tutorials/own-images.md: .* run flowers.yaml$": "the try before it is the same job with fewer images",
-    r"tutorials/width-study.md: .* plan": "it times steps; tests/cli/test_study_cli.py runs it",
-    r"tutorials/width-study.md: .* run huang.* --resume": "tests/cli/test_study_cli.py adds seeds",
-    r"tutorials/width-study.md: .* run widths.yaml": "as the study above it; the Python block reads it",
-    r"tutorials/logistic.md: ": "tests/statistics/test_logistic_tutorial.py runs the script",
-    r"bash scripts/": "sets up the machine; what it calls is `run quickstart`, or this suite",
-}
-RUN_PAGES = [page for page in PAGES if page.parent.name != "how-to"]
-RUN_HOW_TO = r"^how-to/(defences.*(jpeg|defended/model$)|configs.*schema|export.*/quickstart/model$)"
-NOT_RUN_BLOCKS = {
-    "how-to/comparisons.md": "nine trainings in workers; tests/studies runs one",
-    "how-to/compression.md": "its folder and module are the reader's; tests/compression runs both",
-    "how-to/export.md": "its images are the reader's; tests/export runs ONNX Runtime",
-    "how-to/nni.md": "NNI may be absent; tests/integrations runs the bridge",
-    "how-to/studies.md": "twelve trainings; the tutorial on width runs a study",
-    "how-to/python.md": "its images are the reader's; tests/workflows/test_own_data.py makes these calls",
-    "how-to/watching.md": "packages that are not there; test_watching_page.py runs them against imitations",
-    "how-to/extending.md": "files; test_extending.py runs them",
-}
 SHIPPED = (
     "quickstart",
     "fashion",
@@ -195,10 +127,18 @@ def test_a_wrong_command_is_found():
 
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory):
-    """The folder with the model that `robust-nas run quickstart` leaves, at a size for tests."""
+    """The folder that `robust-nas run quickstart` leaves, at a size for tests."""
     folder = tmp_path_factory.mktemp("quickstart") / "results" / "quickstart"
-    config = robust_nas.load_config("quickstart", [*REDUCED["train"], "evaluation.images=8"])
-    robust_nas.train(config, robust_nas.load_architecture("arnas").resized(4, 2), folder / "model")
+    config = robust_nas.load_config("quickstart", [*REDUCED["run"], "reference=null"])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(latency, "PACKAGES", ("none_such",))
+        robust_nas.run(config, folder)
+        reference = folder / "reference" / "model"
+        robust_nas.train(config, robust_nas.load_architecture("wrn-10-1"), reference)
+        options = [*QUICK, "compression.gdws.budgets=[0.5]"]
+        robust_nas.compress(
+            robust_nas.compression_config(reference, "gdws", options), reference, folder / "compressed"
+        )
     return folder
 
 
@@ -247,23 +187,15 @@ def test_the_config_of_every_command_resolves(workspace, call):
     assert wrong == {}
 
 
-def reason(command):
-    """Return why a command is not run; empty where it is."""
-    return next((why for pattern, why in NOT_RUN.items() if re.search(pattern, str(command))), "")
-
-
 def run_command(command, call, workspace):
-    """Run a command of a page with the reductions of its verb."""
+    """Run a command of a page with its reductions."""
     verb, _ = split(command.words)
-    small = [] if "--print-config" in command.words or "--module" in command.words else REDUCED.get(verb, [])
-    if "--module" in command.words:
-        small = ["evaluation.findings=none", "evaluation.suite=quick"]
     words = [
         "--architecture=small.yaml" if word == "arnas" and verb == "train" else word
         for word in command.words[1:]
     ]
     words = [word for word in words if word != "--architecture" or "--architecture=small.yaml" not in words]
-    done = call(*words, *small)
+    done = call(*words, *small_settings(command, verb))
     assert done.code == 0, f"{command}: {done.err[-2000:]}"
     if command.output:
         (workspace / command.output).write_text(done.out)
@@ -271,67 +203,43 @@ def run_command(command, call, workspace):
 
 def run_block(block, workspace):
     """Run a Python block of a page, or write the file that it is."""
-    text = block.text
-    for place in (block.file, block.page):
-        if place in REDUCED_TEXTS:
-            old, new = REDUCED_TEXTS[place]
-            text = text.replace(old, new)
     file = workspace / (block.file or "block.py")
-    file.write_text(text)
-    if block.kind == "python" and block.file != "net.py":
+    file.write_text(texts_of(block))
+    if block.kind == "python" and (not block.file or block.file == "train_net.py"):
         runpy.run_path(str(file), run_name="__main__")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", RUN_PAGES, ids=name_of)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_the_page_runs_from_top_to_bottom(page, workspace, call):
     (workspace / "small.yaml").write_text(robust_nas.load_architecture("arnas").resized(4, 2).to_yaml())
-    done = 0
+    if page.parent.name == "how-to":
+        write_readers_files(workspace)
     for part in parts(page):
         if isinstance(part, Block):
-            run_block(part, workspace)
-        elif isinstance(part, Command) and not reason(part):
+            if part.kind == "yaml" or part.file or part.page not in NOT_RUN_BLOCKS:
+                run_block(part, workspace)
+        elif not reason(part) and not is_template(part):
             if part.words[1:3] == ("predict", "results/flowers/model"):
                 part = Command(part.page, (*part.words[:2], "results/flowers-try/model", *part.words[3:]))
             if part.words[1:] == ("run", "quickstart"):
                 shutil.rmtree(workspace / "results" / "quickstart")
             run_command(part, call, workspace)
-        else:
-            continue
-        done += 1
-    assert done > 0 or page.stem == "logistic"
 
 
-@pytest.mark.slow
-def test_short_commands_of_the_how_to_pages_run(workspace, call):
-    chosen = [each for each in commands() if re.search(RUN_HOW_TO, str(each))]
-    assert len(chosen) >= 4
-    for command in chosen:
-        run_command(command, call, workspace)
+@pytest.mark.parametrize("patterns", [MORE, NOT_RUN], ids=["reductions", "reasons"])
+def test_every_pattern_is_about_a_command(patterns):
+    assert [
+        pattern for pattern in patterns if not any(re.search(pattern, str(each)) for each in commands())
+    ] == []
 
 
-@pytest.mark.slow
-def test_a_python_block_of_the_how_to_pages_runs_or_says_why_not(workspace):
-    ran = 0
-    for block in blocks("python"):
-        if block.page.startswith("how-to") and not block.file:
-            compile(block.text, block.page, "exec")
-            if block.page not in NOT_RUN_BLOCKS:
-                run_block(block, workspace)
-                ran += 1
-    assert ran == 2
-
-
-def test_every_reason_is_about_a_command():
-    unused = [pattern for pattern in NOT_RUN if not any(re.search(pattern, str(each)) for each in commands())]
-    assert unused == []
-
-
-def test_every_reduced_text_is_in_a_block():
-    places = [(place, old) for place, (old, _) in REDUCED_TEXTS.items()]
+def test_every_reduced_text_and_every_reason_is_about_a_block():
+    found = blocks("python")
     unused = [
         place
-        for place, old in places
-        if not any(old in each.text and place in (each.file, each.page) for each in blocks("python"))
+        for place, (old, _) in TEXTS.items()
+        if not any(old in each.text and place in (each.file, each.page) for each in found)
     ]
     assert unused == []
+    assert NOT_RUN_BLOCKS.keys() <= {each.page for each in found}
