@@ -252,7 +252,7 @@ sed 's/widths.2/width.2/' widths.yaml > wrong-axis.yaml
 echo "x = 1" > no-network.py
 echo "not an image" > image.png
 cp -r shapes others
-find others -name '*.png' -path '*/train/*' | sort | head -20 | xargs rm
+find others -name '*.png' -path '*/train/*' | sort | sed -n 1,20p | xargs rm
 refused "wrong key in a config" 'training' nas train wrong-key.yaml -a wrn-10-1
 refused "wrong base" 'quickstarts' nas train wrong-base.yaml -a wrn-10-1
 refused "wrong key in an override" 'epochs' nas train mine.yaml -a wrn-10-1 training.epoch=3
