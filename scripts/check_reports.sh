@@ -65,6 +65,7 @@ fi
 
 for folder in "$@"; do
   if ! page="$(nas report "$folder" --quiet)"; then echo "no report: $folder" >&2; continue; fi
+  page="$(realpath "$page")"
   name="$(basename "$folder")"
   for width in 400 1400; do
     for scheme in 1:light 0:dark; do
@@ -73,6 +74,7 @@ for folder in "$@"; do
       "$chromium" --headless --no-sandbox --disable-gpu --hide-scrollbars --force-device-scale-factor=1 \
         --blink-settings=preferredColorScheme="${scheme%%:*}" --window-size="$width,${HEIGHT:-4000}" \
         --screenshot="$picture" "file://$page" 2>/dev/null >/dev/null
+      [ -s "$picture" ] || { echo "error: Chromium wrote no $picture" >&2; exit 1; }
       echo "$picture"
     done
   done
