@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import os
 import platform
@@ -20,6 +21,8 @@ from robust_nas.user_code import code_digests
 if TYPE_CHECKING:
     import torch
 
+# glibc's `M_MMAP_THRESHOLD`, at the highest that it takes, and `M_TRIM_THRESHOLD` (mallopt(3)), in bytes.
+KEPT = ((-3, 32 * 2**20), (-1, 512 * 2**20))
 MAPS = Path("/proc/self/maps")  # the files that are mapped into this process
 CGROUPS = Path("/sys/fs/cgroup")
 MEMORY_LIMITS = (
@@ -96,6 +99,20 @@ def allocator() -> str:
         if any(file.startswith(f"lib{name}") for file in files):
             return name
     return "system"
+
+
+@functools.cache
+def keep_freed_memory() -> bool:
+    """Have glibc keep freed memory for the next tensor, as tcmalloc does; return whether it does from now on.
+
+    By itself it gives each larger tensor back to the system and takes new pages, one fault each, for the next one.
+    Does nothing with another allocator, without glibc, and where a variable of the user's tunes glibc's.
+    """
+    tuned = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
+    if tuned or not sys.platform.startswith("linux") or allocator() != "system":
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and all(mallopt(option, size) for option, size in KEPT)
 
 
 def machine_memory() -> int:

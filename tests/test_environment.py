@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -102,3 +103,35 @@ def test_git_is_asked_without_a_lock_that_a_kill_would_leave(monkeypatch):
     calls = len(asked)
     assert environment(Config()) == first
     assert len(asked) == calls  # once a process: trials of a study are many and short
+
+
+FAULTS = """
+import resource, sys
+from robust_nas.environment import keep_freed_memory
+print(keep_freed_memory())
+import torch
+
+def faults(rounds):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(rounds):
+        several = [torch.ones(2**18) for _ in range(4)]  # 1 MiB each
+        del several
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults(4)
+print(faults(50))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="asks glibc")
+@pytest.mark.parametrize(("variables", "kept"), [({}, True), ({"MALLOC_TRIM_THRESHOLD_": "131072"}, False)])
+def test_freed_memory_is_kept_for_the_next_tensor_unless_the_user_tunes_it(variables, kept):
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "LD_PRELOAD"))
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS], env=clean | variables, capture_output=True, text=True, check=True
+    )
+    said, faults = done.stdout.split()
+    assert said == str(kept)
+    assert (int(faults) < 1000) == kept  # a fault a page of 4 KiB: 50,000 of them else

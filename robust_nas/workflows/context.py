@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from robust_nas.config import absolute_path, existing_file, read_yaml
 from robust_nas.distributed import ALONE, Ranks, launched, local_rank
-from robust_nas.environment import environment
+from robust_nas.environment import environment, keep_freed_memory
 from robust_nas.errors import AttackError, ConfigError, DataError
 from robust_nas.extension import extends
 from robust_nas.logger import refuse_missing
@@ -367,9 +367,11 @@ def session(run: Run, context: JobContext, ranks: Ranks = ALONE) -> Iterator[Non
 def choose_device(name: str) -> torch.device:
     """Return the device that a config's `device` means; each of several ranks gets the GPU of its number.
 
-    Raises `ConfigError` for a GPU that is not there.
+    The process keeps freed memory from then on (`keep_freed_memory`). Raises `ConfigError` for a GPU that is not there.
     """
     import torch
+
+    keep_freed_memory()
 
     if launched() > 1 and (name == "cuda" or (name == "auto" and torch.cuda.is_available())):
         name = f"cuda:{local_rank()}"
