@@ -66,8 +66,8 @@ def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> dict[str,
                 index: Any = int(key)
             else:
                 index = key
-                if not last and not isinstance(node.get(key), dict | list):
-                    node[key] = {}
+                if not last and not isinstance(inner := node.get(key), dict | list):
+                    node[key] = {"name": inner} if isinstance(inner, str) else {}  # a method without options
             if last:
                 node[index] = value
             else:

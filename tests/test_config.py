@@ -205,6 +205,10 @@ def test_an_option_value_made_in_python_is_checked_and_frozen() -> None:
         (["x.y.z=true"], {"a": {"b": 1, "c": [1, {"d": 2}]}, "x": {"y": {"z": True}}}),
         (["a.b="], {"a": {"b": None, "c": [1, {"d": 2}]}}),
         (["a={}", "a.b=1"], {"a": {"b": 1}}),
+        (
+            ["a=red", "a.b=1"],
+            {"a": {"name": "red", "b": 1}},
+        ),  # a method in its short form, and an option of it
         (["a.b=x=y"], {"a": {"b": "x=y", "c": [1, {"d": 2}]}}),
     ],
 )

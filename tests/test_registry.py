@@ -138,6 +138,26 @@ def test_an_installed_plugin_needs_no_line(green, monkeypatch):
     assert check(options(found), to_dict(value), "again").colour == value.colour
 
 
+def test_a_name_that_two_packages_give_is_refused_with_both(green, tmp_path, monkeypatch):
+    found = registry()
+    (tmp_path / "olive.py").write_text(PLUGIN.replace("Green", "Olive"))
+    install(monkeypatch, tmp_path, found, "leaf", "green:Green")
+    assert found.get("leaf").__name__ == "Green"
+    install(monkeypatch, tmp_path, found, "leaf", "olive:Olive")
+    with pytest.raises(ConfigError) as error:
+        found.get("leaf")
+    for given in ("'leaf'", "green:Green of leaf_green 1.0", "olive:Olive of leaf_olive 1.0"):
+        assert given in str(error.value)
+
+
+def test_a_plugin_named_like_a_built_in_method_is_refused_with_its_package(green, monkeypatch):
+    found = registry()
+    install(monkeypatch, green.parent, found, "red", "green:Green")
+    with pytest.raises(ConfigError, match=r"given by robust_nas and green:Green of red_green 1.0; rename"):
+        found.get("red")
+    assert found.get("pink") is Pink
+
+
 def test_a_plugin_that_cannot_be_imported_is_named(monkeypatch, tmp_path):
     found = registry()
     install(monkeypatch, tmp_path, found, "torn", "no_such_module:Torn")

@@ -113,7 +113,7 @@ def test_keys_have_their_descriptions(recipe):
 
 def test_methods_of_plugins_are_in_it(monkeypatch):
     plugin = EntryPoint("mine", "robust_nas.training.losses.adv_bnn:AdvBNN", LOSSES.group)
-    monkeypatch.setitem(vars(LOSSES), "_plugins", {"mine": plugin})
+    monkeypatch.setitem(vars(LOSSES), "_plugins", {"mine": {plugin.value: plugin}})
     monkeypatch.setattr(LOSSES, "_found", dict(LOSSES._found))
     recipe = Draft202012Validator(config_schema())
     assert problems(recipe, {"training": {"loss": {"name": "mine", "alpha": 2}}}) == []

@@ -109,7 +109,7 @@ def _paid(check: SanityCheck, state: EvaluationState, journal: Journal, left: fl
         needed = math.ceil(min(LEAST_IMAGES, len(images)) * cost / check.share)
         text = (
             f"it would take {needed:,} passes, and {max(int(left), 0):,} are left of the attacks' own number; "
-            "evaluate more images, use a stronger suite, or set findings: full"
+            "evaluate more images, use a stronger suite, or set evaluation.findings=full"
         )
         return _record([check.finding("NOT RUN", text)])
     # One of earlier findings, or before an extension, is made again.

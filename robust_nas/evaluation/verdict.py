@@ -12,14 +12,14 @@ Status = Literal["PASS", "WARN", "FAIL", "NOT RUN"]
 # margin, a chosen class must be reached, images are judged alone; the active test reads the logits.
 FINDINGS_VERSION = 2
 
-ASK = "evaluate with findings: budget (the default) or full"
+ASK = "evaluate with evaluation.findings=budget (the default) or full"
 # By status: what to do about a finding that does not say it itself.
 USUAL: dict[Status, str] = {
     "PASS": "",
     "FAIL": "do not report the robust accuracy; repair what {name!r} says, and evaluate again",
     "WARN": "evaluate again with a stronger suite (autoattack) and more images; if {name!r} stays, report it with the "
     "figure",
-    "NOT RUN": "evaluate again with findings: full, or with more images, so that {name!r} is run",
+    "NOT RUN": "evaluate again with evaluation.findings=full, or with more images, so that {name!r} is run",
 }
 
 

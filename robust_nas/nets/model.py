@@ -207,9 +207,12 @@ def read_model(
     if not foreign and not existing_file(folder / ARCHITECTURE):
         missing.insert(0, ARCHITECTURE)
     if missing or description is None:
-        inner = f"; did you mean {folder / 'model'}?" if (folder / "model" / WEIGHTS).is_file() else ""
-        if (folder / CHECKPOINT).is_file():
+        near = [other for other in (folder / "model", folder.parent) if (other / WEIGHTS).is_file()]
+        inner = "" if folder.exists() else "; it does not exist"
+        if (folder / CHECKPOINT).is_file() and not near:
             inner = "; it holds an unfinished training, continue it with --resume"
+        elif near:
+            inner += f"; did you mean {near[0]}?"
         raise NoModelError(f"{folder}: no model folder, {', '.join(missing)} is missing{inner}")
     channels = description.input_shape[0]
     if len(description.mean) != channels or len(description.std) != channels:

@@ -87,7 +87,10 @@ class DSARA(UnrolledStrategy):
     @model_validator(mode="after")
     def _stages_fit(self) -> Self:
         if self.stage1_epochs > self.epochs:
-            raise ValueError(f"stage1_epochs is {self.stage1_epochs}, more than the {self.epochs} epochs")
+            raise ValueError(
+                f"stage1_epochs is {self.stage1_epochs}, more than the {self.epochs} epochs; "
+                f"set it to {self.epochs} or less"
+            )
         return self
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from robust_nas.distributed import ALONE, Ranks
+from robust_nas.errors import ConfigError
 from robust_nas.lazy import torch
 from robust_nas.training.loss import Loss, LossValue, cross_entropy, smoothed_labels
 
@@ -84,6 +85,11 @@ class TrainingContext:
         """Return the present loss, with that of the auxiliary head, in the recipe's precision."""
         with self.computing(images) as loss:
             value = loss(self.network, images, labels, self.generator)
+            if not isinstance(value, LossValue):
+                raise ConfigError(
+                    f"training.loss: {loss.label} returned {type(value).__name__}; "
+                    "a robust_nas.training.LossValue of a scalar and the logits is needed"
+                )
             if not self.auxiliary_weight:
                 return value
             logits = cast("CellNetwork", self.network).auxiliary_logits(images)

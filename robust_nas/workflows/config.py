@@ -26,6 +26,7 @@ from robust_nas.config import (
     apply_overrides,
     check,
     existing_file,
+    print_number,
     read_yaml,
     text_field,
     to_yaml,
@@ -246,13 +247,16 @@ def doubts(config: JobConfig) -> list[str]:
     for section, value in config:
         for place, attack in attacks_in(value, section):
             if attack.norm != threat.norm:
-                own, other = f"in {attack.norm} ", f" in {threat.norm}"
+                own, other, same = f"in {attack.norm} ", f" in {threat.norm}", f"norm={threat.norm}"
             elif attack.eps is None or threat.eps / MOST_APART <= attack.eps <= threat.eps * MOST_APART:
                 continue
             else:
-                own = other = ""
-            eps = "any eps" if attack.eps is None else f"eps {attack.eps:.4g}"
-            found.append(f"{place} attacks {own}with {eps}, the evaluation{other} with {threat.eps:.4g}")
+                own, other, same = "", "", f"eps={print_number(threat.eps)}"
+            eps = "any eps" if attack.eps is None else f"eps {print_number(attack.eps)}"
+            against = f"the evaluation{other} with {print_number(threat.eps)}"
+            found.append(
+                f"{place} attacks {own}with {eps}, {against}; set {place}.{same} unless that is meant"
+            )
         losses = methods_in(value, section, Loss)
         found += [f"{place}: {loss.label}: {loss.warning}" for place, loss in losses if loss.warning]
     return found
@@ -353,6 +357,8 @@ def stored_config(folder: Path, kind: type[JobConfig]) -> tuple[Path | None, dic
             "(--module net.py:build --weights FILE.safetensors)"
         )
     inner = f"; did you mean {folder / 'model'}?" if existing_file(folder / "model" / "config.yaml") else ""
+    if not folder.exists():
+        inner = "; it does not exist"
     if path is None and not existing_file(folder / "model.safetensors"):
         raise ConfigError(f"{folder}: is no model folder{inner}")
     tree = read_yaml(path) if path else None
@@ -368,5 +374,11 @@ def stored_config(folder: Path, kind: type[JobConfig]) -> tuple[Path | None, dic
 def module_config(name: str, overrides: Sequence[str]) -> EvaluationConfig:
     """Data and evaluation of any torch module, from overrides alone. Raises `ConfigError`."""
     tree = apply_overrides({"name": name, "data": {}, "evaluation": {}}, one_list(overrides))
+    threat = tree["evaluation"].get("threat_model") if isinstance(tree["evaluation"], dict) else {}
+    if threat is None or (isinstance(threat, dict) and "eps" not in threat):
+        raise ConfigError(
+            "evaluate --module: --eps is missing, the largest change of a pixel on the 0..1 scale, "
+            "such as --eps 8/255 for colour images"
+        )
     with own_config(Path.cwd()):
         return check(EvaluationConfig, tree, "evaluate --module", overrides=overrides)

@@ -162,7 +162,8 @@ def more_epochs(more: Training, had: Training, folder: Path) -> bool:
         later = f"; one that starts with {' '.join(free)} may be given more epochs later" if free else ""
         raise RunExistsError(
             f"{folder}: training.epochs: got {more.epochs}, it was started with {had.epochs}; {' and '.join(why)}"
-            f"{'' if fewer else ' depends on it'}: start again with --overwrite, or choose another folder with --out"
+            f"{'' if fewer else ' depends on it' if len(why) == 1 else ' depend on it'}: "
+            f"start again with --overwrite, or choose another folder with --out"
             f"{later}"
         )
     return True

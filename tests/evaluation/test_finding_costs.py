@@ -57,7 +57,7 @@ def test_a_finding_that_was_too_dear_leaves_the_verdict_open(robust, dataset):
     finding = by_name(found)["white box at least as strong as Square"]
     assert finding.status == "NOT RUN"
     assert finding.value is None
-    assert "findings: full" in finding.text
+    assert "set evaluation.findings=full" in finding.text
     assert set(statuses(found).values()) == {"PASS", "NOT RUN"}
     assert found.verdict.status == "INCONCLUSIVE"
     assert any(reason.startswith(finding.name) for reason in found.verdict.reasons)

@@ -65,7 +65,7 @@ def test_what_is_not_above_chance_says_what_to_do():
     [
         ("FAIL", "do not report the robust accuracy; repair what 'noise' says"),
         ("WARN", "evaluate again with a stronger suite"),
-        ("NOT RUN", "evaluate again with findings: full"),
+        ("NOT RUN", "evaluate again with evaluation.findings=full"),
     ],
 )
 def test_the_next_step_answers_the_first_reason(status, step):
@@ -74,7 +74,7 @@ def test_the_next_step_answers_the_first_reason(status, step):
     verdict = Verdict.of((Finding(name="good", status="PASS", text="fine"), first, second))
     assert verdict.next_step.startswith(step)
     assert Verdict.of((second, first)).next_step == "something else"
-    assert Verdict.of(()).next_step.startswith("evaluate with findings")
+    assert Verdict.of(()).next_step.startswith("evaluate with evaluation.findings=budget")
     assert Verdict.of((Finding(name="good", status="PASS", text="fine"),)).next_step == ""
 
 

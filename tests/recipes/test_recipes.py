@@ -106,7 +106,7 @@ def test_overrides_reach_every_room() -> None:
         ("device=gpu", ["device", "got 'gpu'"]),
         ("name=../elsewhere", ["name", "got '../elsewhere'"]),
         ("schema_version=2", ["schema_version", "got 2", "1"]),
-        ("search.stage1_epochs=99", ["stage1_epochs is 99"]),
+        ("search.stage1_epochs=99", ["stage1_epochs is 99", "; set it to "]),
         ("search.cells=1", ["search.cells", "got 1", "at least 2"]),
         ("network.cells=1000000000", ["network.cells", "got 1000000000", "at most"]),
         ("network.channels=10000000", ["network.channels", "got 10000000", "allowed"]),
@@ -171,15 +171,17 @@ def test_an_attack_with_an_eps_far_from_the_evaluation_s_is_doubted() -> None:
     assert doubts(load_config("quickstart")) == []
     far = load_config("quickstart", ["search.attack.eps=0.3", "training.loss.attack.eps=0.04"])
     assert doubts(far) == [
-        "search.attack attacks with eps 0.3, the evaluation with 0.1",
-        "training.loss.attack attacks with eps 0.04, the evaluation with 0.1",
+        "search.attack attacks with eps 0.3, the evaluation with 0.1; set search.attack.eps=0.1 unless that is meant",
+        "training.loss.attack attacks with eps 0.04, the evaluation with 0.1; "
+        "set training.loss.attack.eps=0.1 unless that is meant",
     ]
 
 
 def test_an_attack_in_another_norm_than_the_evaluation_s_is_doubted() -> None:
     config = load_config("quickstart", ["training.validation_attack.norm=l2"])
     assert doubts(config) == [
-        "training.validation_attack attacks in l2 with eps 0.1, the evaluation in linf with 0.1"
+        "training.validation_attack attacks in l2 with eps 0.1, the evaluation in linf with 0.1; "
+        "set training.validation_attack.norm=linf unless that is meant"
     ]
 
 

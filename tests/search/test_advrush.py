@@ -116,7 +116,10 @@ def test_an_image_without_a_gradient_has_no_curvature():
     ("options", "text"),
     [
         ({"precision": "bf16"}, "precision: got 'bf16'; input should be 'float32'"),
-        ({"epochs": 5, "stage1_epochs": 6}, "stage1_epochs is 6, more than the 5 epochs"),
+        (
+            {"epochs": 5, "stage1_epochs": 6},
+            "stage1_epochs is 6, more than the 5 epochs; set it to 5 or less",
+        ),
         ({"h": 0}, "h: got 0"),
     ],
 )

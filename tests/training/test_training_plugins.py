@@ -19,7 +19,7 @@ from training_cases import (
 )
 
 from robust_nas.config import check, to_dict
-from robust_nas.errors import CodeRefusedError
+from robust_nas.errors import CodeRefusedError, ConfigError
 from robust_nas.training import HOOKS, LOSSES, SCHEDULES, STEPS, Training
 from robust_nas.user_code import own_config
 
@@ -103,3 +103,14 @@ def test_methods_and_recipes_are_read_without_torch():
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_loss_that_returns_no_loss_value_is_named(tmp_path):
+    text = example("mixup.py").replace("return LossValue(", "return torch.add(")
+    (tmp_path / "mixup.py").write_text(text)
+    with own_config(tmp_path):
+        values = check(Training, {**to_dict(options()), "loss": {"name": "mixup.py:Mixup"}}, "recipe")
+        with pytest.raises(
+            ConfigError, match=r"training.loss: Mixup returned Tensor; a robust_nas.training.LossValue"
+        ):
+            run_training(tmp_path / "run", values)

@@ -71,8 +71,10 @@ def test_a_run_in_the_place_of_a_model_is_answered_with_where_the_model_is(run):
 def test_a_warning_of_an_attack_far_from_the_threat_model_is_kept_with_the_result(tmp_path):
     far = config("training.validation_attack.eps=0.3", "search.attack.norm=l2")
     doubts = [
-        "search.attack attacks in l2 with eps 0.1, the evaluation in linf with 0.1",
-        "training.validation_attack attacks with eps 0.3, the evaluation with 0.1",
+        "search.attack attacks in l2 with eps 0.1, the evaluation in linf with 0.1; "
+        "set search.attack.norm=linf unless that is meant",
+        "training.validation_attack attacks with eps 0.3, the evaluation with 0.1; "
+        "set training.validation_attack.eps=0.1 unless that is meant",
     ]
     found = robust_nas.run_search(far, tmp_path / "search")
     assert found.record["warnings"][:2] == doubts

@@ -82,6 +82,12 @@ def test_a_random_network_answers_by_its_own_rule_and_repeats_itself(pictures, t
 def test_what_is_no_model_or_no_image_is_named(network, pictures, tmp_path):
     with pytest.raises(CheckpointError, match="no model folder"):
         robust_nas.predict(pictures, [pictures])
+    with pytest.raises(CheckpointError, match=r"nowhere: no model folder, .*; it does not exist"):
+        robust_nas.predict(tmp_path / "nowhere", [pictures])
+    (tmp_path / "run" / "model" / "evaluation").mkdir()
+    (tmp_path / "run" / "model" / "evaluation" / "checkpoint.pt").touch()
+    with pytest.raises(CheckpointError, match=r"no model folder, .*; did you mean .*run.model\?"):
+        robust_nas.predict(tmp_path / "run" / "model" / "evaluation", [pictures])
     with pytest.raises(DataError, match=r"absent\.png: there is no such image"):
         robust_nas.predict(tmp_path / "run", [tmp_path / "absent.png"])
     with pytest.raises(DataError, match=r"notes\.txt: cannot be decoded"):
