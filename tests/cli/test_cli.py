@@ -137,8 +137,6 @@ def test_count_takes_the_size_and_files(call: Call, tmp_path: Path) -> None:
             "got 'nni'; allowed: dsara, darts, advrush, pc-darts, gdas, nni:darts, nni:gumbel-darts, nni:proxyless",
         ),
         (["evaluate", "."], "is no model folder"),
-        (["evaluate", "nowhere"], "nowhere: is no model folder; it does not exist"),
-        (["evaluate", "--module", "net.py:build", "--data", "digits"], "--eps is missing"),
         (["count", "wrn-27-2"], "'wrn-27-2': depth 27 is not 6n + 4 with n >= 1; nearest: 22 and 28"),
         (["count", "arnas", "wrn-28-10", "--cells", "8"], "--cells 8: wrn-28-10 is a residual network"),
         (["count", "wrn-28-10", "--channels", "8"], "--channels 8: wrn-28-10 is a residual network"),

@@ -302,10 +302,11 @@ def test_a_module_that_does_not_take_these_images(call: Call, net: Path) -> None
     [
         (["evaluate", "--weights", "w.safetensors", "folder"], "--weights goes with --module"),
         (["evaluate"], "name a model folder, or a module"),
+        (["evaluate", "nowhere"], "nowhere: is no model folder; it does not exist"),
         (["evaluate", "results/model", "--module", "net.py:build"], "results/model"),
         (["evaluate", "--module", "net.py:build", "--eps", "0.1"], "name the images that the module takes"),
         (["evaluate", "--module", "no.py:build", "--eps", "0.1", "--data", "digits"], "existing Python file"),
-        (["evaluate", "--module", "mine/net.py:build", "--data", "digits"], "threat_model: missing"),
+        (["evaluate", "--module", "mine/net.py:build", "--data", "digits"], "--eps is missing"),
         (["evaluate", "--module", "mine/net.py:build", "--data", "digits", "--eps", "x"], "'x'"),
         (["evaluate", "--module", "mine/net.py:build", "--data", "no/folder", "--eps", "0.1"], "no folder"),
         (
