@@ -162,7 +162,7 @@ def resolves(command):
     there = [word for word in rest if word.startswith(SHIPPED)]
     own_files = any(re.search(r"\w\.(py|npz|csv)\b", word) for word in rest)
     missing = any(
-        word in ("results/model", "results/random", "results/control")
+        word in ("results/model", "results/random", "results/control", "results/flowers-wrn")
         or "compressed" in word
         or "defended" in word
         for word in rest
