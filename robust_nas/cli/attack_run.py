@@ -18,7 +18,10 @@ CONFIG_KEYS = (
     "threads",
 )  # of the recipe; the others are the attack's
 Attack = Annotated[str, typer.Argument(help="The name of an attack, or a YAML file with `name` and options.")]
-Model = Annotated[str, typer.Argument(help="A model folder, such as results/quickstart/model.")]
+Model = Annotated[
+    str,
+    typer.Argument(help=common.MODEL_HELP),
+]
 Values = Annotated[
     list[str] | None,
     typer.Argument(
@@ -41,7 +44,7 @@ def command(
     ] = None,
     images: Annotated[int | None, typer.Option(help="The largest number of images.", min=1)] = None,
     part: Annotated[str, typer.Option(help="test or validation.")] = "test",
-    out: common.Out = None,
+    out: Annotated[Path | None, common.out("attack run")] = None,
     other_data: common.OtherData = False,
     allow_code: common.AllowCode = None,
     json: common.Json = False,
@@ -52,16 +55,14 @@ def command(
     Norm and eps are those of the model's evaluation where they are not given; eps=null lets an attack of the smallest
     perturbation go as far as it must. What is there already is not overwritten.
 
-    Example: [bold]robust-nas attack run apgd results/quickstart/model steps=50 --images 100 --out sets/apgd[/bold]
+    Example: [bold]robust-nas attack run apgd results/quickstart steps=50 --images 100[/bold]
 
-    In Python: robust_nas.run_attack("apgd", "results/quickstart/model", "sets/apgd", options={"steps": 50}, images=100)
+    In Python: robust_nas.run_attack("apgd", "results/quickstart", options={"steps": 50}, images=100)
     """
     from robust_nas.cli.evaluate import data_overrides
     from robust_nas.overrides import apply_overrides
     from robust_nas.workflows.attack_run import run_attack
 
-    if out is None:
-        raise typer.BadParameter("name the folder for the images with --out, such as --out sets/apgd")
     if part not in ("test", "validation"):
         raise typer.BadParameter(f"--part: got {part!r}; allowed: test, validation")
     given = overrides or []
@@ -81,9 +82,9 @@ def command(
             other_data=common.are_meant(other_data, None, changes),
         )
     if json:
-        common.print_json(record)
+        common.print_json({"folder": str(record.folder), **record})
     else:
-        _show(record, out)
+        _show(record, record.folder)
 
 
 def _show(record: dict[str, Any], folder: Path) -> None:

@@ -14,7 +14,7 @@ from robust_nas.cli.report import show_path
 def command(
     model: Annotated[
         Path,
-        typer.Argument(callback=common.expanded, help="A model folder, such as results/quickstart/model."),
+        typer.Argument(callback=common.expanded, help=common.MODEL_HELP),
     ],
     overrides: common.Overrides = None,
     method: Annotated[str, typer.Option(callback=common.filled, help="The attack: ai-gan.")] = "ai-gan",
@@ -28,7 +28,7 @@ def command(
     ] = None,
     other_data: common.OtherData = False,
     allow_code: common.AllowCode = None,
-    out: common.Out = None,
+    out: Annotated[Path | None, common.out("attack train")] = None,
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
     print_config: common.PrintConfig = False,
@@ -38,9 +38,9 @@ def command(
 ) -> None:
     """Train a generator against a model, and measure it next to targeted PGD of the same eps.
 
-    Example: [bold]robust-nas attack train results/quickstart/model --method ai-gan method.epochs=20[/bold]
+    Example: [bold]robust-nas attack train results/quickstart --method ai-gan method.epochs=20[/bold]
 
-    Then: an attack of an evaluation, [bold]{name: ai-gan, generator: results/quickstart/model-ai-gan}[/bold]
+    Then: an attack of an evaluation, [bold]{name: ai-gan, generator: results/quickstart/ai-gan}[/bold]
 
     In Python: robust_nas.train_attack(robust_nas.attack_config(folder), folder)
     """
@@ -51,22 +51,21 @@ def command(
     if print_config:
         common.print_and_exit(config)
     mode = common.mode_of(resume, overwrite)
-    from robust_nas.workflows.train_attack import default_folder, train_attack
+    from robust_nas.workflows.train_attack import train_attack
 
-    folder = out or default_folder(model, config)
     with common.progress(quiet, live) as report:
         record = train_attack(
             config,
             model,
-            folder,
+            out,
             mode=mode,
             progress=report,
             other_data=common.are_meant(other_data, None, changes),
         )
     if json:
-        common.print_json({"folder": str(folder), **record})
+        common.print_json({"folder": str(record.folder), **record})
     else:
-        show(record, folder)
+        show(record, record.folder)
 
 
 def show(record: dict[str, Any], folder: Path) -> None:

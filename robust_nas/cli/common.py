@@ -18,6 +18,7 @@ from robust_nas.distributed import is_first
 from robust_nas.errors import ConfigError
 from robust_nas.run_folder import Mode, silent
 from robust_nas.run_folder import Progress as Report
+from robust_nas.workflows.places import PLACES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,10 +86,17 @@ Recipe = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Config values, such as search.epochs=3.")
 ]
-Out = Annotated[
-    Path | None,
-    typer.Option("--out", "-o", callback=_not_empty, help="Where to write instead of the usual folder."),
-]
+
+
+MODEL_HELP = "A model folder, or a run folder with one in model/, such as results/quickstart."
+
+
+def out(verb: str) -> Any:
+    """Return the option `--out` of a verb, whose help says where it writes without it (`workflows/places.py`)."""
+    words = f"Where to write (default: {PLACES[verb].in_words()})."
+    return typer.Option("--out", "-o", callback=_not_empty, help=words)
+
+
 Resume = Annotated[
     bool, typer.Option("--resume", help="Continue what is there; start it if there is nothing.")
 ]

@@ -40,7 +40,7 @@ def command(
         ),
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show what it costs and stop.")] = False,
-    out: common.Out = None,
+    out: Annotated[Path | None, common.out("compare")] = None,
     engine: engines.EngineName = "local",
     workers: engines.Workers = None,
     ray_address: engines.Address = None,

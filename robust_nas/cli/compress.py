@@ -15,7 +15,8 @@ from robust_nas.cli.report import show_path
 
 def command(
     model: Annotated[
-        str | None, typer.Argument(help="A model folder, such as results/quickstart/model.")
+        str | None,
+        typer.Argument(help=common.MODEL_HELP),
     ] = None,
     overrides: common.Overrides = None,
     method: Annotated[
@@ -38,7 +39,7 @@ def command(
     ] = None,
     other_data: common.OtherData = False,
     allow_code: common.AllowCode = None,
-    out: common.Out = None,
+    out: Annotated[Path | None, common.out("compress")] = None,
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
     print_config: common.PrintConfig = False,
@@ -49,7 +50,7 @@ def command(
 ) -> None:
     """Compress a robust model and prove it: size, MACs, latency, accuracy and the verdict, next to the original's.
 
-    Example: [bold]robust-nas compress results/quickstart/model --method cstar --ratio 2[/bold]
+    Example: [bold]robust-nas compress results/quickstart --method cstar --ratio 2[/bold]
 
     Any module: [bold]robust-nas compress --module net.py:build --weights net.safetensors --recipe fashion[/bold]
 
@@ -57,7 +58,7 @@ def command(
     """
     from robust_nas.config import expand_path
     from robust_nas.workflows.compression_config import compression_config
-    from robust_nas.workflows.config import RESULTS, doubts
+    from robust_nas.workflows.config import doubts
 
     if module is not None and model is not None:
         # With --module there is no model folder: what is given in its place is the first override.
@@ -72,7 +73,7 @@ def command(
     if print_config:
         common.print_and_exit(config)
     mode = common.mode_of(resume, overwrite)
-    from robust_nas.workflows.compress import compress, default_folder
+    from robust_nas.workflows.compress import compress
 
     for doubt in doubts(config):
         common.say(f"warning: {doubt}")
@@ -84,13 +85,14 @@ def command(
         dry.show(dry_run_compress(config, expand_path(str(model)), out), json)
         return
     with common.progress(quiet, live) as report:
-        own = RESULTS / f"{config.name}-compressed"
         source = module or expand_path(str(model))
-        folder = out or (own if module is not None else default_folder(expand_path(str(model))))
         tree = compress(
-            config, source, folder, weights=weights, mode=mode, progress=report, other_data=other_data
+            config, source, out, weights=weights, mode=mode, progress=report, other_data=other_data
         )
-    common.print_json(tree) if json else show(tree, folder)
+    if json:
+        common.print_json({"folder": str(tree.folder), **tree})
+    else:
+        show(tree, tree.folder)
 
 
 def _refuse_usage(model: str | None, module: str | None, weights: Path | None, recipe: str | None) -> None:

@@ -24,7 +24,7 @@ Values = Annotated[
 def command(
     model: Annotated[
         Path,
-        typer.Argument(callback=common.expanded, help="A model folder, such as results/quickstart/model."),
+        typer.Argument(callback=common.expanded, help=common.MODEL_HELP),
     ],
     overrides: Values = None,
     method: Annotated[
@@ -39,7 +39,7 @@ def command(
     module: Module = None,
     other_data: common.OtherData = False,
     allow_code: common.AllowCode = None,
-    out: common.Out = None,
+    out: Annotated[Path | None, common.out("defend")] = None,
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
     print_config: common.PrintConfig = False,
@@ -48,9 +48,9 @@ def command(
 ) -> None:
     """Put a defence around a model. Thresholds come from validation images; test images are never read by it.
 
-    Example: [bold]robust-nas defend results/quickstart/model --with jpeg quality=50[/bold]
+    Example: [bold]robust-nas defend results/quickstart --with jpeg quality=50[/bold]
 
-    Then: [bold]robust-nas evaluate results/quickstart/model-defended/model[/bold]
+    Then: [bold]robust-nas evaluate results/quickstart/defended[/bold]
 
     In Python: robust_nas.defend(robust_nas.defence_config(folder, "jpeg"), folder)
     """
@@ -65,24 +65,23 @@ def command(
         common.print_and_exit(config)
     mode = common.mode_of(resume, overwrite)
     from robust_nas.nets.user_module import load_module
-    from robust_nas.workflows.defend import default_folder, defend
+    from robust_nas.workflows.defend import defend
 
-    folder = out or default_folder(model)
     built = None if module is None else load_module(module)
     with common.progress(quiet) as report:
         record = defend(
             config,
             model,
-            folder,
+            out,
             module=built,
             mode=mode,
             progress=report,
             other_data=common.are_meant(other_data, None, changes),
         )
     if json:
-        common.print_json({"folder": str(folder), **record})
+        common.print_json({"folder": str(record.folder), **record})
     else:
-        show(record, folder)
+        show(record, record.folder)
 
 
 def show(record: dict[str, Any], folder: Path) -> None:

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from robust_nas.workflows.config import EvaluationConfig
 
 
-Model = Annotated[str | None, typer.Argument(help="A model folder, such as results/quickstart/model.")]
+Model = Annotated[
+    str | None,
+    typer.Argument(help=common.MODEL_HELP),
+]
 Suite = Annotated[
     str | None,
     typer.Option(
@@ -69,7 +72,7 @@ def command(
     other_data: common.OtherData = False,
     strict: Strict = False,
     allow_code: common.AllowCode = None,
-    out: common.Out = None,
+    out: Annotated[Path | None, common.out("evaluate")] = None,
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
     print_config: common.PrintConfig = False,
@@ -79,9 +82,10 @@ def command(
 ) -> None:
     """Attack a model: worst case per example, intervals, findings, and a verdict on the figure.
 
-    Example: [bold]robust-nas evaluate results/quickstart/model --suite cascade --images 100[/bold]
+    Example: [bold]robust-nas evaluate results/quickstart --suite cascade --images 100[/bold]
 
-    Saved adversarial images: [bold]robust-nas evaluate results/quickstart/model --images sets/apgd/set.npz[/bold]
+    Saved adversarial images: [bold]robust-nas evaluate results/quickstart
+    --images results/quickstart/attack-apgd/set.npz[/bold]
 
     Any module: [bold]robust-nas evaluate --module net.py:build --weights net.safetensors --data digits --eps 0.1[/bold]
 
@@ -110,13 +114,8 @@ def command(
     if print_config:
         common.print_and_exit(config)
     mode = common.mode_of(resume, overwrite)
-    from robust_nas.workflows.config import RESULTS
     from robust_nas.workflows.evaluate import run_evaluation
 
-    usual = (
-        expand_path(str(model)) / "evaluation" if module is None else RESULTS / f"{config.name}-evaluation"
-    )
-    folder = out or usual
     if module is not None:
         from robust_nas.nets.user_module import source_of
 
@@ -124,12 +123,12 @@ def command(
     source = module or expand_path(str(model))
     with common.progress(quiet, live) as report:
         tree = run_evaluation(
-            config, source, folder, weights=weights, mode=mode, progress=report, other_data=other_data
+            config, source, out, weights=weights, mode=mode, progress=report, other_data=other_data
         )
     if json:
-        common.print_json(tree)
+        common.print_json({"folder": str(tree.folder), **tree})
     else:
-        _show(tree, str(module or model), folder)
+        _show(tree, str(module or model), tree.folder)
     if strict and tree["verdict"]["status"] == "UNRELIABLE":
         common.say("error: the verdict is UNRELIABLE (--strict)")
         raise typer.Exit(1)

@@ -30,7 +30,7 @@ Module = Annotated[
 def command(
     model: Annotated[
         Path,
-        typer.Argument(callback=common.expanded, help="A model folder, such as results/quickstart/model."),
+        typer.Argument(callback=common.expanded, help=common.MODEL_HELP),
     ],
     overrides: common.Overrides = None,
     form: Annotated[
@@ -58,14 +58,14 @@ def command(
     ] = None,
     other_data: common.OtherData = False,
     allow_code: common.AllowCode = None,
-    out: common.Out = None,
+    out: Annotated[Path | None, common.out("export")] = None,
     overwrite: common.Overwrite = False,
     json: common.Json = False,
     quiet: common.Quiet = False,
 ) -> None:
     """Write a model in forms that run elsewhere; with --check, prove that they compute the same. Exit code 1 if not.
 
-    Example: [bold]robust-nas export results/quickstart/model --format onnx --check[/bold]
+    Example: [bold]robust-nas export results/quickstart --format onnx --check[/bold]
 
     In Python: robust_nas.export_model(folder, forms=("source", "onnx", "program", "hub"))
     """
@@ -79,7 +79,9 @@ def command(
         export_model,
         refuse_export,
     )
+    from robust_nas.workflows.places import model_in, of_files
 
+    model = model_in(model)
     forms = checked_forms(FORMS if "all" in (form or ()) else form or ["source"])
     if not check and (overrides or recipe):
         raise typer.BadParameter("config values and --recipe say what --check runs on; it is not given")
@@ -87,7 +89,7 @@ def command(
     context = None
     built = None if module is None else load_module(module)
     if config is not None:
-        refuse_export(model, out or model / "export", forms, module=built, overwrite=overwrite)
+        refuse_export(model, out or of_files("export", model), forms, module=built, overwrite=overwrite)
         meant = common.are_meant(other_data, recipe, overrides or [])
         context = check_context(config, model, module=built, other_data=meant)
     with common.progress(quiet) as report:

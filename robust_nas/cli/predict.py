@@ -13,7 +13,7 @@ from robust_nas.cli import common
 def command(
     model: Annotated[
         Path,
-        typer.Argument(callback=common.expanded, help="A model folder, or a run folder with one in model/."),
+        typer.Argument(callback=common.expanded, help=common.MODEL_HELP),
     ],
     images: Annotated[list[str], typer.Argument(help="Image files, or folders of them.")],
     fit: Annotated[

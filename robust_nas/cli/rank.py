@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -45,7 +46,7 @@ def command(
         typer.Option(callback=common.filled, help="Of a table: what is compared with the scores."),
     ] = None,
     allow_code: common.AllowCode = None,
-    out: common.Out = None,
+    out: Annotated[Path | None, common.out("rank")] = None,
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
     print_config: common.PrintConfig = False,

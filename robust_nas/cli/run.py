@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 from robust_nas.cli import common, controls, search_verdict
 from robust_nas.cli.dry_run import DryRunOption, show
@@ -13,7 +14,7 @@ from robust_nas.cli.report import show_path
 def command(
     recipe: common.Recipe,
     overrides: common.Overrides = None,
-    out: common.Out = None,
+    out: Annotated[Path | None, common.out("run")] = None,
     allow_code: common.AllowCode = None,
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
@@ -41,11 +42,11 @@ def command(
     from robust_nas.evaluation.report import RECORDED
     from robust_nas.records import read_json, read_record
     from robust_nas.workflows import pipeline
-    from robust_nas.workflows.config import RESULTS
     from robust_nas.workflows.controls import COMPARED
+    from robust_nas.workflows.places import of_config
     from robust_nas.workflows.search_verdict import JUDGED
 
-    folder = common.resumed(recipe, out, resume) or RESULTS / config.name
+    folder = of_config("run", common.resumed(recipe, out, resume), config.name)
     with common.progress(quiet, live) as report:
         summary = pipeline.run(
             config, folder, mode=mode, progress=report, warn=lambda message: common.say(f"warning: {message}")

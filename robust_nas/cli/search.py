@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def command(
     recipe: common.Recipe,
     overrides: common.Overrides = None,
-    out: common.Out = None,
+    out: Annotated[Path | None, common.out("search")] = None,
     seeds: Annotated[
         int | None,
         typer.Option(

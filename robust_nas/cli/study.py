@@ -90,7 +90,7 @@ def run(
     study: Study,
     overrides: common.Overrides = None,
     size: Size = None,
-    out: common.Out = None,
+    out: Annotated[Path | None, common.out("study run")] = None,
     engine: engines.EngineName = "local",
     workers: engines.Workers = None,
     ray_address: engines.Address = None,

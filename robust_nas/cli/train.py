@@ -27,7 +27,7 @@ def command(
         ),
     ] = "",
     allow_code: common.AllowCode = None,
-    out: common.Out = None,
+    out: Annotated[Path | None, common.out("train")] = None,
     resume: common.Resume = False,
     overwrite: common.Overwrite = False,
     print_config: common.PrintConfig = False,

@@ -39,6 +39,11 @@ class Compression(Options):
     max_loss: Fraction01 = 0.01  # robust accuracy that the chosen network may lose on validation images
     test: Literal["chosen", "all"] = "chosen"  # networks that are evaluated on the test set
 
+    @property
+    def label(self) -> str:
+        """Return the names of the steps, joined by hyphens."""
+        return "-".join(step.name for step in self.steps)
+
     @classmethod
     def short_forms(cls) -> Mapping[str, Any]:
         """Return the types of steps by their names; null leaves one out."""

@@ -31,9 +31,12 @@ class FinishedEvaluation(NamedTuple):
 def finished_evaluations(model_folder: Path, digest: str) -> Iterator[FinishedEvaluation]:
     """Yield the finished evaluations of the model of this digest that its folder, or the folder around it, holds.
 
+    In each, `evaluation` comes first, then `evaluation-...` by name.
+
     Warn (`RecordWarning`) of one that is damaged, or was changed after it ended.
     """
-    for place in (model_folder / "evaluation", model_folder.parent / "evaluation"):
+    folders = (model_folder, model_folder.parent)
+    for place in (place for folder in folders for place in _evaluations(folder)):
         try:
             config = read_yaml(place / CONFIG)
         except ConfigError:  # none there, or of another version
@@ -47,6 +50,10 @@ def finished_evaluations(model_folder: Path, digest: str) -> Iterator[FinishedEv
             warnings.warn(f"its verdict is not taken over: {error}", RecordWarning, stacklevel=2)
             continue
         yield found
+
+
+def _evaluations(folder: Path) -> list[Path]:
+    return [folder / "evaluation", *sorted(folder.glob("evaluation-*"))]
 
 
 def _is_of(config: Mapping[str, Any], model_folder: Path, digest: str) -> bool:

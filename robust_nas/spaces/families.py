@@ -6,13 +6,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from robust_nas.config import check, existing_file, parse_yaml, read_yaml
+from robust_nas.config import check, existing_file, expand_path, parse_yaml, read_yaml
 from robust_nas.errors import ArchitectureError, ConfigError, UnknownMethodError
 from robust_nas.registry import Registry
 from robust_nas.spaces.architecture import Architecture
 from robust_nas.spaces.files import is_shipped, shipped
 from robust_nas.user_code import from_elsewhere
 
+ARCHITECTURE = "architecture.yaml"
+MOST_SHOWN = 12  # folders that an error lists
 FAMILIES = Registry(
     "family of architectures",
     Architecture,
@@ -51,14 +53,15 @@ def architecture_from_text(text: str, source: str) -> Architecture:
 def load_architecture(name_or_path: str | Path) -> Architecture:
     """Return a shipped architecture (`arnas`, `rrn-a1`), one that a family knows by name, or one from a file.
 
-    A file is YAML or JSON, or the `architecture.yaml` of a folder. Names of families are such as `wrn-28-10` and the
+    A file is YAML or JSON, or the `architecture.yaml` of a folder, or of `model/` or `search/` in a run folder. Names of families are such as `wrn-28-10` and the
     strings of NAS-Bench-201. Code that a file names needs `allow_code`. Raises `ArchitectureError`.
     """
     text = str(name_or_path)
     known = is_shipped("architectures", text)
-    path = existing_file(Path(name_or_path) / "architecture.yaml")
+    path = existing_file(Path(name_or_path) / ARCHITECTURE)
     if path is None and not known:
-        path = existing_file(text)
+        inner = architecture_folder(name_or_path)
+        path = existing_file(text) if inner is None else inner / ARCHITECTURE
         found = _named(text, FAMILIES.names() if path is None else FAMILIES.built_in)
         if found is not None:
             return found
@@ -66,6 +69,30 @@ def load_architecture(name_or_path: str | Path) -> Architecture:
         path = shipped("architectures", text, ArchitectureError, also="" if known else names_in_words())
     with from_elsewhere():
         return _check(read_yaml(path), str(path))
+
+
+def architecture_folder(place: str | Path) -> Path | None:
+    """Return the folder of the architecture that a folder holds: itself, `model/` or `search/` in it; None for others.
+
+    A folder with architectures in other folders alone is refused with `ArchitectureError`, which lists them.
+    """
+    try:
+        folder = expand_path(place)
+        if not folder.is_dir():
+            return None
+    except (ConfigError, OSError, ValueError):  # no place that can be
+        return None
+    for inner in (folder, folder / "model", folder / "search"):
+        if existing_file(inner / ARCHITECTURE):
+            return inner
+    found = sorted(path.parent for depth in ("*", "*/*") for path in folder.glob(f"{depth}/{ARCHITECTURE}"))
+    if found:
+        names = ", ".join(map(str, found[:MOST_SHOWN]))
+        more = f" and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
+        raise ArchitectureError(
+            f"{folder}: holds no {ARCHITECTURE}; name one of the folders in it: {names}{more}"
+        )
+    return None
 
 
 def named_architecture(name: str) -> Architecture | None:

@@ -31,6 +31,7 @@ from robust_nas.run_folder import ENVIRONMENT, Progress, silent, write_json
 from robust_nas.workflows.config import EvaluationConfig, model_config
 from robust_nas.workflows.context import JobContext, load_context
 from robust_nas.workflows.deployed_rule import with_own_rule
+from robust_nas.workflows.places import Written, model_in, of_files
 from robust_nas.workflows.report.at_end import reporting
 from robust_nas.workflows.report.part import ATTACK_SET
 from robust_nas.workflows.training_images import names_data, refuse_other_images_than_training
@@ -57,7 +58,7 @@ class _Chosen(Options):
 def run_attack(
     attack: Attack | str | Path,
     model: Path | str,
-    out: Path | str,
+    out: Path | str | None = None,
     *,
     options: Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
@@ -66,13 +67,15 @@ def run_attack(
     progress: Progress = silent,
     allow_code: Sequence[Path | str] = (),
     other_data: bool = False,
-) -> dict[str, Any]:
-    """Attack a model's images, write the folder `out`, and return the content of its `attack.json`.
+) -> Written:
+    """Attack a model's images, write the folder `out`, and return the content of its `attack.json`, and its `folder`.
 
     Args:
         attack: a value, a name of the registry, or a YAML file with a `name` and options.
-        model: a model folder; data, seed, device, threat model and inference rule are those of its recipe.
-        out: a folder that does not exist yet, or is empty.
+        model: a model folder, or a run folder with one in `model/`; data, seed, device, threat model and inference rule
+            are those of its recipe.
+        out: a folder that does not exist yet, or is empty; None: `attack-<name>` in the run folder of the model, with
+            a number where that is there.
         options: of the attack, more than its file has, such as `{"steps": 50}`.
         overrides: of the recipe, such as `data.path=/data/cifar10` or `seed=1`.
         images: the largest number of images; None: all.
@@ -92,12 +95,14 @@ def run_attack(
         raise ConfigError(f"part: got {str(part)[:200]!r}; allowed: {', '.join(get_args(Part))}")
     if images is not None and images < 1:
         raise ConfigError(f"images: got {images}; a number from 1 is needed, or None for all")
-    folder, place = expand_path(out), expand_path(model)
+    place = model_in(model)
     with user_code.allow_code(allow_code):
-        refuse_occupied(folder)
+        if out is not None:
+            refuse_occupied(expand_path(out))
         config = model_config(place, list(overrides))
         chosen = attack_of(attack, options or {}, config.evaluation.threat_model)
         found = read_model(place)
+        folder = expand_path(out) if out else of_files("attack run", place, chosen.name, again=False)
         config = with_own_rule(config, found.network, place)
         if config.evaluation.deployed.samples is not None:  # a random model: as in an evaluation
             chosen = chosen.for_random_model(config.evaluation.deployed.eot)
@@ -156,7 +161,7 @@ def _run(
     limit: int | None,
     part: Part,
     progress: Progress,
-) -> dict[str, Any]:
+) -> Written:
     import torch
 
     from robust_nas.attacks.adversarial_set import AdversarialSet
@@ -224,7 +229,7 @@ def _run(
         images={part: len(labels)},
     )
     _write(folder, found, record, about, _examples(found, before, after, attack))
-    return record
+    return Written(record, folder)
 
 
 def _attacked(

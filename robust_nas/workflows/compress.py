@@ -42,7 +42,7 @@ from robust_nas.training import Training
 from robust_nas.workflows.compress_measures import describe, speed, verdicts
 from robust_nas.workflows.compress_modules import refuse_foreign
 from robust_nas.workflows.compress_steps import make_candidates, refuse_out_of_reach
-from robust_nas.workflows.config import RESULTS, CompressionConfig, EvaluationConfig, doubts
+from robust_nas.workflows.config import CompressionConfig, EvaluationConfig, doubts
 from robust_nas.workflows.context import (
     JobContext,
     context_unless_finished,
@@ -54,8 +54,9 @@ from robust_nas.workflows.context import (
     session,
 )
 from robust_nas.workflows.deployed_rule import read_undefended
-from robust_nas.workflows.evaluate import refuse_misfit, relative
+from robust_nas.workflows.evaluate import refuse_misfit
 from robust_nas.workflows.evaluation_record import Origin, validation_warnings
+from robust_nas.workflows.places import Written, model_in, of_model, of_module
 from robust_nas.workflows.report.at_end import reporting
 from robust_nas.workflows.training_images import CHECKSUM, refuse_other_images_than_training
 
@@ -145,13 +146,13 @@ def compress(
     context: JobContext | None = None,
     allow_code: Sequence[Path | str] = (),
     other_data: bool = False,
-) -> dict[str, Any]:
-    """Compress a model; return the content of `compression.json`.
+) -> Written:
+    """Compress a model; return the content of `compression.json`, and its `folder`.
 
-    `model` is a model folder (results go to `<model>-compressed`), or names a function of the user's own, as
-    `path.py:function`, which builds a torch module (`results/<name>-compressed`). Such a module takes images
-    `[B, C, H, W]` in 0..1 and gives logits; `weights` is its safetensors file, and what comes of it is loaded with
-    `load_model(folder, module=build())`.
+    `model` is a model folder, or a run folder with one in `model/` (results go to `compressed/` in the run folder; see
+    `places.py`), or names a function of the user's own, as `path.py:function`, which builds a torch module
+    (`results/<name>-compressed`). Such a module takes images `[B, C, H, W]` in 0..1 and gives logits; `weights` is its
+    safetensors file, and what comes of it is loaded with `load_model(folder, module=build())`.
 
     The chosen network is the model folder `<folder>/model`. Raises `CheckpointError` for a model that cannot be read,
     `CompressionError` for a budget out of reach, and `DataError` for other images than those that a model folder was
@@ -171,20 +172,20 @@ def _compress_folder(
     progress: Progress,
     context: JobContext | None,
     other_data: bool,
-) -> dict[str, Any]:
-    folder = expand_path(out) if out else default_folder(model_folder)
-    if folder.resolve() in (model_folder.resolve(), *model_folder.resolve().parents):
-        raise ConfigError(f"{folder}: holds the model; what is compressed needs a folder of its own")
+) -> Written:
+    model_folder = model_in(model_folder)
     model = read_undefended(model_folder)
-    job = CompressJob.of(config, relative(model_folder, folder), model.digest)
+    folder, job = place_of(config, model_folder, model.digest, out, mode)
     original = OriginalModel(model, model_folder)
     return _run(config, job, original, folder, mode, progress, context, other_data)
 
 
-def default_folder(model_folder: Path) -> Path:
-    """Return `<model>-compressed` next to a model folder, which may be given as `.`."""
-    named = model_folder.resolve() if model_folder.name in ("", "..") else model_folder
-    return named.with_name(f"{named.name}-compressed")
+def place_of(
+    config: CompressionConfig, model_folder: Path, digest: str, out: Path | None, mode: Mode
+) -> tuple[Path, CompressJob]:
+    """Return the folder and the record of the compression of a model of this digest."""
+    job = CompressJob.of(config, "", digest)
+    return of_model("compress", job, model_folder, out, mode, label=config.compression.label)
 
 
 def _compress_module(
@@ -195,18 +196,20 @@ def _compress_module(
     mode: Mode,
     progress: Progress,
     context: JobContext | None,
-) -> dict[str, Any]:
+) -> Written:
     from robust_nas.nets import Model, ModelDescription
-    from robust_nas.nets.user_module import known_digest, load_module, module_digest, source_of
+    from robust_nas.nets.user_module import load_module, module_digest, source_of
 
-    folder = expand_path(out) if out else RESULTS / f"{config.name}-compressed"
     path, name = source_of(module)
     if weights is not None and Path(weights).is_dir():
         raise ConfigError(
             f"{weights}: is a folder; the weights of the uncompressed module, a file, are needed"
         )
     network = load_module(module, weights)
-    digest = known_digest(folder, module_digest(network, path))
+    wanted = CompressJob.of(config, "", module_digest(network, path))
+    folder, job = of_module(
+        "compress", wanted, module, out, config.name, mode, label=config.compression.label
+    )
     if context is None:
         refuse_early(folder, mode)
         context = load_context(config)
@@ -223,7 +226,6 @@ def _compress_module(
         module=spec,
     )
     original = OriginalModel(Model(network, None, description), None, module, weights)
-    job = CompressJob.of(config, f"{relative(path, folder)}:{name}", digest)
     return _run(config, job, original, folder, mode, progress, context)
 
 
@@ -236,7 +238,7 @@ def _run(
     progress: Progress,
     shared: JobContext | None,
     other_data: bool = False,
-) -> dict[str, Any]:
+) -> Written:
     """Return the content of `compression.json`, which is made where the run is not finished."""
     refuse_several("compress")
     shared = context_unless_finished(config, folder, mode, shared)
@@ -264,7 +266,7 @@ def _run(
             result = {"chosen": tree["chosen"], "within_loss": tree["within_loss"]}
             models = [f"model/{name}" for name in DELIVERED if (folder / "model" / name).exists()]
             run.finish(result, ["compression.json", *drawn, *models], stems)
-        return read_record(folder, "compression.json", COMPRESSED)
+        return Written(read_record(folder, "compression.json", COMPRESSED), folder)
 
 
 def compression_context(

@@ -13,7 +13,8 @@ from robust_nas.records import read_json
 from robust_nas.run_folder import write_json
 from robust_nas.workflows.config import EvaluationConfig
 from robust_nas.workflows.context import JobContext
-from robust_nas.workflows.evaluate import evaluate_job, relative, run_evaluation
+from robust_nas.workflows.evaluate import evaluate_job, run_evaluation
+from robust_nas.workflows.places import relative
 
 if TYPE_CHECKING:
     from torch import nn

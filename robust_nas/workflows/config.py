@@ -47,6 +47,7 @@ from robust_nas.training import Loss, Training
 from robust_nas.training.losses import with_present_names
 from robust_nas.user_code import allow_code, code_in, own_config
 from robust_nas.workflows.network_size import NetworkSize
+from robust_nas.workflows.places import model_in
 from robust_nas.workflows.recipe_files import BASED, read_recipe, take_away
 from robust_nas.workflows.recipe_files import FOLDER as FOLDER
 from robust_nas.workflows.recipe_files import code_folders as code_folders
@@ -55,7 +56,6 @@ from robust_nas.workflows.recipe_files import recipe_names as recipe_names
 from robust_nas.workflows.space_choice import SpaceChoice as SpaceChoice
 
 MOST_APART = 2.0  # factor between the eps of an attack and of the evaluation, beyond which a warning asks
-RESULTS = Path("results")  # where run folders go by default
 _WHERE_SET: Any = Field(
     default=None, exclude_if=lambda value: value is None
 )  # older records have no such key
@@ -346,28 +346,25 @@ def trusting(overrides: Sequence[str], *names: str) -> Iterator[None]:
 
 
 def stored_config(folder: Path, kind: type[JobConfig]) -> tuple[Path | None, dict[str, Any]]:
-    """Return the file, and the keys of `kind` in it, of the config that a model folder was made with.
+    """Return the file, and the keys of `kind` in it, of the config that a model was made with.
 
-    It is `recipe.yaml`, or `config.yaml` in older folders.
+    `folder` is a model folder, or a run folder with one in `model/`. The file is `recipe.yaml`, or `config.yaml` in
+    older folders.
     """
+    folder = model_in(folder)
     path = existing_file(folder / RECIPE) or existing_file(folder / "config.yaml")
     if folder.is_file():
         raise ConfigError(
             f"{folder}: is a file; a model folder is needed, or a module of your own with its weights "
             "(--module net.py:build --weights FILE.safetensors)"
         )
-    inner = f"; did you mean {folder / 'model'}?" if existing_file(folder / "model" / "config.yaml") else ""
-    if not folder.exists():
-        inner = "; it does not exist"
     if path is None and not existing_file(folder / "model.safetensors"):
-        raise ConfigError(f"{folder}: is no model folder{inner}")
+        why = "" if folder.exists() else "; it does not exist"
+        raise ConfigError(f"{folder}: is no model folder{why}")
     tree = read_yaml(path) if path else None
     tree = tree if path is None or path.name == RECIPE else (tree or {}).get("config")
     if not isinstance(tree, dict):
-        raise ConfigError(f"{folder}: holds no config of a training{inner or '; name a --recipe'}")
-    missing = [key for key, field in kind.model_fields.items() if field.is_required() and key not in tree]
-    if missing and inner:  # of the run that made the model inside, such as a defence
-        raise ConfigError(f"{folder}: is no model folder{inner}")
+        raise ConfigError(f"{folder}: holds no config of a training; name a --recipe")
     return path, {key: with_present_names(tree[key]) for key in kind.model_fields if key in tree}
 
 

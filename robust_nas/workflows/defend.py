@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from robust_nas import user_code
-from robust_nas.config import Count, existing_file, expand_path, to_dict
+from robust_nas.config import Count, existing_file, to_dict
 from robust_nas.data import DataOptions
 from robust_nas.defences import DEFENCES, Calibration, Defence, StoredDefence
 from robust_nas.distributed import refuse_several
@@ -36,7 +36,8 @@ from robust_nas.workflows.context import (
 )
 from robust_nas.workflows.defence_config import DefenceConfig, refuse_rule, split_warnings
 from robust_nas.workflows.deployed_rule import defence_of
-from robust_nas.workflows.evaluate import refuse_misfit, relative
+from robust_nas.workflows.evaluate import refuse_misfit
+from robust_nas.workflows.places import Written, model_in, of_model
 from robust_nas.workflows.report.at_end import reporting
 from robust_nas.workflows.training_images import refuse_other_images_than_training
 
@@ -95,11 +96,12 @@ def defend(
     context: JobContext | None = None,
     allow_code: Sequence[Path | str] = (),
     other_data: bool = False,
-) -> dict[str, Any]:
-    """Put a defence around the model in a folder; return the content of `defence.json`.
+) -> Written:
+    """Put a defence around the model in a folder; return the content of `defence.json`, and its `folder`.
 
-    Results go to `<model>-defended`; the defended model is the model folder `<folder>/model`. `module` is the user's
-    own, as it was before it was compressed, where the folder holds no architecture.
+    Results go to `defended/` in the run folder of the model (see `places.py`); the defended model is the model folder
+    `<folder>/model`. `module` is the user's own, as it was before it was compressed, where the folder holds no
+    architecture.
 
     The defence is calibrated and put on before the folder is touched: what it refuses costs nothing that was there.
     Raises `ConfigError` for a model that has a defence, and for images for which the defence is not defined, and
@@ -109,14 +111,12 @@ def defend(
 
     refuse_several("defend")
     with user_code.allow_code(allow_code):
-        model_folder = expand_path(model)
-        folder = expand_path(out) if out else default_folder(model_folder)
-        if folder.resolve() in (model_folder.resolve(), *model_folder.resolve().parents):
-            raise ConfigError(f"{folder}: holds the model; a defended model needs a folder of its own")
+        model_folder = model_in(model)
         plain = read_model(model_folder, module=module)
         _refuse_defended(plain, config.method)
         refuse_rule(model_folder)
-        job = _job(config, relative(model_folder, folder), plain.digest)
+        wanted = _job(config, "", plain.digest)
+        folder, job = of_model("defend", wanted, model_folder, out, mode, label=config.method.label)
         context = context_unless_finished(config, folder, mode, context, job)
         calibrated: Calibrated | None = None
         if context is not None:
@@ -137,13 +137,7 @@ def defend(
                 counted = {key: made[key]["accuracy"]["share"] for key in ("undefended", "defended")}
                 names = sorted(path.name for path in (folder / MODEL).iterdir() if path.is_file())
                 run.finish(counted, [RECORD, *(f"{MODEL}/{name}" for name in names)])
-            return read_record(folder, RECORD, RECORDED)
-
-
-def default_folder(model_folder: Path) -> Path:
-    """Return `<model>-defended` next to a model folder, which may be given as `.`."""
-    named = model_folder.resolve() if model_folder.name in ("", "..") else model_folder
-    return named.with_name(f"{named.name}-defended")
+            return Written(read_record(folder, RECORD, RECORDED), folder)
 
 
 def _refuse_defended(model: Model, method: Defence) -> None:

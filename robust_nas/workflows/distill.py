@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from robust_nas import figures
 from robust_nas.attacks import ThreatModel
-from robust_nas.config import expand_path, to_dict
+from robust_nas.config import to_dict
 from robust_nas.data import DataOptions
 from robust_nas.distillation import DISTILLERS, Distiller
 from robust_nas.distributed import refuse_several
@@ -24,9 +24,9 @@ from robust_nas.records import RESULT, Shape, read_json
 from robust_nas.run_folder import Mode, Progress, Run, silent, write_atomic
 from robust_nas.spaces import count
 from robust_nas.spaces.kernel_regression import KernelRegressionArchitecture
-from robust_nas.workflows.config import RESULTS
 from robust_nas.workflows.context import JobContext, context_unless_finished, load_context, session
 from robust_nas.workflows.distill_config import DistillConfig
+from robust_nas.workflows.places import of_config
 from robust_nas.workflows.report.at_end import reporting
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def distill(
     regression has no solution (`KernelError`), all before anything is written.
     """
     refuse_several("distill")
-    folder = expand_path(out) if out else default_folder(config)
+    folder = default_folder(config, out)
     keys = DistillJob.model_fields.keys() - {"extended"}
     job = DistillJob(**{key: getattr(config, key) for key in keys})
     context = context_unless_finished(config, folder, mode, context, job)
@@ -93,9 +93,9 @@ def distill(
         return distilled_record(folder)
 
 
-def default_folder(config: DistillConfig) -> Path:
-    """Return `results/<name>-<method>`."""
-    return RESULTS / f"{config.name}-{config.method.label}"
+def default_folder(config: DistillConfig, out: Path | None = None) -> Path:
+    """Return `out`, or `results/<name>-<method>`."""
+    return of_config("distill", out, config.name, config.method.label)
 
 
 def distilled_record(folder: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from robust_nas.environment import peak_memory
 from robust_nas.run_folder import Progress
 from robust_nas.spaces import AnyArchitecture, Architecture, count, sample
 from robust_nas.workflows.candidate_tasks import CANDIDATES, context_of_search, network_size
-from robust_nas.workflows.config import RESULTS, CompressionConfig, EvaluationConfig, RunConfig
+from robust_nas.workflows.config import CompressionConfig, EvaluationConfig, RunConfig
 from robust_nas.workflows.context import (
     JobContext,
     Onlooker,
@@ -33,6 +33,7 @@ from robust_nas.workflows.context import (
     threads_of,
 )
 from robust_nas.workflows.memory import refuse_memory, refuse_memory_of_run
+from robust_nas.workflows.places import model_in, of_config
 from robust_nas.workflows.reference import REFERENCE, reference_of, refuse_reference
 from robust_nas.workflows.untrained import untrained_network
 from robust_nas.workflows.verb_stages import attack_passes, evaluation_stages, training_passes
@@ -138,7 +139,7 @@ def dry_run_search(config: RunConfig, out: Path | None = None, *, seeds: int | N
         jobs = [_search(config, context, seeds or config.search.seeds)]
     if config.search.followed:
         jobs.append(PlannedJob("search: controls", "controls and finalists are trained and evaluated"))
-    return _made("search", out or RESULTS / f"{config.name}-search", context, jobs)
+    return _made("search", of_config("search", out, config.name), context, jobs)
 
 
 def dry_run_train(config: RunConfig, architecture: Architecture, out: Path | None = None) -> DryRun:
@@ -157,7 +158,7 @@ def dry_run_train(config: RunConfig, architecture: Architecture, out: Path | Non
             architecture.name,
             untrained_network(architecture, config.training, context, config.seed),
         )
-    return _made("train", out or RESULTS / f"{config.name}-model", context, [job])
+    return _made("train", of_config("train", out, config.name), context, [job])
 
 
 def dry_run_run(config: RunConfig, out: Path | None = None) -> DryRun:
@@ -190,16 +191,18 @@ def dry_run_run(config: RunConfig, out: Path | None = None) -> DryRun:
         jobs += _compression(config.compression.steps)
     if config.search.followed:
         jobs.append(PlannedJob("search: controls", "controls and finalists are trained and evaluated"))
-    return _made("run", out or RESULTS / config.name, context, jobs)
+    return _made("run", of_config("run", out, config.name), context, jobs)
 
 
 def dry_run_compress(config: CompressionConfig, model_folder: Path, out: Path | None = None) -> DryRun:
     """Return what `robust-nas compress` would do to the model in a folder."""
-    from robust_nas.workflows.compress import default_folder
+    from robust_nas.workflows.compress import place_of
     from robust_nas.workflows.deployed_rule import read_undefended
     from robust_nas.workflows.evaluate import refuse_misfit
 
-    model = read_undefended(expand_path(model_folder))
+    model_folder = model_in(model_folder)
+    model = read_undefended(model_folder)
+    folder, _ = place_of(config, model_folder, model.digest, out, "new")
     context = load_context(config)
     refuse_misfit(model.description, context.dataset, model_folder)
     refuse_attacks(EvaluationConfig.of(config), context.dataset)
@@ -211,7 +214,7 @@ def dry_run_compress(config: CompressionConfig, model_folder: Path, out: Path | 
     if model.architecture is not None:
         cost = _size(model.architecture, context)
         jobs[0] = replace(jobs[0], params=cost["params"], macs=cost["macs"], network=model.architecture.name)
-    return _made("compress", out or default_folder(model_folder), context, jobs)
+    return _made("compress", folder, context, jobs)
 
 
 def _made(verb: str, folder: Path, context: JobContext, jobs: Sequence[PlannedJob]) -> DryRun:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -20,7 +19,7 @@ from robust_nas.extension import ExtensibleJob
 from robust_nas.records import read_json, read_record
 from robust_nas.run_folder import Mode, Progress, Run, silent, write_json
 from robust_nas.stages import PER_CENT, announce
-from robust_nas.workflows.config import RESULTS, EvaluationConfig, RunConfig
+from robust_nas.workflows.config import EvaluationConfig, RunConfig
 from robust_nas.workflows.context import (
     JobContext,
     context_unless_finished,
@@ -37,6 +36,7 @@ from robust_nas.workflows.more_evaluation import (
     history,
     protocol_of,
 )
+from robust_nas.workflows.places import Written, model_in, of_model, of_module
 from robust_nas.workflows.report.at_end import reporting
 from robust_nas.workflows.training_images import refuse_other_images_than_training, training_checksum
 from robust_nas.workflows.verb_stages import evaluation_stages
@@ -97,11 +97,12 @@ def run_evaluation(
     module: torch.nn.Module | None = None,
     allow_code: Sequence[Path | str] = (),
     other_data: bool = False,
-) -> dict[str, Any]:
-    """Attack a model on the test set; return the content of `evaluation.json`.
+) -> Written:
+    """Attack a model on the test set; return the content of `evaluation.json`, and its `folder`.
 
-    `model` is a model folder (results go to `<model>/evaluation`), or names a function of the user's own, as
-    `path.py:function`, which builds a torch module (`results/<name>-evaluation`). Such a module takes images
+    `model` is a model folder, or a run folder with one in `model/` (results go to `evaluation/` in the run folder; see
+    `places.py`), or names a function of the user's own, as `path.py:function`, which builds a torch module
+    (`results/<name>-evaluation`). Such a module takes images
     `[B, C, H, W]` in 0..1 and gives logits: its normalisation is inside. `weights` is its safetensors file, or the
     folder of the module as it was compressed. `module` is the user's own module where a folder was made from one.
 
@@ -124,17 +125,14 @@ def _evaluate_folder(
     context: JobContext | None,
     module: torch.nn.Module | None,
     other_data: bool,
-) -> dict[str, Any]:
+) -> Written:
     from robust_nas.nets import read_model
 
-    folder = expand_path(out) if out else model_folder / "evaluation"
-    if folder.resolve() in (model_folder.resolve(), *model_folder.resolve().parents):
-        raise ConfigError(
-            f"{folder}: holds the model; an evaluation needs a folder of its own, such as {model_folder}/evaluation"
-        )
+    model_folder = model_in(model_folder)
     model = read_model(model_folder, module=module)
     config = with_own_rule(config, model.network, model_folder)
-    job = evaluate_job(config, relative(model_folder, folder), model.digest)
+    wanted = evaluate_job(config, "", model.digest)
+    folder, job = of_model("evaluate", wanted, model_folder, out, mode, label=label_of(config))
 
     def fits(dataset: Dataset) -> None:
         refuse_misfit(model.description, dataset, model_folder)
@@ -152,19 +150,27 @@ def _evaluate_module(
     mode: Mode,
     progress: Progress,
     context: JobContext | None,
-) -> dict[str, Any]:
-    from robust_nas.nets.user_module import known_digest, load_module, module_digest, source_of
+) -> Written:
+    from robust_nas.nets.user_module import load_module, module_digest, source_of
 
-    folder = expand_path(out) if out else RESULTS / f"{config.name}-evaluation"
-    path, name = source_of(module)
+    path, _ = source_of(module)
     network = load_module(module, weights)
     config = with_own_rule(config, network, module)
-    digest = known_digest(folder, module_digest(network, path))
-    job = evaluate_job(config, f"{relative(path, folder)}:{name}", digest)
+    wanted = evaluate_job(config, "", module_digest(network, path))
+    folder, job = of_module("evaluate", wanted, module, out, config.name, mode, label=label_of(config))
     origin = Origin.of_module(module, weights)
     return _run(
         config, job, network, config.name, origin, folder, lambda dataset: None, mode, progress, context
     )
+
+
+def label_of(config: EvaluationConfig) -> str:
+    """Return the settings of an evaluation in the name of its folder: suite or attacks, norm, eps, images."""
+    own = config.evaluation
+    names = [step.attack.name for step in own.steps]
+    suite = Path(own.suite).stem if own.suite else "-".join(names[:3])
+    images = [] if own.images is None else [str(own.images)]
+    return "-".join([suite, own.threat_model.norm, f"{own.threat_model.eps:.3g}", *images])
 
 
 def evaluate_job(config: EvaluationConfig, model: str, digest: str) -> EvaluateJob:
@@ -197,7 +203,7 @@ def _run(
     mode: Mode,
     progress: Progress,
     context: JobContext | None,
-) -> dict[str, Any]:
+) -> Written:
     refuse_several("evaluate")
     context = context_unless_finished(config, folder, mode, context, job)
     if context is not None:
@@ -231,7 +237,7 @@ def _run(
         if config.figures:
             about, record = _about(tree, config, name), {**tree, **more}
             figures.draw_own("evaluation", record, folder / "figures", about=about, figures=config.figures)
-        return tree
+        return Written(tree, folder)
 
 
 def _evaluate(
@@ -284,8 +290,3 @@ def refuse_misfit(model: ModelDescription, dataset: Dataset, folder: Path) -> No
             f"{folder}: tells {len(model.class_names)} classes ({ours}, ...), "
             f"{dataset.name} has {len(dataset.class_names)} ({theirs}, ...){other}"
         )
-
-
-def relative(path: Path, start: Path) -> str:
-    """`path` as seen from `start`, so that a folder of results can be moved as a whole."""
-    return Path(os.path.relpath(path.resolve(), start.resolve())).as_posix()

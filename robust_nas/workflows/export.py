@@ -12,6 +12,7 @@ from robust_nas.errors import ConfigError, RunError, RunExistsError
 from robust_nas.run_folder import Progress, silent, write_atomic
 from robust_nas.workflows.config import EvaluationConfig
 from robust_nas.workflows.deployed_rule import defence_of, random_passes
+from robust_nas.workflows.places import model_in, of_files
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +44,7 @@ def export_model(
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> Path:
-    """Writes the model in the given forms; returns the folder (default `<model>/export`).
+    """Writes the model in the given forms; returns the folder (default: `export/` in the run folder of the model).
 
     `source` is plain Python with torch alone (`network.py`, `weights.pt`), `onnx` is `network.onnx`, `program` is
     torch.export's `network.pt2`. Each is compared with the model on random images before it gets its name. `hub` is the
@@ -57,8 +58,8 @@ def export_model(
     from robust_nas.export.source import export_source
 
     wanted = checked_forms(forms)
-    model_folder = expand_path(model_folder)
-    folder = expand_path(out) if out else model_folder / "export"
+    model_folder = model_in(model_folder)
+    folder = expand_path(out) if out else of_files("export", model_folder)
     model = refuse_export(model_folder, folder, wanted, module=module, overwrite=overwrite)
     made: dict[Form, bytes] = {}
     for number, form in enumerate(wanted):
@@ -93,6 +94,7 @@ def refuse_export(
     from robust_nas.export.source import refuse_source
     from robust_nas.nets import read_model
 
+    model_folder = model_in(model_folder)
     for form in forms:
         if form != "source":
             _refuse_occupied(folder / FILES[form], overwrite)
@@ -223,6 +225,7 @@ def check_context(
     from robust_nas.workflows.evaluate import refuse_misfit
     from robust_nas.workflows.training_images import refuse_other_images_than_training
 
+    model_folder = model_in(model_folder)
     model, context = read_model(model_folder, module=module), load_context(config)
     refuse_misfit(model.description, context.dataset, model_folder)
     refuse_other_images_than_training(model, context.dataset, other_data)
@@ -250,7 +253,7 @@ def check_export(
     from robust_nas.nets import load_model, read_model
 
     context = context or check_context(config, model_folder, module=module)
-    model = read_model(model_folder, module=module)
+    model = read_model(model_in(model_folder), module=module)
     some: Images = context.dataset.test
     if images is not None and images < len(some):
         some = some.draw(images, config.seed)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from robust_nas.config import expand_path
 from robust_nas.distributed import refuse_several
 from robust_nas.environment import environment
 from robust_nas.errors import ConfigError, RobustNASError, RunError
@@ -24,7 +23,7 @@ from robust_nas.records import Shape, read_environment, read_record
 from robust_nas.run_folder import Mode, Progress, Run, is_complete, is_finished, silent, write_json
 from robust_nas.stages import announce
 from robust_nas.workflows.compress import DELIVERED, EVALUATED, compress
-from robust_nas.workflows.config import RESULTS, CompressionConfig, RunConfig, doubts
+from robust_nas.workflows.config import CompressionConfig, RunConfig, doubts
 from robust_nas.workflows.context import (
     JobContext,
     context_unless_finished,
@@ -38,6 +37,7 @@ from robust_nas.workflows.deployed_rule import refuse_random_network
 from robust_nas.workflows.evaluate import run_evaluation
 from robust_nas.workflows.export import export_model
 from robust_nas.workflows.memory import refuse_memory_of_run
+from robust_nas.workflows.places import of_config
 from robust_nas.workflows.reference import (
     NETWORKS,
     REFERENCE,
@@ -79,7 +79,7 @@ def run(
 ) -> dict[str, Any]:
     """Search, train, evaluate, compress and export; return the content of `summary.json` (in `results/<name>`)."""
     refuse_several("run")
-    folder = expand_path(out) if out else RESULTS / config.name
+    folder = of_config("run", out, config.name)
     began = time.perf_counter()
     job = RunJob.of(config)
     if mode == "resume":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from robust_nas.config import expand_path
 from robust_nas.errors import DataError
+from robust_nas.workflows.places import model_in
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +57,7 @@ def predict(
     from robust_nas.nets import read_model
     from robust_nas.nets.build import seeded
 
-    found = read_model(_model_folder(expand_path(model)), device)
+    found = read_model(model_in(model), device)
     files = [file for place in images for file in _files(expand_path(place))]
     if not files:
         raise DataError("images: got none; at least one file is needed")
@@ -81,12 +82,6 @@ def _answers(
         ranked = tuple((names[index], float(shares[index])) for index in shares.argsort(descending=True))
         rejected = abstains and int(own.argmax()) == len(names)
         yield Prediction(str(file), None if rejected else ranked[0][0], ranked[0][1], ranked)
-
-
-def _model_folder(folder: Path) -> Path:
-    """Return the model folder of a run where the folder is one."""
-    inner = folder / "model"
-    return inner if (inner / "model.json").is_file() and not (folder / "model.json").is_file() else folder
 
 
 def _files(place: Path) -> list[Path]:

@@ -25,7 +25,6 @@ from robust_nas.config import (
     Options,
     check,
     existing_file,
-    expand_path,
     read_yaml,
     to_dict,
     tree_hash,
@@ -39,8 +38,8 @@ from robust_nas.search.ranking.ranks import rank_shares, rank_within_band
 from robust_nas.spaces import CellArchitecture, CellSpace, count
 from robust_nas.statistics import agreements
 from robust_nas.workflows.benchmark import CONTROL, ScoreBenchmark
-from robust_nas.workflows.config import RESULTS
 from robust_nas.workflows.context import JobContext, context_unless_finished, load_context, session
+from robust_nas.workflows.places import of_config
 from robust_nas.workflows.rank_candidates import Candidates, KnownTruth, RankConfig, read_candidates
 from robust_nas.workflows.report.at_end import reporting
 
@@ -129,7 +128,7 @@ def rank(
     context: JobContext | None = None,
 ) -> Ranking:
     """Rank the candidates of a config by its method; the folder is by default `results/<name>-rank`."""
-    folder = expand_path(out) if out else RESULTS / f"{config.name}-rank"
+    folder = of_config("rank", out, config.name)
     chosen = read_candidates(config)
     job = RankJob.of(config, chosen)
     context = context_unless_finished(config, folder, mode, context)

@@ -18,6 +18,7 @@ from robust_nas.run_folder import Progress, silent, write_json
 from robust_nas.workflows.attack_run import measured, refuse_occupied
 from robust_nas.workflows.context import choose_device
 from robust_nas.workflows.deployed_rule import with_own_rule
+from robust_nas.workflows.places import model_in
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,8 +40,9 @@ def evaluate_set(
 ) -> dict[str, Any]:
     """Return how a model answers on a saved set; written to `out` as `saved_set.json` where that is given.
 
-    `model` is a model folder, or `path.py:function` for a module of the user's own (with its `weights`). Raises
-    `DataError` for a file that is no set, and `ConfigError` for one that the model does not take.
+    `model` is a model folder, a run folder with one in `model/`, or `path.py:function` for a module of the user's own
+    (with its `weights`). Raises `DataError` for a file that is no set, and `ConfigError` for one that the model does
+    not take.
     """
     import torch
 
@@ -101,7 +103,7 @@ def _model(model: str, weights: Path | None, found: AdversarialSet, path: Path) 
         source, _ = source_of(model)
         network = load_module(model, weights)
         return network, module_digest(network, source), None
-    folder = expand_path(model)
+    folder = model_in(model)
     config, read = model_config(folder), read_model(folder)
     deployed = with_own_rule(config, read.network, folder).evaluation.deployed
     shape, names = read.description.input_shape, list(read.description.class_names)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from robust_nas import figures
-from robust_nas.config import expand_path
 from robust_nas.distributed import ALONE, Ranks, joined, refuse_several
 from robust_nas.errors import ArchitectureError, ConfigError
 from robust_nas.execution import Engine
@@ -30,7 +29,7 @@ from robust_nas.spaces import (
 )
 from robust_nas.workflows.candidate_measures import refuse_unmeasurable
 from robust_nas.workflows.candidate_tasks import CANDIDATES, CandidateTasks, context_of_search, network_size
-from robust_nas.workflows.config import RESULTS, RunConfig, doubts
+from robust_nas.workflows.config import RunConfig, doubts
 from robust_nas.workflows.context import (
     JobContext,
     context_unless_finished,
@@ -45,6 +44,7 @@ from robust_nas.workflows.context import (
 )
 from robust_nas.workflows.controls import CONTROLS, compare_with_controls
 from robust_nas.workflows.own_data import with_own_data
+from robust_nas.workflows.places import of_config
 from robust_nas.workflows.report.at_end import reporting
 from robust_nas.workflows.search_job import (
     SearchJob,
@@ -109,7 +109,7 @@ def run_search(
 
 
 def _folder(config: RunConfig, out: Path | None) -> Path:
-    return expand_path(out) if out else RESULTS / f"{config.name}-search"
+    return of_config("search", out, config.name)
 
 
 def find_architecture(

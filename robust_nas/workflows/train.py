@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from pydantic import ConfigDict
 
 from robust_nas import figures
-from robust_nas.config import Count, Options, check, expand_path, read_yaml
+from robust_nas.config import Count, Options, check, read_yaml
 from robust_nas.data import DataOptions
 from robust_nas.distributed import Ranks, joined
 from robust_nas.errors import RunExistsError
@@ -17,7 +17,7 @@ from robust_nas.records import RESULT, Shape, read_json
 from robust_nas.run_folder import CONFIG, Mode, Progress, Run, silent, write_json
 from robust_nas.spaces import AnyArchitecture, Architecture, count, has_cells
 from robust_nas.training import Training
-from robust_nas.workflows.config import RESULTS, RunConfig, doubts
+from robust_nas.workflows.config import RunConfig, doubts
 from robust_nas.workflows.context import (
     JobContext,
     context_unless_finished,
@@ -32,6 +32,7 @@ from robust_nas.workflows.context import (
 )
 from robust_nas.workflows.memory import refuse_memory
 from robust_nas.workflows.own_data import with_own_data
+from robust_nas.workflows.places import of_config
 from robust_nas.workflows.report.at_end import reporting
 from robust_nas.workflows.untrained import untrained_network
 
@@ -68,7 +69,7 @@ def train(
     config, context = with_own_data(config, context, data, test)
     architecture = config.network.made_of(architecture)
     refuse_cell_options(config.training, architecture)
-    folder = expand_path(out) if out else RESULTS / f"{config.name}-model"
+    folder = of_config("train", out, config.name)
     job = TrainJob.of(config, architecture)
     context = context_unless_finished(config, folder, mode, context, job)
     if context is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from robust_nas import figures
 from robust_nas.attacks import ThreatModel
-from robust_nas.config import expand_path, to_dict
+from robust_nas.config import to_dict
 from robust_nas.data import DataOptions
 from robust_nas.distributed import ALONE, refuse_several
 from robust_nas.errors import ConfigError
@@ -18,7 +18,8 @@ from robust_nas.training.ai_gan import AIGANTraining
 from robust_nas.workflows.attack_config import AttackReport, AttackTrainingConfig
 from robust_nas.workflows.context import JobContext, context_unless_finished, load_context, session
 from robust_nas.workflows.deployed_rule import refuse_rule_of
-from robust_nas.workflows.evaluate import refuse_misfit, relative
+from robust_nas.workflows.evaluate import refuse_misfit
+from robust_nas.workflows.places import Written, model_in, of_model
 from robust_nas.workflows.report.at_end import reporting
 from robust_nas.workflows.training_images import refuse_other_images_than_training
 
@@ -81,8 +82,10 @@ def train_attack(
     progress: Progress = silent,
     context: JobContext | None = None,
     other_data: bool = False,
-) -> dict[str, Any]:
-    """Train an attack on the model in a folder (results go to `<model>-<method>`); return the content of `report.json`.
+) -> Written:
+    """Train an attack on the model in a folder; return the content of `report.json`, and its `folder`.
+
+    Results go to a folder with the name of the method in the run folder of the model (see `places.py`).
 
     The folder is a generator folder: `load_generator(folder)`, or the option `generator` of the attack of this name.
     Raises `CheckpointError` for a folder without a model, and `DataError` for other images than those that it was
@@ -91,17 +94,15 @@ def train_attack(
     from robust_nas.nets import read_model
 
     refuse_several("attack train")
-    model_folder = expand_path(model)
-    folder = expand_path(out) if out else default_folder(model_folder, config)
-    if folder.resolve() in (model_folder.resolve(), *model_folder.resolve().parents):
-        raise ConfigError(f"{folder}: holds the model; what is trained against it needs a folder of its own")
+    model_folder = model_in(model)
     victim = read_model(model_folder)
     refuse_rule_of(victim, f"the training of {config.method.label}")
-    job = TrainAttackJob(
+    wanted = TrainAttackJob(
         **{key: getattr(config, key) for key in ("name", "seed", "data", "threat_model", "method", "report")},
-        model=relative(model_folder, folder),
+        model="",
         digest=victim.digest,
     )
+    folder, job = of_model("attack train", wanted, model_folder, out, mode, method=config.method.label)
     context = context_unless_finished(config, folder, mode, context, job)
     if context is not None:
         refuse_misfit(victim.description, context.dataset, model_folder)
@@ -117,13 +118,7 @@ def train_attack(
             own, about = run.records(), _about(report)
             record = {"records": own, "best_epoch": report["epoch"]}
             figures.draw_own("attack", record, folder / "figures", about=about, figures=config.figures)
-    return report
-
-
-def default_folder(model_folder: Path, config: AttackTrainingConfig) -> Path:
-    """Return `<model>-<method>` next to a model folder, which may be given as `.`."""
-    named = model_folder.resolve() if model_folder.name in ("", "..") else model_folder
-    return named.with_name(f"{named.name}-{config.method.label}")
+    return Written(report, folder)
 
 
 def _refuse_images(config: AttackTrainingConfig, context: JobContext) -> None:

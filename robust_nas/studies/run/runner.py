@@ -35,7 +35,6 @@ from robust_nas.studies.run.folder import (
 )
 from robust_nas.studies.run.plan import Plan, plan_on, plan_tree
 from robust_nas.studies.run.trial import FUNCTION, payload_of
-from robust_nas.workflows.config import RESULTS
 from robust_nas.workflows.context import (
     JobContext,
     load_context,
@@ -44,6 +43,7 @@ from robust_nas.workflows.context import (
     refuse_other_images,
     refuse_precision,
 )
+from robust_nas.workflows.places import of_config
 from robust_nas.workflows.report.at_end import watched
 from robust_nas.workflows.report.part import Live
 
@@ -69,7 +69,7 @@ def run_study(
     written; and at the end, when not one trial is done.
     """
     engine = engine or LocalEngine()
-    folder = expand_path(out) if out else RESULTS / config.name
+    folder = of_config("study run", out, config.name)
     refuse_early(folder, mode)
     plan, context = plan_study(config)
     plan.refuse_above_guard()
