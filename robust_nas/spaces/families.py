@@ -53,8 +53,9 @@ def architecture_from_text(text: str, source: str) -> Architecture:
 def load_architecture(name_or_path: str | Path) -> Architecture:
     """Return a shipped architecture (`arnas`, `rrn-a1`), one that a family knows by name, or one from a file.
 
-    A file is YAML or JSON, or the `architecture.yaml` of a folder, or of `model/` or `search/` in a run folder. Names of families are such as `wrn-28-10` and the
-    strings of NAS-Bench-201. Code that a file names needs `allow_code`. Raises `ArchitectureError`.
+    A file is YAML or JSON, or the `architecture.yaml` of a folder, or of `model/` or `search/` in a run folder. Names
+    of families are such as `wrn-28-10` and the strings of NAS-Bench-201. Code that a file names needs `allow_code`.
+    Raises `ArchitectureError`.
     """
     text = str(name_or_path)
     known = is_shipped("architectures", text)
