@@ -49,6 +49,8 @@ _OURS = {
     *("compression.json", "layers.json", "alpha.safetensors", "low-rank.safetensors", "latency.json"),
     *("network.py", "weights.pt", "network.onnx", "network.pt2"),
     *("journal.jsonl", "plan.json", "inherited.json", "trial.json", "outcome.json"),
+    *("set.npz", "attack.json", "saved_set.json", "examples.png", "examples.svg", "examples.csv"),
+    "config.json",  # of an export for a model hub
     *("analysis.json", "table.csv", "ranking.csv", "report.html", "controls.json", "verdict.json"),
 }
 _INSIDE = {

@@ -52,12 +52,12 @@ def command(
     """
     from robust_nas.config import expand_path
     from robust_nas.spaces import load_architecture
+    from robust_nas.spaces.families import architecture_folder
 
     rows = []
     for name in architectures:
-        place = _inside(expand_path(name))
-        architecture = _resized(load_architecture(name if place is None else place), cells, channels)
-        own_shape, own_classes = _own_size(expand_path(name) if place is None else place)
+        architecture = _resized(load_architecture(name), cells, channels)
+        own_shape, own_classes = _own_size(architecture_folder(name) or expand_path(name))
         shape = input_shape(input) if input else own_shape
         rows.append((architecture, shape, classes or own_classes))
     if json:
@@ -144,14 +144,6 @@ def _resized(architecture: Architecture, cells: int | None, channels: int | None
             "leave the flag out, or name cell architectures alone"
         )
     return architecture.resized(cells, channels)
-
-
-def _inside(folder: Path) -> Path | None:
-    """Return the folder of the model, or of the search, of a run of all jobs; None for anything else."""
-    if (folder / ARCHITECTURE).is_file():
-        return None
-    parts = (folder / "model", folder / "search")
-    return next((part for part in parts if (part / ARCHITECTURE).is_file()), None)
 
 
 def _own_size(place: Path) -> tuple[tuple[int, int, int], int]:

@@ -1,7 +1,6 @@
 """The compression job: what it leaves, proves and refuses, and that a killed one ends in the same result."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ import robust_nas
 from robust_nas.config import read_yaml, to_yaml
 from robust_nas.errors import CheckpointError, CompressionError, ConfigError, RunExistsError
 from robust_nas.run_folder import read_json
-from robust_nas.workflows.compress import choose, declared_labels, default_folder
+from robust_nas.workflows.compress import choose, declared_labels
 from robust_nas.workflows.compress_measures import accuracies
 from robust_nas.workflows.compression_config import compression_config
 
@@ -321,13 +320,6 @@ def test_the_choice_is_the_fewest_macs_within_the_loss():
     assert choose(rows, 0.01) == ("b", True)
     assert choose([*rows, row("baseline", 10, 0.6, "b")], 0.01) == ("b", True)
     assert choose([rows[0], rows[3]], 0.01) == ("c", False)
-
-
-def test_the_folder_beside_a_model_has_a_name_even_where_the_model_is_given_as_a_dot(tmp_path, monkeypatch):
-    assert default_folder(Path("results/model")) == Path("results/model-compressed")
-    (tmp_path / "model").mkdir()
-    monkeypatch.chdir(tmp_path / "model")
-    assert default_folder(Path()) == tmp_path.resolve() / "model-compressed"
 
 
 def test_what_a_chosen_network_was_made_from_meets_the_test_set_too():
