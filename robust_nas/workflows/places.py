@@ -197,7 +197,9 @@ def _free_place(usual: Sequence[Path], seen: Callable[[Path], ExtensibleJob], mo
     """
     first = usual[0]
     others = sorted(first.parent.glob(f"{glob.escape(first.name)}-*"))
-    taken = [folder for folder in dict.fromkeys([first, *others, *usual]) if _is_run(folder)]
+    places = dict.fromkeys([first, *others, *usual])
+    # Without a lock it is a copy inside another job, such as the evaluation of a compression: none to continue.
+    taken = [folder for folder in places if _is_run(folder) and (folder / LOCK).is_file()]
     for folder in taken:
         if _has_settings(folder, seen(folder)):
             return folder

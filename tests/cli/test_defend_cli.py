@@ -43,13 +43,10 @@ def test_it_defends_prints_and_is_shown_again(call, plain, tmp_path):
     assert call("defend", plain, "--with", "jpeg", "--out", out, "--overwrite").code == 0
 
 
-def test_the_usual_folder_is_next_to_the_model(call, plain):
+def test_the_usual_folder_is_in_that_of_the_model(call, plain):
     assert call("defend", plain, "--with", "blur", "-q").code == 0
-    assert (plain.parent / "model-defended" / "model" / "model.json").is_file()
-    assert "With blur " in read_page(plain.parent / "model-defended" / "report.html").text
-    done = call("evaluate", plain.parent / "model-defended", "--images", "4")
-    assert done.code == 2
-    assert "is no model folder; did you mean" in done.err
+    assert (plain / "defended" / "model" / "model.json").is_file()
+    assert "With blur " in read_page(plain / "defended" / "report.html").text
 
 
 def test_its_config_is_small(call, plain):
@@ -86,7 +83,10 @@ def test_the_page_shows_two_defences_with_their_evaluations():
 @pytest.mark.parametrize("first", [0, 2])
 def test_the_commands_of_the_page_run(first, call, plain, tmp_path):
     (tmp_path / "my_defence.py").write_text(EXAMPLE)
-    shutil.copytree(plain, tmp_path / "results" / "quickstart" / "model")
+    run = tmp_path / "results" / "quickstart"
+    shutil.copytree(plain, run / "model")
+    for name in ("config.yaml", "result.json"):  # of a run
+        shutil.copy(plain / name, run)
     for line in COMMANDS[first : first + 2]:
         verb, *arguments = shlex.split(line)
         small = ["--images", "16", "evaluation.findings=none"] if verb == "evaluate" else []

@@ -140,9 +140,9 @@ def test_a_module_is_evaluated_end_to_end(call: Call, net: Path, tmp_path: Path)
     again = call(*options(net, "build", *WEIGHTS))
     assert again.code == 2
     assert "--resume" in again.err
-    assert (
-        call(*options(net, "build", *WEIGHTS, "--resume", "--json")).out == json.dumps(tree, indent=2) + "\n"
-    )
+    shown = {"folder": "results/net-evaluation", **tree}
+    found = call(*options(net, "build", *WEIGHTS, "--resume", "--json"))
+    assert found.out == json.dumps(shown, indent=2) + "\n"
     other = call(*options(net, "build", "--resume"))  # without the weights it is another model
     assert other.code == 2
     assert "different: digest" in other.err
@@ -214,7 +214,8 @@ def test_random_weights_and_other_classes_are_warned_of(call: Call, net: Path, t
 def test_json_prints_the_tree_and_nothing_else(call: Call, net: Path, tmp_path: Path) -> None:
     done = call(*options(net, "build", *WEIGHTS, "--json", "--out", tmp_path / "out"))
     assert done.code == 0
-    assert json.loads(done.out) == json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    record = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert json.loads(done.out) == {"folder": str(tmp_path / "out"), **record}
     assert "evaluate: clean: " in done.err  # progress goes beside it
 
 

@@ -250,7 +250,7 @@ def test_a_model_that_cannot_be_defended_is_refused(plain, blurred, tmp_path):
         defended(blurred, tmp_path / "made", "jpeg")
     with pytest.raises(ConfigError, match="holds the model"):
         defended(plain, plain, "jpeg")
-    with pytest.raises(ConfigError, match="is no model folder; did you mean"):
+    with pytest.raises(ConfigError, match="has the defence blur already"):
         defended(blurred.parent, tmp_path / "made", "jpeg")
     random = shutil.copytree(plain, tmp_path / "random")
     recipe = (random / "recipe.yaml").read_text()

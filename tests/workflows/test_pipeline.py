@@ -17,7 +17,7 @@ from robust_nas.evaluation.verdict import FINDINGS_VERSION
 from robust_nas.figures import evaluation_bars
 from robust_nas.run_folder import Run, is_complete, is_finished
 from robust_nas.workflows import pipeline, search
-from robust_nas.workflows.config import CompressionConfig
+from robust_nas.workflows.config import CompressionConfig, model_config
 from robust_nas.workflows.context import load_context
 
 
@@ -347,3 +347,11 @@ def test_what_would_fail_hours_later_is_refused_first_and_leaves_an_old_run_alon
     with pytest.raises(ConfigError, match=error.replace(".", r"\.")):
         robust_nas.run(config(override), tmp_path / "old", mode="overwrite")
     assert (tmp_path / "old" / "architecture.yaml").read_text() == "precious"
+
+
+def test_verbs_alone_find_the_parts_of_the_run(finished, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "tiny")
+    known = json.loads((folder / "evaluation" / "evaluation.json").read_text())
+    found = robust_nas.run_evaluation(model_config(folder), folder, mode="resume")
+    assert (found.folder, found) == (folder / "evaluation", known)
+    assert robust_nas.export_model(folder, overwrite=True) == folder / "export"

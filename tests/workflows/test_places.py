@@ -30,7 +30,8 @@ def make_run(folder, job=None):
     """Write what says that a folder is a finished run, of a job where one is given."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text("name: n\n" if job is None else to_yaml(job))
-    (folder / "result.json").write_text("{}")
+    for name in ("result.json", ".lock"):
+        (folder / name).write_text("{}")
     return folder
 
 

@@ -80,7 +80,7 @@ def test_a_relative_path_of_an_earlier_version_that_meets_other_images_is_refuse
     with pytest.raises(DataError, match=OTHER):
         readers(first / "m")[verb]()
     assert sorted(path.name for path in second.iterdir()) == ["set"]
-    assert not any((first / name).exists() for name in ("m/evaluation", "m-compressed"))
+    assert not any((first / name).exists() for name in ("m/evaluation", "m/compressed"))
 
 
 def test_images_that_are_meant_are_noted_in_the_verdict_and_in_an_export(places):
