@@ -39,6 +39,10 @@ def list_(
             callback=common.filled, help="A column, such as seconds; --sort=-robust: largest first."
         ),
     ] = "folder",
+    parts: Annotated[
+        bool,
+        typer.Option("--parts", help="The parts of runs too: models, evaluations, compressions, trials."),
+    ] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV on standard output.")] = False,
     json: common.Json = False,
 ) -> None:
@@ -50,7 +54,7 @@ def list_(
     """
     from robust_nas.workflows.run_table import HEADER, RunRow, as_texts, list_runs
 
-    rows = list_runs(root, verb=verb, state=state, data=data, sort=sort)
+    rows = list_runs(root, verb=verb, state=state, data=data, sort=sort, parts=parts)
     if json:
         common.print_json([row._asdict() for row in rows])
     elif as_csv:
@@ -59,7 +63,8 @@ def list_(
         out.writerows(rows)
     else:
         _print_aligned(HEADER, as_texts(rows, root))
-        print(f"{len(rows)} run{'' if len(rows) == 1 else 's'} in {root}")
+        hint = "" if parts else "; --parts lists the parts of runs too"
+        print(f"{len(rows)} run{'' if len(rows) == 1 else 's'} in {root}{hint}")
         for row in rows:
             if row.problem:
                 common.say(f"broken: {row.folder}: {row.problem}")

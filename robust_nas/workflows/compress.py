@@ -17,7 +17,6 @@ from pydantic import Field, model_validator
 from robust_nas import figures, user_code
 from robust_nas.compression import Candidate, Compression, CompressionContext, OriginalModel
 from robust_nas.compression.context import ORIGINAL
-from robust_nas.config import expand_path
 from robust_nas.data import DataOptions
 from robust_nas.distributed import refuse_several
 from robust_nas.errors import ConfigError
@@ -161,7 +160,7 @@ def compress(
     with user_code.allow_code(allow_code):
         if user_code.is_code(str(model)):
             return _compress_module(config, str(model), weights, out, mode, progress, context)
-        return _compress_folder(config, expand_path(model), out, mode, progress, context, other_data)
+        return _compress_folder(config, model_in(model), out, mode, progress, context, other_data)
 
 
 def _compress_folder(
@@ -173,7 +172,6 @@ def _compress_folder(
     context: JobContext | None,
     other_data: bool,
 ) -> Written:
-    model_folder = model_in(model_folder)
     model = read_undefended(model_folder)
     folder, job = place_of(config, model_folder, model.digest, out, mode)
     original = OriginalModel(model, model_folder)
@@ -207,9 +205,8 @@ def _compress_module(
         )
     network = load_module(module, weights)
     wanted = CompressJob.of(config, "", module_digest(network, path))
-    folder, job = of_module(
-        "compress", wanted, module, out, config.name, mode, label=config.compression.label
-    )
+    label = config.compression.label
+    folder, job = of_module("compress", wanted, module, out, config.name, mode, label=label)
     if context is None:
         refuse_early(folder, mode)
         context = load_context(config)

@@ -79,8 +79,9 @@ def list_runs(
     state: str | None = None,
     data: str | None = None,
     sort: str = "folder",
+    parts: bool = False,
 ) -> list[RunRow]:
-    """Return the runs in a folder, those in folders of runs too, but not the parts of a run (its model, its trials).
+    """Return the runs in a folder, those in folders of runs too; the parts of a run (its model, its trials) if asked.
 
     `verb`, `state`, `data` keep the rows of this value. `sort` is a column; a minus before it sorts downwards, and rows
     without a value come last. Raises `ConfigError` for a folder that is not there, and for another column or state.
@@ -101,7 +102,7 @@ def list_runs(
     wanted = {
         key: value for key, value in (("verb", verb), ("state", state), ("data", data)) if value is not None
     }
-    every = (row_of(folder) for folder in _run_folders(root))
+    every = (row_of(folder) for folder in _run_folders(root, parts))
     rows = [row for row in every if all(getattr(row, key) == value for key, value in wanted.items())]
     there = [row for row in rows if getattr(row, column) is not None]
     there.sort(key=lambda row: (getattr(row, column), row.folder), reverse=sort.startswith("-"))
@@ -115,6 +116,7 @@ def runs(
     state: str | None = None,
     data: str | None = None,
     sort: str = "folder",
+    parts: bool = False,
 ) -> pandas.DataFrame:
     """Return `list_runs` of the same arguments as a DataFrame: a row a run, a column a field of `RunRow`.
 
@@ -127,7 +129,7 @@ def runs(
             "runs: pandas is not installed; pip install pandas (or 'robust-nas[study]', which needs it), or take "
             "list_runs(root), which returns the same rows as tuples"
         ) from None
-    rows = list_runs(root, verb=verb, state=state, data=data, sort=sort)
+    rows = list_runs(root, verb=verb, state=state, data=data, sort=sort, parts=parts)
     frame = pandas.DataFrame(rows, columns=list(RunRow._fields))
     return frame.astype({name: "Int64" if name in ("seed", "macs") else "Float64" for name in NUMBERS})
 
@@ -165,20 +167,24 @@ def is_running(folder: Path) -> bool:
     return False
 
 
-def _run_folders(root: Path) -> Iterator[Path]:
-    """Yield the run folders in a folder, in the order of their names; a folder of runs is looked into."""
+def _run_folders(root: Path, parts: bool = False) -> Iterator[Path]:
+    """Yield the run folders in a folder, in the order of their names; a folder of runs is looked into.
+
+    With `parts` a run is looked into as well.
+    """
     try:
         if (root / CONFIG).is_file():
             if (root / LOCK).is_file():  # else a part of a run that was kept, no run
                 yield root
-            return
+            if not parts:
+                return
         children = sorted(root.iterdir())
     except OSError:  # it may not be looked into; `row_of` says so
         yield root
         return
     for child in children:
         if child.is_dir() and not child.is_symlink() and not is_temporary(child):
-            yield from _run_folders(child)
+            yield from _run_folders(child, parts)
 
 
 def _measured(folder: Path, verb: str) -> dict[str, Any]:

@@ -49,6 +49,20 @@ def test_the_rows_are_what_the_records_say(runs):
     assert row_of(runs / "a" / "evaluation")[1:3] == ("evaluate", "done")
 
 
+def test_the_parts_of_a_run_are_listed_where_asked_for(runs, call):
+    found = list_runs(runs, parts=True)
+    assert [(row.folder, row.verb) for row in found] == [
+        (str(runs / "a"), "train"),
+        (str(runs / "a" / "evaluation"), "evaluate"),
+        (str(runs / "b"), "train"),
+        (str(runs / "b" / "evaluation"), "evaluate"),
+        (str(runs / "group" / "c"), "train"),
+    ]
+    assert "3 runs in" in (out := call("runs", "list", runs).out)
+    assert "--parts lists the parts of runs too" in out
+    assert len(json.loads(call("runs", "list", runs / "a", "--parts", "--json").out)) == 2
+
+
 def test_the_table_is_a_data_frame(runs, monkeypatch):
     rows, frame = list_runs(runs, sort="-clean"), robust_nas.runs(runs, sort="-clean")
     assert list(frame.columns) == list(RunRow._fields)
