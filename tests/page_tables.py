@@ -75,7 +75,8 @@ MORE = {
         "compression.gdws.budgets=[0.9]",
     ],
     r" (evolution|--resume) .*controls": ["search.controls=1"],
-    r"(one-shot|sampled)-search.md: (?!.*--resume)|compression.md: .* compress ": ["--overwrite"],
+    r"(one-shot|sampled)-search.md: (?!.*--resume)": ["--overwrite"],
+    r"README.md: .* evaluate results": ["evaluation.images=12"],  # others than the run's
     r"README.md: .* compress ": [*CSTAR, "--ratio=1.1"],
     r"compression.md: .*(ratio|cstar)": CSTAR,
     r"compression.md: .*--ratio": ["--ratio=1.1"],
