@@ -66,7 +66,6 @@ def test_a_saved_set_is_judged_and_its_victim_named(call, made, models, tmp_path
     [
         (("attack", "run", "fsgm", "MODEL", "--out", "OUT"), "fsgm"),
         (("attack", "run", "fgsm", "MODEL", "steps=3", "--out", "OUT"), "unknown key 'steps'"),
-        (("attack", "run", "fgsm", "MODEL"), "--out"),
         (("attack", "run", "fgsm", "MODEL", "--part", "train", "--out", "OUT"), "allowed: test, validation"),
         (("evaluate", "MODEL", "--images", "none.npz"), "none.npz"),
         (("evaluate", "MODEL", "--images", "SET", "--suite", "quick"), "--suite does not go with it"),
