@@ -326,13 +326,31 @@ def explain(
 
 
 def _in_words(problem: ErrorDetails, message: str) -> str:
-    """Return a message of pydantic's with the name that may be meant, and words for a regular expression."""
+    """Return what is needed in place of pydantic's message, with the name that may be meant."""
     kind, context, given = problem["type"], problem.get("ctx", {}), problem["input"]
     if kind == "string_pattern_mismatch":
         message = _WORDS.get(context.get("pattern", ""), message)
-    if kind == "literal_error" and isinstance(given, str):
-        message += suggestion(given, re.findall(r"'([^']*)'", context.get("expected", "")))
+    if kind in _NEEDED:
+        message = _NEEDED[kind].format(**context)
+    if kind == "literal_error":
+        names = re.sub(r" or (?=[^ ]+$)", ", ", context["expected"]).replace("'", "")
+        message = f"allowed: {names}"
+        message += suggestion(given, names.split(", ")) if isinstance(given, str) else ""
     return f"{message}; null is none" if given == "~" else message
+
+
+_WHOLE, _NUMBER, _BOOLEAN = "a whole number is needed", "a number is needed", "true or false is needed"
+_NEEDED = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), _WHOLE),
+    **dict.fromkeys(("float_type", "float_parsing"), _NUMBER),
+    **dict.fromkeys(("bool_type", "bool_parsing"), _BOOLEAN),
+    "finite_number": "a finite number is needed",
+    "string_type": "a text is needed",
+    "greater_than": "more than {gt} is needed",
+    "greater_than_equal": "at least {ge} is needed",
+    "less_than": "less than {lt} is needed",
+    "less_than_equal": "at most {le} is allowed",
+}
 
 
 _LIST, _MAPPING = "a list is needed", "a mapping of keys to values is needed"
@@ -361,7 +379,7 @@ def _name_allowed_keys(error: ValidationError, model: type[Options]) -> Validati
                 known = f"it is now {model.moved[unknown]}"
             kind, message = UNKNOWN_KEY, f"unknown key {unknown[:200]!r}; {known}"
         # Under a placeholder, because the message may hold braces.
-        custom = PydanticCustomError(kind, "{message}", {"message": message})
+        custom = PydanticCustomError(kind, "{message}", {**problem.get("ctx", {}), "message": message})
         details.append(InitErrorDetails(type=custom, loc=problem["loc"], input=problem["input"]))
     return ValidationError.from_exception_data(model.__name__, details)
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field, create_model
 
 import robust_nas
 from robust_nas.config import (
@@ -152,12 +153,30 @@ class Device(Options):
 def test_the_name_or_value_that_was_meant_is_proposed() -> None:
     assert "got name 'bleu'; allowed: red, blue" in refusal({"colours": [{"name": "bleu"}]})
     assert "; did you mean 'blue'?" in refusal({"colours": [{"name": "bleu"}]})
-    with pytest.raises(
-        ConfigError, match=r"norm: got 'lnif'; input should be 'linf' or 'l2'; did you mean 'linf'\?$"
-    ):
+    with pytest.raises(ConfigError, match=r"norm: got 'lnif'; allowed: linf, l2; did you mean 'linf'\?$"):
         check(Device, {"norm": "lnif"}, "file")
-    with pytest.raises(ConfigError, match="norm: got 'x'; input should be"):
+    with pytest.raises(ConfigError, match="norm: got 'x'; allowed: linf, l2"):
         check(Device, {"norm": "x"}, "file")
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "needed"),
+    [
+        (int, "many", "a whole number is needed"),
+        (int, 1.5, "a whole number is needed"),
+        (float, [1], "a number is needed"),
+        (bool, 3, "true or false is needed"),
+        (str, 3, "a text is needed"),
+        (Annotated[int, Field(le=3)], 4, "at most 3 is allowed"),
+        (Annotated[float, Field(lt=1)], 1, "less than 1.0 is needed"),
+        (Literal[1, 2, 4], 3, "allowed: 1, 2, 4"),
+    ],
+)
+def test_a_value_of_another_kind_is_answered_by_what_is_needed(kind: Any, value: Any, needed: str) -> None:
+    model = create_model("Own", __base__=Options, key=(kind, ...))
+    with pytest.raises(ConfigError) as caught:
+        check(model, {"key": value}, "override 'key=1'")
+    assert str(caught.value) == f"override 'key=1': key: got {value!r}; {needed}"
 
 
 def test_a_message_has_words_and_no_regular_expression() -> None:
@@ -171,7 +190,7 @@ def test_a_message_has_words_and_no_regular_expression() -> None:
 
 def test_an_error_names_the_source_the_key_the_value_and_what_is_allowed() -> None:
     message = refusal({"steps": 0, "eps": "x", "colours": [{"name": "green"}]})
-    assert "file.yaml: steps: got 0; input should be greater than or equal to 1" in message
+    assert "file.yaml: steps: got 0; at least 1 is needed" in message
     assert "file.yaml: eps: got 'x'; a number is needed, such as 0.1 or 8/255" in message
     assert "file.yaml: colours.0: got name 'green'; allowed: red, blue" in message
     assert len(message.splitlines()) == 3  # all problems at once

@@ -332,11 +332,13 @@ def _precision(tree: Mapping[str, Any], precision: Mapping[str, Any]) -> str:
 
 
 def show_findings(tree: Mapping[str, Any]) -> None:
-    """Print the findings of the checks, a line each, the verdict with its reasons, and what else is no PASS."""
+    """Print the findings that were measured, a line each, the verdict with its reasons, and what else is no PASS."""
     from robust_nas.evaluation.verdict import status_of
 
     verdict = tree["verdict"]
-    print_findings(tree["findings"], ("images", "allowed"))
+    # What was not run has no number: its one line is the reason, under the verdict.
+    measured = [finding for finding in tree["findings"] if finding["status"] != "NOT RUN"]
+    print_findings(measured, ("images", "allowed"))
     print_verdict("verdict", {**verdict, "word": status_of(verdict)}, tree["findings"])
 
 

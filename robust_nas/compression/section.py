@@ -129,6 +129,7 @@ def _placed(error: ValidationError, model: type[Options], short: list[str]) -> V
             message = f"unknown key {str(place[0])[:200]!r}; {keys_in_words(str(place[0]), known)}"
         elif short and len(place) > 1 and place[0] == STEPS:
             place = (short[int(place[1])], *place[2:])
-        custom = PydanticCustomError(kind, "{message}", {"message": message})  # the message may hold braces
+        context = {**problem.get("ctx", {}), "message": message}
+        custom = PydanticCustomError(kind, "{message}", context)  # the message may hold braces
         details.append(InitErrorDetails(type=custom, loc=place, input=problem["input"]))
     return ValidationError.from_exception_data(model.__name__, details)

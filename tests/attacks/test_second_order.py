@@ -253,7 +253,7 @@ def test_a_network_without_second_derivatives_is_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "bf16"}, "precision: got 'bf16'; input should be 'float32'"),
+        ({"precision": "bf16"}, "precision: got 'bf16'; allowed: float32"),
         ({"bn": "batch"}, "bn: got 'batch'"),
         ({"krylov": 0}, "krylov: got 0"),
         ({"solver": "newton"}, "solver: got 'newton'"),

@@ -50,7 +50,7 @@ def test_a_defence_without_tensors_is_sealed_as_it_always_was():
         (("values", "threshold"), 1.0, "were changed"),
         (("network",), "0" * 64, "were changed"),
         (("tensors",), "0" * 16, "were changed"),
-        (("method", "sigma"), -1, "greater than 0"),
+        (("method", "sigma"), -1, "more than 0 is needed"),
         (("method", "name"), "blurr", "blur"),
     ],
 )

@@ -115,7 +115,7 @@ def test_an_image_without_a_gradient_has_no_curvature():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"precision": "bf16"}, "precision: got 'bf16'; input should be 'float32'"),
+        ({"precision": "bf16"}, "precision: got 'bf16'; allowed: float32"),
         (
             {"epochs": 5, "stage1_epochs": 6},
             "stage1_epochs is 6, more than the 5 epochs; set it to 5 or less",

@@ -180,7 +180,7 @@ def test_a_search_that_never_had_fewer_skip_connections_goes_on(tmp_path):
             {"alphas": {"schedule": "cosine", "min_learning_rate": 1}},
             "min_learning_rate is 1.0; allowed: at m",
         ),
-        ({"derive_by": "loss"}, "derive_by: got 'loss'; input should be 'argmax' or 'perturbation'"),
+        ({"derive_by": "loss"}, "derive_by: got 'loss'; allowed: argmax, perturbation"),
         ({"max_skips": -1}, "max_skips: got -1"),
         ({"stop_on_collapse": 0}, "stop_on_collapse: got 0"),
     ],

@@ -141,7 +141,7 @@ def test_the_warm_up_is_as_long_as_published_at_any_number_of_epochs():
     ("section", "message"),
     [
         ("{epochs: 3, warmup_epochs: 3}", "warmup_epochs is 3 of 3 epochs"),
-        ("{k: 1}", r"search.k: .*greater than or equal to 2"),
+        ("{k: 1}", r"search.k: .*at least 2 is needed"),
         ("{k: many}", r"search.k"),
     ],
 )

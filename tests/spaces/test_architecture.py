@@ -104,7 +104,7 @@ def broken(way: tuple[Any, ...], value: object) -> str:
             "unknown operation: got name 'conv_9x9'; allowed: max_pool_3x3",
         ),
         (("genotype", 0, "nodes", 1, 0), ["skip_connect", 3], "source 3 is not before it; allowed: 0..2"),
-        (("genotype", 0, "nodes", 1, 0), ["skip_connect", -1], "greater than or equal to 0"),
+        (("genotype", 0, "nodes", 1, 0), ["skip_connect", -1], "at least 0 is needed"),
         (("genotype", 0, "nodes", 1, 0), ["skip_connect"], "genotype.0.nodes.1.0"),
         (("genotype", 0, "nodes", 1, 0), ["skip_connect", True], "an integer is needed"),
         (("genotype", 0, "nodes", 1), [], "genotype.0.nodes.1"),

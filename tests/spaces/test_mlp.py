@@ -47,10 +47,10 @@ def test_yaml_and_json_read_back_the_equal_value_with_the_equal_hash(architectur
     ("key", "value", "fragment"),
     [
         ("depth", 0, "depth: got 0"),
-        ("depth", 1001, "depth: got 1001; input should be less than or equal to 1000"),
+        ("depth", 1001, "depth: got 1001; at most 1000 is allowed"),
         ("width", 1 << 21, "width: got 2097152"),
         ("width", None, "width: missing"),
-        ("initialisation", "he-fan-out", "got 'he-fan-out'; input should be 'he-fan-in', 'lecun' or 'ntk'"),
+        ("initialisation", "he-fan-out", "got 'he-fan-out'; allowed: he-fan-in, lecun, ntk"),
         ("activation", "tanh", "activation: got 'tanh'"),
         ("widths", [3], "unknown key 'widths'; did you mean 'width'?"),
         ("type", "perceptron", "got type 'perceptron'; allowed: cell, residual, mlp"),

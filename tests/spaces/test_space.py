@@ -61,7 +61,7 @@ def test_the_ablations_are_changes_of_data() -> None:
         ({"operations": ["skip_connect", "skip_connect"]}, "operations names one twice"),
         ({"operations": []}, "operations: got []"),
         ({"nodes": 0}, "nodes: got 0"),
-        ({"nodes": 10**6}, "nodes: got 1000000; input should be less than or equal to 64"),
+        ({"nodes": 10**6}, "nodes: got 1000000; at most 64 is allowed"),
         ({"edges_per_node": 3}, "edges_per_node is 3; a node has only 2 sources, so write 2 or all"),
         ({"edges": 2}, "unknown key 'edges'; did you mean 'nodes'"),
         ({"layout": {"stages": []}}, "layout.stages"),

@@ -296,7 +296,7 @@ def test_its_path_is_seen_from_the_config(tmp_path):
         ({"hooks": [{"name": "label-smoothing", "smoothing": -0.1}]}, r"smoothing: got -0\.1"),
         (
             {"hooks": [{"name": "label-smoothing", "smoothing": 1}]},
-            "smoothing: got 1; input should be less than 1",
+            "smoothing: got 1; less than 1 is needed",
         ),
         (
             {"hooks": [{"name": "eps-schedule"}], "loss": "natural"},

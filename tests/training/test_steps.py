@@ -344,7 +344,7 @@ def test_a_recipe_writes_step_and_hooks_only_where_they_are_not_the_default():
             r"loss: got name 'free-at'; it is a training step: write step: {name: free-at}",
         ),
         ({"step": {"name": "free-at"}}, r"step\.eps: missing"),
-        ({"step": {"name": "free-at", "eps": 0}}, r"step\.eps: got 0; input should be greater than 0"),
+        ({"step": {"name": "free-at", "eps": 0}}, r"step\.eps: got 0; more than 0 is needed"),
         ({"step": {"name": "free-at", "eps": 8}}, r"eps is 8 in linf.*did you mean 8/255"),
         ({"step": {"name": "free-at", "eps": 0.1}}, "loss 'pgd-at' attacks the images too.*such as natural"),
         ({"schedule": {"name": "sine"}}, r"schedule: got name 'sine'; allowed: cosine, piecewise"),

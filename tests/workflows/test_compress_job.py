@@ -252,7 +252,7 @@ def test_a_share_or_a_beta_that_cannot_be_is_refused_before_cstar_trains_or_a_fo
         robust_nas.compress(
             options(model, "cstar+gdws", "compression.gdws.budgets=[0.9,0.35]"), model, tmp_path / "out"
         )
-    with pytest.raises(ConfigError, match=r"betas\.0: got 0; input should be greater than 0"):
+    with pytest.raises(ConfigError, match=r"betas\.0: got 0; more than 0 is needed"):
         options(model, "gdws", "compression.gdws.budgets=null", "compression.gdws.betas=[0]")
     tiny = ["compression.gdws.budgets=null", "compression.gdws.betas=[1e-9]", "compression.gdws.alpha=null"]
     with pytest.raises(CompressionError, match="leaves every layer dense"):
