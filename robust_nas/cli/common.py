@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
@@ -156,10 +156,23 @@ def are_meant(other_data: bool, recipe: str | None, changes: Sequence[str]) -> b
 def resolve(
     recipe: str, overrides: list[str] | None, print_config: bool, strategy: str | None = None
 ) -> RunConfig:
-    """The config of a recipe; with `print_config` it is printed and the program ends."""
-    from robust_nas.workflows.config import load_config
+    """The config of a recipe; with `print_config` it is printed and the program ends.
+
+    Warn of attacks that keep an eps of their own where an override changes the threat model's.
+    """
+    from robust_nas.workflows.config import kept_eps, load_config
 
     config = load_config(recipe, overrides or (), strategy=strategy)
+    keys = {text: text.partition("=")[0].strip() for text in overrides or ()}
+    changed = [text for text, key in keys.items() if key.endswith("threat_model.eps")]
+    if changed:
+        others = [text for text, key in keys.items() if key.rpartition(".")[2] != "eps"]
+        with suppress(ConfigError):  # a recipe that has no threat model without the override
+            kept = kept_eps(config, load_config(recipe, others, strategy=strategy))
+            if kept:
+                say(
+                    f"warning: {changed[-1]} leaves attacks with an eps of their own as they are: {', '.join(kept)}"
+                )
     if print_config:
         print_and_exit(config)
     return config

@@ -262,6 +262,19 @@ def doubts(config: JobConfig) -> list[str]:
     return found
 
 
+def kept_eps(config: JobConfig, before: JobConfig) -> list[str]:
+    """Return, as `place (eps)`, the attacks whose own eps is that of `before`, where the threat model's is another."""
+    if dict(config)["evaluation"].threat_model.eps == dict(before)["evaluation"].threat_model.eps:
+        return []
+    known, new = (
+        {place: attack.eps for section, value in each for place, attack in attacks_in(value, section)}
+        for each in (before, config)
+    )
+    return [
+        f"{place} ({eps:.4g})" for place, eps in new.items() if eps is not None and known.get(place) == eps
+    ]
+
+
 def one_list(overrides: Sequence[str]) -> list[str]:
     """Return the overrides; one that sets the suite or the list of attacks takes the other of the two away."""
     given = {text.partition("=")[0].strip(): override_value(text) for text in overrides}

@@ -200,7 +200,7 @@ def test_what_is_not_traced_is_not_compiled():
         (lambda: Square(eps=0.1, compile="always"), "'always', but the attack takes no input gradients"),
         (lambda: DeepFool(compile="always"), "'always', but the attack takes several gradients"),
         (lambda: SecondOrder(eps=0.1, compile="always"), "'always', but the attack takes second derivatives"),
-        (lambda: PGD(eps=0.1, compile="sometimes"), "'never', 'auto' or 'always'"),
+        (lambda: PGD(eps=0.1, compile="sometimes"), "allowed: never, auto, always"),
         (lambda: AutoAttack(eps=0.1, compile="auto"), "compile"),
         (
             lambda: Transfer(eps=0.1, surrogates=("x",), attack={"name": "pgd", "compile": "auto"}),

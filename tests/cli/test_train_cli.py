@@ -29,3 +29,11 @@ def test_the_kept_epoch_is_counted_from_one_in_table_and_figure(call: Call, tmp_
     assert f"{kept + 1} of 2" in done.out
     assert "robust (val., pgd)" in done.out
     assert f"kept: epoch {kept + 1} of 2" in (tmp_path / "m" / "figures" / "training.svg").read_text()
+
+
+def test_an_eps_that_an_override_of_the_threat_model_leaves_is_warned_of(call: Call) -> None:
+    kept = "leaves attacks with an eps of their own as they are: training.loss.attack (0.12)"
+    done = call("train", "quickstart", "threat_model.eps=0.15", "--print-config")
+    assert done.err == f"warning: threat_model.eps=0.15 {kept}\n"
+    for more in ((), ("threat_model.eps=0.1",), ("threat_model.eps=0.2", "training.loss.attack.eps=0.2")):
+        assert call("train", "quickstart", *more, "--print-config").err == ""

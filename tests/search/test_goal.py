@@ -98,7 +98,7 @@ def test_the_reference_is_the_worst_of_the_candidates_in_the_units_of_their_colu
     ("values", "message"),
     [
         ({"objectives": {"latency": "max"}}, r"got 'latency'; columns .*: score, macs, params, clean, robust"),
-        ({"objectives": {"score": "up"}}, r"objectives\.score: .*'max' or 'min'"),
+        ({"objectives": {"score": "up"}}, r"objectives\.score: .*allowed: max, min"),
         ({"objectives": {}}, "objectives"),
         ({"constraints": {"latency": "0:5"}}, "constraints: got 'latency'; columns"),
         ({"constraints": {"macs": "0:5"}}, r"constraints\.macs: it is a key of its own"),
