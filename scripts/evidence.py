@@ -30,7 +30,8 @@ from robust_nas.evaluation.options import EvaluationOptions
 from robust_nas.figures import style
 from robust_nas.run_folder import read_json, write_atomic
 from robust_nas.spaces import CellArchitecture, Size
-from robust_nas.workflows.config import RESULTS, RunConfig
+from robust_nas.workflows.config import RunConfig
+from robust_nas.workflows.places import RESULTS
 
 TOLERANCE = 0.02  # of a random control's MACs
 KEPT = (  # of every run

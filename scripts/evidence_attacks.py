@@ -28,7 +28,8 @@ from typing import Any
 import robust_nas
 from robust_nas.config import to_yaml
 from robust_nas.run_folder import read_json, write_atomic, write_json
-from robust_nas.workflows.config import RESULTS, RunConfig
+from robust_nas.workflows.config import RunConfig
+from robust_nas.workflows.places import RESULTS
 
 REFERENCE = Path("results/reference/attacks")
 NETWORK, EPS = "wrn-10-1", 0.1

@@ -36,7 +36,8 @@ from robust_nas.nets import read_model
 from robust_nas.nets.model import inference_state, save_model
 from robust_nas.run_folder import read_json, write_atomic, write_json
 from robust_nas.spaces import EnsembleArchitecture
-from robust_nas.workflows.config import RESULTS, RunConfig
+from robust_nas.workflows.config import RunConfig
+from robust_nas.workflows.places import RESULTS
 
 REFERENCE = Path("results/reference/bayesian")
 MEMBER, EPS, PARTICLES, DRAWS, EOT = "wrn-10-1", 0.1, 4, 8, 8

@@ -31,7 +31,8 @@ from robust_nas.attacks import Predictor
 from robust_nas.nets import read_model
 from robust_nas.run_folder import read_json, write_atomic, write_json
 from robust_nas.timing import interleaved
-from robust_nas.workflows.config import RESULTS, RunConfig
+from robust_nas.workflows.config import RunConfig
+from robust_nas.workflows.places import RESULTS
 
 REFERENCE = Path("results/reference/defences")
 NETWORK, EPS, RADIUS = "wrn-10-1", 0.1, 0.25

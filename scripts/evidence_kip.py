@@ -24,8 +24,9 @@ from typing import Any, NamedTuple
 
 import robust_nas
 from robust_nas.run_folder import read_json, write_atomic, write_json
-from robust_nas.workflows.config import RESULTS, RunConfig
+from robust_nas.workflows.config import RunConfig
 from robust_nas.workflows.distill_config import DistillConfig
+from robust_nas.workflows.places import RESULTS
 
 REFERENCE = Path("results/reference/kip")
 NETWORK, EPS = "wrn-10-1", 0.1

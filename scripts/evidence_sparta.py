@@ -30,7 +30,8 @@ from scipy import stats
 import robust_nas
 from robust_nas.config import to_yaml
 from robust_nas.run_folder import read_json, write_atomic
-from robust_nas.workflows.config import RESULTS, RunConfig
+from robust_nas.workflows.config import RunConfig
+from robust_nas.workflows.places import RESULTS
 
 REFERENCE = Path("results/reference/sparta")
 EVALUATED = ("evaluation.suite=cascade", "evaluation.images=96")
