@@ -263,15 +263,18 @@ def doubts(config: JobConfig) -> list[str]:
 
 
 def kept_eps(config: JobConfig, before: JobConfig) -> list[str]:
-    """Return, as `place (eps)`, the attacks whose own eps is that of `before`, where the threat model's is another."""
-    if dict(config)["evaluation"].threat_model.eps == dict(before)["evaluation"].threat_model.eps:
-        return []
-    known, new = (
-        {place: attack.eps for section, value in each for place, attack in attacks_in(value, section)}
-        for each in (before, config)
-    )
+    """Return the attacks whose own eps is that of `before`, where the threat model's is another.
+
+    As `place (eps)`; those that `doubts` names are left out.
+    """
+    old, new = (dict(each)["evaluation"].threat_model.eps for each in (before, config))
+    known = {place: attack.eps for section, value in before for place, attack in attacks_in(value, section)}
     return [
-        f"{place} ({eps:.4g})" for place, eps in new.items() if eps is not None and known.get(place) == eps
+        f"{place} ({print_number(attack.eps)})"
+        for section, value in config
+        for place, attack in attacks_in(value, section)
+        if old != new and attack.eps is not None and attack.eps == known.get(place)
+        if new / MOST_APART <= attack.eps <= new * MOST_APART
     ]
 
 
