@@ -63,9 +63,9 @@ def test_a_model_is_evaluated_without_the_file_of_its_search_space(run, tmp_path
     assert robust_nas.run_evaluation(found, run / "model", tmp_path / "again")["robust"]["images"] == 20
 
 
-def test_a_run_in_the_place_of_a_model_is_answered_with_where_the_model_is(run):
+def test_a_run_is_loaded_by_the_name_of_its_model(run):
     with pytest.raises(CheckpointError, match=r"did you mean .*model\?"):
-        robust_nas.export_model(run)
+        robust_nas.load_model(run)
 
 
 def test_a_warning_of_an_attack_far_from_the_threat_model_is_kept_with_the_result(tmp_path):
