@@ -132,8 +132,7 @@ def _evaluation(evaluation: Mapping[str, Any] | None) -> str:
     if evaluation is None:
         return (
             "This card was written before any evaluation. `robust-nas evaluate FOLDER` attacks the model on test "
-            "images and writes `evaluation/` with a verdict and a report; `robust-nas export FOLDER --format hub` then "
-            "writes a card with them.\n"
+            "images, writes a folder with a verdict and a report, and this card again, with the figures.\n"
         )
     threat, verdict = evaluation["threat_model"], evaluation["verdict"]
     low, high = verdict["interval"]

@@ -126,6 +126,7 @@ def _evaluate_folder(
     module: torch.nn.Module | None,
     other_data: bool,
 ) -> Written:
+    from robust_nas.export.hub import refresh_card
     from robust_nas.nets import read_model
 
     model_folder = model_in(model_folder)
@@ -139,7 +140,9 @@ def _evaluate_folder(
         refuse_other_images_than_training(model, dataset, other_data)
 
     origin = Origin(model.description.module, checksum=training_checksum(model))
-    return _run(config, job, model.network, model.name, origin, folder, fits, mode, progress, context)
+    written = _run(config, job, model.network, model.name, origin, folder, fits, mode, progress, context)
+    refresh_card(model)
+    return written
 
 
 def _evaluate_module(

@@ -1,6 +1,7 @@
 """The card of a model folder: metadata that hubs read, what is known of the model, and nobody's own text lost."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -158,4 +159,15 @@ def test_the_folder_for_a_hub_has_the_verdict_and_is_read_again(evaluated, call,
     assert "hub/config.json: exists already; replace it with --overwrite" in again.err
     assert call("export", folder, "--format", "hub", "--out", tmp_path, "-q", "--overwrite").code == 0
     assert (hub / CARD).read_bytes() == first
-    assert "before any evaluation" in (folder / CARD).read_text()
+    assert (folder / CARD).read_bytes() == first  # the evaluation wrote it again
+
+
+def test_an_evaluation_leaves_a_readme_of_somebody_else(evaluated, tmp_path):
+    from cases import config
+
+    folder = tmp_path / "model"
+    shutil.copytree(evaluated[0], folder)
+    (folder / CARD).write_text("# Mine\n")
+    recipe = config("evaluation.suite=null", "evaluation.attacks=[{attack: {name: noise}, images: 8}]")
+    robust_nas.run_evaluation(recipe, folder)
+    assert (folder / CARD).read_text() == "# Mine\n"
