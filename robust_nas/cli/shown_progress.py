@@ -151,6 +151,7 @@ class Lines:
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say, self.clock, self.said = say, JobClock(), 0.0
+        self.last: tuple[str, int, str] | None = None
 
     def plan(self, stages: Sequence[Stage]) -> None:
         """Take the jobs that follow."""
@@ -162,6 +163,9 @@ class Lines:
         other = self.clock.update(job, done, total)
         if not other and done < total and now - self.said < SECONDS_BETWEEN_LINES:
             return
+        if not other and self.last == (job, done, note):  # an end, once more
+            return
+        self.last = (job, done, note)
         text = self.clock.text(note)
         self.say(f"{self.clock.number}{job}: {done}/{total}{f', {text}' if text else ''}")
         self.said = now

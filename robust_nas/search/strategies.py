@@ -74,7 +74,8 @@ def with_strategy(section: Mapping[str, Any], strategy: str) -> dict[str, Any]:
             got = f"{got}, which is {STRATEGIES.elsewhere[strategy]}"
         hint = suggestion(strategy, strategy_names())
         raise ConfigError(f"strategy: got {got}; allowed: {', '.join(strategy_names())}{hint}")
-    shared = {key: value for key, value in _shared(section, chosen).items() if key != "name"}
+    left = {"name"} if getattr(chosen, "derives_by_weights", True) else {"name", "max_skips", "derive_by"}
+    shared = {key: value for key, value in _shared(section, chosen).items() if key not in left}
     return {"name": name, **shared, **({chosen.variant: variant} if chosen.variant else {})}
 
 

@@ -107,6 +107,8 @@ def test_lines_come_with_a_new_job_now_and_then_and_at_the_end(monkeypatch):
         time.now += 5.0
     assert [line.partition(",")[0] for line in said] == [f"1/4 search: {n}/10" for n in (1, 4, 7, 10)]
     assert said[1] == "1/4 search: 4/10, 5.0 s/step, 0:30 left  epoch 4/10"
+    lines("search", 10, 10, "epoch 10/10")
+    assert len(said) == 4  # the end is not said again
 
 
 def test_a_job_that_comes_back_has_its_bar_again():

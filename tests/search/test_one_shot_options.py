@@ -14,6 +14,7 @@ from robust_nas.errors import ConfigError
 from robust_nas.run_folder import CHECKPOINT, read_checkpoint
 from robust_nas.search import DARTS, DSARA, STRATEGIES, AdvRush, AlphaOptimiser, AlphaStep, OneShotSearch
 from robust_nas.search.min_norm import min_norm
+from robust_nas.search.one_shot.derivation import refuse_space
 from robust_nas.search.strategy import counted
 
 STEPS = 2  # of an epoch
@@ -208,21 +209,21 @@ def test_a_normaliser_without_a_min_norm_step_is_refused():
         DSARA(normalise="unit", combine="sum", attack=ONE_SHOT["attack"])
 
 
-@pytest.mark.parametrize("key", ["max_skips", "stop_on_collapse"])
-def test_a_space_without_what_an_option_is_about_is_refused_before_the_first_step(tmp_path, key):
-    strategy = DARTS(**options(**{key: 2}))
-    for name, operations, text in (
-        (
-            "none",
-            ["avg_pool_3x3", "sep_conv_3x3"],
-            f"search.{key}: got 2; the space .* has no skip connection",
-        ),
-        (
-            "alone",
-            ["none", "skip_connect"],
-            f"search.{key}: got 2; edges of the space .* skip connections alone",
-        ),
-    ):
-        with pytest.raises(ConfigError, match=text):
-            searched(tmp_path / name, strategy, space=small_space(1, operations))
-        assert not (tmp_path / name / CHECKPOINT).exists()
+@pytest.mark.parametrize(
+    ("key", "operations", "text"),
+    [
+        ("stop_on_collapse", ["avg_pool_3x3", "sep_conv_3x3"], "the space .* has no skip connection"),
+        ("stop_on_collapse", ["none", "skip_connect"], "edges of the space .* skip connections alone"),
+        ("max_skips", ["none", "skip_connect"], "edges of the space .* skip connections alone"),
+    ],
+)
+def test_a_space_without_what_an_option_is_about_is_refused_before_the_first_step(
+    tmp_path, key, operations, text
+):
+    with pytest.raises(ConfigError, match=f"search.{key}: got 2; {text}"):
+        searched(tmp_path, DARTS(**options(**{key: 2})), space=small_space(1, operations))
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
+def test_a_limit_on_skips_holds_by_itself_where_there_are_none():
+    refuse_space(small_space(1, ["avg_pool_3x3", "sep_conv_3x3"]), "max_skips", 2)

@@ -86,9 +86,14 @@ def limit_skips(
 
 
 def refuse_space(space: CellSpace, key: str, value: int) -> None:
-    """Raise `ConfigError` for a limit on skip connections in a space that has none, or nothing else."""
+    """Raise `ConfigError` for a limit on skip connections in a space of nothing else, or a stop where there are none.
+
+    A limit where there are none is kept by itself: a recipe may have it for any space.
+    """
     found = [OPERATIONS.get(name) for name in space.operations]
     if not any(operation.is_skip for operation in found):
+        if key == "max_skips":
+            return
         raise ConfigError(
             f"search.{key}: got {value}; the space {space.name!r} has no skip connection; leave it out"
         )
