@@ -367,7 +367,7 @@ def stored_config(folder: Path, kind: type[JobConfig]) -> tuple[Path | None, dic
     `folder` is a model folder, or a run folder with one in `model/`. The file is `recipe.yaml`, or `config.yaml` in
     older folders.
     """
-    folder = model_in(folder)
+    folder = model_in(folder, weights=False)
     path = existing_file(folder / RECIPE) or existing_file(folder / "config.yaml")
     if folder.is_file():
         raise ConfigError(

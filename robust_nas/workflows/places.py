@@ -140,11 +140,12 @@ def run_folder_of(model: Path) -> Path:
     return named.parent if named.name == MODEL and inside else named
 
 
-def model_in(place: Path | str) -> Path:
+def model_in(place: Path | str, *, weights: bool = True) -> Path:
     """Return the model folder that a user's folder means: itself, or `model/` in it.
 
-    A folder that holds other models is refused with `ConfigError`, which lists them; where there is nothing of a model,
-    the folder is returned as it is, for what reads it to say so.
+    A folder that holds other models is refused with `ConfigError`, which lists them; so is one with an architecture that
+    is not trained, unless its `weights` are not asked for. Where there is nothing of a model, the folder is returned as
+    it is, for what reads it to say so.
     """
     folder = expand_path(place)
     if _is_model(folder) or not folder.is_dir():
@@ -161,7 +162,7 @@ def model_in(place: Path | str) -> Path:
     inner = next(
         (path for path in (folder, folder / "search") if (path / "architecture.yaml").is_file()), None
     )
-    if inner is not None and not (folder / "checkpoint.pt").is_file():
+    if weights and inner is not None and not (folder / "checkpoint.pt").is_file():
         raise ConfigError(
             f"{folder}: is no model folder: it holds an architecture that is not trained; train it with "
             f"robust-nas train RECIPE --architecture {inner}"

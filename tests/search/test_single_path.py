@@ -14,7 +14,7 @@ PATHS = {**SHORT_SUPERNET, "reference": 10, "zero_cost": {**SHORT_ZERO, "proxies
 def test_the_supernet_takes_epochs_width_and_half_of_the_eps_from_a_recipe():
     config = load_config("quickstart", strategy="single-path")
     evaluator = config.search.evaluator
-    assert (evaluator.epochs, evaluator.channels) == (6, 8)
+    assert (evaluator.epochs, evaluator.channels) == (5, 8)
     assert (evaluator.loss.attack.eps, evaluator.score_attack.eps) == (0.05, 0.05)
     own = ["search.evaluator.channels=4", "search.evaluator.steps=700"]
     own = load_config("quickstart", own, strategy="single-path").search.evaluator
