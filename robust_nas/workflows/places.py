@@ -143,9 +143,9 @@ def run_folder_of(model: Path) -> Path:
 def model_in(place: Path | str, *, weights: bool = True) -> Path:
     """Return the model folder that a user's folder means: itself, or `model/` in it.
 
-    A folder that holds other models is refused with `ConfigError`, which lists them; so is one with an architecture that
-    is not trained, unless its `weights` are not asked for. Where there is nothing of a model, the folder is returned as
-    it is, for what reads it to say so.
+    A folder that holds other models is refused with `ConfigError`, which lists them; so is one with an architecture
+    that is not trained, unless its `weights` are not asked for. Where there is nothing of a model, the folder is
+    returned as it is, for what reads it to say so.
     """
     folder = expand_path(place)
     if _is_model(folder) or not folder.is_dir():
