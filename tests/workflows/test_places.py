@@ -146,11 +146,11 @@ def test_resume_finds_the_folder_that_more_images_extend(run):
 def test_folders_of_earlier_versions_are_found_again(tmp_path):
     run = make_run(tmp_path / "run")
     model = make_model(run / "model")
-    inside, beside = model / "evaluation", run / "model-compressed"
+    inside, earlier = model / "evaluation", run / "model-compressed"
     make_run(inside, Job(model=".."))
-    make_run(beside, Job(model="../model"))
+    make_run(earlier, Job(model="../model"))
     assert of_model("evaluate", Job(), model, None, "resume")[0] == inside
-    assert of_model("compress", Job(), model, None, "resume")[0] == beside
+    assert of_model("compress", Job(), model, None, "resume")[0] == earlier
     assert of_model("evaluate", Job(attack="aa"), model, None, "resume")[0] == run / "evaluation"
 
 
