@@ -74,6 +74,7 @@ def with_strategy(section: Mapping[str, Any], strategy: str) -> dict[str, Any]:
             got = f"{got}, which is {STRATEGIES.elsewhere[strategy]}"
         hint = suggestion(strategy, strategy_names())
         raise ConfigError(f"strategy: got {got}; allowed: {', '.join(strategy_names())}{hint}")
+    # What a strategy with a derivation of its own would refuse stays behind, as after `search.name=` (`choices.py`).
     left = {"name"} if getattr(chosen, "derives_by_weights", True) else {"name", "max_skips", "derive_by"}
     shared = {key: value for key, value in _shared(section, chosen).items() if key not in left}
     return {"name": name, **shared, **({chosen.variant: variant} if chosen.variant else {})}

@@ -177,6 +177,13 @@ def test_a_one_shot_step_reads_back_what_its_strategy_says_and_gives_no_unknown_
     assert all(value.dim() == 0 for value in measured.values())
 
 
+@pytest.mark.parametrize("name", [name for name in strategy_names() if name.startswith("nni:")])
+def test_a_limit_on_skips_stays_behind_where_a_strategy_derives_by_itself(name):
+    section = with_strategy({"name": "dsara", "max_skips": 2, "derive_by": "perturbation", "epochs": 7}, name)
+    assert section.keys() & {"max_skips", "derive_by"} == set()
+    assert with_strategy({"name": "dsara", "max_skips": 2}, "gdas")["max_skips"] == 2
+
+
 @pytest.mark.parametrize("text", ["ray", "nni", "nni:x", "dsara:x", "", "x" * 1000])
 def test_an_unknown_strategy_is_answered_with_the_known_ones(text):
     with pytest.raises(ConfigError, match=r"strategy: got '.*'; allowed: .*dsara.*nni:darts.*random"):
