@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from robust_nas._version import __version__
 from robust_nas.config import Options, config_hash
+from robust_nas.registry import plugins_in
 from robust_nas.user_code import code_digests
 
 if TYPE_CHECKING:
@@ -37,15 +38,28 @@ def environment(config: Options | None = None, **more: Any) -> dict[str, Any]:
         "robust_nas": __version__,
         "code": _code_version(),
         "user_code": code_digests(),
+        "plugins": plugins_in(config),
         **({} if config is None else {"config_hash": config_hash(config)}),
         "python": platform.python_version(),
         "packages": dict(_packages()),
         "platform": platform.platform(),
         "processor": processor(),
         "allocator": allocator(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": command(),
         **more,
     }
+
+
+def command() -> list[str]:
+    """Return the words by which this process was started; `python -m robust_nas` is the console script."""
+    program, own = Path(sys.argv[0]), Path(__file__).with_name("__main__.py")
+    if program.name != own.name:
+        words = [program.name]
+    else:
+        words = (
+            ["robust-nas"] if program.resolve() == own.resolve() else ["python", "-m", program.parent.name]
+        )
+    return [*words, *sys.argv[1:]]
 
 
 # What a process runs is what it imported, so all of these are asked once: a trial of a study takes tenths of a second.

@@ -41,6 +41,9 @@ class Method(Options):
 
 
 M = TypeVar("M", bound=Options)
+_ORIGINS: dict[
+    type[Options], str
+] = {}  # of every plugin that was asked for: its `module:Class`, package and version
 
 
 def methods_in(value: object, place: str, kind: type[M]) -> Iterator[tuple[str, M]]:
@@ -53,6 +56,20 @@ def methods_in(value: object, place: str, kind: type[M]) -> Iterator[tuple[str, 
     elif isinstance(value, tuple | list):
         for number, inner in enumerate(value):
             yield from methods_in(inner, f"{place}.{number}", kind)
+
+
+def plugins_in(value: object) -> dict[str, str]:
+    """Return the methods among options that an installed package gave: name -> `module:Class of package version`."""
+    found: dict[str, str] = {}
+    if isinstance(value, Options):
+        if type(value) in _ORIGINS:
+            found[dict(value)["name"]] = _ORIGINS[type(value)]
+        for _, inner in value:
+            found |= plugins_in(inner)
+    elif isinstance(value, tuple | list | Mapping):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            found |= plugins_in(inner)
+    return found
 
 
 @dataclass(eq=False)
@@ -76,6 +93,10 @@ class Registry(Generic[M]):
         for entry in _installed().select(group=self.group):
             found.setdefault(entry.name, {})[entry.value] = entry
         return found
+
+    def plugins(self) -> dict[str, str]:
+        """Return the installed plugins by name: their `module:Class`, package and version; none is imported."""
+        return {name: " and ".join(map(_origin, entries.values())) for name, entries in self._plugins.items()}
 
     def names(self) -> list[str]:
         """Return every known name: the built-in ones in their order, then those of installed plugins, sorted."""
@@ -112,7 +133,9 @@ class Registry(Generic[M]):
                 raise ConfigError(
                     f"{self.kind} {name!r}: its plugin {plugins[0].value} cannot be imported: {error}"
                 ) from error
-            return _named(self._checked(name, found), self.key, name)
+            named = _named(self._checked(name, found), self.key, name)
+            _ORIGINS[named] = _origin(plugins[0])
+            return named
         if name in self.renamed:
             raise UnknownMethodError(f"got {self.key} {name!r}; is now {self.renamed[name]!r}")
         if name in self.elsewhere:

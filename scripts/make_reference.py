@@ -28,38 +28,13 @@ from reference_commands import page as joined
 
 from robust_nas.config import Options, print_number
 from robust_nas.descriptions import description
+from robust_nas.registries import all_registries
 from robust_nas.registry import Method, MethodField, Registry
 from robust_nas.schema import Definitions
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
 CONFIGURATION = "configuration.md"
 LARGEST = 2**62  # bounds beyond it are those of the memory, not of the field
-REGISTRIES = (
-    "robust_nas.attacks:ATTACKS",
-    "robust_nas.operations:ACTIVATIONS",
-    "robust_nas.logger:LOGGERS",
-    "robust_nas.operations:OPERATIONS",
-    "robust_nas.compression:COMPRESSORS",
-    "robust_nas.data:DATASETS",
-    "robust_nas.defences:DEFENCES",
-    "robust_nas.evaluation:CHECKS",
-    "robust_nas.distillation:DISTILLERS",
-    "robust_nas.figures:FIGURES",
-    "robust_nas.kernels:KERNELS",
-    "robust_nas.search:EVALUATORS",
-    "robust_nas.search:PROXIES",
-    "robust_nas.search:RANKINGS",
-    "robust_nas.search:SEARCH_FINDINGS",
-    "robust_nas.search:STRATEGIES",
-    "robust_nas.search:TABLES",
-    "robust_nas.spaces:FAMILIES",
-    "robust_nas.studies.design:DESIGNS",
-    "robust_nas.studies.rules:RULES",
-    "robust_nas.training:HOOKS",
-    "robust_nas.training:LOSSES",
-    "robust_nas.training:SCHEDULES",
-    "robust_nas.training:STEPS",
-)
 FILES = {  # the files that a user writes: the config, and the commands that read it
     "robust_nas.workflows.config:RunConfig": "A recipe: `run`, `search`, `train`, `compress --recipe`",
     "robust_nas.workflows.config:EvaluationConfig": "The config of `evaluate`",
@@ -104,7 +79,7 @@ class Pages:
 
     def __init__(self) -> None:
         """Give every model that a file or a method holds its place."""
-        self.registries: list[Registry[Any]] = [named(each) for each in REGISTRIES]
+        self.registries = all_registries()
         self.places: dict[type[BaseModel], tuple[str, str]] = {}  # model -> page, heading
         self.sections: dict[str, list[type[BaseModel]]] = {}  # page -> the models that are sections there
         for registry in self.registries:

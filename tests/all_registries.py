@@ -3,8 +3,9 @@
 import importlib
 from typing import get_args
 
-from make_reference import REGISTRIES as REGISTRIES
 from pydantic import BaseModel
+
+from robust_nas.registries import REGISTRIES as REGISTRIES
 
 CONFIGS = (
     "robust_nas.workflows.config:RunConfig",

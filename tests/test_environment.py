@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from robust_nas import environment as module
 from robust_nas.config import Options
 from robust_nas.environment import _code_version, environment
 
@@ -27,6 +28,19 @@ def test_the_environment_names_versions_machine_and_config():
     assert found["dataset"] == "digits"
     assert {"robust_nas", "code", "python", "platform", "processor", "command"} <= found.keys()
     json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("/usr/bin/robust-nas", ["robust-nas"]),
+        (str(Path(module.__file__).with_name("__main__.py")), ["robust-nas"]),
+        ("/usr/lib/pytest/__main__.py", ["python", "-m", "pytest"]),
+    ],
+)
+def test_the_record_has_the_command_as_it_would_be_typed(program, words, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [program, "train", "quickstart"])
+    assert environment(Config())["command"] == [*words, "train", "quickstart"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from package_files import ROOT, modules, python_files, read
 BASE = (
     "_version", "checkpoints", "choices", "config", "config_paths", "descriptions", "distributed", "environment",
     "errors", "extension", "files", "finished_files", "lazy", "logger", "overrides", "record_log", "records",
-    "registry", "run_folder", "schema", "stages", "timing", "user_code", "yaml_reader",
+    "registries", "registry", "run_folder", "schema", "stages", "timing", "user_code", "yaml_reader",
 )  # fmt: skip
 ROOMS = (
     "execution", "statistics", "figures", "data", "layers", "operations", "kernels", "spaces", "defences", "nets",

@@ -8,9 +8,9 @@ from robust_nas.cli import common
 
 
 def command(json: common.Json = False) -> None:
-    """Look at packages, devices, extras, datasets and disk; name what is missing and what adds it. Changes nothing.
+    """Look at packages, devices, extras, datasets, plugins and disk; name what is missing and what adds it.
 
-    Exits with 1 where something is missing without which nothing works.
+    Nothing is changed. Exits with 1 where something is missing without which nothing works.
 
     Example: [bold]robust-nas doctor[/bold]
 

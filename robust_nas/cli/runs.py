@@ -93,9 +93,11 @@ def show(
     for key, value in row[0]._asdict().items():
         if value not in (None, ""):
             print(f"{key:<12} {value}")
-    for key in ("command", "robust_nas", "code", "device", "threads", "packages", "processor"):
+    for key in ("command", "robust_nas", "code", "device", "threads", "packages", "plugins", "processor"):
         if value := made.get(key):
             words = " ".join(value) if isinstance(value, list) else value
+            if isinstance(value, dict):
+                words = ", ".join(f"{name} {one}" for name, one in value.items())
             print(f"{key:<12} {words}")
     for path in sorted(folder.iterdir()):
         if not path.name.startswith("."):

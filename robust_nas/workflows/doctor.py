@@ -1,4 +1,4 @@
-"""What this machine has of what the toolkit uses: packages, devices, datasets, disk; and what adds the rest."""
+"""What this machine has of what the toolkit uses: packages, devices, datasets, plugins, disk; what adds the rest."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from typing import Literal, NamedTuple
 
 from packaging.requirements import Requirement
 
+from robust_nas.config import suggestion
 from robust_nas.data import DATASETS
 from robust_nas.environment import allocator, machine_memory
-from robust_nas.errors import RobustNASError
+from robust_nas.errors import ConfigError, RobustNASError
+from robust_nas.registries import all_registries
 
 PACKAGE = "robust-nas"
+GROUPS = "robust_nas."  # what the groups of entry points begin with
 TORCH = "pip install -c constraints.txt torch; on a machine with a GPU its own build, without constraints.txt"
 LEAST_DISK = 1e9  # bytes that are free, below which a run may end halfway
 NOT_FOR_USERS = ("dev",)  # extras
@@ -42,6 +45,7 @@ def doctor(folder: Path | str = ".") -> list[Finding]:
         *_machine(),
         *_extras(),
         *_datasets(),
+        *_plugins(),
         _disk(Path(folder)),
     ]
 
@@ -161,6 +165,31 @@ def _datasets() -> list[Finding]:
                 findings.append(Finding(what, "ok", str(reader.location(None))))
             except RobustNASError:
                 findings.append(Finding(what, "missing", f"nothing at {reader.default_path}", reader.where))
+    return findings
+
+
+def _plugins() -> list[Finding]:
+    """Return every method of an installed package, and every entry point in a group that nobody reads."""
+    findings = []
+    registries = {registry.group: registry for registry in all_registries()}
+    for registry in registries.values():
+        for name, origin in sorted(registry.plugins().items()):
+            what = f"plugin {name}"
+            try:
+                registry.get(name)
+            except ConfigError as error:
+                findings.append(Finding(what, "note", str(error)))
+            else:
+                findings.append(Finding(what, "ok", f"{registry.kind}: {origin}"))
+    for group in sorted(metadata.entry_points().groups):
+        if not group.startswith(GROUPS) or group in registries:
+            continue
+        for entry in metadata.entry_points(group=group):
+            said = (
+                f"{entry.value} is in the group {group!r}, which nobody reads{suggestion(group, registries)}"
+            )
+            remedy = "correct the group in the package's pyproject.toml, and install it again"
+            findings.append(Finding(f"plugin {entry.name}", "note", said, remedy))
     return findings
 
 

@@ -10,6 +10,7 @@ from small_search import Stopped
 
 from robust_nas import run_search
 from robust_nas.errors import CodeRefusedError, ConfigError
+from robust_nas.records import read_json
 from robust_nas.search import STRATEGIES
 from robust_nas.user_code import own_config
 
@@ -68,6 +69,8 @@ def test_a_strategy_of_an_installed_package_is_searched_with_and_resumed(plugin,
     install(monkeypatch, path.parent, STRATEGIES, "mine", f"{path.stem}:{name}")
     result = searched_twice(tmp_path, "mine", section)
     assert "name: mine" in (result.folder / "config.yaml").read_text()
+    package = f"{path.stem}:{name} of mine_{path.stem} 1.0"
+    assert read_json(result.folder / "environment.json")["plugins"] == {"mine": package}
 
 
 def test_a_strategy_in_a_file_is_refused_where_nobody_allowed_it(tmp_path):

@@ -8,9 +8,12 @@ from importlib import metadata
 from types import SimpleNamespace
 
 import pytest
+from plugins import install
 
+from robust_nas.attacks import ATTACKS, Attack
 from robust_nas.data.fashion_mnist import FashionMNIST
 from robust_nas.errors import ConfigError
+from robust_nas.registry import Registry
 from robust_nas.workflows import doctor as module
 from robust_nas.workflows.doctor import doctor
 
@@ -110,6 +113,25 @@ def test_the_command_prints_each_and_fails_where_a_needed_one_is_missing(install
     assert done.code == 1
     rows = json.loads(done.out)
     assert [row["what"] for row in rows if row["needed"]] == ["package numpy"]
+
+
+def test_plugins_are_listed_with_their_packages_and_what_is_wrong_with_them(tmp_path, monkeypatch):
+    code = "from robust_nas.attacks import Attack\n\nclass Corners(Attack):\n    pass\n"
+    for name, value, text in (("corners", "good:Corners", code), ("torn", "torn:Corners", "import nowhere")):
+        (tmp_path / f"{value.partition(':')[0]}.py").write_text(text)
+        install(monkeypatch, tmp_path, ATTACKS, name, value)
+    install(
+        monkeypatch,
+        tmp_path,
+        Registry("attack", Attack, "", {}, group="robust_nas.attack"),
+        "lost",
+        "good:Corners",
+    )
+    found = by_name(tmp_path)
+    assert found["plugin corners"][1:3] == ("ok", "attack: good:Corners of corners_good 1.0")
+    assert found["plugin torn"].state == "note"
+    assert "torn:Corners cannot be imported: No module named 'nowhere'" in found["plugin torn"].found
+    assert "did you mean 'robust_nas.attacks'" in found["plugin lost"].found
 
 
 def test_a_reader_that_cannot_be_made_hides_no_other(installed, tmp_path, monkeypatch):

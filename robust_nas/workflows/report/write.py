@@ -196,7 +196,7 @@ def _about(own: Part, row: RunRow) -> list[tuple[str, str]]:
 
 
 def _command(words: Sequence[object]) -> str:
-    """Return the command of a run as a shell takes it; `python -m robust_nas` is the console script."""
+    """Return the command of a run as a shell takes it; records had `__main__.py` for the console script."""
     texts = [
         "robust-nas" if word == "__main__.py" and not place else str(word) for place, word in enumerate(words)
     ]
@@ -211,12 +211,12 @@ def _resume(said: Any) -> str:
 
 
 def _versions(made: Mapping[str, Any]) -> list[tuple[str, str]]:
-    packages = made.get("packages")
+    parts = [part for key in ("packages", "plugins") if isinstance(part := made.get(key), dict)]
     return [
         ("robust_nas", str(made.get("robust_nas", ""))),
         ("code", str(made.get("code") or "")),
         ("python", str(made.get("python", ""))),
-        *((name, str(version)) for name, version in (packages.items() if isinstance(packages, dict) else ())),
+        *((name, str(version)) for part in parts for name, version in part.items()),
         ("platform", str(made.get("platform", ""))),
         ("config", str(made.get("config_hash", ""))),
         ("images' checksum", str(made.get("dataset_checksum") or "")),
