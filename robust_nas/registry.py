@@ -13,16 +13,18 @@ maps names to `file:Class`; other packages add theirs by an entry point of the r
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
+import yaml
 from pydantic import GetCoreSchemaHandler, SerializationInfo, ValidationInfo, create_model
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from robust_nas.config import Options, suggestion
+from robust_nas.config import Options, suggestion, to_yaml_dict
 from robust_nas.errors import CodeRefusedError, ConfigError, UnknownMethodError
 from robust_nas.user_code import is_code, resolve
 
@@ -56,6 +58,25 @@ def methods_in(value: object, place: str, kind: type[M]) -> Iterator[tuple[str, 
     elif isinstance(value, tuple | list):
         for number, inner in enumerate(value):
             yield from methods_in(inner, f"{place}.{number}", kind)
+
+
+def as_recipe(method: Method) -> str:
+    """Return a method as a recipe has it, on one line: its name, and the options that differ from their defaults."""
+    text = yaml.safe_dump(
+        _changed(method), default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf
+    )
+    return text.strip()
+
+
+def _changed(value: Options) -> dict[str, Any]:
+    plain, found = to_yaml_dict(value), {}
+    for key, inner in value:
+        default = type(value).model_fields[key].get_default(call_default_factory=True)
+        if isinstance(value, Method) and key == "name":
+            found[key] = plain[key]
+        elif key in plain and inner != default:
+            found[key] = _changed(inner) if isinstance(inner, Options) else plain[key]
+    return found
 
 
 def plugins_in(value: object) -> dict[str, str]:

@@ -11,7 +11,9 @@ from plugins import install
 from robust_nas import user_code
 from robust_nas.config import Count, Options, check, to_dict, to_yaml
 from robust_nas.errors import CodeRefusedError, ConfigError, UnknownMethodError
-from robust_nas.registry import Method, Registry
+from robust_nas.registry import Method, Registry, as_recipe
+from robust_nas.training import LOSSES
+from robust_nas.yaml_reader import parse_yaml
 
 
 class Colour(Method):
@@ -127,6 +129,16 @@ def test_a_stranger_s_config_that_names_code_is_refused(green, tmp_path):
     for spec in ("green.py:Green", f"{tmp_path}/other/green.py:Green"):
         with pytest.raises(CodeRefusedError):
             found.get(spec)  # what one config may run, another may not
+
+
+def test_a_method_is_written_as_a_recipe_has_it():
+    assert as_recipe(Red()) == "{name: red}"
+    loss = LOSSES.make("trades", attack={"name": "pgd", "eps": 8 / 255, "steps": 7}, beta=5)
+    text = as_recipe(loss)
+    assert (
+        text == "{name: trades, attack: {name: pgd, eps: 8/255, keep: last, steps: 7, loss: kl}, beta: 5.0}"
+    )
+    assert check(type(loss), parse_yaml(text, ""), "text") == loss
 
 
 def test_an_installed_plugin_needs_no_line(green, monkeypatch):

@@ -14,6 +14,7 @@ from robust_nas.distributed import Ranks, joined
 from robust_nas.errors import RunExistsError
 from robust_nas.extension import ExtensibleJob
 from robust_nas.records import RESULT, Shape, read_json
+from robust_nas.registry import as_recipe
 from robust_nas.run_folder import CONFIG, Mode, Progress, Run, silent, write_json
 from robust_nas.spaces import AnyArchitecture, Architecture, count, has_cells
 from robust_nas.training import Training
@@ -214,11 +215,11 @@ def _train_once(
     made = {
         "recipe": config.name,
         "seed": config.seed,
-        "loss": repr(options.loss),
+        "loss": as_recipe(options.loss),
         "epoch": outcome.epoch,  # from 0, as in metrics.jsonl; people are shown it from 1
         "validation_clean": outcome.clean,
         "validation_robust": outcome.robust,
-        "validation_attack": repr(options.validation_attack),
+        "validation_attack": as_recipe(options.validation_attack),
         "dataset": dataset.name,
         "dataset_checksum": dataset.checksum,
     }

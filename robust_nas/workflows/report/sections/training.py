@@ -41,7 +41,7 @@ def training(part: Part) -> Section | None:
         Facts(
             [
                 ("loss", str((epochs.get("loss") or {}).get("name", ""))),
-                ("validated by", str(made.get("validation_attack") or "").partition("(")[0]),
+                ("validated by", str((epochs.get("validation_attack") or {}).get("name", ""))),
                 ("dataset", str(made.get("dataset", ""))),
                 ("epochs", f"{len(part.metrics)} of {planned}"),
                 ("parameters", size(made.get("params"))),
@@ -53,7 +53,10 @@ def training(part: Part) -> Section | None:
     options = [[key, str(made[key])] for key in ("loss", "validation_attack") if made.get(key)]
     if options:
         blocks.append(
-            Details("Every option of loss and validation", [Table(("", ""), options, frozenset({0, 1}))])
+            Details(
+                "Loss and validation as the recipe has them",
+                [Table(("", ""), options, frozenset({0, 1}))],
+            )
         )
     if part.metrics and not part.has(f"{FIGURES}/training.svg"):
         blocks.append(_curves(part))
