@@ -62,7 +62,7 @@ ARMS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "dsara, warm-up": (None, ("search.stage1_epochs=HALF", "search.warmup_epochs=THIRD")),
     "dsara, cosine alphas": (None, ("search.stage1_epochs=HALF", "search.alphas.schedule=cosine")),
     "dsara, alphas 0.1": (None, ("search.stage1_epochs=HALF", "search.alphas.learning_rate=0.1")),
-    "dsara, two skips": (None, ("search.stage1_epochs=HALF", "search.max_skips=2")),
+    "dsara, any skips": (None, ("search.stage1_epochs=HALF", "search.max_skips=null")),
     "dsara, perturbation": (None, ("search.stage1_epochs=HALF", "search.derive_by=perturbation")),
     "dsara, PGD-7": (None, ("search.stage1_epochs=HALF", "search.attack={name: pgd, steps: 7}")),
     "darts": ("darts", ()),
