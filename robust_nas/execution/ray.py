@@ -230,11 +230,11 @@ def _refuse_reachable(ray: ModuleType) -> None:
 
 
 def _refuse_unreachable(address: str) -> None:
-    """Raises `ConfigError` where no gRPC server listens at host:port.
+    """Raises `ConfigError` where no gRPC server listens at host:port or ray://host:port.
 
     Ray would try for minutes and then end the process.
     """
-    host, colon, port = address.rpartition(":")
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or "/" in host or not port.isdecimal():
         return  # `auto`, or what Ray refuses at once
     try:
