@@ -295,16 +295,20 @@ def test_the_learning_rate_rises_then_falls_and_eps_rises_with_it():
 
 @pytest.mark.parametrize("sampling", ["uniform", "fair"])
 def test_a_killed_supernet_resumes_to_the_same_losses(tmp_path, sampling):
-    method, candidates = RANKINGS.make("supernet", **PATHS, sampling=sampling), drawn(3)
+    method, candidates, prior = (
+        RANKINGS.make("supernet", **PATHS, sampling=sampling),
+        drawn(3),
+        [1.0, 2.0, 3.0],
+    )
     with ranking(tmp_path / "whole") as context:
-        expected = method.supernet_losses(candidates, context)
-        assert method.supernet_losses(candidates, context) == expected
+        expected = method.supernet_losses(candidates, prior, context)
+        assert method.supernet_losses(candidates, prior, context) == expected
     assert np.shape(expected[0]) == (3, 3)
     for at in (3, 7):
         with pytest.raises(Stopped), ranking(tmp_path / "cut", at) as context:
-            method.supernet_losses(candidates, context)
+            method.supernet_losses(candidates, prior, context)
     with ranking(tmp_path / "cut") as context:
-        assert method.supernet_losses(candidates, context) == expected
+        assert method.supernet_losses(candidates, prior, context) == expected
 
 
 def test_a_supernet_scores_on_images_that_it_does_not_train_on(tmp_path):
@@ -330,38 +334,11 @@ def test_a_clean_start_is_followed_by_attacked_images_and_only_a_path_moves(tmp_
         assert torch.equal(parameter, start[name]) == (id(parameter) not in moved), name
 
 
-def losses_of(quality, noise, seed=0):
-    draws = np.random.default_rng(seed).normal(size=(len(quality), 6))
-    return (np.array(quality)[:, None] + noise * draws).tolist()
-
-
-def test_the_gate_fails_for_random_scores_and_at_chance():
-    method = RANKINGS.make("supernet", batch_size=64, steps=1000)
-    quality = list(np.linspace(1, 2, 40))
-    good = method.gate(losses_of(quality, 0.05), 0.3, 10)
-    assert good.fit
-    assert good.reliability > 0.9
-    for seed in range(20):
-        bad = method.gate(losses_of([1.5] * 40, 0.05, seed), 0.3, 10)
-        assert not bad.fit
-        assert bad.words.startswith("NOT FIT")
-    assert not method.gate(losses_of(quality, 0.05), 0.1, 10).fit
-    assert not method.gate([[1.0, 1.0]] * 40, 0.3, 10).fit
-
-
-def test_spearman_brown_of_two_halves_is_the_reliability_of_their_sum():
-    """Scores of quality q with noise of equal variance in each half: rho is 1/2, the sum has 2/3."""
-    draws = np.random.default_rng(0).normal(size=(3, 20_000))
-    halves = (draws[0] + draws[1], draws[0] + draws[2])
-    gate = RANKINGS.make("supernet").gate(np.stack(halves, 1).tolist(), 0.5, 10)
-    assert gate.reliability == pytest.approx(2 / 3, abs=0.03)
-
-
 def test_a_supernet_that_is_not_fit_has_no_weight_in_the_sum(tmp_path, monkeypatch):
     candidates = drawn(4)
     with ranking(tmp_path) as context:
         for fit in (False, True):
-            verdict = supernet_file.Gate(fit, 0.0, 0.0, "")
+            verdict = supernet_file.Gate(fit, 0.0, 0.0, 0.0, "")
             given = [[4.0], [3.0], [2.0], [1.0]], verdict
             monkeypatch.setattr(
                 supernet_file.SupernetRanking, "supernet_losses", lambda *_, given=given: given

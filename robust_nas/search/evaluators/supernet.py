@@ -57,24 +57,25 @@ class InheritedWeights(GatedPaths, Evaluator):
         if self.epochs is not None:
             return self.of_epochs(context.space, len(context.images)).evaluate(candidate, context)
         own = ranking_context(context)
-        trained, reference, gate = _prepared(self, context.space, own)
+        zero_cost = ZeroCostScore(method=self.zero_cost, reference=self.reference)
+        trained, reference, gate = _prepared(self, context.space, own, zero_cost.of_reference(context))
         (losses,) = self.logged_losses(trained, [candidate], own)
         loss = _mean(losses)
         (share,) = shares_within([-loss], [-each for each in reference]).tolist()
-        prior = ZeroCostScore(method=self.zero_cost, reference=self.reference).evaluate(candidate, context)
+        prior = zero_cost.evaluate(candidate, context)
         score = None if prior.score is None else prior.score + gate.fit * share
         return Scored(score, {"loss": loss, "weight": float(gate.fit)})
 
 
 @lru_cache(maxsize=1)  # of a search; the weights and the sample's losses are on the disk
 def _prepared(
-    evaluator: InheritedWeights, space: CellSpace, context: RankingContext
+    evaluator: InheritedWeights, space: CellSpace, context: RankingContext, prior: tuple[float, ...]
 ) -> tuple[TrainedPaths, list[float], Gate]:
-    """Return the trained supernet, the reference sample's losses, and whether they are fit."""
+    """Return the trained supernet, the reference sample's losses, and whether they are fit; `prior`: its zero-cost."""
     trained = TrainedPaths(evaluator, space, context)
     seeds = np.random.default_rng([context.seed, 1]).integers(2**32, size=evaluator.reference)
     losses = evaluator.logged_losses(trained, [sample(space, int(seed)) for seed in seeds], context)
-    gate = evaluator.gate(losses, trained.accuracy, context.classes)
+    gate = evaluator.gate(losses, prior, trained.accuracy, context.classes)
     context.progress("score", len(losses), len(losses), gate.words)
     return trained, [_mean(each) for each in losses], gate
 

@@ -43,6 +43,11 @@ class ZeroCostScore(Evaluator):
         ranked = method.ranked(found, _reference(self, context.space, fixed))
         return Scored(float(ranked[:, 0].mean()), {"spread": spread(ranked)[0]})
 
+    def of_reference(self, context: SearchContext) -> tuple[float, ...]:
+        """Return the scores of the reference architectures themselves, in the order in which they were drawn."""
+        fixed = (context.images, context.classes, context.mean, context.std, context.seed)
+        return tuple(self.method.ranked(_reference(self, context.space, fixed)).mean(0).tolist())
+
 
 def _measured(method: ZeroCost, small: tuple[CellArchitecture, ...], fixed: Fixed) -> list[Values]:
     images, classes, mean, std, seed = fixed
