@@ -43,9 +43,8 @@ class Method(Options):
 
 
 M = TypeVar("M", bound=Options)
-_ORIGINS: dict[
-    type[Options], str
-] = {}  # of every plugin that was asked for: its `module:Class`, package and version
+# Of every plugin that was asked for: its name, and its `module:Class`, package and version.
+_ORIGINS: dict[type[Options], tuple[str, str]] = {}
 
 
 def methods_in(value: object, place: str, kind: type[M]) -> Iterator[tuple[str, M]]:
@@ -84,7 +83,8 @@ def plugins_in(value: object) -> dict[str, str]:
     found: dict[str, str] = {}
     if isinstance(value, Options):
         if type(value) in _ORIGINS:
-            found[dict(value)["name"]] = _ORIGINS[type(value)]
+            name, origin = _ORIGINS[type(value)]
+            found[name] = origin
         for _, inner in value:
             found |= plugins_in(inner)
     elif isinstance(value, tuple | list | Mapping):
@@ -155,7 +155,7 @@ class Registry(Generic[M]):
                     f"{self.kind} {name!r}: its plugin {plugins[0].value} cannot be imported: {error}"
                 ) from error
             named = _named(self._checked(name, found), self.key, name)
-            _ORIGINS[named] = _origin(plugins[0])
+            _ORIGINS[named] = (name, _origin(plugins[0]))
             return named
         if name in self.renamed:
             raise UnknownMethodError(f"got {self.key} {name!r}; is now {self.renamed[name]!r}")

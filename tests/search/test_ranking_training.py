@@ -295,11 +295,8 @@ def test_the_learning_rate_rises_then_falls_and_eps_rises_with_it():
 
 @pytest.mark.parametrize("sampling", ["uniform", "fair"])
 def test_a_killed_supernet_resumes_to_the_same_losses(tmp_path, sampling):
-    method, candidates, prior = (
-        RANKINGS.make("supernet", **PATHS, sampling=sampling),
-        drawn(3),
-        [1.0, 2.0, 3.0],
-    )
+    method = RANKINGS.make("supernet", **PATHS, sampling=sampling)
+    candidates, prior = drawn(3), [1.0, 2.0, 3.0]
     with ranking(tmp_path / "whole") as context:
         expected = method.supernet_losses(candidates, prior, context)
         assert method.supernet_losses(candidates, prior, context) == expected

@@ -23,6 +23,7 @@ from robust_nas.nets import (
     save_model,
 )
 from robust_nas.nets.build import seeded
+from robust_nas.registry import plugins_in
 from robust_nas.spaces import (
     FAMILIES,
     AnyArchitecture,
@@ -286,6 +287,7 @@ def test_a_family_of_an_installed_package_gives_names_and_is_imported_only_for_t
     architecture = load_architecture("linear-3")
     assert (architecture.type, architecture.name, architecture.scale) == ("linear", "linear-3", 3.0)
     assert architecture_from_text(architecture.to_yaml(), "again") == architecture
+    assert plugins_in(architecture) == {"linear": "linear_package:Linear of linear_linear_package 1.0"}
     with pytest.raises(ArchitectureError, match=r"'nothing' is neither .*; or linear-S, such as linear-2$"):
         load_architecture("nothing")
 
